@@ -1,0 +1,167 @@
+"""Block records: the ``block`` section's payload, and streams of bare records.
+
+Decides the dialect, sizes v1's bits (``layout.py``), and holds v2 to every rule of its definition.
+"""
+
+from collections.abc import Callable, Iterator
+
+from blkmig_cli.decode.hints import Hints
+from blkmig_cli.decode.layout import After, Layouts
+from blkmig_cli.decode.v2 import V2Rules
+from blkmig_cli.events import Block, BlockBitmap, Eos, Event, Payload, Progress
+from blkmig_cli.parse import Reader
+from blkmig_cli.schemas import block as schema
+from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
+from blkmig_cli.schemas.dialects import CLASSIC, V1, V2, Dialect, dialect_of
+from blkmig_cli.text import decode_name
+
+
+class BlockDecoder:
+    """State across the section's parts: dialect, layouts, and what v2 must keep to.
+
+    ``dialect`` is None until a record decides it.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        dialect: Dialect | None,
+        hints: Hints,
+        after_eos: Callable[[int], After],
+    ) -> None:
+        self._reader = reader
+        self._fixed = dialect is not None
+        self._decided_at = 0
+        self._bitmaps_seen = False
+        self._not_v2: int | None = None
+        self._hints = hints
+        self.dialect = dialect
+        self.layouts = Layouts(reader.source, hints, after_eos)
+        self.v2 = V2Rules(reader)
+
+    def payload(self) -> Iterator[Event]:
+        """The records of one part of the section, up to the one with EOS.
+
+        Raises TruncatedError, MalformedError, UndecidableError.
+        """
+        while True:
+            event, last = self.record()
+            yield event
+            if last:
+                return
+
+    def record(self) -> tuple[Event, bool]:
+        """One record, and whether it ends the payload."""
+        reader = self._reader
+        offset = reader.begin()
+        (word,) = reader.take(schema.RecordWord)
+        upper, flags = schema.split_word(word)
+        if flags & BlockFlag.DEVICE_BLOCK:
+            self._choose_dialect(flags)
+        # Before a dialect is decided, classic's rule is the one that all share.
+        fault = (self.dialect or CLASSIC).fault(flags)
+        if fault is not None:
+            reader.fail(fault, check="unknown-flags", hint=self._hint())
+        last = bool(flags & BlockFlag.EOS)
+        if flags & BlockFlag.DEVICE_BLOCK:
+            return self._block(offset, upper, flags), last
+        length, section = reader.length(), reader.section
+        if flags & BlockFlag.PROGRESS:
+            return Progress(offset, length, section, upper, flags), last
+        return Eos(offset, length, section, word), last
+
+    def _hint(self) -> str | None:
+        if self._fixed or self.dialect is None:
+            return None
+        return f"dialect {self.dialect.name} was decided at byte {self._decided_at}; see --dialect"
+
+    def _choose_dialect(self, flags: int) -> None:
+        """Decide, keep, or lift the dialect (wire format: dialect auto)."""
+        if self._fixed:
+            return
+        spoken = dialect_of(flags)
+        if self.dialect is None:
+            if spoken is not None:
+                self.dialect, self._decided_at = spoken, self._reader.start
+        elif spoken is V2 and self.dialect is V1 and not self._bitmaps_seen:
+            if self._not_v2 is not None:
+                self._contradiction(spoken, self._not_v2)
+            self.dialect, self._decided_at = V2, self._reader.start
+        elif spoken is not None and spoken.flags & ~self.dialect.flags:
+            self._contradiction(spoken, self._decided_at)
+        if self.dialect is V1:
+            if V2.fault(flags) is not None and self._not_v2 is None:
+                self._not_v2 = self._reader.start
+            self._bitmaps_seen |= bool(flags & BlockFlag.HAS_BITMAPS)
+
+    def _contradiction(self, spoken: Dialect, other: int) -> None:
+        assert self.dialect is not None
+        self._reader.fail(
+            f"this record is dialect {spoken.name}, but the one at byte {other} is "
+            f"dialect {self.dialect.name}",
+            hint="say which with --dialect",
+            check="dialect",
+        )
+
+    def _block(self, offset: int, sector: int, flags: int) -> Block:
+        reader = self._reader
+        device = decode_name(reader.take(schema.DeviceName)[0])
+        dialect = self.dialect or CLASSIC
+        bitmaps: tuple[BlockBitmap, ...] = ()
+        low = high = self._covered(device, sector)
+        if dialect is V2:
+            high, bitmaps = self.v2.record(device, sector, flags)
+            low = high
+        elif flags & BlockFlag.HAS_BITMAPS:
+            low, high, bitmaps = self._v1_bitmaps(offset, device, sector)
+        else:
+            self.v2.note(device, sector)
+            if not self.layouts.note(device, sector):
+                reader.fail("a block past the disk's end", device=device, sector=sector)
+        length = dialect.data_length(flags)
+        data = reader.payload(length) if length else None
+        return Block(
+            offset,
+            reader.length(),
+            reader.section,
+            device,
+            sector,
+            high,
+            low,
+            flags,
+            None if self.dialect is None else dialect.name,
+            data,
+            bitmaps,
+        )
+
+    def _covered(self, device: str, sector: int) -> int:
+        """Sectors of the disk that a chunk at ``sector`` covers, as far as the size is told."""
+        size = self._hints.size(device)
+        if size is None:
+            return CHUNK_SECTORS
+        return max(min(CHUNK_SECTORS, -(-size // SECTOR_SIZE) - sector), 0)
+
+    def _v1_bitmaps(
+        self, offset: int, device: str, sector: int
+    ) -> tuple[int, int, tuple[BlockBitmap, ...]]:
+        reader = self._reader
+        size = self._hints.size(device)
+        if size is not None and sector * SECTOR_SIZE >= size:
+            reader.fail(
+                "bitmaps past the disk's end have no length",
+                device=device,
+                sector=sector,
+                hint="check --device-size",
+            )
+        reading = self.layouts.decide(offset, reader.section)
+        reader.take(schema.V1BitmapCount)
+        found: list[tuple[str, Payload]] = []
+        for length in reading.lengths:
+            name = decode_name(reader.take(schema.V1BitmapHead)[0])
+            found.append((name, reader.payload(length)))
+        bitmaps = []
+        for name, bits in found:
+            possible = self.layouts.granularities(device, name)
+            granularity = possible[0] if len(possible) == 1 else None
+            bitmaps.append(BlockBitmap(name, granularity, None, bits))
+        return *reading.sectors, tuple(bitmaps)

@@ -1,0 +1,143 @@
+"""The ``dirty-bitmap`` section: names carried from chunk to chunk, and every rule that QEMU enforces.
+
+QEMU aborts, loops, or silently drops bitmaps on most of what is refused here.
+"""
+
+from collections.abc import Iterator
+
+from blkmig_cli.events import BitmapBits, BitmapComplete, BitmapEos, BitmapStart, Event
+from blkmig_cli.parse import Reader
+from blkmig_cli.schemas import dirty_bitmap as schema
+from blkmig_cli.schemas.constants import (
+    DIRTY_BITMAP_BITS_MAX,
+    GRANULARITY_MAX,
+    GRANULARITY_MIN,
+    SECTOR_SIZE,
+    START_ATTRIBUTES,
+    WORD_BITS,
+    BitmapFlag,
+)
+from blkmig_cli.text import decode_name
+
+
+def granularity_fault(granularity: int) -> str | None:
+    """Why ``granularity`` in bytes is none, or None."""
+    if granularity & (granularity - 1) or not GRANULARITY_MIN <= granularity <= GRANULARITY_MAX:
+        return f"granularity {granularity} is no power of two from 512 bytes to 2 GiB"
+    return None
+
+
+class DirtyBitmapDecoder:
+    """State across the section's parts: the names last used, and the bitmaps begun and ended."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._device: str | None = None
+        self._bitmap: str | None = None
+        self._open: dict[tuple[str, str], int] = {}
+        self._started: set[tuple[str, str]] = set()
+
+    def payload(self) -> Iterator[Event]:
+        """The chunks of one part of the section, up to the one with EOS.
+
+        Raises TruncatedError, MalformedError.
+        """
+        while True:
+            reader = self._reader
+            offset = reader.begin()
+            flags = self._flags()
+            if flags & BitmapFlag.DEVICE_NAME:
+                self._device = self._name("device")
+            if flags & BitmapFlag.BITMAP_NAME:
+                self._bitmap = self._name("bitmap")
+            if flags & (BitmapFlag.START | BitmapFlag.COMPLETE | BitmapFlag.BITS):
+                yield self._body(offset, flags)
+            elif flags & BitmapFlag.EOS:
+                yield BitmapEos(offset, reader.length(), reader.section, flags)
+            else:
+                reader.fail(f"chunk flags {flags:#x} are neither start, bits, complete nor end")
+            if flags & BitmapFlag.EOS:
+                return
+
+    def _flags(self) -> int:
+        reader = self._reader
+        flags: int = reader.take(schema.ChunkFlags)[0]
+        if flags & BitmapFlag.EXTRA_FLAGS:
+            flags = reader.take(schema.ChunkFlags)[0]
+            if flags & BitmapFlag.EXTRA_FLAGS:
+                flags = reader.take(schema.MoreFlags)[0]
+                if flags >> 8:
+                    reader.fail(f"chunk flags {flags:#x} are unknown")
+        return flags
+
+    def _name(self, what: str) -> str:
+        name = decode_name(self._reader.take(schema.Alias)[0])
+        if not name:
+            self._reader.fail(f"the {what}'s name is empty")
+        return name
+
+    def _body(self, offset: int, flags: int) -> Event:
+        reader, device, bitmap = self._reader, self._device, self._bitmap
+        if device is None or bitmap is None:
+            reader.fail("the first chunk names no device and bitmap")
+        key = (device, bitmap)
+        if flags & BitmapFlag.START:
+            granularity, attributes = self._start(key)
+            return BitmapStart(
+                offset, reader.length(), reader.section, device, bitmap, flags, granularity, attributes
+            )
+        if key not in self._open:
+            state = "has ended" if key in self._started else "was never started"
+            reader.fail(f"bitmap {bitmap!r} {state}", device=device)
+        if flags & BitmapFlag.COMPLETE:
+            del self._open[key]
+            return BitmapComplete(offset, reader.length(), reader.section, device, bitmap, flags)
+        return self._bits(offset, flags, device, bitmap)
+
+    def _start(self, key: tuple[str, str]) -> tuple[int, int]:
+        reader = self._reader
+        granularity, attributes = reader.take(schema.Start)
+        fault = granularity_fault(granularity)
+        if fault is None and key in self._started:
+            fault = "it starts a second time"
+        if fault is None and attributes & ~START_ATTRIBUTES:
+            fault = f"reserved flags {attributes & ~START_ATTRIBUTES:#x} are set"
+        if fault is not None:
+            reader.fail(f"bitmap {key[1]!r}: {fault}", device=key[0])
+        self._started.add(key)
+        self._open[key] = granularity
+        return granularity, attributes
+
+    def _bits(self, offset: int, flags: int, device: str, bitmap: str) -> BitmapBits:
+        reader = self._reader
+        granularity = self._open[device, bitmap]
+        sector, sectors = reader.take(schema.Range)
+        bits = None
+        fault = None
+        if sectors == 0:
+            fault = "a range of 0 sectors (QEMU would loop for ever)"
+        elif sector * SECTOR_SIZE % (WORD_BITS * granularity):
+            fault = "its range does not start on a word of bits"
+        elif not flags & BitmapFlag.ZEROES:
+            (length,) = reader.take(schema.BitsLength)
+            lengths = schema.bits_lengths(sectors, granularity)
+            if length > DIRTY_BITMAP_BITS_MAX:
+                fault = f"{length} bytes of bits in one chunk, {DIRTY_BITMAP_BITS_MAX} are allowed"
+            elif length not in lengths:
+                fault = f"{length} bytes of bits for {sectors} sectors, {lengths[0]} are needed"
+            else:
+                bits = reader.payload(length)
+        if fault is not None:
+            reader.fail(f"bitmap {bitmap!r}: {fault}", device=device, sector=sector)
+        return BitmapBits(
+            offset,
+            reader.length(),
+            reader.section,
+            device,
+            bitmap,
+            flags,
+            sector,
+            sectors,
+            granularity,
+            bits,
+        )

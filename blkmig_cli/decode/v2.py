@@ -1,0 +1,129 @@
+"""The rules of dialect v2, checked while its records are read."""
+
+from dataclasses import dataclass
+
+from blkmig_cli.decode.dirty_bitmap import granularity_fault
+from blkmig_cli.events import BlockBitmap
+from blkmig_cli.parse import Reader
+from blkmig_cli.schemas import block as schema
+from blkmig_cli.schemas.constants import (
+    CHUNK_SECTORS,
+    SECTOR_SIZE,
+    V2_ATTRIBUTES,
+    V2_BITMAPS_MAX,
+    V2_BITS_MAX,
+    WORD_SIZE,
+    BlockFlag,
+)
+from blkmig_cli.text import decode_name
+
+
+@dataclass(slots=True)
+class _Device:
+    """What a device's records have said: disk size, highest sector, bitmaps.  All in sectors."""
+
+    size: int | None = None
+    size_at: int = 0
+    reach: int = 0
+    granularities: dict[str, int] | None = None
+
+
+class V2Rules:
+    """State over all records of a v2 stream."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._devices: dict[str, _Device] = {}
+
+    def stated_size(self, device: str) -> int | None:
+        """Bytes of the device's disk, if a record's range stated it."""
+        known = self._devices.get(device)
+        return None if known is None or known.size is None else known.size * SECTOR_SIZE
+
+    def note(self, device: str, sector: int) -> None:
+        """A record read before the dialect was known to be v2 stands at ``sector``."""
+        known = self._devices.setdefault(device, _Device())
+        known.reach = max(known.reach, sector + 1)
+
+    def record(self, device: str, sector: int, flags: int) -> tuple[int, tuple[BlockBitmap, ...]]:
+        """Read what stands between device name and data: sectors covered, and the bitmaps.
+
+        Raises TruncatedError, MalformedError.
+        """
+        known = self._devices.setdefault(device, _Device())
+        if not flags & BlockFlag.HAS_BITMAPS:
+            self._reach(known, device, sector, sector + 1)
+            left = CHUNK_SECTORS if known.size is None else known.size - sector
+            return min(CHUNK_SECTORS, left), ()
+        sectors, number = self._reader.take(schema.V2Range)
+        self._range(known, device, sector, sectors, flags)
+        if number > V2_BITMAPS_MAX:
+            self._fail(f"{number} bitmaps in one record, {V2_BITMAPS_MAX} are allowed", device, sector)
+        first = known.granularities is None
+        if known.granularities is None:
+            known.granularities = {}
+        names: set[str] = set()
+        bitmaps = []
+        for _ in range(number):
+            bitmap = self._bitmap(known.granularities, first, device, sector, sectors)
+            if bitmap.name in names:
+                self._fail(f"bitmap {bitmap.name!r} twice in one record", device, sector)
+            names.add(bitmap.name)
+            bitmaps.append(bitmap)
+        return sectors, tuple(bitmaps)
+
+    def _range(self, known: _Device, device: str, sector: int, sectors: int, flags: int) -> None:
+        if sectors == 0:
+            self._fail("a range of 0 sectors", device, sector)
+        if sector % CHUNK_SECTORS:
+            self._fail("the range does not start on a chunk", device, sector)
+        if flags & (BlockFlag.HAS_BLOCK | BlockFlag.ZERO_BLOCK) and sectors > CHUNK_SECTORS:
+            self._fail(f"data for a range of {sectors} sectors", device, sector)
+        end = sector + sectors
+        if sectors % CHUNK_SECTORS:
+            if known.size is not None and known.size != end:
+                self._fail(
+                    f"the disk ends at sector {end} here, at {known.size} at byte {known.size_at}",
+                    device,
+                    sector,
+                )
+            known.size, known.size_at = end, self._reader.start
+        self._reach(known, device, sector, end)
+
+    def _reach(self, known: _Device, device: str, sector: int, end: int) -> None:
+        known.reach = max(known.reach, end)
+        if known.size is not None and known.reach > known.size:
+            self._fail(
+                f"records reach sector {known.reach}, but the disk ends at {known.size} "
+                f"(stated at byte {known.size_at})",
+                device,
+                sector,
+            )
+
+    def _bitmap(
+        self, granularities: dict[str, int], first: bool, device: str, sector: int, sectors: int
+    ) -> BlockBitmap:
+        raw, attributes, granularity, length = self._reader.take(schema.V2BitmapHead)
+        name = decode_name(raw)
+        words = 0 if granularity_fault(granularity) else schema.v2_words(sector, sectors, granularity)
+        fault = granularity_fault(granularity)
+        if not raw:
+            fault = "its name is empty"
+        elif fault is not None:
+            pass
+        elif attributes & ~V2_ATTRIBUTES:
+            fault = f"reserved flags {attributes & ~V2_ATTRIBUTES:#x} are set"
+        elif not first and name not in granularities:
+            fault = "it was not named in the device's first record with bitmaps"
+        elif granularities.setdefault(name, granularity) != granularity:
+            fault = f"granularity {granularity}, it was {granularities[name]} before"
+        elif length > V2_BITS_MAX:
+            fault = f"{length} bytes of bits, {V2_BITS_MAX} are allowed"
+        elif length not in (0, words * WORD_SIZE):
+            fault = f"{length} bytes of bits for {sectors} sectors, {words * WORD_SIZE} are needed"
+        if fault is not None:
+            self._fail(f"bitmap {name!r}: {fault}", device, sector)
+        return BlockBitmap(name, granularity, attributes, self._reader.payload(length))
+
+    def _fail(self, message: str, device: str, sector: int) -> None:
+        self._reader.fail(message, device=device, sector=sector, check="v2-rules")

@@ -1,0 +1,98 @@
+"""Everything that blkmig raises on purpose; anything else is a bug.
+
+BlkmigError                 exit status
+├── UsageError              2   the command's words are off
+├── StreamError             3   the stream cannot be read to its end
+│   ├── NotAStreamError         no stream at all
+│   ├── TruncatedError          it ends too early (an EOFError, too)
+│   ├── MalformedError          it breaks a rule of the format
+│   └── UndecidableError        it can be read in more than one way
+└── FailureError            4   an image, file, tool or peer failed or is missing
+"""
+
+from blkmig_cli.text import escape
+
+
+class BlkmigError(Exception):
+    """What went wrong, where, and what to do; ``str`` makes one line of it.
+
+    ``offset`` is in bytes of the (uncompressed) stream, ``sector`` in sectors of 512 bytes.
+    ``check`` is the stable id under which ``validate`` reports it.
+    """
+
+    exit_status = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        offset: int | None = None,
+        section: str | None = None,
+        device: str | None = None,
+        sector: int | None = None,
+        hint: str | None = None,
+        check: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.offset = offset
+        self.section = section
+        self.device = device
+        self.sector = sector
+        self.hint = hint
+        self.check = check or self.default_check
+
+    default_check = "failure"
+
+    def __str__(self) -> str:
+        where = [
+            f"at byte {self.offset}" if self.offset is not None else "",
+            f"section {escape(self.section)!r}" if self.section is not None else "",
+            f"device {escape(self.device)!r}" if self.device is not None else "",
+            f"sector {self.sector}" if self.sector is not None else "",
+        ]
+        place = ", ".join(part for part in where if part)
+        text = f"{self.message} ({place})" if place else self.message
+        return f"{text}; {self.hint}" if self.hint else text
+
+
+class UsageError(BlkmigError):
+    """Device without image, contradictory or missing options."""
+
+    exit_status = 2
+    default_check = "usage"
+
+
+class StreamError(BlkmigError):
+    """The stream cannot be read to its end."""
+
+    exit_status = 3
+    default_check = "malformed"
+
+
+class NotAStreamError(StreamError):
+    """Neither a QEMU stream nor block records."""
+
+    default_check = "not-a-stream"
+
+
+class TruncatedError(StreamError, EOFError):
+    """The stream ends before its end; ``offset`` is where the input ends."""
+
+    default_check = "truncated"
+
+
+class MalformedError(StreamError):
+    """The stream breaks a rule of the format."""
+
+
+class UndecidableError(StreamError):
+    """More than one reading of the stream survives; the options that decide are in the hint."""
+
+    default_check = "undecidable"
+
+
+class FailureError(BlkmigError):
+    """An image, a file, a tool or a peer failed or is missing."""
+
+    exit_status = 4

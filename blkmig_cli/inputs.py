@@ -1,0 +1,180 @@
+"""The two kinds of input that the decoder reads: a file, found by seeking, and a pipe, held in part.
+
+Both keep the contract of ``parse.Input``.  Neither holds more than an event and a read ahead.
+"""
+
+import os
+from collections.abc import Callable
+
+from blkmig_cli import limits
+from blkmig_cli.errors import FailureError, StreamError
+from blkmig_cli.events import Payload
+
+_READ_MIN = 512
+_READ_MAX = 1 << 18
+_PIPE_ROOM = 4 << 20
+
+
+class FileInput:
+    """A stream in a seekable file; ``base`` is the byte of the file at which it begins.
+
+    Reads ahead little after a hop over a payload, and more while it goes on from where it was.
+    """
+
+    def __init__(self, fd: int, size: int, base: int = 0) -> None:
+        self._fd = fd
+        self._base = base
+        self._buffer = b""
+        self._buffer_at = 0
+        self._ahead = _READ_MIN
+        self._scratch = bytearray(0)
+        self.offset = 0
+        self.size: int | None = max(size - base, 0)
+        self._size = self.size
+
+    def peek(self, length: int) -> bytes:
+        """See ``parse.Input``."""
+        start = self.offset - self._buffer_at
+        if 0 <= start and start + length <= len(self._buffer):
+            return self._buffer[start : start + length]
+        onward = 0 <= start <= len(self._buffer)
+        self._ahead = min(self._ahead * 2, _READ_MAX) if onward else _READ_MIN
+        self._buffer = self._read(self.offset, max(length, self._ahead))
+        self._buffer_at = self.offset
+        return self._buffer[:length]
+
+    def peek_at(self, offset: int, length: int) -> bytes:
+        """See ``parse.Input``; anywhere in the file."""
+        start = offset - self._buffer_at
+        if 0 <= start and start + length <= len(self._buffer):
+            return self._buffer[start : start + length]
+        return self._read(offset, length)
+
+    def available(self, length: int) -> int:
+        """See ``parse.Input``; reads nothing."""
+        return min(length, self._size - self.offset)
+
+    def advance(self, length: int) -> None:
+        """See ``parse.Input``."""
+        self.offset += length
+
+    def discard(self, length: int) -> int:
+        """See ``parse.Input``; reads nothing."""
+        there = self.available(length)
+        self.offset += there
+        return there
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+    def view(self, payload: Payload) -> memoryview:
+        """See ``parse.Input``; any payload of the file, into one reused buffer."""
+        if len(self._scratch) < payload.length:
+            self._scratch = bytearray(payload.length)
+        target = memoryview(self._scratch)[: payload.length]
+        filled = 0
+        while filled < payload.length:
+            count = os.preadv(self._fd, [target[filled:]], self._base + payload.offset + filled)
+            if count == 0:
+                self._shrunk(payload.offset + filled)
+            filled += count
+        return target
+
+    def _read(self, offset: int, length: int) -> bytes:
+        wanted = min(length, max(self._size - offset, 0))
+        data = os.pread(self._fd, wanted, self._base + offset)
+        while len(data) < wanted:
+            more = os.pread(self._fd, wanted - len(data), self._base + offset + len(data))
+            if not more:
+                self._shrunk(offset + len(data))
+            data += more
+        return data
+
+    def _shrunk(self, offset: int) -> None:
+        raise FailureError("the stream's file became shorter while it was read", offset=offset)
+
+
+class PipeInput:
+    """A stream that comes once, from ``readinto`` (fills a buffer, returns the count, 0 at the end).
+
+    What the current event has consumed stays readable until ``release``; nothing before it does.
+    """
+
+    size: int | None = None
+
+    def __init__(self, readinto: Callable[[memoryview], int | None]) -> None:
+        self._readinto = readinto
+        self._buffer = bytearray(_PIPE_ROOM)
+        self._at = 0  # offset of the buffer's first byte
+        self._end = 0  # offset behind the last byte read
+        self._kept = 0  # offset from which bytes are still needed
+        self.offset = 0
+
+    def peek(self, length: int) -> bytes:
+        """See ``parse.Input``."""
+        return self.peek_at(self.offset, length)
+
+    def peek_at(self, offset: int, length: int) -> bytes:
+        """See ``parse.Input``; from what is held, onwards."""
+        self._fill(offset + length)
+        start = offset - self._at
+        return bytes(self._buffer[start : min(start + length, self._end - self._at)])
+
+    def available(self, length: int) -> int:
+        """See ``parse.Input``; reads the bytes, so that they can be viewed."""
+        self._fill(self.offset + length)
+        return min(length, self._end - self.offset)
+
+    def advance(self, length: int) -> None:
+        """See ``parse.Input``."""
+        self.offset += length
+
+    def discard(self, length: int) -> int:
+        """See ``parse.Input``."""
+        start, target = self.offset, self.offset + length
+        while self.offset < target:
+            self.offset = min(target, max(self._end, self.offset))
+            self.release()
+            if self.offset < target:
+                self._fill(min(target, self.offset + _PIPE_ROOM))
+                if self._end == self.offset:
+                    break
+        return self.offset - start
+
+    def release(self) -> None:
+        """See ``parse.Input``."""
+        self._kept = self.offset
+
+    def view(self, payload: Payload) -> memoryview:
+        """See ``parse.Input``; a payload of the current event, without a copy."""
+        if payload.offset < self._kept:
+            raise ValueError("a pipe's payload was asked for after its event")
+        start = payload.offset - self._at
+        return memoryview(self._buffer)[start : start + payload.length]
+
+    def _fill(self, end: int) -> None:
+        """Read on until ``end``, or the input's end."""
+        while self._end < end:
+            if end - self._at > len(self._buffer):
+                self._make_room(end)
+            view = memoryview(self._buffer)[self._end - self._at :]
+            count = self._readinto(view)
+            if not count:
+                return
+            self._end += count
+
+    def _make_room(self, end: int) -> None:
+        if end - self._kept > limits.PIPE_EVENT_MAX:
+            raise StreamError(
+                f"an object needs over {limits.PIPE_EVENT_MAX >> 20} MiB of memory from a pipe",
+                offset=self._kept,
+                hint="save the stream to a file and read that",
+                check="limit",
+            )
+        held = self._buffer[self._kept - self._at : self._end - self._at]
+        if end - self._kept > len(self._buffer):
+            # A new buffer, as somebody may hold a view of the old one.
+            room = max(2 * len(self._buffer), end - self._kept)
+            self._buffer = bytearray(room)
+        self._buffer[: len(held)] = held
+        self._at = self._kept

@@ -1,0 +1,29 @@
+"""What a stream may claim before it is refused.  All sizes in bytes.
+
+The limits of the formats themselves are in ``schemas/constants.py``; these are ours, and each is
+far above what any real stream needs.
+"""
+
+#: An object that a schema reads whole (heads, names, capabilities).
+HEAD_MAX = 1 << 20
+#: A machine type.
+MACHINE_MAX = 1 << 16
+#: The JSON description at the end of a stream.
+DESCRIPTION_MAX = 64 << 20
+#: One event's payloads from a pipe, which must be held in memory (in a file they are not).
+PIPE_EVENT_MAX = 256 << 20
+#: Bitmaps in one v1 record (the wire has 32 bits for it).
+V1_BITMAPS_MAX = 65535
+#: How far inference of a v1 layout looks ahead, and how many readings it follows at once.
+LOOKAHEAD_MAX = 16 << 20
+READINGS_MAX = 4096
+#: A compressed RAM page may be this many bytes larger than a page.
+COMPRESSED_PAGE_SLACK = 4096
+#: An image without a known size grows no further than this (the largest file of ext4).
+GROWTH_MAX = 16 << 40
+#: Disks are no larger than this: what a file offset can say.
+DISK_MAX = (1 << 63) - (1 << 20)
+#: A bare record's first sector must lie below this many bytes for the input to count as a stream.
+BARE_DISK_MAX = 1 << 60
+#: A file of bitmaps (IMAGE.bitmaps.json).
+BITMAPS_FILE_MAX = 1 << 30

@@ -1,0 +1,54 @@
+"""Names, sizes and counts as people read them.  Names from a stream are hostile: always escape."""
+
+
+def decode_name(raw: bytes) -> str:
+    """A name from the wire as text; undecodable bytes are kept as surrogates (``os.fsdecode``'s way)."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def escape(name: str) -> str:
+    r"""``name`` for a terminal: control characters, surrogates and the like as ``\xNN`` or ``\uNNNN``."""
+    if name.isprintable():
+        return name
+    return "".join(char if char.isprintable() else _escape_char(char) for char in name)
+
+
+def _escape_char(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def human_size(size: int) -> str:
+    """``size`` in bytes, with a binary unit: ``512 B``, ``64 KiB``, ``2.5 GiB``."""
+    if size < 1024:
+        return f"{size} B"
+    value = float(size)
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
+        value /= 1024
+        if value < 1024 or unit == "EiB":
+            break
+    return f"{value:.0f} {unit}" if value == int(value) else f"{value:.4g} {unit}"
+
+
+_SUFFIXES = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+
+
+def parse_size(text: str) -> int:
+    """Bytes that ``text`` says, with qemu-img's suffixes (k M G T P, powers of 1024).
+
+    Raises ValueError.
+    """
+    digits = text.rstrip("BbKkMmGgTtPp")
+    suffix = text[len(digits) :].upper()
+    if not digits.isascii() or not digits.isdigit() or suffix not in _SUFFIXES:
+        raise ValueError(f"{text!r} is no size: digits, then k, M, G or T")
+    return int(digits) * _SUFFIXES[suffix]
+
+
+def count(number: int, noun: str) -> str:
+    """``1 chunk``, ``12,345 chunks``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

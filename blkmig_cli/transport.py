@@ -1,0 +1,171 @@
+"""Where a STREAM comes from: a path, ``-``, or a URI in QEMU's spelling; compressed or not.
+
+Only the command line names files, commands and descriptors; nothing in a stream does.
+"""
+
+import gzip
+import io
+import lzma
+import os
+import stat
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+import zstandard
+
+from blkmig_cli.errors import FailureError, StreamError, TruncatedError, UsageError
+from blkmig_cli.inputs import FileInput, PipeInput
+from blkmig_cli.text import escape, parse_size
+
+_MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
+_MAGIC_SIZE = max(map(len, _MAGICS))
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An opened STREAM: its input, and the name by which it was called."""
+
+    name: str
+    input: FileInput | PipeInput
+
+    @property
+    def seekable(self) -> bool:
+        """Can it be read twice?"""
+        return self.input.size is not None
+
+
+@contextmanager
+def open_stream(name: str) -> Iterator[Stream]:
+    """Open the STREAM called ``name``.
+
+    Raises FailureError where it is missing or fails, UsageError where the URI is off.
+    """
+    with ExitStack() as stack:
+        try:
+            yield Stream(name, _open(name, stack))
+        except OSError as error:
+            raise FailureError(f"{escape(name)}: {error.strerror or error}") from error
+
+
+def _open(name: str, stack: ExitStack) -> FileInput | PipeInput:
+    scheme, colon, rest = name.partition(":")
+    if name == "-":
+        return _of_fd(sys.stdin.fileno(), stack)
+    if not colon or "/" in scheme or os.path.exists(name):
+        return _of_path(name, 0, stack)
+    if scheme == "file":
+        path, _, offset = rest.partition(",offset=")
+        try:
+            return _of_path(path, parse_size(offset) if offset else 0, stack)
+        except ValueError as error:
+            raise UsageError(f"{escape(name)}: {error}") from None
+    if scheme == "exec":
+        return _of_command(rest, stack)
+    if scheme == "fd":
+        if not rest.isascii() or not rest.isdigit():
+            raise UsageError(f"{escape(name)}: fd: takes the number of an open descriptor")
+        return _of_fd(int(rest), stack)
+    if scheme in ("tcp", "unix"):
+        raise UsageError(f"{escape(name)}: sockets are not supported yet", hint="use exec: or a pipe")
+    return _of_path(name, 0, stack)
+
+
+def _of_path(path: str, base: int, stack: ExitStack) -> FileInput | PipeInput:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    return _of_fd(fd, stack, base)
+
+
+def _of_fd(fd: int, stack: ExitStack, base: int | None = None) -> FileInput | PipeInput:
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISDIR(mode):
+        raise FailureError("a directory is no stream")
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raw = stack.enter_context(io.FileIO(fd, closefd=False))
+        return _of_pipe(raw, stack)
+    if base is None:
+        base = os.lseek(fd, 0, os.SEEK_CUR)
+    size = os.lseek(fd, 0, os.SEEK_END)
+    if _compression(os.pread(fd, _MAGIC_SIZE, base)) is None:
+        return FileInput(fd, size, base)
+    os.lseek(fd, base, os.SEEK_SET)
+    return _of_pipe(stack.enter_context(io.FileIO(fd, closefd=False)), stack)
+
+
+def _of_command(command: str, stack: ExitStack) -> PipeInput:
+    # QEMU's exec: runs /bin/sh -c; the command is the user's own, from the command line.
+    process = subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE)
+    output = cast(io.BufferedReader, process.stdout)
+
+    def finish(kind: type[BaseException] | None, *_: object) -> None:
+        output.close()
+        if kind is not None:
+            process.terminate()
+        status = process.wait()
+        if status and kind is None:
+            raise FailureError(f"exec:{escape(command)} ended with status {status}")
+
+    stack.push(finish)
+    return _of_pipe(output.raw, stack)
+
+
+def _of_pipe(raw: io.RawIOBase, stack: ExitStack) -> PipeInput:
+    head = _Head(raw)
+    compression = _compression(head.first)
+    if compression is None:
+        return PipeInput(head.readinto)
+    packed = cast(BinaryIO, io.BufferedReader(head, 1 << 18))
+    opened = _unpacker(compression, packed)
+    stack.callback(opened.close)
+
+    def readinto(target: memoryview) -> int | None:
+        try:
+            count: int | None = opened.readinto(target)
+        except EOFError:
+            raise TruncatedError(f"the {compression} data ends too early") from None
+        except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+            raise StreamError(f"the {compression} data is damaged: {error}") from None
+        return count
+
+    return PipeInput(readinto)
+
+
+def _compression(first: bytes) -> str | None:
+    return next((name for magic, name in _MAGICS.items() if first.startswith(magic)), None)
+
+
+def _unpacker(compression: str, packed: BinaryIO) -> io.BufferedIOBase:
+    if compression == "gzip":
+        return gzip.GzipFile(fileobj=packed)
+    if compression == "xz":
+        return lzma.LZMAFile(packed)
+    return cast(io.BufferedIOBase, zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True))
+
+
+class _Head(io.RawIOBase):
+    """A pipe whose first bytes have been looked at."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+        self.first = b""
+        while len(self.first) < _MAGIC_SIZE:
+            more = raw.read(_MAGIC_SIZE - len(self.first))
+            if not more:
+                break
+            self.first += more
+        self._left = self.first
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: memoryview) -> int | None:  # type: ignore[override]
+        if self._left:
+            count = min(len(self._left), len(target))
+            target[:count], self._left = self._left[:count], self._left[count:]
+            return count
+        return self._raw.readinto(target)

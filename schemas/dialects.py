@@ -1,0 +1,72 @@
+"""The dialects of the block record: each an object that selects flags, pieces and rules."""
+
+from dataclasses import dataclass
+
+from construct import Construct
+
+from .block import V1BitmapCount, V1BitmapHead, V2BitmapHead, V2Range
+from .constants import CHUNK_SIZE, BlockFlag
+
+_CLASSIC_FLAGS = BlockFlag.DEVICE_BLOCK | BlockFlag.EOS | BlockFlag.PROGRESS | BlockFlag.ZERO_BLOCK
+_V1_FLAGS = _CLASSIC_FLAGS | BlockFlag.HAS_BLOCK | BlockFlag.HAS_BITMAPS
+_V2_FLAGS = _V1_FLAGS | BlockFlag.SIZED_BITMAPS
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What one dialect of the block record consists of.
+
+    ``data_flag``: the flag that announces data; None where every DEVICE_BLOCK has some.
+    ``bitmaps_head``, ``bitmap_head``: what precedes the bitmaps, and each bitmap's bits.
+    """
+
+    name: str
+    flags: BlockFlag
+    data_flag: BlockFlag | None
+    bitmaps_head: Construct | None = None
+    bitmap_head: Construct | None = None
+
+    def data_length(self, flags: int) -> int:
+        """Bytes of data in a DEVICE_BLOCK with ``flags``; ZERO_BLOCK wins over everything."""
+        if flags & BlockFlag.ZERO_BLOCK:
+            return 0
+        return CHUNK_SIZE if self.data_flag is None or flags & self.data_flag else 0
+
+    def fault(self, flags: int) -> str | None:
+        """Why a word with ``flags`` is no record of this dialect, or None."""
+        if flags & ~self.flags:
+            return f"flags {flags & ~self.flags:#x} are unknown in dialect {self.name}"
+        if not flags & (BlockFlag.DEVICE_BLOCK | BlockFlag.PROGRESS | BlockFlag.EOS):
+            return f"flags {flags:#x} are neither block, progress nor end"
+        if self is V2 and flags & BlockFlag.DEVICE_BLOCK:
+            return _v2_fault(flags)
+        return None
+
+
+def _v2_fault(flags: int) -> str | None:
+    if flags & (BlockFlag.EOS | BlockFlag.PROGRESS):
+        return f"flags {flags:#x}: a v2 block carries no end and no progress"
+    if not flags & (BlockFlag.ZERO_BLOCK | BlockFlag.HAS_BLOCK | BlockFlag.HAS_BITMAPS):
+        return f"flags {flags:#x}: a v2 block has data, zeros or bitmaps"
+    if flags & BlockFlag.ZERO_BLOCK and flags & BlockFlag.HAS_BLOCK:
+        return f"flags {flags:#x}: zero block and data exclude each other in v2"
+    if bool(flags & BlockFlag.HAS_BITMAPS) != bool(flags & BlockFlag.SIZED_BITMAPS):
+        return f"flags {flags:#x}: has-bitmaps and sized-bitmaps go together in v2"
+    return None
+
+
+CLASSIC = Dialect("classic", _CLASSIC_FLAGS, None)
+V1 = Dialect("v1", _V1_FLAGS, BlockFlag.HAS_BLOCK, V1BitmapCount, V1BitmapHead)
+V2 = Dialect("v2", _V2_FLAGS, BlockFlag.HAS_BLOCK, V2Range, V2BitmapHead)
+
+#: By the names of ``--dialect``.  On reading, qemu is classic: its bitmaps have their own section.
+DIALECTS = {"classic": CLASSIC, "v1": V1, "v2": V2, "qemu": CLASSIC}
+
+
+def dialect_of(flags: int) -> Dialect | None:
+    """The dialect that a DEVICE_BLOCK with ``flags`` speaks; None for a bare ZERO_BLOCK, which all speak."""
+    if flags & BlockFlag.SIZED_BITMAPS:
+        return V2
+    if flags & (BlockFlag.HAS_BLOCK | BlockFlag.HAS_BITMAPS):
+        return V1
+    return None if flags & BlockFlag.ZERO_BLOCK else CLASSIC
