@@ -210,6 +210,14 @@ class Ram(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RamStretch(Event):
+    """All RAM records of one part, for those who do not want each of them."""
+
+    type = "ram"
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceState(Event):
     """A device's state; ``sized_by`` says how its end was found: ``description`` or ``footer``."""
 

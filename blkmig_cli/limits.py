@@ -27,3 +27,5 @@ DISK_MAX = (1 << 63) - (1 << 20)
 BARE_DISK_MAX = 1 << 60
 #: A file of bitmaps (IMAGE.bitmaps.json).
 BITMAPS_FILE_MAX = 1 << 30
+#: Dirty granules of one bitmap in such a file (a disk of 4 TiB, all dirty, at 512 bytes).
+GRANULES_MAX = 1 << 33

@@ -1,0 +1,317 @@
+"""Is a stream whole, and is it sound?  Events in, findings and a verdict out.
+
+``CHECKS`` is the one list of what can be found; ids are stable.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.decode.layout import describe
+from blkmig_cli.errors import StreamError
+from blkmig_cli.events import DeviceState, Event, Progress
+from blkmig_cli.parse import Input
+from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.sizes import SizeBounds
+from blkmig_cli.state import BitmapState, DiskState, StreamState
+from blkmig_cli.text import count, escape, human_size
+
+Severity = Literal["error", "warning", "note"]
+Ranges = list[tuple[int, int]]
+
+#: Every check: its severity, and what it means.  Those of exit status 3 end the reading.
+CHECKS: dict[str, tuple[Severity, str]] = {
+    "not-a-stream": ("error", "Neither QEVM nor a block record stands at the start (exit 3)."),
+    "truncated": ("error", "The input ends before the stream does (exit 3)."),
+    "malformed": ("error", "An object breaks a rule of its format (exit 3)."),
+    "unknown-flags": ("error", "A block record has flags that its dialect does not know (exit 3)."),
+    "unknown-section": ("error", "A section's type or id is unknown (exit 3)."),
+    "unknown-command": ("error", "A command's number is unknown (exit 3)."),
+    "footer": ("error", "A section's footer is missing or wrong (exit 3)."),
+    "device-state": ("error", "Device state is not as long as described (exit 3)."),
+    "dialect": ("error", "Records of two dialects in one stream (exit 3)."),
+    "v2-rules": ("error", "A record breaks a rule of dialect v2 (exit 3)."),
+    "bitmap-layout": ("error", "No length of a v1 record's bitmaps makes sense (exit 3)."),
+    "undecidable": ("error", "More than one reading of the stream survives (exit 3)."),
+    "limit": ("error", "An object is larger than this program takes (exit 3)."),
+    "missing-chunks": (
+        "error",
+        "Chunks of a disk never came: the stream is not whole (QEMU 7.2 to 9.0 end so in silence).",
+    ),
+    "section-unfinished": ("error", "The block section never ended."),
+    "bitmap-incomplete": ("error", "A bitmap never ended, or its records do not cover the disk."),
+    "sector-past-end": ("error", "A record lies past the disk's end."),
+    "size-mismatch": ("error", "An image is larger or smaller than the stream's disk can be."),
+    "image-differs": ("error", "The image is not what the stream leaves behind."),
+    "completeness-unknown": ("warning", "The disk's size is not known, and more may be missing."),
+    "no-final-progress": ("warning", "The block section ended without its final 100 percent."),
+    "progress-range": ("warning", "A progress record says more than 100 percent."),
+    "bitmap-open": ("warning", "The granularity of a v1 bitmap stays open."),
+    "bitmap-past-end": ("warning", "A bitmap has dirty bits past the disk's end."),
+    "undecoded": ("warning", "A stretch of the stream could not be decoded."),
+    "nothing-here": ("warning", "The stream holds neither disks nor bitmaps."),
+    "resynchronised": ("note", "Device state was sized by searching for its footer."),
+    "incremental": ("note", "Chunks are missing, as --incremental says they may."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found: check id, severity, sentence, where."""
+
+    id: str
+    severity: Severity
+    message: str
+    offset: int | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceVerdict:
+    """A disk: what came, what is missing (start, length in bytes), and its size."""
+
+    disk: DiskState
+    missing: Ranges
+    size: SizeBounds
+
+
+@dataclass(frozen=True, slots=True)
+class BitmapVerdict:
+    """A bitmap, the candidates of its granularity in bytes, its dirty bytes, and whether it is whole."""
+
+    bitmap: BitmapState
+    candidates: list[int]
+    count: int | None
+    complete: bool | None
+
+
+@dataclass(slots=True)
+class Report:
+    """The verdict on one stream.  ``failure`` is what ended the reading, if anything did."""
+
+    stream: str
+    dialect: str | None = None
+    container: str | None = None
+    complete: bool | None = None
+    devices: list[DeviceVerdict] = field(default_factory=list)
+    bitmaps: list[BitmapVerdict] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    failure: StreamError | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Readable to its end, and no error found."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+    def exit_status(self, *, strict: bool = False) -> int:
+        """3 where the stream could not be read, 1 for errors (strict: warnings too), else 0."""
+        if self.failure is not None:
+            return self.failure.exit_status
+        bad = ("error", "warning") if strict else ("error",)
+        return int(any(finding.severity in bad for finding in self.findings))
+
+
+class Checker:
+    """Takes the events of one stream, and gives its report."""
+
+    def __init__(self, decoder: Decoder, hints: Hints, *, incremental: bool = False) -> None:
+        self._decoder = decoder
+        self._hints = hints
+        self._incremental = incremental
+        self.state = StreamState(decoder, hints)
+        self.findings: list[Finding] = []
+        self._resynchronised: list[int] = []
+
+    def feed(self, event: Event, source: Input) -> None:
+        """Take the next event."""
+        self.state.feed(event, source)
+        if isinstance(event, Progress) and event.percent > 100:
+            self.add("progress-range", f"progress of {event.percent} percent", event.offset)
+        elif isinstance(event, DeviceState) and event.sized_by == "footer":
+            self._resynchronised.append(event.offset)
+
+    def add(
+        self, check: str, message: str, offset: int | None = None, device: str | None = None
+    ) -> None:
+        """Report a finding of ``CHECKS``."""
+        self.findings.append(Finding(check, CHECKS[check][0], message, offset, device))
+
+    def size(self, device: str) -> SizeBounds:
+        """The disk's size by order of belief, as far as the stream has been read."""
+        return self.state.size(device, self._hints.size(device))
+
+    def finish(self, stream: str, failure: StreamError | None = None) -> Report:
+        """The report; ``failure`` is what ended the reading, if anything did."""
+        state, decoder = self.state, self._decoder
+        state.finish(whole=failure is None)
+        dialect = decoder.block.dialect
+        name = dialect.name if dialect is not None else None
+        if name in (None, "classic") and any(
+            bitmap.origin == "dirty-bitmap" for bitmap in state.bitmaps.values()
+        ):
+            name = "qemu"
+        elif name is None and state.block_started:
+            name = "classic"
+        container = None if decoder.container == "auto" else decoder.container
+        report = Report(stream, name, container, failure=failure)
+        if failure is not None:
+            self.add(failure.check, _sentence(failure), failure.offset, failure.device)
+        report.devices = [self._device(disk) for disk in state.disks.values()]
+        report.bitmaps = [self._bitmap(bitmap) for bitmap in state.bitmaps.values()]
+        report.complete = self._complete(report)
+        self._general(report)
+        report.findings = self.findings
+        return report
+
+    def _device(self, disk: DiskState) -> DeviceVerdict:
+        size = self.size(disk.name)
+        missing: Ranges = []
+        if disk.has_blocks:
+            end = disk.covered.end if size.exact is None else -(-size.exact // SECTOR_SIZE)
+            gaps = disk.covered.gaps(0, end)
+            unsent = self.state.progress.never_sent(self.state.starts())
+            if size.exact is None and unsent and len(self.state.starts()) == 1:
+                gaps += [(end, end + unsent)]
+            missing = _join(gaps)
+            if size.exact is not None and disk.top * SECTOR_SIZE >= size.exact:
+                self.add(
+                    "sector-past-end",
+                    f"sector {disk.top} lies past the disk's {human_size(size.exact)}",
+                    disk.top_offset,
+                    disk.name,
+                )
+        return DeviceVerdict(disk, missing, size)
+
+    def _bitmap(self, bitmap: BitmapState) -> BitmapVerdict:
+        size = self.size(bitmap.device)
+        complete = self._bitmap_complete(bitmap, size)
+        if complete is False:
+            self.add(
+                "bitmap-incomplete",
+                f"bitmap {escape(bitmap.name)!r} is not whole",
+                device=bitmap.device,
+            )
+        candidates = bitmap.candidates or [bitmap.granularity or 0]
+        dirty = None
+        if bitmap.content is None:
+            self.add(
+                "bitmap-open",
+                f"bitmap {escape(bitmap.name)!r}: granularity {describe(bitmap.candidates)}; "
+                f"say which with --granularity",
+                device=bitmap.device,
+            )
+        else:
+            limit = size.exact or size.most
+            dirty = bitmap.content.count(limit)
+            granularity = bitmap.content.granularity
+            if limit is not None and bitmap.content.end() > -(-limit // granularity) * granularity:
+                self.add(
+                    "bitmap-past-end",
+                    f"bitmap {escape(bitmap.name)!r} has dirty bits past the disk's end",
+                    device=bitmap.device,
+                )
+        return BitmapVerdict(bitmap, candidates, dirty, complete)
+
+    def _bitmap_complete(self, bitmap: BitmapState, size: SizeBounds) -> bool | None:
+        state = self.state
+        if bitmap.origin == "dirty-bitmap":
+            return bitmap.ended and not bitmap.covered.gaps(0, bitmap.covered.end)
+        covered = bitmap.covered
+        if bitmap.origin == "v2":
+            covered = state.disk(bitmap.device).bitmaps_covered
+            if not state.progress.final:
+                return False
+        if not state.block_ended or covered.gaps(0, covered.end):
+            return False
+        if size.exact is not None:
+            return not covered.gaps(0, -(-size.exact // SECTOR_SIZE))
+        return True if size.most is not None and covered.end * SECTOR_SIZE >= size.most else None
+
+    def _complete(self, report: Report) -> bool | None:
+        state = self.state
+        with_blocks = [device for device in report.devices if device.disk.has_blocks]
+        parts: list[bool | None] = [verdict.complete for verdict in report.bitmaps]
+        if state.block_started:
+            parts.append(state.block_ended)
+        if report.failure is not None and not (parts and all(parts)):
+            return False
+        missing = any(device.missing for device in with_blocks)
+        unsent = bool(with_blocks) and state.progress.never_sent(state.starts()) > 0
+        if not self._incremental or (unsent and len(with_blocks) == 1):
+            parts.append(not missing and not unsent)
+        for device in with_blocks:
+            known = device.size.exact is not None
+            room = device.size.most
+            end = device.disk.covered.end * SECTOR_SIZE
+            parts.append(True if known or self._incremental or (room and end >= room) else None)
+        if not with_blocks and not report.bitmaps:
+            return None if report.failure is None else False
+        if False in parts:
+            return False
+        return None if None in parts else True
+
+    def _general(self, report: Report) -> None:
+        state, failed = self.state, report.failure is not None
+        for device in report.devices:
+            self._missing(device)
+        unsent = state.progress.never_sent(state.starts())
+        if unsent and len(state.starts()) > 1 and not self._incremental:
+            self.add(
+                "missing-chunks",
+                f"progress shows that at least {human_size(unsent * SECTOR_SIZE)} more never came",
+            )
+        if state.block_started and not state.block_ended and not failed:
+            self.add("section-unfinished", "the block section never ended", state.end)
+        elif state.block_ended and not state.progress.final:
+            self.add("no-final-progress", "the block section ended without 100 percent", state.end)
+        if report.complete is None and any(device.disk.has_blocks for device in report.devices):
+            self.add("completeness-unknown", _room(report.devices))
+        if not report.devices and not report.bitmaps and not failed:
+            self.add("nothing-here", "the stream holds neither disks nor bitmaps")
+        for stretch in state.undecoded:
+            self.add(
+                "undecoded", f"{count(stretch.length, 'byte')}: {stretch.reason}", stretch.offset
+            )
+        if self._resynchronised:
+            self.add(
+                "resynchronised",
+                f"the state of {count(len(self._resynchronised), 'section')} was sized by its footer",
+                self._resynchronised[0],
+            )
+
+    def _missing(self, device: DeviceVerdict) -> None:
+        if not device.missing:
+            return
+        total = sum(length for _, length in device.missing)
+        spans = [f"{start}-{start + length}" for start, length in device.missing[:3]]
+        more = f" and {len(device.missing) - 3} more ranges" if len(device.missing) > 3 else ""
+        least = "at least " if device.size.exact is None else ""
+        text = f"{least}{human_size(total)} never came: bytes {', '.join(spans)}{more}"
+        check = "incremental" if self._incremental else "missing-chunks"
+        self.add(check, text, device=device.disk.name)
+
+
+def _join(gaps: list[tuple[int, int]]) -> Ranges:
+    """Sector ranges (start, end), ascending, as byte ranges (start, length) that do not touch."""
+    joined: list[tuple[int, int]] = []
+    for start, end in gaps:
+        if joined and joined[-1][1] == start:
+            start = joined.pop()[0]
+        joined.append((start, end))
+    return [(start * SECTOR_SIZE, (end - start) * SECTOR_SIZE) for start, end in joined]
+
+
+def _sentence(failure: StreamError) -> str:
+    hint = f"; {failure.hint}" if failure.hint else ""
+    return f"{failure.message}{hint}"
+
+
+def _room(devices: list[DeviceVerdict]) -> str:
+    open_sizes = []
+    for device in devices:
+        if device.disk.has_blocks and device.size.exact is None:
+            most = "?" if device.size.most is None else human_size(device.size.most)
+            name = escape(device.disk.name)
+            open_sizes.append(f"{name!r} has {human_size(device.size.least)} to {most}")
+    return f"{', '.join(open_sizes)}: say how much with --device-size"
+

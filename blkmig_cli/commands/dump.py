@@ -1,0 +1,153 @@
+"""``blkmig dump``: every record of a stream."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import click
+
+from blkmig_cli.commands import options
+from blkmig_cli.decode import Decoder
+from blkmig_cli.errors import StreamError, UsageError
+from blkmig_cli.events import BitmapBits, Block, Event
+from blkmig_cli.jsonout import EventJson
+from blkmig_cli.lines import HEADING, fold_empty, fold_ram, line
+from blkmig_cli.text import escape
+from blkmig_cli.transport import open_stream
+
+_T = TypeVar("_T")
+_BATCH = 512
+
+
+@click.command("dump")
+@click.argument("stream", metavar="STREAM")
+@options.stream_options
+@click.option("--all", "show_all", is_flag=True, help="Each RAM record, not one line a part.")
+@click.option("--device", "devices", multiple=True, metavar="NAME", help="Only this device's.")
+@click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this type, e.g. block.")
+@click.option("--sectors", metavar="A-B", help="Only records that touch these sectors (half-open).")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Stop after N records.")
+@click.option("--payload", type=click.Choice(["none", "sha256", "hex", "base64"]), default="none",
+              show_default=True, help="What to show of payloads (json, jsonl).")  # fmt: skip
+@options.output_option("human", "json", "jsonl")
+def command(
+    stream: str,
+    dialect: str,
+    container: str,
+    granularities: tuple[str, ...],
+    device_sizes: tuple[str, ...],
+    show_all: bool,
+    devices: tuple[str, ...],
+    types: tuple[str, ...],
+    sectors: str | None,
+    limit: int | None,
+    payload: str,
+    output: str,
+) -> int:
+    """Show every record of a stream, in its order.
+
+    The JSON objects tile the stream: each begins where the one before ended.
+    For people, RAM is one line a part, and long runs of empty parts are one line.
+
+    \b
+    Examples:
+      blkmig dump stream.bin
+      blkmig dump stream.bin --device drive0 --type block --sectors 0-4096
+      blkmig dump stream.bin --output jsonl --payload sha256
+    """
+    if payload != "none" and output == "human":
+        raise UsageError("--payload goes with --output json or jsonl")
+    wanted = _filter(devices, types, _sectors(sectors))
+    hints = options.hints_of(granularities, device_sizes)
+    with open_stream(stream) as opened:
+        decoder = options.decoder_factory(dialect, container)(opened.input, hints)
+        failure = _Failure(decoder)
+        events: Iterable[Event] = failure if show_all else fold_ram(failure)
+        events = filter(wanted, events)
+        if output == "human":
+            if not (devices or types or sectors or show_all):
+                events = fold_empty(events)
+            _print(_limited(map(line, events), limit), heading=HEADING)
+        else:
+            as_json = EventJson(opened.input, payload)
+            texts = (json.dumps(as_json(event)) for event in _limited(events, limit))
+            if output == "jsonl":
+                _print(texts)
+            else:
+                _print_document(stream, texts)
+    if failure.error is not None:
+        click.echo(f"blkmig: {escape(stream)}: {failure.error}", err=True)
+        return failure.error.exit_status
+    return 0
+
+
+class _Failure:
+    """The decoder's events; keeps what ended them, so that the rest of the output can end well."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self.error: StreamError | None = None
+
+    def __iter__(self) -> Iterator[Event]:
+        try:
+            yield from self._decoder
+        except StreamError as error:
+            self.error = error
+
+
+def _sectors(text: str | None) -> range | None:
+    if text is None:
+        return None
+    low, dash, high = text.partition("-")
+    if not (dash and low.isascii() and low.isdigit() and high.isascii() and high.isdigit()):
+        raise UsageError(f"--sectors {escape(text)}: say A-B")
+    return range(int(low), int(high))
+
+
+def _filter(
+    devices: tuple[str, ...], types: tuple[str, ...], sectors: range | None
+) -> Callable[[Event], bool]:
+    def wanted(event: Event) -> bool:
+        if types and event.type not in types:
+            return False
+        if devices and getattr(event, "device", None) not in devices:
+            return False
+        if sectors is not None:
+            if not isinstance(event, Block | BitmapBits):
+                return False
+            return event.sector < sectors.stop and sectors.start < event.sector + event.sectors
+        return True
+
+    return wanted
+
+
+def _limited(items: Iterable[_T], limit: int | None) -> Iterator[_T]:
+    if limit == 0:
+        return
+    for number, item in enumerate(items, 1):
+        yield item
+        if number == limit:
+            return
+
+
+def _print(texts: Iterable[str], heading: str | None = None) -> None:
+    """Lines to stdout, many at a time."""
+    batch = [] if heading is None else [heading]
+    for text in texts:
+        batch.append(text)
+        if len(batch) >= _BATCH:
+            sys.stdout.write("\n".join(batch) + "\n")
+            batch = []
+    if batch:
+        sys.stdout.write("\n".join(batch) + "\n")
+
+
+def _print_document(stream: str, texts: Iterable[str]) -> None:
+    """One JSON document, written as it comes."""
+    sys.stdout.write(f'{{"version": 1, "stream": {json.dumps(stream)}, "records": [')
+    separator = "\n"
+    for text in texts:
+        sys.stdout.write(f"{separator}{text}")
+        separator = ",\n"
+    sys.stdout.write("\n]}\n")

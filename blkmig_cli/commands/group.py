@@ -1,0 +1,98 @@
+"""The group of all commands, and the one place where errors become exits."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from blkmig_cli import __version__
+from blkmig_cli.errors import BlkmigError
+from blkmig_cli.text import escape
+
+_COMMANDS = {
+    "dump": "Show every record of a stream.",
+    "validate": "Check whether streams are sound and whole.",
+    "replay": "Apply a stream to disk images.",
+}
+
+
+class _Group(click.Group):
+    """Loads a command when it is called; turns every outcome into an exit status."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"blkmig_cli.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run, and exit with the status of the contract."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        sys.exit(_status(lambda: super(_Group, self).main(*args, standalone_mode=False, **extra)))
+
+
+def _status(run: Callable[[], Any]) -> int:
+    try:
+        status = run()
+        sys.stdout.flush()
+        return int(status or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # Whoever read us has gone; the interpreter must not complain of it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except BlkmigError as error:
+        _flush()
+        click.echo(f"blkmig: {error}", err=True)
+        return error.exit_status
+    except OSError as error:
+        name = f"{escape(str(error.filename))}: " if error.filename else ""
+        click.echo(f"blkmig: {name}{error.strerror or error}", err=True)
+        return 4
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="A STREAM is a path, - for stdin, file:PATH[,offset=N], exec:COMMAND or fd:N; "
+    "gzip, xz and zstd are recognised. Exit status: 0 done and clean, 1 findings, 2 usage, "
+    "3 a damaged stream, 4 a failing image or file.",
+)
+@click.version_option(__version__, prog_name="blkmig")
+def cli() -> None:
+    """Inspect, check and apply QEMU block-migration streams.
+
+    \b
+    Examples:
+      blkmig validate stream.bin
+      blkmig dump stream.bin --type block --limit 5
+      blkmig replay stream.bin --image disk.img --create
+    """
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name="blkmig")

@@ -1,0 +1,117 @@
+"""Options that several commands share, and how their values are split."""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.decode.dirty_bitmap import granularity_fault
+from blkmig_cli.errors import UsageError
+from blkmig_cli.parse import Input
+from blkmig_cli.text import escape, parse_size
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def stream_options(function: _F) -> _F:
+    """--dialect, --container, --granularity, --device-size: how a stream is read."""
+    for option in (
+        click.option(
+            "--device-size",
+            "device_sizes",
+            multiple=True,
+            metavar="[DEVICE=]SIZE",
+            help="Size of a disk; k, M, G, T are powers of 1024.",
+        ),
+        click.option(
+            "--granularity",
+            "granularities",
+            multiple=True,
+            metavar="[DEVICE:]NAME=SIZE",
+            help="Granularity of a bitmap in a v1 stream.",
+        ),
+        click.option(
+            "--container",
+            type=click.Choice(["auto", "qemu", "none"]),
+            default="auto",
+            show_default=True,
+            help="What holds the block records.",
+        ),
+        click.option(
+            "--dialect",
+            type=click.Choice(["auto", "classic", "v1", "v2", "qemu"]),
+            default="auto",
+            show_default=True,
+            help="Dialect of the block records.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings.")
+
+
+def output_option(*kinds: str) -> Callable[[_F], _F]:
+    """--output, the first of ``kinds`` being the default."""
+    return click.option(
+        "--output", type=click.Choice(kinds), default=kinds[0], show_default=True, help="Form of the output."
+    )  # fmt: skip
+
+
+def hints_of(granularities: tuple[str, ...], device_sizes: tuple[str, ...]) -> Hints:
+    """Hints from the values of --granularity and --device-size; raises UsageError."""
+    hints = Hints()
+    for text in device_sizes:
+        device, equals, size = text.rpartition("=")
+        hints.sizes[device if equals else None] = _size("--device-size", size)
+    for text in granularities:
+        name, equals, size = text.rpartition("=")
+        if not equals or not name:
+            raise UsageError(f"--granularity {escape(text)}: say [DEVICE:]NAME=SIZE")
+        device, colon, bitmap = name.partition(":")
+        value = _size("--granularity", size)
+        fault = granularity_fault(value)
+        if fault is not None:
+            raise UsageError(f"--granularity {escape(text)}: {fault}")
+        hints.granularities[(device, bitmap) if colon else (None, name)] = value
+    return hints
+
+
+def _size(option: str, text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def device_values(option: str, values: tuple[str, ...]) -> dict[str | None, str]:
+    """``[DEVICE=]PATH`` values by device; raises UsageError for two of one device."""
+    found: dict[str | None, str] = {}
+    for text in values:
+        device, path = split_device(text)
+        if device in found:
+            raise UsageError(f"{option} {escape(text)}: a second one for the same device")
+        if not path:
+            raise UsageError(f"{option} {escape(text)}: no file is named")
+        found[device] = path
+    return found
+
+
+def split_device(text: str) -> tuple[str | None, str]:
+    """``[DEVICE=]PATH`` at its first ``=``; a device has no slash (``./a=b`` is a path)."""
+    device, equals, path = text.partition("=")
+    if not equals or os.sep in device:
+        return None, text
+    return device, path
+
+
+def decoder_factory(dialect: str, container: Any) -> Callable[[Input, Hints], Decoder]:
+    """What makes a decoder, with the options of :func:`stream_options`."""
+
+    def make(source: Input, hints: Hints) -> Decoder:
+        return Decoder(source, dialect=dialect, container=container, hints=hints)
+
+    return make

@@ -1,0 +1,130 @@
+"""``blkmig replay``: a stream onto disk images."""
+
+import json
+from contextlib import closing
+
+import click
+
+from blkmig_cli.checks import Finding
+from blkmig_cli.commands import options
+from blkmig_cli.errors import UsageError
+from blkmig_cli.jsonout import report_json
+from blkmig_cli.replay import Replay, ReplayOptions, ReplayResult
+from blkmig_cli.targets import Targets
+from blkmig_cli.text import escape
+from blkmig_cli.transport import open_stream
+
+
+@click.command("replay")
+@click.argument("stream", metavar="STREAM")
+@click.option("--image", "images", multiple=True, metavar="[DEVICE=]IMAGE",
+              help="Where a device's disk goes; repeatable.")  # fmt: skip
+@click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
+@click.option("--create", is_flag=True, help="Make images that are missing.")
+@options.stream_options
+@click.option("--bitmaps-to", multiple=True, metavar="[DEVICE=]FILE",
+              help="Where bitmaps go, instead of IMAGE.bitmaps.json.")  # fmt: skip
+@click.option("--no-bitmaps", is_flag=True, help="Leave the bitmaps out.")
+@click.option("--bitmaps-only", is_flag=True, help="Leave the disks out.")
+@click.option("--incremental", is_flag=True, help="Missing chunks are meant (shared base).")
+@click.option("--allow-incomplete", is_flag=True, help="Missing chunks are no error.")
+@click.option("--dry-run", is_flag=True, help="Do all but write.")
+@options.output_option("human", "json")
+@options.quiet_option
+def command(
+    stream: str,
+    images: tuple[str, ...],
+    image_format: str | None,
+    create: bool,
+    dialect: str,
+    container: str,
+    granularities: tuple[str, ...],
+    device_sizes: tuple[str, ...],
+    bitmaps_to: tuple[str, ...],
+    no_bitmaps: bool,
+    bitmaps_only: bool,
+    incremental: bool,
+    allow_incomplete: bool,
+    dry_run: bool,
+    output: str,
+    quiet: bool,
+) -> int:
+    """Apply a stream to disk images.
+
+    Zero chunks become holes; nothing is written past a disk's end.  Bitmaps go to
+    IMAGE.bitmaps.json.  A stream in a file is checked to its end before the first
+    byte is written.
+
+    \b
+    Examples:
+      blkmig replay stream.bin --image disk.img --create
+      blkmig replay stream.bin --image drive0=a.img --image drive1=b.img
+      zcat stream.gz | blkmig replay - --image disk.img --create --device-size 20G
+    """
+    from blkmig_cli import render  # noqa: PLC0415 (rich is slow to load)
+
+    if no_bitmaps and bitmaps_only:
+        raise UsageError("--no-bitmaps and --bitmaps-only leave nothing to do")
+    hints = options.hints_of(granularities, device_sizes)
+    targets = Targets(
+        options.device_values("--image", images),
+        options.device_values("--bitmaps-to", bitmaps_to),
+        hints,
+    )
+    chosen = ReplayOptions(
+        disks=not bitmaps_only,
+        bitmaps=not no_bitmaps,
+        incremental=incremental,
+        allow_incomplete=allow_incomplete,
+        dry_run=dry_run or not targets.any,
+    )
+    with closing(targets), open_stream(stream) as opened:
+        targets.open(
+            create=create or dry_run,
+            writable=not dry_run,
+            force=image_format == "raw",
+            disks=not bitmaps_only,
+        )
+        make = options.decoder_factory(dialect, container)
+        with render.progress("replaying", opened.input.size, quiet=quiet) as tick:
+            result = Replay(opened, targets, chosen, hints, make).run(tick)
+    if not targets.any and not dry_run:
+        names = ", ".join(repr(escape(device.disk.name)) for device in result.report.devices)
+        raise UsageError(
+            f"no --image: the stream has the devices {names or 'none'}",
+            hint="say --image DEVICE=IMAGE for each, or --dry-run",
+        )
+    _weigh(result, chosen)
+    if output == "json":
+        click.echo(json.dumps(_document(result), indent=1))
+    else:
+        render.replay_text(result, render.console(), dry=dry_run)
+    if not quiet:
+        for warning in result.warnings:
+            click.echo(f"blkmig: warning: {warning}", err=True)
+    if result.report.failure is not None:
+        click.echo(f"blkmig: {escape(stream)}: {result.report.failure}", err=True)
+    return result.report.exit_status()
+
+
+def _weigh(result: ReplayResult, chosen: ReplayOptions) -> None:
+    """What counts differently when a stream is applied: an open bitmap could not be had."""
+    weighed = []
+    for found in result.report.findings:
+        severity = found.severity
+        if found.id == "bitmap-open" and chosen.bitmaps:
+            severity = "error"
+        elif found.id == "missing-chunks" and (chosen.allow_incomplete or not chosen.disks):
+            severity = "warning"
+        elif found.id == "bitmap-incomplete" and not chosen.bitmaps:
+            severity = "warning"
+        weighed.append(Finding(found.id, severity, found.message, found.offset, found.device))
+    result.report.findings = weighed
+
+
+def _document(result: ReplayResult) -> dict[str, object]:
+    stream = report_json(result.report)
+    for device in stream["devices"]:
+        device["bytes-written"] = result.written.get(device["name"], 0)
+    stream["bitmap-files"] = result.bitmap_files
+    return {"version": 1, "streams": [stream]}

@@ -1,0 +1,105 @@
+"""``blkmig validate``: is a stream sound, and is it whole?"""
+
+import json
+
+import click
+
+from blkmig_cli.checks import CHECKS, Report
+from blkmig_cli.commands import options
+from blkmig_cli.errors import BlkmigError, UsageError
+from blkmig_cli.jsonout import report_json
+from blkmig_cli.text import escape
+from blkmig_cli.transport import open_stream
+from blkmig_cli.validation import ImagesToCompare, validate_stream
+
+# The worst of several streams, in this order.
+_WORST = (4, 3, 1, 0)
+
+
+@click.command("validate")
+@click.argument("streams", nargs=-1, metavar="STREAM...")
+@options.stream_options
+@click.option("--image", "images", multiple=True, metavar="[DEVICE=]IMAGE",
+              help="Compare the stream's end state with an image.")  # fmt: skip
+@click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
+@click.option("--incremental", is_flag=True, help="Missing chunks are meant (shared base).")
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
+@click.option("--ignore", multiple=True, metavar="ID", help="Leave out a check.")
+@click.option("--list-checks", is_flag=True, help="List and explain all checks.")
+@options.output_option("human", "json")
+@options.quiet_option
+def command(
+    streams: tuple[str, ...],
+    dialect: str,
+    container: str,
+    granularities: tuple[str, ...],
+    device_sizes: tuple[str, ...],
+    images: tuple[str, ...],
+    image_format: str | None,
+    incremental: bool,
+    strict: bool,
+    ignore: tuple[str, ...],
+    list_checks: bool,
+    output: str,
+    quiet: bool,
+) -> int:
+    """Check whether streams are sound and whole.
+
+    A stream is whole when every chunk of every disk came, and every bitmap ended.
+    The disk's size is not in the stream: give it with --device-size or --image
+    where progress records leave it open.
+
+    \b
+    Examples:
+      blkmig validate stream.bin
+      blkmig validate stream.bin --device-size drive0=20G
+      blkmig validate stream.bin --image drive0=disk.img
+    """
+    from blkmig_cli import render  # noqa: PLC0415 (rich is slow to load)
+
+    out = render.console()
+    if list_checks:
+        render.checks_text(out)
+        return 0
+    if not streams:
+        raise UsageError("no STREAM is named")
+    unknown = [check for check in ignore if check not in CHECKS]
+    if unknown:
+        raise UsageError(f"--ignore {escape(unknown[0])}: no such check", hint="see --list-checks")
+    hints = options.hints_of(granularities, device_sizes)
+    to_compare = ImagesToCompare(
+        options.device_values("--image", images), force=image_format == "raw"
+    )
+    make = options.decoder_factory(dialect, container)
+    reports: list[Report] = []
+    statuses: list[int] = []
+    for name in streams:
+        try:
+            with (
+                open_stream(name) as stream,
+                render.progress("validating", stream.input.size, quiet=quiet) as tick,
+            ):
+                report = validate_stream(
+                    stream, hints, make, tick, to_compare, incremental=incremental
+                )
+        except BlkmigError as error:
+            if len(streams) == 1 or isinstance(error, UsageError):
+                raise
+            click.echo(f"blkmig: {error}", err=True)
+            statuses.append(error.exit_status)
+            continue
+        report.findings = [found for found in report.findings if found.id not in ignore]
+        if output == "human":
+            render.report_text(report, out)
+        reports.append(report)
+        statuses.append(report.exit_status(strict=strict))
+    if output == "json":
+        document = {"version": 1, "streams": [report_json(report) for report in reports]}
+        click.echo(json.dumps(document, indent=1))
+    elif len(streams) > 1:
+        render.summary(reports, out)
+    for report in reports:
+        if report.failure is not None:
+            click.echo(f"blkmig: {escape(report.stream)}: {report.failure}", err=True)
+    return next(status for status in _WORST if status in statuses)
+

@@ -1,0 +1,35 @@
+"""What a disk image must be able to do.  All offsets, lengths and sizes are in bytes."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class Image(Protocol):
+    """A disk of ``size`` bytes.  Failures of the medium are FailureErrors."""
+
+    path: str
+
+    @property
+    def size(self) -> int:
+        """The virtual size."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """``length`` bytes at ``offset``; what was never written reads as zeros."""
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write ``data`` at ``offset``; it must lie within the disk."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range read as zeros, without using space where that can be had."""
+
+    def resize(self, size: int) -> None:
+        """Make the disk larger (with zeros) or smaller."""
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """Ranges (start, length) that may hold something else than zeros, ascending."""
+
+    def flush(self) -> None:
+        """Return when everything written is on stable storage."""
+
+    def close(self) -> None:
+        """Let go of the image."""

@@ -1,0 +1,193 @@
+"""Raw images: a file or block device whose bytes are the disk's.  Zeros become holes."""
+
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from blkmig_cli.errors import FailureError
+from blkmig_cli.text import escape
+
+# A raw image that starts so is another format's file, unless its owner says otherwise (-f raw).
+_OTHER_FORMATS = {
+    b"QFI\xfb": "qcow2",
+    b"QED\0": "qed",
+    b"KDMV": "vmdk",
+    b"COWD": "vmdk",
+    b"# Disk DescriptorFile": "vmdk",
+    b"vhdxfile": "vhdx",
+    b"conectix": "vpc",
+    b"<<< ": "vdi",
+    b"WithoutFreeSpace": "parallels",
+    b"WithouFreSpacExt": "parallels",
+    b"LUKS\xba\xbe": "luks",
+}
+_PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
+_ZEROS = bytes(1 << 20)
+
+
+class RawImage:
+    """See ``base.Image``.  Made by :func:`open_raw` or :func:`create_raw`."""
+
+    def __init__(self, path: str, fd: int, size: int, *, is_file: bool) -> None:
+        self.path = path
+        self._fd = fd
+        self._size = size
+        self._is_file = is_file
+        self._can_punch = True
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See ``base.Image``; raises FailureError where the file ends before its size."""
+        pieces = []
+        while length:
+            try:
+                piece = os.pread(self._fd, length, offset)
+            except OSError as error:
+                raise self._failed(error, offset) from error
+            if not piece:
+                raise FailureError(f"{escape(self.path)} became shorter while it was read")
+            pieces.append(piece)
+            offset += len(piece)
+            length -= len(piece)
+        return b"".join(pieces)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """See ``base.Image``."""
+        if offset < 0 or offset + len(data) > self._size:
+            raise ValueError("a write past the disk's end")
+        try:
+            while data:
+                written = os.pwrite(self._fd, data, offset)
+                data = data[written:]
+                offset += written
+        except OSError as error:
+            raise self._failed(error, offset) from error
+
+    def zero(self, offset: int, length: int) -> None:
+        """See ``base.Image``; punches a hole where something lies, else writes zeros."""
+        if offset < 0 or offset + length > self._size:
+            raise ValueError("a write past the disk's end")
+        if self._is_hole(offset, length) or self._punch(offset, length):
+            return
+        while length:
+            piece = min(length, len(_ZEROS))
+            self.write(offset, memoryview(_ZEROS)[:piece])
+            offset += piece
+            length -= piece
+
+    def resize(self, size: int) -> None:
+        """See ``base.Image``; raises FailureError for a block device."""
+        if not self._is_file:
+            raise FailureError(f"{escape(self.path)} is a device of {self._size} bytes")
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError as error:
+            raise self._failed(error, size) from error
+        self._size = size
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """See ``base.Image``."""
+        offset = 0
+        while offset < self._size:
+            start = self._seek(offset, os.SEEK_DATA)
+            if start is None or start >= self._size:
+                return
+            end = min(self._seek(start, os.SEEK_HOLE) or self._size, self._size)
+            yield start, end - start
+            offset = end
+
+    def flush(self) -> None:
+        """See ``base.Image``."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise self._failed(error, 0) from error
+
+    def close(self) -> None:
+        """See ``base.Image``."""
+        os.close(self._fd)
+
+    def _seek(self, offset: int, whence: int) -> int | None:
+        """Where data or a hole begins from ``offset`` on; None behind the last data."""
+        try:
+            return os.lseek(self._fd, offset, whence)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            # No such call here: all of it is data.
+            return offset if whence == os.SEEK_DATA else self._size
+
+    def _is_hole(self, offset: int, length: int) -> bool:
+        if not self._is_file:
+            return False
+        start = self._seek(offset, os.SEEK_DATA)
+        return start is None or start >= offset + length
+
+    def _punch(self, offset: int, length: int) -> bool:
+        if not self._can_punch:
+            return False
+        libc = ctypes.CDLL(None, use_errno=True)
+        result = libc.fallocate(
+            self._fd, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length)
+        )
+        self._can_punch = result == 0
+        return self._can_punch
+
+    def _failed(self, error: OSError, offset: int) -> FailureError:
+        return FailureError(f"{escape(self.path)}: {error.strerror or error} at its byte {offset}")
+
+
+def open_raw(path: str, *, writable: bool, force: bool = False) -> RawImage:
+    """Open the image at ``path``; ``force`` takes it as raw whatever it starts with (-f raw).
+
+    Raises FailureError where it is missing, is no file or device, or looks like another format.
+    """
+    try:
+        fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+    except OSError as error:
+        hint = "create it with --create" if isinstance(error, FileNotFoundError) and writable else None
+        raise FailureError(f"{escape(path)}: {error.strerror or error}", hint=hint) from error
+    try:
+        mode = os.fstat(fd).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            raise FailureError(f"{escape(path)} is neither a file nor a block device")
+        size = os.lseek(fd, 0, os.SEEK_END)
+        head = os.pread(fd, 32, 0)
+        kind = next((name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None)
+        if kind is not None and not force:
+            raise FailureError(
+                f"{escape(path)} looks like {kind}, which is not supported",
+                hint="convert it with qemu-img, or say -f raw if it is raw",
+            )
+    except OSError as error:
+        os.close(fd)
+        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
+    except FailureError:
+        os.close(fd)
+        raise
+    return RawImage(path, fd, size, is_file=stat.S_ISREG(mode))
+
+
+def create_raw(path: str, size: int) -> RawImage:
+    """Make a new sparse image of ``size`` bytes; an existing file is never touched.
+
+    Raises FailureError.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
+    image = RawImage(path, fd, 0, is_file=True)
+    try:
+        image.resize(size)
+    except FailureError:
+        image.close()
+        os.unlink(path)
+        raise
+    return image

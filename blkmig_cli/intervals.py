@@ -1,0 +1,68 @@
+"""Sets of whole numbers as sorted ranges that do not touch: what of a disk has come."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+
+
+class IntervalSet:
+    """Half-open ranges.  Adding in order, forwards or backwards, keeps it at one range."""
+
+    __slots__ = ("_ends", "_starts")
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, end: int) -> None:
+        """Add [start, end)."""
+        if end <= start:
+            return
+        low = bisect_left(self._ends, start)
+        high = bisect_right(self._starts, end)
+        if low < high:
+            start = min(start, self._starts[low])
+            end = max(end, self._ends[high - 1])
+        self._starts[low:high] = [start]
+        self._ends[low:high] = [end]
+
+    def remove(self, start: int, end: int) -> None:
+        """Take [start, end) out."""
+        low = bisect_right(self._ends, start)
+        high = bisect_left(self._starts, end)
+        if end <= start or low >= high:
+            return
+        kept = [(self._starts[low], start), (end, self._ends[high - 1])]
+        pieces = [(first, last) for first, last in kept if first < last]
+        self._starts[low:high] = [first for first, _ in pieces]
+        self._ends[low:high] = [last for _, last in pieces]
+
+    def covers(self, start: int, end: int) -> bool:
+        """Is all of [start, end) in the set?"""
+        at = bisect_right(self._starts, start) - 1
+        return end <= start or (at >= 0 and end <= self._ends[at])
+
+    def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
+        """What of [start, end) is not in the set, as (start, end)."""
+        found = []
+        for low, high in self:
+            if high <= start:
+                continue
+            if low >= end:
+                break
+            if low > start:
+                found.append((start, low))
+            start = high
+        if start < end:
+            found.append((start, end))
+        return found
+
+    @property
+    def end(self) -> int:
+        """The end of the last range; 0 if there is none."""
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(zip(self._starts, self._ends, strict=True))
+
+    def __bool__(self) -> bool:
+        return bool(self._starts)

@@ -1,0 +1,194 @@
+"""What people see: tables, colours and progress.  The only module that imports rich."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from blkmig_cli.checks import CHECKS, Report
+from blkmig_cli.reading import Tick, no_tick
+from blkmig_cli.replay import ReplayResult
+from blkmig_cli.text import count, escape, human_size
+
+_SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+_PIPED_WIDTH = 100
+
+
+def console(file: IO[str] | None = None) -> Console:
+    """A console on ``file`` (default: stdout); plain and not wrapped when piped."""
+    target = file or sys.stdout
+    terminal = target.isatty()
+    return Console(
+        file=target,
+        width=None if terminal else _PIPED_WIDTH,
+        soft_wrap=not terminal,
+        highlight=False,
+        emoji=False,
+        markup=False,
+        no_color=True if "NO_COLOR" in os.environ else None,
+    )
+
+
+@contextmanager
+def progress(label: str, total: int | None, *, quiet: bool) -> Iterator[Tick]:
+    """A progress bar on stderr while work goes on; ``total`` bytes, None if unknown.
+
+    Gives the function to call with the bytes done.  Nothing is shown unless stderr is a terminal.
+    """
+    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield no_tick
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        shown = 0
+
+        def tick(done: int) -> None:
+            # Drawing costs more than reading a record does.
+            nonlocal shown
+            if done - shown >= 1 << 20:
+                shown = done
+                bar.update(task, completed=done)
+
+        yield tick
+
+
+def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return table
+
+
+def _name(name: str) -> Text:
+    return Text(escape(name) or "(unnamed)")
+
+
+def _verdict(report: Report) -> Text:
+    if report.failure is not None:
+        return Text("damaged", "bold red")
+    if report.complete is False:
+        return Text("not whole", "bold red")
+    if report.complete is None:
+        return Text("perhaps not whole", "yellow")
+    return Text("whole", "bold green") if report.valid else Text("whole, but see below", "yellow")
+
+
+def _size(least: int, most: int | None) -> str:
+    if least == most:
+        return human_size(least)
+    return f"{human_size(least)} to {'?' if most is None else human_size(most)}"
+
+
+def report_text(report: Report, out: Console) -> None:
+    """A stream's report: verdict, disks, bitmaps, findings."""
+    kind = ", ".join(
+        part
+        for part in (
+            f"dialect {report.dialect}" if report.dialect else "",
+            f"container {report.container}" if report.container else "",
+        )
+        if part
+    )
+    out.print(Text.assemble(escape(report.stream), ": ", _verdict(report), f"  ({kind})" if kind else ""))
+    disks = [device for device in report.devices if device.disk.has_blocks]
+    if disks:
+        table = _table(
+            "DISK", "SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING",
+            right=("SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING"),
+        )  # fmt: skip
+        for device in disks:
+            missing = sum(length for _, length in device.missing)
+            table.add_row(
+                _name(device.disk.name),
+                _size(device.size.least, device.size.most),
+                f"{device.disk.chunks:,}",
+                f"{device.disk.zero_chunks:,}",
+                f"{device.disk.repeated_chunks:,}",
+                Text(human_size(missing), "bold red" if missing else ""),
+            )
+        out.print(table)
+    if report.bitmaps:
+        table = _table(
+            "BITMAP", "GRANULARITY", "DIRTY", "FLAGS", "WHOLE", right=("GRANULARITY", "DIRTY")
+        )
+        for verdict in report.bitmaps:
+            bitmap = verdict.bitmap
+            flags = [
+                "recording" if bitmap.recording else "disabled",
+                *(["persistent"] if bitmap.persistent else []),
+            ]
+            whole = {True: "yes", False: "no", None: "?"}[verdict.complete]
+            granularity = (
+                f"{len(verdict.candidates)} candidates"
+                if bitmap.granularity is None
+                else human_size(bitmap.granularity)
+            )
+            table.add_row(
+                Text(f"{escape(bitmap.device)}/{escape(bitmap.name)}"),
+                granularity,
+                "?" if verdict.count is None else human_size(verdict.count),
+                " ".join(flags),
+                Text(whole, "bold red" if verdict.complete is False else ""),
+            )
+        out.print(table)
+    for finding in report.findings:
+        place = [
+            f"device {escape(finding.device)}" if finding.device is not None else "",
+            f"byte {finding.offset}" if finding.offset is not None else "",
+        ]
+        where = ", ".join(part for part in place if part)
+        out.print(
+            Text.assemble(
+                (f"{finding.severity}: ", _SEVERITY_STYLES[finding.severity]),
+                finding.message,
+                f" ({where})" if where else "",
+                (f" [{finding.id}]", "dim"),
+            )
+        )
+
+
+def replay_text(result: ReplayResult, out: Console, *, dry: bool) -> None:
+    """What a replay did."""
+    report_text(result.report, out)
+    for device, written in result.written.items():
+        out.print(f"{escape(device) or '(unnamed)'}: {human_size(written)} written")
+    for path in result.bitmap_files:
+        out.print(f"bitmaps in {escape(path)}")
+    if dry:
+        out.print("dry run: nothing was written")
+
+
+def checks_text(out: Console) -> None:
+    """The list of checks."""
+    table = _table("CHECK", "SEVERITY", "MEANING")
+    for check, (severity, meaning) in CHECKS.items():
+        table.add_row(check, Text(severity, _SEVERITY_STYLES[severity]), meaning)
+    out.print(table)
+
+
+def summary(reports: list[Report], out: Console) -> None:
+    """One line over several streams."""
+    whole = sum(report.valid and report.complete is True for report in reports)
+    out.print(f"{count(len(reports), 'stream')}, {whole} whole and sound")
+
+

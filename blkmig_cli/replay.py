@@ -1,0 +1,296 @@
+"""Applying a stream: blocks onto disk images, bitmaps into files beside them.
+
+A stream in a file is read twice: first to find out whether all can be done, then to do it.  From a
+pipe it is read once, and every record is checked before it is written.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from blkmig_cli.bitmapfile import BitmapFile, write_bitmaps
+from blkmig_cli.checks import BitmapVerdict, Checker, Report
+from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.errors import FailureError
+from blkmig_cli.events import BitmapChunk, Block, Event
+from blkmig_cli.parse import Input
+from blkmig_cli.reading import Tick, read_events
+from blkmig_cli.schemas.constants import SECTOR_SIZE, BlockFlag
+from blkmig_cli.sizes import SizeBounds
+from blkmig_cli.targets import Target, Targets
+from blkmig_cli.text import escape, human_size
+from blkmig_cli.transport import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """What to apply, and what may be missing.  ``disks`` and ``bitmaps``: apply these at all."""
+
+    disks: bool = True
+    bitmaps: bool = True
+    incremental: bool = False
+    allow_incomplete: bool = False
+    dry_run: bool = False
+
+
+@dataclass(slots=True)
+class ReplayResult:
+    """The stream's report, bytes written by device, bitmap files written, and what to warn of."""
+
+    report: Report
+    written: dict[str, int] = field(default_factory=dict)
+    bitmap_files: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+class Replay:
+    """One stream onto its targets.
+
+    ``decoder`` makes a decoder from the input's start with given hints; ``tick`` is told how far
+    the writing (or, in a dry run, the reading) has come.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        targets: Targets,
+        options: ReplayOptions,
+        hints: Hints,
+        decoder: Callable[[Input, Hints], Decoder],
+    ) -> None:
+        self._stream = stream
+        self._targets = targets
+        self._options = options
+        self._told = hints
+        self._hints = targets.hints(hints)
+        self._make_decoder = decoder
+        self._written: dict[str, int] = {}
+
+    def run(self, tick: Tick) -> ReplayResult:
+        """Apply the stream.
+
+        Raises UsageError (a device without image, before the first write where the stream can be
+        read twice), FailureError.  A stream that is damaged is told in the result's report; from a
+        file, nothing has been written then.
+        """
+        dry = self._options.dry_run
+        if dry or self._stream.seekable:
+            checker, report = self._read(tick if dry else lambda _: None, self._look)
+            self._check_plan(checker, report)
+            if dry or report.failure is not None:
+                return ReplayResult(report)
+            self._stream.input.offset = 0
+        checker, report = self._read(tick, self._apply)
+        return self._finish(checker, report)
+
+    def _read(
+        self, tick: Tick, take: Callable[[Event, Checker], None]
+    ) -> tuple[Checker, Report]:
+        source = self._stream.input
+        decoder = self._make_decoder(source, self._hints)
+        checker = Checker(decoder, self._hints, incremental=self._options.incremental)
+
+        def feed(event: Event) -> None:
+            take(event, checker)
+            checker.feed(event, source)
+
+        failure = read_events(decoder, feed, tick)
+        return checker, checker.finish(self._stream.name, failure)
+
+    def _look(self, event: Event, checker: Checker) -> None:
+        """Of the first reading: nothing to do but what the checker does."""
+
+    def _check_plan(self, checker: Checker, report: Report) -> None:
+        """Refuse before the first write what the first reading shows to be impossible."""
+        devices = self._wanted(report)
+        if not (self._options.dry_run and not self._targets.any):
+            self._targets.bind(devices)
+        if report.failure is not None:
+            return
+        for verdict in report.devices:
+            target = self._targets.get(verdict.disk.name)
+            if target is None or not verdict.disk.has_blocks or not self._options.disks:
+                continue
+            bounds = checker.state.size(verdict.disk.name)
+            self._check_size(target, verdict.disk.name, bounds)
+            limit = target.limit
+            if limit is not None and verdict.disk.top * SECTOR_SIZE >= limit:
+                raise _past_end(verdict.disk.name, verdict.disk.top, verdict.disk.top_offset, limit)
+        self._check_granularities(report)
+
+    def _wanted(self, report: Report) -> list[str]:
+        """Devices of the stream that have something to be applied."""
+        owners = {verdict.bitmap.device for verdict in report.bitmaps}
+        return [
+            verdict.disk.name
+            for verdict in report.devices
+            if (self._options.disks and verdict.disk.has_blocks)
+            or (self._options.bitmaps and verdict.disk.name in owners)
+        ]
+
+    def _check_size(self, target: Target, device: str, bounds: SizeBounds) -> None:
+        """An existing image that is too small for the disk: refuse."""
+        if target.existing_size is None or self._told.size(device) is not None:
+            return
+        if target.existing_size < bounds.least:
+            raise FailureError(
+                f"{escape(target.path)} has {target.existing_size} bytes, the disk has at least "
+                f"{bounds.least}",
+                device=device,
+                hint="enlarge the image, or say the disk's size with --device-size",
+            )
+
+    def _check_granularities(self, report: Report) -> None:
+        """v2: a bitmap of another granularity at the destination is an error before any write."""
+        if not self._options.bitmaps:
+            return
+        for verdict in report.bitmaps:
+            bitmap = verdict.bitmap
+            target = self._targets.get(bitmap.device)
+            held = None if target is None else target.bitmaps.get(bitmap.name)
+            if bitmap.origin == "v2" and held is not None and held.granularity != bitmap.granularity:
+                raise FailureError(
+                    f"bitmap {escape(bitmap.name)!r} has granularity {held.granularity} at the "
+                    f"destination, {bitmap.granularity} in the stream",
+                    device=bitmap.device,
+                    hint=f"remove it from {escape(target.bitmaps_path or '')}" if target else None,
+                )
+
+    def _apply(self, event: Event, checker: Checker) -> None:
+        """Write what a record says.  (From a pipe, this is the first that is known of it.)"""
+        if isinstance(event, Block):
+            content = event.data is not None or bool(event.flags & BlockFlag.ZERO_BLOCK)
+            applies = (content and self._options.disks) or (
+                bool(event.bitmaps) and self._options.bitmaps
+            )
+            if not applies:
+                return
+            target = self._targets.claim(event.device, event.offset)
+            if content and self._options.disks:
+                self._write(event, target)
+        elif isinstance(event, BitmapChunk) and self._options.bitmaps:
+            self._targets.claim(event.device, event.offset)
+
+    def _write(self, event: Block, target: Target) -> None:
+        start = event.sector * SECTOR_SIZE
+        limit = target.limit
+        if limit is not None and start >= limit:
+            raise _past_end(event.device, event.sector, event.offset, limit, event.section)
+        end = start + event.sectors * SECTOR_SIZE
+        if limit is not None and end > limit:
+            if event.sectors_min == event.sectors and event.bitmaps and event.dialect == "v2":
+                raise FailureError(
+                    f"the disk reaches byte {end}, {escape(target.path)} has {limit}",
+                    offset=event.offset,
+                    section=event.section,
+                    device=event.device,
+                    sector=event.sector,
+                    hint="enlarge the image",
+                )
+            end = limit
+        try:
+            target.put(start, end - start, event.data, self._stream.input)
+        except FailureError as error:
+            raise FailureError(
+                error.message,
+                offset=event.offset,
+                section=event.section,
+                device=event.device,
+                sector=event.sector,
+                hint=error.hint,
+            ) from error
+        self._written[event.device] = self._written.get(event.device, 0) + end - start
+
+    def _finish(self, checker: Checker, report: Report) -> ReplayResult:
+        result = ReplayResult(report, self._written)
+        for verdict in report.devices:
+            target = self._targets.get(verdict.disk.name)
+            if target is None:
+                continue
+            if report.failure is None and verdict.disk.has_blocks:
+                self._size_mismatch(checker, target, verdict.disk.name)
+                self._end_image(checker, target, verdict.disk.name, result)
+            target.flush()
+        if report.failure is None and self._options.bitmaps:
+            self._write_bitmaps(checker, report, result)
+        return result
+
+    def _size_mismatch(self, checker: Checker, target: Target, device: str) -> None:
+        bounds = checker.state.size(device)
+        size = target.existing_size
+        if size is None or self._told.size(device) is not None:
+            return
+        if size < bounds.least or (bounds.most is not None and size > bounds.most):
+            room = "" if bounds.exact else f"{bounds.least} to "
+            most = "any number of" if bounds.most is None else bounds.most
+            checker.add(
+                "size-mismatch",
+                f"{escape(target.path)} has {size} bytes, the disk {room}{most} bytes; "
+                "say --device-size if this is meant",
+                device=device,
+            )
+
+    def _end_image(
+        self, checker: Checker, target: Target, device: str, result: ReplayResult
+    ) -> None:
+        """Give an image that grew with the stream its final size."""
+        if target.limit is not None:
+            return
+        bounds = checker.state.size(device)
+        stated = bounds.most if bounds.source in ("stream", "bitmap-layout") else None
+        if stated is not None:
+            target.end_at(stated)
+        if bounds.exact is None:
+            most = "?" if bounds.most is None else str(bounds.most)
+            result.warnings.append(
+                f"{escape(target.path)}: the disk's size is not in the stream; made it "
+                f"{target.size} bytes, it had {bounds.least} to {most}; see --device-size"
+            )
+
+    def _write_bitmaps(self, checker: Checker, report: Report, result: ReplayResult) -> None:
+        by_path: dict[str, tuple[Target, list[BitmapVerdict]]] = {}
+        for verdict in report.bitmaps:
+            target = self._targets.get(verdict.bitmap.device)
+            if target is not None and target.bitmaps_path is not None:
+                by_path.setdefault(target.bitmaps_path, (target, []))[1].append(verdict)
+        for path, (target, verdicts) in by_path.items():
+            whole = {
+                verdict.bitmap.name: verdict.bitmap.content
+                for verdict in verdicts
+                if verdict.bitmap.content is not None and verdict.complete is not False
+            }
+            kept = {name: held for name, held in target.bitmaps.items() if name not in whole}
+            if kept:
+                names = ", ".join(escape(name) for name in kept)
+                result.warnings.append(
+                    f"{escape(path)}: kept {names}, which does not know of this write"
+                )
+            if not whole:
+                continue
+            size = target.size
+            if size is None:
+                device = verdicts[0].bitmap.device
+                bounds = checker.size(device)
+                size = bounds.exact or bounds.most or max(
+                    verdict.bitmap.covered.end * SECTOR_SIZE for verdict in verdicts
+                )
+                if bounds.exact is None:
+                    result.warnings.append(
+                        f"{escape(path)}: the disk's size is not known; took {human_size(size)}"
+                    )
+            write_bitmaps(path, BitmapFile(size, {**kept, **whole}))
+            result.bitmap_files.append(path)
+
+
+def _past_end(
+    device: str, sector: int, offset: int, limit: int, section: str | None = None
+) -> FailureError:
+    return FailureError(
+        f"a record lies past the disk's end at byte {limit}",
+        offset=offset,
+        section=section,
+        device=device,
+        sector=sector,
+        hint="use a larger image, or check --device-size",
+    )
+
+

@@ -1,0 +1,107 @@
+"""Validating one stream: the checks over its events, and images held against it."""
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+
+from blkmig_cli.checks import Checker, Ranges, Report
+from blkmig_cli.compare import ImageComparison
+from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.errors import UsageError
+from blkmig_cli.events import Block, Event
+from blkmig_cli.images import RawImage, open_raw
+from blkmig_cli.parse import Input
+from blkmig_cli.reading import Tick, read_events
+from blkmig_cli.text import count, escape, human_size
+from blkmig_cli.transport import Stream
+
+
+class ImagesToCompare:
+    """Paths of images by device (None: the stream's only one); ``force``: they are raw (-f raw)."""
+
+    def __init__(self, paths: dict[str | None, str], *, force: bool) -> None:
+        self._paths = paths
+        self._force = force
+
+    def open(self, stack: ExitStack) -> dict[str | None, RawImage]:
+        """Open them all, to be closed by ``stack``; raises FailureError."""
+        return {
+            device: stack.enter_context(
+                closing(open_raw(path, writable=False, force=self._force))
+            )
+            for device, path in self._paths.items()
+        }
+
+
+def validate_stream(
+    stream: Stream,
+    hints: Hints,
+    decoder: Callable[[Input, Hints], Decoder],
+    tick: Tick,
+    to_compare: ImagesToCompare,
+    *,
+    incremental: bool,
+) -> Report:
+    """Read ``stream`` to its end, and judge it.
+
+    Raises FailureError where the input or an image fails, UsageError where an image has no device.
+    """
+    with ExitStack() as stack:
+        images = to_compare.open(stack)
+        sizes = {device: image.size for device, image in images.items()}
+        known = Hints({**sizes, **hints.sizes}, hints.granularities)
+        events = decoder(stream.input, known)
+        checker = Checker(events, known, incremental=incremental)
+        comparisons: dict[str, ImageComparison] = {}
+
+        def take(event: Event) -> None:
+            checker.feed(event, stream.input)
+            if isinstance(event, Block) and images:
+                image = images.get(event.device, images.get(None))
+                if image is not None:
+                    if event.device not in comparisons:
+                        comparisons[event.device] = ImageComparison(image)
+                    comparisons[event.device].feed(event, stream.input)
+
+        failure = read_events(events, take, tick)
+        report = checker.finish(stream.name, failure)
+        _check_devices(images, comparisons, report)
+        for device, comparison in comparisons.items():
+            image = images.get(device, images.get(None))
+            assert image is not None
+            _size_mismatch(checker, hints, device, image)
+            differing = comparison.differing()
+            if differing:
+                checker.add("image-differs", _differing(differing, image.path), device=device)
+        return report
+
+
+def _check_devices(
+    images: dict[str | None, RawImage], comparisons: dict[str, ImageComparison], report: Report
+) -> None:
+    names = ", ".join(repr(escape(verdict.disk.name)) for verdict in report.devices) or "none"
+    hint = f"the stream has {names}"
+    for device in images:
+        if device is not None and device not in comparisons and report.failure is None:
+            raise UsageError(f"no block is of device {escape(device)!r}", hint=hint)
+    if None in images and len(comparisons) > len(images):
+        raise UsageError("an image without a device, and several devices", hint=hint)
+
+
+def _size_mismatch(checker: Checker, told: Hints, device: str, image: RawImage) -> None:
+    bounds = checker.state.size(device, told.size(device))
+    if image.size < bounds.least or (bounds.most is not None and image.size > bounds.most):
+        most = "?" if bounds.most is None else str(bounds.most)
+        checker.add(
+            "size-mismatch",
+            f"{escape(image.path)} has {image.size} bytes, the disk {bounds.least} to {most}",
+            device=device,
+        )
+
+
+def _differing(ranges: Ranges, path: str) -> str:
+    total = sum(length for _, length in ranges)
+    start, length = ranges[0]
+    return (
+        f"{escape(path)} differs in {human_size(total)}, {count(len(ranges), 'range')}, "
+        f"the first at bytes {start}-{start + length}"
+    )
