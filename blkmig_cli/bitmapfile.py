@@ -114,10 +114,10 @@ def _bitmap(entry: dict[str, Any], where: str, size: int) -> DirtyBitmap:
     fault = granularity_fault(granularity)
     if fault is not None:
         raise ValueError(f"{where}: {fault}")
-    flags = [entry.get(key) for key in ("recording", "persistent")]
-    if not all(isinstance(flag, bool) for flag in flags):
+    recording, persistent = entry.get("recording"), entry.get("persistent")
+    if not isinstance(recording, bool) or not isinstance(persistent, bool):
         raise ValueError(f"{where}: recording and persistent must be true or false")
-    bitmap = DirtyBitmap(name, granularity, *flags)
+    bitmap = DirtyBitmap(name, granularity, recording, persistent)
     end = granules = 0
     for item in _list(entry, "dirty"):
         extent = _object(item, f"{where}.dirty")
@@ -154,5 +154,3 @@ def _number(entry: dict[str, Any], key: str, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
         raise ValueError(f"{key} is no number from 0 to {most}")
     return value
-
-

@@ -295,9 +295,8 @@ def _join(gaps: list[tuple[int, int]]) -> Ranges:
     """Sector ranges (start, end), ascending, as byte ranges (start, length) that do not touch."""
     joined: list[tuple[int, int]] = []
     for start, end in gaps:
-        if joined and joined[-1][1] == start:
-            start = joined.pop()[0]
-        joined.append((start, end))
+        touching = bool(joined) and joined[-1][1] == start
+        joined.append((joined.pop()[0] if touching else start, end))
     return [(start * SECTOR_SIZE, (end - start) * SECTOR_SIZE) for start, end in joined]
 
 
@@ -314,4 +313,3 @@ def _room(devices: list[DeviceVerdict]) -> str:
             name = escape(device.disk.name)
             open_sizes.append(f"{name!r} has {human_size(device.size.least)} to {most}")
     return f"{', '.join(open_sizes)}: say how much with --device-size"
-

@@ -17,7 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli.schemas.block import first_word
-from blkmig_cli.schemas.constants import CHUNK_SECTORS, CHUNK_SIZE, SECTOR_SIZE, WORD_BITS, WORD_SIZE
+from blkmig_cli.schemas.constants import (
+    CHUNK_SECTORS,
+    CHUNK_SIZE,
+    SECTOR_SIZE,
+    WORD_BITS,
+    WORD_SIZE,
+)
 
 
 @dataclass(slots=True)

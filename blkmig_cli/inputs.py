@@ -35,7 +35,7 @@ class FileInput:
     def peek(self, length: int) -> bytes:
         """See ``parse.Input``."""
         start = self.offset - self._buffer_at
-        if 0 <= start and start + length <= len(self._buffer):
+        if start >= 0 and start + length <= len(self._buffer):
             return self._buffer[start : start + length]
         onward = 0 <= start <= len(self._buffer)
         self._ahead = min(self._ahead * 2, _READ_MAX) if onward else _READ_MIN
@@ -46,7 +46,7 @@ class FileInput:
     def peek_at(self, offset: int, length: int) -> bytes:
         """See ``parse.Input``; anywhere in the file."""
         start = offset - self._buffer_at
-        if 0 <= start and start + length <= len(self._buffer):
+        if start >= 0 and start + length <= len(self._buffer):
             return self._buffer[start : start + length]
         return self._read(offset, length)
 

@@ -111,7 +111,9 @@ class Reader:
                 if len(data) < window:
                     self.truncated(len(data))
                 if window >= limits.HEAD_MAX:
-                    self.fail(f"a {self.section or 'header'} object is over {limits.HEAD_MAX} bytes")
+                    self.fail(
+                        f"a {self.section or 'header'} object is over {limits.HEAD_MAX} bytes"
+                    )
                 window *= 16
             except ConstructError as error:
                 self.fail(" ".join(str(error).split()))

@@ -109,7 +109,9 @@ def report_text(report: Report, out: Console) -> None:
         )
         if part
     )
-    out.print(Text.assemble(escape(report.stream), ": ", _verdict(report), f"  ({kind})" if kind else ""))
+    out.print(
+        Text.assemble(escape(report.stream), ": ", _verdict(report), f"  ({kind})" if kind else "")
+    )
     disks = [device for device in report.devices if device.disk.has_blocks]
     if disks:
         table = _table(
@@ -152,6 +154,11 @@ def report_text(report: Report, out: Console) -> None:
             )
         out.print(table)
     for finding in report.findings:
+        if report.failure is not None and (finding.id, finding.offset) == (
+            report.failure.check,
+            report.failure.offset,
+        ):
+            continue  # the error itself is said on stderr
         place = [
             f"device {escape(finding.device)}" if finding.device is not None else "",
             f"byte {finding.offset}" if finding.offset is not None else "",
@@ -176,6 +183,8 @@ def replay_text(result: ReplayResult, out: Console, *, dry: bool) -> None:
         out.print(f"bitmaps in {escape(path)}")
     if dry:
         out.print("dry run: nothing was written")
+    elif result.report.failure is not None and not result.written:
+        out.print("nothing was written")
 
 
 def checks_text(out: Console) -> None:
@@ -190,5 +199,3 @@ def summary(reports: list[Report], out: Console) -> None:
     """One line over several streams."""
     whole = sum(report.valid and report.complete is True for report in reports)
     out.print(f"{count(len(reports), 'stream')}, {whole} whole and sound")
-
-

@@ -82,9 +82,7 @@ class Replay:
         checker, report = self._read(tick, self._apply)
         return self._finish(checker, report)
 
-    def _read(
-        self, tick: Tick, take: Callable[[Event, Checker], None]
-    ) -> tuple[Checker, Report]:
+    def _read(self, tick: Tick, take: Callable[[Event, Checker], None]) -> tuple[Checker, Report]:
         source = self._stream.input
         decoder = self._make_decoder(source, self._hints)
         checker = Checker(decoder, self._hints, incremental=self._options.incremental)
@@ -147,7 +145,11 @@ class Replay:
             bitmap = verdict.bitmap
             target = self._targets.get(bitmap.device)
             held = None if target is None else target.bitmaps.get(bitmap.name)
-            if bitmap.origin == "v2" and held is not None and held.granularity != bitmap.granularity:
+            if (
+                bitmap.origin == "v2"
+                and held is not None
+                and held.granularity != bitmap.granularity
+            ):
                 raise FailureError(
                     f"bitmap {escape(bitmap.name)!r} has granularity {held.granularity} at the "
                     f"destination, {bitmap.granularity} in the stream",
@@ -270,8 +272,10 @@ class Replay:
             if size is None:
                 device = verdicts[0].bitmap.device
                 bounds = checker.size(device)
-                size = bounds.exact or bounds.most or max(
-                    verdict.bitmap.covered.end * SECTOR_SIZE for verdict in verdicts
+                size = (
+                    bounds.exact
+                    or bounds.most
+                    or max(verdict.bitmap.covered.end * SECTOR_SIZE for verdict in verdicts)
                 )
                 if bounds.exact is None:
                     result.warnings.append(
@@ -292,5 +296,3 @@ def _past_end(
         sector=sector,
         hint="use a larger image, or check --device-size",
     )
-
-

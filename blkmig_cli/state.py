@@ -124,6 +124,9 @@ class StreamState:
         for bitmap in self.bitmaps.values():
             if bitmap.open is not None:
                 self._settle(bitmap)
+            if bitmap.content is not None:
+                bitmap.content.recording = bitmap.recording
+                bitmap.content.persistent = bitmap.persistent
 
     def _release_progress(self) -> None:
         """Count the progress record held back until what follows it shows whether it is the end's."""
@@ -150,7 +153,10 @@ class StreamState:
         sizes = {
             bitmap.covered.end * SECTOR_SIZE
             for (owner, _), bitmap in self.bitmaps.items()
-            if owner == device and bitmap.origin == "dirty-bitmap" and bitmap.ended and bitmap.covered
+            if owner == device
+            and bitmap.origin == "dirty-bitmap"
+            and bitmap.ended
+            and bitmap.covered
         }
         return sizes.pop() if len(sizes) == 1 else None
 
@@ -252,5 +258,3 @@ class StreamState:
         exact = bits_lengths(event.sectors, event.granularity)[0]
         first = first_word(event.sector, event.granularity)
         state.content.write_words(first, source.view(event.bits)[:exact])
-
-

@@ -3,6 +3,7 @@
 Only the command line names files, commands and descriptors; nothing in a stream does.
 """
 
+import errno
 import gzip
 import io
 import lzma
@@ -71,7 +72,9 @@ def _open(name: str, stack: ExitStack) -> FileInput | PipeInput:
             raise UsageError(f"{escape(name)}: fd: takes the number of an open descriptor")
         return _of_fd(int(rest), stack)
     if scheme in ("tcp", "unix"):
-        raise UsageError(f"{escape(name)}: sockets are not supported yet", hint="use exec: or a pipe")
+        raise UsageError(
+            f"{escape(name)}: sockets are not supported yet", hint="use exec: or a pipe"
+        )
     return _of_path(name, 0, stack)
 
 
@@ -84,7 +87,7 @@ def _of_path(path: str, base: int, stack: ExitStack) -> FileInput | PipeInput:
 def _of_fd(fd: int, stack: ExitStack, base: int | None = None) -> FileInput | PipeInput:
     mode = os.fstat(fd).st_mode
     if stat.S_ISDIR(mode):
-        raise FailureError("a directory is no stream")
+        raise IsADirectoryError(errno.EISDIR, "is a directory, no stream")
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         raw = stack.enter_context(io.FileIO(fd, closefd=False))
         return _of_pipe(raw, stack)
@@ -111,7 +114,7 @@ def _of_command(command: str, stack: ExitStack) -> PipeInput:
             raise FailureError(f"exec:{escape(command)} ended with status {status}")
 
     stack.push(finish)
-    return _of_pipe(output.raw, stack)
+    return _of_pipe(cast(io.RawIOBase, output.raw), stack)
 
 
 def _of_pipe(raw: io.RawIOBase, stack: ExitStack) -> PipeInput:
@@ -144,7 +147,10 @@ def _unpacker(compression: str, packed: BinaryIO) -> io.BufferedIOBase:
         return gzip.GzipFile(fileobj=packed)
     if compression == "xz":
         return lzma.LZMAFile(packed)
-    return cast(io.BufferedIOBase, zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True))
+    return cast(
+        io.BufferedIOBase,
+        zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True),
+    )
 
 
 class _Head(io.RawIOBase):

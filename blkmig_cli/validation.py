@@ -25,9 +25,7 @@ class ImagesToCompare:
     def open(self, stack: ExitStack) -> dict[str | None, RawImage]:
         """Open them all, to be closed by ``stack``; raises FailureError."""
         return {
-            device: stack.enter_context(
-                closing(open_raw(path, writable=False, force=self._force))
-            )
+            device: stack.enter_context(closing(open_raw(path, writable=False, force=self._force)))
             for device, path in self._paths.items()
         }
 

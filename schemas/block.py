@@ -6,7 +6,14 @@ data.  ``dialects.py`` says which pieces a record has; this module says what eac
 
 from construct import Int8ub, Int32ub, Int64ub, Struct
 
-from .constants import BLOCK_FLAG_BITS, BLOCK_FLAG_MASK, CHUNK_SIZE, SECTOR_SIZE, WORD_BITS, WORD_SIZE
+from .constants import (
+    BLOCK_FLAG_BITS,
+    BLOCK_FLAG_MASK,
+    CHUNK_SIZE,
+    SECTOR_SIZE,
+    WORD_BITS,
+    WORD_SIZE,
+)
 from .framing import CountedString
 
 #: ``(sector << 9) | flags``, or ``(percent << 9) | flags``: see :func:`split_word`.

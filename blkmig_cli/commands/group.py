@@ -1,10 +1,11 @@
 """The group of all commands, and the one place where errors become exits."""
 
+import functools
 import importlib
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -36,11 +37,13 @@ class _Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, *args: Any, **extra: Any) -> Any:
         """Run, and exit with the status of the contract."""
-        if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
-        sys.exit(_status(lambda: super(_Group, self).main(*args, standalone_mode=False, **extra)))
+        standalone = extra.pop("standalone_mode", True)
+        run = functools.partial(cast(Any, super()).main, *args, standalone_mode=False, **extra)
+        if not standalone:
+            return run()
+        sys.exit(_status(run))
 
 
 def _status(run: Callable[[], Any]) -> int:

@@ -112,11 +112,13 @@ def _weigh(result: ReplayResult, chosen: ReplayOptions) -> None:
     weighed = []
     for found in result.report.findings:
         severity = found.severity
+        forgiven = {
+            "missing-chunks": chosen.allow_incomplete or not chosen.disks,
+            "bitmap-incomplete": not chosen.bitmaps,
+        }
         if found.id == "bitmap-open" and chosen.bitmaps:
             severity = "error"
-        elif found.id == "missing-chunks" and (chosen.allow_incomplete or not chosen.disks):
-            severity = "warning"
-        elif found.id == "bitmap-incomplete" and not chosen.bitmaps:
+        elif forgiven.get(found.id):
             severity = "warning"
         weighed.append(Finding(found.id, severity, found.message, found.offset, found.device))
     result.report.findings = weighed

@@ -102,4 +102,3 @@ def command(
         if report.failure is not None:
             click.echo(f"blkmig: {escape(report.stream)}: {report.failure}", err=True)
     return next(status for status in _WORST if status in statuses)
-

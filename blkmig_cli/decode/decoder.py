@@ -81,7 +81,7 @@ class Decoder:
         self._footers: bool | None = None
         self._configured = False
         self._package_end: int | None = None
-        self._description: Description | None | Literal["unread"] = "unread"
+        self._description: Description | Literal["unread"] | None = "unread"
         self._failure: BlkmigError | None = None
         self._events = self._decode()
 
@@ -184,7 +184,9 @@ class Decoder:
             _, name, _ = reader.take(schema.SubsectionHead)
             body = schema.SUBSECTION_BODIES.get(name)
             if body is None:
-                reader.fail(f"subsection {escape(decode_name(name))!r} of the configuration is unknown")
+                reader.fail(
+                    f"subsection {escape(decode_name(name))!r} of the configuration is unknown"
+                )
             (value,) = reader.take(body)
             if name.endswith(b"/target-page-bits"):
                 bits = value
@@ -383,4 +385,3 @@ class Decoder:
         if not data:
             return After.EDGE
         return After.END if plausible(data, self._sections) else After.NONSENSE
-

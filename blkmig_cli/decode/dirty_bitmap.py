@@ -84,7 +84,14 @@ class DirtyBitmapDecoder:
         if flags & BitmapFlag.START:
             granularity, attributes = self._start(key)
             return BitmapStart(
-                offset, reader.length(), reader.section, device, bitmap, flags, granularity, attributes
+                offset,
+                reader.length(),
+                reader.section,
+                device,
+                bitmap,
+                flags,
+                granularity,
+                attributes,
             )
         if key not in self._open:
             state = "has ended" if key in self._started else "was never started"

@@ -26,7 +26,7 @@ from blkmig_cli.schemas.constants import (
     BlockFlag,
 )
 from blkmig_cli.schemas.dialects import V1
-from blkmig_cli.text import decode_name, escape, human_size
+from blkmig_cli.text import decode_name, human_size
 
 
 class After(Enum):
@@ -181,7 +181,7 @@ class Layouts:
         told = self._hints.granularity(device, bitmap)
         if told is not None:
             return [told]
-        possible = set()
+        possible: set[int] = set()
         for world in self.worlds:
             length = world.full.get((device, bitmap))
             if length is not None:
@@ -330,9 +330,7 @@ class Layouts:
             return self._source.size
         return offset + len(self._source.peek_at(offset, limits.LOOKAHEAD_MAX * 2))
 
-    def _undecidable(
-        self, found: set[tuple[int, ...]], offset: int, section: str | None
-    ) -> None:
+    def _undecidable(self, found: set[tuple[int, ...]], offset: int, section: str | None) -> None:
         layouts = [", ".join(map(str, lengths)) for lengths in sorted(found)[:8]]
         raise UndecidableError(
             f"{len(found)} layouts of the bitmaps fit, with bits of "
@@ -375,6 +373,8 @@ def _distinct(worlds: Iterator[World]) -> list[World]:
 
 
 def describe(granularities: list[int]) -> str:
-    """Candidates in a sentence: ``16 KiB, 32 KiB or 64 KiB``."""
-    sizes = [escape(human_size(size)) for size in granularities]
+    """Candidates (powers of two, ascending) in a few words: ``16 KiB, 32 KiB or 64 KiB``."""
+    sizes = [human_size(size) for size in granularities]
+    if len(sizes) > 3 and granularities[-1] == granularities[0] << len(sizes) - 1:
+        return f"anything from {sizes[0]} to {sizes[-1]}"
     return sizes[0] if len(sizes) == 1 else f"{', '.join(sizes[:-1])} or {sizes[-1]}"

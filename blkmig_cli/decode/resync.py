@@ -19,7 +19,8 @@ _LOOK = 6 + 255
 
 def footer_bytes(section_id: int) -> bytes:
     """The footer of a section."""
-    return SectionReference.build({"type": SectionType.FOOTER, "id": section_id})
+    footer: bytes = SectionReference.build({"type": SectionType.FOOTER, "id": section_id})
+    return footer
 
 
 def plausible(data: bytes, known: Container[int]) -> bool:

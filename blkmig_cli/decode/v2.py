@@ -58,7 +58,9 @@ class V2Rules:
         sectors, number = self._reader.take(schema.V2Range)
         self._range(known, device, sector, sectors, flags)
         if number > V2_BITMAPS_MAX:
-            self._fail(f"{number} bitmaps in one record, {V2_BITMAPS_MAX} are allowed", device, sector)
+            self._fail(
+                f"{number} bitmaps in one record, {V2_BITMAPS_MAX} are allowed", device, sector
+            )
         first = known.granularities is None
         if known.granularities is None:
             known.granularities = {}
@@ -105,7 +107,9 @@ class V2Rules:
     ) -> BlockBitmap:
         raw, attributes, granularity, length = self._reader.take(schema.V2BitmapHead)
         name = decode_name(raw)
-        words = 0 if granularity_fault(granularity) else schema.v2_words(sector, sectors, granularity)
+        words = (
+            0 if granularity_fault(granularity) else schema.v2_words(sector, sectors, granularity)
+        )
         fault = granularity_fault(granularity)
         if not raw:
             fault = "its name is empty"

@@ -151,7 +151,9 @@ def open_raw(path: str, *, writable: bool, force: bool = False) -> RawImage:
     try:
         fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
     except OSError as error:
-        hint = "create it with --create" if isinstance(error, FileNotFoundError) and writable else None
+        hint = (
+            "create it with --create" if isinstance(error, FileNotFoundError) and writable else None
+        )
         raise FailureError(f"{escape(path)}: {error.strerror or error}", hint=hint) from error
     try:
         mode = os.fstat(fd).st_mode
@@ -159,7 +161,9 @@ def open_raw(path: str, *, writable: bool, force: bool = False) -> RawImage:
             raise FailureError(f"{escape(path)} is neither a file nor a block device")
         size = os.lseek(fd, 0, os.SEEK_END)
         head = os.pread(fd, 32, 0)
-        kind = next((name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None)
+        kind = next(
+            (name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None
+        )
         if kind is not None and not force:
             raise FailureError(
                 f"{escape(path)} looks like {kind}, which is not supported",
