@@ -2,6 +2,7 @@
 
 BlkmigError                 exit status
 ├── UsageError              2   the command's words are off
+├── SpecError               3   a spec for ``build`` has a mistake
 ├── StreamError             3   the stream cannot be read to its end
 │   ├── NotAStreamError         no stream at all
 │   ├── TruncatedError          it ends too early (an EOFError, too)
@@ -61,6 +62,13 @@ class UsageError(BlkmigError):
 
     exit_status = 2
     default_check = "usage"
+
+
+class SpecError(BlkmigError):
+    """A spec for ``build`` has a mistake; the message says which line and field."""
+
+    exit_status = 3
+    default_check = "spec"
 
 
 class StreamError(BlkmigError):

@@ -13,10 +13,21 @@ from blkmig_cli.schemas.constants import SectionType
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """Bytes of the stream that an event describes but does not hold."""
+    """Bytes of the stream that an event describes but does not hold.
+
+    ``stated`` is the length that the wire says, where it is not the real one: only in events that
+    are wrong on purpose.  Other kinds of payload, for events not read from a stream, are in
+    ``content.py``.
+    """
 
     offset: int
     length: int
+    stated: int | None = None
+
+    @property
+    def on_wire(self) -> int:
+        """The length that the wire says."""
+        return self.length if self.stated is None else self.stated
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +49,36 @@ class Header(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Subsection:
+    """A subsection of the configuration; ``value`` is a number, names, or bytes, as its body says."""
+
+    name: str
+    version: int
+    value: int | tuple[str, ...] | bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration(Event):
-    """Machine type, and the subsections: log2 of the page size, capabilities, the machine's UUID."""
+    """Machine type, and the subsections in their order."""
 
     type = "configuration"
     machine: str
-    target_page_bits: int | None
-    capabilities: tuple[str, ...] | None
-    uuid: bytes | None
+    subsections: tuple[Subsection, ...] = ()
+
+    @property
+    def target_page_bits(self) -> int | None:
+        """Log2 of the page size, if it is there."""
+        return next((part.value for part in self.subsections if isinstance(part.value, int)), None)
+
+    @property
+    def capabilities(self) -> tuple[str, ...] | None:
+        """The capabilities, if they are there."""
+        return next((part.value for part in self.subsections if isinstance(part.value, tuple)), None)
+
+    @property
+    def uuid(self) -> bytes | None:
+        """The machine's UUID, if it is there."""
+        return next((part.value for part in self.subsections if isinstance(part.value, bytes)), None)
 
 
 SECTION_NAMES = {
@@ -157,11 +190,15 @@ class Eos(Event):
 
 @dataclass(frozen=True, slots=True)
 class BitmapChunk(Event):
-    """Common to the chunks of the ``dirty-bitmap`` section."""
+    """Common to the chunks of the ``dirty-bitmap`` section.
+
+    ``flags`` is what counts; ``extra_flags`` the flag bytes before it, which QEMU never writes.
+    """
 
     device: str
     bitmap: str
     flags: int
+    extra_flags: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,16 +234,39 @@ class BitmapEos(Event):
 
     type = "bitmap-eos"
     flags: int
+    extra_flags: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class RamBlock:
+    """An entry of MEM_SIZE: a RAM block's length in bytes, and what some capabilities add.
+
+    ``mapped`` are the values of the mapped-ram header; ``pages`` what lies up to the next record.
+    """
+
+    name: str
+    length: int
+    page_size: int | None = None
+    address: int | None = None
+    mapped: tuple[int, ...] | None = None
+    pages: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ram(Event):
-    """A RAM record, stepped over; ``offset_in_block`` in bytes (MEM_SIZE: the total)."""
+    """A RAM record, stepped over; ``offset_in_block`` in bytes (MEM_SIZE: the total).
+
+    ``head`` holds the numbers that its flag announces (fill; encoding, length; length), ``data`` the
+    page or its compressed form, ``blocks`` the entries of MEM_SIZE.
+    """
 
     type = "ram"
     flags: int
     block: str | None
     offset_in_block: int
+    head: tuple[int, ...] = ()
+    data: Payload | None = None
+    blocks: tuple[RamBlock, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,14 @@ def decode_name(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
+def encode_name(name: str) -> bytes:
+    """The inverse of :func:`decode_name`; lone surrogates that stand for no byte become ``?``."""
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "replace")
+
+
 def escape(name: str) -> str:
     r"""``name`` for a terminal: control characters, surrogates and the like as ``\xNN`` or ``\uNNNN``."""
     if name.isprintable():

@@ -31,6 +31,7 @@ from blkmig_cli.events import (
     Footer,
     Header,
     SectionHeader,
+    Subsection,
     Undecoded,
     VmDescription,
 )
@@ -179,27 +180,25 @@ class Decoder:
         if length > limits.MACHINE_MAX:
             reader.fail(f"a machine type of {length} bytes")
         machine = decode_name(reader.take_bytes(length))
-        bits = capabilities = uuid = None
+        subsections = []
         while reader.source.peek(1) == bytes([SectionType.SUBSECTION]):
-            _, name, _ = reader.take(schema.SubsectionHead)
-            body = schema.SUBSECTION_BODIES.get(name)
+            _, raw, version = reader.take(schema.SubsectionHead)
+            name = decode_name(raw)
+            body = schema.SUBSECTION_BODIES.get(raw)
             if body is None:
-                reader.fail(
-                    f"subsection {escape(decode_name(name))!r} of the configuration is unknown"
-                )
+                reader.fail(f"subsection {escape(name)!r} of the configuration is unknown")
             (value,) = reader.take(body)
-            if name.endswith(b"/target-page-bits"):
-                bits = value
-            elif name.endswith(b"/capabilities"):
-                capabilities = tuple(decode_name(capability) for capability in value)
-            else:
-                uuid = value
+            if isinstance(value, list):
+                value = tuple(decode_name(capability) for capability in value)
+            subsections.append(Subsection(name, version, value))
+        found = Configuration(offset, reader.length(), None, machine, tuple(subsections))
+        bits = found.target_page_bits
         if bits is not None:
             if not 10 <= bits <= 20:
                 reader.fail(f"pages of 2**{bits} bytes")
             self._ram.page_size, self._page_size_known = 1 << bits, True
-        self._ram.capabilities = frozenset(capabilities or ())
-        return Configuration(offset, reader.length(), None, machine, bits, capabilities, uuid)
+        self._ram.capabilities = frozenset(found.capabilities or ())
+        return found
 
     def _end(self) -> Iterator[Event]:
         reader = self._reader

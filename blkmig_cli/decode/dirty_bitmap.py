@@ -45,30 +45,35 @@ class DirtyBitmapDecoder:
         while True:
             reader = self._reader
             offset = reader.begin()
-            flags = self._flags()
+            flags, extra = self._flags()
             if flags & BitmapFlag.DEVICE_NAME:
                 self._device = self._name("device")
             if flags & BitmapFlag.BITMAP_NAME:
                 self._bitmap = self._name("bitmap")
             if flags & (BitmapFlag.START | BitmapFlag.COMPLETE | BitmapFlag.BITS):
-                yield self._body(offset, flags)
+                yield self._body(offset, flags, extra)
             elif flags & BitmapFlag.EOS:
-                yield BitmapEos(offset, reader.length(), reader.section, flags)
+                yield BitmapEos(offset, reader.length(), reader.section, flags, extra)
             else:
                 reader.fail(f"chunk flags {flags:#x} are neither start, bits, complete nor end")
             if flags & BitmapFlag.EOS:
                 return
 
-    def _flags(self) -> int:
+    def _flags(self) -> tuple[int, bytes]:
+        """The flags that count, and the bytes before them."""
         reader = self._reader
         flags: int = reader.take(schema.ChunkFlags)[0]
+        extra = b""
         if flags & BitmapFlag.EXTRA_FLAGS:
+            extra += bytes([flags])
             flags = reader.take(schema.ChunkFlags)[0]
             if flags & BitmapFlag.EXTRA_FLAGS:
-                flags = reader.take(schema.MoreFlags)[0]
-                if flags >> 8:
-                    reader.fail(f"chunk flags {flags:#x} are unknown")
-        return flags
+                extra += bytes([flags])
+                high, flags = divmod(reader.take(schema.MoreFlags)[0], 256)
+                if high:
+                    reader.fail(f"chunk flags {high:#x}00 are unknown")
+                extra += bytes([high])
+        return flags, extra
 
     def _name(self, what: str) -> str:
         name = decode_name(self._reader.take(schema.Alias)[0])
@@ -76,7 +81,7 @@ class DirtyBitmapDecoder:
             self._reader.fail(f"the {what}'s name is empty")
         return name
 
-    def _body(self, offset: int, flags: int) -> Event:
+    def _body(self, offset: int, flags: int, extra: bytes) -> Event:
         reader, device, bitmap = self._reader, self._device, self._bitmap
         if device is None or bitmap is None:
             reader.fail("the first chunk names no device and bitmap")
@@ -90,6 +95,7 @@ class DirtyBitmapDecoder:
                 device,
                 bitmap,
                 flags,
+                extra,
                 granularity,
                 attributes,
             )
@@ -98,8 +104,8 @@ class DirtyBitmapDecoder:
             reader.fail(f"bitmap {bitmap!r} {state}", device=device)
         if flags & BitmapFlag.COMPLETE:
             del self._open[key]
-            return BitmapComplete(offset, reader.length(), reader.section, device, bitmap, flags)
-        return self._bits(offset, flags, device, bitmap)
+            return BitmapComplete(offset, reader.length(), reader.section, device, bitmap, flags, extra)
+        return self._bits(offset, flags, extra, device, bitmap)
 
     def _start(self, key: tuple[str, str]) -> tuple[int, int]:
         reader = self._reader
@@ -115,7 +121,7 @@ class DirtyBitmapDecoder:
         self._open[key] = granularity
         return granularity, attributes
 
-    def _bits(self, offset: int, flags: int, device: str, bitmap: str) -> BitmapBits:
+    def _bits(self, offset: int, flags: int, extra: bytes, device: str, bitmap: str) -> BitmapBits:
         reader = self._reader
         granularity = self._open[device, bitmap]
         sector, sectors = reader.take(schema.Range)
@@ -143,6 +149,7 @@ class DirtyBitmapDecoder:
             device,
             bitmap,
             flags,
+            extra,
             sector,
             sectors,
             granularity,

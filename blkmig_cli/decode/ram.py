@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from blkmig_cli import limits
-from blkmig_cli.events import Event, Ram
+from blkmig_cli.events import Event, Payload, Ram, RamBlock
 from blkmig_cli.parse import Reader
 from blkmig_cli.schemas import ram as schema
 from blkmig_cli.schemas.constants import (
@@ -38,47 +38,55 @@ def ram_payload(reader: Reader, context: RamContext) -> Iterator[Event]:
         (word,) = reader.take(schema.RamWord)
         bits = word & (context.page_size - 1)
         flag = bits & ~RamFlag.CONTINUE
-        block = None
+        block: str | None = None
+        head: tuple[int, ...] = ()
+        data: Payload | None = None
+        blocks: tuple[RamBlock, ...] = ()
         if flag == RamFlag.MEM_SIZE:
-            _mem_size(reader, context, word - bits)
+            blocks = tuple(_mem_size(reader, context, word - bits))
         elif flag in schema.RECORD_HEADS:
             if not bits & RamFlag.CONTINUE:
                 block = decode_name(reader.take(schema.BlockName)[0])
-            _page(reader, context, RamFlag(flag))
+            head, data = _page(reader, context, RamFlag(flag))
         elif flag not in schema.BARE_RECORDS:
             reader.fail(f"RAM record flags {bits:#x} are unknown")
-        yield Ram(offset, reader.length(), reader.section, bits, block, word - bits)
+        length = reader.length()
+        yield Ram(offset, length, reader.section, bits, block, word - bits, head, data, blocks)
         if flag == RamFlag.EOS:
             return
 
 
-def _page(reader: Reader, context: RamContext, flag: RamFlag) -> None:
+def _page(
+    reader: Reader, context: RamContext, flag: RamFlag
+) -> tuple[tuple[int, ...], Payload | None]:
     head = reader.take(schema.RECORD_HEADS[flag])
-    if flag == RamFlag.PAGE:
-        reader.payload(context.page_size)
-    elif flag != RamFlag.ZERO:
-        length = head[-1]
-        if length > context.page_size + limits.COMPRESSED_PAGE_SLACK:
-            reader.fail(f"a compressed page of {length} bytes is larger than a page")
-        reader.payload(length)
+    if flag == RamFlag.ZERO:
+        return head, None
+    length = context.page_size if flag == RamFlag.PAGE else head[-1]
+    if length > context.page_size + limits.COMPRESSED_PAGE_SLACK:
+        reader.fail(f"a compressed page of {length} bytes is larger than a page")
+    return head, reader.payload(length)
 
 
-def _mem_size(reader: Reader, context: RamContext, total: int) -> None:
+def _mem_size(reader: Reader, context: RamContext, total: int) -> Iterator[RamBlock]:
     while total > 0:
-        _, length = reader.take(schema.MemSizeEntry)
+        raw, length = reader.take(schema.MemSizeEntry)
         if length > total:
             reader.fail(f"RAM blocks add up to {length - total} bytes more than announced")
         total -= length
+        page_size = address = mapped = pages = None
         if context.page_sizes and _page_size_follows(reader, context.page_sizes):
-            reader.take(schema.MemSizePageSize)
+            (page_size,) = reader.take(schema.MemSizePageSize)
         if CAP_IGNORE_SHARED in context.capabilities:
-            reader.take(schema.MemSizeAddress)
+            (address,) = reader.take(schema.MemSizeAddress)
         if CAP_MAPPED_RAM in context.capabilities:
-            pages_offset = reader.take(schema.MappedRamHeader)[-1]
-            target = pages_offset + length
-            if target < reader.source.offset:
+            mapped = reader.take(schema.MappedRamHeader)
+            here, target = reader.source.offset, mapped[-1] + length
+            if target < here:
                 reader.fail(f"mapped RAM ends at byte {target}, before its own header")
-            reader.skip(target - reader.source.offset)
+            reader.skip(target - here)
+            pages = Payload(here, target - here)
+        yield RamBlock(decode_name(raw), length, page_size, address, mapped, pages)
 
 
 def _page_size_follows(reader: Reader, page_sizes: int) -> bool:

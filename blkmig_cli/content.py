@@ -1,0 +1,40 @@
+"""Payloads that are in no stream yet: what built and sent events carry instead of a place."""
+
+from dataclasses import dataclass
+
+from blkmig_cli.events import Payload
+from blkmig_cli.images.base import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Literal(Payload):
+    """The bytes themselves."""
+
+    data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Fill(Payload):
+    """``length`` bytes of one value."""
+
+    byte: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileRange(Payload):
+    """``length`` bytes of the file at ``path``, from ``offset``."""
+
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRange(Payload):
+    """Bytes of an image from ``offset``, then ``padding`` zeros; ``length`` counts both."""
+
+    image: Image | None = None
+    padding: int = 0
+
+
+def literal(data: bytes, stated: int | None = None) -> Literal:
+    """``data`` as a payload; ``stated``: the length to say on the wire, if another."""
+    return Literal(0, len(data), stated, data)
