@@ -41,6 +41,11 @@ class IntervalSet:
         at = bisect_right(self._starts, start) - 1
         return end <= start or (at >= 0 and end <= self._ends[at])
 
+    def touches(self, start: int, end: int) -> bool:
+        """Is any of [start, end) in the set?"""
+        at = bisect_left(self._starts, end)
+        return at > 0 and self._ends[at - 1] > start
+
     def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
         """What of [start, end) is not in the set, as (start, end)."""
         found = []

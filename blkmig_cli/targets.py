@@ -7,8 +7,6 @@ when its first block comes, and grows with the stream unless its size is told.
 import os
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from blkmig_cli import limits
 from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.bitmapfile import default_path, read_bitmaps
@@ -16,6 +14,7 @@ from blkmig_cli.decode import Hints
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.events import Payload
 from blkmig_cli.images import Image, create_raw, open_raw
+from blkmig_cli.images.zeros import is_zero
 from blkmig_cli.parse import Input
 from blkmig_cli.text import escape, human_size
 
@@ -58,7 +57,7 @@ class Target:
             self.image.zero(start, length)
             return
         view = source.view(data)[:length]
-        if _all_zero(view):
+        if is_zero(view):
             self.image.zero(start, length)
         else:
             self.image.write(start, view)
@@ -193,9 +192,3 @@ class Targets:
         """The target of ``device``, if it has one."""
         return self._by_device.get(device)
 
-
-def _all_zero(view: memoryview) -> bool:
-    """Is it zeros to the end?  Looks at the first bytes before it looks at all."""
-    if not len(view) or any(view[:16]):
-        return False
-    return not np.frombuffer(view, np.uint8).any()

@@ -17,6 +17,8 @@ _COMMANDS = {
     "dump": "Show every record of a stream.",
     "validate": "Check whether streams are sound and whole.",
     "replay": "Apply a stream to disk images.",
+    "send": "Make a stream of disk images and their bitmaps.",
+    "build": "Make a stream from a description.",
 }
 
 

@@ -51,6 +51,10 @@ def stream_options(function: _F) -> _F:
     return function
 
 
+target_option = click.option(
+    "--to", "target", metavar="TARGET", help="Where the stream goes (default: stdout)."
+)
+
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings.")
 
 

@@ -1,0 +1,193 @@
+"""``blkmig send``: disk images to a stream."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+import click
+
+from blkmig_cli.bitmap import DirtyBitmap
+from blkmig_cli.bitmapfile import default_path, read_bitmaps
+from blkmig_cli.commands import options
+from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.events import Block, Event
+from blkmig_cli.images import RawImage, open_raw
+from blkmig_cli.reading import Tick
+from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
+from blkmig_cli.sinks import open_target, resolve_content, write_events
+from blkmig_cli.source import Disk, SendOptions, send_events
+from blkmig_cli.text import encode_name, escape
+
+
+@click.command("send")
+@click.argument("images", nargs=-1, required=True, metavar="[DEVICE=]IMAGE...")
+@options.target_option
+@click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
+@click.option("--dialect", type=click.Choice(["qemu", "classic", "v1", "v2"]), default="qemu",
+              show_default=True, help="Dialect to send.")  # fmt: skip
+@click.option("--container", type=click.Choice(["qemu", "none"]), default="qemu",
+              show_default=True, help="What holds the block records.")  # fmt: skip
+@click.option("--machine", default="none", show_default=True, help="Machine type to state.")
+@click.option("--bitmaps", "all_bitmaps", is_flag=True, help="Send all bitmaps of the images.")
+@click.option("--bitmap", "names", multiple=True, metavar="NAME", help="Send this bitmap.")
+@click.option("--bitmaps-from", multiple=True, metavar="[DEVICE=]FILE",
+              help="Take bitmaps from FILE, not IMAGE.bitmaps.json.")  # fmt: skip
+@click.option("--bitmaps-only", is_flag=True, help="Send bitmaps, no disk content.")
+@click.option("--no-zero-blocks", is_flag=True, help="Send zeros as data.")
+@click.option("--skip-unallocated", is_flag=True,
+              help="Leave out holes: the destination has the same base.")  # fmt: skip
+@options.quiet_option
+def command(
+    images: tuple[str, ...],
+    target: str | None,
+    image_format: str | None,
+    dialect: str,
+    container: str,
+    machine: str,
+    all_bitmaps: bool,
+    names: tuple[str, ...],
+    bitmaps_from: tuple[str, ...],
+    bitmaps_only: bool,
+    no_zero_blocks: bool,
+    skip_unallocated: bool,
+    quiet: bool,
+) -> int:
+    """Make a stream of disk images and their bitmaps.
+
+    Without DEVICE, images are drive0, drive1, ... in order.  The default is what
+    a real QEMU loads (2.12 to 9.0; later ones only with --bitmaps-only).
+
+    \b
+    Examples:
+      blkmig send disk.img --bitmaps --to stream.bin
+      blkmig send drive0=a.img drive1=b.img | blkmig validate -
+      blkmig send disk.img --dialect v2 --bitmap daily --bitmaps-only --to daily.bin
+    """
+    from blkmig_cli import render  # noqa: PLC0415 (rich is slow to load)
+
+    files = options.device_values("--bitmaps-from", bitmaps_from)
+    with_bitmaps = bool(all_bitmaps or names or files or bitmaps_only)
+    if with_bitmaps and (dialect == "classic" or (dialect == "qemu" and container == "none")):
+        what = "dialect classic" if dialect == "classic" else "dialect qemu in --container none"
+        raise UsageError(f"{what} has no place for bitmaps", hint="say --dialect v1 or v2")
+    paths = _named(images)
+    with ExitStack() as stack:
+        disks = []
+        for device, path in paths.items():
+            image = stack.enter_context(
+                closing(open_raw(path, writable=False, force=image_format == "raw"))
+            )
+            _check_size(image)
+            disks.append(Disk(device, image))
+        if with_bitmaps:
+            _attach_bitmaps(disks, paths, files, names)
+        if dialect in ("v1", "v2") and any(disk.bitmaps and not disk.size for disk in disks):
+            raise FailureError(f"a disk of 0 bytes has no record for its bitmaps in {dialect}")
+        chosen = SendOptions(
+            dialect, container, machine, not no_zero_blocks, not bitmaps_only, skip_unallocated
+        )
+        if not quiet and dialect == "qemu" and not bitmaps_only:
+            _warn(disks, skip_unallocated)
+        total = sum(disk.size for disk in disks)
+        sink = stack.enter_context(open_target(target, [*paths.values(), *files.values()]))
+        with render.progress("sending", total, quiet=quiet) as tick:
+            events = _ticking(send_events(disks, chosen), disks, tick)
+            try:
+                write_events(events, sink, resolve_content, lambda _: None)
+            except ValueError as error:
+                raise UsageError(f"this cannot be sent: {error}") from None
+    return 0
+
+
+def _named(images: tuple[str, ...]) -> dict[str, str]:
+    paths: dict[str, str] = {}
+    for number, text in enumerate(images):
+        device, path = options.split_device(text)
+        name = f"drive{number}" if device is None else device
+        if name in paths:
+            raise UsageError(f"device {escape(name)!r} is named twice")
+        if not path:
+            raise UsageError(f"{escape(text)}: no image is named")
+        if len(encode_name(name)) > 255:
+            raise UsageError(f"device {escape(name)!r}: a name has at most 255 bytes on the wire")
+        paths[name] = path
+    return paths
+
+
+def _check_size(image: RawImage) -> None:
+    if image.size % SECTOR_SIZE:
+        whole = -(-image.size // SECTOR_SIZE) * SECTOR_SIZE
+        raise FailureError(
+            f"{escape(image.path)} has {image.size} bytes, no multiple of {SECTOR_SIZE}",
+            hint=f"make it whole with: truncate -s {whole} IMAGE",
+        )
+
+
+def _attach_bitmaps(
+    disks: list[Disk],
+    paths: dict[str, str],
+    files: dict[str | None, str],
+    names: tuple[str, ...],
+) -> None:
+    """Give the disks the bitmaps that were asked for.  Raises FailureError, UsageError."""
+    if None in files and len(disks) > 1:
+        raise UsageError("--bitmaps-from without DEVICE, and several images")
+    for device in files:
+        if device is not None and device not in paths:
+            raise UsageError(f"--bitmaps-from: no image is called {escape(device)!r}")
+    found: set[str] = set()
+    for disk in disks:
+        file = files.get(disk.device, files.get(None))
+        if file is None:
+            file = default_path(paths[disk.device])
+            if not os.path.exists(file):
+                continue
+        content = read_bitmaps(file)
+        if content.size != disk.size:
+            raise FailureError(
+                f"{escape(file)} is of a disk of {content.size} bytes, "
+                f"{escape(paths[disk.device])} has {disk.size}"
+            )
+        wanted = [bitmap for name, bitmap in content.bitmaps.items() if not names or name in names]
+        _check_names(disk, wanted)
+        disk.bitmaps = wanted
+        found.update(bitmap.name for bitmap in wanted)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise FailureError(f"no image has a bitmap {escape(missing[0])!r}")
+    if not found:
+        raise FailureError("no image has any bitmap", hint="say where with --bitmaps-from")
+
+
+def _check_names(disk: Disk, bitmaps: list[DirtyBitmap]) -> None:
+    for bitmap in bitmaps:
+        if len(encode_name(bitmap.name)) > 255:
+            raise FailureError(
+                f"bitmap {escape(bitmap.name)!r}: a name has at most 255 bytes on the wire"
+            )
+    if bitmaps and not disk.device:
+        raise UsageError("bitmaps need a device with a name")
+
+
+def _warn(disks: list[Disk], skip_unallocated: bool) -> None:
+    for disk in disks:
+        shifted = disk.size >= CHUNK_SIZE and not skip_unallocated
+        if disk.size % CHUNK_SIZE and not shifted:
+            click.echo(
+                f"blkmig: warning: {escape(disk.device)}: QEMU 2.10 to 9.0 cannot load a disk of "
+                f"{disk.size} bytes sent so, unless its last chunk is zeros",
+                err=True,
+            )
+
+
+def _ticking(events: Iterator[Event], disks: list[Disk], tick: Tick) -> Iterator[Event]:
+    """The events, with ``tick`` told how many bytes of the disks have been sent."""
+    before = 0
+    begins = {}
+    for disk in disks:
+        begins[disk.device] = before
+        before += disk.size
+    for event in events:
+        yield event
+        if isinstance(event, Block):
+            tick(begins[event.device] + event.sector * SECTOR_SIZE)

@@ -1,0 +1,211 @@
+"""Where a stream goes to: TARGET, which never looks finished unless it is.
+
+Files are written under a temporary name beside their own, and renamed when all is written.
+"""
+
+import contextlib
+import io
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from blkmig_cli.content import FileRange, Fill, ImageRange, Literal
+from blkmig_cli.encode import encode
+from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.events import Event, Payload
+from blkmig_cli.text import escape
+
+_BUFFER = 1 << 18
+_PIECE = 1 << 20
+
+#: Gives the bytes of a payload in pieces.
+Resolve = Callable[[Payload], Iterable[bytes | memoryview]]
+
+
+class Sink:
+    """Takes a stream's bytes; ``written`` counts them."""
+
+    def __init__(self, name: str, raw: io.RawIOBase) -> None:
+        self._name = name
+        self._file = io.BufferedWriter(raw, _BUFFER)
+        self.written = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write all of ``data``; raises FailureError, or BrokenPipeError on stdout."""
+        with self._failing():
+            self._file.write(data)
+        self.written += len(data)
+
+    def flush(self) -> None:
+        """Hand on everything written; raises as :meth:`write`."""
+        with self._failing():
+            self._file.flush()
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError as error:
+            if self._name == "-":
+                raise
+            raise FailureError(
+                f"{escape(self._name)}: the reader hung up after {self.written} bytes"
+            ) from error
+        except OSError as error:
+            raise FailureError(
+                f"{escape(self._name)}: {error.strerror or error} after {self.written} bytes"
+            ) from error
+
+
+@contextmanager
+def open_target(name: str | None, inputs: Iterable[str]) -> Iterator[Sink]:
+    """Open the TARGET called ``name`` (None: stdout), which must be none of the ``inputs``.
+
+    Leaving without an exception finishes it.  Raises UsageError, FailureError.
+    """
+    scheme, colon, rest = (name or "-").partition(":")
+    if name in (None, "-"):
+        if sys.stdout.isatty():
+            raise UsageError("a stream does not go to a terminal", hint="say --to FILE, or pipe it")
+        sys.stdout.flush()
+        with _plain("-", sys.stdout.fileno()) as sink:
+            yield sink
+    elif colon and scheme == "exec":
+        with _command(rest) as sink:
+            yield sink
+    elif colon and scheme == "fd" and rest.isascii() and rest.isdigit():
+        with _plain(name or "", int(rest)) as sink:
+            yield sink
+    elif colon and scheme in ("tcp", "unix"):
+        raise UsageError(f"{escape(name or '')}: sockets are not supported yet", hint="use exec:")
+    else:
+        path = rest if colon and scheme == "file" else name or ""
+        if any(_same_file(path, other) for other in inputs):
+            raise UsageError(f"{escape(path)} is read already; it cannot be the target")
+        with _file(path) as sink:
+            yield sink
+
+
+def write_events(
+    events: Iterable[Event], sink: Sink, resolve: Resolve, done: Callable[[int], None]
+) -> None:
+    """Encode ``events`` into ``sink``; ``done`` is told the bytes written after each.
+
+    Raises FailureError, ValueError where a value has no place on the wire.
+    """
+    for event in events:
+        for piece in encode(event):
+            if isinstance(piece, bytes):
+                sink.write(piece)
+            else:
+                for data in resolve(piece):
+                    sink.write(data)
+        done(sink.written)
+
+
+def resolve_content(payload: Payload) -> Iterator[bytes | memoryview]:
+    """The bytes of a payload that is in no stream (``content.py``); raises FailureError."""
+    match payload:
+        case Literal():
+            yield payload.data
+        case Fill():
+            block = bytes([payload.byte]) * min(payload.length, _PIECE)
+            for at in range(0, payload.length, _PIECE):
+                yield memoryview(block)[: payload.length - at]
+        case ImageRange():
+            assert payload.image is not None
+            yield payload.image.read(payload.offset, payload.length - payload.padding)
+            yield bytes(payload.padding)
+        case FileRange():
+            yield from _file_range(payload)
+        case _:
+            raise TypeError("a payload of a stream that is not being read")
+
+
+def _file_range(payload: FileRange) -> Iterator[bytes]:
+    try:
+        with open(payload.path, "rb") as file:
+            file.seek(payload.offset)
+            left = payload.length
+            while left:
+                data = file.read(min(left, _PIECE))
+                if not data:
+                    raise FailureError(
+                        f"{escape(payload.path)} ends before byte {payload.offset + payload.length}"
+                    )
+                left -= len(data)
+                yield data
+    except OSError as error:
+        raise FailureError(f"{escape(payload.path)}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _plain(name: str, fd: int) -> Iterator[Sink]:
+    try:
+        raw = io.FileIO(fd, "wb", closefd=False)
+    except OSError as error:
+        raise FailureError(f"{escape(name)}: {error.strerror or error}") from error
+    sink = Sink(name, raw)
+    yield sink
+    sink.flush()
+
+
+@contextmanager
+def _command(command: str) -> Iterator[Sink]:
+    process = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.PIPE, bufsize=0)
+    pipe = cast(io.FileIO, process.stdin)
+    name = f"exec:{command}"
+    try:
+        sink = Sink(name, pipe)
+        yield sink
+        sink.flush()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    pipe.close()
+    status = process.wait()
+    if status:
+        raise FailureError(f"{escape(name)} ended with status {status}")
+
+
+@contextmanager
+def _file(path: str) -> Iterator[Sink]:
+    try:
+        special = os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode)
+        if special:
+            fd, temporary = os.open(path, os.O_WRONLY | os.O_CLOEXEC), None
+        else:
+            fd, temporary = tempfile.mkstemp(prefix=".blkmig-", dir=os.path.dirname(path) or ".")
+    except OSError as error:
+        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
+    try:
+        sink = Sink(path, io.FileIO(fd, "wb", closefd=False))
+        yield sink
+        sink.flush()
+        if temporary is not None:
+            umask = os.umask(0)
+            os.umask(umask)
+            os.fchmod(fd, 0o666 & ~umask)
+            os.fsync(fd)
+            os.replace(temporary, path)
+            temporary = None
+    except OSError as error:
+        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
+    finally:
+        os.close(fd)
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def _same_file(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False

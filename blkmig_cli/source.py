@@ -1,0 +1,201 @@
+"""Disk images to events: what ``send`` writes.
+
+Bulk in chunk order, device by device, with progress as QEMU computes it; the container and the
+section order are QEMU's.  How bitmaps travel is the dialect's: ``sending.py`` has one way each.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from blkmig_cli import sending
+from blkmig_cli.bitmap import DirtyBitmap
+from blkmig_cli.content import ImageRange, literal
+from blkmig_cli.events import (
+    Block,
+    Configuration,
+    Eof,
+    Eos,
+    Event,
+    Footer,
+    Header,
+    Payload,
+    Progress,
+    SectionHeader,
+)
+from blkmig_cli.images import Image
+from blkmig_cli.images.zeros import is_zero
+from blkmig_cli.intervals import IntervalSet
+from blkmig_cli.schemas.constants import (
+    BLOCK_SECTION,
+    BLOCK_VERSION,
+    CHUNK_SECTORS,
+    CHUNK_SIZE,
+    DIRTY_BITMAP_SECTION,
+    DIRTY_BITMAP_VERSION,
+    SECTOR_SIZE,
+    VERSION,
+    BlockFlag,
+    SectionType,
+)
+
+# Records in one section part: about what QEMU sends before it looks at the guest again.
+_PART_RECORDS = 64
+_BLOCK_ID = 1
+_BITMAPS_ID = 2
+
+
+@dataclass(slots=True)
+class Disk:
+    """A disk to send: its device name, image and bitmaps.  ``size`` in bytes, a multiple of 512."""
+
+    device: str
+    image: Image
+    bitmaps: list[DirtyBitmap] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the disk."""
+        return self.image.size
+
+
+@dataclass(frozen=True, slots=True)
+class SendOptions:
+    """How to send.  ``dialect``: qemu, classic, v1 or v2; ``container``: qemu or none."""
+
+    dialect: str = "qemu"
+    container: str = "qemu"
+    machine: str = "none"
+    zero_blocks: bool = True
+    disks: bool = True
+    skip_unallocated: bool = False
+
+
+def send_events(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
+    """The whole stream of ``disks``.
+
+    Data is an ``ImageRange``, to be read when it is written.  Raises FailureError where an image
+    fails.
+    """
+    records = _Records(disks, options)
+    if options.container == "none":
+        yield from records.bulk()
+        yield _progress(100)
+        yield Eos(0, 0, None, BlockFlag.EOS)
+        return
+    own_section = options.dialect == "qemu" and any(disk.bitmaps for disk in disks)
+    yield Header(0, 0, None, VERSION)
+    yield Configuration(0, 0, None, options.machine)
+    # A stream of bitmaps only has no block section, which QEMU 9.1 and later would refuse.
+    with_blocks = options.disks or options.dialect != "qemu"
+    if with_blocks:
+        yield from _section(SectionType.START, _BLOCK_ID, [])
+    if own_section:
+        starts = sending.bitmap_starts(disks)
+        yield from _section(SectionType.START, _BITMAPS_ID, starts)
+    if with_blocks:
+        part: list[Event] = []
+        for record in records.bulk():
+            part.append(record)
+            if len(part) == _PART_RECORDS:
+                yield from _section(SectionType.PART, _BLOCK_ID, part)
+                part = []
+        if part:
+            yield from _section(SectionType.PART, _BLOCK_ID, part)
+        yield from _section(SectionType.END, _BLOCK_ID, [_progress(100)])
+    if own_section:
+        yield from _bitmap_sections(disks)
+    yield Eof(0, 0, None)
+
+
+def _section(kind: SectionType, number: int, content: list[Event]) -> Iterator[Event]:
+    """A section with its payload, the end of the payload, and its footer."""
+    name = BLOCK_SECTION if number == _BLOCK_ID else DIRTY_BITMAP_SECTION
+    version = BLOCK_VERSION if number == _BLOCK_ID else DIRTY_BITMAP_VERSION
+    yield SectionHeader(0, 0, name, kind, number, 0, version)
+    yield from content
+    yield Eos(0, 0, name, BlockFlag.EOS) if number == _BLOCK_ID else sending.bitmap_eos()
+    yield Footer(0, 0, name, number)
+
+
+def _bitmap_sections(disks: list[Disk]) -> Iterator[Event]:
+    """All bits in parts of some chunks, and the section's end."""
+    part: list[Event] = []
+    for chunk in sending.bitmap_chunks(disks):
+        part.append(chunk)
+        if len(part) == _PART_RECORDS:
+            yield from _section(SectionType.PART, _BITMAPS_ID, part)
+            part = []
+    yield from _section(SectionType.END, _BITMAPS_ID, part)
+
+
+def _progress(percent: int) -> Progress:
+    return Progress(0, 0, BLOCK_SECTION, percent, BlockFlag.PROGRESS)
+
+
+class _Records:
+    """The block records of all disks, with the progress records between them."""
+
+    def __init__(self, disks: list[Disk], options: SendOptions) -> None:
+        self._disks = disks
+        self._options = options
+        self._dialect = sending.DIALECTS[options.dialect]
+        self._unshifted = sending.DIALECTS[options.dialect.replace("qemu", "classic")]
+        self._total = sum(disk.size // SECTOR_SIZE for disk in disks)
+        self._finished = 0
+        self._percent: int | None = None
+        self._extents: dict[str, IntervalSet] = {}
+
+    def bulk(self) -> Iterator[Event]:
+        for disk in self._disks:
+            yield from self._dialect.before(disk)
+            last = 0
+            for sector in range(0, disk.size // SECTOR_SIZE, CHUNK_SECTORS):
+                records = list(self._chunk(disk, sector))
+                if records:
+                    last = sector
+                    yield from self._count(sector)
+                    yield from records
+            # QEMU counts a finished disk only to the start of its last chunk.
+            self._finished += last
+
+    def _count(self, sector: int) -> Iterator[Event]:
+        percent = (self._finished + sector) * 100 // self._total
+        if percent != self._percent:
+            self._percent = percent
+            yield _progress(percent)
+
+    def _chunk(self, disk: Disk, sector: int) -> Iterator[Block]:
+        start = sector * SECTOR_SIZE
+        length = min(CHUNK_SIZE, disk.size - start)
+        data, zero = None, False
+        allocated = self._allocated(disk, start, length)
+        if self._options.disks and (allocated or not self._options.skip_unallocated):
+            data, zero = self._content(disk, start, length, allocated)
+        dialect = self._dialect
+        if self._options.skip_unallocated and not self._allocated(disk, start - CHUNK_SIZE, length):
+            # A last MiB that ends at the disk's end would carry a part of the chunk before it,
+            # which is to stay as the destination has it.
+            dialect = self._unshifted
+        yield from dialect.records(disk, sector, length // SECTOR_SIZE, data, zero)
+
+    def _content(
+        self, disk: Disk, start: int, length: int, allocated: bool
+    ) -> tuple[Payload | None, bool]:
+        """A chunk's data, padded with zeros to 1 MiB, or that it goes as a zero block."""
+        if not self._options.zero_blocks:
+            return ImageRange(start, CHUNK_SIZE, None, disk.image, CHUNK_SIZE - length), False
+        if not allocated:
+            return None, True
+        content = disk.image.read(start, length)
+        if is_zero(memoryview(content)):
+            return None, True
+        return literal(content if length == CHUNK_SIZE else content.ljust(CHUNK_SIZE, b"\0")), False
+
+    def _allocated(self, disk: Disk, start: int, length: int) -> bool:
+        extents = self._extents.get(disk.device)
+        if extents is None:
+            extents = IntervalSet()
+            for offset, size in disk.image.extents():
+                extents.add(offset, offset + size)
+            self._extents[disk.device] = extents
+        return extents.touches(start, start + length)
