@@ -25,6 +25,7 @@ from blkmig_cli.events import (
     Payload,
     Progress,
     Ram,
+    Raw,
     SectionHeader,
     Undecoded,
     VmDescription,
@@ -66,6 +67,8 @@ def encode(event: Event) -> Iterator[Piece]:
             yield from _ram(event)
         case DeviceState() | Undecoded():
             yield Payload(event.offset, event.length)
+        case Raw():
+            yield event.payload
         case _:
             yield from _framing(event)
 
@@ -83,7 +86,9 @@ def _framing(event: Event) -> Iterator[Piece]:
                 value = part.value
                 if isinstance(value, tuple):
                     yield build(framing.SubsectionHead, SectionType.SUBSECTION, name, part.version)
-                    yield build(framing.SUBSECTION_BODIES[name], [encode_name(item) for item in value])
+                    yield build(
+                        framing.SUBSECTION_BODIES[name], [encode_name(item) for item in value]
+                    )
                 else:
                     yield build(framing.SubsectionHead, SectionType.SUBSECTION, name, part.version)
                     yield build(framing.SUBSECTION_BODIES[name], value)
@@ -131,10 +136,7 @@ def _block(event: Block) -> Iterator[Piece]:
 
 def _bitmap_chunk(event: BitmapChunk | BitmapEos) -> Iterator[Piece]:
     yield event.extra_flags + build(dirty_bitmap.ChunkFlags, event.flags)
-    if isinstance(event, BitmapEos):
-        names = ("", "")
-    else:
-        names = (event.device, event.bitmap)
+    names = ("", "") if isinstance(event, BitmapEos) else (event.device, event.bitmap)
     for flag, name in zip((BitmapFlag.DEVICE_NAME, BitmapFlag.BITMAP_NAME), names, strict=True):
         if event.flags & flag:
             yield build(dirty_bitmap.Alias, encode_name(name))

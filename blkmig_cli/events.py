@@ -73,12 +73,16 @@ class Configuration(Event):
     @property
     def capabilities(self) -> tuple[str, ...] | None:
         """The capabilities, if they are there."""
-        return next((part.value for part in self.subsections if isinstance(part.value, tuple)), None)
+        return next(
+            (part.value for part in self.subsections if isinstance(part.value, tuple)), None
+        )
 
     @property
     def uuid(self) -> bytes | None:
         """The machine's UUID, if it is there."""
-        return next((part.value for part in self.subsections if isinstance(part.value, bytes)), None)
+        return next(
+            (part.value for part in self.subsections if isinstance(part.value, bytes)), None
+        )
 
 
 SECTION_NAMES = {
@@ -275,6 +279,14 @@ class RamStretch(Event):
 
     type = "ram"
     records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Raw(Event):
+    """Bytes as they are; never decoded, only built."""
+
+    type = "raw"
+    payload: Payload
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,23 @@ Both keep the contract of ``parse.Input``.  Neither holds more than an event and
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from blkmig_cli import limits
 from blkmig_cli.errors import FailureError, StreamError
 from blkmig_cli.events import Payload
+
+
+@contextmanager
+def _failing(offset: int) -> Iterator[None]:
+    """What the system says of a read becomes an error of ours, with the byte of the stream."""
+    try:
+        yield
+    except OSError as error:
+        message = f"reading the stream failed: {error.strerror or error}"
+        raise FailureError(message, offset=offset) from error
+
 
 _READ_MIN = 512
 _READ_MAX = 1 << 18
@@ -74,20 +86,24 @@ class FileInput:
         target = memoryview(self._scratch)[: payload.length]
         filled = 0
         while filled < payload.length:
-            count = os.preadv(self._fd, [target[filled:]], self._base + payload.offset + filled)
+            at = payload.offset + filled
+            with _failing(at):
+                count = os.preadv(self._fd, [target[filled:]], self._base + at)
             if count == 0:
-                self._shrunk(payload.offset + filled)
+                self._shrunk(at)
             filled += count
         return target
 
     def _read(self, offset: int, length: int) -> bytes:
         wanted = min(length, max(self._size - offset, 0))
-        data = os.pread(self._fd, wanted, self._base + offset)
+        data = b""
         while len(data) < wanted:
-            more = os.pread(self._fd, wanted - len(data), self._base + offset + len(data))
+            at = offset + len(data)
+            with _failing(at):
+                more = os.pread(self._fd, wanted - len(data), self._base + at)
             if not more:
-                self._shrunk(offset + len(data))
-            data += more
+                self._shrunk(at)
+            data = data + more if data else more
         return data
 
     def _shrunk(self, offset: int) -> None:
@@ -158,7 +174,8 @@ class PipeInput:
             if end - self._at > len(self._buffer):
                 self._make_room(end)
             view = memoryview(self._buffer)[self._end - self._at :]
-            count = self._readinto(view)
+            with _failing(self._end):
+                count = self._readinto(view)
             if not count:
                 return
             self._end += count

@@ -142,9 +142,7 @@ class EventJson:
         return found
 
     def _whole(self, event: Event) -> Json:
-        """The bytes of an event that is all payload; a pipe no longer has them."""
-        if self._source.size is None:
-            return {}
+        """The bytes of an event that is all payload."""
         return self._payload(Payload(event.offset, event.length))
 
     def _payload(self, payload: Payload) -> Json:

@@ -29,3 +29,6 @@ BARE_DISK_MAX = 1 << 60
 BITMAPS_FILE_MAX = 1 << 30
 #: Dirty granules of one bitmap in such a file (a disk of 4 TiB, all dirty, at 512 bytes).
 GRANULES_MAX = 1 << 33
+#: A spec that is one document, and one line of a spec in JSON Lines.
+SPEC_DOCUMENT_MAX = 64 << 20
+SPEC_LINE_MAX = 512 << 20

@@ -46,6 +46,9 @@ class Input(Protocol):
         """The bytes of a payload of the current event; valid until the next call."""
 
 
+_STEP = 1 << 20
+
+
 @cache
 def _fixed(schema: Construct) -> struct.Struct | None:
     """The ``struct`` of a schema that is a flat run of numbers, made from its own fields.
@@ -87,8 +90,10 @@ def build(schema: Construct, *values: Any) -> bytes:
 class Reader:
     """An input, and the place in it: what errors need to say where they are."""
 
-    def __init__(self, source: Input) -> None:
+    def __init__(self, source: Input, *, keep: bool = False) -> None:
+        """``keep``: even what is only passed over stays readable until the next object."""
         self.source = source
+        self._keep = keep
         self.section: str | None = None
         self.start = source.offset
 
@@ -154,10 +159,22 @@ class Reader:
         self.source.advance(length)
         return Payload(offset, length)
 
+    def pass_over(self, length: int) -> int:
+        """Step over up to ``length`` bytes, to the input's end at most; returns how many."""
+        if not self._keep:
+            return self.source.discard(length)
+        passed = 0
+        while passed < length:
+            there = self.source.available(min(_STEP, length - passed))
+            if there == 0:
+                break
+            self.source.advance(there)
+            passed += there
+        return passed
+
     def skip(self, length: int) -> None:
-        """Step over ``length`` bytes that nobody will ask for; raises TruncatedError."""
-        there = self.source.discard(length)
-        if there < length:
+        """Step over ``length`` bytes that nobody needs; raises TruncatedError."""
+        if self.pass_over(length) < length:
             self.truncated(0)
 
     def truncated(self, there: int) -> NoReturn:

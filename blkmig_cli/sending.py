@@ -247,9 +247,7 @@ def bitmap_chunks(disks: list["Disk"]) -> Iterator[Event]:
         for bitmap in disk.bitmaps:
             yield from _bits(disk, bitmap, names)
             flags = BitmapFlag.COMPLETE | names.flags(disk.device, bitmap.name)
-            yield BitmapComplete(
-                0, 0, DIRTY_BITMAP_SECTION, disk.device, bitmap.name, flags, b""
-            )
+            yield BitmapComplete(0, 0, DIRTY_BITMAP_SECTION, disk.device, bitmap.name, flags, b"")
 
 
 def _bits(disk: "Disk", bitmap: DirtyBitmap, names: _Names) -> Iterator[BitmapBits]:

@@ -191,4 +191,3 @@ class Targets:
     def get(self, device: str) -> Target | None:
         """The target of ``device``, if it has one."""
         return self._by_device.get(device)
-

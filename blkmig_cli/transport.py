@@ -39,6 +39,11 @@ class Stream:
         """Can it be read twice?"""
         return self.input.size is not None
 
+    @property
+    def path(self) -> str | None:
+        """The file whose bytes the stream's are, where it is one."""
+        return self.name if self.seekable and os.path.isfile(self.name) else None
+
 
 @contextmanager
 def open_stream(name: str) -> Iterator[Stream]:
@@ -48,9 +53,10 @@ def open_stream(name: str) -> Iterator[Stream]:
     """
     with ExitStack() as stack:
         try:
-            yield Stream(name, _open(name, stack))
+            stream = Stream(name, _open(name, stack))
         except OSError as error:
             raise FailureError(f"{escape(name)}: {error.strerror or error}") from error
+        yield stream
 
 
 def _open(name: str, stack: ExitStack) -> FileInput | PipeInput:

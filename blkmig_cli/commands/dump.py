@@ -13,6 +13,7 @@ from blkmig_cli.errors import StreamError, UsageError
 from blkmig_cli.events import BitmapBits, Block, Event
 from blkmig_cli.jsonout import EventJson
 from blkmig_cli.lines import HEADING, fold_empty, fold_ram, line
+from blkmig_cli.spec.records import KEY, VERSION, RecordWriter
 from blkmig_cli.text import escape
 from blkmig_cli.transport import open_stream
 
@@ -28,8 +29,10 @@ _BATCH = 512
 @click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this type, e.g. block.")
 @click.option("--sectors", metavar="A-B", help="Only records that touch these sectors (half-open).")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Stop after N records.")
-@click.option("--payload", type=click.Choice(["none", "sha256", "hex", "base64"]), default="none",
-              show_default=True, help="What to show of payloads (json, jsonl).")  # fmt: skip
+@click.option("--payload", type=click.Choice(["none", "sha256", "hex", "base64", "ref"]),
+              default="none", show_default=True,
+              help="What to show of payloads (json, jsonl); ref goes with --spec.")  # fmt: skip
+@click.option("--spec", "as_spec", is_flag=True, help="Write what build reads.")
 @options.output_option("human", "json", "jsonl")
 def command(
     stream: str,
@@ -43,6 +46,7 @@ def command(
     sectors: str | None,
     limit: int | None,
     payload: str,
+    as_spec: bool,
     output: str,
 ) -> int:
     """Show every record of a stream, in its order.
@@ -55,17 +59,29 @@ def command(
       blkmig dump stream.bin
       blkmig dump stream.bin --device drive0 --type block --sectors 0-4096
       blkmig dump stream.bin --output jsonl --payload sha256
+      blkmig dump stream.bin --spec > stream.spec
     """
-    if payload != "none" and output == "human":
+    if as_spec and (payload not in ("none", "base64", "ref") or show_all or output != "human"):
+        raise UsageError("--spec goes with --payload base64 or ref, and without --all and --output")
+    if not as_spec and payload == "ref":
+        raise UsageError("--payload ref goes with --spec")
+    if not as_spec and payload != "none" and output == "human":
         raise UsageError("--payload goes with --output json or jsonl")
     wanted = _filter(devices, types, _sectors(sectors))
     hints = options.hints_of(granularities, device_sizes)
     with open_stream(stream) as opened:
-        decoder = options.decoder_factory(dialect, container)(opened.input, hints)
-        failure = _Failure(decoder)
-        events: Iterable[Event] = failure if show_all else fold_ram(failure)
+        if payload == "ref" and opened.path is None:
+            raise UsageError("--payload ref needs the path of an uncompressed file")
+        keep = as_spec or payload != "none"
+        make = options.decoder_factory(dialect, container, keep_state=keep)
+        failure = _Failure(make(opened.input, hints))
+        events: Iterable[Event] = failure if show_all or as_spec else fold_ram(failure)
         events = filter(wanted, events)
-        if output == "human":
+        if as_spec:
+            write = RecordWriter(opened.input, opened.path if payload == "ref" else None)
+            records = (json.dumps(write(event)) for event in _limited(events, limit))
+            _print(records, heading=json.dumps({KEY: VERSION}))
+        elif output == "human":
             if not (devices or types or sectors or show_all):
                 events = fold_empty(events)
             _print(_limited(map(line, events), limit), heading=HEADING)

@@ -112,10 +112,14 @@ def split_device(text: str) -> tuple[str | None, str]:
     return device, path
 
 
-def decoder_factory(dialect: str, container: Any) -> Callable[[Input, Hints], Decoder]:
+def decoder_factory(
+    dialect: str, container: Any, *, keep_state: bool = False
+) -> Callable[[Input, Hints], Decoder]:
     """What makes a decoder, with the options of :func:`stream_options`."""
 
     def make(source: Input, hints: Hints) -> Decoder:
-        return Decoder(source, dialect=dialect, container=container, hints=hints)
+        return Decoder(
+            source, dialect=dialect, container=container, hints=hints, keep_state=keep_state
+        )
 
     return make

@@ -54,7 +54,8 @@ _TO_THE_END = 1 << 63
 class Decoder:
     """Events of the stream that ``source`` holds from its current offset.
 
-    ``dialect``: a name from ``--dialect``, or ``auto``; ``container`` likewise.  After the events
+    ``dialect``: a name from ``--dialect``, or ``auto``; ``container`` likewise.  ``keep_state``:
+    device state from a pipe can be viewed, and so is held in memory.  After the events
     (or while they come) ``container`` and ``block.dialect`` say what was found.
     """
 
@@ -65,9 +66,10 @@ class Decoder:
         dialect: str = "auto",
         container: Container = "auto",
         hints: Hints | None = None,
+        keep_state: bool = False,
     ) -> None:
         self._source = source
-        self._reader = Reader(source)
+        self._reader = Reader(source, keep=keep_state)
         self.container: Container = container
         self.block = BlockDecoder(
             self._reader, DIALECTS.get(dialect), hints or Hints(), self._after_eos
@@ -215,7 +217,7 @@ class Decoder:
             yield VmDescription(offset, reader.length(), None, payload)
             offset = reader.begin()
         if reader.source.peek(1):
-            rest = reader.source.discard(_TO_THE_END)
+            rest = reader.pass_over(_TO_THE_END)
             yield Undecoded(offset, rest, None, "bytes after the stream's end")
 
     # -- commands and packages
@@ -336,7 +338,7 @@ class Decoder:
             if found:
                 yield DeviceState(offset, length, reader.section, "footer")
                 return
-        length = source.offset - offset + source.discard(_TO_THE_END)
+        length = source.offset - offset + reader.pass_over(_TO_THE_END)
         self._lost = True
         yield Undecoded(offset, length, reader.section, "nothing tells where this state ends")
         if self._footers:

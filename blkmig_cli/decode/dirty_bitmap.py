@@ -104,7 +104,9 @@ class DirtyBitmapDecoder:
             reader.fail(f"bitmap {bitmap!r} {state}", device=device)
         if flags & BitmapFlag.COMPLETE:
             del self._open[key]
-            return BitmapComplete(offset, reader.length(), reader.section, device, bitmap, flags, extra)
+            return BitmapComplete(
+                offset, reader.length(), reader.section, device, bitmap, flags, extra
+            )
         return self._bits(offset, flags, extra, device, bitmap)
 
     def _start(self, key: tuple[str, str]) -> tuple[int, int]:

@@ -58,10 +58,10 @@ def seek_footer(reader: Reader, section_id: int, known: Container[int], end: int
             behind = source.peek_at(source.offset + at + FOOTER_SIZE, _LOOK)
             at_end = end is not None and source.offset + at + FOOTER_SIZE == end
             if at_end or plausible(behind, known):
-                source.discard(at)
+                reader.pass_over(at)
                 return True
             at = data.find(footer, at + 1)
         if len(data) < _WINDOW:
-            source.discard(len(data))
+            reader.pass_over(len(data))
             return False
-        source.discard(_WINDOW - FOOTER_SIZE + 1)
+        reader.pass_over(_WINDOW - FOOTER_SIZE + 1)

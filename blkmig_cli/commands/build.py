@@ -1,0 +1,51 @@
+"""``blkmig build``: a description to bytes."""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from blkmig_cli.commands import options
+from blkmig_cli.errors import FailureError, SpecError
+from blkmig_cli.sinks import open_target, resolve_content, write_events
+from blkmig_cli.spec.files import beside, read_spec
+from blkmig_cli.text import escape
+
+
+@click.command("build")
+@click.argument("spec", metavar="SPEC")
+@options.target_option
+def command(spec: str, target: str | None) -> int:
+    """Make a stream from a description.
+
+    SPEC is a file, or - for stdin: what dump --spec writes (JSON Lines), or a JSON or
+    YAML document written by hand.  It may say wrong things on purpose: whatever has a
+    place on the wire is written as it stands.
+
+    \b
+    Examples:
+      blkmig dump stream.bin --spec | blkmig build - --to copy.bin
+      blkmig build broken.yaml --to broken.bin
+    """
+    with ExitStack() as stack:
+        folder = Path()
+        if spec == "-":
+            file = sys.stdin.buffer
+        else:
+            folder = Path(spec).parent
+            try:
+                file = stack.enter_context(open(spec, "rb"))
+            except OSError as error:
+                raise FailureError(f"{escape(spec)}: {error.strerror or error}") from error
+        sink = stack.enter_context(open_target(target, [] if spec == "-" else [spec]))
+        try:
+            write_events(
+                read_spec(file),
+                sink,
+                lambda payload: resolve_content(beside(payload, folder)),
+                lambda _: None,
+            )
+        except ValueError as error:
+            raise SpecError(f"{escape(spec)}: after {sink.written} bytes: {error}") from None
+    return 0

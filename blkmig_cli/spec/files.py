@@ -1,0 +1,87 @@
+"""Reading a spec: JSON Lines as a stream of records, or a JSON or YAML document written by hand."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from blkmig_cli import limits
+from blkmig_cli.content import FileRange
+from blkmig_cli.errors import SpecError
+from blkmig_cli.events import Event, Payload
+from blkmig_cli.spec.records import KEY, VERSION, read_record
+
+
+def read_spec(file: BinaryIO) -> Iterator[Event]:
+    """The events of the spec in ``file``.
+
+    Raises SpecError, naming the line (of JSON Lines) or the record's number, and the field.
+    """
+    first = file.readline(limits.SPEC_LINE_MAX)
+    header = _json(first)
+    if isinstance(header, dict) and KEY in header and "records" not in header:
+        _check_version(header)
+        yield from _lines(file)
+        return
+    rest = file.read(limits.SPEC_DOCUMENT_MAX - len(first) + 1)
+    text = first + rest
+    if len(text) > limits.SPEC_DOCUMENT_MAX:
+        raise SpecError(
+            f"a spec that is one document has at most {limits.SPEC_DOCUMENT_MAX >> 20} MiB",
+            hint="write it as JSON Lines",
+        )
+    document = _document(text)
+    if not isinstance(document, dict) or KEY not in document:
+        raise SpecError(f"this is no spec: it has no {KEY!r}")
+    _check_version(document)
+    records = document.get("records")
+    if not isinstance(records, list):
+        raise SpecError("records: is no list")
+    for number, record in enumerate(records, 1):
+        yield read_record(record, f"record {number}")
+
+
+def _lines(file: BinaryIO) -> Iterator[Event]:
+    number = 1
+    while line := file.readline(limits.SPEC_LINE_MAX):
+        number += 1
+        if len(line) == limits.SPEC_LINE_MAX:
+            raise SpecError(f"line {number}: is over {limits.SPEC_LINE_MAX >> 20} MiB")
+        if line.strip():
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise SpecError(f"line {number}: no JSON: {error}") from None
+            yield read_record(record, f"line {number}")
+
+
+def _json(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _document(text: bytes) -> Any:
+    import yaml  # noqa: PLC0415 (slow to load, and seldom needed)
+
+    try:
+        # JSON is YAML, too; the safe loader makes data and nothing else.
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SpecError(
+            f"the spec is neither JSON nor YAML: {' '.join(str(error).split())}"
+        ) from None
+
+
+def _check_version(header: dict[str, Any]) -> None:
+    if header[KEY] != VERSION:
+        raise SpecError(f"{KEY}: version {header[KEY]!r}, only {VERSION} is known")
+
+
+def beside(payload: Payload, folder: Path) -> Payload:
+    """``payload``, with the file that it names looked up from the spec's ``folder``."""
+    if isinstance(payload, FileRange):
+        return replace(payload, path=str(folder / payload.path))
+    return payload
