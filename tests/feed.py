@@ -1,0 +1,62 @@
+"""Ways to give bytes to a decoder: whole, in pieces, from a file."""
+
+import os
+import tempfile
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from blkmig_cli.decode import Decoder
+from blkmig_cli.encode import encode
+from blkmig_cli.errors import StreamError
+from blkmig_cli.events import Event
+from blkmig_cli.inputs import FileInput, PipeInput
+from blkmig_cli.sinks import resolve_content
+
+
+def piped(data: bytes, sizes: Iterable[int] | None = None) -> PipeInput:
+    """``data`` from a pipe, in reads of ``sizes`` bytes, then of whatever is asked."""
+    at = 0
+    left = iter(sizes or ())
+
+    def readinto(target: memoryview) -> int:
+        nonlocal at
+        count = min(len(target), next(left, len(target)), len(data) - at)
+        target[:count] = data[at : at + count]
+        at += count
+        return count
+
+    return PipeInput(readinto)
+
+
+def in_file(data: bytes) -> FileInput:
+    """``data`` in a file without a name, which goes with the input."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        fd = os.dup(file.fileno())
+    found = FileInput(fd, len(data))
+    weakref.finalize(found, os.close, fd)
+    return found
+
+
+def events(source: Any, **options: Any) -> tuple[list[Event], str | None]:
+    """All events, and the error that ended them."""
+    found: list[Event] = []
+    try:
+        found.extend(Decoder(source, **options))
+    except StreamError as error:
+        return found, f"{type(error).__name__}: {error}"
+    return found, None
+
+
+def encoded(stream: Iterable[Event]) -> bytes:
+    """The bytes of events that hold their payloads themselves."""
+    pieces = []
+    for event in stream:
+        for piece in encode(event):
+            if isinstance(piece, bytes):
+                pieces.append(piece)
+            else:
+                pieces += [bytes(part) for part in resolve_content(piece)]
+    return b"".join(pieces)
