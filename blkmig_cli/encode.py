@@ -38,6 +38,7 @@ from blkmig_cli.schemas.constants import (
     BlockFlag,
     RamFlag,
     SectionType,
+    without,
 )
 from blkmig_cli.schemas.dialects import V2
 from blkmig_cli.text import encode_name
@@ -164,6 +165,6 @@ def _ram(event: Ram) -> Iterator[Piece]:
     if event.block is not None:
         yield build(ram.BlockName, encode_name(event.block))
     if event.head:
-        yield build(ram.RECORD_HEADS[RamFlag(event.flags & ~RamFlag.CONTINUE)], *event.head)
+        yield build(ram.RECORD_HEADS[RamFlag(without(event.flags, RamFlag.CONTINUE))], *event.head)
     if event.data is not None:
         yield event.data

@@ -23,7 +23,7 @@ from blkmig_cli.events import (
     SectionHeader,
     Undecoded,
 )
-from blkmig_cli.schemas.constants import BlockFlag, Command, RamFlag, SectionType
+from blkmig_cli.schemas.constants import BlockFlag, Command, RamFlag, SectionType, without
 from blkmig_cli.text import count, escape, human_size
 
 
@@ -135,7 +135,7 @@ def describe(event: Event) -> str:
         case RamStretch():
             return count(event.records, "record")
         case Ram():
-            flag = event.flags & ~RamFlag.CONTINUE
+            flag = without(event.flags, RamFlag.CONTINUE)
             name = (RamFlag(flag).name or hex(flag)).lower().replace("_", "-")
             block = "" if event.block is None else f" {escape(event.block)}"
             return f"{name}{block} {event.offset_in_block:#x}"

@@ -38,8 +38,12 @@ from blkmig_cli.schemas.constants import (
     SectionType,
 )
 
-# Records in one section part: about what QEMU sends before it looks at the guest again.
-_PART_RECORDS = 64
+# Chunks of one section part.  As in QEMU, their progress records come first: it submits some
+# chunks, counting them, before the first is written.  (A v1 layout can be inferred only where
+# chunk follows chunk: a progress record between them is as long as a word of bits.)
+_PART_CHUNKS = 8
+# Chunks of bits in one section part.
+_PART_BITS = 64
 _BLOCK_ID = 1
 _BITMAPS_ID = 2
 
@@ -78,7 +82,8 @@ def send_events(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
     """
     records = _Records(disks, options)
     if options.container == "none":
-        yield from records.bulk()
+        for batch in records.bulk():
+            yield from batch
         yield _progress(100)
         yield Eos(0, 0, None, BlockFlag.EOS)
         return
@@ -93,14 +98,8 @@ def send_events(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
         starts = sending.bitmap_starts(disks)
         yield from _section(SectionType.START, _BITMAPS_ID, starts)
     if with_blocks:
-        part: list[Event] = []
-        for record in records.bulk():
-            part.append(record)
-            if len(part) == _PART_RECORDS:
-                yield from _section(SectionType.PART, _BLOCK_ID, part)
-                part = []
-        if part:
-            yield from _section(SectionType.PART, _BLOCK_ID, part)
+        for batch in records.bulk():
+            yield from _section(SectionType.PART, _BLOCK_ID, batch)
         yield from _section(SectionType.END, _BLOCK_ID, [_progress(100)])
     if own_section:
         yield from _bitmap_sections(disks)
@@ -122,7 +121,7 @@ def _bitmap_sections(disks: list[Disk]) -> Iterator[Event]:
     part: list[Event] = []
     for chunk in sending.bitmap_chunks(disks):
         part.append(chunk)
-        if len(part) == _PART_RECORDS:
+        if len(part) == _PART_BITS:
             yield from _section(SectionType.PART, _BITMAPS_ID, part)
             part = []
     yield from _section(SectionType.END, _BITMAPS_ID, part)
@@ -145,16 +144,25 @@ class _Records:
         self._percent: int | None = None
         self._extents: dict[str, IntervalSet] = {}
 
-    def bulk(self) -> Iterator[Event]:
+    def bulk(self) -> Iterator[list[Event]]:
+        """Records in batches of some chunks, each with its progress records before its blocks."""
         for disk in self._disks:
-            yield from self._dialect.before(disk)
+            for record in self._dialect.before(disk):
+                yield [record]
             last = 0
+            progress: list[Event] = []
+            blocks: list[Event] = []
             for sector in range(0, disk.size // SECTOR_SIZE, CHUNK_SECTORS):
                 records = list(self._chunk(disk, sector))
                 if records:
                     last = sector
-                    yield from self._count(sector)
-                    yield from records
+                    progress.extend(self._count(sector))
+                    blocks.extend(records)
+                if len(blocks) >= _PART_CHUNKS:
+                    yield progress + blocks
+                    progress, blocks = [], []
+            if blocks:
+                yield progress + blocks
             # QEMU counts a finished disk only to the start of its last chunk.
             self._finished += last
 

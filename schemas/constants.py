@@ -20,6 +20,15 @@ GRANULARITY_MAX = 1 << 31
 PAGE_SIZE_DEFAULT = 4096
 
 
+def without(value: int, flags: IntFlag) -> int:
+    """``value`` less ``flags``.
+
+    Not ``value & ~flags``: the complement of an IntFlag holds named bits only, and would lose the
+    unknown ones of ``value``.
+    """
+    return int(value) & ~int(flags)
+
+
 class SectionType(IntEnum):
     """The byte that opens everything in the container (savevm.h: QEMU_VM_*)."""
 

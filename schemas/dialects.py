@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from construct import Construct
 
 from .block import V1BitmapCount, V1BitmapHead, V2BitmapHead, V2Range
-from .constants import CHUNK_SIZE, BlockFlag
+from .constants import CHUNK_SIZE, BlockFlag, without
 
 _CLASSIC_FLAGS = BlockFlag.DEVICE_BLOCK | BlockFlag.EOS | BlockFlag.PROGRESS | BlockFlag.ZERO_BLOCK
 _V1_FLAGS = _CLASSIC_FLAGS | BlockFlag.HAS_BLOCK | BlockFlag.HAS_BITMAPS
@@ -34,8 +34,9 @@ class Dialect:
 
     def fault(self, flags: int) -> str | None:
         """Why a word with ``flags`` is no record of this dialect, or None."""
-        if flags & ~self.flags:
-            return f"flags {flags & ~self.flags:#x} are unknown in dialect {self.name}"
+        unknown = without(flags, self.flags)
+        if unknown:
+            return f"flags {unknown:#x} are unknown in dialect {self.name}"
         if not flags & (BlockFlag.DEVICE_BLOCK | BlockFlag.PROGRESS | BlockFlag.EOS):
             return f"flags {flags:#x} are neither block, progress nor end"
         if self is V2 and flags & BlockFlag.DEVICE_BLOCK:

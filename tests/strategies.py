@@ -93,9 +93,11 @@ class Sent:
     options: SendOptions
     data: bytes
 
-    @property
-    def with_bitmaps(self) -> bool:
-        return any(disk.bitmaps for disk in self.disks)
+    def __repr__(self) -> str:
+        disks = [
+            (d.device, d.size, [(b.name, b.granularity) for b in d.bitmaps]) for d in self.disks
+        ]
+        return f"Sent({disks}, {self.options})"
 
 
 @st.composite

@@ -43,7 +43,9 @@ GOOD = {
     + raw.block(0, 0x60, rest=raw.v2(100, ("b", 0, 512, bytes(16))))
     + raw.EOS,
     "bitmap": dirty(raw.bitmap_start(), raw.bitmap_bits(0, 128, BITS), raw.COMPLETE),
-    "bitmap-padded-bits": dirty(raw.bitmap_start(), raw.bitmap_bits(0, 128, bytes(32)), raw.COMPLETE),
+    "bitmap-padded-bits": dirty(
+        raw.bitmap_start(), raw.bitmap_bits(0, 128, bytes(32)), raw.COMPLETE
+    ),
     "bitmap-zeroes": dirty(raw.bitmap_start(), b"\x42" + struct.pack(">QI", 0, 128), raw.COMPLETE),
     "bitmap-extra-flags": dirty(b"\x80" + raw.bitmap_start(), b"\x80\x80\x00\x20"),
     "no-configuration-no-footers": raw.HEADER
@@ -105,7 +107,7 @@ BAD = {
         raw.block(0, 0x28, rest=raw.v1(("b", BITS)))
         + raw.block(2048, 0x68, rest=raw.v2(2048, ONE))
         + raw.EOS,
-        "dialect v1",
+        "--dialect",
     ),
     "v2-zero-and-data": (raw.block(0, 0x78, rest=raw.v2(2048, ONE)), "exclude each other"),
     "v2-eos": (raw.block(0, 0x6A, rest=raw.v2(2048, ONE)), "no end"),

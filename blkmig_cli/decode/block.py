@@ -11,7 +11,7 @@ from blkmig_cli.decode.v2 import V2Rules
 from blkmig_cli.events import Block, BlockBitmap, Eos, Event, Payload, Progress
 from blkmig_cli.parse import Reader
 from blkmig_cli.schemas import block as schema
-from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
+from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag, without
 from blkmig_cli.schemas.dialects import CLASSIC, V1, V2, Dialect, dialect_of
 from blkmig_cli.text import decode_name
 
@@ -87,7 +87,7 @@ class BlockDecoder:
             if self._not_v2 is not None:
                 self._contradiction(spoken, self._not_v2)
             self.dialect, self._decided_at = V2, self._reader.start
-        elif spoken is not None and spoken.flags & ~self.dialect.flags:
+        elif spoken is not None and without(spoken.flags, self.dialect.flags):
             self._contradiction(spoken, self._decided_at)
         if self.dialect is V1:
             if V2.fault(flags) is not None and self._not_v2 is None:

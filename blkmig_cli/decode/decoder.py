@@ -134,19 +134,18 @@ class Decoder:
             return "qemu"
         if not head:
             raise TruncatedError("the input is empty", offset=0)
+        if len(head) < 8:
+            raise TruncatedError("the input is too short to be a stream", offset=len(head))
         upper, flags = block_schema.split_word(int.from_bytes(head, "big"))
         sector = upper if flags & c.BlockFlag.DEVICE_BLOCK else 0
         bare = (
-            len(head) == 8
-            and V2.flags & flags == flags
+            V2.flags & flags == flags
             and flags & (c.BlockFlag.DEVICE_BLOCK | c.BlockFlag.EOS | c.BlockFlag.PROGRESS)
             and (flags & c.BlockFlag.DEVICE_BLOCK or upper <= 100)
             and sector * c.SECTOR_SIZE < limits.BARE_DISK_MAX
         )
         if bare:
             return "none"
-        if c.MAGIC.to_bytes(4, "big").startswith(head):
-            raise TruncatedError("the stream ends inside its header", offset=len(head))
         raise NotAStreamError(
             "this is no migration stream: neither QEVM nor a block record stands at its start",
             offset=0,

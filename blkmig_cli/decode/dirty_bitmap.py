@@ -16,6 +16,7 @@ from blkmig_cli.schemas.constants import (
     START_ATTRIBUTES,
     WORD_BITS,
     BitmapFlag,
+    without,
 )
 from blkmig_cli.text import decode_name
 
@@ -115,8 +116,9 @@ class DirtyBitmapDecoder:
         fault = granularity_fault(granularity)
         if fault is None and key in self._started:
             fault = "it starts a second time"
-        if fault is None and attributes & ~START_ATTRIBUTES:
-            fault = f"reserved flags {attributes & ~START_ATTRIBUTES:#x} are set"
+        reserved = without(attributes, START_ATTRIBUTES)
+        if fault is None and reserved:
+            fault = f"reserved flags {reserved:#x} are set"
         if fault is not None:
             reader.fail(f"bitmap {key[1]!r}: {fault}", device=key[0])
         self._started.add(key)

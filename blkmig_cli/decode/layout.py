@@ -25,7 +25,7 @@ from blkmig_cli.schemas.constants import (
     WORD_SIZE,
     BlockFlag,
 )
-from blkmig_cli.schemas.dialects import V1
+from blkmig_cli.schemas.dialects import V1, V2
 from blkmig_cli.text import decode_name, human_size
 
 
@@ -166,7 +166,7 @@ class Layouts:
                 "size that does not fit",
                 offset=offset,
                 section=section,
-                hint="check --granularity and --device-size",
+                hint="check --granularity, --device-size and --dialect",
                 check="bitmap-layout",
             )
         if len(lengths) > 1:
@@ -246,6 +246,8 @@ class Layouts:
     def _read_record(self, reader: Reader, world: World) -> Iterator[Reading]:
         upper, flags = schema.split_word(reader.take(schema.RecordWord)[0])
         if V1.fault(flags) is not None:
+            if flags & BlockFlag.DEVICE_BLOCK and V2.fault(flags) is None:
+                yield from self._other_dialect(reader, world)
             return
         if not flags & BlockFlag.DEVICE_BLOCK:
             if upper <= (100 if flags & BlockFlag.PROGRESS else 0):
@@ -273,6 +275,11 @@ class Layouts:
                 yield from self._with_data(part, device, upper, flags, data)
             else:
                 yield part
+
+    def _other_dialect(self, reader: Reader, world: World) -> Iterator[Reading]:
+        """A v2 record of a known device: not ours to read, but no nonsense either."""
+        if decode_name(reader.take(schema.DeviceName)[0]) in world.tops:
+            yield Reading(reader.source.offset, world, fate=After.END)
 
     def _with_data(
         self, part: Reading, device: str, sector: int, flags: int, data: int

@@ -12,6 +12,7 @@ from blkmig_cli.schemas.constants import (
     CAP_MAPPED_RAM,
     PAGE_SIZE_DEFAULT,
     RamFlag,
+    without,
 )
 from blkmig_cli.text import decode_name
 
@@ -37,7 +38,7 @@ def ram_payload(reader: Reader, context: RamContext) -> Iterator[Event]:
         offset = reader.begin()
         (word,) = reader.take(schema.RamWord)
         bits = word & (context.page_size - 1)
-        flag = bits & ~RamFlag.CONTINUE
+        flag = without(bits, RamFlag.CONTINUE)
         block: str | None = None
         head: tuple[int, ...] = ()
         data: Payload | None = None

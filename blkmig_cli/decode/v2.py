@@ -14,6 +14,7 @@ from blkmig_cli.schemas.constants import (
     V2_BITS_MAX,
     WORD_SIZE,
     BlockFlag,
+    without,
 )
 from blkmig_cli.text import decode_name
 
@@ -115,8 +116,8 @@ class V2Rules:
             fault = "its name is empty"
         elif fault is not None:
             pass
-        elif attributes & ~V2_ATTRIBUTES:
-            fault = f"reserved flags {attributes & ~V2_ATTRIBUTES:#x} are set"
+        elif without(attributes, V2_ATTRIBUTES):
+            fault = f"reserved flags {without(attributes, V2_ATTRIBUTES):#x} are set"
         elif not first and name not in granularities:
             fault = "it was not named in the device's first record with bitmaps"
         elif granularities.setdefault(name, granularity) != granularity:

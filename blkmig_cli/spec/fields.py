@@ -104,7 +104,7 @@ def _payload(value: Any) -> Payload:
 def flags(kind: type[IntFlag]) -> Kind:
     """Flags as a list of names, or as a number where a bit has no name."""
     names = {(flag.name or "").lower().replace("_", "-"): int(flag) for flag in kind}
-    known = sum(names.values())
+    known = sum(names.values())  # a plain number, so that ~ keeps unknown bits
 
     def show(value: int, _: ShowPayload) -> Any:
         if value & ~known:

@@ -1,0 +1,10 @@
+#!/bin/sh
+# A CI check of captured streams: fails unless every one is whole and sound.
+# Usage: check_capture.sh STREAM...   (needs blkmig on PATH)
+set -eu
+for stream in "$@"; do
+    status=0
+    blkmig validate --quiet --output json "$stream" > report.json || status=$?
+    echo "$stream: exit status $status"
+    [ "$status" = 0 ] || exit "$status"
+done

@@ -1,0 +1,87 @@
+"""Inference of v1's layout: the true one or a refusal, never a wrong one."""
+
+import struct
+
+import pytest
+
+from blkmig_cli.bitmap import DirtyBitmap
+from blkmig_cli.coarse import Observations
+from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.events import Block
+from blkmig_cli.source import Disk, SendOptions
+from tests import raw
+from tests.feed import encoded, events, in_file
+from tests.strategies import MIB, MemoryImage, stream_events
+
+
+def ambiguous() -> bytes:
+    """A record whose 16 bytes of bits hold, in their second half, a record of their own."""
+    second = raw.progress(1)  # 8 bytes that a shorter layout reads as a record
+    return raw.block(0, 0x20, rest=raw.v1(("b", bytes(8) + second))) + raw.progress(100) + raw.EOS
+
+
+def test_an_ambiguous_stream_is_refused() -> None:
+    found, error = events(in_file(ambiguous()))
+    assert found == []
+    assert error is not None
+    assert error.startswith("UndecidableError")
+    assert "--granularity" in error
+
+
+@pytest.mark.parametrize(("granularity", "length"), [(8192, 16), (65536, 8)])
+def test_being_told_decides(granularity: int, length: int) -> None:
+    known = Hints({"d": MIB}, {(None, "b"): granularity})
+    found, error = events(in_file(ambiguous()), hints=known)
+    assert error is None
+    assert isinstance(found[0], Block)
+    assert found[0].bitmaps[0].bits.length == length
+
+
+@pytest.mark.parametrize("granularity", [512, 1024, 2048, 4096, 8192])
+@pytest.mark.parametrize("size", [3 * MIB, 3 * MIB + 512, 3 * MIB + 64 * 512, 4 * MIB - 512])
+def test_fine_granularities_are_found(granularity: int, size: int) -> None:
+    """Two bitmaps, one fine, one coarse, and a last chunk of any size."""
+    maps = [DirtyBitmap("fine", granularity), DirtyBitmap("coarse", 1 << 20)]
+    for bitmap in maps:
+        bitmap.set_range(5000, 2 * MIB)
+    disk = Disk("d", MemoryImage(b"x" * size), maps)
+    data = encoded(stream_events([disk], SendOptions("v1", "none")))
+    source = in_file(data)
+    decoder = Decoder(source)
+    assert sum(event.length for event in decoder) == len(data)
+    layouts = decoder.block.layouts
+    assert layouts.granularities("d", "fine") == [granularity]
+    assert 1 << 20 in layouts.granularities("d", "coarse")
+    tail = layouts.size_range("d")
+    assert tail is None or tail[0] <= size <= tail[1]
+
+
+CANDIDATES = [1 << shift for shift in range(14, 32)]
+
+
+def observe(*records: tuple[int, int]) -> Observations:
+    seen = Observations()
+    for sector, word in records:
+        seen.add(sector, memoryview(struct.pack("<Q", word)))
+    return seen
+
+
+def test_a_bit_that_vanishes_rules_out_a_shared_word() -> None:
+    seen = observe((0, 1), (2048, 0))
+    assert seen.narrow(CANDIDATES, None) == [1 << 14]
+
+
+def test_a_bit_that_appears_without_its_chunk_rules_out() -> None:
+    """Bit 0 is the first chunk's up to 1 MiB; that chunk was not sent again."""
+    possible = observe((0, 0), (2048, 1)).narrow(CANDIDATES, None)
+    assert possible == [1 << 14, *[g for g in CANDIDATES if g > 1 << 20]]
+
+
+def test_a_write_meanwhile_rules_nothing_out() -> None:
+    assert observe((0, 0), (2048, 1), (0, 1)).narrow(CANDIDATES, None) == CANDIDATES
+
+
+def test_bits_past_the_disk_rule_out() -> None:
+    """Bit 3 is past a disk of 2 MiB from 1 MiB on."""
+    possible = observe((0, 8), (2048, 8)).narrow(CANDIDATES, 2 * MIB)
+    assert possible == [g for g in CANDIDATES if 3 * g < 2 * MIB]
