@@ -14,7 +14,7 @@ from blkmig_cli.parse import Input
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.sizes import SizeBounds
 from blkmig_cli.state import BitmapState, DiskState, StreamState
-from blkmig_cli.text import count, escape, human_size
+from blkmig_cli.text import count, human_size, quote
 
 Severity = Literal["error", "warning", "note"]
 Ranges = list[tuple[int, int]]
@@ -188,7 +188,7 @@ class Checker:
         if complete is False:
             self.add(
                 "bitmap-incomplete",
-                f"bitmap {escape(bitmap.name)!r} is not whole",
+                f"bitmap {quote(bitmap.name)} is not whole",
                 device=bitmap.device,
             )
         candidates = bitmap.candidates or [bitmap.granularity or 0]
@@ -196,7 +196,7 @@ class Checker:
         if bitmap.content is None:
             self.add(
                 "bitmap-open",
-                f"bitmap {escape(bitmap.name)!r}: granularity {describe(bitmap.candidates)}; "
+                f"bitmap {quote(bitmap.name)}: granularity {describe(bitmap.candidates)}; "
                 f"say which with --granularity",
                 device=bitmap.device,
             )
@@ -207,7 +207,7 @@ class Checker:
             if limit is not None and bitmap.content.end() > -(-limit // granularity) * granularity:
                 self.add(
                     "bitmap-past-end",
-                    f"bitmap {escape(bitmap.name)!r} has dirty bits past the disk's end",
+                    f"bitmap {quote(bitmap.name)} has dirty bits past the disk's end",
                     device=bitmap.device,
                 )
         return BitmapVerdict(bitmap, candidates, dirty, complete)
@@ -310,6 +310,7 @@ def _room(devices: list[DeviceVerdict]) -> str:
     for device in devices:
         if device.disk.has_blocks and device.size.exact is None:
             most = "?" if device.size.most is None else human_size(device.size.most)
-            name = escape(device.disk.name)
-            open_sizes.append(f"{name!r} has {human_size(device.size.least)} to {most}")
+            open_sizes.append(
+                f"{quote(device.disk.name)} has {human_size(device.size.least)} to {most}"
+            )
     return f"{', '.join(open_sizes)}: say how much with --device-size"

@@ -11,7 +11,7 @@ BlkmigError                 exit status
 └── FailureError            4   an image, file, tool or peer failed or is missing
 """
 
-from blkmig_cli.text import escape
+from blkmig_cli.text import quote
 
 
 class BlkmigError(Exception):
@@ -48,8 +48,8 @@ class BlkmigError(Exception):
     def __str__(self) -> str:
         where = [
             f"at byte {self.offset}" if self.offset is not None else "",
-            f"section {escape(self.section)!r}" if self.section is not None else "",
-            f"device {escape(self.device)!r}" if self.device is not None else "",
+            f"section {quote(self.section)}" if self.section is not None else "",
+            f"device {quote(self.device)}" if self.device is not None else "",
             f"sector {self.sector}" if self.sector is not None else "",
         ]
         place = ", ".join(part for part in where if part)

@@ -17,7 +17,7 @@ from blkmig_cli.reading import Tick, read_events
 from blkmig_cli.schemas.constants import SECTOR_SIZE, BlockFlag
 from blkmig_cli.sizes import SizeBounds
 from blkmig_cli.targets import Target, Targets
-from blkmig_cli.text import escape, human_size
+from blkmig_cli.text import escape, human_size, quote
 from blkmig_cli.transport import Stream
 
 
@@ -151,7 +151,7 @@ class Replay:
                 and held.granularity != bitmap.granularity
             ):
                 raise FailureError(
-                    f"bitmap {escape(bitmap.name)!r} has granularity {held.granularity} at the "
+                    f"bitmap {quote(bitmap.name)} has granularity {held.granularity} at the "
                     f"destination, {bitmap.granularity} in the stream",
                     device=bitmap.device,
                     hint=f"remove it from {escape(target.bitmaps_path or '')}" if target else None,

@@ -28,28 +28,35 @@ Resolve = Callable[[Payload], Iterable[bytes | memoryview]]
 
 
 class Sink:
-    """Takes a stream's bytes; ``written`` counts them."""
+    """Takes a stream's bytes for the descriptor ``fd``; ``written`` counts them.
 
-    def __init__(self, name: str, raw: io.RawIOBase) -> None:
+    Small pieces are gathered.  (Not io.BufferedWriter, which writes again what failed when it goes.)
+    """
+
+    def __init__(self, name: str, fd: int) -> None:
         self._name = name
-        self._file = io.BufferedWriter(raw, _BUFFER)
+        self._fd = fd
+        self._held = bytearray()
         self.written = 0
 
     def write(self, data: bytes | memoryview) -> None:
         """Write all of ``data``; raises FailureError, or BrokenPipeError on stdout."""
-        with self._failing():
-            self._file.write(data)
+        if len(self._held) + len(data) < _BUFFER:
+            self._held += data
+        else:
+            self.flush()
+            self._write(memoryview(data))
         self.written += len(data)
 
     def flush(self) -> None:
         """Hand on everything written; raises as :meth:`write`."""
-        with self._failing():
-            self._file.flush()
+        held, self._held = self._held, bytearray()
+        self._write(memoryview(held))
 
-    @contextmanager
-    def _failing(self) -> Iterator[None]:
+    def _write(self, data: memoryview) -> None:
         try:
-            yield
+            while data:
+                data = data[os.write(self._fd, data) :]
         except BrokenPipeError as error:
             if self._name == "-":
                 raise
@@ -146,11 +153,7 @@ def _file_range(payload: FileRange) -> Iterator[bytes]:
 
 @contextmanager
 def _plain(name: str, fd: int) -> Iterator[Sink]:
-    try:
-        raw = io.FileIO(fd, "wb", closefd=False)
-    except OSError as error:
-        raise FailureError(f"{escape(name)}: {error.strerror or error}") from error
-    sink = Sink(name, raw)
+    sink = Sink(name, fd)
     yield sink
     sink.flush()
 
@@ -161,10 +164,11 @@ def _command(command: str) -> Iterator[Sink]:
     pipe = cast(io.FileIO, process.stdin)
     name = f"exec:{command}"
     try:
-        sink = Sink(name, pipe)
+        sink = Sink(name, pipe.fileno())
         yield sink
         sink.flush()
     except BaseException:
+        pipe.close()
         process.terminate()
         process.wait()
         raise
@@ -185,7 +189,7 @@ def _file(path: str) -> Iterator[Sink]:
     except OSError as error:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
     try:
-        sink = Sink(path, io.FileIO(fd, "wb", closefd=False))
+        sink = Sink(path, fd)
         yield sink
         sink.flush()
         if temporary is not None:

@@ -16,7 +16,7 @@ from blkmig_cli.events import Payload
 from blkmig_cli.images import Image, create_raw, open_raw
 from blkmig_cli.images.zeros import is_zero
 from blkmig_cli.parse import Input
-from blkmig_cli.text import escape, human_size
+from blkmig_cli.text import escape, human_size, quote
 
 
 @dataclass(slots=True)
@@ -149,7 +149,7 @@ class Targets:
 
     def bind(self, devices: list[str]) -> None:
         """Give every one of ``devices`` its target; raises UsageError where one has none."""
-        known = ", ".join(repr(escape(device)) for device in devices) or "none"
+        known = ", ".join(quote(device) for device in devices) or "none"
         default = self._by_device.get(None)
         if default is not None:
             if len(devices) > 1:
@@ -161,14 +161,12 @@ class Targets:
         for device in devices:
             if device not in self._by_device:
                 raise UsageError(
-                    f"device {escape(device)!r} has no image; the stream has {known}",
+                    f"device {quote(device)} has no image; the stream has {known}",
                     hint="say --image DEVICE=IMAGE for each",
                 )
         for name in self._by_device:
             if name is not None and name not in devices:
-                raise UsageError(
-                    f"the stream has nothing for device {escape(name)!r}; it has {known}"
-                )
+                raise UsageError(f"the stream has nothing for device {quote(name)}; it has {known}")
 
     def claim(self, device: str, offset: int) -> Target:
         """The target of a record's device; the unnamed target goes to the first that asks.
@@ -181,7 +179,7 @@ class Targets:
             named = [name for name in self._by_device if name is not None]
             if target is None or any(self._by_device[name] is target for name in named):
                 raise UsageError(
-                    f"device {escape(device)!r} has no image",
+                    f"device {quote(device)} has no image",
                     offset=offset,
                     hint="say --image DEVICE=IMAGE for each device",
                 )

@@ -21,6 +21,11 @@ def escape(name: str) -> str:
     return "".join(char if char.isprintable() else _escape_char(char) for char in name)
 
 
+def quote(name: str) -> str:
+    """``name``, escaped, in quotes."""
+    return f"'{escape(name)}'"
+
+
 def _escape_char(char: str) -> str:
     code = ord(char)
     if 0xDC80 <= code <= 0xDCFF:

@@ -11,7 +11,7 @@ from blkmig_cli.events import Block, Event
 from blkmig_cli.images import RawImage, open_raw
 from blkmig_cli.parse import Input
 from blkmig_cli.reading import Tick, read_events
-from blkmig_cli.text import count, escape, human_size
+from blkmig_cli.text import count, escape, human_size, quote
 from blkmig_cli.transport import Stream
 
 
@@ -76,11 +76,11 @@ def validate_stream(
 def _check_devices(
     images: dict[str | None, RawImage], comparisons: dict[str, ImageComparison], report: Report
 ) -> None:
-    names = ", ".join(repr(escape(verdict.disk.name)) for verdict in report.devices) or "none"
+    names = ", ".join(quote(verdict.disk.name) for verdict in report.devices) or "none"
     hint = f"the stream has {names}"
     for device in images:
         if device is not None and device not in comparisons and report.failure is None:
-            raise UsageError(f"no block is of device {escape(device)!r}", hint=hint)
+            raise UsageError(f"no block is of device {quote(device)}", hint=hint)
     if None in images and len(comparisons) > len(images):
         raise UsageError("an image without a device, and several devices", hint=hint)
 

@@ -78,7 +78,7 @@ def document(**changes: Any) -> dict[str, Any]:
               "count": 65636, "dirty": [{"start": 0, "length": 65536},
                                         {"start": 131072, "length": 100}]}  # fmt: skip
     bitmap.update({key[1:]: value for key, value in changes.items() if key.startswith("_")})
-    root = {"version": 1, "virtual-size": 131172, "bitmaps": [bitmap]}
+    root: dict[str, Any] = {"version": 1, "virtual-size": 131172, "bitmaps": [bitmap]}
     root.update({key: value for key, value in changes.items() if not key.startswith("_")})
     return root
 
@@ -96,6 +96,29 @@ def ranges(*pairs: tuple[int, int]) -> list[dict[str, int]]:
     return [{"start": start, "length": length} for start, length in pairs]
 
 
+CHANGES: list[dict[str, Any]] = [
+    {"bitmaps": None},
+    {"virtual-size": -1},
+    {"virtual-size": True},
+    {"bitmaps": [1]},
+    {"bitmaps": document()["bitmaps"] * 2},
+    {"_name": ""},
+    {"_name": 5},
+    {"_granularity": 1000},
+    {"_granularity": 1 << 40},
+    {"_recording": 1},
+    {"_persistent": None},
+    {"_count": 1},
+    {"_dirty": {}},
+    {"_dirty": ranges((5, 65536))},
+    {"_dirty": ranges((0, 100))},
+    {"_dirty": ranges((131072, 100), (0, 65536))},
+    {"_dirty": ranges((131072, 65536))},
+    {"_dirty": ranges((0, 0))},
+    {"_dirty": ranges((0, 1 << 62)), "virtual-size": 1 << 62, "_granularity": 512},
+]
+
+
 @pytest.mark.parametrize(
     "damaged",
     [
@@ -104,30 +127,7 @@ def ranges(*pairs: tuple[int, int]) -> list[dict[str, int]]:
         "{",
         "[" * 100_000,
         '{"version": 2}',
-        *[
-            json.dumps(document(**changes))
-            for changes in (
-                {"bitmaps": None},
-                {"virtual-size": -1},
-                {"virtual-size": True},
-                {"bitmaps": [1]},
-                {"bitmaps": document()["bitmaps"] * 2},
-                {"_name": ""},
-                {"_name": 5},
-                {"_granularity": 1000},
-                {"_granularity": 1 << 40},
-                {"_recording": 1},
-                {"_persistent": None},
-                {"_count": 1},
-                {"_dirty": {}},
-                {"_dirty": ranges((5, 65536))},
-                {"_dirty": ranges((0, 100))},
-                {"_dirty": ranges((131072, 100), (0, 65536))},
-                {"_dirty": ranges((131072, 65536))},
-                {"_dirty": ranges((0, 0))},
-                {"_dirty": ranges((0, 1 << 62)), "virtual-size": 1 << 62, "_granularity": 512},
-            )
-        ],
+        *[json.dumps(document(**changes)) for changes in CHANGES],
     ],
 )
 def test_damaged_files_are_refused(tmp_path: Path, damaged: str) -> None:

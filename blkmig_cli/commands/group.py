@@ -22,6 +22,10 @@ _COMMANDS = {
 }
 
 
+class _ClosedPipe(Exception):  # noqa: N818 (no error: the reader has had enough)
+    """Whoever reads our output has gone."""
+
+
 class _Group(click.Group):
     """Loads a command when it is called; turns every outcome into an exit status."""
 
@@ -38,6 +42,13 @@ class _Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click must not see a closed pipe, which it makes exit status 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _ClosedPipe from None
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run, and exit with the status of the contract."""
@@ -58,7 +69,7 @@ def _status(run: Callable[[], Any]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, _ClosedPipe):
         # Whoever read us has gone; the interpreter must not complain of it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

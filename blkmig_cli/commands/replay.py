@@ -11,7 +11,7 @@ from blkmig_cli.errors import UsageError
 from blkmig_cli.jsonout import report_json
 from blkmig_cli.replay import Replay, ReplayOptions, ReplayResult
 from blkmig_cli.targets import Targets
-from blkmig_cli.text import escape
+from blkmig_cli.text import escape, quote
 from blkmig_cli.transport import open_stream
 
 
@@ -89,7 +89,7 @@ def command(
         with render.progress("replaying", opened.input.size, quiet=quiet) as tick:
             result = Replay(opened, targets, chosen, hints, make).run(tick)
     if not targets.any and not dry_run:
-        names = ", ".join(repr(escape(device.disk.name)) for device in result.report.devices)
+        names = ", ".join(quote(device.disk.name) for device in result.report.devices)
         raise UsageError(
             f"no --image: the stream has the devices {names or 'none'}",
             hint="say --image DEVICE=IMAGE for each, or --dry-run",

@@ -16,7 +16,7 @@ from blkmig_cli.reading import Tick
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
 from blkmig_cli.sinks import open_target, resolve_content, write_events
 from blkmig_cli.source import Disk, SendOptions, send_events
-from blkmig_cli.text import encode_name, escape
+from blkmig_cli.text import encode_name, escape, quote
 
 
 @click.command("send")
@@ -86,10 +86,10 @@ def command(
         chosen = SendOptions(
             dialect, container, machine, not no_zero_blocks, not bitmaps_only, skip_unallocated
         )
-        if not quiet and dialect == "qemu" and not bitmaps_only:
-            _warn(disks, skip_unallocated)
         total = sum(disk.size for disk in disks)
         sink = stack.enter_context(open_target(target, [*paths.values(), *files.values()]))
+        if not quiet and dialect == "qemu" and not bitmaps_only:
+            _warn(disks, skip_unallocated)
         with render.progress("sending", total, quiet=quiet) as tick:
             events = _ticking(send_events(disks, chosen), disks, tick)
             try:
@@ -105,11 +105,11 @@ def _named(images: tuple[str, ...]) -> dict[str, str]:
         device, path = options.split_device(text)
         name = f"drive{number}" if device is None else device
         if name in paths:
-            raise UsageError(f"device {escape(name)!r} is named twice")
+            raise UsageError(f"device {quote(name)} is named twice")
         if not path:
             raise UsageError(f"{escape(text)}: no image is named")
         if len(encode_name(name)) > 255:
-            raise UsageError(f"device {escape(name)!r}: a name has at most 255 bytes on the wire")
+            raise UsageError(f"device {quote(name)}: a name has at most 255 bytes on the wire")
         paths[name] = path
     return paths
 
@@ -134,7 +134,7 @@ def _attach_bitmaps(
         raise UsageError("--bitmaps-from without DEVICE, and several images")
     for device in files:
         if device is not None and device not in paths:
-            raise UsageError(f"--bitmaps-from: no image is called {escape(device)!r}")
+            raise UsageError(f"--bitmaps-from: no image is called {quote(device)}")
     found: set[str] = set()
     for disk in disks:
         file = files.get(disk.device, files.get(None))
@@ -154,7 +154,7 @@ def _attach_bitmaps(
         found.update(bitmap.name for bitmap in wanted)
     missing = [name for name in names if name not in found]
     if missing:
-        raise FailureError(f"no image has a bitmap {escape(missing[0])!r}")
+        raise FailureError(f"no image has a bitmap {quote(missing[0])}")
     if not found:
         raise FailureError("no image has any bitmap", hint="say where with --bitmaps-from")
 
@@ -163,7 +163,7 @@ def _check_names(disk: Disk, bitmaps: list[DirtyBitmap]) -> None:
     for bitmap in bitmaps:
         if len(encode_name(bitmap.name)) > 255:
             raise FailureError(
-                f"bitmap {escape(bitmap.name)!r}: a name has at most 255 bytes on the wire"
+                f"bitmap {quote(bitmap.name)}: a name has at most 255 bytes on the wire"
             )
     if bitmaps and not disk.device:
         raise UsageError("bitmaps need a device with a name")

@@ -42,7 +42,7 @@ from blkmig_cli.schemas import framing as schema
 from blkmig_cli.schemas import ram as ram_schema
 from blkmig_cli.schemas.constants import SectionType
 from blkmig_cli.schemas.dialects import DIALECTS, V2
-from blkmig_cli.text import decode_name, escape
+from blkmig_cli.text import decode_name, quote
 
 Container = Literal["auto", "qemu", "none"]
 
@@ -187,7 +187,7 @@ class Decoder:
             name = decode_name(raw)
             body = schema.SUBSECTION_BODIES.get(raw)
             if body is None:
-                reader.fail(f"subsection {escape(name)!r} of the configuration is unknown")
+                reader.fail(f"subsection {quote(name)} of the configuration is unknown")
             (value,) = reader.take(body)
             if isinstance(value, list):
                 value = tuple(decode_name(capability) for capability in value)

@@ -18,7 +18,7 @@ from blkmig_cli.schemas.constants import (
     BitmapFlag,
     without,
 )
-from blkmig_cli.text import decode_name
+from blkmig_cli.text import decode_name, quote
 
 
 def granularity_fault(granularity: int) -> str | None:
@@ -102,7 +102,7 @@ class DirtyBitmapDecoder:
             )
         if key not in self._open:
             state = "has ended" if key in self._started else "was never started"
-            reader.fail(f"bitmap {bitmap!r} {state}", device=device)
+            reader.fail(f"bitmap {quote(bitmap)} {state}", device=device)
         if flags & BitmapFlag.COMPLETE:
             del self._open[key]
             return BitmapComplete(
@@ -120,7 +120,7 @@ class DirtyBitmapDecoder:
         if fault is None and reserved:
             fault = f"reserved flags {reserved:#x} are set"
         if fault is not None:
-            reader.fail(f"bitmap {key[1]!r}: {fault}", device=key[0])
+            reader.fail(f"bitmap {quote(key[1])}: {fault}", device=key[0])
         self._started.add(key)
         self._open[key] = granularity
         return granularity, attributes
@@ -145,7 +145,7 @@ class DirtyBitmapDecoder:
             else:
                 bits = reader.payload(length)
         if fault is not None:
-            reader.fail(f"bitmap {bitmap!r}: {fault}", device=device, sector=sector)
+            reader.fail(f"bitmap {quote(bitmap)}: {fault}", device=device, sector=sector)
         return BitmapBits(
             offset,
             reader.length(),

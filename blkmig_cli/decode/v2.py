@@ -16,7 +16,7 @@ from blkmig_cli.schemas.constants import (
     BlockFlag,
     without,
 )
-from blkmig_cli.text import decode_name
+from blkmig_cli.text import decode_name, quote
 
 
 @dataclass(slots=True)
@@ -127,7 +127,7 @@ class V2Rules:
         elif length not in (0, words * WORD_SIZE):
             fault = f"{length} bytes of bits for {sectors} sectors, {words * WORD_SIZE} are needed"
         if fault is not None:
-            self._fail(f"bitmap {name!r}: {fault}", device, sector)
+            self._fail(f"bitmap {quote(name)}: {fault}", device, sector)
         return BlockBitmap(name, granularity, attributes, self._reader.payload(length))
 
     def _fail(self, message: str, device: str, sector: int) -> None:

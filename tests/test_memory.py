@@ -1,0 +1,58 @@
+"""A 10 GiB stream is handled in little memory, and records are found without reading payloads."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import raw
+
+CHUNKS = 10 << 10
+LIMIT_KIB = 150 << 10
+
+# Runs blkmig in a child of its own, and prints the child's peak of resident memory in KiB.
+MEASURE = """
+import resource, subprocess, sys
+status = subprocess.run([sys.executable, "-m", "blkmig_cli", *sys.argv[1:]],
+                        stdout=subprocess.DEVNULL).returncode
+print(status, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+@pytest.fixture(scope="module")
+def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classic stream of 10 GiB of data, all holes but for the records."""
+    path = tmp_path_factory.mktemp("huge") / "huge.bin"
+    with open(path, "wb") as file:
+        file.write(raw.HEADER + raw.configuration() + raw.start(1, "block", 1, raw.EOS))
+        file.write(raw.footer(1) + raw.part(1, b""))
+        for chunk in range(CHUNKS):
+            file.write(raw.block(chunk * 2048, 0))
+            file.seek(raw.CHUNK, 1)
+        file.write(raw.EOS + raw.footer(1))
+        file.write(raw.part(1, raw.progress(100) + raw.EOS, kind=3) + raw.footer(1) + raw.EOF)
+    return path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dump", "STREAM", "--output", "jsonl"],
+        ["validate", "STREAM", "--device-size", "10G"],
+        ["replay", "STREAM", "--image", "IMAGE", "--create", "--device-size", "10G"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_memory_stays_flat(huge: Path, tmp_path: Path, words: list[str]) -> None:
+    image = tmp_path / "disk.img"
+    named = [word.replace("STREAM", str(huge)).replace("IMAGE", str(image)) for word in words]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *named], capture_output=True, text=True, check=True
+    )
+    status, peak = map(int, done.stdout.split())
+    assert status == 0, done.stderr
+    assert peak < LIMIT_KIB
+    if image.exists():
+        assert image.stat().st_size == CHUNKS * raw.CHUNK
+        assert image.stat().st_blocks == 0
