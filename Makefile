@@ -16,8 +16,9 @@ check: $(VENV)/.dev ## Lint, format and type checks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy blkmig_cli tests
 
-docs: $(VENV)/.dev ## Make docs/format.md from the schemas
+docs: $(VENV)/.dev ## Make docs/format.md and docs/commands.md from the code
 	$(BIN)/python docs/make_format.py
+	$(BIN)/python docs/make_commands.py
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -110,7 +110,12 @@ def report_text(report: Report, out: Console) -> None:
         if part
     )
     out.print(
-        Text.assemble(escape(report.stream), ": ", _verdict(report), f"  ({kind})" if kind else "")
+        Text.assemble(
+            "(stdin)" if report.stream == "-" else escape(report.stream),
+            ": ",
+            _verdict(report),
+            f"  ({kind})" if kind else "",
+        )
     )
     disks = [device for device in report.devices if device.disk.has_blocks]
     if disks:

@@ -1,11 +1,10 @@
 """Writes docs/format.md from the schemas: their docstrings, enums, structures and comments.
 
-Usage: python docs/make_format.py [--check]
+Usage: python docs/make_format.py
 """
 
 import inspect
 import re
-import sys
 from enum import IntEnum
 from pathlib import Path
 from types import ModuleType
@@ -145,6 +144,4 @@ def document() -> str:
 
 
 if __name__ == "__main__":
-    if "--check" in sys.argv[1:]:
-        sys.exit(TARGET.read_text() != document())
     TARGET.write_text(document())

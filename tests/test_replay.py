@@ -245,7 +245,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", DAMAGED)
 @pytest.mark.parametrize("old", [True, False])
-def test_damaged_file_writes_nothing(run: Run, tmp_path: Path, name: str, old: bool) -> None:  # noqa: FBT001
+def test_damaged_file_writes_nothing(run: Run, tmp_path: Path, name: str, old: bool) -> None:
     path, image = put(tmp_path, DAMAGED[name]), tmp_path / "disk"
     if old:
         image.write_bytes(filled(9) * 2)

@@ -1,0 +1,119 @@
+"""Writes docs/commands.md: every command with its options, from click; every check; the JSON shapes.
+
+Usage: python docs/make_commands.py
+"""
+
+import inspect
+from pathlib import Path
+
+import click
+
+from blkmig_cli.checks import CHECKS
+from blkmig_cli.commands import cli
+from blkmig_cli.spec.records import FIELDS
+
+TARGET = Path(__file__).with_name("commands.md")
+
+SHAPES = """\
+## JSON
+
+`dump --output jsonl` writes one object a line, `--output json` one document
+`{"version": 1, "stream": NAME, "records": [...]}`. Every object has `offset`, `length` (bytes),
+`section` (name or null) and `type`; each begins where the one before ended. The rest is by type:
+
+| type | more keys |
+| --- | --- |
+| header | version |
+| configuration | machine, target-page-bits, capabilities, uuid (where present) |
+| section-start section-part section-end section-full | id, instance, version |
+| section-footer | id |
+| command | command, command-value, data (hex), package |
+| eof, vm-description | |
+| block | device, sector, sectors, sectors-min, flags, flags-value, data (payload, zero, none), bitmaps |
+| progress | percent, flags, flags-value |
+| eos | value |
+| bitmap-start | device, bitmap, flags, granularity, recording, persistent |
+| bitmap-bits | device, bitmap, flags, sector, sectors, count, bits-length |
+| bitmap-complete, bitmap-eos | flags |
+| ram | records (one object a part), with --all: block, address, flags |
+| device-state | sized-by (description or footer) |
+| undecoded | reason |
+
+A block's bitmaps have `name`, `granularity` and `count` (bytes, null where a v1 layout leaves them
+open), `length` (bytes of bits), and in v2 `recording` and `persistent`. `--payload` adds `sha256`,
+`hex` or `base64`.
+
+`validate --output json`:
+
+    {"version": 1, "streams": [{"stream", "dialect", "container", "valid", "complete",
+      "devices": [{"name", "chunks", "zero-chunks", "repeated-chunks",
+                   "missing": [{"start", "length"}], "size", "inferred-size": {"min", "max"}}],
+      "bitmaps": [{"device", "name", "granularity", "candidates", "recording", "persistent",
+                   "count", "complete"}],
+      "findings": [{"id", "severity", "offset", "device", "message"}]}]}
+
+`chunks` counts records with content, repeated ones too; all sizes are bytes. `complete` is true when
+proven, false when something is proven missing, null when the size is unknown and progress leaves
+room. `replay --output json` has the same shape, with `bytes-written` for each device and
+`bitmap-files`.
+
+`IMAGE.bitmaps.json`:
+
+    {"version": 1, "virtual-size": 67108864, "bitmaps": [
+      {"name": "bitmap0", "granularity": 65536, "recording": true, "persistent": false,
+       "count": 65536, "dirty": [{"start": 0, "length": 65536}]}]}
+
+`count` and ranges are bytes; ranges are whole granules cut at the disk's end, sorted, not touching.
+"""
+
+SPEC = """\
+## Specs
+
+`dump --spec` writes JSON Lines: `{"blkmig-spec": 1}`, then one record a line. `build` reads that, or
+one JSON or YAML document `{"blkmig-spec": 1, "records": [...]}` of up to 64 MiB. A payload is
+`{"fill": BYTE, "length": N}`, `{"base64": ...}`, `{"hex": ...}` or `{"file": PATH, "offset": N,
+"length": N}` (PATH relative to the spec); `"stated": N` writes another length than the real one.
+Flags are a list of names or a number. `raw` takes any bytes.
+
+| type | fields (those in brackets may be left out) |
+| --- | --- |
+"""
+
+
+def option_row(option: click.Parameter) -> str:
+    """One row of a command's table."""
+    if isinstance(option, click.Argument):
+        return f"| {option.metavar} | |"
+    assert isinstance(option, click.Option)
+    names = ", ".join(f"`{name}`" for name in option.opts)
+    choice = isinstance(option.type, click.Choice)
+    metavar = f"`{'|'.join(option.type.choices)}`" if choice else option.metavar or ""  # type: ignore[attr-defined]
+    metavar = metavar.replace("|", "\\|")
+    return f"| {names} {metavar} | {option.help or ''} |".replace("  ", " ")
+
+
+def document() -> str:
+    """The whole page."""
+    lines = ["# Commands", "", "Made by `make docs` from the commands themselves.", ""]
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        text = inspect.cleandoc(command.help or "")
+        body, _, examples = text.partition("\b\n")
+        lines += [f"## blkmig {name}", "", body.strip(), ""]
+        lines += ["```", *[line.strip() for line in examples.splitlines()[1:]], "```", ""]
+        lines += ["| option | |", "| --- | --- |"]
+        lines += [option_row(option) for option in command.params]
+        lines.append("")
+    lines += ["## Checks", "", "| id | severity | meaning |", "| --- | --- | --- |"]
+    lines += [f"| `{check}` | {severity} | {text} |" for check, (severity, text) in CHECKS.items()]
+    lines += ["", SHAPES, SPEC.rstrip()]
+    for name, (_, fields) in FIELDS.items():
+        keys = [field.key if field.default is ... else f"[{field.key}]" for field in fields]
+        lines.append(f"| {name} | {' '.join(keys)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(document())
