@@ -102,6 +102,9 @@ class Replay:
         devices = self._wanted(report)
         if not (self._options.dry_run and not self._targets.any):
             self._targets.bind(devices)
+            for verdict in report.devices:
+                if verdict.disk.has_blocks and self._options.disks:
+                    self._targets.need_image(verdict.disk.name)
         if report.failure is not None:
             return
         for verdict in report.devices:
@@ -168,6 +171,7 @@ class Replay:
                 return
             target = self._targets.claim(event.device, event.offset)
             if content and self._options.disks:
+                self._targets.need_image(event.device, event.offset)
                 self._write(event, target)
         elif isinstance(event, BitmapChunk) and self._options.bitmaps:
             self._targets.claim(event.device, event.offset)
@@ -204,6 +208,8 @@ class Replay:
 
     def _finish(self, checker: Checker, report: Report) -> ReplayResult:
         result = ReplayResult(report, self._written)
+        if report.failure is None and self._options.disks:
+            self._targets.make_empty()
         for verdict in report.devices:
             target = self._targets.get(verdict.disk.name)
             if target is None:

@@ -165,8 +165,19 @@ class Targets:
                     hint="say --image DEVICE=IMAGE for each",
                 )
         for name in self._by_device:
-            if name is not None and name not in devices:
+            # Of a disk of 0 bytes there is nothing in a stream.
+            if name is not None and name not in devices and self._by_device[name].limit != 0:
                 raise UsageError(f"the stream has nothing for device {quote(name)}; it has {known}")
+
+    def need_image(self, device: str, offset: int | None = None) -> None:
+        """Raises UsageError where a device with blocks has a file for its bitmaps only."""
+        target = self._by_device.get(device)
+        if target is not None and not target.path:
+            raise UsageError(
+                f"device {quote(device)} has blocks, but no image",
+                offset=offset,
+                hint="say --image DEVICE=IMAGE, or --bitmaps-only",
+            )
 
     def claim(self, device: str, offset: int) -> Target:
         """The target of a record's device; the unnamed target goes to the first that asks.
@@ -185,6 +196,12 @@ class Targets:
                 )
             self._by_device[device] = target
         return target
+
+    def make_empty(self) -> None:
+        """Make the missing images of disks that are told to have 0 bytes; raises FailureError."""
+        for target in self._by_device.values():
+            if target.limit == 0 and target.path and target.image is None:
+                target.image = create_raw(target.path, 0)
 
     def get(self, device: str) -> Target | None:
         """The target of ``device``, if it has one."""

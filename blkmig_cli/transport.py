@@ -34,6 +34,10 @@ class Stream:
     name: str
     input: FileInput | PipeInput
 
+    def __str__(self) -> str:
+        size = self.input.size
+        return f"{escape(self.name)}: {'a pipe' if size is None else f'a file of {size} bytes'}"
+
     @property
     def seekable(self) -> bool:
         """Can it be read twice?"""

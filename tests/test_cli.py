@@ -461,6 +461,20 @@ def test_build_writes_what_is_wrong_on_purpose(run: Run, tmp_path: Path) -> None
     assert target.read_bytes() == expected
 
 
+@pytest.mark.parametrize("dialect", ["qemu", "classic", "v1", "v2"])
+def test_a_disk_of_nothing(run: Run, tmp_path: Path, dialect: str) -> None:
+    image, target, copy = tmp_path / "d.img", tmp_path / "s.bin", tmp_path / "copy.img"
+    image.write_bytes(b"")
+    side = {"b": DirtyBitmap("b", 512)}
+    write_bitmaps(f"{image}.bitmaps.json", BitmapFile(0, side))
+    options = ["--bitmaps"] if dialect == "qemu" else []
+    assert run("send", image, "--dialect", dialect, "--to", target, *options).status == 0
+    words = ["replay", target, "--image", f"drive0={copy}", "--create", "--device-size", "0"]
+    assert run(*words).status == 0
+    assert copy.read_bytes() == b""
+    assert Path(f"{copy}.bitmaps.json").exists() == bool(options)
+
+
 def test_help_and_version(run: Run) -> None:
     assert "Examples:" in run("--help").out
     assert run("--version").out.startswith("blkmig, version ")

@@ -101,7 +101,7 @@ def test_bitmaps_in_a_block(run: Run, tmp_path: Path) -> None:
 def test_json_is_one_document(stream: Path, run: Run) -> None:
     document = run("dump", stream, "--output", "json").json
     assert document["records"] == objects(run("dump", stream, "--output", "jsonl").out)
-    empty = run("dump", stream, "--output", "json", "--type", "raw").json
+    empty = run("dump", stream, "--output", "json", "--type", "undecoded").json
     assert empty["records"] == []
 
 

@@ -16,7 +16,9 @@ from blkmig_cli.text import escape
 @click.command("build")
 @click.argument("spec", metavar="SPEC")
 @options.target_option
-def command(spec: str, target: str | None) -> int:
+@options.quiet_option
+@options.verbose_option
+def command(spec: str, target: str | None, quiet: bool, verbose: bool) -> int:
     """Make a stream from a description.
 
     SPEC is a file, or - for stdin: what dump --spec writes (JSON Lines), or a JSON or
@@ -48,4 +50,5 @@ def command(spec: str, target: str | None) -> int:
             )
         except ValueError as error:
             raise SpecError(f"{escape(spec)}: after {sink.written} bytes: {error}") from None
+        options.log(verbose and not quiet, f"{sink.written} bytes written")
     return 0

@@ -13,12 +13,13 @@ from blkmig_cli.errors import StreamError, UsageError
 from blkmig_cli.events import BitmapBits, Block, Event
 from blkmig_cli.jsonout import EventJson
 from blkmig_cli.lines import HEADING, fold_empty, fold_ram, line
-from blkmig_cli.spec.records import KEY, VERSION, RecordWriter
+from blkmig_cli.spec.records import FIELDS, KEY, VERSION, RecordWriter
 from blkmig_cli.text import escape
 from blkmig_cli.transport import open_stream
 
 _T = TypeVar("_T")
 _BATCH = 512
+_TYPES = [name for name in FIELDS if name != "raw"]  # raw is for build only
 
 
 @click.command("dump")
@@ -26,7 +27,8 @@ _BATCH = 512
 @options.stream_options
 @click.option("--all", "show_all", is_flag=True, help="Each RAM record, not one line a part.")
 @click.option("--device", "devices", multiple=True, metavar="NAME", help="Only this device's.")
-@click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this type, e.g. block.")
+@click.option("--type", "types", multiple=True, metavar="TYPE", type=click.Choice(_TYPES),
+              help="Only this type, e.g. block.")  # fmt: skip
 @click.option("--sectors", metavar="A-B", help="Only records that touch these sectors (half-open).")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Stop after N records.")
 @click.option("--payload", type=click.Choice(["none", "sha256", "hex", "base64", "ref"]),
@@ -34,6 +36,8 @@ _BATCH = 512
               help="What to show of payloads (json, jsonl); ref goes with --spec.")  # fmt: skip
 @click.option("--spec", "as_spec", is_flag=True, help="Write what build reads.")
 @options.output_option("human", "json", "jsonl")
+@options.quiet_option
+@options.verbose_option
 def command(
     stream: str,
     dialect: str,
@@ -48,6 +52,8 @@ def command(
     payload: str,
     as_spec: bool,
     output: str,
+    quiet: bool,
+    verbose: bool,
 ) -> int:
     """Show every record of a stream, in its order.
 
@@ -70,6 +76,7 @@ def command(
     wanted = _filter(devices, types, _sectors(sectors))
     hints = options.hints_of(granularities, device_sizes)
     with open_stream(stream) as opened:
+        options.log(verbose and not quiet, str(opened))
         if payload == "ref" and opened.path is None:
             raise UsageError("--payload ref needs the path of an uncompressed file")
         keep = as_spec or payload != "none"

@@ -55,6 +55,15 @@ target_option = click.option(
     "--to", "target", metavar="TARGET", help="Where the stream goes (default: stdout)."
 )
 
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+
+
+def log(verbose: bool, message: str) -> None:
+    """A line on stderr for those who want to know more."""
+    if verbose:
+        click.echo(f"blkmig: {message}", err=True)
+
+
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings.")
 
 

@@ -31,6 +31,7 @@ from blkmig_cli.transport import open_stream
 @click.option("--dry-run", is_flag=True, help="Do all but write.")
 @options.output_option("human", "json")
 @options.quiet_option
+@options.verbose_option
 def command(
     stream: str,
     images: tuple[str, ...],
@@ -48,6 +49,7 @@ def command(
     dry_run: bool,
     output: str,
     quiet: bool,
+    verbose: bool,
 ) -> int:
     """Apply a stream to disk images.
 
@@ -85,6 +87,10 @@ def command(
             force=image_format == "raw",
             disks=not bitmaps_only,
         )
+        options.log(verbose, str(opened))
+        known = targets.hints(hints)
+        for device, size in known.sizes.items():
+            options.log(verbose, f"{escape(device or 'the device')}: {size} bytes")
         make = options.decoder_factory(dialect, container)
         with render.progress("replaying", opened.input.size, quiet=quiet) as tick:
             result = Replay(opened, targets, chosen, hints, make).run(tick)

@@ -37,6 +37,7 @@ from blkmig_cli.text import encode_name, escape, quote
 @click.option("--skip-unallocated", is_flag=True,
               help="Leave out holes: the destination has the same base.")  # fmt: skip
 @options.quiet_option
+@options.verbose_option
 def command(
     images: tuple[str, ...],
     target: str | None,
@@ -51,6 +52,7 @@ def command(
     no_zero_blocks: bool,
     skip_unallocated: bool,
     quiet: bool,
+    verbose: bool,
 ) -> int:
     """Make a stream of disk images and their bitmaps.
 
@@ -96,6 +98,7 @@ def command(
                 write_events(events, sink, resolve_content, lambda _: None)
             except ValueError as error:
                 raise UsageError(f"this cannot be sent: {error}") from None
+        options.log(verbose, f"{sink.written} bytes written")
     return 0
 
 

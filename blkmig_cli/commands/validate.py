@@ -28,6 +28,7 @@ _WORST = (4, 3, 1, 0)
 @click.option("--list-checks", is_flag=True, help="List and explain all checks.")
 @options.output_option("human", "json")
 @options.quiet_option
+@options.verbose_option
 def command(
     streams: tuple[str, ...],
     dialect: str,
@@ -42,6 +43,7 @@ def command(
     list_checks: bool,
     output: str,
     quiet: bool,
+    verbose: bool,
 ) -> int:
     """Check whether streams are sound and whole.
 
@@ -79,6 +81,7 @@ def command(
                 open_stream(name) as stream,
                 render.progress("validating", stream.input.size, quiet=quiet) as tick,
             ):
+                options.log(verbose, str(stream))
                 report = validate_stream(
                     stream, hints, make, tick, to_compare, incremental=incremental
                 )
