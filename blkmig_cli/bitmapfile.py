@@ -1,14 +1,13 @@
 """IMAGE.bitmaps.json: a disk's dirty bitmaps beside its image."""
 
-import contextlib
 import json
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from blkmig_cli import limits
+from blkmig_cli.atomic import replacing
 from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.decode.dirty_bitmap import granularity_fault
 from blkmig_cli.errors import FailureError
@@ -65,29 +64,11 @@ def write_bitmaps(path: str, content: BitmapFile) -> None:
         for bitmap in content.bitmaps.values()
     ]
     document = {"version": VERSION, "virtual-size": content.size, "bitmaps": bitmaps}
-    write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
-
-
-def write_atomically(path: str, data: bytes) -> None:
-    """Put ``data`` at ``path`` by way of a temporary file beside it.
-
-    Raises FailureError.
-    """
-    temporary = None
+    text = json.dumps(document, indent=1) + "\n"
     try:
-        fd, temporary = tempfile.mkstemp(prefix=".blkmig-", dir=os.path.dirname(path) or ".")
-        with os.fdopen(fd, "wb") as file:
-            umask = os.umask(0)
-            os.umask(umask)
-            os.fchmod(fd, 0o666 & ~umask)
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        os.replace(temporary, path)
+        with replacing(path) as fd, open(fd, "wb", closefd=False) as file:
+            file.write(text.encode())
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
 
 

@@ -11,9 +11,10 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -42,6 +43,14 @@ def console(file: IO[str] | None = None) -> Console:
     )
 
 
+class _Speed(ProgressColumn):
+    """Bytes a second, in the units of all other sizes."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{human_size(int(speed))}/s")
+
+
 @contextmanager
 def progress(label: str, total: int | None, *, quiet: bool) -> Iterator[Tick]:
     """A progress bar on stderr while work goes on; ``total`` bytes, None if unknown.
@@ -55,7 +64,7 @@ def progress(label: str, total: int | None, *, quiet: bool) -> Iterator[Tick]:
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
+        _Speed(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console(sys.stderr), transient=True) as bar:

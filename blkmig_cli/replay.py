@@ -78,6 +78,8 @@ class Replay:
             self._check_plan(checker, report)
             if dry or report.failure is not None:
                 return ReplayResult(report)
+            if not (self._options.disks and any(d.disk.has_blocks for d in report.devices)):
+                return self._finish(checker, report)  # the bits have been read already
             self._stream.input.offset = 0
         checker, report = self._read(tick, self._apply)
         return self._finish(checker, report)

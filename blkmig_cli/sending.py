@@ -100,12 +100,8 @@ class Qemu(Classic):
         yield from super().records(disk, sector, sectors, data, zero)
 
 
-class V1:
+class V1(Classic):
     """Every record carries all bitmaps of its device, with no length."""
-
-    def before(self, disk: "Disk") -> Iterator[Block]:
-        """Nothing."""
-        yield from ()
 
     def records(
         self, disk: "Disk", sector: int, sectors: int, data: Payload | None, zero: bool

@@ -3,17 +3,16 @@
 Files are written under a temporary name beside their own, and renamed when all is written.
 """
 
-import contextlib
 import io
 import os
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
+from blkmig_cli.atomic import replacing
 from blkmig_cli.content import FileRange, Fill, ImageRange, Literal
 from blkmig_cli.encode import encode
 from blkmig_cli.errors import FailureError, UsageError
@@ -181,31 +180,14 @@ def _command(command: str) -> Iterator[Sink]:
 @contextmanager
 def _file(path: str) -> Iterator[Sink]:
     try:
-        special = os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode)
-        if special:
-            fd, temporary = os.open(path, os.O_WRONLY | os.O_CLOEXEC), None
+        if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+            with open(path, "wb", buffering=0) as file, _plain(path, file.fileno()) as sink:
+                yield sink
         else:
-            fd, temporary = tempfile.mkstemp(prefix=".blkmig-", dir=os.path.dirname(path) or ".")
+            with replacing(path) as fd, _plain(path, fd) as sink:
+                yield sink
     except OSError as error:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
-    try:
-        sink = Sink(path, fd)
-        yield sink
-        sink.flush()
-        if temporary is not None:
-            umask = os.umask(0)
-            os.umask(umask)
-            os.fchmod(fd, 0o666 & ~umask)
-            os.fsync(fd)
-            os.replace(temporary, path)
-            temporary = None
-    except OSError as error:
-        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
-    finally:
-        os.close(fd)
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
 
 
 def _same_file(path: str, other: str) -> bool:
