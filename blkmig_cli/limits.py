@@ -13,7 +13,7 @@ DESCRIPTION_MAX = 64 << 20
 #: One event's payloads from a pipe, which must be held in memory (in a file they are not).
 PIPE_EVENT_MAX = 256 << 20
 #: Bitmaps in one v1 record (the wire has 32 bits for it).
-V1_BITMAPS_MAX = 65535
+V1_BITMAPS_MAX = 1024
 #: How far inference of a v1 layout looks ahead, and how many readings it follows at once.
 LOOKAHEAD_MAX = 16 << 20
 READINGS_MAX = 4096

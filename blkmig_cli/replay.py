@@ -247,7 +247,8 @@ class Replay:
             return
         bounds = checker.state.size(device)
         stated = bounds.most if bounds.source in ("stream", "bitmap-layout") else None
-        if stated is not None:
+        # Only padding may be cut off: never a chunk, whatever a bitmap says of the disk's size.
+        if stated is not None and stated > checker.state.disk(device).top * SECTOR_SIZE:
             target.end_at(stated)
         if bounds.exact is None:
             most = "?" if bounds.most is None else str(bounds.most)

@@ -96,3 +96,11 @@ def run() -> Run:
         return Outcome(result.exit_code, result.stdout, result.stderr)
 
     return call
+
+
+def fails(outcome: Outcome, status: int, words: str) -> None:
+    """The exit status, and one line on stderr."""
+    assert outcome.status == status, outcome
+    assert words in outcome.err
+    lines = [line for line in outcome.err.splitlines() if line.startswith("blkmig: ")]
+    assert len(lines) == len(outcome.err.splitlines()) == 1 or "Usage:" in outcome.err

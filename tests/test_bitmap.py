@@ -1,4 +1,4 @@
-"""The bitmap against a plain set of granules; files of bitmaps; sets of ranges."""
+"""The bitmap against a plain set of granules; files of bitmaps."""
 
 import json
 from itertools import pairwise
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.bitmapfile import BitmapFile, read_bitmaps, write_bitmaps
 from blkmig_cli.errors import FailureError
-from blkmig_cli.intervals import IntervalSet
 
 # Around the edges of a segment (2**19 granules) and of words.
 PLACES = st.one_of(st.integers(0, 300), st.integers((1 << 19) - 200, (1 << 19) + 200))
@@ -148,26 +147,3 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
     with pytest.raises(FailureError):
         write_bitmaps(str(tmp_path / "no" / "x.json"), BitmapFile(0, {}))
-
-
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 60), st.integers(0, 20))))
-def test_interval_sets_against_a_set(steps: list[tuple[bool, int, int]]) -> None:
-    intervals, model = IntervalSet(), set[int]()
-    for add, start, length in steps:
-        numbers = set(range(start, start + length))
-        if add:
-            intervals.add(start, start + length)
-            model |= numbers
-        else:
-            intervals.remove(start, start + length)
-            model -= numbers
-    found = list(intervals)
-    assert {n for low, high in found for n in range(low, high)} == model
-    assert all(a[1] < b[0] for a, b in pairwise(found))
-    assert intervals.end == max(model, default=-1) + 1
-    for low, high in ((0, 90), (13, 37)):
-        asked = set(range(low, high))
-        gaps = {n for a, b in intervals.gaps(low, high) for n in range(a, b)}
-        assert gaps == asked - model
-        assert intervals.covers(low, high) == (asked <= model)
-        assert intervals.touches(low, high) == bool(asked & model)

@@ -149,8 +149,6 @@ def test_file_and_pipe_agree(capture: Capture) -> None:
 
 
 def test_pipe_replay(capture: Capture, run: Run, tmp_path: Path) -> None:
-    if not capture.truth["complete"]:
-        pytest.skip("never wholly sent")
     images = {device: tmp_path / f"{device}.img" for device in capture.truth["devices"]}
     words = [f"--image={device}={path}" for device, path in images.items()]
     if capture.base.exists():
@@ -161,7 +159,9 @@ def test_pipe_replay(capture: Capture, run: Run, tmp_path: Path) -> None:
         done = subprocess.run(
             [*command, *capture.told()], stdin=cat.stdout, capture_output=True, check=False
         )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == int(not capture.truth["complete"]), done.stderr
+    if not capture.truth["complete"]:
+        return
     check_disks(capture, images, exact=True)
     check_bitmaps(capture, images, coarse=True)
 

@@ -5,6 +5,7 @@ import lzma
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def expected(stream: Path, run: Run) -> str:
     return outcome.out
 
 
-PACKERS = {
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "xz": lzma.compress,
     "zstd": zstandard.ZstdCompressor().compress,
@@ -188,3 +189,18 @@ def test_help_has_examples(run: Run, command: str) -> None:
     outcome = run(command, "--help")
     assert outcome.status == 0
     assert f"blkmig {command} stream.bin" in outcome.out
+
+
+def test_closed_output_is_quiet(tmp_path: Path) -> None:
+    """Whoever reads us may go: status 141, not a word."""
+    path = tmp_path / "long"
+    path.write_bytes(raw.qemu(*[raw.block(2048 * i, 8) for i in range(20_000)]))
+    command = [*BLKMIG, "dump", str(path), "--output", "jsonl"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 141
+    assert errors == b""
