@@ -4,7 +4,8 @@ A stream in a file is read twice: first to find out whether all can be done, the
 pipe it is read once, and every record is checked before it is written.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from blkmig_cli.bitmapfile import BitmapFile, write_bitmaps
@@ -14,7 +15,7 @@ from blkmig_cli.errors import FailureError
 from blkmig_cli.events import BitmapChunk, Block, Event
 from blkmig_cli.parse import Input
 from blkmig_cli.reading import Tick, read_events
-from blkmig_cli.schemas.constants import SECTOR_SIZE, BlockFlag
+from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE, BlockFlag
 from blkmig_cli.sizes import SizeBounds
 from blkmig_cli.targets import Target, Targets
 from blkmig_cli.text import escape, human_size, quote
@@ -115,6 +116,9 @@ class Replay:
                 continue
             bounds = checker.state.size(verdict.disk.name)
             self._check_size(target, verdict.disk.name, bounds)
+            disk = verdict.disk
+            with _placed(disk.top_offset, BLOCK_SECTION, disk.name, disk.top):
+                target.check_growth((disk.top + 1) * SECTOR_SIZE)
             limit = target.limit
             if limit is not None and verdict.disk.top * SECTOR_SIZE >= limit:
                 raise _past_end(verdict.disk.name, verdict.disk.top, verdict.disk.top_offset, limit)
@@ -195,17 +199,8 @@ class Replay:
                     hint="enlarge the image",
                 )
             end = limit
-        try:
+        with _placed(event.offset, event.section, event.device, event.sector):
             target.put(start, end - start, event.data, self._stream.input)
-        except FailureError as error:
-            raise FailureError(
-                error.message,
-                offset=event.offset,
-                section=event.section,
-                device=event.device,
-                sector=event.sector,
-                hint=error.hint,
-            ) from error
         self._written[event.device] = self._written.get(event.device, 0) + end - start
 
     def _finish(self, checker: Checker, report: Report) -> ReplayResult:
@@ -292,6 +287,22 @@ class Replay:
                     )
             write_bitmaps(path, BitmapFile(size, {**kept, **whole}))
             result.bitmap_files.append(path)
+
+
+@contextmanager
+def _placed(offset: int, section: str | None, device: str, sector: int) -> Iterator[None]:
+    """A failure of an image is said with the record that it happened at."""
+    try:
+        yield
+    except FailureError as error:
+        raise FailureError(
+            error.message,
+            offset=offset,
+            section=section,
+            device=device,
+            sector=sector,
+            hint=error.hint,
+        ) from error
 
 
 def _past_end(

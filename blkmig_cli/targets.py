@@ -39,19 +39,23 @@ class Target:
         """Bytes of the image, or what is told of it."""
         return self.limit if self.image is None else self.image.size
 
+    def check_growth(self, end: int) -> None:
+        """Raises FailureError where an image of unknown size would have to reach byte ``end``."""
+        if self.limit is None and end > limits.GROWTH_MAX:
+            raise FailureError(
+                f"{escape(self.path)} would grow to {human_size(end)}",
+                hint="if this is meant, say --device-size",
+            )
+
     def put(self, start: int, length: int, data: Payload | None, source: Input) -> None:
         """Write the first ``length`` bytes of ``data`` (None: zeros) at byte ``start``.
 
         Raises FailureError.
         """
+        self.check_growth(start + length)
         if self.image is None:
             self.image = create_raw(self.path, self.limit or 0)
         if self.limit is None and start + length > self.image.size:
-            if start + length > limits.GROWTH_MAX:
-                raise FailureError(
-                    f"{escape(self.path)} would grow to {human_size(start + length)}",
-                    hint="if this is meant, say --device-size",
-                )
             self.image.resize(start + length)
         if data is None:
             self.image.zero(start, length)
@@ -107,8 +111,8 @@ class Targets:
 
         ``create``: others may be missing; ``disks``: images matter at all.  Raises FailureError.
         """
-        for device, target in self._by_device.items():
-            told = self._hints.sizes.get(device, self._hints.sizes.get(None))
+        for target in self._distinct():
+            told = self._told(target)
             if target.path and target.image is None:
                 exists = os.path.exists(target.path)
                 if disks and (exists or not create):
@@ -133,8 +137,18 @@ class Targets:
 
     def close(self) -> None:
         """Let go of all images."""
-        for target in {id(target): target for target in self._by_device.values()}.values():
+        for target in self._distinct():
             target.close()
+
+    def _distinct(self) -> list[Target]:
+        """Every target once, though it may serve two names."""
+        return list({id(target): target for target in self._by_device.values()}.values())
+
+    def _told(self, target: Target) -> int | None:
+        """Bytes of the target's disk, if told for any of its names."""
+        sizes = self._hints.sizes
+        names = [device for device, other in self._by_device.items() if other is target]
+        return next((sizes[name] for name in [*names, None] if name in sizes), None)
 
     def hints(self, told: Hints) -> Hints:
         """``told``, completed by what the images and their bitmaps say."""

@@ -1,5 +1,6 @@
 """Inference of v1's layout: the true one or a refusal, never a wrong one."""
 
+import random
 import struct
 
 import pytest
@@ -26,6 +27,21 @@ def test_an_ambiguous_stream_is_refused() -> None:
     assert error is not None
     assert error.startswith("UndecidableError")
     assert "--granularity" in error
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_dense_bits_are_read_or_refused(seed: int) -> None:
+    """Bits that look like names give many layouts: never an error that blames the stream."""
+    dense = random.Random(seed)
+    records = [
+        raw.block(sector, 0x28, rest=raw.v1(*((f"b{n}", dense.randbytes(256)) for n in range(4))))
+        for sector in (0, 2048)
+    ]
+    data = b"".join(records) + raw.EOS
+    found, error = events(in_file(data))
+    assert error is None or error.startswith("UndecidableError")
+    if error is None:
+        assert [event.length for event in found] == [len(records[0]), len(records[1]), 8]
 
 
 @pytest.mark.parametrize(("granularity", "length"), [(8192, 16), (65536, 8)])

@@ -213,11 +213,11 @@ class Layouts:
             # Whoever needs more bytes than there are is right only if the stream was cut.
             if any(tip.fate is After.END for _, tip in onward):
                 onward = [path for path in onward if path[1].fate not in _SHORT]
-            if onward == paths or len(onward) > limits.READINGS_MAX:
-                paths = onward
+            if onward == paths:
                 break
             paths = onward
-        if len({root.lengths for root, _ in paths}) > 1 and any(
+            _bounded(len(paths), offset)
+        if len({root.lengths for root, _ in paths}) > 1 and all(
             tip.fate in _SHORT for _, tip in paths
         ):
             raise TruncatedError(
@@ -267,8 +267,9 @@ class Layouts:
             parts = [Reading(reader.source.offset, world, sectors=sectors)]
             for _ in range(number):
                 parts = [longer for part in parts for longer in self._read_bitmap(part, device)]
-                if not parts or len(parts) > limits.READINGS_MAX:
+                if not parts:
                     return
+                _bounded(len(parts), reader.start)
         data = V1.data_length(flags)
         for part in parts:
             if part.fate is None:
@@ -345,10 +346,11 @@ class Layouts:
             + " bytes",
             offset=offset,
             section=section,
-            hint="give --granularity [DEVICE:]NAME=SIZE and --device-size [DEVICE=]SIZE",
+            hint=_TELL,
         )
 
 
+_TELL = "give --granularity [DEVICE:]NAME=SIZE and --device-size [DEVICE=]SIZE"
 _SHORT = (After.CUT, After.EDGE)
 # What 8 bytes of bits per full chunk can mean.
 _COARSE = tuple(1 << shift for shift in range(14, GRANULARITY_MAX.bit_length()))
@@ -369,6 +371,16 @@ def _bits_lengths(
     span = WORD_BITS * granularity // SECTOR_SIZE
     for words in range(-(-low // span), -(-high // span) + 1):
         yield words * WORD_SIZE, (max(low, (words - 1) * span + 1), min(high, words * span))
+
+
+def _bounded(number: int, offset: int) -> None:
+    """Too many readings to follow: refuse."""
+    if number > limits.READINGS_MAX:
+        raise UndecidableError(
+            f"over {limits.READINGS_MAX} layouts of the bitmaps are possible here",
+            offset=offset,
+            hint=_TELL,
+        )
 
 
 def _distinct(worlds: Iterator[World]) -> list[World]:
