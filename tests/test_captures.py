@@ -194,3 +194,28 @@ def test_spec_round_trip(capture: Capture, run: Run, tmp_path: Path, payload: st
         subprocess.run([*command, "--payload", payload], stdout=file, check=True)
     assert run("build", spec, "--to", copy).status == 0
     assert sha256(copy.read_bytes()) == capture.truth["sha256"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["classic-tail", "v1-blocks-and-bitmaps", "bitmaps-7.2-with-blocks", "classic-live-writes"],
+)
+def test_v2_is_reachable(run: Run, unpacked: Path, tmp_path: Path, name: str) -> None:
+    """From any dialect to v2 and back to a disk: the same end state."""
+    capture = get_capture(name, unpacked)
+    _, first = replay(capture, run, tmp_path, *capture.told())
+    stream = tmp_path / "v2.bin"
+    sources = [f"{device}={path}" for device, path in first.items()]
+    bitmaps = ["--bitmaps"] if capture.truth["bitmaps"] else []
+    assert run("send", *sources, "--dialect", "v2", "--to", stream, *bitmaps).status == 0
+    again = tmp_path / "again"
+    again.mkdir()
+    sizes = [word for word in capture.told() if not word.startswith("--granularity")]
+    del sizes[2 * len(capture.truth["devices"]) :]
+    status, images = replay(Capture(name, stream, capture.truth), run, again, *sizes)
+    assert status == 0
+    check_disks(capture, images, exact=True)
+    check_bitmaps(capture, images, coarse=True)
+    report = run("validate", stream, "--dialect", "v2", "--output", "json").report
+    assert report["valid"] is True
+    assert report["complete"] is not False
