@@ -8,15 +8,15 @@ help: ## Show the targets
 demo: $(VENV)/.run ## Make a disk and bitmaps, send, dump, validate, replay, compare; then real captures
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
-test: $(VENV)/.dev ## Run the tests
+test: $(VENV)/.test ## Run the tests
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.dev ## Lint, format and type checks
+check: $(VENV)/.check ## Lint, format and type checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy blkmig_cli tests
 
-docs: $(VENV)/.dev ## Make docs/format.md and docs/commands.md from the code
+docs: $(VENV)/.run ## Make docs/format.md and docs/commands.md from the code
 	$(BIN)/python docs/make_format.py
 	$(BIN)/python docs/make_commands.py
 
@@ -24,15 +24,21 @@ clean: ## Remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(BIN)/python:
+# A stamp, not $(BIN)/python: venv leaves that behind even where it fails for want of ensurepip.
+$(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
+	@touch $@
 
-$(VENV)/.run: $(BIN)/python pyproject.toml
+$(VENV)/.run: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-$(VENV)/.dev: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check]'
+$(VENV)/.test: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.check: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[check,test]'
+	@touch $@ $(VENV)/.test $(VENV)/.run
 
 .PHONY: help demo test check docs clean

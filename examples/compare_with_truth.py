@@ -5,18 +5,31 @@ import json
 import sys
 from pathlib import Path
 
+# What the truth calls a bitmap's property, and what IMAGE.bitmaps.json calls it.
+KEYS = {
+    "granularity": "granularity",
+    "count": "count",
+    "dirty": "dirty",
+    "enabled": "recording",
+    "persistent": "persistent",
+}
+
 truth = json.loads(Path(sys.argv[1]).read_text())
-for argument in sys.argv[2:]:
-    device, image = argument.split("=", 1)
+images = dict(argument.split("=", 1) for argument in sys.argv[2:])
+if set(images) != set(truth["devices"]):
+    sys.exit(f"say an image for each of {', '.join(truth['devices'])}")
+for device, image in images.items():
     found = hashlib.sha256(Path(image).read_bytes()).hexdigest()
     if found != truth["devices"][device]["sha256"]:
         sys.exit(f"{device}: the disk differs")
     print(f"{device}: SHA-256 of the disk is that of the source")
-    bitmaps = json.loads(Path(f"{image}.bitmaps.json").read_text())["bitmaps"]
+    expected = {bitmap["name"]: bitmap for bitmap in truth["bitmaps"] if bitmap["device"] == device}
+    path = Path(f"{image}.bitmaps.json")
+    bitmaps = json.loads(path.read_text())["bitmaps"] if path.exists() else []
     by_name = {bitmap["name"]: bitmap for bitmap in bitmaps}
-    for bitmap in truth["bitmaps"]:
-        if bitmap["device"] == device:
-            shown = by_name[bitmap["name"]]
-            if any(shown[key] != bitmap[key] for key in ("granularity", "count", "dirty")):
-                sys.exit(f"{device}: bitmap {bitmap['name']} differs")
-            print(f"{device}: bitmap {bitmap['name']} has the source's dirty ranges")
+    if set(by_name) != set(expected):
+        sys.exit(f"{device}: other bitmaps than the source has")
+    for name, bitmap in expected.items():
+        if any(by_name[name][key] != bitmap[known] for known, key in KEYS.items()):
+            sys.exit(f"{device}: bitmap {name} differs")
+        print(f"{device}: bitmap {name} has the source's dirty ranges and flags")

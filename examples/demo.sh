@@ -1,12 +1,16 @@
 #!/bin/sh
 # The main job on a disk made here, and on streams captured from real QEMUs.
-# Needs blkmig on PATH.  Ends with an error unless everything came back identical.
+# Needs blkmig on PATH, and a python3 that imports its library: `make demo` has both.  Ends with an error unless everything came back identical.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-captures=$here/../tests/captures
+captures=$(cd "$here/../tests/captures" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 cd "$work"
+if ! python3 -c 'import blkmig_cli' 2>/dev/null; then
+    echo "demo.sh: python3 does not find blkmig's library; run it by: make demo" >&2
+    exit 1
+fi
 
 say() { printf '\n# %s\n' "$*"; }
 run() { printf '$ %s\n' "$*"; "$@"; }
@@ -25,6 +29,7 @@ run cmp disk.img copy.img
 run cmp disk.img.bitmaps.json copy.img.bitmaps.json
 
 say "Take the stream apart into a description, and build it again."
+echo '$ blkmig dump stream.bin --spec > stream.spec'
 blkmig dump stream.bin --spec > stream.spec
 run blkmig build stream.spec --to rebuilt.bin
 run cmp stream.bin rebuilt.bin
@@ -32,8 +37,12 @@ run cmp stream.bin rebuilt.bin
 say "A stream captured from QEMU 7.2: two disks, five bitmaps, 57 MB, RAM and devices."
 capture=$captures/bitmaps-7.2-with-blocks
 gunzip -c "$capture.bin.gz" > capture.bin
+run blkmig dump capture.bin --limit 12
 run blkmig validate capture.bin
+
+say "Replay it onto two new images; compare them with the stream, and with the known source."
 run blkmig replay capture.bin --image drive0=a.img --image drive1=b.img --create
+run blkmig validate capture.bin --image drive0=a.img --image drive1=b.img
 run python3 "$here/compare_with_truth.py" "$capture.json" drive0=a.img drive1=b.img
 
 say "A migration that QEMU 7.2 called completed. Two thirds of the disk are missing:"

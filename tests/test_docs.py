@@ -67,6 +67,7 @@ def test_the_tour_is_real(tmp_path: Path) -> None:
         packed = ROOT / "tests" / "captures" / f"{capture}.bin.gz"
         with gzip.open(packed) as source, open(tmp_path / f"{name}.bin", "wb") as target:
             shutil.copyfileobj(source, target)
+        shutil.copy(packed, tmp_path / f"{name}.bin.gz")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     commands = 0
     for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):

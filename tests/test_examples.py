@@ -1,5 +1,7 @@
 """Every example runs, and shows what it says."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +25,41 @@ def test_demo(tmp_path: Path) -> None:
     done = call(tmp_path, "sh", EXAMPLES / "demo.sh")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("identical; the incomplete stream was found out.\n")
+
+
+def compare(folder: Path, truth: object) -> subprocess.CompletedProcess[str]:
+    (folder / "truth.json").write_text(json.dumps(truth))
+    script = EXAMPLES / "compare_with_truth.py"
+    return call(folder, sys.executable, script, "truth.json", "drive0=disk.img")
+
+
+def test_compare_with_truth_sees_every_difference(tmp_path: Path) -> None:
+    """A demo that ends with "identical" must have looked at the disk, each bitmap and its flags."""
+    call(tmp_path, sys.executable, EXAMPLES / "make_disk.py", "disk.img")
+    bitmaps = json.loads((tmp_path / "disk.img.bitmaps.json").read_text())["bitmaps"]
+    for bitmap in bitmaps:
+        bitmap |= {"device": "drive0", "enabled": bitmap["recording"]}
+    disk = hashlib.sha256((tmp_path / "disk.img").read_bytes()).hexdigest()
+    truth = {"devices": {"drive0": {"sha256": disk}}, "bitmaps": bitmaps}
+    assert compare(tmp_path, truth).returncode == 0
+    first, second = bitmaps
+    wrong = [
+        {**truth, "devices": {"drive0": {"sha256": "0" * 64}}},
+        {**truth, "devices": {**truth["devices"], "drive1": {"sha256": disk}}},
+        {**truth, "bitmaps": [first]},
+        *(
+            {**truth, "bitmaps": [{**first, key: value}, second]}
+            for key, value in {
+                "enabled": not first["enabled"],
+                "persistent": not first["persistent"],
+                "granularity": 4096,
+                "count": 1,
+                "dirty": [],
+            }.items()
+        ),
+    ]
+    for different in wrong:
+        assert compare(tmp_path, different).returncode == 1, different
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,10 @@ class World:
     tails: Mapping[str, tuple[int, int, int]]
     tops: Mapping[str, int]
 
+    def key(self) -> tuple[object, ...]:
+        """The same for worlds that believe the same."""
+        return tuple(frozenset(belief.items()) for belief in (self.full, self.tails, self.tops))
+
     def sectors(self, device: str, sector: int, size: int | None) -> tuple[int, int] | None:
         """Least and most sectors that a record at ``sector`` covers; None: it cannot stand there."""
         if size is not None:
@@ -227,11 +231,7 @@ class Layouts:
                 section=section,
                 hint="give --granularity and --device-size",
             )
-        seen: list[Reading] = []
-        for root, _ in paths:
-            if root not in seen:
-                seen.append(root)
-        return seen
+        return list({id(root): root for root, _ in paths}.values())
 
     def _read(self, world: World, offset: int) -> list[Reading]:
         """Every way to read the record at ``offset`` in ``world``."""
@@ -384,11 +384,7 @@ def _bounded(number: int, offset: int) -> None:
 
 
 def _distinct(worlds: Iterator[World]) -> list[World]:
-    found: list[World] = []
-    for world in worlds:
-        if world not in found:
-            found.append(world)
-    return found
+    return list({world.key(): world for world in worlds}.values())
 
 
 def describe(granularities: list[int]) -> str:
