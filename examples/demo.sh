@@ -1,6 +1,7 @@
 #!/bin/sh
 # The main job on a disk made here, and on streams captured from real QEMUs.
-# Needs blkmig on PATH, and a python3 that imports its library: `make demo` has both.  Ends with an error unless everything came back identical.
+# Needs blkmig on PATH, and a python3 that imports its library: `make demo` has both.
+# Ends with an error unless everything came back identical.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 captures=$(cd "$here/../tests/captures" && pwd)
