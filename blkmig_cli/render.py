@@ -209,7 +209,7 @@ def checks_text(out: Console) -> None:
     out.print(table)
 
 
-def summary(reports: list[Report], out: Console) -> None:
-    """One line over several streams."""
+def summary(reports: list[Report], asked: int, out: Console) -> None:
+    """One line over ``asked`` streams, of which some may have failed to open."""
     whole = sum(report.valid and report.complete is True for report in reports)
-    out.print(f"{count(len(reports), 'stream')}, {whole} whole and sound")
+    out.print(f"{count(asked, 'stream')}, {whole} whole and sound")

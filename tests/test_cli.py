@@ -217,7 +217,9 @@ def test_validate_statuses(run: Run, stream: Path, tmp_path: Path) -> None:
     several = run("validate", stream, bad, "--output", "json")
     assert several.status == 3
     assert [found["valid"] for found in several.json["streams"]] == [True, False]
-    assert run("validate", stream, bad, tmp_path / "missing").status == 4
+    missing = run("validate", stream, bad, tmp_path / "missing")
+    assert missing.status == 4
+    assert "3 streams, " in missing.out
 
 
 def test_list_checks(run: Run) -> None:
@@ -301,6 +303,7 @@ def test_dump_filters(run: Run, tmp_path: Path) -> None:
     document = run("dump", path, "--output", "json").json
     assert document["records"] == records()
     fails(run("dump", path, "--sectors", "5"), 2, "A-B")
+    fails(run("dump", path, "--sectors", "5-3"), 2, "ends before it begins")
     fails(run("dump", path, "--payload", "hex"), 2, "--output")
     human = run("dump", path).out.splitlines()
     assert "a: sectors 0+2048, zeros" in human[7] + human[8]

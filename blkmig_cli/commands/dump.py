@@ -125,6 +125,8 @@ def _sectors(text: str | None) -> range | None:
     low, dash, high = text.partition("-")
     if not (dash and low.isascii() and low.isdigit() and high.isascii() and high.isdigit()):
         raise UsageError(f"--sectors {escape(text)}: say A-B")
+    if int(low) > int(high):
+        raise UsageError(f"--sectors {escape(text)}: it ends before it begins")
     return range(int(low), int(high))
 
 

@@ -100,7 +100,7 @@ def command(
         document = {"version": 1, "streams": [report_json(report) for report in reports]}
         click.echo(json.dumps(document, indent=1))
     elif len(streams) > 1:
-        render.summary(reports, out)
+        render.summary(reports, len(streams), out)
     for report in reports:
         if report.failure is not None:
             click.echo(f"blkmig: {escape(report.stream)}: {report.failure}", err=True)
