@@ -14,7 +14,7 @@ from blkmig_cli.decode import Decoder, Hints
 from blkmig_cli.errors import FailureError
 from blkmig_cli.events import BitmapChunk, Block, Event
 from blkmig_cli.parse import Input
-from blkmig_cli.reading import Tick, read_events
+from blkmig_cli.reading import Tick, no_tick, read_events
 from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE, BlockFlag
 from blkmig_cli.sizes import SizeBounds
 from blkmig_cli.targets import Target, Targets
@@ -75,7 +75,7 @@ class Replay:
         """
         dry = self._options.dry_run
         if dry or self._stream.seekable:
-            checker, report = self._read(tick if dry else lambda _: None, self._look)
+            checker, report = self._read(tick if dry else no_tick, lambda *_: None)
             self._check_plan(checker, report)
             if dry or report.failure is not None:
                 return ReplayResult(report)
@@ -96,9 +96,6 @@ class Replay:
 
         failure = read_events(decoder, feed, tick)
         return checker, checker.finish(self._stream.name, failure)
-
-    def _look(self, event: Event, checker: Checker) -> None:
-        """Of the first reading: nothing to do but what the checker does."""
 
     def _check_plan(self, checker: Checker, report: Report) -> None:
         """Refuse before the first write what the first reading shows to be impossible."""

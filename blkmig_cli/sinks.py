@@ -97,10 +97,8 @@ def open_target(name: str | None, inputs: Iterable[str]) -> Iterator[Sink]:
             yield sink
 
 
-def write_events(
-    events: Iterable[Event], sink: Sink, resolve: Resolve, done: Callable[[int], None]
-) -> None:
-    """Encode ``events`` into ``sink``; ``done`` is told the bytes written after each.
+def write_events(events: Iterable[Event], sink: Sink, resolve: Resolve) -> None:
+    """Encode ``events`` into ``sink``.
 
     Raises FailureError, ValueError where a value has no place on the wire.
     """
@@ -111,7 +109,6 @@ def write_events(
             else:
                 for data in resolve(piece):
                     sink.write(data)
-        done(sink.written)
 
 
 def resolve_content(payload: Payload) -> Iterator[bytes | memoryview]:

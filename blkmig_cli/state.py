@@ -14,7 +14,6 @@ from blkmig_cli.events import (
     BitmapStart,
     Block,
     BlockBitmap,
-    Eof,
     Event,
     Progress,
     SectionHeader,
@@ -84,9 +83,7 @@ class StreamState:
         self.progress = ProgressBounds()
         self.block_started = False
         self.block_ended = False
-        self.eof = False
         self.undecoded: list[Undecoded] = []
-        self.machine: str | None = None
         self.end = 0
 
     def feed(self, event: Event, source: Input) -> None:
@@ -109,8 +106,6 @@ class StreamState:
             self._bits(event, source)
         elif isinstance(event, BitmapComplete):
             self.bitmaps[event.device, event.bitmap].ended = True
-        elif isinstance(event, Eof):
-            self.eof = True
         elif isinstance(event, Undecoded):
             self.undecoded.append(event)
 

@@ -46,7 +46,6 @@ def command(spec: str, target: str | None, quiet: bool, verbose: bool) -> int:
                 read_spec(file),
                 sink,
                 lambda payload: resolve_content(beside(payload, folder)),
-                lambda _: None,
             )
         except ValueError as error:
             raise SpecError(f"{escape(spec)}: after {sink.written} bytes: {error}") from None

@@ -95,7 +95,7 @@ def command(
         with render.progress("sending", total, quiet=quiet) as tick:
             events = _ticking(send_events(disks, chosen), disks, tick)
             try:
-                write_events(events, sink, resolve_content, lambda _: None)
+                write_events(events, sink, resolve_content)
             except ValueError as error:
                 raise UsageError(f"this cannot be sent: {error}") from None
         options.log(verbose, f"{sink.written} bytes written")
