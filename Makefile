@@ -11,6 +11,9 @@ demo: $(VENV)/.run ## Make a disk and bitmaps, send, dump, validate, replay, com
 test: $(VENV)/.test ## Run the tests
 	$(BIN)/python -m pytest
 
+test-qemu: $(VENV)/.test ## Run the tests against a real QEMU (qemu-system-x86, qemu-utils); they must run
+	BLKMIG_REQUIRE_QEMU=1 $(BIN)/python -m pytest tests/interop
+
 check: $(VENV)/.check ## Lint, format and type checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,4 +44,4 @@ $(VENV)/.check: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[check,test]'
 	@touch $@ $(VENV)/.test $(VENV)/.run
 
-.PHONY: help demo test check docs clean
+.PHONY: help demo test test-qemu check docs clean

@@ -1,69 +1,20 @@
-"""Is a stream whole, and is it sound?  Events in, findings and a verdict out.
-
-``CHECKS`` is the one list of what can be found; ids are stable.
-"""
+"""Is a stream whole, and is it sound?  Events in, findings and a verdict out."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from blkmig_cli.decode import Decoder, Hints
 from blkmig_cli.decode.layout import describe
-from blkmig_cli.errors import StreamError
+from blkmig_cli.defects import Defects
+from blkmig_cli.errors import BlkmigError
 from blkmig_cli.events import DeviceState, Event, Progress
+from blkmig_cli.findings import CHECKS, Finding
 from blkmig_cli.parse import Input
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.sizes import SizeBounds
 from blkmig_cli.state import BitmapState, DiskState, StreamState
 from blkmig_cli.text import count, human_size, quote
 
-Severity = Literal["error", "warning", "note"]
 Ranges = list[tuple[int, int]]
-
-#: Every check: its severity, and what it means.  Those of exit status 3 end the reading.
-CHECKS: dict[str, tuple[Severity, str]] = {
-    "not-a-stream": ("error", "Neither QEVM nor a block record stands at the start (exit 3)."),
-    "truncated": ("error", "The input ends before the stream does (exit 3)."),
-    "malformed": ("error", "An object breaks a rule of its format (exit 3)."),
-    "unknown-flags": ("error", "A block record has flags that its dialect does not know (exit 3)."),
-    "unknown-section": ("error", "A section's type or id is unknown (exit 3)."),
-    "unknown-command": ("error", "A command's number is unknown (exit 3)."),
-    "footer": ("error", "A section's footer is missing or wrong (exit 3)."),
-    "device-state": ("error", "Device state is not as long as described (exit 3)."),
-    "dialect": ("error", "Records of two dialects in one stream (exit 3)."),
-    "v2-rules": ("error", "A record breaks a rule of dialect v2 (exit 3)."),
-    "bitmap-layout": ("error", "No length of a v1 record's bitmaps makes sense (exit 3)."),
-    "undecidable": ("error", "More than one reading of the stream survives (exit 3)."),
-    "limit": ("error", "An object is larger than this program takes (exit 3)."),
-    "missing-chunks": (
-        "error",
-        "Chunks of a disk never came: the stream is not whole (QEMU 7.2 to 9.0 end so in silence).",
-    ),
-    "section-unfinished": ("error", "The block section never ended."),
-    "bitmap-incomplete": ("error", "A bitmap never ended, or its records do not cover the disk."),
-    "sector-past-end": ("error", "A record lies past the disk's end."),
-    "size-mismatch": ("error", "An image is larger or smaller than the stream's disk can be."),
-    "image-differs": ("error", "The image is not what the stream leaves behind."),
-    "completeness-unknown": ("warning", "The disk's size is not known, and more may be missing."),
-    "no-final-progress": ("warning", "The block section ended without its final 100 percent."),
-    "progress-range": ("warning", "A progress record says more than 100 percent."),
-    "bitmap-open": ("warning", "The granularity of a v1 bitmap stays open."),
-    "bitmap-past-end": ("warning", "A bitmap has dirty bits past the disk's end."),
-    "undecoded": ("warning", "A stretch of the stream could not be decoded."),
-    "nothing-here": ("warning", "The stream holds neither disks nor bitmaps."),
-    "resynchronised": ("note", "Device state was sized by searching for its footer."),
-    "incremental": ("note", "Chunks are missing, as --incremental says they may."),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing found: check id, severity, sentence, where."""
-
-    id: str
-    severity: Severity
-    message: str
-    offset: int | None = None
-    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +47,7 @@ class Report:
     devices: list[DeviceVerdict] = field(default_factory=list)
     bitmaps: list[BitmapVerdict] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    failure: StreamError | None = None
+    failure: BlkmigError | None = None
 
     @property
     def valid(self) -> bool:
@@ -119,12 +70,14 @@ class Checker:
         self._hints = hints
         self._incremental = incremental
         self.state = StreamState(decoder, hints)
+        self.defects = Defects()
         self.findings: list[Finding] = []
         self._resynchronised: list[int] = []
 
     def feed(self, event: Event, source: Input) -> None:
         """Take the next event."""
         self.state.feed(event, source)
+        self.defects.feed(event, source)
         if isinstance(event, Progress) and event.percent > 100:
             self.add("progress-range", f"progress of {event.percent} percent", event.offset)
         elif isinstance(event, DeviceState) and event.sized_by == "footer":
@@ -140,8 +93,8 @@ class Checker:
         """The disk's size by order of belief, as far as the stream has been read."""
         return self.state.size(device, self._hints.size(device))
 
-    def finish(self, stream: str, failure: StreamError | None = None) -> Report:
-        """The report; ``failure`` is what ended the reading, if anything did."""
+    def finish(self, stream: str, source: Input, failure: BlkmigError | None = None) -> Report:
+        """The report on what was read of ``source``; ``failure`` is what ended it, if anything did."""
         state, decoder = self.state, self._decoder
         state.finish(whole=failure is None)
         dialect = decoder.block.dialect
@@ -156,15 +109,18 @@ class Checker:
         report = Report(stream, name, container, failure=failure)
         if failure is not None:
             self.add(failure.check, _sentence(failure), failure.offset, failure.device)
-        report.devices = [self._device(disk) for disk in state.disks.values()]
+        report.devices = [self._device(disk, source) for disk in state.disks.values()]
         report.bitmaps = [self._bitmap(bitmap) for bitmap in state.bitmaps.values()]
         report.complete = self._complete(report)
         self._general(report)
         report.findings = self.findings
         return report
 
-    def _device(self, disk: DiskState) -> DeviceVerdict:
+    def _device(self, disk: DiskState, source: Input) -> DeviceVerdict:
         size = self.size(disk.name)
+        if size.most is not None:
+            for check, text, offset in self.defects.tail(disk.name, size.most, source):
+                self.add(check, text, offset, disk.name)
         missing: Ranges = []
         if disk.has_blocks:
             end = disk.covered.end if size.exact is None else -(-size.exact // SECTOR_SIZE)
@@ -185,7 +141,12 @@ class Checker:
     def _bitmap(self, bitmap: BitmapState) -> BitmapVerdict:
         size = self.size(bitmap.device)
         complete = self._bitmap_complete(bitmap, size)
-        if complete is False:
+        told, covered = self._hints.size(bitmap.device), bitmap.covered.end * SECTOR_SIZE
+        if told is not None and covered > told and bitmap.origin == "dirty-bitmap":
+            complete = False
+            text = f"bitmap {quote(bitmap.name)} is of {covered} bytes or more, the disk has {told}"
+            self.add("bitmap-size", text, device=bitmap.device)
+        elif complete is False:
             self.add(
                 "bitmap-incomplete",
                 f"bitmap {quote(bitmap.name)} is not whole",
@@ -237,8 +198,10 @@ class Checker:
             return False
         missing = any(device.missing for device in with_blocks)
         unsent = bool(with_blocks) and state.progress.never_sent(state.starts()) > 0
-        if not self._incremental or (unsent and len(with_blocks) == 1):
+        if not self._incremental:
             parts.append(not missing and not unsent)
+        if self._bulk_ended(report) is False:
+            parts.append(False)
         for device in with_blocks:
             known = device.size.exact is not None
             room = device.size.most
@@ -252,20 +215,16 @@ class Checker:
 
     def _general(self, report: Report) -> None:
         state, failed = self.state, report.failure is not None
-        for device in report.devices:
-            self._missing(device)
-        unsent = state.progress.never_sent(state.starts())
-        if unsent and len(state.starts()) > 1 and not self._incremental:
-            self.add(
-                "missing-chunks",
-                f"progress shows that at least {human_size(unsent * SECTOR_SIZE)} more never came",
-            )
+        self._all_missing(report)
         if state.block_started and not state.block_ended and not failed:
             self.add("section-unfinished", "the block section never ended", state.end)
         elif state.block_ended and not state.progress.final:
             self.add("no-final-progress", "the block section ended without 100 percent", state.end)
         if report.complete is None and any(device.disk.has_blocks for device in report.devices):
             self.add("completeness-unknown", _room(report.devices))
+        for found in self.defects.findings():
+            self.add(*found)
+        self._owners(report)
         if not report.devices and not report.bitmaps and not failed:
             self.add("nothing-here", "the stream holds neither disks nor bitmaps")
         for stretch in state.undecoded:
@@ -279,16 +238,71 @@ class Checker:
                 self._resynchronised[0],
             )
 
-    def _missing(self, device: DeviceVerdict) -> None:
-        if not device.missing:
-            return
-        total = sum(length for _, length in device.missing)
-        spans = [f"{start}-{start + length}" for start, length in device.missing[:3]]
-        more = f" and {len(device.missing) - 3} more ranges" if len(device.missing) > 3 else ""
-        least = "at least " if device.size.exact is None else ""
-        text = f"{least}{human_size(total)} never came: bytes {', '.join(spans)}{more}"
-        check = "incremental" if self._incremental else "missing-chunks"
-        self.add(check, text, device=device.disk.name)
+    def _owners(self, report: Report) -> None:
+        """Bitmaps of the ``dirty-bitmap`` section find their disk by its name, or are dropped."""
+        with_blocks = {device.disk.name for device in report.devices if device.disk.has_blocks}
+        for verdict in report.bitmaps:
+            bitmap = verdict.bitmap
+            if with_blocks and bitmap.device not in with_blocks:
+                text = f"bitmap {quote(bitmap.name)}: its device has no blocks in this stream"
+                self.add("bitmap-device", text, device=bitmap.device)
+
+    def _bulk_ended(self, report: Report) -> bool | None:
+        """Did QEMU's bulk phase reach the end of all disks?  None: nothing tells."""
+        if report.failure is not None:
+            return None
+        sizes = {
+            device.disk.name: device.size.exact
+            for device in report.devices
+            if device.disk.has_blocks
+        }
+        return self.state.progress.bulk_ended(self.state.starts(), sizes)
+
+    def _all_missing(self, report: Report) -> None:
+        """Chunks that never came: left out on purpose (incremental), or by an abandoned bulk phase."""
+        progress, starts = self.state.progress, self.state.starts()
+        ended = self._bulk_ended(report)
+        named = False
+        for device in report.devices:
+            exact = device.size.exact is not None
+            end = device.disk.covered.end * SECTOR_SIZE
+            behind = [gap for gap in device.missing if gap[0] >= end and ended is False]
+            before = [gap for gap in device.missing if gap not in behind]
+            if behind:
+                named = True
+                others = "" if exact else ", or disks that never began"
+                self._abandoned(_never_came(behind, exact=exact) + others, device.disk.name)
+            if before and self._incremental:
+                self.add("incremental", _never_came(before, exact=exact), device=device.disk.name)
+            elif before:
+                text = _never_came(before, exact=exact)
+                if ended:
+                    text += "; progress went on past them: say --incremental if they are meant"
+                self.add("missing-chunks", text, device=device.disk.name)
+        unsent = progress.never_sent(starts) * SECTOR_SIZE
+        if ended is False and not named:
+            least = f"at least {human_size(unsent)}" if unsent else "more"
+            self._abandoned(f"{least} never came, of these disks or of others")
+        elif unsent and len(starts) > 1 and ended is None and not self._incremental:
+            text = f"progress shows that at least {human_size(unsent)} more never came"
+            self.add("missing-chunks", text)
+
+    def _abandoned(self, what: str, device: str | None = None) -> None:
+        percent = self.state.progress.percent
+        self.add(
+            "bulk-unfinished",
+            f"the bulk phase was abandoned at {percent} %: {what}; "
+            "capture again with downtime-limit 1, which makes it whole",
+            device=device,
+        )
+
+
+def _never_came(ranges: Ranges, *, exact: bool) -> str:
+    total = sum(length for _, length in ranges)
+    spans = [f"{start}-{start + length}" for start, length in ranges[:3]]
+    more = f" and {len(ranges) - 3} more ranges" if len(ranges) > 3 else ""
+    least = "" if exact else "at least "
+    return f"{least}{human_size(total)} never came: bytes {', '.join(spans)}{more}"
 
 
 def _join(gaps: list[tuple[int, int]]) -> Ranges:
@@ -300,7 +314,7 @@ def _join(gaps: list[tuple[int, int]]) -> Ranges:
     return [(start * SECTOR_SIZE, (end - start) * SECTOR_SIZE) for start, end in joined]
 
 
-def _sentence(failure: StreamError) -> str:
+def _sentence(failure: BlkmigError) -> str:
     hint = f"; {failure.hint}" if failure.hint else ""
     return f"{failure.message}{hint}"
 

@@ -43,7 +43,7 @@ class BlkmigError(Exception):
         self.hint = hint
         self.check = check or self.default_check
 
-    default_check = "failure"
+    default_check = ""
 
     def __str__(self) -> str:
         where = [
@@ -104,3 +104,4 @@ class FailureError(BlkmigError):
     """An image, a file, a tool or a peer failed or is missing."""
 
     exit_status = 4
+    default_check = "input-failed"

@@ -6,6 +6,8 @@ far above what any real stream needs.
 
 #: An object that a schema reads whole (heads, names, capabilities).
 HEAD_MAX = 1 << 20
+#: A device's name, whose length byte QEMU lets wrap.
+NAME_MAX = 1 << 10
 #: A machine type.
 MACHINE_MAX = 1 << 16
 #: The JSON description at the end of a stream.
@@ -32,3 +34,8 @@ GRANULES_MAX = 1 << 33
 #: A spec that is one document, and one line of a spec in JSON Lines.
 SPEC_DOCUMENT_MAX = 64 << 20
 SPEC_LINE_MAX = 512 << 20
+#: Seconds to wait for a peer to call, and for one that has called to send or take another byte.
+PEER_WAIT = 3600
+PEER_SILENT = 600
+#: What a peer may answer to a stream.
+PEER_ANSWER_MAX = 4096

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from blkmig_cli.decode import Decoder
-from blkmig_cli.errors import StreamError
+from blkmig_cli.errors import BlkmigError, FailureError, StreamError
 from blkmig_cli.events import Event
 
 #: Told the offset reached, in bytes, after every event.
@@ -14,17 +14,17 @@ def no_tick(_: int) -> None:
     """For those who show no progress."""
 
 
-def read_events(decoder: Decoder, take: Callable[[Event], None], tick: Tick) -> StreamError | None:
+def read_events(decoder: Decoder, take: Callable[[Event], None], tick: Tick) -> BlkmigError | None:
     """Give every event to ``take``; returns what ended the reading, None for the proper end.
 
-    What ``take`` raises is not caught.
+    That is a StreamError, or a FailureError of the input.  What ``take`` raises is not caught.
     """
     while True:
         try:
             event = next(decoder)
         except StopIteration:
             return None
-        except StreamError as error:
+        except (StreamError, FailureError) as error:
             return error
         take(event)
         tick(event.offset + event.length)

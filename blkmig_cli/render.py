@@ -19,7 +19,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from blkmig_cli.checks import CHECKS, Report
+from blkmig_cli.checks import Report
+from blkmig_cli.findings import CHECKS
 from blkmig_cli.reading import Tick, no_tick
 from blkmig_cli.replay import ReplayResult
 from blkmig_cli.text import count, escape, human_size

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from blkmig_cli.bitmapfile import BitmapFile, write_bitmaps
 from blkmig_cli.checks import BitmapVerdict, Checker, Report
 from blkmig_cli.decode import Decoder, Hints
-from blkmig_cli.errors import FailureError
+from blkmig_cli.errors import FailureError, UndecidableError
 from blkmig_cli.events import BitmapChunk, Block, Event
 from blkmig_cli.parse import Input
 from blkmig_cli.reading import Tick, no_tick, read_events
@@ -93,9 +93,15 @@ class Replay:
         def feed(event: Event) -> None:
             take(event, checker)
             checker.feed(event, source)
+            if not self._stream.seekable:
+                self._refuse_merged(checker)
 
-        failure = read_events(decoder, feed, tick)
-        return checker, checker.finish(self._stream.name, failure)
+        try:
+            failure = read_events(decoder, feed, tick)
+        except (FailureError, UndecidableError) as error:
+            # Of an image, or of merged disks; what was written until then is told beside it.
+            failure = error
+        return checker, checker.finish(self._stream.name, source, failure)
 
     def _check_plan(self, checker: Checker, report: Report) -> None:
         """Refuse before the first write what the first reading shows to be impossible."""
@@ -107,6 +113,7 @@ class Replay:
                     self._targets.need_image(verdict.disk.name)
         if report.failure is not None:
             return
+        self._refuse_merged(checker)
         for verdict in report.devices:
             target = self._targets.get(verdict.disk.name)
             if target is None or not verdict.disk.has_blocks or not self._options.disks:
@@ -120,6 +127,17 @@ class Replay:
             if limit is not None and verdict.disk.top * SECTOR_SIZE >= limit:
                 raise _past_end(verdict.disk.name, verdict.disk.top, verdict.disk.top_offset, limit)
         self._check_granularities(report)
+
+    def _refuse_merged(self, checker: Checker) -> None:
+        """Neither of two disks that came as one can be had."""
+        if checker.defects.merged and self._options.disks:
+            raise UndecidableError(
+                "a disk and the file that holds it are mixed under an empty name",
+                section=BLOCK_SECTION,
+                device="",
+                hint="capture again, with disks that have an id (-drive id=NAME)",
+                check="merged-devices",
+            )
 
     def _wanted(self, report: Report) -> list[str]:
         """Devices of the stream that have something to be applied."""

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
+from blkmig_cli import sockets
 from blkmig_cli.atomic import replacing
 from blkmig_cli.content import FileRange, Fill, ImageRange, Literal
 from blkmig_cli.encode import encode
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.events import Event, Payload
+from blkmig_cli.returnpath import loaded
 from blkmig_cli.text import escape
 
 _BUFFER = 1 << 18
@@ -56,11 +58,16 @@ class Sink:
         try:
             while data:
                 data = data[os.write(self._fd, data) :]
-        except BrokenPipeError as error:
+        except (BrokenPipeError, ConnectionResetError) as error:
             if self._name == "-":
                 raise
             raise FailureError(
                 f"{escape(self._name)}: the reader hung up after {self.written} bytes"
+            ) from error
+        except BlockingIOError as error:
+            raise FailureError(
+                f"{escape(self._name)}: the reader has taken nothing for a long time, "
+                f"after {self.written} bytes"
             ) from error
         except OSError as error:
             raise FailureError(
@@ -69,10 +76,13 @@ class Sink:
 
 
 @contextmanager
-def open_target(name: str | None, inputs: Iterable[str]) -> Iterator[Sink]:
+def open_target(
+    name: str | None, inputs: Iterable[str], *, confirmed: bool = False
+) -> Iterator[Sink]:
     """Open the TARGET called ``name`` (None: stdout), which must be none of the ``inputs``.
 
-    Leaving without an exception finishes it.  Raises UsageError, FailureError.
+    Leaving without an exception finishes it.  ``confirmed``: the stream asks a QEMU at the other
+    end of a socket for its word that it has loaded everything.  Raises UsageError, FailureError.
     """
     scheme, colon, rest = (name or "-").partition(":")
     if name in (None, "-"):
@@ -87,8 +97,9 @@ def open_target(name: str | None, inputs: Iterable[str]) -> Iterator[Sink]:
     elif colon and scheme == "fd" and rest.isascii() and rest.isdigit():
         with _plain(name or "", int(rest)) as sink:
             yield sink
-    elif colon and scheme in ("tcp", "unix"):
-        raise UsageError(f"{escape(name or '')}: sockets are not supported yet", hint="use exec:")
+    elif is_socket(name):
+        with _peer(name or "", confirmed=confirmed) as sink:
+            yield sink
     else:
         path = rest if colon and scheme == "file" else name or ""
         if any(_same_file(path, other) for other in inputs):
@@ -145,6 +156,25 @@ def _file_range(payload: FileRange) -> Iterator[bytes]:
                 yield data
     except OSError as error:
         raise FailureError(f"{escape(payload.path)}: {error.strerror or error}") from error
+
+
+def is_socket(name: str | None) -> bool:
+    """Is the TARGET called ``name`` a peer on a socket?"""
+    return (name or "").partition(":")[0] in sockets.SCHEMES and ":" in (name or "")
+
+
+@contextmanager
+def _peer(uri: str, *, confirmed: bool) -> Iterator[Sink]:
+    with sockets.called(uri) as peer:
+        with _plain(uri, peer.fileno()) as sink:
+            yield sink
+        answer = sockets.finish(uri, peer, sink.written)
+        if confirmed and not loaded(answer):
+            raise FailureError(
+                f"{escape(uri)}: the QEMU there has not loaded the stream, though it took all of "
+                f"{sink.written} bytes",
+                hint="it says why on its stderr",
+            )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ phase at most the starts of the highest chunks of the whole stream.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from blkmig_cli.schemas.constants import CHUNK_SECTORS
+from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +73,21 @@ class ProgressBounds:
     def never_sent(self, starts: Mapping[str, int]) -> int:
         """Sectors that are proven to exist beyond the last chunks of all devices; 0 if none are."""
         return max(self.least - sum(start + CHUNK_SECTORS for start in starts.values()), 0)
+
+    def bulk_ended(self, starts: Mapping[str, int], sizes: Mapping[str, int | None]) -> bool | None:
+        """Did the bulk phase reach the end of all disks?  None: nothing tells.
+
+        ``sizes`` of the disks in bytes, None where unknown.  A finished disk counts at least to the
+        start of its last chunk, also where an incremental stream leaves its last chunks out.
+        """
+        if self.percent is None or not starts:
+            return None
+        total = sum(-(-(size or 0) // SECTOR_SIZE) for size in sizes.values())
+        if None in sizes.values() or not total:
+            # The larger the disks, the less are their last chunks: the least total excuses most.
+            total = max(self.least, sum(start + 1 for start in starts.values()))
+            last = total - len(starts) * CHUNK_SECTORS
+        else:
+            ends = [-(-(size or 0) // SECTOR_SIZE) for size in sizes.values()]
+            last = sum((end - 1) // CHUNK_SECTORS * CHUNK_SECTORS for end in ends if end)
+        return self.percent >= 100 * max(last, 0) // total

@@ -12,6 +12,7 @@ from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.content import ImageRange, literal
 from blkmig_cli.events import (
     Block,
+    CommandEvent,
     Configuration,
     Eof,
     Eos,
@@ -21,6 +22,7 @@ from blkmig_cli.events import (
     Payload,
     Progress,
     SectionHeader,
+    VmDescription,
 )
 from blkmig_cli.images import Image
 from blkmig_cli.images.zeros import is_zero
@@ -35,6 +37,7 @@ from blkmig_cli.schemas.constants import (
     SECTOR_SIZE,
     VERSION,
     BlockFlag,
+    Command,
     SectionType,
 )
 
@@ -44,6 +47,8 @@ from blkmig_cli.schemas.constants import (
 _PART_CHUNKS = 8
 # Chunks of bits in one section part.
 _PART_BITS = 64
+# No device has any state.  (QEMU grumbles where there is no description at all.)
+_DESCRIPTION = b'{"devices": []}'
 _BLOCK_ID = 1
 _BITMAPS_ID = 2
 
@@ -64,7 +69,10 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class SendOptions:
-    """How to send.  ``dialect``: qemu, classic, v1 or v2; ``container``: qemu or none."""
+    """How to send.  ``dialect``: qemu, classic, v1 or v2; ``container``: qemu or none.
+
+    ``return_path``: ask the destination to answer (``returnpath.py``).
+    """
 
     dialect: str = "qemu"
     container: str = "qemu"
@@ -72,6 +80,13 @@ class SendOptions:
     zero_blocks: bool = True
     disks: bool = True
     skip_unallocated: bool = False
+    return_path: bool = False
+
+
+def is_cut(disk: Disk, options: SendOptions) -> bool:
+    """Does the disk's end cut its last chunk, as it is sent?  (Dialect qemu moves that, if it can.)"""
+    moved = options.dialect == "qemu" and disk.size >= CHUNK_SIZE and not options.skip_unallocated
+    return disk.size % CHUNK_SIZE != 0 and not moved
 
 
 def send_events(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
@@ -90,6 +105,8 @@ def send_events(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
     own_section = options.dialect == "qemu" and any(disk.bitmaps for disk in disks)
     yield Header(0, 0, None, VERSION)
     yield Configuration(0, 0, None, options.machine)
+    if options.return_path:
+        yield CommandEvent(0, 0, None, Command.OPEN_RETURN_PATH, b"")
     # A stream of bitmaps only has no block section, which QEMU 9.1 and later would refuse.
     with_blocks = options.disks or options.dialect != "qemu"
     if with_blocks:
@@ -104,6 +121,7 @@ def send_events(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
     if own_section:
         yield from _bitmap_sections(disks)
     yield Eof(0, 0, None)
+    yield VmDescription(0, 0, None, literal(_DESCRIPTION))
 
 
 def _section(kind: SectionType, number: int, content: list[Event]) -> Iterator[Event]:
@@ -149,11 +167,12 @@ class _Records:
         for disk in self._disks:
             for record in self._dialect.before(disk):
                 yield [record]
-            last = 0
+            last = end = 0
             progress: list[Event] = []
             blocks: list[Event] = []
             for sector in range(0, disk.size // SECTOR_SIZE, CHUNK_SECTORS):
                 records = list(self._chunk(disk, sector))
+                end = sector
                 if records:
                     last = sector
                     progress.extend(self._count(sector))
@@ -161,9 +180,13 @@ class _Records:
                 if len(blocks) >= _PART_CHUNKS:
                     yield progress + blocks
                     progress, blocks = [], []
-            if blocks:
+            if last < end and self._options.disks:
+                # QEMU counts holes at a disk's end as done when it has passed over them.
+                last = disk.size // SECTOR_SIZE
+                progress.extend(self._count(last))
+            if progress or blocks:
                 yield progress + blocks
-            # QEMU counts a finished disk only to the start of its last chunk.
+            # ... and a disk whose last chunk was sent only to that chunk's start.
             self._finished += last
 
     def _count(self, sector: int) -> Iterator[Event]:

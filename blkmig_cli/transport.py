@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -19,8 +20,10 @@ from typing import BinaryIO, cast
 
 import zstandard
 
+from blkmig_cli import sockets
 from blkmig_cli.errors import FailureError, StreamError, TruncatedError, UsageError
 from blkmig_cli.inputs import FileInput, PipeInput
+from blkmig_cli.sockets import Say
 from blkmig_cli.text import escape, parse_size
 
 _MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
@@ -49,21 +52,25 @@ class Stream:
         return self.name if self.seekable and os.path.isfile(self.name) else None
 
 
+def _silent(_: str) -> None:
+    """For those who show nothing."""
+
+
 @contextmanager
-def open_stream(name: str) -> Iterator[Stream]:
-    """Open the STREAM called ``name``.
+def open_stream(name: str, say: Say = _silent) -> Iterator[Stream]:
+    """Open the STREAM called ``name``; ``say`` is told where the program waits for a peer.
 
     Raises FailureError where it is missing or fails, UsageError where the URI is off.
     """
     with ExitStack() as stack:
         try:
-            stream = Stream(name, _open(name, stack))
+            stream = Stream(name, _open(name, stack, say))
         except OSError as error:
             raise FailureError(f"{escape(name)}: {error.strerror or error}") from error
         yield stream
 
 
-def _open(name: str, stack: ExitStack) -> FileInput | PipeInput:
+def _open(name: str, stack: ExitStack, say: Say) -> FileInput | PipeInput:
     scheme, colon, rest = name.partition(":")
     if name == "-":
         return _of_fd(sys.stdin.fileno(), stack)
@@ -81,10 +88,8 @@ def _open(name: str, stack: ExitStack) -> FileInput | PipeInput:
         if not rest.isascii() or not rest.isdigit():
             raise UsageError(f"{escape(name)}: fd: takes the number of an open descriptor")
         return _of_fd(int(rest), stack)
-    if scheme in ("tcp", "unix"):
-        raise UsageError(
-            f"{escape(name)}: sockets are not supported yet", hint="use exec: or a pipe"
-        )
+    if scheme in sockets.SCHEMES:
+        return _of_pipe(stack.enter_context(sockets.accepted(name, say)), stack)
     return _of_path(name, 0, stack)
 
 
@@ -120,7 +125,8 @@ def _of_command(command: str, stack: ExitStack) -> PipeInput:
         if kind is not None:
             process.terminate()
         status = process.wait()
-        if status and kind is None:
+        # A command that dies of our no longer reading it has not failed: we have had enough.
+        if status and kind is None and status not in (-signal.SIGPIPE, 128 + signal.SIGPIPE):
             raise FailureError(f"exec:{escape(command)} ended with status {status}")
 
     stack.push(finish)

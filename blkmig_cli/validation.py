@@ -7,9 +7,10 @@ from blkmig_cli.checks import Checker, Ranges, Report
 from blkmig_cli.compare import ImageComparison
 from blkmig_cli.decode import Decoder, Hints
 from blkmig_cli.errors import UsageError
-from blkmig_cli.events import Block, Event
+from blkmig_cli.events import Block, Configuration, Event
 from blkmig_cli.images import RawImage, open_raw
 from blkmig_cli.parse import Input
+from blkmig_cli.qemu import Traits, Version, objections
 from blkmig_cli.reading import Tick, read_events
 from blkmig_cli.text import count, escape, human_size, quote
 from blkmig_cli.transport import Stream
@@ -38,6 +39,7 @@ def validate_stream(
     to_compare: ImagesToCompare,
     *,
     incremental: bool,
+    for_qemu: Version | None = None,
 ) -> Report:
     """Read ``stream`` to its end, and judge it.
 
@@ -50,9 +52,13 @@ def validate_stream(
         events = decoder(stream.input, known)
         checker = Checker(events, known, incremental=incremental)
         comparisons: dict[str, ImageComparison] = {}
+        machine: str | None = None
 
         def take(event: Event) -> None:
+            nonlocal machine
             checker.feed(event, stream.input)
+            if isinstance(event, Configuration):
+                machine = event.machine
             if isinstance(event, Block) and images:
                 image = images.get(event.device, images.get(None))
                 if image is not None:
@@ -61,7 +67,10 @@ def validate_stream(
                     comparisons[event.device].feed(event, stream.input)
 
         failure = read_events(events, take, tick)
-        report = checker.finish(stream.name, failure)
+        report = checker.finish(stream.name, stream.input, failure)
+        if for_qemu is not None and failure is None:
+            for objection in objections(_traits(report, machine), for_qemu):
+                checker.add("qemu-cannot-load", objection)
         _check_devices(images, comparisons, report)
         for device, comparison in comparisons.items():
             image = images.get(device, images.get(None))
@@ -71,6 +80,20 @@ def validate_stream(
             if differing:
                 checker.add("image-differs", _differing(differing, image.path), device=device)
         return report
+
+
+def _traits(report: Report, machine: str | None) -> Traits:
+    disks = [device for device in report.devices if device.disk.has_blocks]
+    cut = {finding.device for finding in report.findings if finding.id == "partial-tail"}
+    return Traits(
+        report.dialect or "classic",
+        report.container or "qemu",
+        machine,
+        [device.disk.name for device in disks],
+        [device.disk.name for device in disks if device.disk.name in cut],
+        zero_blocks=any(device.disk.zero_chunks for device in disks),
+        bitmaps=bool(report.bitmaps),
+    )
 
 
 def _check_devices(

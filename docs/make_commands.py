@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from blkmig_cli.checks import CHECKS
 from blkmig_cli.commands import cli
+from blkmig_cli.findings import CHECKS
 from blkmig_cli.spec.records import FIELDS
 
 TARGET = Path(__file__).with_name("commands.md")

@@ -60,6 +60,9 @@ class Command(IntEnum):
     SWITCHOVER_START = 11
 
 
+RETURN_PATH_SHUT = 1  # a message's type: the destination is done
+
+
 class BlockFlag(IntFlag):
     """The low nine bits of a block record's first word; the rest is the sector or a percentage."""
 
@@ -74,6 +77,7 @@ class BlockFlag(IntFlag):
 
 BLOCK_FLAG_BITS = 9
 BLOCK_FLAG_MASK = (1 << BLOCK_FLAG_BITS) - 1
+NAME_WRAP = 256  # what a name's length byte loses where QEMU writes a longer name
 BLOCK_SECTION = "block"
 BLOCK_VERSION = 1
 

@@ -54,6 +54,12 @@ CommandHead = Struct("type" / Int8ub, "command" / Int16ub, "length" / Int16ub)
 #: Data of command 7: the package's length; the package follows outside the command.
 PackageLength = Struct("length" / Int32ub)
 
+#: What a destination sends back after command 1; ``length`` bytes of data follow.
+ReturnPathHead = Struct("type" / Int16ub, "length" / Int16ub)
+
+#: Data of the message SHUT, a destination's last: 0 if it has loaded everything.
+ReturnPathShut = Struct("status" / Int32ub)
+
 #: ``length`` bytes of JSON text follow, up to the end of the stream.
 DescriptionHead = Struct("type" / Int8ub, "length" / Int32ub)
 

@@ -12,7 +12,7 @@ import zstandard
 
 from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.bitmapfile import BitmapFile, read_bitmaps, write_bitmaps
-from blkmig_cli.checks import CHECKS
+from blkmig_cli.findings import CHECKS
 from tests import raw
 from tests.conftest import Run, fails
 
@@ -260,7 +260,7 @@ def test_no_stream(
 def test_missing_files_and_folders(run: Run, tmp_path: Path, command: str) -> None:
     fails(run(command, tmp_path / "missing"), 4, "No such file")
     fails(run(command, tmp_path), 4, "directory")
-    fails(run(command, "tcp:localhost:1"), 2, "sockets")
+    fails(run(command, "tcp:localhost"), 2, "tcp:HOST:PORT")
 
 
 def test_every_way_in(run: Run, stream: Path, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_untold(truth: Truth, from_pipe: bool) -> None:
         assert found_lengths(blocks) == truth.lengths[: len(blocks)]
         return
     assert found_lengths(blocks) == truth.lengths
-    report = checker.finish("s")
+    report = checker.finish("s", source)
     for block in blocks:
         count = min(2048, truth.size // 512 - block.sector)
         assert block.sectors_min <= count <= block.sectors or not block.bitmaps

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from blkmig_cli.checks import CHECKS
+from blkmig_cli.findings import CHECKS
 from tests import raw
 from tests.conftest import Outcome, Run
 
@@ -216,7 +216,10 @@ def test_the_worst_of_several(stream: Path, run: Run, tmp_path: Path) -> None:
     assert run("validate", cut, gap).status == 3
     outcome = run("validate", away, cut, stream, "--output", "json")
     assert outcome.status == 4
-    assert [found["stream"] for found in outcome.json["streams"]] == [str(cut), str(stream)]
+    assert [found["stream"] for found in outcome.json["streams"]] == [
+        *map(str, (away, cut, stream))
+    ]
+    assert outcome.json["streams"][0]["findings"][0]["id"] == "input-failed"
     assert str(away) in outcome.err
     assert "1 whole" in run("validate", stream, gap).out
 

@@ -44,6 +44,7 @@ QEMU = """
 20                                     # COMPLETE, the same names
 01 7e 00000002
 00
+06 0000000f 7b2264657669636573223a205b5d7d   # description: {"devices": []}
 """
 
 CLASSIC = """

@@ -75,7 +75,7 @@ def command(
         raise UsageError("--payload goes with --output json or jsonl")
     wanted = _filter(devices, types, _sectors(sectors))
     hints = options.hints_of(granularities, device_sizes)
-    with open_stream(stream) as opened:
+    with open_stream(stream, options.saying(quiet)) as opened:
         options.log(verbose and not quiet, str(opened))
         if payload == "ref" and opened.path is None:
             raise UsageError("--payload ref needs the path of an uncompressed file")

@@ -19,6 +19,7 @@ _COMMANDS = {
     "replay": "Apply a stream to disk images.",
     "send": "Make a stream of disk images and their bitmaps.",
     "build": "Make a stream from a description.",
+    "scrub": "Zero what leaked into the padding of last chunks.",
 }
 
 
@@ -93,9 +94,9 @@ def _flush() -> None:
 @click.group(
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="A STREAM is a path, - for stdin, file:PATH[,offset=N], exec:COMMAND or fd:N; "
-    "gzip, xz and zstd are recognised. Exit status: 0 done and clean, 1 findings, 2 usage, "
-    "3 a damaged stream, 4 a failing image or file.",
+    epilog="A STREAM is a path, - for stdin, file:PATH[,offset=N], tcp:HOST:PORT, unix:PATH, "
+    "exec:COMMAND or fd:N; gzip, xz and zstd are recognised. "
+    "Exit status: 0 done and clean, 1 findings, 2 usage, 3 a damaged stream, 4 a failing image or file.",
 )
 @click.version_option(__version__, prog_name="blkmig")
 def cli() -> None:

@@ -10,6 +10,8 @@ from blkmig_cli.decode import Decoder, Hints
 from blkmig_cli.decode.dirty_bitmap import granularity_fault
 from blkmig_cli.errors import UsageError
 from blkmig_cli.parse import Input
+from blkmig_cli.qemu import Version, parse_version
+from blkmig_cli.sockets import Say
 from blkmig_cli.text import escape, parse_size
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -55,6 +57,21 @@ target_option = click.option(
     "--to", "target", metavar="TARGET", help="Where the stream goes (default: stdout)."
 )
 
+
+def _version(_: click.Context, __: click.Parameter, value: str | None) -> Version | None:
+    try:
+        return None if value is None else parse_version(value)
+    except ValueError as error:
+        raise UsageError(f"--for-qemu: {error}") from None
+
+
+for_qemu_option = click.option(
+    "--for-qemu",
+    metavar="VERSION",
+    callback=_version,
+    help="Warn of what a QEMU of this version, such as 7.2, cannot load.",
+)
+
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
 
 
@@ -62,6 +79,11 @@ def log(verbose: bool, message: str) -> None:
     """A line on stderr for those who want to know more."""
     if verbose:
         click.echo(f"blkmig: {message}", err=True)
+
+
+def saying(quiet: bool) -> Say:
+    """What says on stderr that the program waits."""
+    return lambda message: None if quiet else click.echo(f"blkmig: {message}", err=True)
 
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings.")

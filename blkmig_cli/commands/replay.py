@@ -5,9 +5,9 @@ from contextlib import closing
 
 import click
 
-from blkmig_cli.checks import Finding
 from blkmig_cli.commands import options
 from blkmig_cli.errors import UsageError
+from blkmig_cli.findings import Finding
 from blkmig_cli.jsonout import report_json
 from blkmig_cli.replay import Replay, ReplayOptions, ReplayResult
 from blkmig_cli.targets import Targets
@@ -80,7 +80,7 @@ def command(
         allow_incomplete=allow_incomplete,
         dry_run=dry_run or not targets.any,
     )
-    with closing(targets), open_stream(stream) as opened:
+    with closing(targets), open_stream(stream, options.saying(quiet)) as opened:
         targets.open(
             create=create or dry_run,
             writable=not dry_run,

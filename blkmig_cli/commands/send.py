@@ -12,10 +12,11 @@ from blkmig_cli.commands import options
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.events import Block, Event
 from blkmig_cli.images import RawImage, open_raw
+from blkmig_cli.qemu import Traits, Version, answers, cut_tail, objections
 from blkmig_cli.reading import Tick
-from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
-from blkmig_cli.sinks import open_target, resolve_content, write_events
-from blkmig_cli.source import Disk, SendOptions, send_events
+from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.sinks import is_socket, open_target, resolve_content, write_events
+from blkmig_cli.source import Disk, SendOptions, is_cut, send_events
 from blkmig_cli.text import encode_name, escape, quote
 
 
@@ -36,6 +37,7 @@ from blkmig_cli.text import encode_name, escape, quote
 @click.option("--no-zero-blocks", is_flag=True, help="Send zeros as data.")
 @click.option("--skip-unallocated", is_flag=True,
               help="Leave out holes: the destination has the same base.")  # fmt: skip
+@options.for_qemu_option
 @options.quiet_option
 @options.verbose_option
 def command(
@@ -51,6 +53,7 @@ def command(
     bitmaps_only: bool,
     no_zero_blocks: bool,
     skip_unallocated: bool,
+    for_qemu: Version | None,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -63,6 +66,7 @@ def command(
     Examples:
       blkmig send disk.img --bitmaps --to stream.bin
       blkmig send drive0=a.img drive1=b.img | blkmig validate -
+      blkmig send disk.img --for-qemu 7.2 --machine pc --to unix:/run/in.sock
       blkmig send disk.img --dialect v2 --bitmap daily --bitmaps-only --to daily.bin
     """
     from blkmig_cli import render  # noqa: PLC0415 (rich is slow to load)
@@ -85,13 +89,23 @@ def command(
             _attach_bitmaps(disks, paths, files, names)
         if dialect in ("v1", "v2") and any(disk.bitmaps and not disk.size for disk in disks):
             raise FailureError(f"a disk of 0 bytes has no record for its bitmaps in {dialect}")
+        # A QEMU at the other end of a socket can be asked for its word.
+        confirmed = for_qemu is not None and answers(for_qemu) and is_socket(target)
         chosen = SendOptions(
-            dialect, container, machine, not no_zero_blocks, not bitmaps_only, skip_unallocated
+            dialect,
+            container,
+            machine,
+            zero_blocks=not no_zero_blocks,
+            disks=not bitmaps_only,
+            skip_unallocated=skip_unallocated,
+            return_path=confirmed and container == "qemu",
         )
         total = sum(disk.size for disk in disks)
-        sink = stack.enter_context(open_target(target, [*paths.values(), *files.values()]))
-        if not quiet and dialect == "qemu" and not bitmaps_only:
-            _warn(disks, skip_unallocated)
+        sink = stack.enter_context(
+            open_target(target, [*paths.values(), *files.values()], confirmed=chosen.return_path)
+        )
+        if not quiet:
+            _warn(disks, chosen, for_qemu)
         with render.progress("sending", total, quiet=quiet) as tick:
             events = _ticking(send_events(disks, chosen), disks, tick)
             try:
@@ -172,15 +186,24 @@ def _check_names(disk: Disk, bitmaps: list[DirtyBitmap]) -> None:
         raise UsageError("bitmaps need a device with a name")
 
 
-def _warn(disks: list[Disk], skip_unallocated: bool) -> None:
-    for disk in disks:
-        shifted = disk.size >= CHUNK_SIZE and not skip_unallocated
-        if disk.size % CHUNK_SIZE and not shifted:
-            click.echo(
-                f"blkmig: warning: {escape(disk.device)}: QEMU 2.10 to 9.0 cannot load a disk of "
-                f"{disk.size} bytes sent so, unless its last chunk is zeros",
-                err=True,
-            )
+def _warn(disks: list[Disk], chosen: SendOptions, version: Version | None) -> None:
+    """Say before the first byte what a QEMU would not load."""
+    cut = [disk for disk in disks if chosen.disks and is_cut(disk, chosen)]
+    if version is None:
+        warnings = [cut_tail(disk.device, disk.size) for disk in cut if chosen.dialect == "qemu"]
+    else:
+        traits = Traits(
+            chosen.dialect,
+            chosen.container,
+            chosen.machine,
+            [disk.device for disk in disks if chosen.disks],
+            [disk.device for disk in cut],
+            zero_blocks=chosen.zero_blocks,
+            bitmaps=any(disk.bitmaps for disk in disks),
+        )
+        warnings = list(objections(traits, version))
+    for warning in warnings:
+        click.echo(f"blkmig: warning: {warning}", err=True)
 
 
 def _ticking(events: Iterator[Event], disks: list[Disk], tick: Tick) -> Iterator[Event]:

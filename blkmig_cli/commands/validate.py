@@ -4,10 +4,12 @@ import json
 
 import click
 
-from blkmig_cli.checks import CHECKS, Report
+from blkmig_cli.checks import Report
 from blkmig_cli.commands import options
 from blkmig_cli.errors import BlkmigError, UsageError
+from blkmig_cli.findings import CHECKS, Finding
 from blkmig_cli.jsonout import report_json
+from blkmig_cli.qemu import Version
 from blkmig_cli.text import escape
 from blkmig_cli.transport import open_stream
 from blkmig_cli.validation import ImagesToCompare, validate_stream
@@ -23,6 +25,7 @@ _WORST = (4, 3, 1, 0)
               help="Compare the stream's end state with an image.")  # fmt: skip
 @click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
 @click.option("--incremental", is_flag=True, help="Missing chunks are meant (shared base).")
+@options.for_qemu_option
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @click.option("--ignore", multiple=True, metavar="ID", help="Leave out a check.")
 @click.option("--list-checks", is_flag=True, help="List and explain all checks.")
@@ -38,6 +41,7 @@ def command(
     images: tuple[str, ...],
     image_format: str | None,
     incremental: bool,
+    for_qemu: Version | None,
     strict: bool,
     ignore: tuple[str, ...],
     list_checks: bool,
@@ -56,6 +60,7 @@ def command(
       blkmig validate stream.bin
       blkmig validate stream.bin --device-size drive0=20G
       blkmig validate stream.bin --image drive0=disk.img
+      blkmig validate stream.bin --for-qemu 7.2
     """
     from blkmig_cli import render  # noqa: PLC0415 (rich is slow to load)
 
@@ -78,19 +83,24 @@ def command(
     for name in streams:
         try:
             with (
-                open_stream(name) as stream,
+                open_stream(name, options.saying(quiet)) as stream,
                 render.progress("validating", stream.input.size, quiet=quiet) as tick,
             ):
                 options.log(verbose, str(stream))
                 report = validate_stream(
-                    stream, hints, make, tick, to_compare, incremental=incremental
+                    stream,
+                    hints,
+                    make,
+                    tick,
+                    to_compare,
+                    incremental=incremental,
+                    for_qemu=for_qemu,
                 )
         except BlkmigError as error:
             if len(streams) == 1 or isinstance(error, UsageError):
                 raise
-            click.echo(f"blkmig: {error}", err=True)
-            statuses.append(error.exit_status)
-            continue
+            report = Report(name, failure=error)
+            report.findings = [Finding(error.check, CHECKS[error.check][0], str(error))]
         report.findings = [found for found in report.findings if found.id not in ignore]
         if output == "human":
             render.report_text(report, out)

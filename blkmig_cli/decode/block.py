@@ -5,13 +5,14 @@ Decides the dialect, sizes v1's bits (``layout.py``), and holds v2 to every rule
 
 from collections.abc import Callable, Iterator
 
+from blkmig_cli import limits
 from blkmig_cli.decode.hints import Hints
 from blkmig_cli.decode.layout import After, Layouts
 from blkmig_cli.decode.v2 import V2Rules
 from blkmig_cli.events import Block, BlockBitmap, Eos, Event, Payload, Progress
 from blkmig_cli.parse import Reader
 from blkmig_cli.schemas import block as schema
-from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag, without
+from blkmig_cli.schemas.constants import CHUNK_SECTORS, NAME_WRAP, SECTOR_SIZE, BlockFlag, without
 from blkmig_cli.schemas.dialects import CLASSIC, V1, V2, Dialect, dialect_of
 from blkmig_cli.text import decode_name
 
@@ -34,6 +35,7 @@ class BlockDecoder:
         self._decided_at = 0
         self._bitmaps_seen = False
         self._not_v2: int | None = None
+        self._last_name: bytes | None = None
         self._hints = hints
         self.dialect = dialect
         self.layouts = Layouts(reader.source, hints, after_eos)
@@ -61,6 +63,7 @@ class BlockDecoder:
         # Before a dialect is decided, classic's rule is the one that all share.
         fault = (self.dialect or CLASSIC).fault(flags)
         if fault is not None:
+            self._fail_if_wrapped()
             reader.fail(fault, check="unknown-flags", hint=self._hint())
         last = bool(flags & BlockFlag.EOS)
         if flags & BlockFlag.DEVICE_BLOCK:
@@ -69,6 +72,37 @@ class BlockDecoder:
         if flags & BlockFlag.PROGRESS:
             return Progress(offset, length, section, upper, flags), last
         return Eos(offset, length, section, word), last
+
+    def _fail_if_wrapped(self) -> None:
+        """Say so where a name longer than its length byte explains that no record stands here.
+
+        QEMU writes the length modulo 256 and all of the name, so that the next record stands a
+        multiple of 256 bytes behind where it should.
+        """
+        if self._last_name is None:
+            return
+        for extra in range(NAME_WRAP, limits.NAME_MAX, NAME_WRAP):
+            if self._record_at(self._reader.start + extra):
+                self._reader.fail(
+                    f"the device's name is {extra} bytes longer than its length byte says",
+                    device=decode_name(self._last_name),
+                    hint="QEMU does this to names over 255 bytes; capture again with a shorter one",
+                    check="name-wrapped",
+                )
+
+    def _record_at(self, offset: int) -> bool:
+        """Does a record that is no accident stand at ``offset``: the same device, or an end?"""
+        source, head = self._reader.source, schema.RecordWord.sizeof()
+        raw = source.peek_at(offset, head)
+        if len(raw) < head:
+            return False
+        upper, flags = schema.split_word(int.from_bytes(raw, "big"))
+        if (self.dialect or CLASSIC).fault(flags) is not None:
+            return False
+        if flags & BlockFlag.DEVICE_BLOCK:
+            name = schema.DeviceName.build({"device": self._last_name})
+            return bool(source.peek_at(offset + head, len(name)) == name)
+        return upper <= 100
 
     def _hint(self) -> str | None:
         if self._fixed or self.dialect is None:
@@ -96,6 +130,7 @@ class BlockDecoder:
 
     def _contradiction(self, spoken: Dialect, other: int) -> None:
         assert self.dialect is not None
+        self._fail_if_wrapped()
         self._reader.fail(
             f"this record is dialect {spoken.name}, but the one at byte {other} is "
             f"dialect {self.dialect.name}",
@@ -105,7 +140,8 @@ class BlockDecoder:
 
     def _block(self, offset: int, sector: int, flags: int) -> Block:
         reader = self._reader
-        device = decode_name(reader.take(schema.DeviceName)[0])
+        self._last_name = reader.take(schema.DeviceName)[0]
+        device = decode_name(self._last_name)
         dialect = self.dialect or CLASSIC
         bitmaps: tuple[BlockBitmap, ...] = ()
         low = high = self._covered(device, sector)

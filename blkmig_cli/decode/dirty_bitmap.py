@@ -79,7 +79,7 @@ class DirtyBitmapDecoder:
     def _name(self, what: str) -> str:
         name = decode_name(self._reader.take(schema.Alias)[0])
         if not name:
-            self._reader.fail(f"the {what}'s name is empty")
+            self._reader.fail(f"the {what}'s name is empty", check="bitmap-name")
         return name
 
     def _body(self, offset: int, flags: int, extra: bytes) -> Event:
@@ -113,14 +113,14 @@ class DirtyBitmapDecoder:
     def _start(self, key: tuple[str, str]) -> tuple[int, int]:
         reader = self._reader
         granularity, attributes = reader.take(schema.Start)
-        fault = granularity_fault(granularity)
+        fault, check = granularity_fault(granularity), "bitmap-granularity"
         if fault is None and key in self._started:
-            fault = "it starts a second time"
+            fault, check = "it starts a second time", "bitmap-restart"
         reserved = without(attributes, START_ATTRIBUTES)
         if fault is None and reserved:
-            fault = f"reserved flags {reserved:#x} are set"
+            fault, check = f"reserved flags {reserved:#x} are set", "bitmap-flags"
         if fault is not None:
-            reader.fail(f"bitmap {quote(key[1])}: {fault}", device=key[0])
+            reader.fail(f"bitmap {quote(key[1])}: {fault}", device=key[0], check=check)
         self._started.add(key)
         self._open[key] = granularity
         return granularity, attributes
@@ -130,11 +130,11 @@ class DirtyBitmapDecoder:
         granularity = self._open[device, bitmap]
         sector, sectors = reader.take(schema.Range)
         bits = None
-        fault = None
+        fault, check = None, "bitmap-length"
         if sectors == 0:
-            fault = "a range of 0 sectors (QEMU would loop for ever)"
+            fault, check = "a range of 0 sectors (QEMU would loop for ever)", "bitmap-range"
         elif sector * SECTOR_SIZE % (WORD_BITS * granularity):
-            fault = "its range does not start on a word of bits"
+            fault, check = "its range does not start on a word of bits", "bitmap-start"
         elif not flags & BitmapFlag.ZEROES:
             (length,) = reader.take(schema.BitsLength)
             lengths = schema.bits_lengths(sectors, granularity)
@@ -145,7 +145,9 @@ class DirtyBitmapDecoder:
             else:
                 bits = reader.payload(length)
         if fault is not None:
-            reader.fail(f"bitmap {quote(bitmap)}: {fault}", device=device, sector=sector)
+            reader.fail(
+                f"bitmap {quote(bitmap)}: {fault}", device=device, sector=sector, check=check
+            )
         return BitmapBits(
             offset,
             reader.length(),

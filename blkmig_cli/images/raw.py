@@ -143,6 +143,11 @@ class RawImage:
         return FailureError(f"{escape(self.path)}: {error.strerror or error} at its byte {offset}")
 
 
+def other_format(head: bytes) -> str | None:
+    """The format whose magic ``head``, an image's first bytes, begins with; None: perhaps raw."""
+    return next((name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None)
+
+
 def open_raw(path: str, *, writable: bool, force: bool = False) -> RawImage:
     """Open the image at ``path``; ``force`` takes it as raw whatever it starts with (-f raw).
 
@@ -160,10 +165,7 @@ def open_raw(path: str, *, writable: bool, force: bool = False) -> RawImage:
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
             raise FailureError(f"{escape(path)} is neither a file nor a block device")
         size = os.lseek(fd, 0, os.SEEK_END)
-        head = os.pread(fd, 32, 0)
-        kind = next(
-            (name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None
-        )
+        kind = other_format(os.pread(fd, 32, 0))
         if kind is not None and not force:
             raise FailureError(
                 f"{escape(path)} looks like {kind}, which is not supported",

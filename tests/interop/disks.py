@@ -1,0 +1,72 @@
+"""Disks to send back and forth: contents that a wrong byte would show in, and bitmaps on them."""
+
+import hashlib
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from blkmig_cli.bitmap import DirtyBitmap
+
+MIB = 1 << 20
+
+
+def patterned(size: int) -> bytes:
+    """Every sector says its own number."""
+    return b"".join(number.to_bytes(4, "big") * 128 for number in range(size // 512))
+
+
+def noisy(size: int) -> bytes:
+    """Random bytes, the same in every run."""
+    return random.Random(size).randbytes(size)
+
+
+def empty(size: int) -> bytes:
+    """Zeros only."""
+    return bytes(size)
+
+
+def mixed(size: int) -> bytes:
+    """Noise, zeros of more than a chunk, sectors that say their number, and noise up to the end."""
+    middle = bytes(3 * MIB // 2) + patterned(MIB)
+    rest = size - len(middle)
+    if rest <= 0:
+        return patterned(size)
+    return noisy(rest // 2) + middle + noisy(rest - rest // 2)
+
+
+#: By name: the content, and the disk's size in bytes.
+DISKS: dict[str, tuple[Callable[[int], bytes], int]] = {
+    "patterned": (patterned, 3 * MIB),
+    "noisy, no whole MiB": (noisy, 5 * MIB + 3 * 512),
+    "mixed, all but a sector": (mixed, 7 * MIB - 512),
+    "empty": (empty, 4 * MIB),
+    "empty, no whole MiB": (empty, 4 * MIB + 4096),
+    "below a MiB, empty": (empty, 300 << 10),
+}
+
+
+def make(path: Path, name: str) -> Path:
+    """Write the disk called ``name`` to ``path``."""
+    content, size = DISKS[name]
+    path.write_bytes(content(size))
+    return path
+
+
+def bitmap(name: str, granularity: int, size: int) -> DirtyBitmap:
+    """A bitmap with scattered, touching and last granules dirty, of a disk of ``size`` bytes."""
+    made = DirtyBitmap(name, granularity)
+    granules = -(-size // granularity)
+    third = granules // 3 * granularity
+    made.set_range(third, granules // 2 * granularity - third)
+    chosen = random.Random(granularity).sample(range(granules), min(granules, 40))
+    for granule in (0, granules - 1, *chosen):
+        start = granule * granularity
+        made.set_range(start, min(granularity, size - start))
+    return made
+
+
+def sha256(made: DirtyBitmap, size: int) -> str:
+    """What QEMU says of the same bitmap: over its words, little-endian, up to the disk's end."""
+    granules = (size - 1) // made.granularity + 1
+    words = (granules - 1) // 64 + 1
+    return hashlib.sha256(made.words(0, words).tobytes()).hexdigest()

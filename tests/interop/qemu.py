@@ -1,0 +1,193 @@
+"""A real QEMU, driven through QMP: started for one test, ended with it."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp.legacy import QEMUMonitorProtocol
+
+BINARY = shutil.which("qemu-system-x86_64")
+QEMU_IMG = shutil.which("qemu-img")
+#: What a destination that has disks is started as; its streams state a prefix of it.
+MACHINE = "pc"
+_PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A disk of QEMU's: its device name, and the image with its format."""
+
+    device: str
+    path: Path
+    format: str = "raw"
+
+
+class QmpError(Exception):
+    """QEMU refuses a command."""
+
+
+class Qemu:
+    """A running QEMU.  What it printed is in ``log`` once it has ended."""
+
+    def __init__(self, folder: Path, words: list[str]) -> None:
+        assert BINARY is not None
+        self._folder = folder
+        control = folder / "qmp"
+        control.unlink(missing_ok=True)
+        self._monitor = QEMUMonitorProtocol(str(control), server=True)
+        command = [BINARY, "-nodefaults", "-display", "none", "-S", "-qmp", f"unix:{control}"]
+        with open(folder / "qemu.log", "wb") as log:
+            self.process = subprocess.Popen(
+                [*command, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        self._monitor.settimeout(_PATIENCE)
+        self._monitor.accept()
+
+    def cmd(self, command: str, /, **arguments: Any) -> Any:
+        """A QMP command; underscores in names are dashes.  Raises what the package raises."""
+        words = {key.replace("_", "-"): value for key, value in arguments.items()}
+        message = {"execute": command, "arguments": words}
+        answer: Any = self._monitor.cmd_obj(message)
+        if "error" in answer:
+            raise QmpError(f"{command}: {answer['error']['desc']}")
+        return answer["return"]
+
+    def io(self, device: str, line: str) -> None:
+        """A qemu-io command on a disk."""
+        words = f'qemu-io {device} "{line}"'
+        self.cmd("human-monitor-command", command_line=words)
+
+    def write(self, device: str, byte: int, start: int, length: int) -> None:
+        """Fill a range of a disk, in bytes."""
+        self.io(device, f"write -P {byte} {start} {length}")
+
+    @property
+    def log(self) -> str:
+        """All that QEMU printed so far."""
+        return (self._folder / "qemu.log").read_text("utf-8", "replace")
+
+    def capabilities(self, *names: str) -> None:
+        """Switch migration capabilities on."""
+        wanted = [{"capability": name, "state": True} for name in names]
+        self.cmd("migrate-set-capabilities", capabilities=wanted)
+
+    def parameters(self, **values: Any) -> None:
+        """Set migration parameters."""
+        self.cmd("migrate-set-parameters", **values)
+
+    def status(self) -> str:
+        """How the migration stands; ``gone`` where QEMU itself has ended."""
+        try:
+            return str(self.cmd("query-migrate").get("status", "none"))
+        except Exception:  # noqa: BLE001 (QEMU aborts and exits in many ways)
+            return "gone"
+
+    def wait(self, *states: str) -> str:
+        """Wait until the migration is in one of ``states``, or has come to any end."""
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end:
+            status = self.status()
+            if status in (*states, "completed", "failed", "cancelled", "gone"):
+                return status
+            time.sleep(0.01)
+        raise TimeoutError(self.log)
+
+    def save(self, uri: str, **arguments: Any) -> None:
+        """Migrate to ``uri``, to the end."""
+        self.cmd("migrate", uri=uri, **arguments)
+        assert self.wait() == "completed", self.log
+
+    def load(self, uri: str) -> str:
+        """Take a migration in; returns how it ended."""
+        self.cmd("migrate-incoming", uri=uri)
+        return self.wait()
+
+    def bitmaps(self, device: str) -> dict[str, dict[str, Any]]:
+        """The dirty bitmaps of a disk, by name, as query-block tells of them."""
+        for block in self.cmd("query-block"):
+            if block["device"] == device:
+                held = block["inserted"].get("dirty-bitmaps", [])
+                return {bitmap["name"]: bitmap for bitmap in held}
+        raise KeyError(device)
+
+    def sha256(self, device: str, bitmap: str) -> str:
+        """QEMU's own SHA-256 of a bitmap."""
+        found = self.cmd("x-debug-block-dirty-bitmap-sha256", node=device, name=bitmap)
+        return str(found["sha256"])
+
+    def end(self) -> str:
+        """End QEMU, and return what it printed."""
+        if self.process.poll() is None:
+            try:
+                self.cmd("quit")
+                self.process.wait(_PATIENCE)
+            except Exception:  # noqa: BLE001 (whatever is wrong with it, it ends here)
+                self.process.kill()
+                self.process.wait()
+        with suppress(OSError, EOFError):
+            self._monitor.close()
+        return self.log
+
+
+@contextmanager
+def running(folder: Path, *words: str) -> Iterator[Qemu]:
+    """A QEMU started with ``words``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    qemu = Qemu(folder, list(words))
+    try:
+        yield qemu
+    finally:
+        qemu.end()
+
+
+def source(folder: Path, *drives: Drive) -> Any:
+    """A QEMU that has ``drives``, and will save them; it has no machine to speak of."""
+    return running(folder, "-M", "none", *drive_words(*drives))
+
+
+def machine(folder: Path, *drives: Drive, more: tuple[str, ...] = ()) -> Any:
+    """A QEMU with an empty firmware and a guest's device for every drive.
+
+    (A drive without one is reopened at every change of its permissions, and QEMU aborts or fails
+    where that meets a migration.)
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    firmware = folder / "firmware"
+    firmware.write_bytes(bytes(64 << 10))
+    words = ["-M", MACHINE, "-m", "2", "-bios", str(firmware), *drive_words(*drives)]
+    for drive in drives:
+        words += ["-device", f"virtio-blk,drive={drive.device}"]
+    return running(folder, *words, *more)
+
+
+def destination(folder: Path, *drives: Drive) -> Any:
+    """A machine that waits for ``migrate-incoming``."""
+    return machine(folder, *drives, more=("-incoming", "defer"))
+
+
+def drive_words(*drives: Drive) -> list[str]:
+    """Options that give QEMU its disks."""
+    words = []
+    for drive in drives:
+        words += ["-drive", f"if=none,id={drive.device},file={drive.path},format={drive.format}"]
+    return words
+
+
+def qemu_img(*words: object) -> str:
+    """Run qemu-img; returns what it prints."""
+    assert QEMU_IMG is not None
+    command = [QEMU_IMG, *map(str, words)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def version() -> tuple[int, int]:
+    """QEMU's version, such as (7, 2)."""
+    assert BINARY is not None
+    text = subprocess.run([BINARY, "--version"], check=True, capture_output=True, text=True).stdout
+    major, minor = text.split("version ")[1].split(".")[:2]
+    return int(major), int(minor)
