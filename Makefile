@@ -19,9 +19,10 @@ check: $(VENV)/.check ## Lint, format and type checks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy blkmig_cli tests
 
-docs: $(VENV)/.run ## Make docs/format.md and docs/commands.md from the code
+docs: $(VENV)/.run ## Make docs/format.md, docs/commands.md and the README's tour from the code
 	$(BIN)/python docs/make_format.py
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_tour.py
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

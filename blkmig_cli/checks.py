@@ -38,7 +38,11 @@ class BitmapVerdict:
 
 @dataclass(slots=True)
 class Report:
-    """The verdict on one stream.  ``failure`` is what ended the reading, if anything did."""
+    """The verdict on one stream.
+
+    ``failure`` is what ended the reading, if anything did; ``same`` are the devices and paths of
+    images that hold what the stream leaves behind.
+    """
 
     stream: str
     dialect: str | None = None
@@ -48,6 +52,7 @@ class Report:
     bitmaps: list[BitmapVerdict] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     failure: BlkmigError | None = None
+    same: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def valid(self) -> bool:

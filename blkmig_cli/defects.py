@@ -84,7 +84,7 @@ class Defects:
             text = f"{count(leaks, 'byte')} of other data behind the disk's end"
             yield "padding-leak", f"{text}; blkmig scrub zeroes them", offset
         if tail is not None and cut:
-            text = "QEMU 2.10 to 9.0 fails to load a last chunk that the disk's end cuts"
+            text = "the disk's end cuts the last chunk, which QEMU 2.10 to 9.0 fails to load"
             yield "partial-tail", text, tail.offset
 
     def findings(self) -> Iterator[Found]:
@@ -99,8 +99,8 @@ class Defects:
             yield "unnamed-device", text, self._unnamed.offset
         total = sum(self._empty.values())
         if total >= _MANY_PARTS:
-            each = ", ".join(f"{number:,} of {name}" for name, number in self._empty.items())
-            yield "empty-parts", f"{count(total, 'empty part')}: {each}", self._empty_from
+            names = ", ".join(self._empty)
+            yield "empty-parts", f"{count(total, 'empty part')} ({names})", self._empty_from
 
     def _empty_part(self, header: SectionHeader) -> None:
         if not self._empty:

@@ -79,6 +79,8 @@ def validate_stream(
             differing = comparison.differing()
             if differing:
                 checker.add("image-differs", _differing(differing, image.path), device=device)
+            elif failure is None:
+                report.same.append((device, image.path))
         return report
 
 

@@ -102,6 +102,18 @@ class Qemu:
         self.cmd("migrate", uri=uri, **arguments)
         assert self.wait() == "completed", self.log
 
+    def await_bulk(self) -> None:
+        """Wait until the bulk phase of the only disk is over: its last chunk has been taken up."""
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end:
+            told = self.cmd("query-migrate")
+            if (
+                told["status"] == "completed"
+                or told.get("disk", {}).get("remaining", 1 << 60) <= 1 << 20
+            ):
+                return
+        raise TimeoutError(self.log)
+
     def load(self, uri: str) -> str:
         """Take a migration in; returns how it ended."""
         self.cmd("migrate-incoming", uri=uri)

@@ -108,7 +108,8 @@ def test_bitmaps(run: Run, tmp_path: Path, image_format: str, blocks: bool) -> N
             source.parameters(**WHOLE)
         source.cmd("migrate", uri=f"exec:cat > {stream}", blk=blocks)
         if blocks:
-            # Bitmaps converge only with a downtime that they fit into.
+            # Bitmaps converge only with a downtime that they fit into, which would end the bulk phase.
+            source.await_bulk()
             source.parameters(downtime_limit=2000)
         assert source.wait() == "completed"
         report = replayed(run, stream, made, tmp_path)
@@ -187,6 +188,7 @@ def save_with(folder: Path, drive: Drive, stream: Path, capability: str) -> None
                 break
             time.sleep(0.01)
         source.cmd("stop")
+        source.await_bulk()
         source.parameters(downtime_limit=2000, max_bandwidth=1 << 40)
         assert source.wait() == "completed", source.log
 
