@@ -168,10 +168,8 @@ def report_text(report: Report, out: Console) -> None:
                 Text(whole, "bold red" if verdict.complete is False else ""),
             )
         out.print(table)
-    for device, path in report.same:
-        out.print(
-            Text(f"{escape(path)} holds the same as {escape(device) or '(unnamed)'}", "green")
-        )
+    for name, path in report.same:
+        out.print(Text(f"{escape(path)} holds the same as {escape(name) or '(unnamed)'}", "green"))
     for finding in report.findings:
         if report.failure is not None and (finding.id, finding.offset) == (
             report.failure.check,

@@ -27,6 +27,14 @@ class _ClosedPipe(Exception):  # noqa: N818 (no error: the reader has had enough
     """Whoever reads our output has gone."""
 
 
+class _Failed(Exception):  # noqa: N818 (it carries an error)
+    """One of our errors; click would take a TruncatedError, an EOFError, for the user's ^D."""
+
+    def __init__(self, error: BlkmigError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class _Group(click.Group):
     """Loads a command when it is called; turns every outcome into an exit status."""
 
@@ -45,11 +53,13 @@ class _Group(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; click must not see a closed pipe, which it makes exit status 1."""
+        """Run the command; what click would make its own of must not reach it as it is."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             raise _ClosedPipe from None
+        except BlkmigError as error:
+            raise _Failed(error) from error
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run, and exit with the status of the contract."""
@@ -74,10 +84,10 @@ def _status(run: Callable[[], Any]) -> int:
         # Whoever read us has gone; the interpreter must not complain of it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except BlkmigError as error:
+    except _Failed as failed:
         _flush()
-        click.echo(f"blkmig: {error}", err=True)
-        return error.exit_status
+        click.echo(f"blkmig: {failed.error}", err=True)
+        return failed.error.exit_status
     except OSError as error:
         name = f"{escape(str(error.filename))}: " if error.filename else ""
         click.echo(f"blkmig: {name}{error.strerror or error}", err=True)
