@@ -9,8 +9,8 @@ from typing import Any
 from blkmig_cli import limits
 from blkmig_cli.atomic import replacing
 from blkmig_cli.bitmap import DirtyBitmap
-from blkmig_cli.decode.dirty_bitmap import granularity_fault
 from blkmig_cli.errors import FailureError
+from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.text import escape
 
 VERSION = 1

@@ -1,6 +1,6 @@
 """Payloads that are in no stream yet: what built and sent events carry instead of a place."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from blkmig_cli.events import Payload
 from blkmig_cli.images.base import Image
@@ -31,8 +31,8 @@ class FileRange(Payload):
 class ImageRange(Payload):
     """Bytes of an image from ``offset``, then ``padding`` zeros; ``length`` counts both."""
 
-    image: Image | None = None
     padding: int = 0
+    image: Image = field(kw_only=True)
 
 
 def literal(data: bytes, stated: int | None = None) -> Literal:

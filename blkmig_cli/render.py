@@ -21,7 +21,7 @@ from rich.text import Text
 
 from blkmig_cli.checks import Report
 from blkmig_cli.findings import CHECKS
-from blkmig_cli.reading import Tick, no_tick
+from blkmig_cli.reading import Tick
 from blkmig_cli.replay import ReplayResult
 from blkmig_cli.text import count, escape, human_size
 
@@ -53,14 +53,8 @@ class _Speed(ProgressColumn):
 
 
 @contextmanager
-def progress(label: str, total: int | None, *, quiet: bool) -> Iterator[Tick]:
-    """A progress bar on stderr while work goes on; ``total`` bytes, None if unknown.
-
-    Gives the function to call with the bytes done.  Nothing is shown unless stderr is a terminal.
-    """
-    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield no_tick
-        return
+def bar(label: str, total: int | None) -> Iterator[Tick]:
+    """A progress bar on stderr; see ``progress.py``."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
@@ -68,8 +62,8 @@ def progress(label: str, total: int | None, *, quiet: bool) -> Iterator[Tick]:
         _Speed(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
-        task = bar.add_task(label, total=total)
+    with Progress(*columns, console=console(sys.stderr), transient=True) as shown_bar:
+        task = shown_bar.add_task(label, total=total)
         shown = 0
 
         def tick(done: int) -> None:
@@ -77,7 +71,7 @@ def progress(label: str, total: int | None, *, quiet: bool) -> Iterator[Tick]:
             nonlocal shown
             if done - shown >= 1 << 20:
                 shown = done
-                bar.update(task, completed=done)
+                shown_bar.update(task, completed=done)
 
         yield tick
 

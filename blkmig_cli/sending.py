@@ -96,7 +96,7 @@ class Qemu(Classic):
         if data is not None and sectors < CHUNK_SECTORS and disk.size >= CHUNK_SIZE:
             start = disk.size - CHUNK_SIZE
             sector, sectors = start // SECTOR_SIZE, CHUNK_SECTORS
-            data = ImageRange(start, CHUNK_SIZE, None, disk.image)
+            data = ImageRange(start, CHUNK_SIZE, image=disk.image)
         yield from super().records(disk, sector, sectors, data, zero)
 
 

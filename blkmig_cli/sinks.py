@@ -18,6 +18,7 @@ from blkmig_cli.content import FileRange, Fill, ImageRange, Literal
 from blkmig_cli.encode import encode
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.events import Event, Payload
+from blkmig_cli.images import Image
 from blkmig_cli.returnpath import loaded
 from blkmig_cli.text import escape
 
@@ -49,30 +50,39 @@ class Sink:
             self._write(memoryview(data))
         self.written += len(data)
 
+    def copy(self, image: Image, offset: int, length: int) -> None:
+        """Write ``length`` bytes of ``image`` from ``offset``; raises as :meth:`write`."""
+        self.flush()
+        with self._failing():
+            image.copy_to(self._fd, offset, length)
+        self.written += length
+
     def flush(self) -> None:
         """Hand on everything written; raises as :meth:`write`."""
         held, self._held = self._held, bytearray()
         self._write(memoryview(held))
 
     def _write(self, data: memoryview) -> None:
-        try:
+        with self._failing():
             while data:
                 data = data[os.write(self._fd, data) :]
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What the system says of a write becomes an error of ours."""
+        try:
+            yield
         except (BrokenPipeError, ConnectionResetError) as error:
             if self._name == "-":
                 raise
-            raise FailureError(
-                f"{escape(self._name)}: the reader hung up after {self.written} bytes"
-            ) from error
+            raise self._failed("the reader hung up") from error
         except BlockingIOError as error:
-            raise FailureError(
-                f"{escape(self._name)}: the reader has taken nothing for a long time, "
-                f"after {self.written} bytes"
-            ) from error
+            raise self._failed("the reader has taken nothing for a long time,") from error
         except OSError as error:
-            raise FailureError(
-                f"{escape(self._name)}: {error.strerror or error} after {self.written} bytes"
-            ) from error
+            raise self._failed(error.strerror or str(error)) from error
+
+    def _failed(self, what: str) -> FailureError:
+        return FailureError(f"{escape(self._name)}: {what} after {self.written} bytes")
 
 
 @contextmanager
@@ -117,6 +127,9 @@ def write_events(events: Iterable[Event], sink: Sink, resolve: Resolve) -> None:
         for piece in encode(event):
             if isinstance(piece, bytes):
                 sink.write(piece)
+            elif isinstance(piece, ImageRange):
+                sink.copy(piece.image, piece.offset, piece.length - piece.padding)
+                sink.write(bytes(piece.padding))
             else:
                 for data in resolve(piece):
                     sink.write(data)
@@ -131,10 +144,6 @@ def resolve_content(payload: Payload) -> Iterator[bytes | memoryview]:
             block = bytes([payload.byte]) * min(payload.length, _PIECE)
             for at in range(0, payload.length, _PIECE):
                 yield memoryview(block)[: payload.length - at]
-        case ImageRange():
-            assert payload.image is not None
-            yield payload.image.read(payload.offset, payload.length - payload.padding)
-            yield bytes(payload.padding)
         case FileRange():
             yield from _file_range(payload)
         case _:

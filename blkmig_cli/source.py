@@ -25,7 +25,6 @@ from blkmig_cli.events import (
     VmDescription,
 )
 from blkmig_cli.images import Image
-from blkmig_cli.images.zeros import is_zero
 from blkmig_cli.intervals import IntervalSet
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
@@ -213,14 +212,10 @@ class _Records:
         self, disk: Disk, start: int, length: int, allocated: bool
     ) -> tuple[Payload | None, bool]:
         """A chunk's data, padded with zeros to 1 MiB, or that it goes as a zero block."""
-        if not self._options.zero_blocks:
-            return ImageRange(start, CHUNK_SIZE, None, disk.image, CHUNK_SIZE - length), False
-        if not allocated:
+        if self._options.zero_blocks and (not allocated or disk.image.is_zero(start, length)):
             return None, True
-        content = disk.image.read(start, length)
-        if is_zero(memoryview(content)):
-            return None, True
-        return literal(content if length == CHUNK_SIZE else content.ljust(CHUNK_SIZE, b"\0")), False
+        # Read when it is written, so that no chunk is held in memory.
+        return ImageRange(start, CHUNK_SIZE, None, CHUNK_SIZE - length, image=disk.image), False
 
     def _allocated(self, disk: Disk, start: int, length: int) -> bool:
         extents = self._extents.get(disk.device)

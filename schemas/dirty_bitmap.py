@@ -2,7 +2,14 @@
 
 from construct import Int8ub, Int16ub, Int32ub, Int64ub, Struct
 
-from .constants import DIRTY_BITMAP_BITS_ALIGN, SECTOR_SIZE, WORD_BITS, WORD_SIZE
+from .constants import (
+    DIRTY_BITMAP_BITS_ALIGN,
+    GRANULARITY_MAX,
+    GRANULARITY_MIN,
+    SECTOR_SIZE,
+    WORD_BITS,
+    WORD_SIZE,
+)
 from .framing import CountedString
 
 #: 0x80 announces another flag byte, and 0x80 there two more; QEMU then uses the last byte alone.
@@ -26,3 +33,10 @@ def bits_lengths(sectors: int, granularity: int) -> range:
     exact = -(-granules // WORD_BITS) * WORD_SIZE
     padded = -(-exact // DIRTY_BITMAP_BITS_ALIGN) * DIRTY_BITMAP_BITS_ALIGN
     return range(exact, padded + 1)
+
+
+def granularity_fault(granularity: int) -> str | None:
+    """Why ``granularity`` in bytes is none, or None."""
+    if granularity & (granularity - 1) or not GRANULARITY_MIN <= granularity <= GRANULARITY_MAX:
+        return f"granularity {granularity} is no power of two from 512 bytes to 2 GiB"
+    return None

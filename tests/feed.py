@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
+from blkmig_cli.content import ImageRange
 from blkmig_cli.decode import Decoder
 from blkmig_cli.encode import encode
 from blkmig_cli.errors import StreamError
@@ -57,6 +58,9 @@ def encoded(stream: Iterable[Event]) -> bytes:
         for piece in encode(event):
             if isinstance(piece, bytes):
                 pieces.append(piece)
+            elif isinstance(piece, ImageRange):
+                content = piece.image.read(piece.offset, piece.length - piece.padding)
+                pieces.append(content + bytes(piece.padding))
             else:
                 pieces += [bytes(part) for part in resolve_content(piece)]
     return b"".join(pieces)

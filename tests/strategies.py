@@ -1,5 +1,6 @@
 """Hypothesis strategies that tests share: disks, bitmaps, streams of every dialect."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,6 +29,12 @@ class MemoryImage:
 
     def read(self, offset: int, length: int) -> bytes:
         return bytes(self.content[offset : offset + length])
+
+    def is_zero(self, offset: int, length: int) -> bool:
+        return not any(self.content[offset : offset + length])
+
+    def copy_to(self, target: int, offset: int, length: int) -> None:
+        os.write(target, self.read(offset, length))
 
     def write(self, offset: int, data: memoryview) -> None:
         self.content[offset : offset + len(data)] = data

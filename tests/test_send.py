@@ -56,11 +56,11 @@ def test_an_image_that_shrinks(tmp_path: Path) -> None:
     image, target = tmp_path / "d.img", tmp_path / "s.bin"
     image.write_bytes(os.urandom(8 * MIB))
     script = (
-        "import os,sys; from blkmig_cli.images import raw; old = raw.RawImage.read\n"
-        "def read(self, offset, length):\n"
+        "import os,sys; from blkmig_cli.images import raw; old = raw.RawImage._fill\n"
+        "def fill(self, offset, length):\n"
         f"    if offset >= {4 * MIB}: os.truncate({str(image)!r}, {2 * MIB})\n"
         "    return old(self, offset, length)\n"
-        "raw.RawImage.read = read; from blkmig_cli.commands import main; main()"
+        "raw.RawImage._fill = fill; from blkmig_cli.commands import main; main()"
     )
     command = [sys.executable, "-c", script, "send", str(image), "--to", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 import click
 
 from blkmig_cli.decode import Decoder, Hints
-from blkmig_cli.decode.dirty_bitmap import granularity_fault
 from blkmig_cli.errors import UsageError
 from blkmig_cli.parse import Input
 from blkmig_cli.qemu import Version, parse_version
+from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.sockets import Say
 from blkmig_cli.text import escape, parse_size
 

@@ -9,6 +9,7 @@ from blkmig_cli.commands import options
 from blkmig_cli.errors import UsageError
 from blkmig_cli.findings import Finding
 from blkmig_cli.jsonout import report_json
+from blkmig_cli.progress import progress
 from blkmig_cli.replay import Replay, ReplayOptions, ReplayResult
 from blkmig_cli.targets import Targets
 from blkmig_cli.text import escape, quote
@@ -92,7 +93,7 @@ def command(
         for device, size in known.sizes.items():
             options.log(verbose, f"{escape(device or 'the device')}: {size} bytes")
         make = options.decoder_factory(dialect, container)
-        with render.progress("replaying", opened.input.size, quiet=quiet) as tick:
+        with progress("replaying", opened.input.size, quiet=quiet) as tick:
             result = Replay(opened, targets, chosen, hints, make).run(tick)
     if not targets.any and not dry_run:
         names = ", ".join(quote(device.disk.name) for device in result.report.devices)

@@ -3,6 +3,7 @@
 import click
 
 from blkmig_cli.commands import options
+from blkmig_cli.progress import progress
 from blkmig_cli.scrub import scrub
 from blkmig_cli.sinks import open_target
 from blkmig_cli.text import count
@@ -36,15 +37,13 @@ def command(
       blkmig scrub stream.bin --device-size 5126K --to clean.bin
       zcat stream.gz | blkmig scrub - --device-size drive0=5126K | gzip > clean.gz
     """
-    from blkmig_cli import render  # noqa: PLC0415 (rich is slow to load)
-
     hints = options.hints_of(granularities, device_sizes)
     make = options.decoder_factory(dialect, container, keep_state=True)
     with open_stream(stream, options.saying(quiet)) as opened:
         options.log(verbose, str(opened))
         with (
             open_target(target, [stream]) as sink,
-            render.progress("scrubbing", opened.input.size, quiet=quiet) as tick,
+            progress("scrubbing", opened.input.size, quiet=quiet) as tick,
         ):
             found = scrub(opened, sink, hints, make, tick)
     if not quiet:

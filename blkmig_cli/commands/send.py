@@ -12,6 +12,7 @@ from blkmig_cli.commands import options
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.events import Block, Event
 from blkmig_cli.images import RawImage, open_raw
+from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Traits, Version, answers, cut_tail, objections
 from blkmig_cli.reading import Tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE
@@ -69,8 +70,6 @@ def command(
       blkmig send disk.img --for-qemu 7.2 --machine pc --to unix:/run/in.sock
       blkmig send disk.img --dialect v2 --bitmap daily --bitmaps-only --to daily.bin
     """
-    from blkmig_cli import render  # noqa: PLC0415 (rich is slow to load)
-
     files = options.device_values("--bitmaps-from", bitmaps_from)
     with_bitmaps = bool(all_bitmaps or names or files or bitmaps_only)
     if with_bitmaps and (dialect == "classic" or (dialect == "qemu" and container == "none")):
@@ -106,7 +105,7 @@ def command(
         )
         if not quiet:
             _warn(disks, chosen, for_qemu)
-        with render.progress("sending", total, quiet=quiet) as tick:
+        with progress("sending", total, quiet=quiet) as tick:
             events = _ticking(send_events(disks, chosen), disks, tick)
             try:
                 write_events(events, sink, resolve_content)

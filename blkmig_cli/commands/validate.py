@@ -9,6 +9,7 @@ from blkmig_cli.commands import options
 from blkmig_cli.errors import BlkmigError, UsageError
 from blkmig_cli.findings import CHECKS, Finding
 from blkmig_cli.jsonout import report_json
+from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Version
 from blkmig_cli.text import escape
 from blkmig_cli.transport import open_stream
@@ -84,7 +85,7 @@ def command(
         try:
             with (
                 open_stream(name, options.saying(quiet)) as stream,
-                render.progress("validating", stream.input.size, quiet=quiet) as tick,
+                progress("validating", stream.input.size, quiet=quiet) as tick,
             ):
                 options.log(verbose, str(stream))
                 report = validate_stream(

@@ -10,8 +10,6 @@ from blkmig_cli.parse import Reader
 from blkmig_cli.schemas import dirty_bitmap as schema
 from blkmig_cli.schemas.constants import (
     DIRTY_BITMAP_BITS_MAX,
-    GRANULARITY_MAX,
-    GRANULARITY_MIN,
     SECTOR_SIZE,
     START_ATTRIBUTES,
     WORD_BITS,
@@ -19,13 +17,6 @@ from blkmig_cli.schemas.constants import (
     without,
 )
 from blkmig_cli.text import decode_name, quote
-
-
-def granularity_fault(granularity: int) -> str | None:
-    """Why ``granularity`` in bytes is none, or None."""
-    if granularity & (granularity - 1) or not GRANULARITY_MIN <= granularity <= GRANULARITY_MAX:
-        return f"granularity {granularity} is no power of two from 512 bytes to 2 GiB"
-    return None
 
 
 class DirtyBitmapDecoder:
@@ -113,7 +104,7 @@ class DirtyBitmapDecoder:
     def _start(self, key: tuple[str, str]) -> tuple[int, int]:
         reader = self._reader
         granularity, attributes = reader.take(schema.Start)
-        fault, check = granularity_fault(granularity), "bitmap-granularity"
+        fault, check = schema.granularity_fault(granularity), "bitmap-granularity"
         if fault is None and key in self._started:
             fault, check = "it starts a second time", "bitmap-restart"
         reserved = without(attributes, START_ATTRIBUTES)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from blkmig_cli.decode.dirty_bitmap import granularity_fault
 from blkmig_cli.events import BlockBitmap
 from blkmig_cli.parse import Reader
 from blkmig_cli.schemas import block as schema
@@ -16,6 +15,7 @@ from blkmig_cli.schemas.constants import (
     BlockFlag,
     without,
 )
+from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.text import decode_name, quote
 
 

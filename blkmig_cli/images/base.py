@@ -16,6 +16,12 @@ class Image(Protocol):
     def read(self, offset: int, length: int) -> bytes:
         """``length`` bytes at ``offset``; what was never written reads as zeros."""
 
+    def is_zero(self, offset: int, length: int) -> bool:
+        """Is every byte of a range zero?  Reads no further than it must."""
+
+    def copy_to(self, target: int, offset: int, length: int) -> None:
+        """Write ``length`` bytes at ``offset`` to the descriptor ``target``; its OSErrors are raised."""
+
     def write(self, offset: int, data: memoryview) -> None:
         """Write ``data`` at ``offset``; it must lie within the disk."""
 

@@ -24,7 +24,10 @@ _OTHER_FORMATS = {
     b"LUKS\xba\xbe": "luks",
 }
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
-_ZEROS = bytes(1 << 20)
+# What is read at once: it stays in the processor's cache until it has been looked at, or written.
+_PIECE = 256 << 10
+_PROBE = 4 << 10
+_ZEROS = bytes(_PIECE)
 
 
 class RawImage:
@@ -36,6 +39,7 @@ class RawImage:
         self._size = size
         self._is_file = is_file
         self._can_punch = True
+        self._scratch = bytearray(0)
 
     @property
     def size(self) -> int:
@@ -51,11 +55,52 @@ class RawImage:
             except OSError as error:
                 raise self._failed(error, offset) from error
             if not piece:
-                raise FailureError(f"{escape(self.path)} became shorter while it was read")
+                raise self._shrunk()
             pieces.append(piece)
             offset += len(piece)
             length -= len(piece)
         return b"".join(pieces)
+
+    def is_zero(self, offset: int, length: int) -> bool:
+        """See ``base.Image``; most data shows itself in the first bytes of a range."""
+        piece = min(length, _PROBE)
+        while length:
+            # Comparing bytearray with bytes is memcmp; with a memoryview it is not.
+            found = self._fill(offset, piece)
+            if found < _PIECE:
+                if self._scratch[:found] != _ZEROS[:found]:
+                    return False
+            elif self._scratch != _ZEROS:
+                return False
+            offset += found
+            length -= found
+            piece = min(length, _PIECE)
+        return True
+
+    def copy_to(self, target: int, offset: int, length: int) -> None:
+        """See ``base.Image``; raises FailureError where the image fails or ends."""
+        while length:
+            found = self._fill(offset, min(length, _PIECE))
+            left = memoryview(self._scratch)[:found]
+            while left:
+                left = left[os.write(target, left) :]
+            offset += found
+            length -= found
+
+    def _fill(self, offset: int, length: int) -> int:
+        """Read up to ``length`` bytes, at most a piece, into the buffer that is used again."""
+        if not self._scratch:
+            self._scratch = bytearray(_PIECE)
+        try:
+            found = os.preadv(self._fd, [memoryview(self._scratch)[:length]], offset)
+        except OSError as error:
+            raise self._failed(error, offset) from error
+        if not found:
+            raise self._shrunk()
+        return found
+
+    def _shrunk(self) -> FailureError:
+        return FailureError(f"{escape(self.path)} became shorter while it was read")
 
     def write(self, offset: int, data: memoryview) -> None:
         """See ``base.Image``."""
