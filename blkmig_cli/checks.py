@@ -6,15 +6,19 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from blkmig_cli.decode import Decoder, Hints
 from blkmig_cli.decode.layout import describe
 from blkmig_cli.errors import StreamError
 from blkmig_cli.events import DeviceState, Event, Progress
 from blkmig_cli.parse import Input
+from blkmig_cli.runs import Run
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.sizes import SizeBounds
 from blkmig_cli.state import BitmapState, DiskState, StreamState
 from blkmig_cli.text import count, human_size, quote
+from blkmig_cli.totals import feed_run
 
 Severity = Literal["error", "warning", "note"]
 Ranges = list[tuple[int, int]]
@@ -126,9 +130,18 @@ class Checker:
         """Take the next event."""
         self.state.feed(event, source)
         if isinstance(event, Progress) and event.percent > 100:
-            self.add("progress-range", f"progress of {event.percent} percent", event.offset)
+            self._progress_range(event.percent, event.offset)
         elif isinstance(event, DeviceState) and event.sized_by == "footer":
             self._resynchronised.append(event.offset)
+
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Take a run of events whole."""
+        feed_run(self.state, run, source)
+        for column in run.columns:
+            if isinstance(column.event, Progress) and column.numbers is not None:
+                for row in np.flatnonzero(column.numbers > 100).tolist():
+                    offset = column.event.offset + row * run.stride
+                    self._progress_range(int(column.numbers[row]), offset)
 
     def add(
         self, check: str, message: str, offset: int | None = None, device: str | None = None
@@ -139,6 +152,9 @@ class Checker:
     def size(self, device: str) -> SizeBounds:
         """The disk's size by order of belief, as far as the stream has been read."""
         return self.state.size(device, self._hints.size(device))
+
+    def _progress_range(self, percent: int, offset: int) -> None:
+        self.add("progress-range", f"progress of {percent} percent", offset)
 
     def finish(self, stream: str, failure: StreamError | None = None) -> Report:
         """The report; ``failure`` is what ended the reading, if anything did."""

@@ -11,6 +11,7 @@ from blkmig_cli.events import Block, Event
 from blkmig_cli.images import RawImage, open_raw
 from blkmig_cli.parse import Input
 from blkmig_cli.reading import Tick, read_events
+from blkmig_cli.runs import Run
 from blkmig_cli.text import count, escape, human_size, quote
 from blkmig_cli.transport import Stream
 
@@ -60,7 +61,10 @@ def validate_stream(
                         comparisons[event.device] = ImageComparison(image)
                     comparisons[event.device].feed(event, stream.input)
 
-        failure = read_events(events, take, tick)
+        def take_run(run: Run) -> None:
+            checker.feed_run(run, stream.input)
+
+        failure = read_events(events, take, tick, None if images else take_run)
         report = checker.finish(stream.name, failure)
         _check_devices(images, comparisons, report)
         for device, comparison in comparisons.items():
