@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blkmig_cli.intervals import tiles
 from blkmig_cli.schemas.constants import WORD_BITS, WORD_SIZE
 
 _SEGMENT = 1 << 16  # bytes of packed bits
@@ -37,6 +38,14 @@ class DirtyBitmap:
     def write_words(self, first_word: int, data: bytes | memoryview) -> None:
         """Replace whole words from word ``first_word`` by ``data``, packed bits as on the wire."""
         self._write(first_word * WORD_SIZE, np.frombuffer(data, np.uint8))
+
+    def write_rows(self, first_words: NDArray[np.int64], rows: Bits) -> None:
+        """:meth:`write_words` of each of ``rows``, shape (rows, bytes), in their order."""
+        kept = last_of_each(first_words)
+        first_words, rows = first_words[kept], rows[kept]
+        for tile in tiles(first_words, rows.shape[1] // WORD_SIZE):
+            words = first_words[tile]
+            self.write_words(int(words.min()), ascending(words, rows[tile]).tobytes())
 
     def write_granules(self, first: int, count: int, data: bytes | memoryview) -> None:
         """Replace ``count`` granules from ``first`` by those in ``data``.
@@ -149,6 +158,16 @@ class DirtyBitmap:
             high = min(end - segment * _SEGMENT_BITS, _SEGMENT_BITS)
             if low < high:
                 _fill(self._segments[segment], low, high, dirty=False)
+
+
+def last_of_each(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of ``keys`` are the last of equal ones that stand together: shape (keys,)."""
+    return np.append(keys[1:] != keys[:-1], True)
+
+
+def ascending(keys: NDArray[np.int64], rows: Bits) -> Bits:
+    """``rows`` in the order of ``keys``, which only go up or only down."""
+    return rows[::-1] if keys[0] > keys[-1] else rows
 
 
 def _number(packed: Bits) -> int:

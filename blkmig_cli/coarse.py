@@ -40,20 +40,33 @@ class Observations:
         self.lengths.append(len(bits))
         self.bits += bits
 
-    def __iter__(self) -> Iterator[tuple[int, bytearray]]:
-        at = 0
-        for sector, length in zip(self.sectors, self.lengths, strict=True):
-            yield sector, self.bits[at : at + length]
-            at += length
+    def add_rows(self, sectors: NDArray[np.int64], bits: NDArray[np.uint8]) -> None:
+        """A record for each of ``sectors``, with its row of ``bits``: shape (rows, bytes)."""
+        rows, length = bits.shape
+        self.sectors.frombytes(sectors.astype(np.uint64).tobytes())
+        self.lengths.extend(array("H", [length]) * rows)
+        self.bits += bits.tobytes()
+
+    def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+        """All records: sectors, and their bits in rows, shape (rows, bytes), as long as these are equal."""
+        sectors = np.frombuffer(self.sectors, np.uint64).astype(np.int64)
+        lengths = np.frombuffer(self.lengths, np.uint16)
+        begin = at = 0
+        for end in [*(np.flatnonzero(np.diff(lengths)) + 1).tolist(), len(lengths)]:
+            if begin < end:
+                size = (end - begin) * int(lengths[begin])
+                bits = np.frombuffer(self.bits, np.uint8, size, at)
+                yield sectors[begin:end], bits.reshape(end - begin, -1)
+                begin, at = end, at + size
 
     def narrow(self, candidates: list[int], size: int | None) -> list[int]:
         """Those granularities out of ``candidates`` (bytes) that nothing contradicts.
 
         ``size`` is the most bytes that the disk can have, if known.
         """
-        if any(length != WORD_SIZE for length in self.lengths):
+        if np.any(np.frombuffer(self.lengths, np.uint16) != WORD_SIZE):
             return candidates
-        words = np.frombuffer(bytes(self.bits), "<u8")
+        words = np.frombuffer(self.bits, "<u8")
         sectors = np.frombuffer(self.sectors, np.uint64).astype(np.int64)
         return [g for g in candidates if _possible(g, sectors, words, size)]
 

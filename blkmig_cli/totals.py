@@ -1,11 +1,10 @@
 """Adding a run to a stream's totals: as feeding its events one by one would, but by columns."""
 
-from collections.abc import Iterator
-
 import numpy as np
-from numpy.typing import NDArray
 
+from blkmig_cli.bitmap import ascending, last_of_each
 from blkmig_cli.events import Block, BlockBitmap, Progress
+from blkmig_cli.intervals import tiles
 from blkmig_cli.parse import Input
 from blkmig_cli.runs import Bytes, Column, Numbers, Run
 from blkmig_cli.schemas.block import first_word
@@ -34,18 +33,6 @@ def feed_run(state: StreamState, run: Run, source: Input) -> None:
         if isinstance(column.event, Block) and column.numbers is not None and run.rows > 1:
             _add_blocks(state, column.event, column, run.stride)
     state.end = run.end
-
-
-def tiles(starts: Numbers, length: int) -> Iterator[slice]:
-    """Stretches of ``starts`` in which each is ``length`` more (or each ``length`` less) than the last."""
-    steps = np.diff(starts)
-    way = (steps == length).astype(np.int8) - (steps == -length)
-    turns = (way[1:] != way[:-1]) & (way[:-1] != 0)
-    breaks = np.flatnonzero((way == 0) | np.append(False, turns)) + 1
-    begin = 0
-    for end in [*breaks.tolist(), len(starts)]:
-        yield slice(begin, end)
-        begin = end
 
 
 def _add_blocks(state: StreamState, event: Block, column: Column, stride: int) -> None:
@@ -90,12 +77,10 @@ def _add_bits(
     content = bitmap.content
     if content is None:
         assert bitmap.open is not None
-        for sector, row in zip(tile.tolist(), bits, strict=True):
-            bitmap.open.add(sector, row.data)
+        bitmap.open.add_rows(tile, bits)
     elif part.attributes is None:
-        words = _first_words(tile, content.granularity)
-        kept = _last_of_each(words)
-        content.write_words(int(words.min()), _ascending(words[kept], bits[kept]).tobytes())
+        words = first_word(tile, content.granularity)  # type: ignore[arg-type]
+        content.write_rows(np.asarray(words), bits)
     elif length == CHUNK_SECTORS or not bits.shape[1]:
         first, count = _granules(int(tile.min()), int(tile.max()) + length, content.granularity)
         data = _chunk_granules(tile, content.granularity, bits) if bits.shape[1] else b""
@@ -113,21 +98,6 @@ def _granules(start: int, end: int, granularity: int) -> tuple[int, int]:
     return first, (end * SECTOR_SIZE - 1) // granularity - first + 1
 
 
-def _first_words(sectors: Numbers, granularity: int) -> Numbers:
-    found: Numbers = np.asarray(first_word(sectors, granularity))  # type: ignore[arg-type]
-    return found
-
-
-def _last_of_each(keys: Numbers) -> NDArray[np.bool_]:
-    """Which rows are the last of those with the same key, where equal keys stand together."""
-    return np.append(keys[1:] != keys[:-1], True)
-
-
-def _ascending(keys: Numbers, rows: Bytes) -> Bytes:
-    """``rows`` in the order of ``keys``, which go up or down."""
-    return rows[::-1] if keys[0] > keys[-1] else rows
-
-
 def _chunk_granules(tile: Numbers, granularity: int, bits: Bytes) -> bytes:
     """Bits of whole chunks (v2) as :meth:`DirtyBitmap.write_granules` takes them.
 
@@ -135,15 +105,15 @@ def _chunk_granules(tile: Numbers, granularity: int, bits: Bytes) -> bytes:
     not to be taken from it; from 2 MiB on, a granule is in several records, and the last counts.
     """
     if granularity * WORD_BITS <= CHUNK_SIZE:
-        return _ascending(tile, bits).tobytes()
+        return ascending(tile, bits).tobytes()
     granules = tile * SECTOR_SIZE // granularity
-    kept = _last_of_each(granules)
+    kept = last_of_each(granules)
     granules, bits = granules[kept], bits[kept]
     each = max(CHUNK_SIZE // granularity, 1)
     places = granules[:, None] % WORD_BITS + np.arange(each)
     own = np.take_along_axis(np.unpackbits(bits, axis=1, bitorder="little"), places, axis=1)
     lead = int(granules.min()) % WORD_BITS
-    flat = _ascending(granules, own).reshape(-1)
+    flat = ascending(granules, own).reshape(-1)
     padded = np.zeros(-(-(lead + len(flat)) // WORD_BITS) * WORD_BITS, np.uint8)
     padded[lead : lead + len(flat)] = flat
     return np.packbits(padded, bitorder="little").tobytes()
