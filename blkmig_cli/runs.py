@@ -4,7 +4,7 @@ What a run stands for is exactly the events that iterating it gives; whoever can
 without them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,6 +59,15 @@ class Run:
 
 
 Piece = Event | Run
+
+
+def expand(pieces: Iterable[Piece]) -> Iterator[Event]:
+    """The events of ``pieces``, one by one."""
+    for piece in pieces:
+        if isinstance(piece, Run):
+            yield from piece
+        else:
+            yield piece
 
 
 def moved(event: Event, by: int, number: int) -> Event:
