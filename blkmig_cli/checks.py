@@ -207,7 +207,7 @@ class Checker:
                 f"bitmap {quote(bitmap.name)} is not whole",
                 device=bitmap.device,
             )
-        candidates = bitmap.candidates or [bitmap.granularity or 0]
+        candidates = bitmap.candidates if bitmap.open else [bitmap.granularity or 0]
         dirty = None
         if bitmap.content is None:
             self.add(

@@ -382,6 +382,8 @@ def _distinct(worlds: Iterator[World]) -> list[World]:
 def describe(granularities: list[int]) -> str:
     """Candidates (powers of two, ascending) in a few words: ``16 KiB, 32 KiB or 64 KiB``."""
     sizes = [human_size(size) for size in granularities]
+    if not sizes:
+        return "unknown (its records contradict each other)"
     if len(sizes) > 3 and granularities[-1] == granularities[0] << len(sizes) - 1:
         return f"anything from {sizes[0]} to {sizes[-1]}"
     return sizes[0] if len(sizes) == 1 else f"{', '.join(sizes[:-1])} or {sizes[-1]}"
