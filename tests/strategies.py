@@ -194,7 +194,7 @@ def repetitive(draw: st.DrawFn) -> Repetitive:
                 clean = clear.get((device, n), False)
                 entries.append((n, 1, g, b"" if clean else _bits(draw, 8 * words)))
             rest = raw.v2(covered, *entries)
-        data = bytes(raw.CHUNK) if kind == "classic" and not flags & 8 or flags & 0x10 else b""
+        data = bytes(raw.CHUNK) if (kind == "classic" and not flags & 8) or flags & 0x10 else b""
         return raw.block(sector, flags, device, rest + data)
 
     groups: list[bytes] = []

@@ -55,7 +55,6 @@ class BlockDecoder:
 
         Raises TruncatedError, MalformedError, UndecidableError.
         """
-        self._repeats.clear()
         while True:
             event, last = self.record()
             yield event
