@@ -214,22 +214,18 @@ class Scanner:
             most = min(2 * most, template.batch)
 
     def _repeatable(self, events: Sequence[Event]) -> bool:
-        offset = events[0].offset
-        several: set[str] = set()
+        """Are ``events`` what stands right before, without a gap, and may all be taken in rows?"""
+        seen: set[str] = set()
         for event in events:
-            if event.offset != offset:
-                return False
-            offset += event.length
             if isinstance(event, Block):
                 # Where only a growing sector tells how much a record covers, order counts, and
                 # the rules see one column at a time.
-                alone = event.device not in several
-                several.add(event.device)
-                if not self._rules.repeatable(event):
+                ordered = event.sectors_min != event.sectors and event.device in seen
+                if ordered or not self._rules.repeatable(event):
                     return False
-                if not alone and event.sectors_min != event.sectors:
-                    return False
-        return offset == self._source.offset
+                seen.add(event.device)
+        length = sum(event.length for event in events)
+        return events[0].offset + length == self._source.offset
 
 
 class Repeats:
