@@ -164,7 +164,7 @@ CASES: dict[str, tuple[bytes, Hints]] = {
         v1([20480], 16, clean=True) + v1(up(13), 256, clean=True) + raw.EOS, told(512)),
     "v1-zeros-past-a-tail": (v1([20480], 16, clean=True) + zeros(up(13)) + raw.EOS, told(512)),
     "v1-many-worlds": (
-        raw.block(0, 0x28, rest=raw.v1(("bits", b"\xff" * 8))) * 40 + zeros(up(3)), Hints()),
+        raw.block(0, 0x28, rest=raw.v1(("b" * 240, b"\xff" * 8))) * 9 + zeros(up(3)), Hints()),
     "v1-below-the-top-then-above": (v1([*down(12), 61440, 4096]), told(65536)),
     "v1-up-then-below": (v1([*up(9), 2048, 4096]), told(65536)),
     "v1-ambiguous-last": (
@@ -221,6 +221,12 @@ def test_a_record_before_the_dialect_is_no_template() -> None:
     assert isinstance(block, Block)
     assert not decoder.block.repeatable(undecided)
     assert decoder.block.repeatable(block)
+
+
+@pytest.mark.parametrize("name", ["v1-many-worlds", "v1-ambiguous-last", "v1-too-far"])
+def test_no_runs_while_layouts_are_open(name: str) -> None:
+    data, hints = CASES[name]
+    assert not any(isinstance(p, Run) for p in pieces(Decoder(in_file(data), hints=hints)))
 
 
 DATA = bytes(raw.CHUNK)

@@ -122,13 +122,13 @@ class Layouts:
         """See ``scan.Rules``: which records can be read in one way only, that of ``event``."""
         device = event.device
         tails = [world.tails[device][0] for world in self.worlds if device in world.tails]
-        good = np.ones(len(sectors), np.bool_)
+        good, none = np.ones(len(sectors), np.bool_), np.zeros(len(sectors), np.bool_)
         if tails:
             good &= sectors < min(tails)
         if not event.flags & BlockFlag.HAS_BITMAPS:
             return good
         if len(self.worlds) > 1:
-            return ~good
+            return none
         (world,) = self.worlds
         if tails or self._hints.size(device) is not None:
             return good
@@ -138,7 +138,7 @@ class Layouts:
         # Each may be the disk's last, and cut: that leaves one reading only where a cut chunk
         # has as many bits as a whole one.
         if any(world.full[device, part.name] != WORD_SIZE for part in event.bitmaps):
-            return ~good
+            return none
         return good & (np.diff(sectors, prepend=top) >= 0)
 
     def decide(self, offset: int, section: str | None) -> Reading:
