@@ -111,7 +111,7 @@ class DirtyBitmap:
         """Dirty ranges (start, length) in bytes, whole granules cut at ``size`` bytes, as QEMU counts."""
         runs = self.granule_runs() * self.granularity
         starts, ends = runs[:, 0], runs[:, 0] + runs[:, 1]
-        if size is not None:
+        if size is not None and len(ends) and size < int(ends[-1]):
             ends = np.minimum(ends, size)
         inside = ends > starts
         lengths = (ends - starts)[inside].tolist()

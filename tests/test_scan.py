@@ -20,7 +20,7 @@ from blkmig_cli.jsonrows import run_texts
 from blkmig_cli.reading import no_tick, read_events
 from blkmig_cli.runs import Piece, Run, expand
 from tests import raw
-from tests.conftest import CAPTURES, Capture
+from tests.conftest import get_capture
 from tests.feed import BySchemas, events, in_file, piped
 from tests.strategies import Repetitive, repetitive, streams
 
@@ -255,21 +255,14 @@ def test_runs_are_taken(name: str) -> None:
     same(data + raw.EOS, hints)
 
 
-def test_empty_parts_are_taken(capture: Capture) -> None:
-    """Of the captures: those with hundreds of thousands of events are nearly all runs."""
-    if capture.path.stat().st_size > 6 << 20 or capture.truth["dialect"] != "qemu":
-        return
-    with open(capture.path, "rb") as file:
-        source = FileInput(file.fileno(), capture.path.stat().st_size)
-        found = list(pieces(Decoder(source)))
+@pytest.mark.parametrize("name", ["bitmaps-5.2", "bitmaps-10.0"])
+def test_empty_parts_are_taken(name: str, unpacked: Path) -> None:
+    """Hundreds of thousands of events, nearly all of them in runs of whole sections."""
+    path = get_capture(name, unpacked).path
+    with open(path, "rb") as file:
+        found = list(pieces(Decoder(FileInput(file.fileno(), path.stat().st_size))))
     assert len(found) < 200
     assert any(isinstance(piece, Run) and len(piece.columns) == 6 for piece in found)
-
-
-def test_captures_are_read_alike(capture: Capture) -> None:
-    """Also where many of the rows are parts; the largest captures only from their beginning."""
-    data = capture.path.read_bytes()[: 2 << 20]
-    assert events(in_file(data)) == events(in_file(data, BySchemas))
 
 
 def test_pipes_give_no_runs() -> None:
@@ -304,7 +297,3 @@ def test_a_file_that_changes_under_a_run() -> None:
         with pytest.raises(StreamError, match="unknown"):
             seen.extend(decoder)
     assert [event.sector for event in seen if isinstance(event, Block)] == up(len(seen))
-
-
-def test_there_are_captures() -> None:
-    assert len(list(CAPTURES.glob("*.gz"))) > 10
