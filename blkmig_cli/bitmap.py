@@ -7,10 +7,12 @@ of byte ``i // 8``, which is how little-endian 64-bit words put it on the wire.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blkmig_cli.intervals import tiles
 from blkmig_cli.schemas.constants import WORD_BITS, WORD_SIZE
 
 _SEGMENT = 1 << 16  # bytes of packed bits
@@ -36,6 +38,14 @@ class DirtyBitmap:
     def write_words(self, first_word: int, data: bytes | memoryview) -> None:
         """Replace whole words from word ``first_word`` by ``data``, packed bits as on the wire."""
         self._write(first_word * WORD_SIZE, np.frombuffer(data, np.uint8))
+
+    def write_rows(self, first_words: NDArray[np.int64], rows: Bits) -> None:
+        """:meth:`write_words` of each of ``rows``, shape (rows, bytes), in their order."""
+        kept = last_of_each(first_words)
+        first_words, rows = first_words[kept], rows[kept]
+        for tile in tiles(first_words, rows.shape[1] // WORD_SIZE):
+            words = first_words[tile]
+            self.write_words(int(words.min()), ascending(words, rows[tile]).tobytes())
 
     def write_granules(self, first: int, count: int, data: bytes | memoryview) -> None:
         """Replace ``count`` granules from ``first`` by those in ``data``.
@@ -76,51 +86,58 @@ class DirtyBitmap:
         first = start // self.granularity
         count = (start + length - 1) // self.granularity - first + 1
         for segment, low, high in _bit_pieces(first, count):
-            unpacked = np.unpackbits(self._segment(segment), bitorder="little")
-            unpacked[low:high] = 1
-            self._segments[segment] = np.packbits(unpacked, bitorder="little")
+            _fill(self._segment(segment), low, high, dirty=True)
 
-    def granule_runs(self) -> Iterator[tuple[int, int]]:
-        """Runs of dirty granules, (first, count), ascending, not touching."""
-        begun: int | None = None
-        end = 0
+    def granule_runs(self) -> NDArray[Any]:
+        """Runs of dirty granules, ascending, not touching: shape (runs, 2), first and count.
+
+        int64 where the last byte of the last granule has a number in it, else Python integers.
+        """
+        found = [np.zeros((0, 2), np.int64)]
         for segment in sorted(self._segments):
             base = segment * _SEGMENT_BITS
             bits = np.unpackbits(self._segments[segment], bitorder="little").view(np.int8)
             edges = np.flatnonzero(np.diff(bits, prepend=np.int8(0), append=np.int8(0)))
-            for first, last in zip(
-                (edges[::2] + base).tolist(), (edges[1::2] + base).tolist(), strict=True
-            ):
-                if begun is not None and first == end:
-                    end = last
-                    continue
-                if begun is not None:
-                    yield begun, end - begun
-                begun, end = first, last
-        if begun is not None:
-            yield begun, end - begun
+            far = (base + _SEGMENT_BITS) * self.granularity >= 1 << 63
+            found.append((edges.astype(object) if far else edges).reshape(-1, 2) + base)
+        runs = np.concatenate(found)
+        # A run that ends where the next begins has been cut by a segment's edge.
+        apart = runs[1:, 0] != runs[:-1, 1]
+        begins, ends = np.append(True, apart), np.append(apart, True)
+        firsts = runs[begins[: len(runs)], 0]
+        return np.stack([firsts, runs[ends[: len(runs)], 1] - firsts], axis=1)
 
     def ranges(self, size: int | None) -> list[tuple[int, int]]:
         """Dirty ranges (start, length) in bytes, whole granules cut at ``size`` bytes, as QEMU counts."""
-        found = []
-        for first, number in self.granule_runs():
-            start, end = first * self.granularity, (first + number) * self.granularity
-            if size is not None:
-                end = min(end, size)
-            if end > start:
-                found.append((start, end - start))
-        return found
+        runs = self.granule_runs() * self.granularity
+        starts, ends = runs[:, 0], runs[:, 0] + runs[:, 1]
+        if size is not None and len(ends) and size < int(ends[-1]):
+            ends = np.minimum(ends, size)
+        inside = ends > starts
+        lengths = (ends - starts)[inside].tolist()
+        return list(zip(starts[inside].tolist(), lengths, strict=True))
 
     def count(self, size: int | None) -> int:
         """Dirty bytes, the last granule cut at ``size`` bytes."""
-        return sum(length for _, length in self.ranges(size))
+        if size is None:
+            return self.granularity * sum(
+                _number(held).bit_count() for held in self._segments.values()
+            )
+        whole, rest = divmod(size, self.granularity)
+        granules = 0
+        for segment, held in self._segments.items():
+            inside = min(max(whole - segment * _SEGMENT_BITS, 0), _SEGMENT_BITS)
+            granules += (_number(held) & (1 << inside) - 1).bit_count()
+        last = int(self.words(whole // WORD_BITS, 1).view("<u8")[0]) >> whole % WORD_BITS & 1
+        return granules * self.granularity + last * rest
 
     def end(self) -> int:
         """First byte behind the last dirty granule; 0 if all is clean."""
-        end = 0
-        for first, number in self.granule_runs():
-            end = (first + number) * self.granularity
-        return end
+        for segment in sorted(self._segments, reverse=True):
+            bits = _number(self._segments[segment]).bit_length()
+            if bits:
+                return (segment * _SEGMENT_BITS + bits) * self.granularity
+        return 0
 
     def _segment(self, number: int) -> Bits:
         held = self._segments.get(number)
@@ -135,12 +152,39 @@ class DirtyBitmap:
                 self._segment(segment)[start:stop] = piece
 
     def _clear(self, first: int, count: int) -> None:
-        last_segment = (first + count - 1) // _SEGMENT_BITS
-        for segment in [s for s in self._segments if first // _SEGMENT_BITS <= s <= last_segment]:
-            base = segment * _SEGMENT_BITS
-            unpacked = np.unpackbits(self._segments[segment], bitorder="little")
-            unpacked[max(first - base, 0) : max(first + count - base, 0)] = 0
-            self._segments[segment] = np.packbits(unpacked, bitorder="little")
+        end = first + count
+        for segment in [s for s in self._segments if s * _SEGMENT_BITS < end]:
+            low = max(first - segment * _SEGMENT_BITS, 0)
+            high = min(end - segment * _SEGMENT_BITS, _SEGMENT_BITS)
+            if low < high:
+                _fill(self._segments[segment], low, high, dirty=False)
+
+
+def last_of_each(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of ``keys`` are the last of equal ones that stand together: shape (keys,)."""
+    return np.append(keys[1:] != keys[:-1], True)
+
+
+def ascending(keys: NDArray[np.int64], rows: Bits) -> Bits:
+    """``rows`` in the order of ``keys``, which only go up or only down."""
+    return rows[::-1] if keys[0] > keys[-1] else rows
+
+
+def _number(packed: Bits) -> int:
+    """Packed bits as one integer, bit 0 being granule 0."""
+    return int.from_bytes(packed, "little")
+
+
+def _fill(packed: Bits, low: int, high: int, *, dirty: bool) -> None:
+    """Make the bits [low, high) of ``packed`` dirty, or clean; low < high."""
+    first, last = low // 8, (high - 1) // 8
+    masks = np.full(last - first + 1, 0xFF, np.uint8)
+    masks[0] &= 0xFF << low % 8 & 0xFF
+    masks[-1] &= 0xFF >> 7 - (high - 1) % 8
+    if dirty:
+        packed[first : last + 1] |= masks
+    else:
+        packed[first : last + 1] &= ~masks
 
 
 def _merge(new: Bits, old: Bits, low: int, high: int) -> None:

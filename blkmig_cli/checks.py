@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from blkmig_cli.decode import Decoder, Hints
 from blkmig_cli.decode.layout import describe
 from blkmig_cli.defects import Defects
@@ -9,10 +11,12 @@ from blkmig_cli.errors import BlkmigError
 from blkmig_cli.events import DeviceState, Event, Progress
 from blkmig_cli.findings import CHECKS, Finding
 from blkmig_cli.parse import Input
+from blkmig_cli.runs import Run
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.sizes import SizeBounds
 from blkmig_cli.state import BitmapState, DiskState, StreamState
 from blkmig_cli.text import count, human_size, quote
+from blkmig_cli.totals import feed_run
 
 Ranges = list[tuple[int, int]]
 
@@ -84,9 +88,19 @@ class Checker:
         self.state.feed(event, source)
         self.defects.feed(event, source)
         if isinstance(event, Progress) and event.percent > 100:
-            self.add("progress-range", f"progress of {event.percent} percent", event.offset)
+            self._progress_range(event.percent, event.offset)
         elif isinstance(event, DeviceState) and event.sized_by == "footer":
             self._resynchronised.append(event.offset)
+
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Take a run of events whole."""
+        feed_run(self.state, run, source)
+        self.defects.feed_run(run, source)
+        for column in run.columns:
+            if isinstance(column.event, Progress) and column.numbers is not None:
+                for row in np.flatnonzero(column.numbers > 100).tolist():
+                    offset = column.event.offset + row * run.stride
+                    self._progress_range(int(column.numbers[row]), offset)
 
     def add(
         self, check: str, message: str, offset: int | None = None, device: str | None = None
@@ -97,6 +111,9 @@ class Checker:
     def size(self, device: str) -> SizeBounds:
         """The disk's size by order of belief, as far as the stream has been read."""
         return self.state.size(device, self._hints.size(device))
+
+    def _progress_range(self, percent: int, offset: int) -> None:
+        self.add("progress-range", f"progress of {percent} percent", offset)
 
     def finish(self, stream: str, source: Input, failure: BlkmigError | None = None) -> Report:
         """The report on what was read of ``source``; ``failure`` is what ended it, if anything did."""
@@ -157,7 +174,7 @@ class Checker:
                 f"bitmap {quote(bitmap.name)} is not whole",
                 device=bitmap.device,
             )
-        candidates = bitmap.candidates or [bitmap.granularity or 0]
+        candidates = bitmap.candidates if bitmap.open else [bitmap.granularity or 0]
         dirty = None
         if bitmap.content is None:
             self.add(

@@ -40,21 +40,34 @@ class Observations:
         self.lengths.append(len(bits))
         self.bits += bits
 
-    def __iter__(self) -> Iterator[tuple[int, bytearray]]:
-        at = 0
-        for sector, length in zip(self.sectors, self.lengths, strict=True):
-            yield sector, self.bits[at : at + length]
-            at += length
+    def add_rows(self, sectors: NDArray[np.int64], bits: NDArray[np.uint8]) -> None:
+        """A record for each of ``sectors``, with its row of ``bits``: shape (rows, bytes)."""
+        rows, length = bits.shape
+        self.sectors.frombytes(sectors.astype(np.uint64).tobytes())
+        self.lengths.extend(array("H", [length]) * rows)
+        self.bits += bits.tobytes()
+
+    def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+        """All records: sectors, and their bits in rows, shape (rows, bytes), as long as these are equal."""
+        sectors = np.frombuffer(self.sectors, np.int64)
+        lengths = np.frombuffer(self.lengths, np.uint16)
+        begin = at = 0
+        for end in [*(np.flatnonzero(np.diff(lengths)) + 1).tolist(), len(lengths)]:
+            if begin < end:
+                size = (end - begin) * int(lengths[begin])
+                bits = np.frombuffer(self.bits, np.uint8, size, at)
+                yield sectors[begin:end], bits.reshape(end - begin, -1)
+                begin, at = end, at + size
 
     def narrow(self, candidates: list[int], size: int | None) -> list[int]:
         """Those granularities out of ``candidates`` (bytes) that nothing contradicts.
 
         ``size`` is the most bytes that the disk can have, if known.
         """
-        if any(length != WORD_SIZE for length in self.lengths):
+        if np.any(np.frombuffer(self.lengths, np.uint16) != WORD_SIZE):
             return candidates
-        words = np.frombuffer(bytes(self.bits), "<u8")
-        sectors = np.frombuffer(self.sectors, np.uint64).astype(np.int64)
+        words = np.frombuffer(self.bits, "<u8")
+        sectors = np.frombuffer(self.sectors, np.int64)
         return [g for g in candidates if _possible(g, sectors, words, size)]
 
 
@@ -64,28 +77,32 @@ def _possible(
     words: NDArray[np.uint64],
     size: int | None,
 ) -> bool:
-    index = sectors * SECTOR_SIZE // granularity // WORD_BITS
+    index = sectors // (WORD_BITS * granularity // SECTOR_SIZE)
     if size is not None and _bits_past(granularity, index, words, size):
         return False
-    order = np.argsort(index, kind="stable")
-    same = index[order][1:] == index[order][:-1]
-    before, after = order[:-1][same], order[1:][same]
-    if np.any(words[before] & ~words[after]):
+    # Records of the same word, each with the next one: mostly, they stand together as they came.
+    order = None
+    if np.any(index[1:] < index[:-1]):
+        order = np.argsort(index, kind="stable")
+        index, words = index[order], words[order]
+    same = index[1:] == index[:-1]
+    if np.any(same & (words[:-1] & ~words[1:] != 0)):
         return False
-    grown = np.flatnonzero(words[after] & ~words[before])
+    grown = np.flatnonzero(same & (words[1:] & ~words[:-1] != 0))
     latest: dict[int, int] = {}
     top = 0
     if len(grown):
         top = int(sectors.max()) // CHUNK_SECTORS + 1
         latest = dict(zip((sectors // CHUNK_SECTORS).tolist(), range(len(sectors)), strict=True))
     for at in grown.tolist():
-        new = int(words[after[at]] & ~words[before[at]])
-        base = int(index[after[at]]) * WORD_BITS
+        before = at if order is None else int(order[at])
+        new = int(words[at + 1] & ~words[at])
+        base = int(index[at]) * WORD_BITS
         for bit in (bit for bit in range(WORD_BITS) if new >> bit & 1):
             start = (base + bit) * granularity // CHUNK_SIZE
             stop = max(((base + bit + 1) * granularity - 1) // CHUNK_SIZE, start) + 1
             chunks = range(start, min(stop, top))
-            if all(latest.get(chunk, -1) <= before[at] for chunk in chunks):
+            if all(latest.get(chunk, -1) <= before for chunk in chunks):
                 return False
     return True
 

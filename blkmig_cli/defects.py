@@ -6,11 +6,14 @@ What breaks a rule of the format is the decoder's to refuse; here is what reads 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from blkmig_cli.events import BitmapEos, Block, Eos, Event, Footer, Payload, Ram, SectionHeader
 from blkmig_cli.findings import Found
 from blkmig_cli.images import other_format
 from blkmig_cli.padding import leaked, padding
 from blkmig_cli.parse import Input
+from blkmig_cli.runs import Numbers, Run, moved
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE, RamFlag, SectionType
 from blkmig_cli.text import count
 
@@ -69,6 +72,21 @@ class Defects:
         elif self._header is not None and not _ends_payload(event):
             self._header = None
 
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Take a run of events whole."""
+        # A row may begin anywhere in what repeats, so that the second one is the first to count.
+        for event in run.head(1):
+            self.feed(event, source)
+        before = dict(self._empty)
+        for event in run.head(2) if run.rows > 1 else ():
+            if event.offset >= run.columns[0].event.offset + run.stride:
+                self.feed(event, source)
+        for name, number in self._empty.items():
+            self._empty[name] += (number - before.get(name, 0)) * max(run.rows - 2, 0)
+        for column in run.columns:
+            if isinstance(column.event, Block) and column.numbers is not None and run.rows > 2:
+                self._feed_blocks(column.event, column.numbers, run.stride, source)
+
     def tail(self, device: str, size: int, source: Input) -> Iterator[Found]:
         """What is wrong with the last chunk of a disk of ``size`` bytes, or fewer."""
         leaks, offset = self._leaks.get(device, (0, None))
@@ -121,6 +139,20 @@ class Defects:
         self._formats.add(found)
         if len(self._formats) > 1 and not self.merged:
             self.merged, self._merged_at = True, event.offset
+
+    def _feed_blocks(self, event: Block, sectors: Numbers, stride: int, source: Input) -> None:
+        """The rows from the third on of a run of ``event``, at ``sectors``."""
+        wanted = np.zeros(len(sectors), bool)
+        if event.device == _UNNAMED:
+            wanted |= sectors == 0
+        if event.data is not None:
+            # Only those at the highest sector so far may be cut by the disk's end.
+            tail = self._tails[event.device]
+            wanted |= sectors == max(int(sectors.max()), tail.sector)
+            wanted |= padding(event, None) is not None
+        wanted[:2] = False
+        for row in np.flatnonzero(wanted).tolist():
+            self.feed(moved(event, row * stride, int(sectors[row])), source)
 
     def _feed_tail(self, event: Block, data: Payload, source: Input) -> None:
         tail = self._tails.get(event.device)

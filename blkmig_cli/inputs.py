@@ -4,8 +4,11 @@ Both keep the contract of ``parse.Input``.  Neither holds more than an event and
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
 
 from blkmig_cli import limits
 from blkmig_cli.errors import FailureError, StreamError
@@ -40,6 +43,7 @@ class FileInput:
         self._buffer_at = 0
         self._ahead = _READ_MIN
         self._scratch = bytearray(0)
+        self._rows = np.empty(0, np.uint8)
         self.offset = 0
         self.size: int | None = max(size - base, 0)
         self._size = self.size
@@ -84,15 +88,48 @@ class FileInput:
         if len(self._scratch) < payload.length:
             self._scratch = bytearray(payload.length)
         target = memoryview(self._scratch)[: payload.length]
+        self._read_into(target, payload.offset)
+        return target
+
+    def rows(
+        self, offset: int, stride: int, pieces: Sequence[tuple[int, int]], most: int
+    ) -> NDArray[np.uint8]:
+        """See ``scan.RowInput``: one read where the rows are dense, else one read a piece.
+
+        Nothing is mapped: a mapped file that shrinks kills its reader.
+        """
+        count = max(min(most, (self._size - offset) // stride), 0)
+        width = sum(length for _, length in pieces)
+        if width < stride:
+            return self._read_apart(offset, stride, pieces, count).reshape(count, width)
+        if len(self._rows) < count * width:
+            self._rows = np.empty(count * width, np.uint8)
+        target = self._rows[: count * width]
+        self._read_into(target.data, offset)
+        return target.reshape(count, width)
+
+    def _read_apart(
+        self, offset: int, stride: int, pieces: Sequence[tuple[int, int]], count: int
+    ) -> NDArray[np.uint8]:
+        fd, first = self._fd, self._base + offset
+        starts = range(first, first + count * stride, stride)
+        with _failing(offset):
+            data = b"".join(
+                [os.pread(fd, length, start + at) for start in starts for at, length in pieces]
+            )
+        if len(data) < count * sum(length for _, length in pieces):
+            self._shrunk(offset)
+        return np.frombuffer(data, np.uint8)
+
+    def _read_into(self, target: memoryview, offset: int) -> None:
         filled = 0
-        while filled < payload.length:
-            at = payload.offset + filled
+        while filled < len(target):
+            at = offset + filled
             with _failing(at):
                 count = os.preadv(self._fd, [target[filled:]], self._base + at)
             if count == 0:
                 self._shrunk(at)
             filled += count
-        return target
 
     def _read(self, offset: int, length: int) -> bytes:
         wanted = min(length, max(self._size - offset, 0))

@@ -23,6 +23,7 @@ from blkmig_cli.events import (
     SectionHeader,
     Undecoded,
 )
+from blkmig_cli.runs import Piece, Run
 from blkmig_cli.schemas.constants import BlockFlag, Command, RamFlag, SectionType, without
 from blkmig_cli.text import count, escape, human_size
 
@@ -35,21 +36,34 @@ class EmptyParts(Event):
     number: int
 
 
-def fold_ram(events: Iterable[Event]) -> Iterator[Event]:
-    """The events, with the RAM records of one part as a single ``RamStretch``."""
-    run: RamStretch | None = None
-    for event in events:
-        if isinstance(event, Ram):
-            if run is None:
-                run = RamStretch(event.offset, 0, event.section, 0)
-            run = replace(run, length=run.length + event.length, records=run.records + 1)
+def fold_ram(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """The pieces, with the RAM records of one part as a single ``RamStretch``."""
+    stretch: RamStretch | None = None
+    for piece in pieces:
+        if isinstance(piece, Ram):
+            if stretch is None:
+                stretch = RamStretch(piece.offset, 0, piece.section, 0)
+            stretch = replace(
+                stretch, length=stretch.length + piece.length, records=stretch.records + 1
+            )
             continue
-        if run is not None:
-            yield run
-            run = None
-        yield event
-    if run is not None:
-        yield run
+        if stretch is not None:
+            yield stretch
+            stretch = None
+        yield _folded(piece) if isinstance(piece, Run) else piece
+    if stretch is not None:
+        yield stretch
+
+
+def _folded(run: Run) -> Run:
+    """``run``, in which every RAM record is a part's only one."""
+    columns = [
+        replace(column, event=RamStretch(event.offset, event.length, event.section, 1))
+        if isinstance(event := column.event, Ram)
+        else column
+        for column in run.columns
+    ]
+    return replace(run, columns=tuple(columns))
 
 
 def fold_empty(events: Iterable[Event], least: int = 3) -> Iterator[Event]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from blkmig_cli.decode import Decoder
 from blkmig_cli.errors import BlkmigError, FailureError, StreamError
 from blkmig_cli.events import Event
+from blkmig_cli.runs import Run
 
 #: Told the offset reached, in bytes, after every event.
 Tick = Callable[[int], None]
@@ -14,17 +15,28 @@ def no_tick(_: int) -> None:
     """For those who show no progress."""
 
 
-def read_events(decoder: Decoder, take: Callable[[Event], None], tick: Tick) -> BlkmigError | None:
+def read_events(
+    decoder: Decoder,
+    take: Callable[[Event], None],
+    tick: Tick,
+    take_run: Callable[[Run], None] | None = None,
+) -> BlkmigError | None:
     """Give every event to ``take``; returns what ended the reading, None for the proper end.
 
-    That is a StreamError, or a FailureError of the input.  What ``take`` raises is not caught.
+    That is a StreamError, or a FailureError of the input.  ``take_run`` is for those who can take
+    runs whole.  What either raises is not caught.
     """
     while True:
         try:
-            event = next(decoder)
+            piece = next(decoder) if take_run is None else decoder.piece()
         except StopIteration:
             return None
         except (StreamError, FailureError) as error:
             return error
-        take(event)
-        tick(event.offset + event.length)
+        if isinstance(piece, Run):
+            assert take_run is not None
+            take_run(piece)
+            tick(piece.end)
+        else:
+            take(piece)
+            tick(piece.offset + piece.length)

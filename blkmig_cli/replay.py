@@ -15,6 +15,7 @@ from blkmig_cli.errors import FailureError, UndecidableError
 from blkmig_cli.events import BitmapChunk, Block, Event
 from blkmig_cli.parse import Input
 from blkmig_cli.reading import Tick, no_tick, read_events
+from blkmig_cli.runs import Run
 from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE, BlockFlag
 from blkmig_cli.sizes import SizeBounds
 from blkmig_cli.targets import Target, Targets
@@ -75,7 +76,7 @@ class Replay:
         """
         dry = self._options.dry_run
         if dry or self._stream.seekable:
-            checker, report = self._read(tick if dry else no_tick, lambda *_: None)
+            checker, report = self._read(tick if dry else no_tick)
             self._check_plan(checker, report)
             if dry or report.failure is not None:
                 return ReplayResult(report)
@@ -85,19 +86,25 @@ class Replay:
         checker, report = self._read(tick, self._apply)
         return self._finish(checker, report)
 
-    def _read(self, tick: Tick, take: Callable[[Event, Checker], None]) -> tuple[Checker, Report]:
+    def _read(
+        self, tick: Tick, take: Callable[[Event, Checker], None] | None = None
+    ) -> tuple[Checker, Report]:
         source = self._stream.input
         decoder = self._make_decoder(source, self._hints)
         checker = Checker(decoder, self._hints, incremental=self._options.incremental)
 
         def feed(event: Event) -> None:
-            take(event, checker)
+            if take is not None:
+                take(event, checker)
             checker.feed(event, source)
             if not self._stream.seekable:
                 self._refuse_merged(checker)
 
+        def feed_run(run: Run) -> None:
+            checker.feed_run(run, source)
+
         try:
-            failure = read_events(decoder, feed, tick)
+            failure = read_events(decoder, feed, tick, feed_run if take is None else None)
         except (FailureError, UndecidableError) as error:
             # Of an image, or of merged disks; what was written until then is told beside it.
             failure = error

@@ -5,6 +5,8 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.coarse import Observations
 from blkmig_cli.decode import Decoder, Hints
@@ -226,8 +228,9 @@ class StreamState:
         if len(bitmap.candidates) == 1:
             bitmap.granularity = bitmap.candidates[0]
             bitmap.content = DirtyBitmap(bitmap.name, bitmap.granularity)
-            for sector, bits in bitmap.open:
-                bitmap.content.write_words(first_word(sector, bitmap.granularity), bytes(bits))
+            for sectors, rows in bitmap.open.rows():
+                words = first_word(sectors, bitmap.granularity)  # type: ignore[arg-type]
+                bitmap.content.write_rows(np.asarray(words), rows)
 
     def _start(self, event: BitmapStart) -> None:
         self.disk(event.device)

@@ -12,6 +12,7 @@ from blkmig_cli.images import RawImage, open_raw
 from blkmig_cli.parse import Input
 from blkmig_cli.qemu import Traits, Version, objections
 from blkmig_cli.reading import Tick, read_events
+from blkmig_cli.runs import Run
 from blkmig_cli.text import count, escape, human_size, quote
 from blkmig_cli.transport import Stream
 
@@ -66,7 +67,10 @@ def validate_stream(
                         comparisons[event.device] = ImageComparison(image)
                     comparisons[event.device].feed(event, stream.input)
 
-        failure = read_events(events, take, tick)
+        def take_run(run: Run) -> None:
+            checker.feed_run(run, stream.input)
+
+        failure = read_events(events, take, tick, None if images else take_run)
         report = checker.finish(stream.name, stream.input, failure)
         if for_qemu is not None and failure is None:
             for objection in objections(_traits(report, machine), for_qemu):

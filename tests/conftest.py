@@ -12,9 +12,17 @@ import pytest
 from click.testing import CliRunner
 
 from blkmig_cli.commands import cli
+from blkmig_cli.inputs import FileInput
 
 CAPTURES = Path(__file__).parent / "captures"
 NAMES = sorted(path.stem for path in CAPTURES.glob("*.json"))
+
+
+@pytest.fixture(params=["scanner", "schemas"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a test twice: with files scanned, and with every record parsed by the schemas."""
+    if request.param == "schemas":
+        monkeypatch.setattr(FileInput, "rows", None)
 
 
 @dataclass(frozen=True)

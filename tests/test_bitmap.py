@@ -72,6 +72,21 @@ def test_memory_follows_what_is_dirty() -> None:
     assert bitmap.ranges(None) == [(((1 << 44) * 64 + 63) * 512, 512)]
 
 
+def test_a_million_bits_and_the_farthest() -> None:
+    """Bytes past 2**63 (a hostile sector can say so) are counted all the same."""
+    bitmap = DirtyBitmap("b", 1 << 20)
+    bitmap.write_words(0, b"\x55" * 250_000)
+    bitmap.write_words(1 << 52, b"\x81" + bytes(7))
+    far = 1 << 58 + 20
+    starts = [start for start, _ in bitmap.ranges(None)]
+    assert starts == [*(at << 21 for at in range(1_000_000)), far, far + (7 << 20)]
+    assert bitmap.count(None) == 1_000_002 << 20
+    assert bitmap.end() == far + (8 << 20)
+    assert bitmap.ranges(far + 1)[-1] == (far, 1)
+    assert bitmap.count(far + 1) == (1_000_000 << 20) + 1
+    assert bitmap.ranges(1 << 90) == bitmap.ranges(None)
+
+
 def document(**changes: Any) -> dict[str, Any]:
     bitmap = {"name": "b", "granularity": 65536, "recording": True, "persistent": False,
               "count": 65636, "dirty": [{"start": 0, "length": 65536},

@@ -10,6 +10,8 @@ from blkmig_cli.errors import MalformedError, StreamError
 from tests import raw
 from tests.feed import events, in_file, piped
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 DATA = bytes(raw.CHUNK)
 BITS = bytes(8)
 HEAD = raw.HEADER + raw.configuration()

@@ -11,6 +11,8 @@ import pytest
 from tests import raw
 from tests.conftest import Run
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 DATA = bytes(range(256)) * 4096
 BITS = b"\3".ljust(8, b"\0")
 CHUNKS = raw.bitmap_start() + raw.bitmap_bits(0, 2048, BITS) + raw.COMPLETE

@@ -2,6 +2,7 @@
 
 import random
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from blkmig_cli.decode import Decoder, Hints
 from blkmig_cli.events import Block
 from blkmig_cli.source import Disk, SendOptions
 from tests import raw
+from tests.conftest import Run
 from tests.feed import encoded, events, in_file
 from tests.strategies import MIB, MemoryImage, stream_events
 
@@ -101,3 +103,20 @@ def test_bits_past_the_disk_rule_out() -> None:
     """Bit 3 is past a disk of 2 MiB from 1 MiB on."""
     possible = observe((0, 8), (2048, 8)).narrow(CANDIDATES, 2 * MIB)
     assert possible == [g for g in CANDIDATES if 3 * g < 2 * MIB]
+
+
+def test_records_of_a_word_are_found_wherever_they_stand() -> None:
+    """Sent twice from the beginning, and clean the second time: no granularity explains it."""
+    chunks = [(2048 * at, 255) for at in range(4)] + [(2048 * at, 0) for at in range(4)]
+    assert observe(*chunks).narrow(CANDIDATES, None) == []
+    assert observe(*chunks[:4]).narrow(CANDIDATES, None) == CANDIDATES
+
+
+def test_contradicting_records_are_said(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "s.bin"
+    records = [raw.block(0, 0x28, rest=raw.v1(("bits", bits))) for bits in (b"\xff" * 8, bytes(8))]
+    path.write_bytes(raw.qemu(*records))
+    outcome = run("validate", path, "--output", "json")
+    (finding,) = [f for f in outcome.report["findings"] if f["id"] == "bitmap-open"]
+    assert "contradict" in finding["message"]
+    assert outcome.report["bitmaps"][0]["candidates"] == []

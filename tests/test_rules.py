@@ -20,6 +20,8 @@ from blkmig_cli.events import (
 from tests import raw
 from tests.feed import events, in_file, piped
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 DATA = b"\1" * raw.CHUNK
 HEAD = raw.HEADER + raw.configuration()
 BITS = bytes(8)

@@ -14,6 +14,8 @@ import zstandard
 from tests import raw
 from tests.conftest import Run
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 STREAM = raw.qemu(raw.block(0, 8), raw.block(2048, 0, rest=b"\5" * raw.CHUNK))
 BLKMIG = [sys.executable, "-m", "blkmig_cli"]
 

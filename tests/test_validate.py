@@ -8,6 +8,8 @@ from blkmig_cli.findings import CHECKS
 from tests import raw
 from tests.conftest import Outcome, Run
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 MIB = 1 << 20
 ZERO = raw.qemu(raw.block(0, 8))
 BITS = raw.bitmap_bits(0, 2048, b"\3".ljust(8, b"\0"))

@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
 
 import click
 
@@ -12,12 +13,13 @@ from blkmig_cli.decode import Decoder
 from blkmig_cli.errors import StreamError, UsageError
 from blkmig_cli.events import BitmapBits, Block, Event
 from blkmig_cli.jsonout import EventJson
+from blkmig_cli.jsonrows import run_texts
 from blkmig_cli.lines import HEADING, fold_empty, fold_ram, line
+from blkmig_cli.runs import Column, Piece, Run, expand
 from blkmig_cli.spec.records import FIELDS, KEY, VERSION, RecordWriter
 from blkmig_cli.text import escape
 from blkmig_cli.transport import open_stream
 
-_T = TypeVar("_T")
 _BATCH = 512
 _TYPES = [name for name in FIELDS if name != "raw"]  # raw is for build only
 
@@ -73,7 +75,7 @@ def command(
         raise UsageError("--payload ref goes with --spec")
     if not as_spec and payload != "none" and output == "human":
         raise UsageError("--payload goes with --output json or jsonl")
-    wanted = _filter(devices, types, _sectors(sectors))
+    wanted = _Filter(devices, types, _sectors(sectors))
     hints = options.hints_of(granularities, device_sizes)
     with open_stream(stream, options.saying(quiet)) as opened:
         options.log(verbose and not quiet, str(opened))
@@ -82,19 +84,20 @@ def command(
         keep = as_spec or payload != "none"
         make = options.decoder_factory(dialect, container, keep_state=keep)
         failure = _Failure(make(opened.input, hints))
-        events: Iterable[Event] = failure if show_all or as_spec else fold_ram(failure)
-        events = filter(wanted, events)
+        pieces: Iterable[Piece] = failure if show_all or as_spec else fold_ram(failure)
+        if wanted:
+            pieces = _matching(pieces, wanted)
         if as_spec:
             write = RecordWriter(opened.input, opened.path if payload == "ref" else None)
-            records = (json.dumps(write(event)) for event in _limited(events, limit))
+            records = (json.dumps(write(event)) for event in islice(expand(pieces), limit))
             _print(records, heading=json.dumps({KEY: VERSION}))
         elif output == "human":
-            if not (devices or types or sectors or show_all):
+            events = expand(pieces)
+            if not (wanted or show_all):
                 events = fold_empty(events)
-            _print(_limited(map(line, events), limit), heading=HEADING)
+            _print(islice(map(line, events), limit), heading=HEADING)
         else:
-            as_json = EventJson(opened.input, payload)
-            texts = (json.dumps(as_json(event)) for event in _limited(events, limit))
+            texts = islice(_texts(pieces, EventJson(opened.input, payload), payload), limit)
             if output == "jsonl":
                 _print(texts)
             else:
@@ -106,15 +109,18 @@ def command(
 
 
 class _Failure:
-    """The decoder's events; keeps what ended them, so that the rest of the output can end well."""
+    """The decoder's pieces; keeps what ended them, so that the rest of the output can end well."""
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self.error: StreamError | None = None
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[Piece]:
         try:
-            yield from self._decoder
+            while True:
+                yield self._decoder.piece()
+        except StopIteration:
+            return
         except StreamError as error:
             self.error = error
 
@@ -130,41 +136,69 @@ def _sectors(text: str | None) -> range | None:
     return range(int(low), int(high))
 
 
-def _filter(
-    devices: tuple[str, ...], types: tuple[str, ...], sectors: range | None
-) -> Callable[[Event], bool]:
-    def wanted(event: Event) -> bool:
-        if types and event.type not in types:
+@dataclass(frozen=True, slots=True)
+class _Filter:
+    """What is wanted; empty and None let everything pass."""
+
+    devices: tuple[str, ...]
+    types: tuple[str, ...]
+    sectors: range | None
+
+    def __bool__(self) -> bool:
+        return bool(self.devices or self.types or self.sectors is not None)
+
+    def event(self, event: Event) -> bool:
+        """Is ``event`` wanted?"""
+        if not self._kind(event):
             return False
-        if devices and getattr(event, "device", None) not in devices:
+        if self.sectors is None:
+            return True
+        if not isinstance(event, Block | BitmapBits):
             return False
-        if sectors is not None:
-            if not isinstance(event, Block | BitmapBits):
-                return False
-            return event.sector < sectors.stop and sectors.start < event.sector + event.sectors
-        return True
+        end = event.sector + event.sectors
+        return event.sector < self.sectors.stop and self.sectors.start < end
 
-    return wanted
+    def run(self, run: Run) -> bool:
+        """Can any event of ``run`` be wanted?"""
+        return any(self._kind(c.event) and self._touched(c) for c in run.columns)
+
+    def _kind(self, event: Event) -> bool:
+        if self.types and event.type not in self.types:
+            return False
+        return not self.devices or getattr(event, "device", None) in self.devices
+
+    def _touched(self, column: Column) -> bool:
+        if self.sectors is None:
+            return True
+        if not isinstance(column.event, Block) or column.numbers is None:
+            return False
+        low, high = int(column.numbers.min()), int(column.numbers.max()) + column.event.sectors
+        return low < self.sectors.stop and self.sectors.start < high
 
 
-def _limited(items: Iterable[_T], limit: int | None) -> Iterator[_T]:
-    if limit == 0:
-        return
-    for number, item in enumerate(items, 1):
-        yield item
-        if number == limit:
-            return
+def _matching(pieces: Iterable[Piece], wanted: _Filter) -> Iterator[Piece]:
+    for piece in pieces:
+        if isinstance(piece, Run):
+            if wanted.run(piece):
+                yield from filter(wanted.event, piece)
+        elif wanted.event(piece):
+            yield piece
+
+
+def _texts(pieces: Iterable[Piece], as_json: EventJson, payload: str) -> Iterator[str]:
+    for piece in pieces:
+        if not isinstance(piece, Run):
+            yield json.dumps(as_json(piece))
+        elif payload == "none":
+            yield from run_texts(piece, as_json)
+        else:
+            yield from (json.dumps(as_json(event)) for event in piece)
 
 
 def _print(texts: Iterable[str], heading: str | None = None) -> None:
     """Lines to stdout, many at a time."""
-    batch = [] if heading is None else [heading]
-    for text in texts:
-        batch.append(text)
-        if len(batch) >= _BATCH:
-            sys.stdout.write("\n".join(batch) + "\n")
-            batch = []
-    if batch:
+    texts = iter(texts) if heading is None else chain([heading], texts)
+    while batch := list(islice(texts, _BATCH)):
         sys.stdout.write("\n".join(batch) + "\n")
 
 

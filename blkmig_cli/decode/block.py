@@ -5,16 +5,24 @@ Decides the dialect, sizes v1's bits (``layout.py``), and holds v2 to every rule
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from blkmig_cli import limits
 from blkmig_cli.decode.hints import Hints
 from blkmig_cli.decode.layout import After, Layouts
+from blkmig_cli.decode.scan import Repeats, RowInput, Scanner
 from blkmig_cli.decode.v2 import V2Rules
 from blkmig_cli.events import Block, BlockBitmap, Eos, Event, Payload, Progress
 from blkmig_cli.parse import Reader
+from blkmig_cli.runs import Numbers, Piece
 from blkmig_cli.schemas import block as schema
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, NAME_WRAP, SECTOR_SIZE, BlockFlag, without
 from blkmig_cli.schemas.dialects import CLASSIC, V1, V2, Dialect, dialect_of
 from blkmig_cli.text import decode_name
+
+# Records further out are read one by one, so that whoever takes runs can count bytes in 63 bits.
+_RUN_SECTORS = limits.DISK_MAX // SECTOR_SIZE - (1 << 32)
 
 
 class BlockDecoder:
@@ -40,8 +48,10 @@ class BlockDecoder:
         self.dialect = dialect
         self.layouts = Layouts(reader.source, hints, after_eos)
         self.v2 = V2Rules(reader)
+        self.scanner = Scanner(reader.source, self) if isinstance(reader.source, RowInput) else None
+        self._repeats = Repeats(self.scanner)
 
-    def payload(self) -> Iterator[Event]:
+    def payload(self) -> Iterator[Piece]:
         """The records of one part of the section, up to the one with EOS.
 
         Raises TruncatedError, MalformedError, UndecidableError.
@@ -51,6 +61,36 @@ class BlockDecoder:
             yield event
             if last:
                 return
+            yield from self._repeats.record(event)
+
+    def repeatable(self, event: Block) -> bool:
+        """See ``scan.Rules``: it is no disk's last, and would be read the same way again."""
+        dialect = None if self.dialect is None else self.dialect.name
+        return (
+            event.dialect == dialect
+            and not event.flags & BlockFlag.EOS
+            and event.sectors > 0
+            and event.sectors % CHUNK_SECTORS == 0
+        )
+
+    def admits(self, event: Block, sectors: Numbers) -> NDArray[np.bool_]:
+        """See ``scan.Rules``."""
+        good = sectors <= _RUN_SECTORS
+        if self.dialect is V2:
+            return good & self.v2.admits(event, np.minimum(sectors, _RUN_SECTORS))
+        size = self._hints.size(event.device)
+        if size is not None:
+            good &= sectors <= -(-size // SECTOR_SIZE) - CHUNK_SECTORS
+        return good & self.layouts.admits(event, sectors)
+
+    def took(self, event: Block, top: int) -> None:
+        """See ``scan.Rules``."""
+        if self.dialect is V2:
+            self.v2.took(event, top)
+            return
+        if not event.flags & BlockFlag.HAS_BITMAPS:
+            self.v2.note(event.device, top)
+        self.layouts.note(event.device, top)
 
     def record(self) -> tuple[Event, bool]:
         """One record, and whether it ends the payload."""

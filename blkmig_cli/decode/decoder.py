@@ -16,6 +16,7 @@ from blkmig_cli.decode.hints import Hints
 from blkmig_cli.decode.layout import After
 from blkmig_cli.decode.ram import RamContext, ram_payload
 from blkmig_cli.decode.resync import FOOTER_SIZE, footer_bytes, plausible, seek_footer
+from blkmig_cli.decode.scan import Repeats
 from blkmig_cli.errors import (
     BlkmigError,
     NotAStreamError,
@@ -36,6 +37,7 @@ from blkmig_cli.events import (
     VmDescription,
 )
 from blkmig_cli.parse import Input, Reader
+from blkmig_cli.runs import Piece, Run
 from blkmig_cli.schemas import block as block_schema
 from blkmig_cli.schemas import constants as c
 from blkmig_cli.schemas import framing as schema
@@ -86,21 +88,36 @@ class Decoder:
         self._package_end: int | None = None
         self._description: Description | Literal["unread"] | None = "unread"
         self._failure: BlkmigError | None = None
-        self._events = self._decode()
+        self._pieces = self._decode()
+        self._run: Iterator[Event] = iter(())
+        self._repeats = Repeats(self.block.scanner)
 
     def __iter__(self) -> Iterator[Event]:
         return self
 
     def __next__(self) -> Event:
+        for event in self._run:
+            return event
+        piece = self.piece()
+        if not isinstance(piece, Run):
+            return piece
+        self._run = iter(piece)
+        return next(self._run)
+
+    def piece(self) -> Piece:
+        """The next event, or run of events: the same stream, in larger steps.
+
+        Raises StopIteration at the end, as ``next``; not to be mixed with it.
+        """
         if self._failure is not None:
             raise self._failure
         try:
-            return next(self._events)
+            return next(self._pieces)
         except BlkmigError as error:
             self._failure = error
             raise
 
-    def _decode(self) -> Iterator[Event]:
+    def _decode(self) -> Iterator[Piece]:
         if self.container == "auto":
             self.container = self._detect()
         if self.container == "none":
@@ -119,7 +136,7 @@ class Decoder:
             if kind[0] == SectionType.COMMAND:
                 yield self._command()
             elif SectionType.START <= kind[0] <= SectionType.FULL:
-                yield from self._section()
+                yield from self._repeats.section(self._section(), self._package_end)
                 if self._lost:
                     return
             else:
@@ -151,16 +168,10 @@ class Decoder:
             offset=0,
         )
 
-    def _bare(self) -> Iterator[Event]:
-        while True:
-            last = False
-            while self._source.peek(1):
-                event, last = self.block.record()
-                yield event
-            if last:
-                return
-            self._reader.begin()
-            self._reader.truncated(0)
+    def _bare(self) -> Iterator[Piece]:
+        yield from self.block.payload()
+        while self._source.peek(1):
+            yield from self.block.payload()
 
     def _preamble(self) -> Iterator[Event]:
         reader = self._reader
@@ -251,7 +262,7 @@ class Decoder:
 
     # -- sections
 
-    def _section(self) -> Iterator[Event]:
+    def _section(self) -> Iterator[Piece]:
         header = self._section_header()
         reader = self._reader
         reader.section = header.section
@@ -288,7 +299,7 @@ class Decoder:
                 self._open.add(section_id)
         return header
 
-    def _payload(self, header: SectionHeader) -> Iterator[Event]:
+    def _payload(self, header: SectionHeader) -> Iterator[Piece]:
         known = (header.section, header.version)
         self._current = header.id
         if known == (c.BLOCK_SECTION, c.BLOCK_VERSION):

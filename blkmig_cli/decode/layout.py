@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from blkmig_cli import limits
+from blkmig_cli.decode.ahead import Ahead
 from blkmig_cli.decode.hints import Hints
 from blkmig_cli.errors import MalformedError, TruncatedError, UndecidableError
-from blkmig_cli.events import Payload
+from blkmig_cli.events import Block
 from blkmig_cli.parse import Input, Reader
 from blkmig_cli.schemas import block as schema
 from blkmig_cli.schemas.constants import (
@@ -99,41 +103,6 @@ class Reading:
     fate: After | None = None
 
 
-class _Ahead:
-    """An input that reads ahead in another without moving it."""
-
-    def __init__(self, source: Input, offset: int) -> None:
-        self._source = source
-        self.offset = offset
-        self.size = source.size
-
-    def peek(self, length: int) -> bytes:
-        return self._source.peek_at(self.offset, length)
-
-    def peek_at(self, offset: int, length: int) -> bytes:
-        return self._source.peek_at(offset, length)
-
-    def available(self, length: int) -> int:
-        if self.size is not None:
-            return min(length, self.size - self.offset)
-        there = len(self._source.peek_at(self.offset + length - 1, 1)) if length else 0
-        return length if there else 0
-
-    def advance(self, length: int) -> None:
-        self.offset += length
-
-    def discard(self, length: int) -> int:
-        there = self.available(length)
-        self.offset += there
-        return there
-
-    def release(self) -> None:
-        pass
-
-    def view(self, payload: Payload) -> memoryview:
-        return memoryview(self._source.peek_at(payload.offset, payload.length))
-
-
 class Layouts:
     """The worlds that are still possible, and the lengths that they give to each record."""
 
@@ -148,6 +117,29 @@ class Layouts:
         after = [world.after(device, sector, CHUNK_SECTORS, CHUNK_SECTORS) for world in self.worlds]
         self.worlds = _distinct(world for world in after if world is not None)
         return bool(self.worlds)
+
+    def admits(self, event: Block, sectors: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """See ``scan.Rules``: which records can be read in one way only, that of ``event``."""
+        device = event.device
+        tails = [world.tails[device][0] for world in self.worlds if device in world.tails]
+        good, none = np.ones(len(sectors), np.bool_), np.zeros(len(sectors), np.bool_)
+        if tails:
+            good &= sectors < min(tails)
+        if not event.flags & BlockFlag.HAS_BITMAPS:
+            return good
+        if len(self.worlds) > 1:
+            return none
+        (world,) = self.worlds
+        if tails or self._hints.size(device) is not None:
+            return good
+        top = world.tops.get(device, -1)
+        if event.sectors_min == event.sectors:
+            return good & (sectors < top)
+        # Each may be the disk's last, and cut: that leaves one reading only where a cut chunk
+        # has as many bits as a whole one.
+        if any(world.full[device, part.name] != WORD_SIZE for part in event.bitmaps):
+            return none
+        return good & (np.diff(sectors, prepend=top) >= 0)
 
     def decide(self, offset: int, section: str | None) -> Reading:
         """The reading of the record at ``offset`` (its word), agreed on by all that survive.
@@ -235,7 +227,7 @@ class Layouts:
 
     def _read(self, world: World, offset: int) -> list[Reading]:
         """Every way to read the record at ``offset`` in ``world``."""
-        reader = Reader(_Ahead(self._source, offset))
+        reader = Reader(Ahead(self._source, offset))
         try:
             return list(self._read_record(reader, world))
         except TruncatedError:
@@ -288,7 +280,7 @@ class Layouts:
         after = part.world.after(device, sector, *part.sectors)
         if after is None:
             return
-        if _Ahead(self._source, part.end).available(data) < data:
+        if Ahead(self._source, part.end).available(data) < data:
             yield replace(part, fate=After.CUT)
             return
         yield from self._ended(replace(part, end=part.end + data, world=after), flags)
@@ -303,7 +295,7 @@ class Layouts:
         if part.fate is not None:
             yield part
             return
-        reader = Reader(_Ahead(self._source, part.end))
+        reader = Reader(Ahead(self._source, part.end))
         try:
             (raw,) = reader.take(schema.V1BitmapHead)
         except TruncatedError:
@@ -323,7 +315,7 @@ class Layouts:
             if known is None:
                 world = replace(world, full={**world.full, (device, name): full})
             for length, sectors in _bits_lengths(full, told, part.sectors):
-                there = _Ahead(self._source, start).available(length)
+                there = Ahead(self._source, start).available(length)
                 yield replace(
                     part,
                     end=start + length,
@@ -390,6 +382,8 @@ def _distinct(worlds: Iterator[World]) -> list[World]:
 def describe(granularities: list[int]) -> str:
     """Candidates (powers of two, ascending) in a few words: ``16 KiB, 32 KiB or 64 KiB``."""
     sizes = [human_size(size) for size in granularities]
+    if not sizes:
+        return "unknown (its records contradict each other)"
     if len(sizes) > 3 and granularities[-1] == granularities[0] << len(sizes) - 1:
         return f"anything from {sizes[0]} to {sizes[-1]}"
     return sizes[0] if len(sizes) == 1 else f"{', '.join(sizes[:-1])} or {sizes[-1]}"

@@ -1,8 +1,12 @@
 """The rules of dialect v2, checked while its records are read."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from blkmig_cli.events import BlockBitmap
+import numpy as np
+from numpy.typing import NDArray
+
+from blkmig_cli.events import Block, BlockBitmap
 from blkmig_cli.parse import Reader
 from blkmig_cli.schemas import block as schema
 from blkmig_cli.schemas.constants import (
@@ -74,6 +78,26 @@ class V2Rules:
             names.add(bitmap.name)
             bitmaps.append(bitmap)
         return sectors, tuple(bitmaps)
+
+    def admits(self, event: Block, sectors: Any) -> NDArray[np.bool_]:
+        """See ``scan.Rules``; ``sectors`` (int64) are so small that their bytes fit as well."""
+        known = self._devices[event.device]
+        good = np.ones(len(sectors), np.bool_)
+        if known.size is not None:
+            good &= sectors <= known.size - event.sectors
+        if event.flags & BlockFlag.HAS_BITMAPS:
+            good &= sectors % CHUNK_SECTORS == 0
+        for part in event.bitmaps:
+            if part.bits.length and part.granularity is not None:
+                words = schema.v2_words(sectors, event.sectors, part.granularity)
+                good &= words * WORD_SIZE == part.bits.length
+        return good
+
+    def took(self, event: Block, top: int) -> None:
+        """See ``scan.Rules``."""
+        known = self._devices[event.device]
+        covered = event.sectors if event.flags & BlockFlag.HAS_BITMAPS else 1
+        known.reach = max(known.reach, top + covered)
 
     def _range(self, known: _Device, device: str, sector: int, sectors: int, flags: int) -> None:
         if sectors == 0:
