@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blkmig_cli.intervals import tiles
 from blkmig_cli.schemas.constants import WORD_BITS, WORD_SIZE
+from blkmig_cli.tiles import tiles
 
 _SEGMENT = 1 << 16  # bytes of packed bits
 _SEGMENT_BITS = 8 * _SEGMENT

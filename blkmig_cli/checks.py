@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.decode import Decoder
 from blkmig_cli.decode.layout import describe
 from blkmig_cli.defects import Defects
 from blkmig_cli.errors import BlkmigError
 from blkmig_cli.events import DeviceState, Event, Progress
 from blkmig_cli.findings import CHECKS, Finding
+from blkmig_cli.hints import Hints
 from blkmig_cli.parse import Input
 from blkmig_cli.runs import Run
 from blkmig_cli.schemas.constants import SECTOR_SIZE

@@ -2,10 +2,15 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from blkmig_cli.reading import Tick, no_tick
+#: Told how far the work has come, in bytes.
+Tick = Callable[[int], None]
+
+
+def no_tick(_: int) -> None:
+    """For those who show no progress."""
 
 
 @contextmanager

@@ -5,14 +5,8 @@ from collections.abc import Callable
 from blkmig_cli.decode import Decoder
 from blkmig_cli.errors import BlkmigError, FailureError, StreamError
 from blkmig_cli.events import Event
+from blkmig_cli.progress import Tick
 from blkmig_cli.runs import Run
-
-#: Told the offset reached, in bytes, after every event.
-Tick = Callable[[int], None]
-
-
-def no_tick(_: int) -> None:
-    """For those who show no progress."""
 
 
 def read_events(

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from blkmig_cli.checks import Report
 from blkmig_cli.findings import CHECKS
-from blkmig_cli.reading import Tick
+from blkmig_cli.progress import Tick
 from blkmig_cli.replay import ReplayResult
 from blkmig_cli.text import count, escape, human_size
 

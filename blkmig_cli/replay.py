@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 
 from blkmig_cli.bitmapfile import BitmapFile, write_bitmaps
 from blkmig_cli.checks import BitmapVerdict, Checker, Report
-from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.decode import Decoder
 from blkmig_cli.errors import FailureError, UndecidableError
 from blkmig_cli.events import BitmapChunk, Block, Event
+from blkmig_cli.hints import Hints
 from blkmig_cli.parse import Input
-from blkmig_cli.reading import Tick, no_tick, read_events
+from blkmig_cli.progress import Tick, no_tick
+from blkmig_cli.reading import read_events
 from blkmig_cli.runs import Run
 from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE, BlockFlag
 from blkmig_cli.sizes import SizeBounds

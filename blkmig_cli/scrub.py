@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from blkmig_cli.checks import Checker
-from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.decode import Decoder
 from blkmig_cli.errors import FailureError, UndecidableError
 from blkmig_cli.events import Block, Event, Payload
+from blkmig_cli.hints import Hints
 from blkmig_cli.padding import leaked, padding
 from blkmig_cli.parse import Input
-from blkmig_cli.reading import Tick, no_tick, read_events
+from blkmig_cli.progress import Tick, no_tick
+from blkmig_cli.reading import read_events
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.sinks import Sink
 from blkmig_cli.text import human_size

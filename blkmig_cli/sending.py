@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.content import ImageRange, literal
 from blkmig_cli.events import (
     BitmapBits,
@@ -32,6 +31,7 @@ from blkmig_cli.schemas.constants import (
 from blkmig_cli.schemas.dirty_bitmap import bits_lengths
 
 if TYPE_CHECKING:
+    from blkmig_cli.bitmap import DirtyBitmap
     from blkmig_cli.source import Disk
 
 # QEMU sends so many bytes of bits in one chunk of the dirty-bitmap section.
@@ -168,7 +168,7 @@ class V2:
             yield _block(disk, sector, sectors, flags, "v2", data)
 
     @staticmethod
-    def _step(bitmaps: list[DirtyBitmap]) -> int:
+    def _step(bitmaps: "list[DirtyBitmap]") -> int:
         """Sectors in one record: as many as the bits of the finest bitmap allow."""
         finest = min(bitmap.granularity for bitmap in bitmaps)
         whole = 8 * V2_BITS_MAX * finest // SECTOR_SIZE
@@ -176,9 +176,11 @@ class V2:
 
     @staticmethod
     def _touching(
-        bitmap: DirtyBitmap, sector: int, sectors: int, first_word: int, words: int
+        bitmap: "DirtyBitmap", sector: int, sectors: int, first_word: int, words: int
     ) -> bytes:
         """The words of a range; bits of granules that do not touch it are 0."""
+        from blkmig_cli.bitmap import DirtyBitmap  # noqa: PLC0415 (numpy is slow to load)
+
         part = DirtyBitmap(bitmap.name, bitmap.granularity)
         first = sector * SECTOR_SIZE // bitmap.granularity
         last = ((sector + sectors) * SECTOR_SIZE - 1) // bitmap.granularity
@@ -246,7 +248,7 @@ def bitmap_chunks(disks: list["Disk"]) -> Iterator[Event]:
             yield BitmapComplete(0, 0, DIRTY_BITMAP_SECTION, disk.device, bitmap.name, flags, b"")
 
 
-def _bits(disk: "Disk", bitmap: DirtyBitmap, names: _Names) -> Iterator[BitmapBits]:
+def _bits(disk: "Disk", bitmap: "DirtyBitmap", names: _Names) -> Iterator[BitmapBits]:
     granularity = bitmap.granularity
     total = disk.size // SECTOR_SIZE
     word = WORD_BITS * granularity // SECTOR_SIZE

@@ -6,9 +6,9 @@ section order are QEMU's.  How bitmaps travel is the dialect's: ``sending.py`` h
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from blkmig_cli import sending
-from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.content import ImageRange, literal
 from blkmig_cli.events import (
     Block,
@@ -40,6 +40,9 @@ from blkmig_cli.schemas.constants import (
     SectionType,
 )
 
+if TYPE_CHECKING:
+    from blkmig_cli.bitmap import DirtyBitmap
+
 # Chunks of one section part.  As in QEMU, their progress records come first: it submits some
 # chunks, counting them, before the first is written.  (A v1 layout can be inferred only where
 # chunk follows chunk: a progress record between them is as long as a word of bits.)
@@ -58,7 +61,7 @@ class Disk:
 
     device: str
     image: Image
-    bitmaps: list[DirtyBitmap] = field(default_factory=list)
+    bitmaps: "list[DirtyBitmap]" = field(default_factory=list)
 
     @property
     def size(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.coarse import Observations
-from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.decode import Decoder
 from blkmig_cli.events import (
     BitmapBits,
     BitmapComplete,
@@ -21,6 +21,7 @@ from blkmig_cli.events import (
     SectionHeader,
     Undecoded,
 )
+from blkmig_cli.hints import Hints
 from blkmig_cli.intervals import IntervalSet
 from blkmig_cli.parse import Input
 from blkmig_cli.schemas.block import first_word

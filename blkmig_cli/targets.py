@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from blkmig_cli import limits
 from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.bitmapfile import default_path, read_bitmaps
-from blkmig_cli.decode import Hints
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.events import Payload
+from blkmig_cli.hints import Hints
 from blkmig_cli.images import Image, create_raw, open_raw
 from blkmig_cli.images.zeros import is_zero
 from blkmig_cli.parse import Input

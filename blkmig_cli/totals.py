@@ -4,7 +4,6 @@ import numpy as np
 
 from blkmig_cli.bitmap import ascending, last_of_each
 from blkmig_cli.events import Block, BlockBitmap, Progress
-from blkmig_cli.intervals import tiles
 from blkmig_cli.parse import Input
 from blkmig_cli.runs import Bytes, Column, Numbers, Run
 from blkmig_cli.schemas.block import first_word
@@ -16,6 +15,7 @@ from blkmig_cli.schemas.constants import (
     BlockFlag,
 )
 from blkmig_cli.state import BitmapState, DiskState, StreamState
+from blkmig_cli.tiles import tiles
 
 
 def feed_run(state: StreamState, run: Run, source: Input) -> None:

@@ -5,13 +5,15 @@ from contextlib import ExitStack, closing
 
 from blkmig_cli.checks import Checker, Ranges, Report
 from blkmig_cli.compare import ImageComparison
-from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.decode import Decoder
 from blkmig_cli.errors import UsageError
 from blkmig_cli.events import Block, Configuration, Event
+from blkmig_cli.hints import Hints
 from blkmig_cli.images import RawImage, open_raw
 from blkmig_cli.parse import Input
+from blkmig_cli.progress import Tick
 from blkmig_cli.qemu import Traits, Version, objections
-from blkmig_cli.reading import Tick, read_events
+from blkmig_cli.reading import read_events
 from blkmig_cli.runs import Run
 from blkmig_cli.text import count, escape, human_size, quote
 from blkmig_cli.transport import Stream

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from blkmig_cli.bitmap import DirtyBitmap
-from blkmig_cli.decode import Hints
 from blkmig_cli.events import Event
+from blkmig_cli.hints import Hints
 from blkmig_cli.source import Disk, SendOptions, send_events
 from tests import raw
 from tests.feed import encoded

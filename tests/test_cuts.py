@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blkmig_cli.decode import Hints
 from blkmig_cli.events import Event
+from blkmig_cli.hints import Hints
 from tests import raw
 from tests.conftest import Run
 from tests.feed import events, in_file, piped

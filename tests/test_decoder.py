@@ -5,8 +5,9 @@ import struct
 
 import pytest
 
-from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.decode import Decoder
 from blkmig_cli.errors import MalformedError, StreamError
+from blkmig_cli.hints import Hints
 from tests import raw
 from tests.feed import events, in_file, piped
 

@@ -6,9 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.checks import Checker
-from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.decode import Decoder
 from blkmig_cli.errors import TruncatedError, UndecidableError
 from blkmig_cli.events import Block
+from blkmig_cli.hints import Hints
 from tests import raw
 from tests.feed import in_file, piped
 

@@ -8,8 +8,9 @@ import pytest
 
 from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.coarse import Observations
-from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.decode import Decoder
 from blkmig_cli.events import Block
+from blkmig_cli.hints import Hints
 from blkmig_cli.source import Disk, SendOptions
 from tests import raw
 from tests.conftest import Run

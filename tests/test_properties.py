@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.bitmapfile import BitmapFile, read_bitmaps, write_bitmaps
-from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.decode import Decoder
 from blkmig_cli.encode import encode
+from blkmig_cli.hints import Hints
 from tests.conftest import Run
 from tests.feed import events, in_file, piped
 from tests.strategies import MIB, Sent, bitmaps, contents, streams

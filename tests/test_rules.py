@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.decode import Decoder
 from blkmig_cli.errors import StreamError, UndecidableError
 from blkmig_cli.events import (
     BitmapBits,
@@ -17,6 +17,7 @@ from blkmig_cli.events import (
     Progress,
     Undecoded,
 )
+from blkmig_cli.hints import Hints
 from tests import raw
 from tests.feed import events, in_file, piped
 

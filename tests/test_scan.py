@@ -11,13 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.checks import Checker
-from blkmig_cli.decode import Decoder, Hints
+from blkmig_cli.decode import Decoder
 from blkmig_cli.errors import FailureError, StreamError
 from blkmig_cli.events import Block, Event
+from blkmig_cli.hints import Hints
 from blkmig_cli.inputs import FileInput
 from blkmig_cli.jsonout import EventJson, report_json
 from blkmig_cli.jsonrows import run_texts
-from blkmig_cli.reading import no_tick, read_events
+from blkmig_cli.progress import no_tick
+from blkmig_cli.reading import read_events
 from blkmig_cli.runs import Piece, Run, expand
 from tests import raw
 from tests.conftest import get_capture

@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from blkmig_cli.decode import Decoder, Hints
 from blkmig_cli.errors import UsageError
-from blkmig_cli.parse import Input
+from blkmig_cli.hints import Hints
 from blkmig_cli.qemu import Version, parse_version
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.sockets import Say
 from blkmig_cli.text import escape, parse_size
+
+if TYPE_CHECKING:
+    from blkmig_cli.decode import Decoder
+    from blkmig_cli.parse import Input
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -145,10 +148,11 @@ def split_device(text: str) -> tuple[str | None, str]:
 
 def decoder_factory(
     dialect: str, container: Any, *, keep_state: bool = False
-) -> Callable[[Input, Hints], Decoder]:
+) -> "Callable[[Input, Hints], Decoder]":
     """What makes a decoder, with the options of :func:`stream_options`."""
+    from blkmig_cli.decode import Decoder  # noqa: PLC0415 (slow to load, and not for send)
 
-    def make(source: Input, hints: Hints) -> Decoder:
+    def make(source: "Input", hints: Hints) -> Decoder:
         return Decoder(
             source, dialect=dialect, container=container, hints=hints, keep_state=keep_state
         )

@@ -1,20 +1,16 @@
 """``blkmig send``: disk images to a stream."""
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 import click
 
-from blkmig_cli.bitmap import DirtyBitmap
-from blkmig_cli.bitmapfile import default_path, read_bitmaps
 from blkmig_cli.commands import options
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.events import Block, Event
 from blkmig_cli.images import RawImage, open_raw
-from blkmig_cli.progress import progress
+from blkmig_cli.progress import Tick, progress
 from blkmig_cli.qemu import Traits, Version, answers, cut_tail, objections
-from blkmig_cli.reading import Tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.sinks import is_socket, open_target, resolve_content, write_events
 from blkmig_cli.source import Disk, SendOptions, is_cut, send_events
@@ -85,7 +81,9 @@ def command(
             _check_size(image)
             disks.append(Disk(device, image))
         if with_bitmaps:
-            _attach_bitmaps(disks, paths, files, names)
+            from blkmig_cli.attach import attach_bitmaps  # noqa: PLC0415 (numpy is slow to load)
+
+            attach_bitmaps(disks, paths, files, names)
         if dialect in ("v1", "v2") and any(disk.bitmaps and not disk.size for disk in disks):
             raise FailureError(f"a disk of 0 bytes has no record for its bitmaps in {dialect}")
         # A QEMU at the other end of a socket can be asked for its word.
@@ -137,52 +135,6 @@ def _check_size(image: RawImage) -> None:
             f"{escape(image.path)} has {image.size} bytes, no multiple of {SECTOR_SIZE}",
             hint=f"make it whole with: truncate -s {whole} IMAGE",
         )
-
-
-def _attach_bitmaps(
-    disks: list[Disk],
-    paths: dict[str, str],
-    files: dict[str | None, str],
-    names: tuple[str, ...],
-) -> None:
-    """Give the disks the bitmaps that were asked for.  Raises FailureError, UsageError."""
-    if None in files and len(disks) > 1:
-        raise UsageError("--bitmaps-from without DEVICE, and several images")
-    for device in files:
-        if device is not None and device not in paths:
-            raise UsageError(f"--bitmaps-from: no image is called {quote(device)}")
-    found: set[str] = set()
-    for disk in disks:
-        file = files.get(disk.device, files.get(None))
-        if file is None:
-            file = default_path(paths[disk.device])
-            if not os.path.exists(file):
-                continue
-        content = read_bitmaps(file)
-        if content.size != disk.size:
-            raise FailureError(
-                f"{escape(file)} is of a disk of {content.size} bytes, "
-                f"{escape(paths[disk.device])} has {disk.size}"
-            )
-        wanted = [bitmap for name, bitmap in content.bitmaps.items() if not names or name in names]
-        _check_names(disk, wanted)
-        disk.bitmaps = wanted
-        found.update(bitmap.name for bitmap in wanted)
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise FailureError(f"no image has a bitmap {quote(missing[0])}")
-    if not found:
-        raise FailureError("no image has any bitmap", hint="say where with --bitmaps-from")
-
-
-def _check_names(disk: Disk, bitmaps: list[DirtyBitmap]) -> None:
-    for bitmap in bitmaps:
-        if len(encode_name(bitmap.name)) > 255:
-            raise FailureError(
-                f"bitmap {quote(bitmap.name)}: a name has at most 255 bytes on the wire"
-            )
-    if bitmaps and not disk.device:
-        raise UsageError("bitmaps need a device with a name")
 
 
 def _warn(disks: list[Disk], chosen: SendOptions, version: Version | None) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
-from blkmig_cli.decode.hints import Hints
 from blkmig_cli.decode.layout import After, Layouts
 from blkmig_cli.decode.scan import Repeats, RowInput, Scanner
 from blkmig_cli.decode.v2 import V2Rules
 from blkmig_cli.events import Block, BlockBitmap, Eos, Event, Payload, Progress
+from blkmig_cli.hints import Hints
 from blkmig_cli.parse import Reader
 from blkmig_cli.runs import Numbers, Piece
 from blkmig_cli.schemas import block as schema

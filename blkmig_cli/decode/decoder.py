@@ -12,7 +12,6 @@ from blkmig_cli import limits
 from blkmig_cli.decode.block import BlockDecoder
 from blkmig_cli.decode.description import Description, find_description
 from blkmig_cli.decode.dirty_bitmap import DirtyBitmapDecoder
-from blkmig_cli.decode.hints import Hints
 from blkmig_cli.decode.layout import After
 from blkmig_cli.decode.ram import RamContext, ram_payload
 from blkmig_cli.decode.resync import FOOTER_SIZE, footer_bytes, plausible, seek_footer
@@ -36,6 +35,7 @@ from blkmig_cli.events import (
     Undecoded,
     VmDescription,
 )
+from blkmig_cli.hints import Hints
 from blkmig_cli.parse import Input, Reader
 from blkmig_cli.runs import Piece, Run
 from blkmig_cli.schemas import block as block_schema

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from blkmig_cli import limits
 from blkmig_cli.decode.ahead import Ahead
-from blkmig_cli.decode.hints import Hints
 from blkmig_cli.errors import MalformedError, TruncatedError, UndecidableError
 from blkmig_cli.events import Block
+from blkmig_cli.hints import Hints
 from blkmig_cli.parse import Input, Reader
 from blkmig_cli.schemas import block as schema
 from blkmig_cli.schemas.constants import (
