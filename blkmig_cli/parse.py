@@ -14,6 +14,7 @@ from construct import Construct, ConstructError, FormatField, Renamed, StreamErr
 from blkmig_cli import limits
 from blkmig_cli.errors import MalformedError, TruncatedError
 from blkmig_cli.events import Payload
+from blkmig_cli.schemas.framing import CountedString
 
 
 class Input(Protocol):
@@ -47,6 +48,7 @@ class Input(Protocol):
 
 
 _STEP = 1 << 20
+_COUNT = struct.Struct(">" + CountedString.lengthfield.fmtstr[1:])
 
 
 @cache
@@ -63,6 +65,13 @@ def _fixed(schema: Construct) -> struct.Struct | None:
             return None
         formats.append(number.fmtstr[1:])
     return struct.Struct(">" + "".join(formats))
+
+
+@cache
+def _counted(schema: Construct) -> bool:
+    """Is ``schema`` one counted string, as the name of every record's device is?"""
+    fields = [field.subcon if isinstance(field, Renamed) else field for field in schema.subcons]
+    return fields == [CountedString]
 
 
 def build(schema: Construct, *values: Any) -> bytes:
@@ -114,12 +123,22 @@ class Reader:
         """
         fixed = _fixed(schema)
         if fixed is None:
-            return self._take_variable(schema)
+            return self._take_name() if _counted(schema) else self._take_variable(schema)
         data = self.source.peek(fixed.size)
         if len(data) < fixed.size:
             self.truncated(len(data))
         self.source.advance(fixed.size)
         return fixed.unpack(data)
+
+    def _take_name(self) -> tuple[bytes]:
+        size = _COUNT.size
+        head = self.source.peek(size)
+        length = size + _COUNT.unpack(head)[0] if len(head) == size else size
+        data = self.source.peek(length)
+        if len(data) < length:
+            self.truncated(len(data))
+        self.source.advance(length)
+        return (data[size:],)
 
     def _take_variable(self, schema: Struct) -> tuple[Any, ...]:
         window = 512

@@ -35,6 +35,10 @@ from blkmig_cli.schemas.constants import (
 from blkmig_cli.schemas.dirty_bitmap import bits_lengths
 from blkmig_cli.sizes import ProgressBounds, SizeBounds
 
+# As plain numbers: operations on enums are slow.
+_ZERO_BLOCK = int(BlockFlag.ZERO_BLOCK)
+_HAS_BITMAPS = int(BlockFlag.HAS_BITMAPS)
+
 
 @dataclass(slots=True)
 class DiskState:
@@ -180,7 +184,7 @@ class StreamState:
     def _block(self, event: Block, source: Input) -> None:
         disk = self.disk(event.device)
         end = event.sector + event.sectors
-        if event.data is not None or event.flags & BlockFlag.ZERO_BLOCK:
+        if event.data is not None or event.flags & _ZERO_BLOCK:
             disk.chunks += 1
             disk.zero_chunks += event.data is None
             # A last chunk may be cut by the disk's end, but its start always counts.
@@ -188,7 +192,7 @@ class StreamState:
             disk.covered.add(event.sector, end)
             if event.sector > disk.top:
                 disk.top, disk.top_offset = event.sector, event.offset
-        if event.flags & BlockFlag.HAS_BITMAPS:
+        if event.flags & _HAS_BITMAPS:
             disk.bitmaps_covered.add(event.sector, end)
         for bitmap in event.bitmaps:
             self._block_bitmap(event, bitmap, source)

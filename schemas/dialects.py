@@ -1,6 +1,7 @@
 """The dialects of the block record: each an object that selects flags, pieces and rules."""
 
 from dataclasses import dataclass
+from functools import cache
 
 from construct import Construct
 
@@ -12,7 +13,10 @@ _V1_FLAGS = _CLASSIC_FLAGS | BlockFlag.HAS_BLOCK | BlockFlag.HAS_BITMAPS
 _V2_FLAGS = _V1_FLAGS | BlockFlag.SIZED_BITMAPS
 
 
-@dataclass(frozen=True, slots=True)
+# Flags have nine bits, and operations on enums are slow: each answer is worked out once.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
     """What one dialect of the block record consists of.
 
@@ -26,12 +30,14 @@ class Dialect:
     bitmaps_head: Construct | None = None
     bitmap_head: Construct | None = None
 
+    @cache  # noqa: B019 (the dialects live as long as the program)
     def data_length(self, flags: int) -> int:
         """Bytes of data in a DEVICE_BLOCK with ``flags``; ZERO_BLOCK wins over everything."""
         if flags & BlockFlag.ZERO_BLOCK:
             return 0
         return CHUNK_SIZE if self.data_flag is None or flags & self.data_flag else 0
 
+    @cache  # noqa: B019
     def fault(self, flags: int) -> str | None:
         """Why a word with ``flags`` is no record of this dialect, or None."""
         unknown = without(flags, self.flags)
@@ -64,6 +70,7 @@ V2 = Dialect("v2", _V2_FLAGS, BlockFlag.HAS_BLOCK, V2Range, V2BitmapHead)
 DIALECTS = {"classic": CLASSIC, "v1": V1, "v2": V2, "qemu": CLASSIC}
 
 
+@cache
 def dialect_of(flags: int) -> Dialect | None:
     """The dialect that a DEVICE_BLOCK with ``flags`` speaks; None for a bare ZERO_BLOCK, which all speak."""
     if flags & BlockFlag.SIZED_BITMAPS:

@@ -25,6 +25,13 @@ from blkmig_cli.text import decode_name
 _RUN_SECTORS = limits.DISK_MAX // SECTOR_SIZE - (1 << 32)
 
 
+# As plain numbers: an operation on an enum takes as long as reading a record should.
+_DEVICE_BLOCK = int(BlockFlag.DEVICE_BLOCK)
+_EOS = int(BlockFlag.EOS)
+_PROGRESS = int(BlockFlag.PROGRESS)
+_HAS_BITMAPS = int(BlockFlag.HAS_BITMAPS)
+
+
 class BlockDecoder:
     """State across the section's parts: dialect, layouts, and what v2 must keep to.
 
@@ -98,18 +105,18 @@ class BlockDecoder:
         offset = reader.begin()
         (word,) = reader.take(schema.RecordWord)
         upper, flags = schema.split_word(word)
-        if flags & BlockFlag.DEVICE_BLOCK:
+        if flags & _DEVICE_BLOCK:
             self._choose_dialect(flags)
         # Before a dialect is decided, classic's rule is the one that all share.
         fault = (self.dialect or CLASSIC).fault(flags)
         if fault is not None:
             self._fail_if_wrapped()
             reader.fail(fault, check="unknown-flags", hint=self._hint())
-        last = bool(flags & BlockFlag.EOS)
-        if flags & BlockFlag.DEVICE_BLOCK:
+        last = bool(flags & _EOS)
+        if flags & _DEVICE_BLOCK:
             return self._block(offset, upper, flags), last
         length, section = reader.length(), reader.section
-        if flags & BlockFlag.PROGRESS:
+        if flags & _PROGRESS:
             return Progress(offset, length, section, upper, flags), last
         return Eos(offset, length, section, word), last
 
@@ -139,7 +146,7 @@ class BlockDecoder:
         upper, flags = schema.split_word(int.from_bytes(raw, "big"))
         if (self.dialect or CLASSIC).fault(flags) is not None:
             return False
-        if flags & BlockFlag.DEVICE_BLOCK:
+        if flags & _DEVICE_BLOCK:
             name = schema.DeviceName.build({"device": self._last_name})
             return bool(source.peek_at(offset + head, len(name)) == name)
         return upper <= 100
@@ -166,7 +173,7 @@ class BlockDecoder:
         if self.dialect is V1:
             if V2.fault(flags) is not None and self._not_v2 is None:
                 self._not_v2 = self._reader.start
-            self._bitmaps_seen |= bool(flags & BlockFlag.HAS_BITMAPS)
+            self._bitmaps_seen |= bool(flags & _HAS_BITMAPS)
 
     def _contradiction(self, spoken: Dialect, other: int) -> None:
         assert self.dialect is not None
@@ -188,7 +195,7 @@ class BlockDecoder:
         if dialect is V2:
             high, bitmaps = self.v2.record(device, sector, flags)
             low = high
-        elif flags & BlockFlag.HAS_BITMAPS:
+        elif flags & _HAS_BITMAPS:
             low, high, bitmaps = self._v1_bitmaps(offset, device, sector)
         else:
             self.v2.note(device, sector)
