@@ -9,7 +9,7 @@ from blkmig_cli.decode.layout import describe
 from blkmig_cli.defects import Defects
 from blkmig_cli.errors import BlkmigError
 from blkmig_cli.events import DeviceState, Event, Progress
-from blkmig_cli.findings import CHECKS, Finding
+from blkmig_cli.findings import CHECKS, Finding, finding_of
 from blkmig_cli.hints import Hints
 from blkmig_cli.parse import Input
 from blkmig_cli.runs import Run
@@ -76,7 +76,7 @@ class Checker:
     """Takes the events of one stream, and gives its report."""
 
     def __init__(self, decoder: Decoder, hints: Hints, *, incremental: bool = False) -> None:
-        self._decoder = decoder
+        self.decoder = decoder
         self._hints = hints
         self._incremental = incremental
         self.state = StreamState(decoder, hints)
@@ -118,7 +118,7 @@ class Checker:
 
     def finish(self, stream: str, source: Input, failure: BlkmigError | None = None) -> Report:
         """The report on what was read of ``source``; ``failure`` is what ended it, if anything did."""
-        state, decoder = self.state, self._decoder
+        state, decoder = self.state, self.decoder
         state.finish(whole=failure is None)
         dialect = decoder.block.dialect
         name = dialect.name if dialect is not None else None
@@ -131,7 +131,7 @@ class Checker:
         container = None if decoder.container == "auto" else decoder.container
         report = Report(stream, name, container, failure=failure)
         if failure is not None:
-            self.add(failure.check, _sentence(failure), failure.offset, failure.device)
+            self.findings.append(finding_of(failure))
         report.devices = [self._device(disk, source) for disk in state.disks.values()]
         report.bitmaps = [self._bitmap(bitmap) for bitmap in state.bitmaps.values()]
         report.complete = self._complete(report)
@@ -335,11 +335,6 @@ def _join(gaps: list[tuple[int, int]]) -> Ranges:
         touching = bool(joined) and joined[-1][1] == start
         joined.append((joined.pop()[0] if touching else start, end))
     return [(start * SECTOR_SIZE, (end - start) * SECTOR_SIZE) for start, end in joined]
-
-
-def _sentence(failure: BlkmigError) -> str:
-    hint = f"; {failure.hint}" if failure.hint else ""
-    return f"{failure.message}{hint}"
 
 
 def _room(devices: list[DeviceVerdict]) -> str:

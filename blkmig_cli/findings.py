@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from blkmig_cli.errors import BlkmigError
+
 Severity = Literal["error", "warning", "note"]
 
 #: Check id, sentence, and the byte of the stream, if it has a place.
@@ -95,3 +97,10 @@ class Finding:
     message: str
     offset: int | None = None
     device: str | None = None
+
+
+def finding_of(error: BlkmigError) -> Finding:
+    """What ended the reading of a stream, as a finding."""
+    hint = f"; {error.hint}" if error.hint else ""
+    message = f"{error.message}{hint}"
+    return Finding(error.check, CHECKS[error.check][0], message, error.offset, error.device)

@@ -88,7 +88,7 @@ class FileInput:
         if len(self._scratch) < payload.length:
             self._scratch = bytearray(payload.length)
         target = memoryview(self._scratch)[: payload.length]
-        self._read_into(target, payload.offset)
+        self.read_into(target, payload.offset)
         return target
 
     def rows(
@@ -105,7 +105,7 @@ class FileInput:
         if len(self._rows) < count * width:
             self._rows = np.empty(count * width, np.uint8)
         target = self._rows[: count * width]
-        self._read_into(target.data, offset)
+        self.read_into(target.data, offset)
         return target.reshape(count, width)
 
     def _read_apart(
@@ -121,7 +121,11 @@ class FileInput:
             self._shrunk(offset)
         return np.frombuffer(data, np.uint8)
 
-    def _read_into(self, target: memoryview, offset: int) -> None:
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fill ``target`` with the bytes from ``offset`` on; threads may do so at once.
+
+        Raises FailureError.
+        """
         filled = 0
         while filled < len(target):
             at = offset + filled
@@ -225,10 +229,11 @@ class PipeInput:
                 hint="save the stream to a file and read that",
                 check="limit",
             )
-        held = self._buffer[self._kept - self._at : self._end - self._at]
+        old = memoryview(self._buffer)[self._kept - self._at : self._end - self._at]
         if end - self._kept > len(self._buffer):
             # A new buffer, as somebody may hold a view of the old one.
             room = max(2 * len(self._buffer), end - self._kept)
             self._buffer = bytearray(room)
-        self._buffer[: len(held)] = held
+        # From one memoryview to another, as these may overlap.
+        memoryview(self._buffer)[: len(old)] = old
         self._at = self._kept

@@ -2,15 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: Told how far the work has come, in bytes.
-Tick = Callable[[int], None]
-
-
-def no_tick(_: int) -> None:
-    """For those who show no progress."""
+from blkmig_cli.ticks import Tick, no_tick
 
 
 @contextmanager
@@ -22,7 +17,7 @@ def progress(label: str, total: int | None, *, quiet: bool) -> Iterator[Tick]:
     if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield no_tick
         return
-    from blkmig_cli.render import bar  # noqa: PLC0415 (rich is slow to load)
+    from blkmig_cli.bars import bar  # noqa: PLC0415 (rich is slow to load)
 
     with bar(label, total) as tick:
         yield tick

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from blkmig_cli.decode import Decoder
 from blkmig_cli.errors import BlkmigError, FailureError, StreamError
 from blkmig_cli.events import Event
-from blkmig_cli.progress import Tick
 from blkmig_cli.runs import Run
+from blkmig_cli.ticks import Tick
 
 
 def read_events(

@@ -1,27 +1,15 @@
-"""What people see: tables, colours and progress.  The only module that imports rich."""
+"""What people see: tables, colours and progress.  rich is here and in ``bars.py`` only."""
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import IO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
 from blkmig_cli.checks import Report
 from blkmig_cli.findings import CHECKS
-from blkmig_cli.progress import Tick
 from blkmig_cli.replay import ReplayResult
 from blkmig_cli.text import count, escape, human_size
 
@@ -42,38 +30,6 @@ def console(file: IO[str] | None = None) -> Console:
         markup=False,
         no_color=True if "NO_COLOR" in os.environ else None,
     )
-
-
-class _Speed(ProgressColumn):
-    """Bytes a second, in the units of all other sizes."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{human_size(int(speed))}/s")
-
-
-@contextmanager
-def bar(label: str, total: int | None) -> Iterator[Tick]:
-    """A progress bar on stderr; see ``progress.py``."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        DownloadColumn(binary_units=True),
-        _Speed(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(sys.stderr), transient=True) as shown_bar:
-        task = shown_bar.add_task(label, total=total)
-        shown = 0
-
-        def tick(done: int) -> None:
-            # Drawing costs more than reading a record does.
-            nonlocal shown
-            if done - shown >= 1 << 20:
-                shown = done
-                shown_bar.update(task, completed=done)
-
-        yield tick
 
 
 def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:

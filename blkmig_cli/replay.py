@@ -4,25 +4,27 @@ A stream in a file is read twice: first to find out whether all can be done, the
 pipe it is read once, and every record is checked before it is written.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from blkmig_cli.bitmapfile import BitmapFile, write_bitmaps
 from blkmig_cli.checks import BitmapVerdict, Checker, Report
 from blkmig_cli.decode import Decoder
-from blkmig_cli.errors import FailureError, UndecidableError
+from blkmig_cli.errors import BlkmigError, FailureError, UndecidableError
 from blkmig_cli.events import BitmapChunk, Block, Event
+from blkmig_cli.findings import finding_of
 from blkmig_cli.hints import Hints
 from blkmig_cli.parse import Input
-from blkmig_cli.progress import Tick, no_tick
 from blkmig_cli.reading import read_events
 from blkmig_cli.runs import Run
-from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE, BlockFlag
+from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE
 from blkmig_cli.sizes import SizeBounds
+from blkmig_cli.superseded import Superseded, has_content
 from blkmig_cli.targets import Target, Targets
 from blkmig_cli.text import escape, human_size, quote
+from blkmig_cli.ticks import Tick, no_tick
 from blkmig_cli.transport import Stream
+from blkmig_cli.writing import Writer, past_end, placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,6 @@ class Replay:
         self._told = hints
         self._hints = targets.hints(hints)
         self._make_decoder = decoder
-        self._written: dict[str, int] = {}
 
     def run(self, tick: Tick) -> ReplayResult:
         """Apply the stream.
@@ -76,41 +77,68 @@ class Replay:
         read twice), FailureError.  A stream that is damaged is told in the result's report; from a
         file, nothing has been written then.
         """
-        dry = self._options.dry_run
-        if dry or self._stream.seekable:
-            checker, report = self._read(tick if dry else no_tick)
-            self._check_plan(checker, report)
-            if dry or report.failure is not None:
-                return ReplayResult(report)
-            if not (self._options.disks and any(d.disk.has_blocks for d in report.devices)):
-                return self._finish(checker, report)  # the bits have been read already
+        dry, superseded = self._options.dry_run, Superseded()
+        if not (dry or self._stream.seekable):
+            source = self._stream.input
+            checker = self._checker()
+            written, failure = self._write(checker.decoder, superseded, checker, tick)
+            report = checker.finish(self._stream.name, source, failure)
+            return self._finish(checker, report, written)
+        checker, report = self._plan(tick if dry else no_tick, superseded)
+        self._check_plan(checker, report)
+        if dry or report.failure is not None:
+            return ReplayResult(report)
+        written = {}
+        if self._options.disks and any(device.disk.has_blocks for device in report.devices):
             self._stream.input.offset = 0
-        checker, report = self._read(tick, self._apply)
-        return self._finish(checker, report)
+            decoder = self._make_decoder(self._stream.input, self._hints)
+            written, report.failure = self._write(decoder, superseded, None, tick)
+            if report.failure is not None:
+                report.findings.append(finding_of(report.failure))
+        return self._finish(checker, report, written)
 
-    def _read(
-        self, tick: Tick, take: Callable[[Event, Checker], None] | None = None
-    ) -> tuple[Checker, Report]:
-        source = self._stream.input
-        decoder = self._make_decoder(source, self._hints)
-        checker = Checker(decoder, self._hints, incremental=self._options.incremental)
+    def _checker(self) -> Checker:
+        decoder = self._make_decoder(self._stream.input, self._hints)
+        return Checker(decoder, self._hints, incremental=self._options.incremental)
+
+    def _plan(self, tick: Tick, superseded: Superseded) -> tuple[Checker, Report]:
+        """Read the stream without writing anything."""
+        source, checker = self._stream.input, self._checker()
 
         def feed(event: Event) -> None:
-            if take is not None:
-                take(event, checker)
+            if isinstance(event, Block):
+                superseded.feed(event, checker.state.covered(event.device))
             checker.feed(event, source)
-            if not self._stream.seekable:
-                self._refuse_merged(checker)
 
         def feed_run(run: Run) -> None:
+            superseded.feed_run(run, checker.state.covered)
             checker.feed_run(run, source)
 
-        try:
-            failure = read_events(decoder, feed, tick, feed_run if take is None else None)
-        except (FailureError, UndecidableError) as error:
-            # Of an image, or of merged disks; what was written until then is told beside it.
-            failure = error
+        failure = read_events(checker.decoder, feed, tick, feed_run)
         return checker, checker.finish(self._stream.name, source, failure)
+
+    def _write(
+        self, decoder: Decoder, superseded: Superseded, checker: Checker | None, tick: Tick
+    ) -> tuple[dict[str, int], BlkmigError | None]:
+        """Apply all records; ``checker`` takes them where they have not been read before.
+
+        Returns the bytes written of each device, and what ended the work, if anything did.
+        """
+        with Writer(self._stream.input, superseded) as writer:
+
+            def feed(event: Event) -> None:
+                self._apply(event, writer)
+                if checker is not None:
+                    checker.feed(event, self._stream.input)
+                    self._refuse_merged(checker)
+
+            try:
+                failure = read_events(decoder, feed, tick)
+                writer.drain()
+            except (FailureError, UndecidableError) as error:
+                # Of an image, or of merged disks; what was written until then is told beside it.
+                failure = error
+        return writer.written, failure
 
     def _check_plan(self, checker: Checker, report: Report) -> None:
         """Refuse before the first write what the first reading shows to be impossible."""
@@ -130,11 +158,11 @@ class Replay:
             bounds = checker.state.size(verdict.disk.name)
             self._check_size(target, verdict.disk.name, bounds)
             disk = verdict.disk
-            with _placed(disk.top_offset, BLOCK_SECTION, disk.name, disk.top):
+            with placed(disk.name, disk.top, disk.top_offset):
                 target.check_growth((disk.top + 1) * SECTOR_SIZE)
             limit = target.limit
             if limit is not None and verdict.disk.top * SECTOR_SIZE >= limit:
-                raise _past_end(verdict.disk.name, verdict.disk.top, verdict.disk.top_offset, limit)
+                raise past_end(verdict.disk.name, verdict.disk.top, verdict.disk.top_offset, limit)
         self._check_granularities(report)
 
     def _refuse_merged(self, checker: Checker) -> None:
@@ -190,10 +218,10 @@ class Replay:
                     hint=f"remove it from {escape(target.bitmaps_path or '')}" if target else None,
                 )
 
-    def _apply(self, event: Event, checker: Checker) -> None:
+    def _apply(self, event: Event, writer: Writer) -> None:
         """Write what a record says.  (From a pipe, this is the first that is known of it.)"""
         if isinstance(event, Block):
-            content = event.data is not None or bool(event.flags & BlockFlag.ZERO_BLOCK)
+            content = has_content(event)
             applies = (content and self._options.disks) or (
                 bool(event.bitmaps) and self._options.bitmaps
             )
@@ -202,33 +230,12 @@ class Replay:
             target = self._targets.claim(event.device, event.offset)
             if content and self._options.disks:
                 self._targets.need_image(event.device, event.offset)
-                self._write(event, target)
+                writer.write(event, target)
         elif isinstance(event, BitmapChunk) and self._options.bitmaps:
             self._targets.claim(event.device, event.offset)
 
-    def _write(self, event: Block, target: Target) -> None:
-        start = event.sector * SECTOR_SIZE
-        limit = target.limit
-        if limit is not None and start >= limit:
-            raise _past_end(event.device, event.sector, event.offset, limit, event.section)
-        end = start + event.sectors * SECTOR_SIZE
-        if limit is not None and end > limit:
-            if event.sectors_min == event.sectors and event.bitmaps and event.dialect == "v2":
-                raise FailureError(
-                    f"the disk reaches byte {end}, {escape(target.path)} has {limit}",
-                    offset=event.offset,
-                    section=event.section,
-                    device=event.device,
-                    sector=event.sector,
-                    hint="enlarge the image",
-                )
-            end = limit
-        with _placed(event.offset, event.section, event.device, event.sector):
-            target.put(start, end - start, event.data, self._stream.input)
-        self._written[event.device] = self._written.get(event.device, 0) + end - start
-
-    def _finish(self, checker: Checker, report: Report) -> ReplayResult:
-        result = ReplayResult(report, self._written)
+    def _finish(self, checker: Checker, report: Report, written: dict[str, int]) -> ReplayResult:
+        result = ReplayResult(report, written)
         if report.failure is None and self._options.disks:
             self._targets.make_empty()
         for verdict in report.devices:
@@ -311,32 +318,3 @@ class Replay:
                     )
             write_bitmaps(path, BitmapFile(size, {**kept, **whole}))
             result.bitmap_files.append(path)
-
-
-@contextmanager
-def _placed(offset: int, section: str | None, device: str, sector: int) -> Iterator[None]:
-    """A failure of an image is said with the record that it happened at."""
-    try:
-        yield
-    except FailureError as error:
-        raise FailureError(
-            error.message,
-            offset=offset,
-            section=section,
-            device=device,
-            sector=sector,
-            hint=error.hint,
-        ) from error
-
-
-def _past_end(
-    device: str, sector: int, offset: int, limit: int, section: str | None = None
-) -> FailureError:
-    return FailureError(
-        f"a record lies past the disk's end at byte {limit}",
-        offset=offset,
-        section=section,
-        device=device,
-        sector=sector,
-        hint="use a larger image, or check --device-size",
-    )

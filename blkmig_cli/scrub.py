@@ -14,11 +14,11 @@ from blkmig_cli.events import Block, Event, Payload
 from blkmig_cli.hints import Hints
 from blkmig_cli.padding import leaked, padding
 from blkmig_cli.parse import Input
-from blkmig_cli.progress import Tick, no_tick
 from blkmig_cli.reading import read_events
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.sinks import Sink
 from blkmig_cli.text import human_size
+from blkmig_cli.ticks import Tick, no_tick
 from blkmig_cli.transport import Stream
 
 _PIECE = 1 << 20

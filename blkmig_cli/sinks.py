@@ -19,6 +19,7 @@ from blkmig_cli.encode import encode
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.events import Event, Payload
 from blkmig_cli.images import Image
+from blkmig_cli.pipes import widen
 from blkmig_cli.returnpath import loaded
 from blkmig_cli.text import escape
 
@@ -39,6 +40,7 @@ class Sink:
         self._name = name
         self._fd = fd
         self._held = bytearray()
+        self._is_pipe = widen(fd)
         self.written = 0
 
     def write(self, data: bytes | memoryview) -> None:
@@ -54,7 +56,7 @@ class Sink:
         """Write ``length`` bytes of ``image`` from ``offset``; raises as :meth:`write`."""
         self.flush()
         with self._failing():
-            image.copy_to(self._fd, offset, length)
+            image.copy_to(self._fd, offset, length, pipe=self._is_pipe)
         self.written += length
 
     def flush(self) -> None:

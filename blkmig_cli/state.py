@@ -140,6 +140,11 @@ class StreamState:
         """Highest start sector of content by device."""
         return {name: disk.top for name, disk in self.disks.items() if disk.top >= 0}
 
+    def covered(self, name: str) -> IntervalSet:
+        """Sectors of the device called ``name`` that have come so far."""
+        found = self.disks.get(name)
+        return IntervalSet() if found is None else found.covered
+
     def disk(self, name: str) -> DiskState:
         """The state of the device called ``name``, made at its first record."""
         found = self.disks.get(name)

@@ -11,11 +11,8 @@ from blkmig_cli import limits
 from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.bitmapfile import default_path, read_bitmaps
 from blkmig_cli.errors import FailureError, UsageError
-from blkmig_cli.events import Payload
 from blkmig_cli.hints import Hints
 from blkmig_cli.images import Image, create_raw, open_raw
-from blkmig_cli.images.zeros import is_zero
-from blkmig_cli.parse import Input
 from blkmig_cli.text import escape, human_size, quote
 
 
@@ -47,24 +44,17 @@ class Target:
                 hint="if this is meant, say --device-size",
             )
 
-    def put(self, start: int, length: int, data: Payload | None, source: Input) -> None:
-        """Write the first ``length`` bytes of ``data`` (None: zeros) at byte ``start``.
+    def reach(self, end: int) -> Image:
+        """The image, made if it is missing, and grown to byte ``end`` if it grows at all.
 
         Raises FailureError.
         """
-        self.check_growth(start + length)
+        self.check_growth(end)
         if self.image is None:
             self.image = create_raw(self.path, self.limit or 0)
-        if self.limit is None and start + length > self.image.size:
-            self.image.resize(start + length)
-        if data is None:
-            self.image.zero(start, length)
-            return
-        view = source.view(data)[:length]
-        if is_zero(view):
-            self.image.zero(start, length)
-        else:
-            self.image.write(start, view)
+        if self.limit is None and end > self.image.size:
+            self.image.resize(end)
+        return self.image
 
     def end_at(self, size: int) -> None:
         """Give the image its final size in bytes."""

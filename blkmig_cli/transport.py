@@ -23,6 +23,7 @@ import zstandard
 from blkmig_cli import sockets
 from blkmig_cli.errors import FailureError, StreamError, TruncatedError, UsageError
 from blkmig_cli.inputs import FileInput, PipeInput
+from blkmig_cli.pipes import widen
 from blkmig_cli.sockets import Say
 from blkmig_cli.text import escape, parse_size
 
@@ -104,6 +105,7 @@ def _of_fd(fd: int, stack: ExitStack, base: int | None = None) -> FileInput | Pi
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "is a directory, no stream")
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        widen(fd)
         raw = stack.enter_context(io.FileIO(fd, closefd=False))
         return _of_pipe(raw, stack)
     if base is None:
@@ -130,6 +132,7 @@ def _of_command(command: str, stack: ExitStack) -> PipeInput:
             raise FailureError(f"exec:{escape(command)} ended with status {status}")
 
     stack.push(finish)
+    widen(output.fileno())
     return _of_pipe(cast(io.RawIOBase, output.raw), stack)
 
 

@@ -11,11 +11,11 @@ from blkmig_cli.events import Block, Configuration, Event
 from blkmig_cli.hints import Hints
 from blkmig_cli.images import RawImage, open_raw
 from blkmig_cli.parse import Input
-from blkmig_cli.progress import Tick
 from blkmig_cli.qemu import Traits, Version, objections
 from blkmig_cli.reading import read_events
 from blkmig_cli.runs import Run
 from blkmig_cli.text import count, escape, human_size, quote
+from blkmig_cli.ticks import Tick
 from blkmig_cli.transport import Stream
 
 

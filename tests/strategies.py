@@ -36,7 +36,7 @@ class MemoryImage:
     def is_zero(self, offset: int, length: int) -> bool:
         return not any(self.content[offset : offset + length])
 
-    def copy_to(self, target: int, offset: int, length: int) -> None:
+    def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
         os.write(target, self.read(offset, length))
 
     def write(self, offset: int, data: memoryview) -> None:

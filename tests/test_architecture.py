@@ -1,7 +1,11 @@
 """The import direction, and who may import what."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 PACKAGE = Path(__file__).parents[1] / "blkmig_cli"
 MODULES = {
@@ -81,7 +85,7 @@ def test_the_core_does_no_input_and_output() -> None:
 def test_one_door_each() -> None:
     for module, names in GRAPH.items():
         outside = {name.partition(".")[0] for name in names}
-        assert "rich" not in outside or module == "blkmig_cli.render"
+        assert "rich" not in outside or module in ("blkmig_cli.render", "blkmig_cli.bars")
         assert "click" not in outside or module.startswith("blkmig_cli.commands")
         if "construct" in outside:
             assert module == "blkmig_cli.parse" or module.startswith("blkmig_cli.schemas")
@@ -98,3 +102,25 @@ def test_files_can_be_read_at_a_sitting() -> None:
         for path in folder.rglob("*.py"):
             limit = 400 if "tests" not in path.parts else 600
             assert len(path.read_text().splitlines()) <= limit, path
+
+
+@pytest.mark.parametrize(
+    ("words", "unloaded"),
+    [
+        (["--help"], {"numpy", "construct", "rich", "zstandard", "yaml"}),
+        (["--version"], {"numpy", "construct", "rich", "zstandard", "yaml"}),
+        (["send", "--help"], {"numpy", "rich", "zstandard", "yaml"}),
+        (["validate", "--help"], {"rich", "yaml"}),
+    ],
+)
+def test_commands_load_what_they_need(words: list[str], unloaded: set[str]) -> None:
+    script = (
+        "import sys; from blkmig_cli.commands import cli\n"
+        "try: cli()\n"
+        "finally: print(sorted(name for name in sys.modules if '.' not in name), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", script, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = set(ast.literal_eval(done.stderr.splitlines()[-1]))
+    assert "click" in loaded
+    assert not unloaded & loaded

@@ -131,12 +131,15 @@ def test_truncation_gives_a_prefix(
 ) -> None:
     dialect, data = stream
     options: dict[str, Any] = {"hints": HINTS} if told else {}
-    whole, _ = events(in_file(data), **options)
+    whole, end = events(in_file(data), **options)
     cut = len(data) - choice.draw(
         st.one_of(st.integers(1, min(400, len(data))), st.integers(1, len(data)))
     )
     for source in (in_file(data[:cut]), piped(data[:cut])):
         found, error = events(source, **options)
+        if end is not None and end.startswith("UndecidableError"):
+            # A reading that needs the bytes that are cut off yields to one that does not.
+            found = found[: len(whole)]
         assert found == whole[: len(found)]
         whole_ones = ended_by(whole, cut)
         if dialect == "v1" and not told:

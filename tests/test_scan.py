@@ -18,9 +18,9 @@ from blkmig_cli.hints import Hints
 from blkmig_cli.inputs import FileInput
 from blkmig_cli.jsonout import EventJson, report_json
 from blkmig_cli.jsonrows import run_texts
-from blkmig_cli.progress import no_tick
 from blkmig_cli.reading import read_events
 from blkmig_cli.runs import Piece, Run, expand
+from blkmig_cli.ticks import no_tick
 from tests import raw
 from tests.conftest import get_capture
 from tests.feed import BySchemas, events, in_file, piped

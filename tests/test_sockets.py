@@ -80,7 +80,7 @@ def test_a_peer_that_breaks_off(tmp_path: Path) -> None:
     replay = Listening("tcp:127.0.0.1:0", tmp_path / "out", "--device-size", str(SIZE))
     host, port = replay.uri.removeprefix("tcp:").split(":")
     with socket.create_connection((host, int(port))) as peer:
-        peer.sendall(STREAM[: raw.CHUNK + 200])
+        peer.sendall(STREAM[: STREAM.index(raw.block(2048, 8)) + 4])
         while not (tmp_path / "out").exists():
             pass
         # Closed with a linger of 0 seconds: a reset.

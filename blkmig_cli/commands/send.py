@@ -9,12 +9,13 @@ from blkmig_cli.commands import options
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.events import Block, Event
 from blkmig_cli.images import RawImage, open_raw
-from blkmig_cli.progress import Tick, progress
+from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Traits, Version, answers, cut_tail, objections
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.sinks import is_socket, open_target, resolve_content, write_events
 from blkmig_cli.source import Disk, SendOptions, is_cut, send_events
 from blkmig_cli.text import encode_name, escape, quote
+from blkmig_cli.ticks import Tick
 
 
 @click.command("send")

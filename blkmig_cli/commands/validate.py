@@ -7,7 +7,7 @@ import click
 from blkmig_cli.checks import Report
 from blkmig_cli.commands import options
 from blkmig_cli.errors import BlkmigError, UsageError
-from blkmig_cli.findings import CHECKS, Finding
+from blkmig_cli.findings import CHECKS, finding_of
 from blkmig_cli.jsonout import report_json
 from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Version
@@ -101,7 +101,7 @@ def command(
             if len(streams) == 1 or isinstance(error, UsageError):
                 raise
             report = Report(name, failure=error)
-            report.findings = [Finding(error.check, CHECKS[error.check][0], str(error))]
+            report.findings = [finding_of(error)]
         report.findings = [found for found in report.findings if found.id not in ignore]
         if output == "human":
             render.report_text(report, out)

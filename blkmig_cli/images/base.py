@@ -19,8 +19,11 @@ class Image(Protocol):
     def is_zero(self, offset: int, length: int) -> bool:
         """Is every byte of a range zero?  Reads no further than it must."""
 
-    def copy_to(self, target: int, offset: int, length: int) -> None:
-        """Write ``length`` bytes at ``offset`` to the descriptor ``target``; its OSErrors are raised."""
+    def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
+        """Write ``length`` bytes at ``offset`` to the descriptor ``target``, a ``pipe`` or not.
+
+        The OSErrors of ``target`` are raised as they are.
+        """
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write ``data`` at ``offset``; it must lie within the disk."""

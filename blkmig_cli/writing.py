@@ -1,0 +1,171 @@
+"""Putting records onto images: each byte once where the stream can be read twice, in order always.
+
+From a file, copies overlap (``overlap.py``) and superseded records are left out; from a pipe, each
+record is written as it comes.  Neighbouring zero chunks become one hole.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+from blkmig_cli.errors import FailureError
+from blkmig_cli.events import Block, Payload
+from blkmig_cli.images import Image
+from blkmig_cli.images.zeros import is_zero
+from blkmig_cli.inputs import FileInput, PipeInput
+from blkmig_cli.intervals import IntervalSet
+from blkmig_cli.overlap import Overlap
+from blkmig_cli.schemas.constants import BLOCK_SECTION, CHUNK_SIZE, SECTOR_SIZE
+from blkmig_cli.superseded import Superseded
+from blkmig_cli.targets import Target
+from blkmig_cli.text import escape
+
+
+class Writer:
+    """Writes the records of ``source``, except those that are ``superseded``.
+
+    Leaving it gives up what :meth:`drain` has not waited for.
+    """
+
+    def __init__(self, source: FileInput | PipeInput, superseded: Superseded) -> None:
+        self._source = source
+        self._superseded = superseded
+        self._written: dict[str, tuple[Target, IntervalSet]] = {}
+        self._zeros: tuple[Block, Image, int, int] | None = None
+        self._buffers = threading.local()
+        self._stack = ExitStack()
+        self._overlap = None
+        if isinstance(source, FileInput):
+            self._overlap = self._stack.enter_context(Overlap())
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def written(self) -> dict[str, int]:
+        """Bytes of each device's disk that have been written, each counted once."""
+        return {
+            device: sum(max(min(end, target.size or 0) - start, 0) for start, end in ranges)
+            for device, (target, ranges) in self._written.items()
+        }
+
+    def write(self, event: Block, target: Target) -> None:
+        """Write what a record says of its chunk, as far as that lies within the disk.
+
+        Raises FailureError: also for an earlier record.
+        """
+        start = event.sector * SECTOR_SIZE
+        end = self._end(event, target, start)
+        self._written.setdefault(event.device, (target, IntervalSet()))[1].add(start, end)
+        if event in self._superseded:
+            return
+        with _placed(event):
+            image = target.reach(end)
+        if event.data is None:
+            self._zero(event, image, start, end)
+            return
+        if self._zeros is not None and self._zeros[2] < end and start < self._zeros[3]:
+            self._flush_zeros()
+        data = Payload(event.data.offset, end - start)
+        self._run(image, start, end, lambda: self._copy(event, data, image, start))
+
+    def drain(self) -> None:
+        """Wait until all has been written; raises FailureError."""
+        self._flush_zeros()
+        if self._overlap is not None:
+            self._overlap.drain()
+
+    def _end(self, event: Block, target: Target, start: int) -> int:
+        """The byte at which writing ends; raises FailureError where the disk ends before the record."""
+        limit, end = target.limit, start + event.sectors * SECTOR_SIZE
+        if limit is not None and start >= limit:
+            raise past_end(event.device, event.sector, event.offset, limit)
+        if limit is None or end <= limit:
+            return end
+        if event.sectors_min == event.sectors and event.bitmaps and event.dialect == "v2":
+            with _placed(event):
+                raise FailureError(
+                    f"the disk reaches byte {end}, {escape(target.path)} has {limit}",
+                    hint="enlarge the image",
+                )
+        return limit
+
+    def _zero(self, event: Block, image: Image, start: int, end: int) -> None:
+        """Make zeros, together with those of the chunk before if they are neighbours."""
+        if self._zeros is not None:
+            first, other, low, high = self._zeros
+            if other is image and (start == high or end == low):
+                self._zeros = (first, image, min(start, low), max(end, high))
+                return
+            self._flush_zeros()
+        self._zeros = (event, image, start, end)
+
+    def _flush_zeros(self) -> None:
+        if self._zeros is None:
+            return
+        event, image, start, end = self._zeros
+        self._zeros = None
+
+        def job() -> None:
+            with _placed(event):
+                image.zero(start, end - start)
+
+        self._run(image, start, end, job)
+
+    def _run(self, image: Image, start: int, end: int, job: Callable[[], None]) -> None:
+        if self._overlap is None:
+            job()
+        else:
+            self._overlap.submit(image, start, end, job)
+
+    def _copy(self, event: Block, data: Payload, image: Image, start: int) -> None:
+        """One chunk from the stream to the image."""
+        if isinstance(self._source, FileInput):
+            # In a thread, which has a buffer of its own.
+            buffer = getattr(self._buffers, "chunk", None)
+            if buffer is None:
+                buffer = self._buffers.chunk = bytearray(CHUNK_SIZE)
+            view = memoryview(buffer)[: data.length]
+            self._source.read_into(view, data.offset)
+        else:
+            view = self._source.view(data)
+        with _placed(event):
+            if is_zero(view):
+                image.zero(start, len(view))
+            else:
+                image.write(start, view)
+
+
+def _placed(event: Block) -> AbstractContextManager[None]:
+    return placed(event.device, event.sector, event.offset)
+
+
+@contextmanager
+def placed(device: str, sector: int, offset: int) -> Iterator[None]:
+    """A failure of an image is said with the record that it happened at."""
+    try:
+        yield
+    except FailureError as error:
+        raise FailureError(
+            error.message,
+            offset=offset,
+            section=BLOCK_SECTION,
+            device=device,
+            sector=sector,
+            hint=error.hint,
+        ) from error
+
+
+def past_end(device: str, sector: int, offset: int, limit: int) -> FailureError:
+    """What to raise for a record at ``sector``, when the disk ends at byte ``limit``."""
+    return FailureError(
+        f"a record lies past the disk's end at byte {limit}",
+        offset=offset,
+        section=BLOCK_SECTION,
+        device=device,
+        sector=sector,
+        hint="use a larger image, or check --device-size",
+    )
