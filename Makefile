@@ -17,7 +17,10 @@ test-qemu: $(VENV)/.test ## Run the tests against a real QEMU (qemu-system-x86, 
 check: $(VENV)/.check ## Lint, format and type checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy blkmig_cli tests
+	$(BIN)/mypy blkmig_cli tests benchmarks
+
+bench: $(VENV)/.test ## Measure, beside dd, qemu-img and QEMU where installed; writes bench.json
+	$(BIN)/python -m benchmarks --growth
 
 docs: $(VENV)/.run ## Make docs/format.md, docs/commands.md and the README's tour from the code
 	$(BIN)/python docs/make_format.py
@@ -45,4 +48,4 @@ $(VENV)/.check: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[check,test]'
 	@touch $@ $(VENV)/.test $(VENV)/.run
 
-.PHONY: help demo test test-qemu check docs clean
+.PHONY: help demo test test-qemu check bench docs clean

@@ -315,7 +315,7 @@ class Checker:
         self.add(
             "bulk-unfinished",
             f"the bulk phase was abandoned at {percent} %: {what}; "
-            "capture again with downtime-limit 1, which makes it whole",
+            "capture again with downtime-limit 0, which makes it whole",
             device=device,
         )
 

@@ -56,7 +56,7 @@ def test_abandoned_bulk_phase(run: Run, tmp_path: Path) -> None:
     assert gap["start"] + gap["length"] == size
     text = found["bulk-unfinished"]["message"]
     assert f"bytes {gap['start']}-{size}" in text
-    assert "downtime-limit 1" in text
+    assert "downtime-limit 0" in text
     # Also where nothing tells the size, and where missing chunks would be meant.
     assert "bulk-unfinished" in findings(run, stream)
     assert "bulk-unfinished" in findings(run, stream, "--incremental", "--device-size", size)
@@ -68,9 +68,21 @@ def test_abandoned_bulk_phase(run: Run, tmp_path: Path) -> None:
     assert "bulk-unfinished" in outcome.out
     # What the finding says to do makes it whole.
     with qemu.source(tmp_path / "q", Drive("drive0", image)) as source:
-        source.parameters(downtime_limit=1)
+        source.parameters(downtime_limit=0)
         source.save(f"exec:cat > {stream}", blk=True)
     assert run("validate", stream, "--device-size", size).status == 0
+
+
+def test_a_downtime_of_a_millisecond_is_too_much(run: Run, tmp_path: Path) -> None:
+    """With 1 ms and a high bandwidth a MiB fits into it, and QEMU may go; with 0 it never does."""
+    size = 256 * MIB
+    image, stream = tmp_path / "d.img", tmp_path / "s.bin"
+    image.write_bytes(b"\x42" * size)
+    for _ in range(3):
+        with qemu.source(tmp_path / "q", Drive("drive0", image)) as source:
+            source.parameters(downtime_limit=0, max_bandwidth=1 << 40)
+            source.save(f"exec:cat > {stream}", blk=True)
+        assert run("validate", stream, "--device-size", size).status == 0
 
 
 def test_the_second_disk_never_began(run: Run, tmp_path: Path) -> None:
@@ -96,7 +108,7 @@ def leaking(folder: Path) -> tuple[Path, Path]:
     image, stream = folder / "d.img", folder / "s.bin"
     image.write_bytes(disks.noisy(3 * MIB + 1024))
     with qemu.source(folder / "q", Drive("d", image)) as source:
-        source.parameters(downtime_limit=1)
+        source.parameters(downtime_limit=0)
         # Buffers are used again: what was read before shows.
         source.io("d", "read 0 1M")
         source.save(f"exec:cat > {stream}", blk=True)
@@ -175,7 +187,7 @@ def test_unnamed_disk_of_a_raw_file(run: Run, tmp_path: Path) -> None:
     nodes = ["-blockdev", f"driver=file,node-name=f,filename={image}"]
     nodes += ["-blockdev", "driver=raw,node-name=n,file=f"]
     with qemu.running(tmp_path / "q", "-M", "none", *nodes) as source:
-        source.parameters(downtime_limit=1)
+        source.parameters(downtime_limit=0)
         source.save(f"exec:cat > {stream}", blk=True)
     found = findings(run, stream, "--for-qemu", "7.2")
     assert found["unnamed-device"]["severity"] == "warning"
@@ -193,7 +205,7 @@ def test_unnamed_qcow2_is_mixed_with_its_file(run: Run, tmp_path: Path) -> None:
     nodes += ["-blockdev", "driver=qcow2,node-name=n,file=f"]
     with qemu.running(tmp_path / "q", "-M", "none", *nodes) as source:
         source.io("n", "write -P 7 0 1M")
-        source.parameters(downtime_limit=1)
+        source.parameters(downtime_limit=0)
         source.save(f"exec:cat > {stream}", blk=True)
     assert findings(run, stream)["merged-devices"]["severity"] == "error"
     out = tmp_path / "out"
@@ -210,7 +222,7 @@ def test_unnamed_qcow2_is_mixed_with_its_file(run: Run, tmp_path: Path) -> None:
 def test_names_that_wrap(run: Run, tmp_path: Path, name: str, zero_blocks: bool) -> None:
     image, stream = disks.make(tmp_path / "d.img", "mixed, all but a sector"), tmp_path / "s.bin"
     with qemu.source(tmp_path / "q", Drive(name, image)) as source:
-        source.parameters(downtime_limit=1)
+        source.parameters(downtime_limit=0)
         if zero_blocks:
             source.capabilities("zero-blocks")
         source.save(f"exec:cat > {stream}", blk=True)
@@ -361,7 +373,7 @@ def test_empty_parts(run: Run, tmp_path: Path) -> None:
     with qemu.source(tmp_path / "q", Drive("drive0", image)) as source:
         source.cmd("block-dirty-bitmap-add", node="drive0", name="b", granularity=512)
         source.capabilities("dirty-bitmaps")
-        source.parameters(downtime_limit=1)
+        source.parameters(downtime_limit=0)
         source.cmd("migrate", uri=f"exec:cat > {stream}")
         while stream.stat().st_size < 200_000 if stream.exists() else True:
             assert source.status() in ("setup", "active"), "it converged"

@@ -44,7 +44,7 @@ def test_a_qemu_into_replay(tmp_path: Path, kind: str) -> None:
         address(kind, tmp_path), tmp_path / "out", "--device-size", str(image.stat().st_size)
     )
     with qemu.source(tmp_path / "q", Drive("drive0", image)) as source:
-        source.parameters(downtime_limit=1)
+        source.parameters(downtime_limit=0)
         source.save(replay.uri, blk=True)
     status, out, err = replay.end()
     assert (status, err) == (0, ""), out
@@ -58,7 +58,7 @@ def test_a_qemu_that_dies(tmp_path: Path) -> None:
     image.write_bytes(disks.noisy(64 * MIB))
     replay = Listening(f"unix:{tmp_path}/s", tmp_path / "out", "--device-size", str(64 * MIB))
     with qemu.source(tmp_path / "q", Drive("drive0", image)) as source:
-        source.parameters(downtime_limit=1, max_bandwidth=8 * MIB)
+        source.parameters(downtime_limit=0, max_bandwidth=8 * MIB)
         source.cmd("migrate", uri=replay.uri, blk=True)
         out = tmp_path / "out"
         for _ in range(2000):

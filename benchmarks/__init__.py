@@ -1,0 +1,1 @@
+"""How fast blkmig is, beside its peers: ``make bench``."""

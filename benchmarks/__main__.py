@@ -1,0 +1,303 @@
+"""make bench: how fast blkmig is, each figure beside its peer's, in one run.
+
+Usage: python -m benchmarks [--rounds N] [--size MIB] [--scale X] [--json FILE] [--growth]
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import streams
+from benchmarks.measure import BLKMIG, Row, Work, command, machine, memory, rounds
+from benchmarks.streams import MIB, V1, V2, ZERO
+from blkmig_cli.schemas.block import DeviceName, RecordWord
+from tests.interop import qemu
+from tests.interop.qemu import Drive
+
+
+def qemu_save(folder: Path, image: Path, target: Path) -> Work:
+    """QEMU's migrate -b into a file; its start does not count."""
+
+    def work() -> float:
+        target.unlink(missing_ok=True)
+        with qemu.source(folder / "q", Drive("drive0", image)) as source:
+            source.capabilities("zero-blocks")
+            source.parameters(downtime_limit=0, max_bandwidth=1 << 40)
+            start = time.perf_counter()
+            source.save(f"exec:cat > {target}", blk=True)
+            seconds = time.perf_counter() - start
+        if target.stat().st_size < image.stat().st_size * 3 // 4:
+            raise RuntimeError("QEMU abandoned its bulk phase")
+        return seconds
+
+    return work
+
+
+def qemu_load(folder: Path, stream: Path, image: Path, size: int) -> Work:
+    """QEMU's load of a stream onto a new image; its start does not count."""
+
+    def work() -> float:
+        image.unlink(missing_ok=True)
+        with open(image, "wb") as file:
+            file.truncate(size)
+        with qemu.destination(folder / "q", Drive("drive0", image)) as destination:
+            start = time.perf_counter()
+            if destination.load(f"exec:cat {stream}") != "completed":
+                raise RuntimeError(destination.log)
+            return time.perf_counter() - start
+
+    return work
+
+
+def whole_disks(folder: Path, size: int, number: int) -> Iterator[Row]:
+    """Send and replay of a disk, against QEMU, dd and qemu-img."""
+    disk, stream, made = folder / "disk.img", folder / "s.bin", folder / "made"
+    streams.disk(disk, size)
+    send = command([*BLKMIG, "send", disk, "--machine", "pc", "--to", stream], fresh=str(stream))
+    onto = ["--image", made, "--create", "--device-size", size]
+    replay = command([*BLKMIG, "replay", stream, *onto], fresh=str(made))
+    send()  # the stream for whoever comes first
+    piped = command(
+        [*BLKMIG, "send", disk, "|", *BLKMIG, "replay", "-", *onto], fresh=str(made), shell=True
+    )
+    copy = folder / "copy"
+    dd = command(["dd", f"if={disk}", f"of={copy}", "bs=1M"], fresh=str(copy))
+    cp = command(["cp", "--sparse=never", disk, copy], fresh=str(copy))
+    convert = command(
+        ["qemu-img", "convert", "-f", "raw", "-O", "raw", disk, copy], fresh=str(copy)
+    )
+    works = {"send": send, "replay": replay, "piped": piped, "dd": dd, "cp": cp}
+    if qemu.QEMU_IMG is not None:
+        works["convert"] = convert
+    if qemu.BINARY is not None:
+        works["save"] = qemu_save(folder, disk, folder / "q.bin")
+        works["load"] = qemu_load(folder, stream, folder / "q.img", size)
+    taken = dict(zip(works, rounds(number, *works.values()), strict=True))
+    slower = max(("send", "replay"), key=lambda name: statistics.median(taken[name]))
+    for name, ours, peer, theirs, must, aim in (
+        ("send", "send", "QEMU migrate -b", "save", 0.7, 0.5),
+        ("send", "send", "dd bs=1M", "dd", 1.3, 1.0),
+        ("send", "send", "cp", "cp", None, None),
+        ("replay", "replay", "QEMU's load", "load", 0.4, 0.25),
+        ("replay", "replay", "qemu-img convert", "convert", 1.5, 1.0),
+        ("send | replay", "piped", "the slower alone", slower, 1.5, 1.2),
+    ):
+        if theirs in taken:
+            row = Row(f"{name} {size // MIB} MiB", "s", must, aim, peer=peer)
+            row.ours, row.theirs = taken[ours], taken[theirs]
+            yield row
+    for path in (disk, stream, made, copy, folder / "q.bin", folder / "q.img"):
+        path.unlink(missing_ok=True)
+
+
+def rate(name: str, unit: str, words: list[object], amount: float, number: int,
+         must: float, aim: float) -> Row:  # fmt: skip
+    """A command that handles ``amount`` of ``unit``."""
+    row = Row(name, unit, must, aim, more=True)
+    (taken,) = rounds(number, command(words))
+    row.ours = [amount / seconds for seconds in taken]
+    return row
+
+
+def reading(folder: Path, scale: float, number: int) -> Iterator[Row]:
+    """Validate and dump, over streams of one kind of record."""
+    chunks = int((1 << 20) * scale)
+    data = streams.stream(folder / "data.bin", streams.sparse_data(chunks))
+    yield rate("validate data chunks", "GiB/s", [*BLKMIG, "validate", data], chunks / 1024, number,
+               200, 900)  # fmt: skip
+    for what in (["validate"], ["dump", "--output", "jsonl"]):
+        row = Row(f"memory of {what[0]}, {chunks / (1 << 20):.3g} TiB", "MB", 120, 60)
+        row.ours = [memory([*BLKMIG, *what, data])]
+        yield row
+    row = Row("memory of replay (dry run)", "MB", 120, 60)
+    row.ours = [memory([*BLKMIG, "replay", data, "--dry-run"])]
+    yield row
+    data.unlink()
+    for name, record, millions, must, aim in (
+        ("validate zero blocks", ZERO, 10.0, 10, 40),
+        ("validate v1 with 3 bitmaps", V1, 1.0, 1, 5),
+        ("validate v2 with 3 bitmaps", V2, 1.0, 1, 5),
+    ):
+        count = int(millions * 1e6 * scale)
+        path = streams.stream(folder / "records.bin", streams.records(record, count))
+        words: list[object] = [*BLKMIG, "validate", path]
+        if record is V1:
+            words += ["--device-size", count * MIB]
+            for bitmap in ("bitmap0", "daily", "weekly"):
+                words += ["--granularity", f"{bitmap}=65536"]
+        yield rate(name, "M/s", words, count / 1e6, number, must, aim)
+        if record is ZERO:
+            yield from scanning(path, count, number)
+        path.unlink()
+    count = int(1e6 * scale)
+    path = streams.stream(folder / "records.bin", streams.records(ZERO, count))
+    yield rate("dump --output jsonl", "M/s", [*BLKMIG, "dump", "--output", "jsonl", path],
+               count / 1e6, number, 0.15, 0.5)  # fmt: skip
+    path.unlink()
+
+
+def scanning(path: Path, count: int, number: int) -> Iterator[Row]:
+    """Records a second, whole process, against construct's plain parse of the same schemas."""
+    few = min(count, 50_000)
+    content = path.read_bytes()[: 200 + few * len(ZERO)]
+    begin = content.index(ZERO)
+
+    def bare() -> float:
+        start = time.perf_counter()
+        at = begin
+        for _ in range(few):
+            RecordWord.parse(content[at : at + 8])
+            DeviceName.parse(content[at + 8 : at + len(ZERO)])
+            at += len(ZERO)
+        return (time.perf_counter() - start) / few
+
+    ours, theirs = rounds(number, command([*BLKMIG, "validate", path]), bare)
+    row = Row("scan zero blocks", "us", None, None, peer="bare construct")
+    row.ours = [seconds / count * 1e6 for seconds in ours]
+    row.theirs = [seconds * 1e6 for seconds in theirs]
+    yield row
+
+
+def small(folder: Path, number: int) -> Iterator[Row]:
+    """What takes no data: start-up, and a capture of empty parts."""
+    path = streams.capture(folder, "bitmaps-5.2")
+    for name, words, must, aim in (
+        ("validate bitmaps-5.2", ["validate", path], 0.8, 0.3),
+        ("blkmig --help", ["--help"], 0.15, 0.08),
+    ):
+        row = Row(name, "s", must, aim)
+        (row.ours,) = rounds(number, command([*BLKMIG, *words]))
+        yield row
+
+
+def growth(folder: Path, scale: float, size: int) -> Iterator[dict[str, object]]:
+    """Records and bytes doubled five times: seconds and memory of each."""
+    for step in range(6):
+        count = int((1 << 18) * scale) << step
+        path = streams.stream(folder / "g.bin", streams.records(ZERO, count))
+        words: list[object] = [*BLKMIG, "validate", path]
+        yield grown("validate, zero blocks", count, words)
+        chunks = count >> 4
+        streams.stream(path, streams.sparse_data(chunks))
+        yield grown("validate, data chunks", chunks, words)
+        path.unlink()
+        disk = folder / "g.img"
+        streams.disk(disk, max(size >> (5 - step), 16 * MIB))
+        target = folder / "g.bin"
+        yield grown("send, bytes", disk.stat().st_size, [*BLKMIG, "send", disk, "--to", target])
+        words = ["replay", target, "--image", folder / "g.out", "--create", "--device-size"]
+        yield grown("replay, bytes", disk.stat().st_size, [*BLKMIG, *words, disk.stat().st_size])
+        for made in (disk, target, folder / "g.out"):
+            made.unlink()
+
+
+def grown(name: str, amount: int, words: list[object]) -> dict[str, object]:
+    """One step: how much, how long, how much memory."""
+    held = memory(words)
+    for number, word in enumerate(words):
+        if word == "--image":
+            Path(str(words[number + 1])).unlink()
+    return {"name": name, "amount": amount, "seconds": command(words)(), "memory": held}
+
+
+def main() -> None:
+    """Measure, show, and write."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--size", type=int, default=1024, help="MiB of the disk")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of records")
+    parser.add_argument("--json", type=Path, default=Path("bench.json"))
+    parser.add_argument("--growth", action="store_true", help="also double everything five times")
+    options = parser.parse_args()
+    place = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="blkmig-", dir=place if place.is_dir() else None))
+    rows: list[Row] = []
+    steps: list[dict[str, object]] = []
+    try:
+        for row in (
+            *small(folder, options.rounds),
+            *reading(folder, options.scale, options.rounds),
+            *whole_disks(folder, options.size * MIB, options.rounds),
+        ):
+            rows.append(row)
+            print(f"{row.name}: {row.figure:.3g}", file=sys.stderr)
+        if options.growth:
+            steps = list(growth(folder, options.scale, options.size * MIB))
+    finally:
+        shutil.rmtree(folder)
+    show(rows, steps, Console(width=112))
+    options.json.write_text(json.dumps(document(rows, steps, folder.parent), indent=1) + "\n")
+
+
+def show(rows: list[Row], steps: list[dict[str, object]], out: Console) -> None:
+    """The tables."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("WORK", "MEDIAN", "SPREAD", "AGAINST", "ITS MEDIAN", "RATIO", "MUST", "AIM", ""):
+        table.add_column(name, justify="left" if name in ("WORK", "AGAINST", "") else "right")
+    marks = {True: "aim", False: "", None: ""}
+    for row in rows:
+        verdict = marks[row.meets(row.aim)] or ("ok" if row.meets(row.must) else "")
+        verdict = "MISSED" if row.meets(row.must) is False else verdict
+        table.add_row(
+            row.name,
+            f"{statistics.median(row.ours):.3g} {row.unit}",
+            f"{row.spread:.0%}",
+            row.peer or "",
+            f"{statistics.median(row.theirs):.3g} {row.unit}" if row.theirs else "",
+            f"{row.figure:.2f}" if row.theirs else "",
+            "" if row.must is None else f"{row.must:g}",
+            "" if row.aim is None else f"{row.aim:g}",
+            verdict,
+        )
+    out.print(table)
+    if steps:
+        table = Table(box=None, pad_edge=False)
+        for name in ("GROWTH", "AMOUNT", "SECONDS", "MEMORY"):
+            table.add_column(name, justify="left" if name == "GROWTH" else "right")
+        for step in sorted(steps, key=lambda step: str(step["name"])):
+            table.add_row(
+                str(step["name"]),
+                f"{step['amount']:,}",
+                f"{step['seconds']:.3f}",
+                f"{step['memory']:.0f} MB",
+            )
+        out.print()
+        out.print(table)
+
+
+def document(rows: list[Row], steps: list[dict[str, object]], place: Path) -> dict[str, object]:
+    """All of it, for other programs."""
+    return {
+        "version": 1,
+        "machine": {**machine(), "folder": str(place)},
+        "rows": [
+            {
+                "name": row.name,
+                "unit": row.unit,
+                "ours": row.ours,
+                "peer": row.peer,
+                "theirs": row.theirs,
+                "figure": row.figure,
+                "spread": row.spread,
+                "must": row.must,
+                "aim": row.aim,
+                "meets-must": row.meets(row.must),
+                "meets-aim": row.meets(row.aim),
+            }
+            for row in rows
+        ],
+        "growth": steps,
+    }
+
+
+if __name__ == "__main__":
+    main()
