@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 
 from blkmig_cli.errors import FailureError
+from blkmig_cli.images.locks import lock
 from blkmig_cli.text import escape
 
 # A raw image that starts so is another format's file, unless its owner says otherwise (-f raw).
@@ -213,10 +214,12 @@ def other_format(head: bytes) -> str | None:
     return next((name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None)
 
 
-def open_raw(path: str, *, writable: bool, force: bool = False) -> RawImage:
-    """Open the image at ``path``; ``force`` takes it as raw whatever it starts with (-f raw).
+def open_raw(path: str, *, writable: bool, force: bool = False, shared: bool = False) -> RawImage:
+    """Open the image at ``path``, and lock it as QEMU does.
 
-    Raises FailureError where it is missing, is no file or device, or looks like another format.
+    ``force`` takes it as raw whatever it starts with (-f raw); ``shared`` reads it even while others
+    write (-U).  Raises FailureError where it is missing, is no file or device, looks like another
+    format, or is in use.
     """
     try:
         fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
@@ -236,6 +239,7 @@ def open_raw(path: str, *, writable: bool, force: bool = False) -> RawImage:
                 f"{escape(path)} looks like {kind}, which is not supported",
                 hint="convert it with qemu-img, or say -f raw if it is raw",
             )
+        lock(fd, path, writable=writable, shared=shared)
     except OSError as error:
         os.close(fd)
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
@@ -256,6 +260,7 @@ def create_raw(path: str, size: int) -> RawImage:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
     image = RawImage(path, fd, 0, is_file=True)
     try:
+        lock(fd, path, writable=True, shared=False)
         image.resize(size)
     except FailureError:
         image.close()
