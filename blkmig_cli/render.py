@@ -148,6 +148,8 @@ def replay_text(result: ReplayResult, out: Console, *, dry: bool) -> None:
         out.print(f"{escape(device) or '(unnamed)'}: {human_size(written)} written")
     for path in result.bitmap_files:
         out.print(f"bitmaps in {escape(path)}")
+    for path in result.partial_images:
+        out.print(f"what was written is in {escape(path)}")
     if dry:
         out.print("dry run: nothing was written")
     elif result.report.failure is not None and not result.written:

@@ -40,11 +40,15 @@ class ReplayOptions:
 
 @dataclass(slots=True)
 class ReplayResult:
-    """The stream's report, bytes written by device, bitmap files written, and what to warn of."""
+    """The stream's report, bytes written by device, bitmap files written, and what to warn of.
+
+    ``partial_images``: where a failed replay left what it had written of new images.
+    """
 
     report: Report
     written: dict[str, int] = field(default_factory=dict)
     bitmap_files: list[str] = field(default_factory=list)
+    partial_images: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -236,17 +240,18 @@ class Replay:
 
     def _finish(self, checker: Checker, report: Report, written: dict[str, int]) -> ReplayResult:
         result = ReplayResult(report, written)
-        if report.failure is None and self._options.disks:
+        if report.failure is not None:
+            result.partial_images = self._targets.flush()
+            return result
+        if self._options.disks:
             self._targets.make_empty()
         for verdict in report.devices:
             target = self._targets.get(verdict.disk.name)
-            if target is None:
-                continue
-            if report.failure is None and verdict.disk.has_blocks:
+            if target is not None and verdict.disk.has_blocks:
                 self._size_mismatch(checker, target, verdict.disk.name)
                 self._end_image(checker, target, verdict.disk.name, result)
-            target.flush()
-        if report.failure is None and self._options.bitmaps:
+        self._targets.finish()
+        if self._options.bitmaps:
             self._write_bitmaps(checker, report, result)
         return result
 

@@ -12,7 +12,7 @@ from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.bitmapfile import default_path, read_bitmaps
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.hints import Hints
-from blkmig_cli.images import Image, create_raw, open_raw
+from blkmig_cli.images import Image, create_raw, half_done, open_raw, partial_path
 from blkmig_cli.text import escape, human_size, quote
 
 
@@ -61,11 +61,6 @@ class Target:
         if self.image is not None and self.image.size != size:
             self.image.resize(size)
 
-    def flush(self) -> None:
-        """Everything written is on stable storage."""
-        if self.image is not None:
-            self.image.flush()
-
     def close(self) -> None:
         """Let go of the image."""
         if self.image is not None:
@@ -105,6 +100,8 @@ class Targets:
             told = self._told(target)
             if target.path and target.image is None:
                 exists = os.path.exists(target.path)
+                if create and not exists and os.path.exists(partial_path(target.path)):
+                    raise half_done(target.path)
                 if disks and (exists or not create):
                     target.image = open_raw(target.path, writable=writable, force=force)
                     target.existing_size = target.image.size
@@ -129,6 +126,22 @@ class Targets:
         """Let go of all images."""
         for target in self._distinct():
             target.close()
+
+    def finish(self) -> None:
+        """Everything is written: new images get their names.  Raises FailureError."""
+        for target in self._distinct():
+            if target.image is not None:
+                target.image.finish()
+
+    def flush(self) -> list[str]:
+        """What has been written is on stable storage; returns where new images were begun."""
+        begun = []
+        for target in self._distinct():
+            if target.image is not None:
+                target.image.flush()
+                if target.existing_size is None:
+                    begun.append(partial_path(target.path))
+        return begun
 
     def _distinct(self) -> list[Target]:
         """Every target once, though it may serve two names."""

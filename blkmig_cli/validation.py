@@ -20,16 +20,23 @@ from blkmig_cli.transport import Stream
 
 
 class ImagesToCompare:
-    """Paths of images by device (None: the stream's only one); ``force``: they are raw (-f raw)."""
+    """Paths of images by device (None: the stream's only one).
 
-    def __init__(self, paths: dict[str | None, str], *, force: bool) -> None:
+    ``force``, ``shared``: see ``open_raw``.
+    """
+
+    def __init__(self, paths: dict[str | None, str], *, force: bool, shared: bool) -> None:
         self._paths = paths
         self._force = force
+        self._shared = shared
+
+    def _open(self, path: str) -> RawImage:
+        return open_raw(path, writable=False, force=self._force, shared=self._shared)
 
     def open(self, stack: ExitStack) -> dict[str | None, RawImage]:
         """Open them all, to be closed by ``stack``; raises FailureError."""
         return {
-            device: stack.enter_context(closing(open_raw(path, writable=False, force=self._force)))
+            device: stack.enter_context(closing(self._open(path)))
             for device, path in self._paths.items()
         }
 

@@ -55,7 +55,7 @@ open), `length` (bytes of bits), and in v2 `recording` and `persistent`. `--payl
 `chunks` counts records with content, repeated ones too; all sizes are bytes. `complete` is true when
 proven, false when something is proven missing, null when the size is unknown and progress leaves
 room. `replay --output json` has the same shape, with `bytes-written` for each device and
-`bitmap-files`.
+`bitmap-files`, and in `partial-images` what a failed one left of new images.
 
 `IMAGE.bitmaps.json`:
 

@@ -40,7 +40,7 @@ def figures(found: dict[str, Any]) -> list[str]:
         verdict = {None: ""}.get(row["must"], "**missed**")
         verdict = "aim" if row["meets-aim"] else "must" if row["meets-must"] else verdict
         cells = [
-            row["name"],
+            row["name"].replace("|", "\\|"),
             f"{statistics.median(row['ours']):.3g} {row['unit']}",
             f"{row['spread']:.0%}",
             row["peer"] or "",

@@ -57,6 +57,9 @@ class MemoryImage:
     def flush(self) -> None:
         pass
 
+    def finish(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

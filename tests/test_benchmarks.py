@@ -30,7 +30,7 @@ def test_every_figure_is_taken(tmp_path: Path) -> None:
     if qemu.BINARY is not None:
         peers |= {"QEMU migrate -b", "QEMU's load"}
     assert {peer for _, peer in names if peer} == peers
-    assert len(names) == 11 + len(peers)
+    assert len(names) == 10 + len(peers)
     for row in found["rows"]:
         assert row["figure"] > 0
         assert row["name"].split(",")[0].removesuffix(" 16 MiB") in PAGE, row["name"]

@@ -14,11 +14,18 @@ from blkmig_cli.images import RawImage, create_raw, open_raw
 MIB = 1 << 20
 
 
+def made(path: str, size: int) -> RawImage:
+    """A new image under its name."""
+    image = create_raw(path, size)
+    image.finish()
+    return image
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> Iterator[RawImage]:
-    made = create_raw(str(tmp_path / "disk"), 8 * MIB)
-    yield made
-    made.close()
+    found = made(str(tmp_path / "disk"), 8 * MIB)
+    yield found
+    found.close()
 
 
 def blocks(image: RawImage) -> int:
@@ -134,7 +141,7 @@ def test_create_keeps_what_is_there(tmp_path: Path) -> None:
 
 def test_create_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(FailureError):
-        create_raw(str(tmp_path / "disk"), 1 << 62)
+        made(str(tmp_path / "disk"), 1 << 62)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,7 +159,7 @@ def test_against_bytes(
     """Writes and zeros in any order read back as in a bytearray; extents miss no byte."""
     size = 100_000
     path = tmp_path_factory.mktemp("images") / "disk"
-    image, model = create_raw(str(path), size), bytearray(size)
+    image, model = made(str(path), size), bytearray(size)
     for write, at, length, value in steps:
         count = min(length, size - at)
         model[at : at + count] = bytes([value if write else 0]) * count
@@ -171,3 +178,35 @@ def test_against_bytes(
     assert last <= size
     image.close()
     assert path.read_bytes() == model
+
+
+def test_a_new_image_gets_its_name_when_it_is_finished(tmp_path: Path) -> None:
+    path, partial = tmp_path / "disk", tmp_path / "disk.partial"
+    image = create_raw(str(path), MIB)
+    assert (path.exists(), partial.exists()) == (False, True)
+    with pytest.raises(FailureError, match="remove it to start afresh"):
+        create_raw(str(path), MIB)
+    image.write(0, memoryview(b"x"))
+    image.finish()
+    image.finish()
+    image.close()
+    assert (path.exists(), partial.exists()) == (True, False)
+    assert path.read_bytes() == b"x".ljust(MIB, b"\0")
+
+
+def test_a_name_that_is_taken_meanwhile_stays_so(tmp_path: Path) -> None:
+    image = create_raw(str(tmp_path / "disk"), MIB)
+    (tmp_path / "disk").write_text("mine")
+    with pytest.raises(FailureError, match="exists"):
+        image.finish()
+    assert (tmp_path / "disk").read_text() == "mine"
+    assert (tmp_path / "disk.partial").exists()
+
+
+def test_file_systems_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    made(str(tmp_path / "disk"), MIB).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["disk"]

@@ -9,7 +9,7 @@ import pytest
 from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.bitmapfile import BitmapFile, read_bitmaps, write_bitmaps
 from tests import raw
-from tests.conftest import Run
+from tests.conftest import Run, fails
 
 MIB = 1 << 20
 BITS = raw.bitmap_bits(0, 4096, b"\3".ljust(8, b"\0"))
@@ -258,8 +258,14 @@ def test_damaged_file_writes_nothing(run: Run, tmp_path: Path, name: str, old: b
 
 def test_damaged_pipe_writes_no_bitmaps(run: Run, tmp_path: Path) -> None:
     path, image = put(tmp_path, BOTH[:-3]), tmp_path / "disk"
-    assert run("replay", f"exec:cat {path}", "--image", image, "--create").status == 3
-    assert set(snapshot(tmp_path)) == {"disk"}
+    words = ["replay", f"exec:cat {path}", "--image", image, "--create"]
+    outcome = run(*words, "--output", "json")
+    assert outcome.status == 3
+    assert outcome.report["partial-images"] == [f"{image}.partial"]
+    assert set(snapshot(tmp_path)) == {"disk.partial"}
+    # What broke off is not taken for anything else, and stays until somebody decides.
+    fails(run(*words), 4, "a replay broke off")
+    assert set(snapshot(tmp_path)) == {"disk.partial"}
 
 
 def test_missing_chunks(run: Run, tmp_path: Path) -> None:

@@ -75,13 +75,26 @@ def test_a_peer_that_hangs_up(tmp_path: Path, cut: int, got: str) -> None:
     assert f"{got} written" in out
 
 
+def test_killed(tmp_path: Path) -> None:
+    """What was made until then does not look finished."""
+    replay = Listening(f"unix:{tmp_path}/s", tmp_path / "out", "--device-size", str(SIZE))
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(f"{tmp_path}/s")
+        peer.sendall(STREAM[: raw.CHUNK + 100])
+        while not (tmp_path / "out.partial").exists():
+            pass
+        replay.process.kill()
+        replay.end()
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_peer_that_breaks_off(tmp_path: Path) -> None:
     """A reset connection is a failing input, not a short one; what was written is told."""
     replay = Listening("tcp:127.0.0.1:0", tmp_path / "out", "--device-size", str(SIZE))
     host, port = replay.uri.removeprefix("tcp:").split(":")
     with socket.create_connection((host, int(port))) as peer:
         peer.sendall(STREAM[: STREAM.index(raw.block(2048, 8)) + 4])
-        while not (tmp_path / "out").exists():
+        while not (tmp_path / "out.partial").exists():
             pass
         # Closed with a linger of 0 seconds: a reset.
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -56,6 +56,10 @@ def stream_options(function: _F) -> _F:
     return function
 
 
+force_share_option = click.option(
+    "-U", "--force-share", is_flag=True, help="Read images that another program is writing."
+)
+
 target_option = click.option(
     "--to", "target", metavar="TARGET", help="Where the stream goes (default: stdout)."
 )

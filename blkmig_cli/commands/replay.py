@@ -56,7 +56,7 @@ def command(
 
     Zero chunks become holes; nothing is written past a disk's end.  Bitmaps go to
     IMAGE.bitmaps.json.  A stream in a file is checked to its end before the first
-    byte is written.
+    byte is written.  A new image is IMAGE.partial until all of it is there.
 
     \b
     Examples:
@@ -136,4 +136,5 @@ def _document(result: ReplayResult) -> dict[str, object]:
     for device in stream["devices"]:
         device["bytes-written"] = result.written.get(device["name"], 0)
     stream["bitmap-files"] = result.bitmap_files
+    stream["partial-images"] = result.partial_images
     return {"version": 1, "streams": [stream]}

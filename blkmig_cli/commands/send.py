@@ -35,6 +35,7 @@ from blkmig_cli.ticks import Tick
 @click.option("--no-zero-blocks", is_flag=True, help="Send zeros as data.")
 @click.option("--skip-unallocated", is_flag=True,
               help="Leave out holes: the destination has the same base.")  # fmt: skip
+@options.force_share_option
 @options.for_qemu_option
 @options.quiet_option
 @options.verbose_option
@@ -51,6 +52,7 @@ def command(
     bitmaps_only: bool,
     no_zero_blocks: bool,
     skip_unallocated: bool,
+    force_share: bool,
     for_qemu: Version | None,
     quiet: bool,
     verbose: bool,
@@ -77,7 +79,9 @@ def command(
         disks = []
         for device, path in paths.items():
             image = stack.enter_context(
-                closing(open_raw(path, writable=False, force=image_format == "raw"))
+                closing(
+                    open_raw(path, writable=False, force=image_format == "raw", shared=force_share)
+                )
             )
             _check_size(image)
             disks.append(Disk(device, image))

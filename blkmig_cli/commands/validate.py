@@ -26,6 +26,7 @@ _WORST = (4, 3, 1, 0)
               help="Compare the stream's end state with an image.")  # fmt: skip
 @click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
 @click.option("--incremental", is_flag=True, help="Missing chunks are meant (shared base).")
+@options.force_share_option
 @options.for_qemu_option
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @click.option("--ignore", multiple=True, metavar="ID", help="Leave out a check.")
@@ -42,6 +43,7 @@ def command(
     images: tuple[str, ...],
     image_format: str | None,
     incremental: bool,
+    force_share: bool,
     for_qemu: Version | None,
     strict: bool,
     ignore: tuple[str, ...],
@@ -76,7 +78,9 @@ def command(
         raise UsageError(f"--ignore {escape(unknown[0])}: no such check", hint="see --list-checks")
     hints = options.hints_of(granularities, device_sizes)
     to_compare = ImagesToCompare(
-        options.device_values("--image", images), force=image_format == "raw"
+        options.device_values("--image", images),
+        force=image_format == "raw",
+        shared=force_share,
     )
     make = options.decoder_factory(dialect, container)
     reports: list[Report] = []

@@ -40,5 +40,8 @@ class Image(Protocol):
     def flush(self) -> None:
         """Return when everything written is on stable storage."""
 
+    def finish(self) -> None:
+        """As :meth:`flush`; an image that was made now stands under its name."""
+
     def close(self) -> None:
         """Let go of the image."""

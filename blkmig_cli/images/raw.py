@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from blkmig_cli.errors import FailureError
+from blkmig_cli.images.locks import lock
 from blkmig_cli.images.zeros import is_zero
 from blkmig_cli.text import escape
 
@@ -41,8 +42,11 @@ def _libc() -> ctypes.CDLL:
 class RawImage:
     """See ``base.Image``.  Made by :func:`open_raw` or :func:`create_raw`."""
 
-    def __init__(self, path: str, fd: int, size: int, *, is_file: bool) -> None:
+    def __init__(
+        self, path: str, fd: int, size: int, *, is_file: bool, partial: str | None = None
+    ) -> None:
         self.path = path
+        self._partial = partial
         self._fd = fd
         self._size = size
         self._is_file = is_file
@@ -173,6 +177,16 @@ class RawImage:
         except OSError as error:
             raise self._failed(error, 0) from error
 
+    def finish(self) -> None:
+        """See ``base.Image``."""
+        self.flush()
+        if self._partial is not None:
+            try:
+                _appear(self._partial, self.path)
+            except OSError as error:
+                raise self._failed(error, 0) from error
+            self._partial = None
+
     def close(self) -> None:
         """See ``base.Image``."""
         os.close(self._fd)
@@ -216,10 +230,12 @@ def other_format(head: bytes) -> str | None:
     return next((name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None)
 
 
-def open_raw(path: str, *, writable: bool, force: bool = False) -> RawImage:
-    """Open the image at ``path``; ``force`` takes it as raw whatever it starts with (-f raw).
+def open_raw(path: str, *, writable: bool, force: bool = False, shared: bool = False) -> RawImage:
+    """Open the image at ``path``, and lock it as QEMU does.
 
-    Raises FailureError where it is missing, is no file or device, or looks like another format.
+    ``force`` takes it as raw whatever it starts with (-f raw); ``shared`` reads it even while others
+    write (-U).  Raises FailureError where it is missing, is no file or device, looks like another
+    format, or is in use.
     """
     try:
         fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
@@ -239,6 +255,7 @@ def open_raw(path: str, *, writable: bool, force: bool = False) -> RawImage:
                 f"{escape(path)} looks like {kind}, which is not supported",
                 hint="convert it with qemu-img, or say -f raw if it is raw",
             )
+        lock(fd, path, writable=writable, shared=shared)
     except OSError as error:
         os.close(fd)
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
@@ -248,20 +265,56 @@ def open_raw(path: str, *, writable: bool, force: bool = False) -> RawImage:
     return RawImage(path, fd, size, is_file=stat.S_ISREG(mode))
 
 
+def partial_path(path: str) -> str:
+    """Where a new image stands until all of it is there."""
+    return f"{path}.partial"
+
+
 def create_raw(path: str, size: int) -> RawImage:
     """Make a new sparse image of ``size`` bytes; an existing file is never touched.
 
-    Raises FailureError.
+    It comes under its name when it is finished, and not before.  Raises FailureError.
     """
+    partial = partial_path(path)
+    if os.path.lexists(path):
+        raise FailureError(f"{escape(path)}: File exists")
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError as error:
+        raise half_done(path) from error
     except OSError as error:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
-    image = RawImage(path, fd, 0, is_file=True)
+    image = RawImage(path, fd, 0, is_file=True, partial=partial)
     try:
+        lock(fd, path, writable=True, shared=False)
         image.resize(size)
     except FailureError:
         image.close()
-        os.unlink(path)
+        os.unlink(partial)
         raise
     return image
+
+
+def half_done(path: str) -> FailureError:
+    """What to raise where the beginnings of an image called ``path`` are found."""
+    return FailureError(
+        f"{escape(partial_path(path))} is there: a replay broke off, or another is at work",
+        hint="remove it to start afresh",
+    )
+
+
+def _appear(partial: str, path: str) -> None:
+    """Give a finished file its name, which nobody else may have taken meanwhile; raises OSError."""
+    try:
+        os.link(partial, path)
+    except PermissionError:  # a file system without links
+        if os.path.exists(path):
+            raise FileExistsError(errno.EEXIST, "File exists") from None
+        os.rename(partial, path)
+    else:
+        os.unlink(partial)
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

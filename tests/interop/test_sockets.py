@@ -60,7 +60,7 @@ def test_a_qemu_that_dies(tmp_path: Path) -> None:
     with qemu.source(tmp_path / "q", Drive("drive0", image)) as source:
         source.parameters(downtime_limit=0, max_bandwidth=8 * MIB)
         source.cmd("migrate", uri=replay.uri, blk=True)
-        out = tmp_path / "out"
+        out = tmp_path / "out.partial"
         for _ in range(2000):
             if out.exists() and out.stat().st_blocks > 0:
                 break
@@ -72,6 +72,7 @@ def test_a_qemu_that_dies(tmp_path: Path) -> None:
     assert "truncated" in text or "ends" in err
     assert "drive0: " in text
     assert "MiB written" in text
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_qemu_that_refuses(tmp_path: Path) -> None:
