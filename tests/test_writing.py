@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from blkmig_cli import superseded
 from blkmig_cli.decode import Decoder
 from blkmig_cli.errors import FailureError
 from blkmig_cli.events import Block
@@ -16,6 +17,7 @@ from blkmig_cli.images import raw as raw_images
 from blkmig_cli.intervals import IntervalSet
 from blkmig_cli.overlap import Overlap
 from blkmig_cli.runs import Run as Rows
+from blkmig_cli.schemas.constants import BlockFlag
 from blkmig_cli.superseded import Superseded
 from blkmig_cli.targets import Targets
 from tests import raw
@@ -111,6 +113,29 @@ def test_superseded_by_runs_and_by_events(records: list[tuple[int, int]]) -> Non
         again = any(later.sector == block.sector for later in blocks[number + 1 :])
         assert (block in by_events) == again
         assert (block in by_runs) == again
+
+
+@given(records=RECORDS)
+@settings(max_examples=50, deadline=None)
+def test_superseded_rows_are_thinned_out(records: list[tuple[int, int]]) -> None:
+    """However often a chunk comes, its last record is known, and little more is kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(superseded, "_ROWS_MIN", 2)
+        found, last = Superseded(), {}
+        covered = IntervalSet()
+        covered.add(0, SECTORS + 2048)
+        for number, (sector, _) in enumerate(records * 3):
+            found.feed(block(sector, number), covered)
+            last[sector] = number
+        for sector, number in last.items():
+            assert block(sector, number - 1) in found
+            assert block(sector, number) not in found
+    assert block(SECTORS + 1, -1) not in found
+
+
+def block(sector: int, offset: int) -> Block:
+    flags = BlockFlag.DEVICE_BLOCK | BlockFlag.ZERO_BLOCK
+    return Block(offset, 15, "block", "d", sector, 2048, 2048, flags, "classic", None, ())
 
 
 def test_superseded_records_are_not_read(
