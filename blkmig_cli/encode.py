@@ -151,7 +151,7 @@ def _bitmap_chunk(event: BitmapChunk | BitmapEos) -> Iterator[Piece]:
 
 
 def _ram(event: Ram) -> Iterator[Piece]:
-    yield build(ram.RamWord, event.offset_in_block | event.flags)
+    yield build(ram.RamWord, event.offset_in_block | int(event.flags))
     for entry in event.blocks:
         yield build(ram.MemSizeEntry, encode_name(entry.name), entry.length)
         if entry.page_size is not None:

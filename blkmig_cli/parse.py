@@ -83,6 +83,9 @@ def build(schema: Construct, *values: Any) -> bytes:
     try:
         if fixed is not None:
             return fixed.pack(*values)
+        if _counted(schema):
+            counted: bytes = values[0]
+            return _COUNT.pack(len(counted)) + counted
         names = [field.name for field in schema.subcons]
         built: bytes = schema.build(dict(zip(names, values, strict=True)))
     except (struct.error, ConstructError):

@@ -25,7 +25,6 @@ from blkmig_cli.events import (
     VmDescription,
 )
 from blkmig_cli.images import Image
-from blkmig_cli.intervals import IntervalSet
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
     BLOCK_VERSION,
@@ -151,6 +150,23 @@ def _progress(percent: int) -> Progress:
     return Progress(0, 0, BLOCK_SECTION, percent, BlockFlag.PROGRESS)
 
 
+class _Data:
+    """Where an image may hold something; asked in rising order, it keeps one extent of them all."""
+
+    def __init__(self, image: Image) -> None:
+        self._left = image.extents()
+        self._extent = (0, 0)
+
+    def touches(self, start: int, length: int) -> bool:
+        """May any of ``length`` bytes from ``start`` be other than zero?"""
+        while sum(self._extent) <= start:
+            found = next(self._left, None)
+            if found is None:
+                return False
+            self._extent = found
+        return self._extent[0] < start + length
+
+
 class _Records:
     """The block records of all disks, with the progress records between them."""
 
@@ -162,7 +178,6 @@ class _Records:
         self._total = sum(disk.size // SECTOR_SIZE for disk in disks)
         self._finished = 0
         self._percent: int | None = None
-        self._extents: dict[str, IntervalSet] = {}
 
     def bulk(self) -> Iterator[list[Event]]:
         """Records in batches of some chunks, each with its progress records before its blocks."""
@@ -170,11 +185,13 @@ class _Records:
             for record in self._dialect.before(disk):
                 yield [record]
             last = end = 0
+            data, held = _Data(disk.image), False
             progress: list[Event] = []
             blocks: list[Event] = []
             for sector in range(0, disk.size // SECTOR_SIZE, CHUNK_SECTORS):
-                records = list(self._chunk(disk, sector))
                 end = sector
+                held, before = data.touches(sector * SECTOR_SIZE, CHUNK_SIZE), held
+                records = list(self._chunk(disk, sector, held, before))
                 if records:
                     last = sector
                     progress.extend(self._count(sector))
@@ -197,15 +214,15 @@ class _Records:
             self._percent = percent
             yield _progress(percent)
 
-    def _chunk(self, disk: Disk, sector: int) -> Iterator[Block]:
+    def _chunk(self, disk: Disk, sector: int, allocated: bool, before: bool) -> Iterator[Block]:
+        """The records of a chunk; it and the one ``before`` it may be ``allocated``, or holes."""
         start = sector * SECTOR_SIZE
         length = min(CHUNK_SIZE, disk.size - start)
         data, zero = None, False
-        allocated = self._allocated(disk, start, length)
         if self._options.disks and (allocated or not self._options.skip_unallocated):
             data, zero = self._content(disk, start, length, allocated)
         dialect = self._dialect
-        if self._options.skip_unallocated and not self._allocated(disk, start - CHUNK_SIZE, length):
+        if self._options.skip_unallocated and not before:
             # A last MiB that ends at the disk's end would carry a part of the chunk before it,
             # which is to stay as the destination has it.
             dialect = self._unshifted
@@ -219,12 +236,3 @@ class _Records:
             return None, True
         # Read when it is written, so that no chunk is held in memory.
         return ImageRange(start, CHUNK_SIZE, None, CHUNK_SIZE - length, image=disk.image), False
-
-    def _allocated(self, disk: Disk, start: int, length: int) -> bool:
-        extents = self._extents.get(disk.device)
-        if extents is None:
-            extents = IntervalSet()
-            for offset, size in disk.image.extents():
-                extents.add(offset, offset + size)
-            self._extents[disk.device] = extents
-        return extents.touches(start, start + length)

@@ -75,10 +75,10 @@ class Targets:
     ) -> None:
         self._hints = hints
         self._by_device: dict[str | None, Target] = {}
-        by_path: dict[str, Target] = {}
+        by_path: dict[object, Target] = {}
         for device, path in images.items():
             # One image may serve two names; it is opened once.
-            key = os.path.realpath(path)
+            key = _identity(path)
             if key not in by_path:
                 by_path[key] = Target(path, bitmap_files.get(device, default_path(path)))
             self._by_device[device] = by_path[key]
@@ -223,3 +223,12 @@ class Targets:
     def get(self, device: str) -> Target | None:
         """The target of ``device``, if it has one."""
         return self._by_device.get(device)
+
+
+def _identity(path: str) -> object:
+    """What two paths of one file have in common, links of both kinds followed."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino

@@ -31,6 +31,7 @@ class Writer:
         self._source = source
         self._superseded = superseded
         self._written: dict[str, tuple[Target, IntervalSet]] = {}
+        self._counting = threading.Lock()
         self._zeros: tuple[Block, Image, int, int] | None = None
         self._buffers = threading.local()
         self._stack = ExitStack()
@@ -46,7 +47,10 @@ class Writer:
 
     @property
     def written(self) -> dict[str, int]:
-        """Bytes of each device's disk that have been written, each counted once."""
+        """Bytes of each device's disk that have been written, each counted once.
+
+        Final when the work is over: while threads write, they count as they go.
+        """
         return {
             device: sum(max(min(end, target.size or 0) - start, 0) for start, end in ranges)
             for device, (target, ranges) in self._written.items()
@@ -59,7 +63,7 @@ class Writer:
         """
         start = event.sector * SECTOR_SIZE
         end = self._end(event, target, start)
-        self._written.setdefault(event.device, (target, IntervalSet()))[1].add(start, end)
+        self._written.setdefault(event.device, (target, IntervalSet()))
         if event in self._superseded:
             return
         with _placed(event):
@@ -70,7 +74,7 @@ class Writer:
         if self._zeros is not None and self._zeros[2] < end and start < self._zeros[3]:
             self._flush_zeros()
         data = Payload(event.data.offset, end - start)
-        self._run(image, start, end, lambda: self._copy(event, data, image, start))
+        self._run(event, image, start, end, lambda: self._copy(event, data, image, start))
 
     def drain(self) -> None:
         """Wait until all has been written; raises FailureError."""
@@ -97,7 +101,8 @@ class Writer:
         """Make zeros, together with those of the chunk before if they are neighbours."""
         if self._zeros is not None:
             first, other, low, high = self._zeros
-            if other is image and (start == high or end == low):
+            same = other is image and first.device == event.device
+            if same and (start == high or end == low):
                 self._zeros = (first, image, min(start, low), max(end, high))
                 return
             self._flush_zeros()
@@ -113,13 +118,23 @@ class Writer:
             with _placed(event):
                 image.zero(start, end - start)
 
-        self._run(image, start, end, job)
+        self._run(event, image, start, end, job)
 
-    def _run(self, image: Image, start: int, end: int, job: Callable[[], None]) -> None:
-        if self._overlap is None:
+    def _run(
+        self, event: Block, image: Image, start: int, end: int, job: Callable[[], None]
+    ) -> None:
+        """Do ``job``, now or soon, and count what it has written when it has."""
+        ranges = self._written[event.device][1]
+
+        def counted() -> None:
             job()
+            with self._counting:
+                ranges.add(start, end)
+
+        if self._overlap is None:
+            counted()
         else:
-            self._overlap.submit(image, start, end, job)
+            self._overlap.submit(image, start, end, counted)
 
     def _copy(self, event: Block, data: Payload, image: Image, start: int) -> None:
         """One chunk from the stream to the image."""

@@ -45,8 +45,9 @@ def split_word(word: int) -> tuple[int, int]:
 
 
 def join_word(upper: int, flags: int) -> int:
-    """The inverse of :func:`split_word`."""
-    return upper << BLOCK_FLAG_BITS | flags
+    """The inverse of :func:`split_word`; a plain number, whatever kind of flags it is made of."""
+    # An IntFlag's own | would make a new member of every word, and keep it for ever.
+    return upper << BLOCK_FLAG_BITS | int(flags)
 
 
 def v1_words(sectors: int, granularity: int) -> int:

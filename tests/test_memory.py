@@ -10,6 +10,7 @@ from tests import raw
 
 CHUNKS = 10 << 10
 LIMIT_KIB = 150 << 10
+SEND_LIMIT_KIB = 60 << 10
 
 # Runs blkmig in a child of its own, and prints the child's peak of resident memory in KiB.
 MEASURE = """
@@ -56,3 +57,17 @@ def test_memory_stays_flat(huge: Path, tmp_path: Path, words: list[str]) -> None
     if image.exists():
         assert image.stat().st_size == CHUNKS * raw.CHUNK
         assert image.stat().st_blocks == 0
+
+
+def test_sending_a_large_disk(tmp_path: Path) -> None:
+    """128 GiB of holes: nothing is kept of any record."""
+    disk = tmp_path / "disk.img"
+    with open(disk, "wb") as file:
+        file.truncate(128 << 30)
+    words = ["send", str(disk), "--to", "exec:cat >/dev/null", "-q"]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *words], capture_output=True, text=True, check=True
+    )
+    status, peak = map(int, done.stdout.split())
+    assert status == 0, done.stderr
+    assert peak < SEND_LIMIT_KIB

@@ -17,6 +17,7 @@ from blkmig_cli.intervals import IntervalSet
 from blkmig_cli.overlap import Overlap
 from blkmig_cli.runs import Run as Rows
 from blkmig_cli.superseded import Superseded
+from blkmig_cli.targets import Targets
 from tests import raw
 from tests.conftest import Run, fails
 from tests.feed import in_file
@@ -166,7 +167,41 @@ def test_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     outcome = run("replay", source, "--image", image, "--create", "--device-size", "4M")
     fails(outcome, 4, "No space left")
     assert "sector 4096" in outcome.err or "sector 6144" in outcome.err
-    assert "MiB written" in outcome.out
+    assert "2 MiB written" in outcome.out
+    begun = Path(f"{image}.partial").read_bytes()
+    assert begun[: 2 * raw.CHUNK] == b"\1" * raw.CHUNK + b"\2" * raw.CHUNK
+
+
+def test_zeros_that_were_not_written_do_not_count(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, image = tmp_path / "s.bin", tmp_path / "image"
+    path.write_bytes(stream([(0, 1), (2048, 0), (4096, 0)]))
+    image.write_bytes(b"\xee" * (3 * raw.CHUNK))
+
+    def zero(self: raw_images.RawImage, offset: int, length: int) -> None:
+        raise FailureError("no zeros today")
+
+    monkeypatch.setattr(raw_images.RawImage, "zero", zero)
+    outcome = run("replay", path, "--image", image, "--output", "json")
+    fails(outcome, 4, "no zeros today")
+    assert outcome.report["devices"][0]["bytes-written"] == raw.CHUNK
+    assert image.read_bytes()[raw.CHUNK :] == b"\xee" * (2 * raw.CHUNK)
+
+
+def test_zeros_of_two_devices_count_for_each(run: Run, tmp_path: Path) -> None:
+    """They share an image, by two names of one file; its order is kept, each has its own bytes."""
+    path, image, link = tmp_path / "s.bin", tmp_path / "image", tmp_path / "link"
+    path.write_bytes(raw.qemu(raw.block(0, 8, "d"), raw.block(2048, 8, "e")))
+    image.write_bytes(b"\xee" * (2 * raw.CHUNK))
+    os.link(image, link)
+    words = ["--image", f"d={image}", "--image", f"e={link}", "--allow-incomplete"]
+    outcome = run("replay", path, *words, "--device-size", "2M", "--output", "json")
+    assert outcome.status == 0
+    assert [found["bytes-written"] for found in outcome.report["devices"]] == [raw.CHUNK, raw.CHUNK]
+    assert image.read_bytes() == bytes(2 * raw.CHUNK)
+    targets = Targets({"d": str(image), "e": str(link)}, {}, Hints())
+    assert targets.get("d") is targets.get("e")
 
 
 def test_overlap_keeps_the_order_of_ranges_that_touch() -> None:

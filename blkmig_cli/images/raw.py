@@ -5,9 +5,11 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from functools import cache
 
 from blkmig_cli.errors import FailureError
 from blkmig_cli.images.locks import lock
+from blkmig_cli.images.zeros import is_zero
 from blkmig_cli.text import escape
 
 # A raw image that starts so is another format's file, unless its owner says otherwise (-f raw).
@@ -29,6 +31,12 @@ _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
 _PIECE = 256 << 10
 _PROBE = 4 << 10
 _ZEROS = bytes(_PIECE)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    """The C library: Python has no fallocate that punches holes."""
+    return ctypes.CDLL(None, use_errno=True)
 
 
 class RawImage:
@@ -69,12 +77,8 @@ class RawImage:
         """See ``base.Image``; most data shows itself in the first bytes of a range."""
         piece = min(length, _PROBE)
         while length:
-            # Comparing bytearray with bytes is memcmp; with a memoryview it is not.
             found = self._fill(offset, piece)
-            if found < _PIECE:
-                if self._scratch[:found] != _ZEROS[:found]:
-                    return False
-            elif self._scratch != _ZEROS:
+            if not is_zero(memoryview(self._scratch)[:found]):
                 return False
             offset += found
             length -= found
@@ -139,16 +143,14 @@ class RawImage:
             raise self._failed(error, offset) from error
 
     def zero(self, offset: int, length: int) -> None:
-        """See ``base.Image``; punches a hole where something lies, else writes zeros."""
+        """See ``base.Image``; punches holes where something lies, else writes zeros there."""
         if offset < 0 or offset + length > self._size:
             raise ValueError("a write past the disk's end")
-        if self._is_hole(offset, length) or self._punch(offset, length):
-            return
-        while length:
-            piece = min(length, len(_ZEROS))
-            self.write(offset, memoryview(_ZEROS)[:piece])
-            offset += piece
-            length -= piece
+        for start, end in self._data(offset, offset + length):
+            if self._punch(start, end - start):
+                continue
+            for at in range(start, end, _PIECE):
+                self.write(at, memoryview(_ZEROS)[: end - at])
 
     def resize(self, size: int) -> None:
         """See ``base.Image``; raises FailureError for a block device."""
@@ -161,15 +163,12 @@ class RawImage:
         self._size = size
 
     def extents(self) -> Iterator[tuple[int, int]]:
-        """See ``base.Image``."""
-        offset = 0
-        while offset < self._size:
-            start = self._seek(offset, os.SEEK_DATA)
-            if start is None or start >= self._size:
-                return
-            end = min(self._seek(start, os.SEEK_HOLE) or self._size, self._size)
+        """See ``base.Image``; raises FailureError where the file ends before its size."""
+        for start, end in self._data(0, self._size):
             yield start, end - start
-            offset = end
+        # What has been cut off looks like a hole.
+        if os.lseek(self._fd, 0, os.SEEK_END) < self._size:
+            raise self._shrunk()
 
     def flush(self) -> None:
         """See ``base.Image``."""
@@ -192,6 +191,15 @@ class RawImage:
         """See ``base.Image``."""
         os.close(self._fd)
 
+    def _data(self, offset: int, end: int) -> Iterator[tuple[int, int]]:
+        """What of the bytes [offset, end) is no hole, as (start, end), ascending."""
+        while offset < end:
+            start = self._seek(offset, os.SEEK_DATA)
+            if start is None or start >= end:
+                return
+            offset = min(self._seek(start, os.SEEK_HOLE) or end, end)
+            yield start, offset
+
     def _seek(self, offset: int, whence: int) -> int | None:
         """Where data or a hole begins from ``offset`` on; None behind the last data."""
         try:
@@ -202,21 +210,16 @@ class RawImage:
             # No such call here: all of it is data.
             return offset if whence == os.SEEK_DATA else self._size
 
-    def _is_hole(self, offset: int, length: int) -> bool:
-        if not self._is_file:
-            return False
-        start = self._seek(offset, os.SEEK_DATA)
-        return start is None or start >= offset + length
-
     def _punch(self, offset: int, length: int) -> bool:
+        """Make a hole, or say that this cannot be had."""
         if not self._can_punch:
             return False
-        libc = ctypes.CDLL(None, use_errno=True)
-        result = libc.fallocate(
+        result = _libc().fallocate(
             self._fd, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length)
         )
-        self._can_punch = result == 0
-        return self._can_punch
+        if result and ctypes.get_errno() in (errno.EOPNOTSUPP, errno.ENOSYS):
+            self._can_punch = False  # here, or anywhere on this file system
+        return bool(result == 0)
 
     def _failed(self, error: OSError, offset: int) -> FailureError:
         return FailureError(f"{escape(self.path)}: {error.strerror or error} at its byte {offset}")

@@ -1,10 +1,10 @@
 """Finding zeros at the speed of memory."""
 
-import numpy as np
+_ZEROS = bytes(1 << 20)
 
 
 def is_zero(view: memoryview) -> bool:
-    """Is every byte of ``view`` zero?  Looks at the first bytes before it looks at all."""
-    if any(view[:16]):
-        return False
-    return not np.frombuffer(view, np.uint8).any() if len(view) else True
+    """Is every byte of ``view`` zero?  Looks no further than the first that is not."""
+    # startswith compares with memcmp, whatever holds the bytes; == of a memoryview does not.
+    step = len(_ZEROS)
+    return all(_ZEROS.startswith(view[at : at + step]) for at in range(0, len(view), step))
