@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SECONDS ?= 60
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -17,10 +18,13 @@ test-qemu: $(VENV)/.test ## Run the tests against a real QEMU (qemu-system-x86, 
 check: $(VENV)/.check ## Lint, format and type checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy blkmig_cli tests benchmarks
+	$(BIN)/mypy blkmig_cli tests benchmarks fuzz
 
 bench: $(VENV)/.test ## Measure, beside dd, qemu-img and QEMU where installed; writes bench.json
 	$(BIN)/python -m benchmarks --growth
+
+fuzz: $(VENV)/.fuzz ## Fuzz each target for a minute, or for SECONDS=n
+	$(BIN)/python -m fuzz $(SECONDS)
 
 docs: $(VENV)/.run ## Make docs/format.md, docs/commands.md and the README's tour from the code
 	$(BIN)/python docs/make_format.py
@@ -48,4 +52,8 @@ $(VENV)/.check: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[check,test]'
 	@touch $@ $(VENV)/.test $(VENV)/.run
 
-.PHONY: help demo test test-qemu check bench docs clean
+$(VENV)/.fuzz: $(VENV)/.test pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,fuzz]'
+	@touch $@
+
+.PHONY: help demo test test-qemu check bench fuzz docs clean

@@ -119,7 +119,11 @@ def dialects_part() -> list[str]:
             continue
         flags = ", ".join(flag.name or "" for flag in BlockFlag if dialect.flags & flag)
         data = "always" if dialect.data_flag is None else f"with {dialect.data_flag.name}"
-        bitmaps = "none" if dialect.bitmap_head is None else "before the data, with HAS_BITMAPS"
+        bitmaps = (
+            "none"
+            if not dialect.flags & BlockFlag.HAS_BITMAPS
+            else "before the data, with HAS_BITMAPS"
+        )
         lines.append(f"| {name} | {flags} | {data}, but not with ZERO_BLOCK | {bitmaps} |")
     return [*lines, ""]
 

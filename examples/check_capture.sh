@@ -4,7 +4,7 @@
 set -eu
 for stream in "$@"; do
     status=0
-    blkmig validate --quiet --output json "$stream" > report.json || status=$?
+    blkmig validate "$stream" || status=$?
     echo "$stream: exit status $status"
     [ "$status" = 0 ] || exit "$status"
 done

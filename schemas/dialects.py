@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from functools import cache
 
-from construct import Construct
-
-from .block import V1BitmapCount, V1BitmapHead, V2BitmapHead, V2Range
 from .constants import CHUNK_SIZE, BlockFlag, without
 
 _CLASSIC_FLAGS = BlockFlag.DEVICE_BLOCK | BlockFlag.EOS | BlockFlag.PROGRESS | BlockFlag.ZERO_BLOCK
@@ -21,14 +18,11 @@ class Dialect:
     """What one dialect of the block record consists of.
 
     ``data_flag``: the flag that announces data; None where every DEVICE_BLOCK has some.
-    ``bitmaps_head``, ``bitmap_head``: what precedes the bitmaps, and each bitmap's bits.
     """
 
     name: str
     flags: BlockFlag
     data_flag: BlockFlag | None
-    bitmaps_head: Construct | None = None
-    bitmap_head: Construct | None = None
 
     @cache  # noqa: B019 (the dialects live as long as the program)
     def data_length(self, flags: int) -> int:
@@ -63,8 +57,8 @@ def _v2_fault(flags: int) -> str | None:
 
 
 CLASSIC = Dialect("classic", _CLASSIC_FLAGS, None)
-V1 = Dialect("v1", _V1_FLAGS, BlockFlag.HAS_BLOCK, V1BitmapCount, V1BitmapHead)
-V2 = Dialect("v2", _V2_FLAGS, BlockFlag.HAS_BLOCK, V2Range, V2BitmapHead)
+V1 = Dialect("v1", _V1_FLAGS, BlockFlag.HAS_BLOCK)
+V2 = Dialect("v2", _V2_FLAGS, BlockFlag.HAS_BLOCK)
 
 #: By the names of ``--dialect``.  On reading, qemu is classic: its bitmaps have their own section.
 DIALECTS = {"classic": CLASSIC, "v1": V1, "v2": V2, "qemu": CLASSIC}

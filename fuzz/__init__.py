@@ -1,0 +1,1 @@
+"""Fuzz targets: each module's first sentence is its invariant.  ``make fuzz``."""

@@ -1,0 +1,62 @@
+"""Replay writes within the disk or says why not: no input changes a byte of another file, or grows it."""
+
+import os
+import tempfile
+
+import atheris
+
+with atheris.instrument_imports(include=["blkmig_cli"]):
+    from blkmig_cli.decode import Decoder
+    from blkmig_cli.errors import BlkmigError
+    from blkmig_cli.hints import Hints
+    from blkmig_cli.parse import Input
+    from blkmig_cli.replay import Replay, ReplayOptions
+    from blkmig_cli.targets import Targets
+    from blkmig_cli.ticks import no_tick
+    from blkmig_cli.transport import open_stream
+
+from fuzz.common import fuzz
+
+SIZE = 8 << 20
+FOLDER = tempfile.mkdtemp(
+    prefix="blkmig-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None
+)
+STREAM, IMAGE = os.path.join(FOLDER, "s.bin"), os.path.join(FOLDER, "disk")
+MADE = {"s.bin", "disk", "disk.bitmaps.json"}
+
+
+def make(source: Input, hints: Hints) -> Decoder:
+    """A decoder as the command makes it."""
+    return Decoder(source, hints=hints)
+
+
+def target(data: bytes) -> None:
+    """One input."""
+    with open(STREAM, "wb") as file:
+        file.write(data)
+    with open(IMAGE, "wb") as file:
+        file.truncate(SIZE)
+    targets = Targets({None: IMAGE}, {}, Hints())
+    try:
+        targets.open(create=False, writable=True, force=True, disks=True)
+        with open_stream(STREAM) as stream:
+            options = ReplayOptions(allow_incomplete=True)
+            Replay(
+                stream,
+                targets,
+                options,
+                Hints(),
+                lambda source, hints: Decoder(source, hints=hints),
+            ).run(no_tick)
+    except BlkmigError:
+        pass
+    finally:
+        targets.close()
+    assert os.path.getsize(IMAGE) == SIZE
+    assert set(os.listdir(FOLDER)) <= MADE
+    if os.path.exists(f"{IMAGE}.bitmaps.json"):
+        os.unlink(f"{IMAGE}.bitmaps.json")
+
+
+if __name__ == "__main__":
+    fuzz(target)
