@@ -189,6 +189,9 @@ def growth(folder: Path, scale: float, size: int) -> Iterator[dict[str, object]]
         chunks = count >> 4
         streams.stream(path, streams.sparse_data(chunks))
         yield grown("validate, data chunks", chunks, words)
+        streams.stream(path, streams.records(ZERO, chunks, times=2))
+        words = [*BLKMIG, "replay", path, "--dry-run"]
+        yield grown("replay, chunks that come twice", chunks, words)
         path.unlink()
         disk = folder / "g.img"
         streams.disk(disk, max(size >> (5 - step), 16 * MIB))
@@ -196,6 +199,12 @@ def growth(folder: Path, scale: float, size: int) -> Iterator[dict[str, object]]
         yield grown("send, bytes", disk.stat().st_size, [*BLKMIG, "send", disk, "--to", target])
         words = ["replay", target, "--image", folder / "g.out", "--create", "--device-size"]
         yield grown("replay, bytes", disk.stat().st_size, [*BLKMIG, *words, disk.stat().st_size])
+        with open(disk, "wb") as file:
+            file.truncate(size << 3 << step)
+        target.unlink()
+        yield grown(
+            "send, bytes of holes", disk.stat().st_size, [*BLKMIG, "send", disk, "--to", target]
+        )
         for made in (disk, target, folder / "g.out"):
             made.unlink()
 

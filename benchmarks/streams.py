@@ -34,12 +34,12 @@ def disk(path: Path, size: int) -> None:
         file.truncate(size)
 
 
-def records(record: bytes, number: int) -> Callable[[IO[bytes]], None]:
-    """``number`` records like ``record``, chunk after chunk."""
+def records(record: bytes, number: int, times: int = 1) -> Callable[[IO[bytes]], None]:
+    """``number`` records like ``record``, chunk after chunk; all of them so many ``times``."""
 
     def write(file: IO[bytes]) -> None:
         flags = int.from_bytes(record[:8], "big") & 511
-        for first in range(0, number, _BATCH):
+        for first in [*range(0, number, _BATCH)] * times:
             rows = min(_BATCH, number - first)
             table = np.tile(np.frombuffer(record, np.uint8), (rows, 1))
             sectors = np.arange(first, first + rows, dtype=np.uint64) * np.uint64(2048)
