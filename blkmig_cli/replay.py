@@ -85,21 +85,21 @@ class Replay:
         if not (dry or self._stream.seekable):
             source = self._stream.input
             checker = self._checker()
-            written, failure = self._write(checker.decoder, superseded, checker, tick)
+            writer, failure = self._write(checker.decoder, superseded, checker, tick)
             report = checker.finish(self._stream.name, source, failure)
-            return self._finish(checker, report, written)
+            return self._finish(checker, report, writer)
         checker, report = self._plan(tick if dry else no_tick, superseded)
         self._check_plan(checker, report)
         if dry or report.failure is not None:
             return ReplayResult(report)
-        written = {}
-        if self._options.disks and any(device.disk.has_blocks for device in report.devices):
-            self._stream.input.offset = 0
-            decoder = self._make_decoder(self._stream.input, self._hints)
-            written, report.failure = self._write(decoder, superseded, None, tick)
-            if report.failure is not None:
-                report.findings.append(finding_of(report.failure))
-        return self._finish(checker, report, written)
+        if not (self._options.disks and any(device.disk.has_blocks for device in report.devices)):
+            return self._finish(checker, report, None)  # the bits have been read already
+        self._stream.input.offset = 0
+        decoder = self._make_decoder(self._stream.input, self._hints)
+        writer, report.failure = self._write(decoder, superseded, None, tick)
+        if report.failure is not None:
+            report.findings.append(finding_of(report.failure))
+        return self._finish(checker, report, writer)
 
     def _checker(self) -> Checker:
         decoder = self._make_decoder(self._stream.input, self._hints)
@@ -123,10 +123,10 @@ class Replay:
 
     def _write(
         self, decoder: Decoder, superseded: Superseded, checker: Checker | None, tick: Tick
-    ) -> tuple[dict[str, int], BlkmigError | None]:
+    ) -> tuple[Writer, BlkmigError | None]:
         """Apply all records; ``checker`` takes them where they have not been read before.
 
-        Returns the bytes written of each device, and what ended the work, if anything did.
+        Returns what knows how much was written, and what ended the work, if anything did.
         """
         with Writer(self._stream.input, superseded) as writer:
 
@@ -142,7 +142,7 @@ class Replay:
             except (FailureError, UndecidableError) as error:
                 # Of an image, or of merged disks; what was written until then is told beside it.
                 failure = error
-        return writer.written, failure
+        return writer, failure
 
     def _check_plan(self, checker: Checker, report: Report) -> None:
         """Refuse before the first write what the first reading shows to be impossible."""
@@ -238,11 +238,20 @@ class Replay:
         elif isinstance(event, BitmapChunk) and self._options.bitmaps:
             self._targets.claim(event.device, event.offset)
 
-    def _finish(self, checker: Checker, report: Report, written: dict[str, int]) -> ReplayResult:
-        result = ReplayResult(report, written)
+    def _finish(self, checker: Checker, report: Report, writer: Writer | None) -> ReplayResult:
+        result = ReplayResult(report)
+        self._settle(checker, result)
+        if writer is not None:
+            # Now that the images have their sizes: padding behind a disk's end does not count.
+            result.written = writer.written
+        return result
+
+    def _settle(self, checker: Checker, result: ReplayResult) -> None:
+        """Give images their sizes and names, and write the bitmaps; or tell what is half done."""
+        report = result.report
         if report.failure is not None:
             result.partial_images = self._targets.flush()
-            return result
+            return
         if self._options.disks:
             self._targets.make_empty()
         for verdict in report.devices:
@@ -253,7 +262,6 @@ class Replay:
         self._targets.finish()
         if self._options.bitmaps:
             self._write_bitmaps(checker, report, result)
-        return result
 
     def _size_mismatch(self, checker: Checker, target: Target, device: str) -> None:
         bounds = checker.state.size(device)
