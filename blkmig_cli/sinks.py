@@ -19,7 +19,7 @@ from blkmig_cli.encode import encode
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.events import Event, Payload
 from blkmig_cli.images import Image
-from blkmig_cli.pipes import widen
+from blkmig_cli.pipes import widen, write_all
 from blkmig_cli.returnpath import loaded
 from blkmig_cli.text import escape
 
@@ -66,8 +66,7 @@ class Sink:
 
     def _write(self, data: memoryview) -> None:
         with self._failing():
-            while data:
-                data = data[os.write(self._fd, data) :]
+            write_all(self._fd, data)
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ import zstandard
 from blkmig_cli import sockets
 from blkmig_cli.errors import FailureError, StreamError, TruncatedError, UsageError
 from blkmig_cli.inputs import FileInput, PipeInput
-from blkmig_cli.pipes import widen
+from blkmig_cli.pipes import read_some, widen
 from blkmig_cli.sockets import Say
 from blkmig_cli.text import escape, parse_size
 
@@ -177,20 +177,18 @@ class _Head(io.RawIOBase):
 
     def __init__(self, raw: io.RawIOBase) -> None:
         self._raw = raw
-        self.first = b""
-        while len(self.first) < _MAGIC_SIZE:
-            more = raw.read(_MAGIC_SIZE - len(self.first))
-            if not more:
-                break
-            self.first += more
-        self._left = self.first
+        begin = memoryview(bytearray(_MAGIC_SIZE))
+        filled = 0
+        while filled < _MAGIC_SIZE and (more := read_some(raw, begin[filled:])):
+            filled += more
+        self.first = self._left = bytes(begin[:filled])
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, target: memoryview) -> int | None:  # type: ignore[override]
+    def readinto(self, target: memoryview) -> int:  # type: ignore[override]
         if self._left:
             count = min(len(self._left), len(target))
             target[:count], self._left = self._left[:count], self._left[count:]
             return count
-        return self._raw.readinto(target)
+        return read_some(self._raw, target)

@@ -2,8 +2,10 @@
 
 import ctypes
 import errno
+import gzip
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +21,9 @@ from blkmig_cli.images import raw as raw_images
 from blkmig_cli.images.zeros import is_zero
 from blkmig_cli.schemas.block import join_word
 from blkmig_cli.schemas.constants import BlockFlag, RamFlag
+from blkmig_cli.sinks import Sink
 from blkmig_cli.source import Disk, SendOptions, send_events
+from tests import raw
 from tests.conftest import Run, fails
 from tests.strategies import MemoryImage
 
@@ -97,6 +101,40 @@ def test_short_reads_and_writes(image: RawImage, monkeypatch: pytest.MonkeyPatch
     assert found == CONTENT[7:100_007]
     assert image.is_zero(2 * MIB, MIB)
     assert not image.is_zero(2 * MIB, MIB + 1)
+
+
+@pytest.mark.parametrize("pipe", [True, False])
+def test_a_pipe_that_does_not_wait(image: RawImage, pipe: bool) -> None:
+    """Non-blocking, as some parents make their children's: we wait."""
+
+    def copy(fd: int) -> None:
+        os.set_blocking(fd, False)
+        image.copy_to(fd, 3, 3 * MIB, pipe=pipe)
+        Sink("x", fd).write(CONTENT)
+
+    assert through_a_pipe(copy) == CONTENT[3 : 3 + 3 * MIB] + CONTENT
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_stream_that_comes_late(run: Run, packed: bool) -> None:
+    """The same on the reading side: nothing there yet is no end."""
+    content = raw.qemu(raw.block(0, 0, "d", b"\1" * MIB), raw.block(2048, 8, "d"))
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+
+    def write() -> None:
+        data = gzip.compress(content) if packed else content
+        with open(theirs, "wb", buffering=0) as file:
+            for part in (data[:3], data[3:40], data[40:]):
+                time.sleep(0.02)
+                file.write(part)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    outcome = run("validate", f"fd:{ours}", "--device-size", "2M")
+    writer.join()
+    os.close(ours)
+    assert outcome.status == 0, outcome
 
 
 @pytest.mark.parametrize("pipe", [True, False])

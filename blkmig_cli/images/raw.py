@@ -10,6 +10,7 @@ from functools import cache
 from blkmig_cli.errors import FailureError
 from blkmig_cli.images.locks import lock
 from blkmig_cli.images.zeros import is_zero
+from blkmig_cli.pipes import write_all
 from blkmig_cli.text import escape
 
 # A raw image that starts so is another format's file, unless its owner says otherwise (-f raw).
@@ -94,9 +95,7 @@ class RawImage:
             offset, length = offset + sent, length - sent
         while length:
             found = self._fill(offset, min(length, _PIECE))
-            left = memoryview(self._scratch)[:found]
-            while left:
-                left = left[os.write(target, left) :]
+            write_all(target, memoryview(self._scratch)[:found])
             offset += found
             length -= found
 
