@@ -5,14 +5,15 @@ import errno
 import gzip
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blkmig_cli import pipes
 from blkmig_cli.encode import encode
 from blkmig_cli.errors import FailureError
 from blkmig_cli.events import Block, Ram
@@ -116,24 +117,33 @@ def test_a_pipe_that_does_not_wait(image: RawImage, pipe: bool) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_stream_that_comes_late(run: Run, packed: bool) -> None:
+def test_a_stream_that_comes_late(run: Run, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
     """The same on the reading side: nothing there yet is no end."""
+    waiting = threading.Event()
+    wait = pipes._wait
+
+    def watched(fd: int, event: int) -> None:
+        waiting.set()
+        wait(fd, event)
+
+    monkeypatch.setattr(pipes, "_wait", watched)
     content = raw.qemu(raw.block(0, 0, "d", b"\1" * MIB), raw.block(2048, 8, "d"))
     ours, theirs = os.pipe()
     os.set_blocking(ours, False)
 
     def write() -> None:
         data = gzip.compress(content) if packed else content
-        with open(theirs, "wb", buffering=0) as file:
+        with suppress(BrokenPipeError), open(theirs, "wb", buffering=0) as file:
             for part in (data[:3], data[3:40], data[40:]):
-                time.sleep(0.02)
+                waiting.wait(5)
+                waiting.clear()
                 file.write(part)
 
     writer = threading.Thread(target=write)
     writer.start()
     outcome = run("validate", f"fd:{ours}", "--device-size", "2M")
-    writer.join()
     os.close(ours)
+    writer.join()
     assert outcome.status == 0, outcome
 
 
