@@ -56,7 +56,8 @@ class Overlap:
 
     def _reap(self) -> None:
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)
-        for future in done:
+        in_order = [future for future in self._running if future in done]
+        for future in in_order:
             del self._running[future]
-        for future in done:
+        for future in in_order:  # of several failures, the first in the stream is told
             future.result()
