@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from blkmig_cli.render import console
+from blkmig_cli.render.console import console
 from blkmig_cli.text import human_size
 from blkmig_cli.ticks import Tick
 

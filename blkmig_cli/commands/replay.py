@@ -64,7 +64,8 @@ def command(
       blkmig replay stream.bin --image drive0=a.img --image drive1=b.img
       zcat stream.gz | blkmig replay - --image disk.img --create --device-size 20G
     """
-    from blkmig_cli import render  # noqa: PLC0415 (rich is slow to load)
+    from blkmig_cli.render.console import console  # noqa: PLC0415 (rich is slow to load)
+    from blkmig_cli.render.report import replay_text  # noqa: PLC0415
 
     if no_bitmaps and bitmaps_only:
         raise UsageError("--no-bitmaps and --bitmaps-only leave nothing to do")
@@ -105,7 +106,7 @@ def command(
     if output == "json":
         click.echo(json.dumps(_document(result), indent=1))
     else:
-        render.replay_text(result, render.console(), dry=dry_run)
+        replay_text(result, console(), dry=dry_run)
     if not quiet:
         for warning in result.warnings:
             click.echo(f"blkmig: warning: {warning}", err=True)

@@ -65,11 +65,12 @@ def command(
       blkmig validate stream.bin --image drive0=disk.img
       blkmig validate stream.bin --for-qemu 7.2
     """
-    from blkmig_cli import render  # noqa: PLC0415 (rich is slow to load)
+    from blkmig_cli.render import report as shown  # noqa: PLC0415 (rich is slow to load)
+    from blkmig_cli.render.console import console  # noqa: PLC0415
 
-    out = render.console()
+    out = console()
     if list_checks:
-        render.checks_text(out)
+        shown.checks_text(out)
         return 0
     if not streams:
         raise UsageError("no STREAM is named")
@@ -108,14 +109,14 @@ def command(
             report.findings = [finding_of(error)]
         report.findings = [found for found in report.findings if found.id not in ignore]
         if output == "human":
-            render.report_text(report, out)
+            shown.report_text(report, out)
         reports.append(report)
         statuses.append(report.exit_status(strict=strict))
     if output == "json":
         document = {"version": 1, "streams": [report_json(report) for report in reports]}
         click.echo(json.dumps(document, indent=1))
     elif len(streams) > 1:
-        render.summary(reports, len(streams), out)
+        shown.summary(reports, len(streams), out)
     for report in reports:
         if report.failure is not None:
             click.echo(f"blkmig: {escape(report.stream)}: {report.failure}", err=True)

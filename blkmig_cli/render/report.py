@@ -1,46 +1,16 @@
-"""What people see: tables, colours and progress.  rich is here and in ``bars.py`` only."""
-
-import os
-import sys
-from typing import IO
+"""Reports for people: what a stream holds, what a replay did, the list of checks."""
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from blkmig_cli.checks import Report
 from blkmig_cli.findings import CHECKS
+from blkmig_cli.render.console import device_name, size_range
+from blkmig_cli.render.console import table as new_table
 from blkmig_cli.replay import ReplayResult
 from blkmig_cli.text import count, escape, human_size
 
 _SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-_PIPED_WIDTH = 100
-
-
-def console(file: IO[str] | None = None) -> Console:
-    """A console on ``file`` (default: stdout); plain and not wrapped when piped."""
-    target = file or sys.stdout
-    terminal = target.isatty()
-    return Console(
-        file=target,
-        width=None if terminal else _PIPED_WIDTH,
-        soft_wrap=not terminal,
-        highlight=False,
-        emoji=False,
-        markup=False,
-        no_color=True if "NO_COLOR" in os.environ else None,
-    )
-
-
-def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
-    return table
-
-
-def _name(name: str) -> Text:
-    return Text(escape(name) or "(unnamed)")
 
 
 def _verdict(report: Report) -> Text:
@@ -51,12 +21,6 @@ def _verdict(report: Report) -> Text:
     if report.complete is None:
         return Text("perhaps not whole", "yellow")
     return Text("whole", "bold green") if report.valid else Text("whole, but see below", "yellow")
-
-
-def _size(least: int, most: int | None) -> str:
-    if least == most:
-        return human_size(least)
-    return f"{human_size(least)} to {'?' if most is None else human_size(most)}"
 
 
 def report_text(report: Report, out: Console) -> None:
@@ -79,15 +43,15 @@ def report_text(report: Report, out: Console) -> None:
     )
     disks = [device for device in report.devices if device.disk.has_blocks]
     if disks:
-        table = _table(
+        table = new_table(
             "DISK", "SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING",
             right=("SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING"),
         )  # fmt: skip
         for device in disks:
             missing = sum(length for _, length in device.missing)
             table.add_row(
-                _name(device.disk.name),
-                _size(device.size.least, device.size.most),
+                device_name(device.disk.name),
+                size_range(device.size.least, device.size.most),
                 f"{device.disk.chunks:,}",
                 f"{device.disk.zero_chunks:,}",
                 f"{device.disk.repeated_chunks:,}",
@@ -95,7 +59,7 @@ def report_text(report: Report, out: Console) -> None:
             )
         out.print(table)
     if report.bitmaps:
-        table = _table(
+        table = new_table(
             "BITMAP", "GRANULARITY", "DIRTY", "FLAGS", "WHOLE", right=("GRANULARITY", "DIRTY")
         )
         for verdict in report.bitmaps:
@@ -158,7 +122,7 @@ def replay_text(result: ReplayResult, out: Console, *, dry: bool) -> None:
 
 def checks_text(out: Console) -> None:
     """The list of checks."""
-    table = _table("CHECK", "SEVERITY", "MEANING")
+    table = new_table("CHECK", "SEVERITY", "MEANING")
     for check, (severity, meaning) in CHECKS.items():
         table.add_row(check, Text(severity, _SEVERITY_STYLES[severity]), meaning)
     out.print(table)

@@ -1,0 +1,1 @@
+"""Output for people, a module for each kind of it."""
