@@ -1,0 +1,169 @@
+"""A disk as its stream leaves it, read from the stream's file without unpacking it.
+
+It is an image (``images.Image``) that cannot be written.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from blkmig_cli.checks import Checker, Report
+from blkmig_cli.decode import Decoder
+from blkmig_cli.endstate import EndState, EndStates
+from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.events import Event
+from blkmig_cli.hints import Hints
+from blkmig_cli.images.zeros import is_zero
+from blkmig_cli.inputs import FileInput
+from blkmig_cli.pipes import write_all
+from blkmig_cli.reading import read_events
+from blkmig_cli.runs import Run
+from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.text import escape
+from blkmig_cli.ticks import Tick
+from blkmig_cli.transport import Stream
+
+_PIECE = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes [start, end) of a disk: ``data`` or ``zero``, or ``missing``: no record holds them.
+
+    ``offset``: the byte of the stream at which data begins.
+    """
+
+    start: int
+    end: int
+    kind: str
+    offset: int | None = None
+
+
+class StreamDisk:
+    """The disk of ``size`` bytes that ``state`` describes, its data in ``source``.
+
+    What never came reads as zeros; ``pieces`` tells it apart.  ``path`` is the stream's name.
+    """
+
+    def __init__(self, path: str, source: FileInput, state: EndState, size: int) -> None:
+        self.path = path
+        self._source = source
+        self._state = state
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+        return self._size
+
+    def pieces(self, offset: int = 0, length: int | None = None) -> Iterator[Piece]:
+        """The bytes from ``offset`` (to the disk's end) in pieces that touch, in their order.
+
+        Data comes in pieces that are in one place in the stream: at most a chunk.
+        """
+        end = self._size if length is None else min(offset + length, self._size)
+        for start, stop, kind, place in self._sectors(offset, end):
+            low, high = max(start * SECTOR_SIZE, offset), min(stop * SECTOR_SIZE, end)
+            if low < high:
+                at = None if place is None else place + low - start * SECTOR_SIZE
+                yield Piece(low, high, kind, at)
+
+    def _sectors(self, offset: int, end: int) -> Iterator[tuple[int, int, str, int | None]]:
+        at, last = offset // SECTOR_SIZE, -(-end // SECTOR_SIZE)
+        for stretch in self._state.between(at, last):
+            if at < stretch.start:
+                yield at, stretch.start, "missing", None
+            at = stretch.start
+            if stretch.offset is None:
+                yield at, stretch.end, "zero", None
+                at = stretch.end
+            while at < stretch.end:
+                place, sectors = stretch.place(at)
+                yield at, at + sectors, "data", place
+                at += sectors
+        if at < last:
+            yield at, last, "missing", None
+
+    def read(self, offset: int, length: int) -> bytes:
+        """``length`` bytes at ``offset``; raises FailureError where the stream's file fails."""
+        found = bytearray(length)
+        view = memoryview(found)
+        for piece in self.pieces(offset, length):
+            if piece.offset is not None:
+                self._source.read_into(
+                    view[piece.start - offset : piece.end - offset], piece.offset
+                )
+        return bytes(found)
+
+    def is_zero(self, offset: int, length: int) -> bool:
+        """Is every byte of a range zero?"""
+        return all(
+            piece.offset is None
+            or all(
+                is_zero(memoryview(self.read(at, min(_PIECE, piece.end - at))))
+                for at in range(piece.start, piece.end, _PIECE)
+            )
+            for piece in self.pieces(offset, length)
+        )
+
+    def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
+        """Write a range to the descriptor ``target``, whose OSErrors are raised as they are."""
+        for at in range(offset, offset + length, _PIECE):
+            write_all(target, memoryview(self.read(at, min(_PIECE, offset + length - at))))
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """Ranges (start, length) in bytes that came as data, ascending."""
+        for stretch in self._state:
+            start, end = stretch.start * SECTOR_SIZE, min(stretch.end * SECTOR_SIZE, self._size)
+            if stretch.offset is not None and start < end:
+                yield start, end - start
+
+
+@dataclass(slots=True)
+class Contents:
+    """What is in a stream: its report, and where each disk's content stands."""
+
+    stream: Stream
+    checker: Checker
+    report: Report
+    states: EndStates
+
+    def disk(self, device: str, size: int | None = None) -> StreamDisk:
+        """The disk of ``device``, of ``size`` bytes.
+
+        Without ``size``: what is told or proven of it, else up to its last chunk.  Raises UsageError
+        where the stream is a pipe, as its data cannot be read a second time.
+        """
+        source = self.stream.input
+        if not isinstance(source, FileInput):
+            raise UsageError(
+                f"{escape(self.stream.name)} is read once, and its data are needed twice",
+                hint="save the stream, unpacked, to a file",
+            )
+        state = self.states.disks.get(device, EndState())
+        if size is None:
+            size = self.checker.size(device).exact
+        if size is None:
+            size = state.end * SECTOR_SIZE
+        return StreamDisk(self.stream.name, source, state, size)
+
+
+def read_contents(stream: Stream, decoder: Decoder, hints: Hints, tick: Tick) -> Contents:
+    """Read all records of ``stream``, but none of its data.
+
+    A stream that is damaged is told in the report's ``failure``; raises nothing of it.
+    """
+    checker, states, source = Checker(decoder, hints), EndStates(), stream.input
+
+    def feed(event: Event) -> None:
+        states.feed(event)
+        checker.feed(event, source)
+
+    def feed_run(run: Run) -> None:
+        states.feed_run(run)
+        checker.feed_run(run, source)
+
+    failure = read_events(decoder, feed, tick, feed_run)
+    report = checker.finish(stream.name, source, failure)
+    if isinstance(failure, FailureError):
+        raise failure
+    return Contents(stream, checker, report, states)
