@@ -5,6 +5,7 @@ when its first block comes, and grows with the stream unless its size is told.
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from blkmig_cli import limits
@@ -12,8 +13,35 @@ from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.bitmapfile import default_path, read_bitmaps
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.hints import Hints
-from blkmig_cli.images import Image, create_raw, half_done, open_raw, partial_path
+from blkmig_cli.images import (
+    Image,
+    NewImage,
+    create_raw,
+    half_done,
+    open_raw,
+    partial_path,
+    reopen_raw,
+)
+from blkmig_cli.journal import Course, Entry, discard_journal, journal_path, read_journal
 from blkmig_cli.text import escape, human_size, quote
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How images are opened.
+
+    ``create``: they may be missing; ``writable``: they will be written; ``force``: they are raw,
+    whatever they look like; ``claimed``: also a mounted device; ``disks``: images matter at all.
+    ``resume`` goes on with a replay that broke off, ``restart`` starts it afresh.
+    """
+
+    create: bool = False
+    writable: bool = True
+    force: bool = False
+    claimed: bool = False
+    disks: bool = True
+    resume: bool = False
+    restart: bool = False
 
 
 @dataclass(slots=True)
@@ -21,7 +49,8 @@ class Target:
     """An image and its bitmaps.
 
     ``limit`` is the disk's end in bytes, None while an image grows with the stream.
-    ``existing_size`` is that of an image that was there before.
+    ``existing_size`` is that of an image that was there before.  ``course``: what of the stream has
+    been applied, where anything will be.
     """
 
     path: str
@@ -29,12 +58,79 @@ class Target:
     limit: int | None = None
     image: Image | None = None
     existing_size: int | None = None
+    course: Course | None = None
     bitmaps: dict[str, DirtyBitmap] = field(default_factory=dict)
 
     @property
     def size(self) -> int | None:
         """Bytes of the image, or what is told of it."""
         return self.limit if self.image is None else self.image.size
+
+    @property
+    def finished(self) -> bool:
+        """Has an earlier run done everything here?"""
+        return self.course is not None and self.course.finished
+
+    def open(self, told: int | None, how: Opening) -> None:
+        """Open the image if it is there; ``told``: the disk's size in bytes.  Raises FailureError."""
+        exists = os.path.exists(self.path)
+        entry = None if how.restart else read_journal(self.path)
+        if how.resume or how.restart:
+            self._reopen(exists)
+        else:
+            begun = how.create and os.path.lexists(partial_path(self.path))
+            unfinished = entry is not None and entry.state != "finished"
+            if unfinished if exists else begun:
+                raise half_done(self.path)
+        if self.image is None and how.disks and (exists or not how.create):
+            self.image = open_raw(
+                self.path, writable=how.writable, force=how.force, claimed=how.claimed
+            )
+            self.existing_size = self.image.size
+            if told is not None and told > self.image.size:
+                raise FailureError(
+                    f"{escape(self.path)} has {self.image.size} bytes, fewer than "
+                    f"the {told} of --device-size"
+                )
+        elif exists:
+            self.existing_size = os.path.getsize(self.path)
+        self.limit = told if told is not None else self.existing_size
+        if how.writable and how.disks:
+            self._plan_course(entry if how.resume and self.image is not None else None, how)
+
+    def _reopen(self, exists: bool) -> None:
+        """Take up what a replay has left of a new image, if it has."""
+        partial = partial_path(self.path)
+        if not os.path.lexists(partial):
+            return
+        if exists and os.path.samefile(self.path, partial):
+            os.unlink(partial)  # it was killed just when the image had its name
+        elif exists:
+            raise FailureError(
+                f"{escape(self.path)} and {escape(partial)} are both there",
+                hint="remove or rename the one that is not wanted",
+            )
+        else:
+            self.image = reopen_raw(self.path)
+
+    def _plan_course(self, before: Entry | None, how: Opening) -> None:
+        partial = isinstance(self.image, NewImage)
+        if before is not None:
+            written = before.state != "writing"
+            size = (before.size, self.limit)
+            fits = before.new if partial else written or not before.new
+            if not fits or (None not in size and size[0] != size[1]):
+                raise FailureError(
+                    f"{escape(journal_path(self.path))} is of another image, or another size",
+                    hint="see --device-size, or start afresh with --restart",
+                )
+        elif how.resume or how.restart:
+            discard_journal(self.path)
+            if isinstance(self.image, NewImage):
+                self.image.resize(0)
+                self.image.resize(self.limit or 0)
+        new = partial or self.image is None
+        self.course = Course(self.path, before, new=new, size=self.limit)
 
     def check_growth(self, end: int) -> None:
         """Raises FailureError where an image of unknown size would have to reach byte ``end``."""
@@ -52,6 +148,8 @@ class Target:
         self.check_growth(end)
         if self.image is None:
             self.image = create_raw(self.path, self.limit or 0)
+        if self.course is not None:
+            self.course.begin()
         if self.limit is None and end > self.image.size:
             self.image.resize(end)
         return self.image
@@ -91,28 +189,14 @@ class Targets:
         """Is there any target at all?"""
         return bool(self._by_device)
 
-    def open(self, *, create: bool, writable: bool, force: bool, disks: bool) -> None:
-        """Open the images that exist, and read their bitmaps.
-
-        ``create``: others may be missing; ``disks``: images matter at all.  Raises FailureError.
-        """
+    def open(self, how: Opening) -> None:
+        """Open the images that exist, and read their bitmaps.  Raises FailureError."""
         for target in self._distinct():
             told = self._told(target)
-            if target.path and target.image is None:
-                exists = os.path.exists(target.path)
-                if create and not exists and os.path.exists(partial_path(target.path)):
-                    raise half_done(target.path)
-                if disks and (exists or not create):
-                    target.image = open_raw(target.path, writable=writable, force=force)
-                    target.existing_size = target.image.size
-                    if told is not None and told > target.image.size:
-                        raise FailureError(
-                            f"{escape(target.path)} has {target.image.size} bytes, fewer than "
-                            f"the {told} of --device-size"
-                        )
-                elif exists:
-                    target.existing_size = os.path.getsize(target.path)
-            target.limit = told if told is not None else target.existing_size
+            if target.path:
+                target.open(told, how)
+            else:
+                target.limit = told
             if target.bitmaps_path is not None and os.path.exists(target.bitmaps_path):
                 content = read_bitmaps(target.bitmaps_path)
                 if target.limit is not None and content.size != target.limit:
@@ -127,21 +211,51 @@ class Targets:
         for target in self._distinct():
             target.close()
 
-    def finish(self) -> None:
-        """Everything is written: new images get their names.  Raises FailureError."""
+    def checkpoint(self, position: int) -> None:
+        """All records before byte ``position`` of the stream have been written: confirm them.
+
+        Raises FailureError.
+        """
+        for target, image, course in self._begun():
+            if not target.finished:
+                image.flush()
+                course.reached(position)
+
+    def finish(self, position: int) -> None:
+        """Everything is written, up to byte ``position``: new images get their names.
+
+        Raises FailureError: also where a resumed replay was of something else.
+        """
+        for target, image, course in self._begun():
+            course.settle(image)
+            if not target.finished:
+                image.flush()
+                course.reached(position, "written")
         for target in self._distinct():
-            if target.image is not None:
+            if target.image is not None and not target.finished:
                 target.image.finish()
 
+    def conclude(self, position: int) -> None:
+        """All is done, bitmaps too.  Raises FailureError."""
+        for target, _, course in self._begun():
+            if not target.finished:
+                course.reached(position, "finished")
+
     def flush(self) -> list[str]:
-        """What has been written is on stable storage; returns where new images were begun."""
+        """What has been written is on stable storage; returns the paths of what is half done."""
         begun = []
-        for target in self._distinct():
-            if target.image is not None:
-                target.image.flush()
-                if target.existing_size is None:
-                    begun.append(partial_path(target.path))
+        for target, image, _ in self._begun():
+            if not target.finished:
+                image.flush()
+                new = isinstance(image, NewImage)
+                begun.append(partial_path(target.path) if new else target.path)
         return begun
+
+    def _begun(self) -> Iterator[tuple[Target, Image, Course]]:
+        """The targets that have been written to, now or in an earlier run."""
+        for target in self._distinct():
+            if target.image is not None and target.course is not None and target.course.begun:
+                yield target, target.image, target.course
 
     def _distinct(self) -> list[Target]:
         """Every target once, though it may serve two names."""

@@ -108,12 +108,17 @@ def report_text(report: Report, out: Console) -> None:
 def replay_text(result: ReplayResult, out: Console, *, dry: bool) -> None:
     """What a replay did."""
     report_text(result.report, out)
+    for device, at in result.resumed.items():
+        where = "finished already" if at is None else f"resumed at byte {at} of the stream"
+        out.print(f"{escape(device) or '(unnamed)'}: {where}")
     for device, written in result.written.items():
+        if device in result.resumed and result.resumed[device] is None:
+            continue
         out.print(f"{escape(device) or '(unnamed)'}: {human_size(written)} written")
     for path in result.bitmap_files:
         out.print(f"bitmaps in {escape(path)}")
     for path in result.partial_images:
-        out.print(f"what was written is in {escape(path)}")
+        out.print(f"{escape(path)} is half done: go on with --resume")
     if dry:
         out.print("dry run: nothing was written")
     elif result.report.failure is not None and not result.written:
