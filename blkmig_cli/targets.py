@@ -74,14 +74,10 @@ class Target:
     def open(self, told: int | None, how: Opening) -> None:
         """Open the image if it is there; ``told``: the disk's size in bytes.  Raises FailureError."""
         exists = os.path.exists(self.path)
-        entry = None if how.restart else read_journal(self.path)
         if how.resume or how.restart:
             self._reopen(exists)
-        else:
-            begun = how.create and os.path.lexists(partial_path(self.path))
-            unfinished = entry is not None and entry.state != "finished"
-            if unfinished if exists else begun:
-                raise half_done(self.path)
+        elif how.create and not exists and os.path.lexists(partial_path(self.path)):
+            raise half_done(self.path)
         if self.image is None and how.disks and (exists or not how.create):
             self.image = open_raw(
                 self.path, writable=how.writable, force=how.force, claimed=how.claimed
@@ -94,6 +90,10 @@ class Target:
                 )
         elif exists:
             self.existing_size = os.path.getsize(self.path)
+        # Now that it is locked, nobody else writes the journal.
+        entry = None if how.restart else read_journal(self.path)
+        if exists and not how.resume and entry is not None and entry.state != "finished":
+            raise half_done(self.path)
         self.limit = told if told is not None else self.existing_size
         if how.writable and how.disks:
             self._plan_course(entry if how.resume and self.image is not None else None, how)
