@@ -20,7 +20,8 @@ from blkmig_cli.runs import Run
 from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE
 from blkmig_cli.sizes import SizeBounds
 from blkmig_cli.superseded import Superseded, has_content
-from blkmig_cli.targets import Target, Targets
+from blkmig_cli.target import Target
+from blkmig_cli.targets import Targets
 from blkmig_cli.text import escape, human_size, quote
 from blkmig_cli.ticks import Tick, no_tick
 from blkmig_cli.transport import Stream

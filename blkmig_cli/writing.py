@@ -18,7 +18,7 @@ from blkmig_cli.intervals import IntervalSet
 from blkmig_cli.overlap import Overlap
 from blkmig_cli.schemas.constants import BLOCK_SECTION, CHUNK_SIZE, SECTOR_SIZE
 from blkmig_cli.superseded import Superseded
-from blkmig_cli.targets import Target
+from blkmig_cli.target import Target
 from blkmig_cli.text import escape
 from blkmig_cli.verify import Verifier
 

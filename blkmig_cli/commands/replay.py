@@ -11,7 +11,8 @@ from blkmig_cli.findings import Finding
 from blkmig_cli.jsonout import report_json
 from blkmig_cli.progress import progress
 from blkmig_cli.replay import Replay, ReplayOptions, ReplayResult
-from blkmig_cli.targets import Opening, Targets
+from blkmig_cli.target import Opening
+from blkmig_cli.targets import Targets
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport import open_stream
 
