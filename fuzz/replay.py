@@ -12,7 +12,7 @@ with atheris.instrument_imports(include=["blkmig_cli"]):
     from blkmig_cli.parse import Input
     from blkmig_cli.replay import Replay, ReplayOptions
     from blkmig_cli.target import Opening
-from blkmig_cli.targets import Targets
+    from blkmig_cli.targets import Targets
     from blkmig_cli.ticks import no_tick
     from blkmig_cli.transport import open_stream
 
