@@ -14,6 +14,7 @@ from blkmig_cli.errors import BlkmigError
 from blkmig_cli.text import escape
 
 _COMMANDS = {
+    "info": "Show what is in a stream, whether it is whole, what to do next.",
     "dump": "Show every record of a stream.",
     "validate": "Check whether streams are sound and whole.",
     "replay": "Apply a stream to disk images.",

@@ -142,6 +142,7 @@ def _weigh(result: ReplayResult, chosen: ReplayOptions) -> None:
         severity = found.severity
         forgiven = {
             "missing-chunks": chosen.allow_incomplete or not chosen.disks,
+            "bulk-unfinished": chosen.allow_incomplete or not chosen.disks,
             "bitmap-incomplete": not chosen.bitmaps,
         }
         if found.id == "bitmap-open" and chosen.bitmaps:
