@@ -29,6 +29,7 @@ fuzz: $(VENV)/.fuzz ## Fuzz each target for a minute, or for SECONDS=n
 docs: $(VENV)/.run ## Make docs/format.md, docs/commands.md and the README's tour from the code
 	$(BIN)/python docs/make_format.py
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_library.py
 	$(BIN)/python docs/make_tour.py
 
 clean: ## Remove what the other targets made

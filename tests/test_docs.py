@@ -23,7 +23,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["make_format", "make_commands"])
+@pytest.mark.parametrize("name", ["make_format", "make_commands", "make_library"])
 def test_generated_pages_are_fresh(name: str) -> None:
     module = script(name)
     assert module.TARGET.read_text() == module.document(), "run make docs"
