@@ -11,7 +11,6 @@ import os
 import signal
 import stat
 import subprocess
-import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +28,7 @@ from blkmig_cli.text import escape, parse_size
 
 _MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
 _MAGIC_SIZE = max(map(len, _MAGICS))
+_SCHEMES = ("file", "exec", "fd", *sockets.SCHEMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,26 @@ def open_stream(name: str, say: Say = _silent) -> Iterator[Stream]:
         yield stream
 
 
-def _open(name: str, stack: ExitStack, say: Say) -> FileInput | PipeInput:
+def path_of(name: str) -> str | None:
+    """The path of the file that the STREAM called ``name`` is; None where it names no file."""
+    scheme, rest = _split(name)
+    if scheme == "file":
+        return rest.partition(",offset=")[0]
+    return None if scheme else name
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Scheme and rest of a URI; a path has no scheme, and stdin is ``fd:0``."""
     scheme, colon, rest = name.partition(":")
     if name == "-":
-        return _of_fd(sys.stdin.fileno(), stack)
-    if not colon or "/" in scheme or os.path.exists(name):
-        return _of_path(name, 0, stack)
+        return "fd", "0"
+    if not colon or scheme not in _SCHEMES or os.path.exists(name):
+        return "", name
+    return scheme, rest
+
+
+def _open(name: str, stack: ExitStack, say: Say) -> FileInput | PipeInput:
+    scheme, rest = _split(name)
     if scheme == "file":
         path, _, offset = rest.partition(",offset=")
         try:

@@ -31,7 +31,7 @@ _WORST = (4, 3, 1, 0)
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @click.option("--ignore", multiple=True, metavar="ID", help="Leave out a check.")
 @click.option("--list-checks", is_flag=True, help="List and explain all checks.")
-@options.output_option("human", "json")
+@options.output_option("human", "json", "junit", "sarif")
 @options.quiet_option
 @options.verbose_option
 def command(
@@ -64,6 +64,7 @@ def command(
       blkmig validate stream.bin --device-size drive0=20G
       blkmig validate stream.bin --image drive0=disk.img
       blkmig validate stream.bin --for-qemu 7.2
+      blkmig validate captures/* --strict --output junit > captures.xml
     """
     from blkmig_cli.render import report as shown  # noqa: PLC0415 (rich is slow to load)
     from blkmig_cli.render.console import console  # noqa: PLC0415
@@ -85,7 +86,6 @@ def command(
     )
     make = options.decoder_factory(dialect, container)
     reports: list[Report] = []
-    statuses: list[int] = []
     for name in streams:
         try:
             with (
@@ -103,21 +103,37 @@ def command(
                     for_qemu=for_qemu,
                 )
         except BlkmigError as error:
-            if len(streams) == 1 or isinstance(error, UsageError):
+            if isinstance(error, UsageError) or (output == "human" and len(streams) == 1):
                 raise
             report = Report(name, failure=error)
             report.findings = [finding_of(error)]
         report.findings = [found for found in report.findings if found.id not in ignore]
         if output == "human":
             shown.report_text(report, out)
+            if len(streams) > 1:
+                out.print()
         reports.append(report)
-        statuses.append(report.exit_status(strict=strict))
-    if output == "json":
-        document = {"version": 1, "streams": [report_json(report) for report in reports]}
-        click.echo(json.dumps(document, indent=1))
+    if output != "human":
+        click.echo(_document(output, reports, strict=strict))
     elif len(streams) > 1:
-        shown.summary(reports, len(streams), out)
+        shown.summary(reports, out)
     for report in reports:
         if report.failure is not None:
-            click.echo(f"blkmig: {escape(report.stream)}: {report.failure}", err=True)
+            name, failure = escape(report.stream), str(report.failure)
+            named = failure if failure.startswith(name) else f"{name}: {failure}"
+            click.echo(f"blkmig: {named}", err=True)
+    statuses = [report.exit_status(strict=strict) for report in reports]
     return next(status for status in _WORST if status in statuses)
+
+
+def _document(output: str, reports: list[Report], *, strict: bool) -> str:
+    if output == "junit":
+        from blkmig_cli.junit import junit  # noqa: PLC0415 (as the next: only where it is asked for)
+
+        return junit(reports, strict=strict)
+    if output == "sarif":
+        from blkmig_cli.sarif import sarif  # noqa: PLC0415
+
+        return sarif(reports)
+    streams = [report_json(report) for report in reports]
+    return json.dumps({"version": 1, "streams": streams}, indent=1)

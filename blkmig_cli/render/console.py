@@ -13,7 +13,8 @@ from rich.text import Text
 
 from blkmig_cli.text import escape, human_size
 
-_PIPED_WIDTH = 100
+# Wider than any line: what is piped is for grep and the like, a row is one line.
+_PIPED_WIDTH = 1 << 16
 
 
 def console(file: IO[str] | None = None) -> Console:
