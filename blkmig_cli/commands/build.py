@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from blkmig_cli.commands import options
+from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import FailureError, SpecError
 from blkmig_cli.sinks import open_target, resolve_content, write_events
 from blkmig_cli.spec.files import beside, read_spec
 from blkmig_cli.text import escape
 
 
-@click.command("build")
+@click.command("build", cls=Command)
 @click.argument("spec", metavar="SPEC")
 @options.target_option
 @options.quiet_option

@@ -1,5 +1,6 @@
 """The group of all commands, and the one place where errors become exits."""
 
+import difflib
 import functools
 import importlib
 import os
@@ -11,7 +12,7 @@ import click
 
 from blkmig_cli import __version__
 from blkmig_cli.errors import BlkmigError
-from blkmig_cli.text import escape
+from blkmig_cli.text import escape, quote
 
 _COMMANDS = {
     "dump": "Show every record of a stream.",
@@ -20,6 +21,7 @@ _COMMANDS = {
     "send": "Make a stream of disk images and their bitmaps.",
     "build": "Make a stream from a description.",
     "scrub": "Zero what leaked into the padding of last chunks.",
+    "completion": "Print the script that completes words in a shell.",
 }
 
 
@@ -47,6 +49,17 @@ class _Group(click.Group):
         module = importlib.import_module(f"blkmig_cli.commands.{cmd_name}")
         command: click.Command = module.command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; of a mistyped one, say which may be meant, as click does for options."""
+        name = args[0]
+        close = difflib.get_close_matches(name, _COMMANDS)
+        if name not in _COMMANDS and close and not ctx.resilient_parsing:
+            meant = " or ".join(map(quote, close))
+            ctx.fail(f"No such command {quote(name)}. Did you mean {meant}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

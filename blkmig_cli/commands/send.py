@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing
 import click
 
 from blkmig_cli.commands import options
+from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.events import Block, Event
 from blkmig_cli.images import RawImage, open_raw
@@ -18,7 +19,7 @@ from blkmig_cli.text import encode_name, escape, quote
 from blkmig_cli.ticks import Tick
 
 
-@click.command("send")
+@click.command("send", cls=Command)
 @click.argument("images", nargs=-1, required=True, metavar="[DEVICE=]IMAGE...")
 @options.target_option
 @click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
@@ -67,7 +68,7 @@ def command(
       blkmig send disk.img --bitmaps --to stream.bin
       blkmig send drive0=a.img drive1=b.img | blkmig validate -
       blkmig send disk.img --for-qemu 7.2 --machine pc --to unix:/run/in.sock
-      blkmig send disk.img --dialect v2 --bitmap daily --bitmaps-only --to daily.bin
+      blkmig send disk.img --dialect v2 --bitmap daily --bitmaps-only --to x.zst
     """
     files = options.device_values("--bitmaps-from", bitmaps_from)
     with_bitmaps = bool(all_bitmaps or names or files or bitmaps_only)

@@ -1,17 +1,19 @@
 """``blkmig validate``: is a stream sound, and is it whole?"""
 
 import json
+from difflib import get_close_matches
 
 import click
 
 from blkmig_cli.checks import Report
 from blkmig_cli.commands import options
+from blkmig_cli.commands.help import Command, one_of
 from blkmig_cli.errors import BlkmigError, UsageError
 from blkmig_cli.findings import CHECKS, finding_of
 from blkmig_cli.jsonout import report_json
 from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Version
-from blkmig_cli.text import escape
+from blkmig_cli.text import escape, quote
 from blkmig_cli.transport import open_stream
 from blkmig_cli.validation import ImagesToCompare, validate_stream
 
@@ -19,7 +21,7 @@ from blkmig_cli.validation import ImagesToCompare, validate_stream
 _WORST = (4, 3, 1, 0)
 
 
-@click.command("validate")
+@click.command("validate", cls=Command)
 @click.argument("streams", nargs=-1, metavar="STREAM...")
 @options.stream_options
 @click.option("--image", "images", multiple=True, metavar="[DEVICE=]IMAGE",
@@ -29,7 +31,8 @@ _WORST = (4, 3, 1, 0)
 @options.force_share_option
 @options.for_qemu_option
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
-@click.option("--ignore", multiple=True, metavar="ID", help="Leave out a check.")
+@click.option("--ignore", multiple=True, metavar="ID", help="Leave out a check.",
+              shell_complete=one_of({check: text for check, (_, text) in CHECKS.items()}))  # fmt: skip
 @click.option("--list-checks", is_flag=True, help="List and explain all checks.")
 @options.output_option("human", "json", "junit", "sarif")
 @options.quiet_option
@@ -75,9 +78,11 @@ def command(
         return 0
     if not streams:
         raise UsageError("no STREAM is named")
-    unknown = [check for check in ignore if check not in CHECKS]
-    if unknown:
-        raise UsageError(f"--ignore {escape(unknown[0])}: no such check", hint="see --list-checks")
+    for check in ignore:
+        if check not in CHECKS:
+            close = " or ".join(map(quote, get_close_matches(check, CHECKS)))
+            hint = f"did you mean {close}?" if close else "see --list-checks"
+            raise UsageError(f"--ignore {escape(check)}: no such check", hint=hint)
     hints = options.hints_of(granularities, device_sizes)
     to_compare = ImagesToCompare(
         options.device_values("--image", images),
