@@ -24,6 +24,15 @@ _COMMANDS = {
     "completion": "Print the script that completes words in a shell.",
 }
 
+STREAMS = (
+    "A STREAM is a path, - for stdin, file:PATH[,offset=N], tcp:HOST:PORT, unix:PATH, "
+    "exec:COMMAND or fd:N; gzip, xz and zstd are recognised."
+)
+EXIT_STATUS = (
+    "Exit status: 0 done and clean, 1 findings or a difference, 2 wrong words, 3 a damaged stream, "
+    "4 a failing image, file or peer."
+)
+
 
 class _ClosedPipe(Exception):  # noqa: N818 (no error: the reader has had enough)
     """Whoever reads our output has gone."""
@@ -117,9 +126,7 @@ def _flush() -> None:
 @click.group(
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="A STREAM is a path, - for stdin, file:PATH[,offset=N], tcp:HOST:PORT, unix:PATH, "
-    "exec:COMMAND or fd:N; gzip, xz and zstd are recognised. "
-    "Exit status: 0 done and clean, 1 findings, 2 usage, 3 a damaged stream, 4 a failing image or file.",
+    epilog=f"{STREAMS}\n\n{EXIT_STATUS}",
 )
 @click.version_option(__version__, prog_name="blkmig")
 def cli() -> None:

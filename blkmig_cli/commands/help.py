@@ -41,33 +41,35 @@ class Command(click.Command):
             if param.type is click.STRING and _NAMES_A_FILE.search(param.metavar or ""):
                 param.type = _File()
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, many of them in sections, all in the same two columns."""
-        rows = {
-            param.name or "": record
+    def sections(self, ctx: click.Context) -> dict[str, list[click.Option]]:
+        """The options that are shown, under their headings."""
+        left = {
+            param.name or "": param
             for param in self.get_params(ctx)
-            if isinstance(param, click.Option)
-            and (record := param.get_help_record(ctx)) is not None
+            if isinstance(param, click.Option) and param.get_help_record(ctx) is not None
         }
-        if len(rows) <= _FEW:
-            super().format_options(ctx, formatter)
-            return
+        if len(left) <= _FEW:
+            return {"Options": list(left.values())}
+        found = {
+            section: [left.pop(name) for name in names if name in left]
+            for section, names in _SECTIONS.items()
+        }
+        found[_REST] = list(left.values())
+        return {section: options for section, options in found.items() if options}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options in their sections, all in the same two columns."""
+        sections = {
+            section: [option.get_help_record(ctx) or ("", "") for option in options]
+            for section, options in self.sections(ctx).items()
+        }
         # Wider terms stand on a line of their own.
-        width = max(len(term) for term, _ in rows.values() if len(term) <= _COLUMN)
-        padded = {name: (term.ljust(width), text) for name, (term, text) in rows.items()}
-        for section, names in _SECTIONS.items():
-            _write(
-                formatter, section, [padded.pop(name) for name in names if name in padded], width
-            )
-        _write(formatter, _REST, list(padded.values()), width)
-
-
-def _write(
-    formatter: click.HelpFormatter, section: str, rows: list[tuple[str, str]], width: int
-) -> None:
-    if rows:
-        with formatter.section(section):
-            formatter.write_dl(rows, col_max=width)
+        terms = [term for rows in sections.values() for term, _ in rows]
+        width = max(len(term) for term in terms if len(term) <= _COLUMN)
+        for section, rows in sections.items():
+            with formatter.section(section):
+                padded = [(term.ljust(width), text) for term, text in rows]
+                formatter.write_dl(padded, col_max=width)
 
 
 class _File(click.types.StringParamType):
