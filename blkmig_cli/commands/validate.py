@@ -91,11 +91,12 @@ def command(
     )
     make = options.decoder_factory(dialect, container)
     reports: list[Report] = []
-    for name in streams:
+    for number, name in enumerate(streams, 1):
+        which = f" {number} of {len(streams)}" if len(streams) > 1 else ""
         try:
             with (
                 open_stream(name, options.saying(quiet)) as stream,
-                progress("validating", stream.input.size, quiet=quiet) as tick,
+                progress(f"validating{which}", stream.input.size, quiet=quiet) as tick,
             ):
                 options.log(verbose, str(stream))
                 report = validate_stream(
