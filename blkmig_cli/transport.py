@@ -19,7 +19,7 @@ from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.inputs import FileInput, PipeInput
 from blkmig_cli.pipes import read_some, widen
 from blkmig_cli.sockets import Say
-from blkmig_cli.text import escape, parse_size
+from blkmig_cli.text import count, escape, parse_size
 
 _SCHEMES = ("file", "exec", "fd", *sockets.SCHEMES)
 
@@ -33,7 +33,8 @@ class Stream:
 
     def __str__(self) -> str:
         size = self.input.size
-        return f"{escape(self.name)}: {'a pipe' if size is None else f'a file of {size} bytes'}"
+        kind = "a pipe" if size is None else f"a file of {count(size, 'byte')}"
+        return f"{escape(self.name)}: {kind}"
 
     @property
     def seekable(self) -> bool:

@@ -40,7 +40,7 @@ def test_send(run: Run, disk: Path, suffix: str) -> None:
     assert run("send", disk, "--to", plain).status == 0
     outcome = run("send", disk, "--to", packed, "-v")
     assert outcome.status == 0
-    assert f"{plain.stat().st_size} bytes written" in outcome.err
+    assert f"{plain.stat().st_size:,} bytes written" in outcome.err
     assert UNPACK[suffix](packed.read_bytes()) == plain.read_bytes()
     assert packed.stat().st_size < plain.stat().st_size
     # And our own reader takes it.

@@ -89,3 +89,22 @@ def test_nothing_when_piped() -> None:
         capture_output=True, check=True,
     )  # fmt: skip
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured", "escaped"),
+    [
+        ({}, True, True),
+        ({"NO_COLOR": ""}, True, True),
+        ({"NO_COLOR": "1"}, False, True),
+        ({"TERM": "dumb"}, False, False),
+    ],
+    ids=["terminal", "empty", "no-color", "dumb"],
+)
+def test_colours_of_a_report(environment: dict[str, str], coloured: bool, escaped: bool) -> None:
+    """The console heeds what terminals and their users say."""
+    script = "import sys; from blkmig_cli.render.console import console; "
+    script += "console(sys.stderr).print('word', style='bold red')"
+    shown = on_a_terminal(["-c", script], **environment)
+    assert ("31m" in shown) == coloured
+    assert ("\x1b" in shown) == escaped

@@ -15,7 +15,7 @@ from blkmig_cli.qemu import Traits, Version, answers, cut_tail, objections
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.sinks import is_socket, open_target, resolve_content, write_events
 from blkmig_cli.source import Disk, SendOptions, is_cut, send_events
-from blkmig_cli.text import encode_name, escape, quote
+from blkmig_cli.text import count, encode_name, escape, quote
 from blkmig_cli.ticks import Tick
 
 
@@ -115,7 +115,7 @@ def command(
                 write_events(events, sink, resolve_content)
             except ValueError as error:
                 raise UsageError(f"this cannot be sent: {error}") from None
-        options.log(verbose, f"{sink.written} bytes written")
+        options.log(verbose, f"{count(sink.written, 'byte')} written")
     return 0
 
 

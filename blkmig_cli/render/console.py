@@ -3,7 +3,6 @@
 rich is imported in this package and in ``bars.py`` only.
 """
 
-import os
 import sys
 from typing import IO
 
@@ -18,7 +17,10 @@ _PIPED_WIDTH = 1 << 16
 
 
 def console(file: IO[str] | None = None) -> Console:
-    """A console on ``file`` (default: stdout); plain and not wrapped when piped."""
+    """A console on ``file`` (default: stdout); plain and not wrapped when piped.
+
+    NO_COLOR and TERM are rich's to heed.
+    """
     target = file or sys.stdout
     terminal = target.isatty()
     return Console(
@@ -28,7 +30,6 @@ def console(file: IO[str] | None = None) -> Console:
         highlight=False,
         emoji=False,
         markup=False,
-        no_color=True if "NO_COLOR" in os.environ else None,
     )
 
 
