@@ -5,6 +5,7 @@ It is an image (``images.Image``) that cannot be written.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from blkmig_cli.checks import Checker, Report
 from blkmig_cli.decode import Decoder
@@ -147,19 +148,35 @@ class Contents:
         return StreamDisk(self.stream.name, source, state, size)
 
 
-def read_contents(stream: Stream, decoder: Decoder, hints: Hints, tick: Tick) -> Contents:
-    """Read all records of ``stream``, but none of its data.
+class Taker(Protocol):
+    """Whoever takes the events of a stream, in their order, as they come or in runs."""
 
-    A stream that is damaged is told in the report's ``failure``; raises nothing of it.
+    def feed(self, event: Event) -> None:
+        """Take the next event."""
+
+    def feed_run(self, run: Run) -> None:
+        """Take a run of events."""
+
+
+def read_contents(
+    stream: Stream, decoder: Decoder, hints: Hints, tick: Tick, *others: Taker
+) -> Contents:
+    """Read all records of ``stream``, but none of its data; ``others`` are given them as well.
+
+    A stream that is damaged is told in the report's ``failure``.  Raises FailureError where the
+    input fails.
     """
     checker, states, source = Checker(decoder, hints), EndStates(), stream.input
+    takers: tuple[Taker, ...] = (states, *others)
 
     def feed(event: Event) -> None:
-        states.feed(event)
+        for taker in takers:
+            taker.feed(event)
         checker.feed(event, source)
 
     def feed_run(run: Run) -> None:
-        states.feed_run(run)
+        for taker in takers:
+            taker.feed_run(run)
         checker.feed_run(run, source)
 
     failure = read_events(decoder, feed, tick, feed_run)

@@ -23,8 +23,9 @@ _SECTIONS = {
         "all_bitmaps", "names", "bitmaps_from", "bitmaps_to", "bitmaps_only", "no_bitmaps",
     ),
     "Checks": ("incremental", "allow_incomplete", "for_qemu", "strict", "ignore", "list_checks"),
-    "Selection": ("show_all", "devices", "types", "sectors", "limit"),
-    "Output": ("target", "payload", "as_spec", "output", "quiet", "verbose"),
+    "Selection": ("show_all", "device", "devices", "types", "sectors", "limit"),
+    "Writing": ("dry_run", "resume", "restart", "verify", "force"),
+    "Output": ("target", "svg", "payload", "as_spec", "output", "quiet", "verbose"),
 }  # fmt: skip
 _REST = "Others"
 _FEW = 6  # so many are one list

@@ -40,6 +40,9 @@ class Image(Protocol):
     def flush(self) -> None:
         """Return when everything written is on stable storage."""
 
+    def uncache(self) -> None:
+        """Forget what is cached of a flushed image: the next reads are from the medium, if possible."""
+
     def finish(self) -> None:
         """As :meth:`flush`; an image that was made now stands under its name."""
 
