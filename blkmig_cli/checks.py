@@ -53,7 +53,8 @@ class Report:
     """The verdict on one stream.
 
     ``failure`` is what ended the reading, if anything did; ``same`` are the devices and paths of
-    images that hold what the stream leaves behind.
+    images that hold what the stream leaves behind; ``differing``, by device, the ranges in which an
+    image does not.
     """
 
     stream: str
@@ -65,6 +66,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     failure: BlkmigError | None = None
     same: list[tuple[str, str]] = field(default_factory=list)
+    differing: dict[str, Ranges] = field(default_factory=dict)
 
     @property
     def valid(self) -> bool:

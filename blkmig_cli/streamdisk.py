@@ -56,6 +56,10 @@ class StreamDisk:
         """The size in bytes."""
         return self._size
 
+    def resized(self, size: int) -> "StreamDisk":
+        """The same, as a disk of ``size`` bytes."""
+        return StreamDisk(self.path, self._source, self._state, size)
+
     def pieces(self, offset: int = 0, length: int | None = None) -> Iterator[Piece]:
         """The bytes from ``offset`` (to the disk's end) in pieces that touch, in their order.
 
@@ -131,7 +135,7 @@ class Contents:
     def disk(self, device: str, size: int | None = None) -> StreamDisk:
         """The disk of ``device``, of ``size`` bytes.
 
-        Without ``size``: what is told or proven of it, else up to its last chunk.  Raises UsageError
+        Without ``size``: what is told or proven of it, at least up to its last chunk.  Raises UsageError
         where the stream is a pipe, as its data cannot be read a second time.
         """
         source = self.stream.input
@@ -142,9 +146,10 @@ class Contents:
             )
         state = self.states.disks.get(device, EndState())
         if size is None:
-            size = self.checker.size(device).exact
-        if size is None:
-            size = state.end * SECTOR_SIZE
+            bounds = self.checker.size(device)
+            size = bounds.exact
+            if size is None:
+                size = max(state.end * SECTOR_SIZE, bounds.least)
         return StreamDisk(self.stream.name, source, state, size)
 
 

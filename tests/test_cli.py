@@ -237,7 +237,12 @@ def test_validate_against_an_image(run: Run, stream: Path, tmp_path: Path) -> No
     outcome = run("validate", stream, "--image", f"d={image}", "--output", "json")
     assert outcome.status == 1
     message = next(f["message"] for f in outcome.report["findings"] if f["id"] == "image-differs")
-    assert "1 KiB, 2 ranges, the first at bytes 4608-5120" in message
+    assert f"differs in 1 KiB: bytes 4608-5120, {len(DISK) - 512}-{len(DISK)}" in message
+    (device,) = outcome.report["devices"]
+    assert device["differing"] == [
+        {"start": 4608, "length": 512},
+        {"start": len(DISK) - 512, "length": 512},
+    ]
     fails(run("validate", stream, "--image", f"x={image}"), 2, "'x'")
 
 

@@ -17,6 +17,7 @@ from blkmig_cli.text import escape, quote
 _COMMANDS = {
     "info": "Show what is in a stream, whether it is whole, what to do next.",
     "map": "Show where things lie on the disks of a stream.",
+    "compare": "Compare what streams leave behind, also with an image.",
     "dump": "Show every record of a stream.",
     "validate": "Check whether streams are sound and whole.",
     "replay": "Apply a stream to disk images.",
