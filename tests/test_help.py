@@ -112,6 +112,8 @@ def test_checks_with_what_they_mean() -> None:
         ["send", "a.img", "--bitmaps-from", "s"],
         ["build", "s"],
         ["scrub", "s"],
+        ["map", "s"],
+        ["compare", "a.bin", "s"],
     ],
 )
 def test_files(words: list[str]) -> None:

@@ -123,9 +123,22 @@ def bitmap_files(run: Run, capture: Capture, folder: Path) -> Iterator[Any]:
         yield json.loads(path.read_text())
 
 
+def compared(run: Run, capture: Capture, folder: Path) -> Iterator[Any]:
+    """With itself, and with the image of one of its disks."""
+    told = [*capture.told(), "--output", "json"]
+    for _ in replayed(run, capture, folder):
+        pass
+    images = [f"{path.stem}={path}" for path in folder.glob("*.img")]
+    for other in (str(capture.path), *images[:1]):
+        outcome = run("compare", capture.path, other, *told)
+        assert outcome.status in (0, 1), outcome.err
+        yield outcome.json
+
+
 #: How the documents of each schema are had from a capture.
 CALLS: dict[str, Callable[[Run, Capture, Path], Iterator[Any]]] = {
     "bitmaps": bitmap_files,
+    "compare": compared,
     "dump": dump_document,
     "dump-record": dump_lines,
     "replay": replayed,
@@ -249,6 +262,16 @@ def test_a_record_past_the_end_has_a_spec(run: Run, tmp_path: Path) -> None:
     outcome = run("dump", path, "--spec", "--device-size", "1M", "--type", "block")
     assert outcome.status == 0
     hold("spec-record", json.loads(outcome.out.splitlines()[1]))
+
+
+def test_a_device_on_one_side_only(run: Run, tmp_path: Path) -> None:
+    paths = []
+    for device in ("a", "b"):
+        paths.append(tmp_path / device)
+        paths[-1].write_bytes(raw.qemu(raw.block(0, 8, device=device)))
+    found = run("compare", *paths, "--output", "json").json
+    assert None in found["devices"][0]["sizes"]
+    hold("compare", found)
 
 
 def test_the_spec_schema_has_the_fields_of_specs() -> None:

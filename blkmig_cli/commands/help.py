@@ -30,7 +30,7 @@ _SECTIONS = {
 _REST = "Others"
 _FEW = 6  # so many are one list
 _COLUMN = 28
-_NAMES_A_FILE = re.compile(r"\b(STREAM|SPEC|TARGET|IMAGE|FILE)\b")
+_NAMES_A_FILE = re.compile(r"\b(STREAM|SPEC|TARGET|IMAGE|FILE)\b|^[AB]$")
 
 
 class Command(click.Command):
