@@ -49,6 +49,9 @@ def next_steps(report: Report) -> list[Step]:
         steps.append(Step(why, f"blkmig scrub {stream} --to clean.bin"))
     if disks or report.bitmaps:
         steps.append(_replay(report, stream, disks))
+    if report.dialect in ("v1", "v2") and report.complete is not False:
+        command = f"blkmig convert {stream} --normalize --to new.bin"
+        steps.append(Step(f"no QEMU reads dialect {report.dialect}; to load it with one", command))
     return steps
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from blkmig_cli.events import Block
-from blkmig_cli.images import Image
+from blkmig_cli.images import Readable
 from blkmig_cli.intervals import IntervalSet
 from blkmig_cli.parse import Input
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE, BlockFlag
@@ -33,7 +33,7 @@ def differing_sectors(
 class ImageComparison:
     """Compares chunks as they come; a later record of the same place overrules an earlier one."""
 
-    def __init__(self, image: Image) -> None:
+    def __init__(self, image: Readable) -> None:
         self._image = image
         self._differing = IntervalSet()
 

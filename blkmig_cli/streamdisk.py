@@ -1,6 +1,6 @@
 """A disk as its stream leaves it, read from the stream's file without unpacking it.
 
-It is an image (``images.Image``) that cannot be written.
+It is an image that can be read (``images.Readable``).
 """
 
 from collections.abc import Iterator
@@ -60,6 +60,10 @@ class StreamDisk:
         """The same, as a disk of ``size`` bytes."""
         return StreamDisk(self.path, self._source, self._state, size)
 
+    def incremental(self) -> "StreamDisk":
+        """The same, of which all that came is allocated, zeros too, and nothing else."""
+        return _Incremental(self.path, self._source, self._state, self._size)
+
     def pieces(self, offset: int = 0, length: int | None = None) -> Iterator[Piece]:
         """The bytes from ``offset`` (to the disk's end) in pieces that touch, in their order.
 
@@ -89,7 +93,7 @@ class StreamDisk:
             yield at, last, "missing", None
 
     def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes at ``offset``; raises FailureError where the stream's file fails."""
+        """See ``images.Readable``; raises FailureError where the stream's file fails."""
         found = bytearray(length)
         view = memoryview(found)
         for piece in self.pieces(offset, length):
@@ -100,7 +104,7 @@ class StreamDisk:
         return bytes(found)
 
     def is_zero(self, offset: int, length: int) -> bool:
-        """Is every byte of a range zero?"""
+        """See ``images.Readable``."""
         return all(
             piece.offset is None
             or all(
@@ -111,16 +115,25 @@ class StreamDisk:
         )
 
     def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
-        """Write a range to the descriptor ``target``, whose OSErrors are raised as they are."""
+        """See ``images.Readable``."""
         for at in range(offset, offset + length, _PIECE):
             write_all(target, memoryview(self.read(at, min(_PIECE, offset + length - at))))
 
     def extents(self) -> Iterator[tuple[int, int]]:
-        """Ranges (start, length) in bytes that came as data, ascending."""
+        """See ``images.Readable``: what came as data."""
         for stretch in self._state:
             start, end = stretch.start * SECTOR_SIZE, min(stretch.end * SECTOR_SIZE, self._size)
             if stretch.offset is not None and start < end:
                 yield start, end - start
+
+
+class _Incremental(StreamDisk):
+    """See :meth:`StreamDisk.incremental`."""
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        for piece in self.pieces():
+            if piece.kind != "missing":
+                yield piece.start, piece.end - piece.start
 
 
 @dataclass(slots=True)

@@ -48,6 +48,14 @@ def test_send(run: Run, disk: Path, suffix: str) -> None:
 
 
 @every_suffix
+def test_convert(run: Run, unpacked: Path, tmp_path: Path, suffix: str) -> None:
+    stream, plain, packed = unpacked / "classic-none.bin", tmp_path / "v2", tmp_path / f"v2{suffix}"
+    assert run("convert", stream, "--dialect", "v2", "--to", plain).status == 0
+    assert run("convert", stream, "--dialect", "v2", "--to", packed).status == 0
+    assert UNPACK[suffix](packed.read_bytes()) == plain.read_bytes()
+
+
+@every_suffix
 def test_build_and_scrub(run: Run, unpacked: Path, tmp_path: Path, suffix: str) -> None:
     stream, spec = unpacked / "classic-tail.bin", tmp_path / "s.spec"
     spec.write_text(run("dump", stream, "--spec").out)

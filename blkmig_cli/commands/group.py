@@ -23,6 +23,7 @@ _COMMANDS = {
     "replay": "Apply a stream to disk images.",
     "send": "Make a stream of disk images and their bitmaps.",
     "build": "Make a stream from a description.",
+    "convert": "Write a stream in another dialect.",
     "scrub": "Zero what leaked into the padding of last chunks.",
     "completion": "Print the script that completes words in a shell.",
 }

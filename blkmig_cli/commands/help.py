@@ -15,8 +15,8 @@ from click.shell_completion import CompletionItem
 # Options that are not named here are under the last heading.
 _SECTIONS = {
     "Stream": (
-        "dialect", "container", "machine", "granularities", "device_sizes", "no_zero_blocks",
-        "skip_unallocated",
+        "dialect", "from_dialect", "container", "normalize", "machine", "granularities",
+        "device_sizes", "no_zero_blocks", "skip_unallocated",
     ),
     "Images": ("images", "image_format", "create", "force_share"),
     "Bitmaps": (

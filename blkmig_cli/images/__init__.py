@@ -1,6 +1,6 @@
 """Disk images behind one small protocol."""
 
-from blkmig_cli.images.base import Image
+from blkmig_cli.images.base import Image, Readable
 from blkmig_cli.images.partial import (
     NewImage,
     create_raw,
@@ -14,6 +14,7 @@ __all__ = [
     "Image",
     "NewImage",
     "RawImage",
+    "Readable",
     "create_raw",
     "half_done",
     "open_raw",
