@@ -32,6 +32,9 @@ docs: $(VENV)/.run ## Make docs/format.md, docs/commands.md and the README's tou
 	$(BIN)/python docs/make_library.py
 	$(BIN)/python docs/make_tour.py
 
+man: $(VENV)/.run ## Make man pages from the help, in build/man
+	$(BIN)/python docs/make_man.py
+
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -57,4 +60,4 @@ $(VENV)/.fuzz: $(VENV)/.test pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,fuzz]'
 	@touch $@
 
-.PHONY: help demo test test-qemu check bench fuzz docs clean
+.PHONY: help demo test test-qemu check bench fuzz docs man clean
