@@ -45,11 +45,8 @@ def read_bitmaps(path: str) -> BitmapFile:
         raise FailureError(f"{escape(path)} is no file of bitmaps: {error}") from None
 
 
-def write_bitmaps(path: str, content: BitmapFile) -> None:
-    """Write ``path`` atomically: it holds the old content or the new, never a part.
-
-    Raises FailureError.
-    """
+def bitmaps_text(content: BitmapFile) -> bytes:
+    """What such a file holds."""
     bitmaps = [
         {
             "name": bitmap.name,
@@ -64,10 +61,18 @@ def write_bitmaps(path: str, content: BitmapFile) -> None:
         for bitmap in content.bitmaps.values()
     ]
     document = {"version": VERSION, "virtual-size": content.size, "bitmaps": bitmaps}
-    text = json.dumps(document, indent=1) + "\n"
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def write_bitmaps(path: str, content: BitmapFile) -> None:
+    """Write ``path`` atomically: it holds the old content or the new, never a part.
+
+    Raises FailureError.
+    """
+    text = bitmaps_text(content)
     try:
         with replacing(path) as fd, open(fd, "wb", closefd=False) as file:
-            file.write(text.encode())
+            file.write(text)
     except OSError as error:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
 
