@@ -74,5 +74,4 @@ def bitmap_document(contents: Contents, verdict: BitmapVerdict) -> bytes:
         raise FailureError(f"bitmap {quote(bitmap.name)} is not whole", device=bitmap.device)
     size = contents.checker.size(bitmap.device)
     end = size.exact or size.most or bitmap.covered.end * SECTOR_SIZE
-    bitmap.content.recording, bitmap.content.persistent = bitmap.recording, bitmap.persistent
     return bitmaps_text(BitmapFile(end, {bitmap.name: bitmap.content}))

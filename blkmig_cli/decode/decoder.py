@@ -71,11 +71,10 @@ class Decoder:
         keep_state: bool = False,
     ) -> None:
         self._source = source
+        self._hints = hints or Hints()
         self._reader = Reader(source, keep=keep_state)
         self.container: Container = container
-        self.block = BlockDecoder(
-            self._reader, DIALECTS.get(dialect), hints or Hints(), self._after_eos
-        )
+        self.block = BlockDecoder(self._reader, DIALECTS.get(dialect), self._hints, self._after_eos)
         self._bitmaps = DirtyBitmapDecoder(self._reader)
         self._ram = RamContext()
         self._page_size_known = False
@@ -124,6 +123,9 @@ class Decoder:
             yield from self._bare()
             return
         yield from self._preamble()
+        yield from self._sections_to_the_end()
+
+    def _sections_to_the_end(self) -> Iterator[Piece]:
         while True:
             self._package_edge()
             kind = self._source.peek(1)
@@ -142,8 +144,6 @@ class Decoder:
             else:
                 self._reader.fail(f"{kind[0]:#04x} opens no section", check="unknown-section")
         yield from self._end()
-
-    # -- the stream's two ends
 
     def _detect(self) -> Container:
         head = self._source.peek(8)
@@ -230,8 +230,6 @@ class Decoder:
             rest = reader.pass_over(_TO_THE_END)
             yield Undecoded(offset, rest, None, "bytes after the stream's end")
 
-    # -- commands and packages
-
     def _command(self) -> CommandEvent:
         reader = self._reader
         offset = reader.start
@@ -259,8 +257,6 @@ class Decoder:
                     offset=self._source.offset,
                 )
             self._package_end = None
-
-    # -- sections
 
     def _section(self) -> Iterator[Piece]:
         header = self._section_header()

@@ -29,6 +29,10 @@ class DirtyBitmapDecoder:
         self._open: dict[tuple[str, str], int] = {}
         self._started: set[tuple[str, str]] = set()
 
+    def know(self, other: "DirtyBitmapDecoder") -> None:
+        """Take over which bitmaps ``other`` has seen begin and end."""
+        self._open, self._started = dict(other._open), set(other._started)
+
     def payload(self) -> Iterator[Event]:
         """The chunks of one part of the section, up to the one with EOS.
 
