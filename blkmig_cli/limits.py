@@ -19,6 +19,8 @@ V1_BITMAPS_MAX = 1024
 #: How far inference of a v1 layout looks ahead, and how many readings it follows at once.
 LOOKAHEAD_MAX = 16 << 20
 READINGS_MAX = 1 << 13
+#: Blocks of RAM that are announced in one record.
+RAM_BLOCKS_MAX = 1 << 12
 #: A compressed RAM page may be this many bytes larger than a page.
 COMPRESSED_PAGE_SLACK = 4096
 #: An image without a known size grows no further than this (the largest file of ext4).

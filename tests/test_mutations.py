@@ -1,5 +1,7 @@
 """Captures cut and with a bit flipped: validate and dump end with one of their statuses, and a line.
 
+They take no more memory than with the captures as they are.
+
 BLKMIG_MUTATIONS sets how many of each there are for each capture.
 """
 
@@ -10,11 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import NAMES, Capture, Outcome, Run, get_capture
+from tests.conftest import NAMES, Capture, Run, get_capture
+from tests.memory import memory_taken
 
 NUMBER = int(os.environ.get("BLKMIG_MUTATIONS", "15"))
 #: Over 6 MB: the same code would take too long.
 LARGE = {"bitmaps-7.2-with-blocks", "classic-incomplete", "classic-live-writes"}
+#: Beside what the interpreter and its modules take: a command stays below 200 MB with them.
+MEMORY = 120 << 20
 SETTINGS = settings(
     max_examples=NUMBER,
     deadline=None,
@@ -22,8 +27,11 @@ SETTINGS = settings(
 )
 
 
-def ends_well(outcome: Outcome) -> None:
+def ends_well(run: Run, *words: object) -> None:
     """A traceback fails in ``run`` already."""
+    taken, outcome = memory_taken(lambda: run(*words))
+    held = 4 * len(outcome.out)  # by the runner, as bytes and as text
+    assert taken <= MEMORY + held, f"{taken >> 20} MiB were taken"
     assert outcome.status in (0, 1, 3)
     assert len(outcome.err.splitlines()) == (1 if outcome.status == 3 else 0), outcome.err
 
@@ -45,7 +53,7 @@ def test_cut(run: Run, small: Capture, folder: Path, data: st.DataObject) -> Non
     path = folder / "cut.bin"
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
     for told in ([], small.told()):
-        ends_well(run("validate", path, *told))
+        ends_well(run, "validate", path, *told)
 
 
 @SETTINGS
@@ -57,5 +65,5 @@ def test_flipped(run: Run, small: Capture, folder: Path, data: st.DataObject) ->
     path = folder / "flipped.bin"
     path.write_bytes(content)
     for told in ([], small.told()):
-        ends_well(run("validate", path, *told))
-    ends_well(run("dump", path, "--output", "jsonl"))
+        ends_well(run, "validate", path, *told)
+    ends_well(run, "dump", path, "--output", "jsonl")
