@@ -102,7 +102,7 @@ def moved(event: Event, by: int, number: int) -> Event:
         )
     if isinstance(event, Progress):
         return Progress(event.offset + by, event.length, event.section, number, event.flags)
-    return type(event)(event.offset + by, *_behind_offset(type(event))(event))
+    return type(event)(event.offset + by, *_behind_offset(type(event))(event))  # type: ignore[arg-type]
 
 
 @cache
