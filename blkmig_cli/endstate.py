@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from blkmig_cli.events import Block, Event
+from blkmig_cli.intervals import bounded
 from blkmig_cli.runs import Run
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
 from blkmig_cli.tiles import tiles
@@ -70,7 +71,7 @@ class EndState:
         self._stretches: list[Stretch] = []
 
     def put(self, new: Stretch) -> None:
-        """Add a stretch that comes later in the stream than all before it."""
+        """Add a stretch that comes later in the stream than all before it; raises LimitError."""
         held, starts = self._stretches, self._starts
         low = bisect_right(starts, new.start)
         if low and held[low - 1].end > new.start:
@@ -97,6 +98,7 @@ class EndState:
                 merged.append(piece)
         held[low:high] = merged
         starts[low:high] = [piece.start for piece in merged]
+        bounded(len(starts))
 
     def between(self, start: int, end: int) -> Iterator[Stretch]:
         """What has come of the sectors [start, end), cut to them."""

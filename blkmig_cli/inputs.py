@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
-from blkmig_cli.errors import FailureError, StreamError
+from blkmig_cli.errors import FailureError, LimitError
 from blkmig_cli.events import Payload
 
 
@@ -226,11 +226,10 @@ class PipeInput:
         """Room up to ``end``, or for some of it: it grows with what comes, not with what is claimed."""
         needed = end - self._kept
         if needed > limits.PIPE_EVENT_MAX:
-            raise StreamError(
+            raise LimitError(
                 f"an object needs over {limits.PIPE_EVENT_MAX >> 20} MiB of memory from a pipe",
                 offset=self._kept,
                 hint="save the stream to a file and read that",
-                check="limit",
             )
         room = len(self._buffer)
         if needed > room and self._end - self._at < room:

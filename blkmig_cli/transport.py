@@ -4,31 +4,24 @@ Only the command line names files, commands and descriptors; nothing in a stream
 """
 
 import errno
-import gzip
 import io
-import lzma
 import os
 import signal
 import stat
 import subprocess
 import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, cast
-
-import zstandard
+from typing import cast
 
 from blkmig_cli import sockets
-from blkmig_cli.errors import FailureError, StreamError, TruncatedError, UsageError
+from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.inputs import FileInput, PipeInput
 from blkmig_cli.pipes import read_some, widen
 from blkmig_cli.sockets import Say
 from blkmig_cli.text import escape, parse_size
-
-_MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
-_MAGIC_SIZE = max(map(len, _MAGICS))
+from blkmig_cli.unpacking import MAGIC_SIZE, Unpacked, compression
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +104,7 @@ def _of_fd(fd: int, stack: ExitStack, base: int | None = None) -> FileInput | Pi
     if base is None:
         base = os.lseek(fd, 0, os.SEEK_CUR)
     size = os.lseek(fd, 0, os.SEEK_END)
-    if _compression(os.pread(fd, _MAGIC_SIZE, base)) is None:
+    if compression(os.pread(fd, MAGIC_SIZE, base)) is None:
         return FileInput(fd, size, base)
     os.lseek(fd, base, os.SEEK_SET)
     return _of_pipe(stack.enter_context(io.FileIO(fd, closefd=False)), stack)
@@ -138,38 +131,12 @@ def _of_command(command: str, stack: ExitStack) -> PipeInput:
 
 def _of_pipe(raw: io.RawIOBase, stack: ExitStack) -> PipeInput:
     head = _Head(raw)
-    compression = _compression(head.first)
-    if compression is None:
+    kind = compression(head.first)
+    if kind is None:
         return PipeInput(head.readinto)
-    packed = cast(BinaryIO, io.BufferedReader(head, 1 << 18))
-    opened = _unpacker(compression, packed)
-    stack.callback(opened.close)
-
-    def readinto(target: memoryview) -> int | None:
-        try:
-            count: int | None = opened.readinto(target)
-        except EOFError:
-            raise TruncatedError(f"the {compression} data ends too early") from None
-        except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-            raise StreamError(f"the {compression} data is damaged: {error}") from None
-        return count
-
-    return PipeInput(readinto)
-
-
-def _compression(first: bytes) -> str | None:
-    return next((name for magic, name in _MAGICS.items() if first.startswith(magic)), None)
-
-
-def _unpacker(compression: str, packed: BinaryIO) -> io.BufferedIOBase:
-    if compression == "gzip":
-        return gzip.GzipFile(fileobj=packed)
-    if compression == "xz":
-        return lzma.LZMAFile(packed)
-    return cast(
-        io.BufferedIOBase,
-        zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True),
-    )
+    unpacked = Unpacked(kind, head)
+    stack.callback(unpacked.close)
+    return PipeInput(unpacked.readinto)
 
 
 class _Head(io.RawIOBase):
@@ -177,9 +144,9 @@ class _Head(io.RawIOBase):
 
     def __init__(self, raw: io.RawIOBase) -> None:
         self._raw = raw
-        begin = memoryview(bytearray(_MAGIC_SIZE))
+        begin = memoryview(bytearray(MAGIC_SIZE))
         filled = 0
-        while filled < _MAGIC_SIZE and (more := read_some(raw, begin[filled:])):
+        while filled < MAGIC_SIZE and (more := read_some(raw, begin[filled:])):
             filled += more
         self.first = self._left = bytes(begin[:filled])
 

@@ -5,6 +5,7 @@ without their data: the fuzzers' holes stand for it.
 """
 
 import gzip
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +102,8 @@ def _short(event: Event, content: bytes) -> bytes:
 def _small() -> dict[str, bytes]:
     word = bytes(range(8))
     v1 = raw.v1(("b", word), ("c", word * 2))
+    size = {"name": "timer", "instance_id": 0, "fields": [{"size": 8}]}
+    described = json.dumps({"devices": [size], "page_size": 4096}).encode()
     zeros = [raw.block(sector, 8) for sector in (0, 2048, 4096)]
     return {
         "zeros": raw.qemu(raw.progress(0), *zeros * 8),
@@ -116,4 +119,6 @@ def _small() -> dict[str, bytes]:
         ),
         "empty": raw.HEADER + raw.start(1, "block", 1, raw.EOS) + raw.footer(1)
         + (raw.part(1, raw.EOS) + raw.footer(1)) * 30 + raw.EOF,
+        "described": raw.HEADER + raw.start(1, "timer", 1, bytes(8), kind=4) + raw.footer(1)
+        + raw.EOF + b"\6" + len(described).to_bytes(4, "big") + described,
     }  # fmt: skip

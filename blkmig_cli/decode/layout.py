@@ -116,6 +116,7 @@ class Layouts:
         self._source = source
         self._hints = hints
         self._after_eos = after_eos
+        self._followed = 0
         self.worlds: list[World] = [World({}, {}, {})]
 
     def note(self, device: str, sector: int) -> bool:
@@ -218,7 +219,9 @@ class Layouts:
             if onward == paths:
                 break
             paths = onward
-            _bounded(len(paths), offset)
+            self._followed += len(paths)
+            _bounded(len(paths), limits.READINGS_MAX, offset)
+            _bounded(self._followed - offset, limits.FOLLOWED_MAX, offset)
         if len({root.lengths for root, _ in paths}) > 1 and all(
             tip.fate in _SHORT for _, tip in paths
         ):
@@ -267,7 +270,7 @@ class Layouts:
                 parts = [longer for part in parts for longer in self._read_bitmap(part, device)]
                 if not parts:
                     return
-                _bounded(len(parts), reader.start)
+                _bounded(len(parts), limits.READINGS_MAX, reader.start)
         data = V1.data_length(flags)
         for part in parts:
             if part.fate is None:
@@ -316,6 +319,8 @@ class Layouts:
         name = decode_name(raw)
         told = self._hints.granularity(device, name)
         known = part.world.full.get((device, name))
+        if known is None and len(part.world.full) == limits.V1_BITMAPS_MAX:
+            return
         fulls = schema.V1_FULL_LENGTHS if known is None else (known,)
         if told is not None:
             fulls = (schema.v1_full_length(told),)
@@ -370,11 +375,11 @@ def _bits_lengths(
         yield words * WORD_SIZE, (max(low, (words - 1) * span + 1), min(high, words * span))
 
 
-def _bounded(number: int, offset: int) -> None:
+def _bounded(number: int, most: int, offset: int) -> None:
     """Too many readings to follow: refuse."""
-    if number > limits.READINGS_MAX:
+    if number > most:
         raise UndecidableError(
-            f"over {limits.READINGS_MAX} layouts of the bitmaps are possible here",
+            f"over {most} layouts of the bitmaps are possible here",
             offset=offset,
             hint=_TELL,
         )
