@@ -46,7 +46,7 @@ class Report:
     """The verdict on one stream.
 
     ``failure`` is what ended the reading, if anything did; ``same`` are the devices and paths of
-    images that hold what the stream leaves behind.
+    images that hold what the stream leaves behind, ``manifest`` is that of the manifest that does.
     """
 
     stream: str
@@ -58,6 +58,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     failure: BlkmigError | None = None
     same: list[tuple[str, str]] = field(default_factory=list)
+    manifest: str | None = None
 
     @property
     def valid(self) -> bool:

@@ -1,11 +1,11 @@
 """Files of ours in JSON: written whole or not at all; read within bounds, and not believed unseen.
 
 ``read_document`` makes one error of whatever is wrong in a file; what a document is made of is asked
-for by the functions below it, which raise ValueError with what is wrong.
+for of its ``Entry``, which raises ValueError with what is wrong.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from blkmig_cli.atomic import replacing
@@ -15,7 +15,7 @@ from blkmig_cli.text import escape
 T = TypeVar("T")
 
 
-def read_document(path: str, most: int, what: str, parse: Callable[[dict[str, Any]], T]) -> T:
+def read_document(path: str, most: int, what: str, parse: Callable[["Entry"], T]) -> T:
     """What ``parse`` makes of the object in the file at ``path``, of up to ``most`` bytes.
 
     ``what``: what it should be, as in "no file of bitmaps".  Raises FailureError where the file is
@@ -26,7 +26,7 @@ def read_document(path: str, most: int, what: str, parse: Callable[[dict[str, An
             text = file.read(most + 1)
         if len(text) > most:
             raise ValueError(f"it is over {most >> 20} MiB")
-        return parse(as_object(json.loads(text), "the document"))
+        return parse(Entry(json.loads(text), ""))
     except OSError as error:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -46,47 +46,58 @@ def write_document(path: str, document: dict[str, Any]) -> None:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
 
 
-def check_version(root: dict[str, Any], known: int) -> None:
-    """Raises ValueError unless ``root`` is of the version that is ``known``."""
-    if root.get("version") != known:
-        raise ValueError(f"version {root.get('version')!r}, only {known} is known")
+class Entry:
+    """An object in a document, asked for what it must hold; ``where`` it stands, for errors.
 
+    What is not there, or of another kind, is a ValueError.
+    """
 
-def as_object(value: Any, where: str) -> dict[str, Any]:
-    """``value``, an object; ``where`` it stands."""
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is no object")
-    return value
+    def __init__(self, value: Any, where: str) -> None:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where or 'the document'} is no object")
+        self._given: dict[str, Any] = value
+        self._where = where
 
+    def fault(self, what: str) -> ValueError:
+        """What to raise where something is wrong with this entry."""
+        return ValueError(f"{self._where}: {what}" if self._where else what)
 
-def objects(entry: dict[str, Any], key: str, where: str = "") -> list[tuple[str, dict[str, Any]]]:
-    """The objects in the list ``key``, each with its place."""
-    value = entry.get(key)
-    if not isinstance(value, list):
-        raise ValueError(f"{where}{key} is no list")
-    places = ((f"{where}{key}[{index}]", item) for index, item in enumerate(value))
-    return [(place, as_object(item, place)) for place, item in places]
+    def check_version(self, known: int) -> None:
+        """Is the document of the version that is known?"""
+        found = self._given.get("version")
+        if found != known:
+            raise self.fault(f"version {found!r}, only {known} is known")
 
+    def entries(self, key: str) -> "Iterator[Entry]":
+        """The objects in the list ``key``."""
+        value = self._given.get(key)
+        if not isinstance(value, list):
+            raise self.fault(f"{key} is no list")
+        place = f"{self._where}.{key}" if self._where else key
+        for index, item in enumerate(value):
+            yield Entry(item, f"{place}[{index}]")
 
-def number(entry: dict[str, Any], key: str, most: int) -> int:
-    """The whole number ``key``, from 0 to ``most``."""
-    value = entry.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise ValueError(f"{key} is no number from 0 to {most}")
-    return value
+    def number(self, key: str, most: int) -> int:
+        """The whole number ``key``, from 0 to ``most``."""
+        value = self._given.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+            raise self.fault(f"{key} is no number from 0 to {most}")
+        return value
 
+    def flag(self, key: str) -> bool:
+        """The truth value ``key``."""
+        value = self._given.get(key)
+        if not isinstance(value, bool):
+            raise self.fault(f"{key} is neither true nor false")
+        return value
 
-def flag(entry: dict[str, Any], key: str) -> bool:
-    """The truth value ``key``."""
-    value = entry.get(key)
-    if not isinstance(value, bool):
-        raise ValueError(f"{key} is neither true nor false")
-    return value
+    def text(self, key: str) -> str:
+        """The text ``key``."""
+        value = self._given.get(key)
+        if not isinstance(value, str):
+            raise self.fault(f"{key} is no text")
+        return value
 
-
-def text(entry: dict[str, Any], key: str) -> str:
-    """The text ``key``."""
-    value = entry.get(key)
-    if not isinstance(value, str):
-        raise ValueError(f"{key} is no text")
-    return value
+    def is_null(self, key: str) -> bool:
+        """Is ``key`` there, and null?"""
+        return key in self._given and self._given[key] is None

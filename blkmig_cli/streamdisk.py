@@ -133,18 +133,23 @@ class Contents:
         Without ``size``: what is told or proven of it, else up to its last chunk.  Raises UsageError
         where the stream is a pipe, as its data cannot be read a second time.
         """
-        source = self.stream.input
-        if not isinstance(source, FileInput):
-            raise UsageError(
-                f"{escape(self.stream.name)} is read once, and its data are needed twice",
-                hint="save the stream, unpacked, to a file",
-            )
+        source = source_of_data(self.stream)
         state = self.states.disks.get(device, EndState())
         if size is None:
             size = self.checker.size(device).exact
         if size is None:
             size = state.end * SECTOR_SIZE
         return StreamDisk(self.stream.name, source, state, size)
+
+
+def source_of_data(stream: Stream) -> FileInput:
+    """The stream's input, if its data can be read a second time; raises UsageError."""
+    if not isinstance(stream.input, FileInput):
+        raise UsageError(
+            f"{escape(stream.name)} is read once, and its data are needed twice",
+            hint="save the stream, unpacked, to a file",
+        )
+    return stream.input
 
 
 def read_contents(stream: Stream, decoder: Decoder, hints: Hints, tick: Tick) -> Contents:

@@ -12,7 +12,7 @@ from blkmig_cli.images import RawImage, open_raw
 from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Traits, Version, answers, cut_tail, objections
 from blkmig_cli.schemas.constants import SECTOR_SIZE
-from blkmig_cli.sinks import is_socket, open_target, resolve_content, write_events
+from blkmig_cli.sinks import is_socket, open_target, resolve_content, same_file, write_events
 from blkmig_cli.source import Disk, SendOptions, is_cut, send_events
 from blkmig_cli.text import encode_name, escape, quote
 from blkmig_cli.ticks import Tick
@@ -35,6 +35,8 @@ from blkmig_cli.ticks import Tick
 @click.option("--no-zero-blocks", is_flag=True, help="Send zeros as data.")
 @click.option("--skip-unallocated", is_flag=True,
               help="Leave out holes: the destination has the same base.")  # fmt: skip
+@click.option("--manifest", metavar="FILE",
+              help="Write SHA-256 digests of the disks and bitmaps to FILE, when all is sent.")  # fmt: skip
 @options.force_share_option
 @options.for_qemu_option
 @options.quiet_option
@@ -52,6 +54,7 @@ def command(
     bitmaps_only: bool,
     no_zero_blocks: bool,
     skip_unallocated: bool,
+    manifest: str | None,
     force_share: bool,
     for_qemu: Version | None,
     quiet: bool,
@@ -68,6 +71,7 @@ def command(
       blkmig send drive0=a.img drive1=b.img | blkmig validate -
       blkmig send disk.img --for-qemu 7.2 --machine pc --to unix:/run/in.sock
       blkmig send disk.img --dialect v2 --bitmap daily --bitmaps-only --to daily.bin
+      blkmig send disk.img --bitmaps --to stream.bin --manifest stream.json
     """
     files = options.device_values("--bitmaps-from", bitmaps_from)
     with_bitmaps = bool(all_bitmaps or names or files or bitmaps_only)
@@ -75,6 +79,11 @@ def command(
         what = "dialect classic" if dialect == "classic" else "dialect qemu in --container none"
         raise UsageError(f"{what} has no place for bitmaps", hint="say --dialect v1 or v2")
     paths = _named(images)
+    if manifest is not None:
+        if force_share:
+            raise UsageError("--manifest cannot tell what an image held that others write (-U)")
+        if any(same_file(manifest, other) for other in (*paths.values(), *files.values(), target)):
+            raise UsageError(f"{escape(manifest)} is read or written already")
     with ExitStack() as stack:
         disks = []
         for device, path in paths.items():
@@ -102,19 +111,26 @@ def command(
             skip_unallocated=skip_unallocated,
             return_path=confirmed and container == "qemu",
         )
-        total = sum(disk.size for disk in disks)
-        sink = stack.enter_context(
-            open_target(target, [*paths.values(), *files.values()], confirmed=chosen.return_path)
-        )
         if not quiet:
             _warn(disks, chosen, for_qemu)
-        with progress("sending", total, quiet=quiet) as tick:
+        total = sum(disk.size for disk in disks)
+        inputs = [*paths.values(), *files.values()]
+        with (
+            open_target(target, inputs, confirmed=chosen.return_path) as sink,
+            progress("sending", total, quiet=quiet) as tick,
+        ):
             events = _ticking(send_events(disks, chosen), disks, tick)
             try:
                 write_events(events, sink, resolve_content)
             except ValueError as error:
                 raise UsageError(f"this cannot be sent: {error}") from None
         options.log(verbose, f"{sink.written} bytes written")
+        if manifest is not None:
+            from blkmig_cli.manifest import manifest_of, write_manifest  # noqa: PLC0415 (numpy)
+
+            with progress("hashing", total, quiet=quiet) as tick:
+                made = manifest_of(disks, chosen, tick)
+            write_manifest(manifest, made)
     return 0
 
 

@@ -9,10 +9,11 @@ from blkmig_cli.commands import options
 from blkmig_cli.errors import BlkmigError, UsageError
 from blkmig_cli.findings import CHECKS, finding_of
 from blkmig_cli.jsonout import report_json
+from blkmig_cli.manifest import Manifest, read_manifest
 from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Version
 from blkmig_cli.text import escape
-from blkmig_cli.transport import open_stream
+from blkmig_cli.transport import Stream, open_stream
 from blkmig_cli.validation import ImagesToCompare, validate_stream
 
 # The worst of several streams, in this order.
@@ -25,6 +26,8 @@ _WORST = (4, 3, 1, 0)
 @click.option("--image", "images", multiple=True, metavar="[DEVICE=]IMAGE",
               help="Compare the stream's end state with an image.")  # fmt: skip
 @click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
+@click.option("--manifest", metavar="FILE",
+              help="Hold the stream's end state against the digests that send wrote.")  # fmt: skip
 @click.option("--incremental", is_flag=True, help="Missing chunks are meant (shared base).")
 @options.force_share_option
 @options.for_qemu_option
@@ -42,6 +45,7 @@ def command(
     device_sizes: tuple[str, ...],
     images: tuple[str, ...],
     image_format: str | None,
+    manifest: str | None,
     incremental: bool,
     force_share: bool,
     for_qemu: Version | None,
@@ -63,6 +67,7 @@ def command(
       blkmig validate stream.bin
       blkmig validate stream.bin --device-size drive0=20G
       blkmig validate stream.bin --image drive0=disk.img
+      blkmig validate stream.bin --manifest stream.json
       blkmig validate stream.bin --for-qemu 7.2
     """
     from blkmig_cli.render import report as shown  # noqa: PLC0415 (rich is slow to load)
@@ -83,6 +88,7 @@ def command(
         force=image_format == "raw",
         shared=force_share,
     )
+    wanted = None if manifest is None else read_manifest(manifest)
     make = options.decoder_factory(dialect, container)
     reports: list[Report] = []
     statuses: list[int] = []
@@ -90,7 +96,7 @@ def command(
         try:
             with (
                 open_stream(name, options.saying(quiet)) as stream,
-                progress("validating", stream.input.size, quiet=quiet) as tick,
+                progress("validating", _total(stream, wanted), quiet=quiet) as tick,
             ):
                 options.log(verbose, str(stream))
                 report = validate_stream(
@@ -101,6 +107,7 @@ def command(
                     to_compare,
                     incremental=incremental,
                     for_qemu=for_qemu,
+                    manifest=wanted,
                 )
         except BlkmigError as error:
             if len(streams) == 1 or isinstance(error, UsageError):
@@ -121,3 +128,10 @@ def command(
         if report.failure is not None:
             click.echo(f"blkmig: {escape(report.stream)}: {report.failure}", err=True)
     return next(status for status in _WORST if status in statuses)
+
+
+def _total(stream: Stream, manifest: Manifest | None) -> int | None:
+    """Bytes to go through: the stream's records, and the disks to be hashed."""
+    if stream.input.size is None or manifest is None:
+        return stream.input.size
+    return stream.input.size + manifest.to_read

@@ -84,6 +84,8 @@ def report_text(report: Report, out: Console) -> None:
         out.print(table)
     for name, path in report.same:
         out.print(Text(f"{escape(path)} holds the same as {escape(name) or '(unnamed)'}", "green"))
+    if report.manifest is not None:
+        out.print(Text(f"all is as {escape(report.manifest)} says", "green"))
     for finding in report.findings:
         if report.failure is not None and (finding.id, finding.offset) == (
             report.failure.check,
