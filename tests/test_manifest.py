@@ -275,6 +275,31 @@ def test_a_good_manifest(manifest: Path) -> None:
     assert read_manifest(str(manifest)) == found
 
 
+DAMAGED: list[dict[str, Any]] = [
+    {"devices": None},
+    {"devices": [ENTRY, ENTRY]},
+    {"devices": [5]},
+    {"bitmaps": [BITMAP, BITMAP]},
+    {"bitmaps": {}},
+    {"d_device": None},
+    {"d_size": -1},
+    {"d_size": True},
+    {"d_size": 1 << 63},
+    {"d_size": 1e3},
+    {"d_sha256": "A" * 64},
+    {"d_sha256": "a" * 63},
+    {"d_sha256": "a" * 64 + "\n"},
+    {"b_device": "e"},
+    {"b_name": 1},
+    {"b_granularity": 1000},
+    {"b_granularity": 0},
+    {"b_recording": 1},
+    {"b_persistent": "no"},
+    {"b_count": 1025},
+    {"b_sha256": None},
+]
+
+
 @pytest.mark.parametrize(
     "damaged",
     [
@@ -283,32 +308,7 @@ def test_a_good_manifest(manifest: Path) -> None:
         "{",
         "[" * 100_000,
         '{"version": 2}',
-        *[
-            json.dumps(document(**changes))
-            for changes in (
-                {"devices": None},
-                {"devices": [ENTRY, ENTRY]},
-                {"devices": [5]},
-                {"bitmaps": [BITMAP, BITMAP]},
-                {"bitmaps": {}},
-                {"d_device": None},
-                {"d_size": -1},
-                {"d_size": True},
-                {"d_size": 1 << 63},
-                {"d_size": 1e3},
-                {"d_sha256": "A" * 64},
-                {"d_sha256": "a" * 63},
-                {"d_sha256": "a" * 64 + "\n"},
-                {"b_device": "e"},
-                {"b_name": 1},
-                {"b_granularity": 1000},
-                {"b_granularity": 0},
-                {"b_recording": 1},
-                {"b_persistent": "no"},
-                {"b_count": 1025},
-                {"b_sha256": None},
-            )
-        ],
+        *[json.dumps(document(**changes)) for changes in DAMAGED],
     ],
 )
 def test_damaged_manifests_are_refused(manifest: Path, damaged: str) -> None:

@@ -111,19 +111,17 @@ def command(
             skip_unallocated=skip_unallocated,
             return_path=confirmed and container == "qemu",
         )
-        if not quiet:
-            _warn(disks, chosen, for_qemu)
         total = sum(disk.size for disk in disks)
         inputs = [*paths.values(), *files.values()]
-        with (
-            open_target(target, inputs, confirmed=chosen.return_path) as sink,
-            progress("sending", total, quiet=quiet) as tick,
-        ):
-            events = _ticking(send_events(disks, chosen), disks, tick)
-            try:
-                write_events(events, sink, resolve_content)
-            except ValueError as error:
-                raise UsageError(f"this cannot be sent: {error}") from None
+        with open_target(target, inputs, confirmed=chosen.return_path) as sink:
+            if not quiet:
+                _warn(disks, chosen, for_qemu)
+            with progress("sending", total, quiet=quiet) as tick:
+                events = _ticking(send_events(disks, chosen), disks, tick)
+                try:
+                    write_events(events, sink, resolve_content)
+                except ValueError as error:
+                    raise UsageError(f"this cannot be sent: {error}") from None
         options.log(verbose, f"{sink.written} bytes written")
         if manifest is not None:
             from blkmig_cli.manifest import manifest_of, write_manifest  # noqa: PLC0415 (numpy)
