@@ -11,7 +11,7 @@ from pathlib import Path
 from fuzz.common import MAX_LENGTH
 from fuzz.seeds import write_seeds, write_words
 
-TARGETS = ("decoder", "scanner", "spec", "bitmapfile", "replay")
+TARGETS = ("decoder", "scanner", "spec", "bitmapfile", "manifest", "replay")
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="blkmig-fuzz-") as folder:
             seeds, dictionary = Path(folder) / "seeds", Path(folder) / "words"
             seeds.mkdir()
-            write_seeds(seeds)
+            write_seeds(name, seeds)
             write_words(dictionary)
             print(f"== {name}: {seconds} seconds", flush=True)
             words = [

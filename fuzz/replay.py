@@ -15,7 +15,7 @@ with atheris.instrument_imports(include=["blkmig_cli"]):
     from blkmig_cli.ticks import no_tick
     from blkmig_cli.transport import open_stream
 
-from fuzz.common import fuzz
+from fuzz.common import fuzz, pieces
 
 SIZE = 8 << 20
 FOLDER = tempfile.mkdtemp(
@@ -25,6 +25,17 @@ STREAM, IMAGE = os.path.join(FOLDER, "s.bin"), os.path.join(FOLDER, "disk")
 MADE = {"s.bin", "disk", "disk.bitmaps.json"}
 
 
+def write(path: str, data: bytes) -> None:
+    """The stream that ``data`` stands for, as a file."""
+    with open(path, "wb") as file:
+        for piece in pieces(data):
+            if isinstance(piece, int):
+                file.seek(piece, os.SEEK_CUR)
+            else:
+                file.write(piece)
+        file.truncate()
+
+
 def make(source: Input, hints: Hints) -> Decoder:
     """A decoder as the command makes it."""
     return Decoder(source, hints=hints)
@@ -32,8 +43,7 @@ def make(source: Input, hints: Hints) -> Decoder:
 
 def target(data: bytes) -> None:
     """One input."""
-    with open(STREAM, "wb") as file:
-        file.write(data)
+    write(STREAM, data)
     with open(IMAGE, "wb") as file:
         file.truncate(SIZE)
     targets = Targets({None: IMAGE}, {}, Hints())

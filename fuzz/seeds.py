@@ -4,6 +4,7 @@ Of a capture, the first sections of every kind are kept, and in each the first r
 without their data: the fuzzers' holes stand for it.
 """
 
+import contextlib
 import gzip
 import json
 from collections import Counter
@@ -11,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from blkmig_cli.decode import Decoder
+from blkmig_cli.errors import StreamError
 from blkmig_cli.events import Block, DeviceState, Event, Footer, Ram, SectionHeader, VmDescription
 from blkmig_cli.runs import Run
 from blkmig_cli.schemas.constants import SectionType
-from fuzz.common import HOLES, MAX_LENGTH
+from blkmig_cli.spec.records import KEY, VERSION, RecordWriter
+from fuzz.common import HOLES, MAX_LENGTH, pieces
 from tests import raw
 from tests.feed import in_file
 
@@ -39,8 +42,13 @@ def write_words(path: Path) -> None:
     path.write_text("".join(f'"{line}"\n' for line in lines))
 
 
-def write_seeds(folder: Path) -> None:
-    """All seeds, as files in ``folder``."""
+def write_seeds(target: str, folder: Path) -> None:
+    """All seeds of a target, as files in ``folder``."""
+    for name, seed in _SEEDS.get(target, _streams)().items():
+        (folder / name).write_bytes(seed[:MAX_LENGTH])
+
+
+def _streams() -> dict[str, bytes]:
     seeds = _small()
     for packed in sorted(_CAPTURES.glob("*.bin.gz")):
         with gzip.open(packed) as file:
@@ -48,8 +56,7 @@ def write_seeds(folder: Path) -> None:
         sections = list(_sections(content))
         seeds[packed.stem] = b"".join(bytes_ for _, bytes_ in sections)
         seeds[f"{packed.stem}-ours"] = b"".join(bytes_ for ours, bytes_ in sections if ours)
-    for name, seed in seeds.items():
-        (folder / name).write_bytes(seed[:MAX_LENGTH])
+    return seeds
 
 
 def _sections(content: bytes) -> Iterator[tuple[bool, bytes]]:
@@ -122,3 +129,43 @@ def _small() -> dict[str, bytes]:
         "described": raw.HEADER + raw.start(1, "timer", 1, bytes(8), kind=4) + raw.footer(1)
         + raw.EOF + b"\6" + len(described).to_bytes(4, "big") + described,
     }  # fmt: skip
+
+
+def _specs() -> dict[str, bytes]:
+    """Each small stream as JSON Lines, a record of each type, and one as YAML."""
+    seeds = {}
+    for name, content in _small().items():
+        source = in_file(pieces(content))
+        writer, lines = RecordWriter(source, None), [f'{{"{KEY}": {VERSION}}}']
+        with contextlib.suppress(StreamError):
+            for event in Decoder(source):
+                line = json.dumps(writer(event))
+                if line not in lines and len(line) < MAX_LENGTH // 4:
+                    lines.append(line)
+        seeds[name] = "\n".join(lines).encode()
+    seeds["yaml"] = (
+        b"blkmig-spec: 1\nrecords:\n  - {type: eos}\n  - {type: raw, payload: {hex: 00}}\n"
+    )
+    return seeds
+
+
+def _bitmap_files() -> dict[str, bytes]:
+    bitmap = {
+        "name": "b", "granularity": 65536, "recording": True, "persistent": False,
+        "count": 65536, "dirty": [{"start": 0, "length": 65536}],
+    }  # fmt: skip
+    document = {"version": 1, "virtual-size": 1 << 20, "bitmaps": [bitmap]}
+    return {"bitmaps": json.dumps(document).encode()}
+
+
+def _manifests() -> dict[str, bytes]:
+    entry = {"device": "d", "size": 1 << 20, "sha256": "a" * 64}
+    bitmap = {
+        "device": "d", "name": "b", "granularity": 65536, "recording": True, "persistent": None,
+        "count": 65536, "sha256": "b" * 64,
+    }  # fmt: skip
+    document = {"version": 1, "devices": [entry], "bitmaps": [bitmap]}
+    return {"manifest": json.dumps(document).encode()}
+
+
+_SEEDS = {"spec": _specs, "bitmapfile": _bitmap_files, "manifest": _manifests}
