@@ -114,7 +114,7 @@ def flags(kind: type[IntFlag]) -> Kind:
     def read(value: Any) -> int:
         if isinstance(value, list):
             for name in value:
-                if name not in names:
+                if not isinstance(name, str) or name not in names:
                     raise ValueError(f"{name!r} is no flag; there are {', '.join(names)}")
             return sum({names[name] for name in value})
         return _int(value)

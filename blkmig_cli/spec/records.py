@@ -165,7 +165,7 @@ def read_record(record: Any, where: str) -> e.Event:
             raise ValueError("a record is an object")
         given = dict(record)
         kind = given.pop("type", None)
-        if kind not in FIELDS:
+        if not isinstance(kind, str) or kind not in FIELDS:
             raise ValueError(f"type: {kind!r} is none; there are {', '.join(FIELDS)}")
         made, fields = FIELDS[kind]
         attributes = f.read_fields(given, fields)
