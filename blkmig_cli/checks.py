@@ -134,7 +134,10 @@ class Checker:
         if failure is not None:
             self.findings.append(finding_of(failure))
         report.devices = [self._device(disk, source) for disk in state.disks.values()]
-        report.bitmaps = [self._bitmap(bitmap) for bitmap in state.bitmaps.values()]
+        sizes = {verdict.disk.name: verdict.size for verdict in report.devices}
+        report.bitmaps = [
+            self._bitmap(bitmap, sizes[bitmap.device]) for bitmap in state.bitmaps.values()
+        ]
         report.complete = self._complete(report)
         self._general(report)
         report.findings = self.findings
@@ -162,8 +165,7 @@ class Checker:
                 )
         return DeviceVerdict(disk, missing, size)
 
-    def _bitmap(self, bitmap: BitmapState) -> BitmapVerdict:
-        size = self.size(bitmap.device)
+    def _bitmap(self, bitmap: BitmapState, size: SizeBounds) -> BitmapVerdict:
         complete = self._bitmap_complete(bitmap, size)
         told, covered = self._hints.size(bitmap.device), bitmap.covered.end * SECTOR_SIZE
         if told is not None and covered > told and bitmap.origin == "dirty-bitmap":

@@ -88,6 +88,8 @@ class StreamState:
         self.disks: dict[str, DiskState] = {}
         self.bitmaps: dict[tuple[str, str], BitmapState] = {}
         self._room = Room()
+        # Those of the dirty-bitmap section, by device.
+        self._started: dict[str, list[BitmapState]] = {}
         self.progress = ProgressBounds()
         self.block_started = False
         self.block_ended = False
@@ -163,11 +165,8 @@ class StreamState:
             return stated
         sizes = {
             bitmap.covered.end * SECTOR_SIZE
-            for (owner, _), bitmap in self.bitmaps.items()
-            if owner == device
-            and bitmap.origin == "dirty-bitmap"
-            and bitmap.ended
-            and bitmap.covered
+            for bitmap in self._started.get(device, ())
+            if bitmap.ended and bitmap.covered
         }
         return sizes.pop() if len(sizes) == 1 else None
 
@@ -248,7 +247,7 @@ class StreamState:
 
     def _start(self, event: BitmapStart) -> None:
         self.disk(event.device)
-        self.bitmaps[event.device, event.bitmap] = BitmapState(
+        made = self.bitmaps[event.device, event.bitmap] = BitmapState(
             event.device,
             event.bitmap,
             event.granularity,
@@ -257,6 +256,7 @@ class StreamState:
             content=DirtyBitmap(event.bitmap, event.granularity, room=self._room),
             origin="dirty-bitmap",
         )
+        self._started.setdefault(event.device, []).append(made)
 
     def _bits(self, event: BitmapBits, source: Input) -> None:
         state = self.bitmaps[event.device, event.bitmap]
