@@ -46,7 +46,8 @@ class Report:
     """The verdict on one stream.
 
     ``failure`` is what ended the reading, if anything did; ``same`` are the devices and paths of
-    images that hold what the stream leaves behind, ``manifest`` is that of the manifest that does.
+    images that hold what the stream leaves behind; ``differing``, by device, the ranges in which an
+    image does not; ``manifest``, the file of the manifest that the stream matches.
     """
 
     stream: str
@@ -58,6 +59,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     failure: BlkmigError | None = None
     same: list[tuple[str, str]] = field(default_factory=list)
+    differing: dict[str, Ranges] = field(default_factory=dict)
     manifest: str | None = None
 
     @property

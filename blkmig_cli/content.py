@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from blkmig_cli.events import Payload
-from blkmig_cli.images.base import Image
+from blkmig_cli.images.base import Readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class ImageRange(Payload):
     """Bytes of an image from ``offset``, then ``padding`` zeros; ``length`` counts both."""
 
     padding: int = 0
-    image: Image = field(kw_only=True)
+    image: Readable = field(kw_only=True)
 
 
 def literal(data: bytes, stated: int | None = None) -> Literal:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from blkmig_cli.events import Block, Event
-from blkmig_cli.intervals import bounded
+from blkmig_cli.intervals import IntervalSet, bounded
 from blkmig_cli.runs import Run
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
 from blkmig_cli.tiles import tiles
@@ -64,9 +64,13 @@ class Stretch:
 
 
 class EndState:
-    """The stretches of one disk, ascending; they do not overlap.  Gaps are what never came."""
+    """The stretches of one disk, ascending; they do not overlap.  Gaps are what never came.
+
+    ``repeated``: the sectors that came more than once.
+    """
 
     def __init__(self) -> None:
+        self.repeated = IntervalSet()
         self._starts: list[int] = []
         self._stretches: list[Stretch] = []
 
@@ -78,6 +82,8 @@ class EndState:
             low -= 1
         high = max(bisect_left(starts, new.end), low)
         pieces = [new]
+        for old in held[low:high]:
+            self.repeated.add(max(old.start, new.start), min(old.end, new.end))
         if low < high:
             if held[low].start < new.start:
                 pieces.insert(0, replace(held[low], end=new.start))

@@ -56,6 +56,13 @@ class IntervalSet:
         at = bisect_left(self._starts, end)
         return at > 0 and self._ends[at - 1] > start
 
+    def between(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """What of [start, end) is in the set, as (start, end)."""
+        at = bisect_right(self._ends, start)
+        while at < len(self._starts) and self._starts[at] < end:
+            yield max(self._starts[at], start), min(self._ends[at], end)
+            at += 1
+
     def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
         """What of [start, end) is not in the set, as (start, end)."""
         found = []

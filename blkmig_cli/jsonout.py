@@ -182,7 +182,9 @@ def report_json(report: Report) -> Json:
         "container": report.container,
         "valid": report.valid,
         "complete": report.complete,
-        "devices": [_device(device) for device in report.devices],
+        "devices": [
+            _device(device) | _differing(report, device.disk.name) for device in report.devices
+        ],
         "bitmaps": [_bitmap_verdict(bitmap) for bitmap in report.bitmaps],
         "findings": [
             {
@@ -208,6 +210,14 @@ def _device(verdict: DeviceVerdict) -> Json:
         "size": size.exact,
         "inferred-size": {"min": size.least, "max": size.most},
     }
+
+
+def _differing(report: Report, device: str) -> Json:
+    """Where an image that the device was compared with holds something else."""
+    ranges = report.differing.get(device)
+    if ranges is None:
+        return {}
+    return {"differing": [{"start": start, "length": length} for start, length in ranges]}
 
 
 def _bitmap_verdict(verdict: BitmapVerdict) -> Json:

@@ -20,7 +20,8 @@ from blkmig_cli.runs import Run
 from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE
 from blkmig_cli.sizes import SizeBounds
 from blkmig_cli.superseded import Superseded, has_content
-from blkmig_cli.targets import Target, Targets
+from blkmig_cli.target import Target
+from blkmig_cli.targets import Targets
 from blkmig_cli.text import escape, human_size, quote
 from blkmig_cli.ticks import Tick, no_tick
 from blkmig_cli.transport import Stream
@@ -29,26 +30,32 @@ from blkmig_cli.writing import Writer, past_end, placed
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """What to apply, and what may be missing.  ``disks`` and ``bitmaps``: apply these at all."""
+    """What to apply, and what may be missing.
+
+    ``disks`` and ``bitmaps``: apply these at all; ``verify``: read back what was written.
+    """
 
     disks: bool = True
     bitmaps: bool = True
     incremental: bool = False
     allow_incomplete: bool = False
     dry_run: bool = False
+    verify: bool = False
 
 
 @dataclass(slots=True)
 class ReplayResult:
     """The stream's report, bytes written by device, bitmap files written, and what to warn of.
 
-    ``partial_images``: where a failed replay left what it had written of new images.
+    ``partial_images``: what a failed replay left half done; ``resumed``: by device, the byte of the
+    stream up to which an earlier run had applied it, None where that one had done everything.
     """
 
     report: Report
     written: dict[str, int] = field(default_factory=dict)
     bitmap_files: list[str] = field(default_factory=list)
     partial_images: list[str] = field(default_factory=list)
+    resumed: dict[str, int | None] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -128,13 +135,16 @@ class Replay:
 
         Returns what knows how much was written, and what ended the work, if anything did.
         """
-        with Writer(self._stream.input, superseded) as writer:
+        with Writer(self._stream.input, superseded, verify=self._options.verify) as writer:
 
             def feed(event: Event) -> None:
                 self._apply(event, writer)
                 if checker is not None:
                     checker.feed(event, self._stream.input)
                     self._refuse_merged(checker)
+                if writer.due:
+                    writer.drain()
+                    self._targets.checkpoint(event.offset + event.length)
 
             try:
                 failure = read_events(decoder, feed, tick)
@@ -240,6 +250,12 @@ class Replay:
 
     def _finish(self, checker: Checker, report: Report, writer: Writer | None) -> ReplayResult:
         result = ReplayResult(report)
+        for verdict in report.devices:
+            target = self._targets.get(verdict.disk.name)
+            course = None if target is None else target.course
+            if course is not None and course.resumed_at is not None:
+                at = None if course.finished else course.resumed_at
+                result.resumed[verdict.disk.name] = at
         self._settle(checker, result)
         if writer is not None:
             # Now that the images have their sizes: padding behind a disk's end does not count.
@@ -256,12 +272,13 @@ class Replay:
             self._targets.make_empty()
         for verdict in report.devices:
             target = self._targets.get(verdict.disk.name)
-            if target is not None and verdict.disk.has_blocks:
+            if target is not None and verdict.disk.has_blocks and not target.finished:
                 self._size_mismatch(checker, target, verdict.disk.name)
                 self._end_image(checker, target, verdict.disk.name, result)
-        self._targets.finish()
+        self._targets.finish(checker.state.end)
         if self._options.bitmaps:
             self._write_bitmaps(checker, report, result)
+        self._targets.conclude(checker.state.end)
 
     def _size_mismatch(self, checker: Checker, target: Target, device: str) -> None:
         bounds = checker.state.size(device)
@@ -300,7 +317,9 @@ class Replay:
         by_path: dict[str, tuple[Target, list[BitmapVerdict]]] = {}
         for verdict in report.bitmaps:
             target = self._targets.get(verdict.bitmap.device)
-            if target is not None and target.bitmaps_path is not None:
+            if target is None or target.finished:
+                continue
+            if target.bitmaps_path is not None:
                 by_path.setdefault(target.bitmaps_path, (target, []))[1].append(verdict)
         for path, (target, verdicts) in by_path.items():
             whole = {

@@ -18,7 +18,7 @@ from blkmig_cli.content import FileRange, Fill, ImageRange, Literal
 from blkmig_cli.encode import encode
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.events import Event, Payload
-from blkmig_cli.images import Image
+from blkmig_cli.images import Readable
 from blkmig_cli.pipes import widen, write_all
 from blkmig_cli.returnpath import loaded
 from blkmig_cli.text import escape
@@ -52,7 +52,7 @@ class Sink:
             self._write(memoryview(data))
         self.written += len(data)
 
-    def copy(self, image: Image, offset: int, length: int) -> None:
+    def copy(self, image: Readable, offset: int, length: int) -> None:
         """Write ``length`` bytes of ``image`` from ``offset``; raises as :meth:`write`."""
         self.flush()
         with self._failing():

@@ -24,7 +24,7 @@ from blkmig_cli.events import (
     SectionHeader,
     VmDescription,
 )
-from blkmig_cli.images import Image
+from blkmig_cli.images import Readable
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
     BLOCK_VERSION,
@@ -59,7 +59,7 @@ class Disk:
     """A disk to send: its device name, image and bitmaps.  ``size`` in bytes, a multiple of 512."""
 
     device: str
-    image: Image
+    image: Readable
     bitmaps: "list[DirtyBitmap]" = field(default_factory=list)
 
     @property
@@ -111,39 +111,39 @@ def send_events(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
     # A stream of bitmaps only has no block section, which QEMU 9.1 and later would refuse.
     with_blocks = options.disks or options.dialect != "qemu"
     if with_blocks:
-        yield from _section(SectionType.START, _BLOCK_ID, [])
+        yield from section(SectionType.START, BLOCK_SECTION, _BLOCK_ID, [])
     if own_section:
         starts = sending.bitmap_starts(disks)
-        yield from _section(SectionType.START, _BITMAPS_ID, starts)
+        yield from section(SectionType.START, DIRTY_BITMAP_SECTION, _BITMAPS_ID, starts)
     if with_blocks:
         for batch in records.bulk():
-            yield from _section(SectionType.PART, _BLOCK_ID, batch)
-        yield from _section(SectionType.END, _BLOCK_ID, [_progress(100)])
+            yield from section(SectionType.PART, BLOCK_SECTION, _BLOCK_ID, batch)
+        yield from section(SectionType.END, BLOCK_SECTION, _BLOCK_ID, [_progress(100)])
     if own_section:
-        yield from _bitmap_sections(disks)
+        yield from bitmap_sections(disks, _BITMAPS_ID)
     yield Eof(0, 0, None)
     yield VmDescription(0, 0, None, literal(_DESCRIPTION))
 
 
-def _section(kind: SectionType, number: int, content: list[Event]) -> Iterator[Event]:
-    """A section with its payload, the end of the payload, and its footer."""
-    name = BLOCK_SECTION if number == _BLOCK_ID else DIRTY_BITMAP_SECTION
-    version = BLOCK_VERSION if number == _BLOCK_ID else DIRTY_BITMAP_VERSION
+def section(kind: SectionType, name: str, number: int, content: list[Event]) -> Iterator[Event]:
+    """A section called ``name`` with its payload, the end of the payload, and its footer."""
+    blocks = name == BLOCK_SECTION
+    version = BLOCK_VERSION if blocks else DIRTY_BITMAP_VERSION
     yield SectionHeader(0, 0, name, kind, number, 0, version)
     yield from content
-    yield Eos(0, 0, name, BlockFlag.EOS) if number == _BLOCK_ID else sending.bitmap_eos()
+    yield Eos(0, 0, name, BlockFlag.EOS) if blocks else sending.bitmap_eos()
     yield Footer(0, 0, name, number)
 
 
-def _bitmap_sections(disks: list[Disk]) -> Iterator[Event]:
-    """All bits in parts of some chunks, and the section's end."""
+def bitmap_sections(disks: list[Disk], number: int) -> Iterator[Event]:
+    """All bits of all bitmaps in parts of some chunks, and the end of section ``number``."""
     part: list[Event] = []
     for chunk in sending.bitmap_chunks(disks):
         part.append(chunk)
         if len(part) == _PART_BITS:
-            yield from _section(SectionType.PART, _BITMAPS_ID, part)
+            yield from section(SectionType.PART, DIRTY_BITMAP_SECTION, number, part)
             part = []
-    yield from _section(SectionType.END, _BITMAPS_ID, part)
+    yield from section(SectionType.END, DIRTY_BITMAP_SECTION, number, part)
 
 
 def _progress(percent: int) -> Progress:
@@ -153,7 +153,7 @@ def _progress(percent: int) -> Progress:
 class _Data:
     """Where an image may hold something; asked in rising order, it keeps one extent of them all."""
 
-    def __init__(self, image: Image) -> None:
+    def __init__(self, image: Readable) -> None:
         self._left = image.extents()
         self._extent = (0, 0)
 

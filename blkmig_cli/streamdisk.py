@@ -1,10 +1,11 @@
 """A disk as its stream leaves it, read from the stream's file without unpacking it.
 
-It is an image (``images.Image``) that cannot be written.
+It is an image that can be read (``images.Readable``).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from blkmig_cli.checks import Checker, Report
 from blkmig_cli.decode import Decoder
@@ -55,6 +56,14 @@ class StreamDisk:
         """The size in bytes."""
         return self._size
 
+    def resized(self, size: int) -> "StreamDisk":
+        """The same, as a disk of ``size`` bytes."""
+        return StreamDisk(self.path, self._source, self._state, size)
+
+    def incremental(self) -> "StreamDisk":
+        """The same, of which all that came is allocated, zeros too, and nothing else."""
+        return _Incremental(self.path, self._source, self._state, self._size)
+
     def pieces(self, offset: int = 0, length: int | None = None) -> Iterator[Piece]:
         """The bytes from ``offset`` (to the disk's end) in pieces that touch, in their order.
 
@@ -84,7 +93,7 @@ class StreamDisk:
             yield at, last, "missing", None
 
     def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes at ``offset``; raises FailureError where the stream's file fails."""
+        """See ``images.Readable``; raises FailureError where the stream's file fails."""
         found = bytearray(length)
         view = memoryview(found)
         for piece in self.pieces(offset, length):
@@ -95,7 +104,7 @@ class StreamDisk:
         return bytes(found)
 
     def is_zero(self, offset: int, length: int) -> bool:
-        """Is every byte of a range zero?"""
+        """See ``images.Readable``."""
         return all(
             piece.offset is None
             or all(
@@ -106,16 +115,25 @@ class StreamDisk:
         )
 
     def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
-        """Write a range to the descriptor ``target``, whose OSErrors are raised as they are."""
+        """See ``images.Readable``."""
         for at in range(offset, offset + length, _PIECE):
             write_all(target, memoryview(self.read(at, min(_PIECE, offset + length - at))))
 
     def extents(self) -> Iterator[tuple[int, int]]:
-        """Ranges (start, length) in bytes that came as data, ascending."""
+        """See ``images.Readable``: what came as data."""
         for stretch in self._state:
             start, end = stretch.start * SECTOR_SIZE, min(stretch.end * SECTOR_SIZE, self._size)
             if stretch.offset is not None and start < end:
                 yield start, end - start
+
+
+class _Incremental(StreamDisk):
+    """See :meth:`StreamDisk.incremental`."""
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        for piece in self.pieces():
+            if piece.kind != "missing":
+                yield piece.start, piece.end - piece.start
 
 
 @dataclass(slots=True)
@@ -130,15 +148,16 @@ class Contents:
     def disk(self, device: str, size: int | None = None) -> StreamDisk:
         """The disk of ``device``, of ``size`` bytes.
 
-        Without ``size``: what is told or proven of it, else up to its last chunk.  Raises UsageError
+        Without ``size``: what is told or proven of it, at least up to its last chunk.  Raises UsageError
         where the stream is a pipe, as its data cannot be read a second time.
         """
         source = source_of_data(self.stream)
         state = self.states.disks.get(device, EndState())
         if size is None:
-            size = self.checker.size(device).exact
-        if size is None:
-            size = state.end * SECTOR_SIZE
+            bounds = self.checker.size(device)
+            size = bounds.exact
+            if size is None:
+                size = max(state.end * SECTOR_SIZE, bounds.least)
         return StreamDisk(self.stream.name, source, state, size)
 
 
@@ -152,19 +171,35 @@ def source_of_data(stream: Stream) -> FileInput:
     return stream.input
 
 
-def read_contents(stream: Stream, decoder: Decoder, hints: Hints, tick: Tick) -> Contents:
-    """Read all records of ``stream``, but none of its data.
+class Taker(Protocol):
+    """Whoever takes the events of a stream, in their order, as they come or in runs."""
 
-    A stream that is damaged is told in the report's ``failure``; raises nothing of it.
+    def feed(self, event: Event) -> None:
+        """Take the next event."""
+
+    def feed_run(self, run: Run) -> None:
+        """Take a run of events."""
+
+
+def read_contents(
+    stream: Stream, decoder: Decoder, hints: Hints, tick: Tick, *others: Taker
+) -> Contents:
+    """Read all records of ``stream``, but none of its data; ``others`` are given them as well.
+
+    A stream that is damaged is told in the report's ``failure``.  Raises FailureError where the
+    input fails.
     """
     checker, states, source = Checker(decoder, hints), EndStates(), stream.input
+    takers: tuple[Taker, ...] = (states, *others)
 
     def feed(event: Event) -> None:
-        states.feed(event)
+        for taker in takers:
+            taker.feed(event)
         checker.feed(event, source)
 
     def feed_run(run: Run) -> None:
-        states.feed_run(run)
+        for taker in takers:
+            taker.feed_run(run)
         checker.feed_run(run, source)
 
     failure = read_events(decoder, feed, tick, feed_run)

@@ -1,70 +1,15 @@
-"""Where a replay writes: for each device an image, and a file of bitmaps beside it.
-
-Images that exist are opened before the stream is read, and keep their size; a missing one is made
-when its first block comes, and grows with the stream unless its size is told.
-"""
+"""Where a replay writes: for each of the stream's devices a target, which two names may share."""
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
-from blkmig_cli import limits
-from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.bitmapfile import default_path, read_bitmaps
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.hints import Hints
-from blkmig_cli.images import Image, create_raw, half_done, open_raw, partial_path
-from blkmig_cli.text import escape, human_size, quote
-
-
-@dataclass(slots=True)
-class Target:
-    """An image and its bitmaps.
-
-    ``limit`` is the disk's end in bytes, None while an image grows with the stream.
-    ``existing_size`` is that of an image that was there before.
-    """
-
-    path: str
-    bitmaps_path: str | None
-    limit: int | None = None
-    image: Image | None = None
-    existing_size: int | None = None
-    bitmaps: dict[str, DirtyBitmap] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int | None:
-        """Bytes of the image, or what is told of it."""
-        return self.limit if self.image is None else self.image.size
-
-    def check_growth(self, end: int) -> None:
-        """Raises FailureError where an image of unknown size would have to reach byte ``end``."""
-        if self.limit is None and end > limits.GROWTH_MAX:
-            raise FailureError(
-                f"{escape(self.path)} would grow to {human_size(end)}",
-                hint="if this is meant, say --device-size",
-            )
-
-    def reach(self, end: int) -> Image:
-        """The image, made if it is missing, and grown to byte ``end`` if it grows at all.
-
-        Raises FailureError.
-        """
-        self.check_growth(end)
-        if self.image is None:
-            self.image = create_raw(self.path, self.limit or 0)
-        if self.limit is None and end > self.image.size:
-            self.image.resize(end)
-        return self.image
-
-    def end_at(self, size: int) -> None:
-        """Give the image its final size in bytes."""
-        if self.image is not None and self.image.size != size:
-            self.image.resize(size)
-
-    def close(self) -> None:
-        """Let go of the image."""
-        if self.image is not None:
-            self.image.close()
+from blkmig_cli.images import Image, NewImage, create_raw, partial_path
+from blkmig_cli.journal import Course
+from blkmig_cli.target import Opening, Target
+from blkmig_cli.text import escape, quote
 
 
 class Targets:
@@ -91,28 +36,14 @@ class Targets:
         """Is there any target at all?"""
         return bool(self._by_device)
 
-    def open(self, *, create: bool, writable: bool, force: bool, disks: bool) -> None:
-        """Open the images that exist, and read their bitmaps.
-
-        ``create``: others may be missing; ``disks``: images matter at all.  Raises FailureError.
-        """
+    def open(self, how: Opening) -> None:
+        """Open the images that exist, and read their bitmaps.  Raises FailureError."""
         for target in self._distinct():
             told = self._told(target)
-            if target.path and target.image is None:
-                exists = os.path.exists(target.path)
-                if create and not exists and os.path.exists(partial_path(target.path)):
-                    raise half_done(target.path)
-                if disks and (exists or not create):
-                    target.image = open_raw(target.path, writable=writable, force=force)
-                    target.existing_size = target.image.size
-                    if told is not None and told > target.image.size:
-                        raise FailureError(
-                            f"{escape(target.path)} has {target.image.size} bytes, fewer than "
-                            f"the {told} of --device-size"
-                        )
-                elif exists:
-                    target.existing_size = os.path.getsize(target.path)
-            target.limit = told if told is not None else target.existing_size
+            if target.path:
+                target.open(told, how)
+            else:
+                target.limit = told
             if target.bitmaps_path is not None and os.path.exists(target.bitmaps_path):
                 content = read_bitmaps(target.bitmaps_path)
                 if target.limit is not None and content.size != target.limit:
@@ -127,21 +58,51 @@ class Targets:
         for target in self._distinct():
             target.close()
 
-    def finish(self) -> None:
-        """Everything is written: new images get their names.  Raises FailureError."""
+    def checkpoint(self, position: int) -> None:
+        """All records before byte ``position`` of the stream have been written: confirm them.
+
+        Raises FailureError.
+        """
+        for target, image, course in self._begun():
+            if not target.finished:
+                image.flush()
+                course.reached(position)
+
+    def finish(self, position: int) -> None:
+        """Everything is written, up to byte ``position``: new images get their names.
+
+        Raises FailureError: also where a resumed replay was of something else.
+        """
+        for target, image, course in self._begun():
+            course.settle(image)
+            if not target.finished:
+                image.flush()
+                course.reached(position, "written")
         for target in self._distinct():
-            if target.image is not None:
+            if target.image is not None and not target.finished:
                 target.image.finish()
 
+    def conclude(self, position: int) -> None:
+        """All is done, bitmaps too.  Raises FailureError."""
+        for target, _, course in self._begun():
+            if not target.finished:
+                course.reached(position, "finished")
+
     def flush(self) -> list[str]:
-        """What has been written is on stable storage; returns where new images were begun."""
+        """What has been written is on stable storage; returns the paths of what is half done."""
         begun = []
-        for target in self._distinct():
-            if target.image is not None:
-                target.image.flush()
-                if target.existing_size is None:
-                    begun.append(partial_path(target.path))
+        for target, image, _ in self._begun():
+            if not target.finished:
+                image.flush()
+                new = isinstance(image, NewImage)
+                begun.append(partial_path(target.path) if new else target.path)
         return begun
+
+    def _begun(self) -> Iterator[tuple[Target, Image, Course]]:
+        """The targets that have been written to, now or in an earlier run."""
+        for target in self._distinct():
+            if target.image is not None and target.course is not None and target.course.begun:
+                yield target, target.image, target.course
 
     def _distinct(self) -> list[Target]:
         """Every target once, though it may serve two names."""

@@ -42,7 +42,7 @@ def human_size(size: int) -> str:
     value = float(size)
     for unit in ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
         value /= 1024
-        if value < 1024 or unit == "EiB":
+        if float(f"{value:.4g}") < 1024 or unit == "EiB":
             break
     return f"{value:.0f} {unit}" if value == int(value) else f"{value:.4g} {unit}"
 

@@ -20,6 +20,9 @@ from blkmig_cli.text import count, escape, human_size, quote
 from blkmig_cli.ticks import Tick
 from blkmig_cli.transport import Stream
 
+# Ranges that a sentence names; the JSON has all of them.
+_SHOWN = 5
+
 
 class ImagesToCompare:
     """Paths of images by device (None: the stream's only one).
@@ -96,7 +99,7 @@ def validate_stream(
             image = images.get(device, images.get(None))
             assert image is not None
             _size_mismatch(checker, hints, device, image)
-            differing = comparison.differing()
+            differing = report.differing[device] = comparison.differing()
             if differing:
                 checker.add("image-differs", _differing(differing, image.path), device=device)
             elif failure is None:
@@ -144,8 +147,6 @@ def _size_mismatch(checker: Checker, told: Hints, device: str, image: RawImage) 
 
 def _differing(ranges: Ranges, path: str) -> str:
     total = sum(length for _, length in ranges)
-    start, length = ranges[0]
-    return (
-        f"{escape(path)} differs in {human_size(total)}, {count(len(ranges), 'range')}, "
-        f"the first at bytes {start}-{start + length}"
-    )
+    spans = ", ".join(f"{start}-{start + length}" for start, length in ranges[:_SHOWN])
+    more = f" and {count(len(ranges) - _SHOWN, 'range')} more" if len(ranges) > _SHOWN else ""
+    return f"{escape(path)} differs in {human_size(total)}: bytes {spans}{more}"

@@ -1,7 +1,8 @@
 """Putting records onto images: each byte once where the stream can be read twice, in order always.
 
 From a file, copies overlap (``overlap.py``) and superseded records are left out; from a pipe, each
-record is written as it comes.  Neighbouring zero chunks become one hole.
+record is written as it comes.  Neighbouring zero chunks become one hole.  What an earlier run has
+applied (``journal.py``) is passed over.
 """
 
 import threading
@@ -17,19 +18,30 @@ from blkmig_cli.intervals import IntervalSet
 from blkmig_cli.overlap import Overlap
 from blkmig_cli.schemas.constants import BLOCK_SECTION, CHUNK_SIZE, SECTOR_SIZE
 from blkmig_cli.superseded import Superseded
-from blkmig_cli.targets import Target
+from blkmig_cli.target import Target
 from blkmig_cli.text import escape
+from blkmig_cli.verify import Verifier
+
+# After so many bytes, what has been written is put on stable storage, and noted.  A hole costs
+# little to make again.
+_CHECKPOINT = 256 << 20
+_HOLE_COST = 4 << 10
 
 
 class Writer:
     """Writes the records of ``source``, except those that are ``superseded``.
 
-    Leaving it gives up what :meth:`drain` has not waited for.
+    ``verify``: what has been written is read back at each :meth:`drain`.  Leaving it gives up what
+    :meth:`drain` has not waited for.
     """
 
-    def __init__(self, source: FileInput | PipeInput, superseded: Superseded) -> None:
+    def __init__(
+        self, source: FileInput | PipeInput, superseded: Superseded, *, verify: bool = False
+    ) -> None:
         self._source = source
         self._superseded = superseded
+        self._verifier = Verifier() if verify else None
+        self._since = 0
         self._written: dict[str, tuple[Target, IntervalSet]] = {}
         self._counting = threading.Lock()
         self._zeros: tuple[Block, Image, int, int] | None = None
@@ -56,6 +68,11 @@ class Writer:
             for device, (target, ranges) in self._written.items()
         }
 
+    @property
+    def due(self) -> bool:
+        """Has so much been written that it should be confirmed?"""
+        return self._since >= _CHECKPOINT
+
     def write(self, event: Block, target: Target) -> None:
         """Write what a record says of its chunk, as far as that lies within the disk.
 
@@ -64,10 +81,20 @@ class Writer:
         start = event.sector * SECTOR_SIZE
         end = self._end(event, target, start)
         self._written.setdefault(event.device, (target, IntervalSet()))
+        course = target.course
+        done = course is not None and course.follow(event, self._source, target.image)
         if event in self._superseded:
             return
+        if course is not None and done:
+            course.sample(event, self._source, start, end)
+            return
+        if course is not None:
+            course.forget(start, end)
         with _placed(event):
             image = target.reach(end)
+        if self._verifier is not None and self._verifier.touches(image, start, end):
+            self.drain()
+        self._since += end - start if event.data is not None else _HOLE_COST
         if event.data is None:
             self._zero(event, image, start, end)
             return
@@ -81,6 +108,9 @@ class Writer:
         self._flush_zeros()
         if self._overlap is not None:
             self._overlap.drain()
+        if self._verifier is not None:
+            self._verifier.check()
+        self._since = 0
 
     def _end(self, event: Block, target: Target, start: int) -> int:
         """The byte at which writing ends; raises FailureError where the disk ends before the record."""
@@ -117,6 +147,8 @@ class Writer:
         def job() -> None:
             with _placed(event):
                 image.zero(start, end - start)
+            if self._verifier is not None:
+                self._verifier.wrote(event, image, start, end, None)
 
         self._run(event, image, start, end, job)
 
@@ -152,6 +184,8 @@ class Writer:
                 image.zero(start, len(view))
             else:
                 image.write(start, view)
+        if self._verifier is not None:
+            self._verifier.wrote(event, image, start, start + len(view), view)
 
 
 def _placed(event: Block) -> AbstractContextManager[None]:

@@ -11,6 +11,7 @@ with atheris.instrument_imports(include=["blkmig_cli"]):
     from blkmig_cli.hints import Hints
     from blkmig_cli.parse import Input
     from blkmig_cli.replay import Replay, ReplayOptions
+    from blkmig_cli.target import Opening
     from blkmig_cli.targets import Targets
     from blkmig_cli.ticks import no_tick
     from blkmig_cli.transport import open_stream
@@ -22,7 +23,7 @@ FOLDER = tempfile.mkdtemp(
     prefix="blkmig-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None
 )
 STREAM, IMAGE = os.path.join(FOLDER, "s.bin"), os.path.join(FOLDER, "disk")
-MADE = {"s.bin", "disk", "disk.bitmaps.json"}
+MADE = {"s.bin", "disk", "disk.bitmaps.json", "disk.replay.json"}
 
 
 def write(path: str, data: bytes) -> None:
@@ -48,16 +49,10 @@ def target(data: bytes) -> None:
         file.truncate(SIZE)
     targets = Targets({None: IMAGE}, {}, Hints())
     try:
-        targets.open(create=False, writable=True, force=True, disks=True)
+        targets.open(Opening(force=True, restart=True))
         with open_stream(STREAM) as stream:
             options = ReplayOptions(allow_incomplete=True)
-            Replay(
-                stream,
-                targets,
-                options,
-                Hints(),
-                lambda source, hints: Decoder(source, hints=hints),
-            ).run(no_tick)
+            Replay(stream, targets, options, Hints(), make).run(no_tick)
     except BlkmigError:
         pass
     finally:

@@ -60,6 +60,9 @@ class MemoryImage:
     def finish(self) -> None:
         pass
 
+    def uncache(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

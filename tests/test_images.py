@@ -184,7 +184,9 @@ def test_a_new_image_gets_its_name_when_it_is_finished(tmp_path: Path) -> None:
     path, partial = tmp_path / "disk", tmp_path / "disk.partial"
     image = create_raw(str(path), MIB)
     assert (path.exists(), partial.exists()) == (False, True)
-    with pytest.raises(FailureError, match="remove it to start afresh"):
+    with pytest.raises(
+        FailureError, match="continue it with --resume, or start afresh with --restart"
+    ):
         create_raw(str(path), MIB)
     image.write(0, memoryview(b"x"))
     image.finish()

@@ -1,7 +1,10 @@
 """The locks on images, between two blkmigs."""
 
 import fcntl
+import os
+import shutil
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -83,3 +86,36 @@ def test_of_two_replays_at_once_one_goes_on(tmp_path: Path) -> None:
     for process, (_, err) in zip(started, ends, strict=True):
         assert (b"in use" in err) == (process.returncode == 4)
     assert image.read_bytes() == b"\7" * raw.CHUNK + bytes(raw.CHUNK)
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[str]:
+    """A block device with a file system on it that is mounted; needs root, and loop devices."""
+    file, folder = tmp_path / "fs", tmp_path / "mnt"
+    folder.mkdir()
+    with open(file, "wb") as made:
+        made.truncate(4 << 20)
+
+    def call(*words: object) -> str:
+        done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no device can be mounted here: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    if os.getuid() or not all(map(shutil.which, ("losetup", "mkfs.ext4", "mount"))):
+        pytest.skip("no device can be mounted here: that takes root, losetup and mkfs.ext4")
+    call("mkfs.ext4", "-q", file)
+    device = call("losetup", "-f", "--show", file)
+    try:
+        call("mount", device, folder)
+        yield device
+    finally:
+        subprocess.run(["umount", folder], check=False, capture_output=True)
+        subprocess.run(["losetup", "-d", device], check=False, capture_output=True)
+
+
+def test_a_mounted_device_is_refused(mounted: str) -> None:
+    with pytest.raises(FailureError, match=r"is mounted, or in use otherwise.*--force"):
+        open_raw(mounted, writable=True)
+    open_raw(mounted, writable=False).close()
+    open_raw(mounted, writable=True, claimed=True).close()

@@ -262,10 +262,10 @@ def test_damaged_pipe_writes_no_bitmaps(run: Run, tmp_path: Path) -> None:
     outcome = run(*words, "--output", "json")
     assert outcome.status == 3
     assert outcome.report["partial-images"] == [f"{image}.partial"]
-    assert set(snapshot(tmp_path)) == {"disk.partial"}
+    assert set(snapshot(tmp_path)) == {"disk.partial", "disk.replay.json"}
     # What broke off is not taken for anything else, and stays until somebody decides.
     fails(run(*words), 4, "a replay broke off")
-    assert set(snapshot(tmp_path)) == {"disk.partial"}
+    assert set(snapshot(tmp_path)) == {"disk.partial", "disk.replay.json"}
 
 
 def test_missing_chunks(run: Run, tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_bitmaps_of_another_disk_are_refused(run: Run, tmp_path: Path) -> None:
 def test_no_bitmaps(run: Run, tmp_path: Path) -> None:
     path, image = put(tmp_path, BOTH), tmp_path / "disk"
     assert run("replay", path, "--image", image, "--create", "--no-bitmaps").status == 0
-    assert set(snapshot(tmp_path)) == {"disk"}
+    assert set(snapshot(tmp_path)) == {"disk", "disk.replay.json"}
 
 
 def test_bitmaps_only(run: Run, tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_bitmaps_to(run: Run, tmp_path: Path) -> None:
     path, image, side = put(tmp_path, BOTH), tmp_path / "disk", tmp_path / "bits"
     words = ["--image", f"d={image}", "--create", "--bitmaps-to", f"d={side}"]
     assert run("replay", path, *words).status == 0
-    assert set(snapshot(tmp_path)) == {"disk", "bits"}
+    assert set(snapshot(tmp_path)) == {"disk", "disk.replay.json", "bits"}
     assert read_bitmaps(str(side)).size == 2 * MIB
 
 
@@ -356,7 +356,7 @@ def test_bitmap_that_stays_open(run: Run, tmp_path: Path) -> None:
     assert outcome.status == 1
     assert "16 KiB" in outcome.out
     assert image.read_bytes() == filled(4)
-    assert set(snapshot(tmp_path)) == {"disk"}
+    assert set(snapshot(tmp_path)) == {"disk", "disk.replay.json"}
     assert run("replay", path, "--image", image, "--granularity", "d:b=64k").status == 0
     assert read_bitmaps(f"{image}.bitmaps.json").bitmaps["b"].ranges(MIB) == [(0, 65536)]
 

@@ -14,11 +14,15 @@ from blkmig_cli.errors import BlkmigError
 from blkmig_cli.text import escape
 
 _COMMANDS = {
+    "info": "Show what is in a stream, whether it is whole, what to do next.",
+    "map": "Show where things lie on the disks of a stream.",
+    "compare": "Compare what streams leave behind, also with an image.",
     "dump": "Show every record of a stream.",
     "validate": "Check whether streams are sound and whole.",
     "replay": "Apply a stream to disk images.",
     "send": "Make a stream of disk images and their bitmaps.",
     "build": "Make a stream from a description.",
+    "convert": "Write a stream in another dialect.",
     "scrub": "Zero what leaked into the padding of last chunks.",
 }
 

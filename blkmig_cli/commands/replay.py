@@ -11,6 +11,7 @@ from blkmig_cli.findings import Finding
 from blkmig_cli.jsonout import report_json
 from blkmig_cli.progress import progress
 from blkmig_cli.replay import Replay, ReplayOptions, ReplayResult
+from blkmig_cli.target import Opening
 from blkmig_cli.targets import Targets
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport import open_stream
@@ -30,6 +31,10 @@ from blkmig_cli.transport import open_stream
 @click.option("--incremental", is_flag=True, help="Missing chunks are meant (shared base).")
 @click.option("--allow-incomplete", is_flag=True, help="Missing chunks are no error.")
 @click.option("--dry-run", is_flag=True, help="Do all but write.")
+@click.option("--resume", is_flag=True, help="Go on with a replay that broke off.")
+@click.option("--restart", is_flag=True, help="Start afresh a replay that broke off.")
+@click.option("--verify", is_flag=True, help="Read back what was written, and compare.")
+@click.option("--force", is_flag=True, help="Write a block device even while it is mounted.")
 @options.output_option("human", "json")
 @options.quiet_option
 @options.verbose_option
@@ -48,6 +53,10 @@ def command(
     incremental: bool,
     allow_incomplete: bool,
     dry_run: bool,
+    resume: bool,
+    restart: bool,
+    verify: bool,
+    force: bool,
     output: str,
     quiet: bool,
     verbose: bool,
@@ -57,6 +66,8 @@ def command(
     Zero chunks become holes; nothing is written past a disk's end.  Bitmaps go to
     IMAGE.bitmaps.json.  A stream in a file is checked to its end before the first
     byte is written.  A new image is IMAGE.partial until all of it is there.
+    IMAGE.replay.json says how far a replay has come; one that broke off, for
+    whatever reason, goes on with --resume.
 
     \b
     Examples:
@@ -69,6 +80,10 @@ def command(
 
     if no_bitmaps and bitmaps_only:
         raise UsageError("--no-bitmaps and --bitmaps-only leave nothing to do")
+    if resume and restart:
+        raise UsageError("--resume goes on, --restart starts afresh; say which")
+    if (resume or restart) and (dry_run or bitmaps_only):
+        raise UsageError("--resume and --restart are of writing disks")
     hints = options.hints_of(granularities, device_sizes)
     targets = Targets(
         options.device_values("--image", images),
@@ -81,15 +96,20 @@ def command(
         incremental=incremental,
         allow_incomplete=allow_incomplete,
         dry_run=dry_run or not targets.any,
+        verify=verify,
     )
     with closing(targets), open_stream(stream, options.saying(quiet)) as opened:
         targets.open(
-            create=create or dry_run,
-            writable=not dry_run,
-            force=image_format == "raw",
-            disks=not bitmaps_only,
+            Opening(
+                create=create or dry_run,
+                writable=not dry_run,
+                force=image_format == "raw",
+                claimed=force,
+                disks=not bitmaps_only,
+                resume=resume,
+                restart=restart,
+            )
         )
-        options.log(verbose, str(opened))
         known = targets.hints(hints)
         for device, size in known.sizes.items():
             options.log(verbose, f"{escape(device or 'the device')}: {size} bytes")
@@ -122,6 +142,7 @@ def _weigh(result: ReplayResult, chosen: ReplayOptions) -> None:
         severity = found.severity
         forgiven = {
             "missing-chunks": chosen.allow_incomplete or not chosen.disks,
+            "bulk-unfinished": chosen.allow_incomplete or not chosen.disks,
             "bitmap-incomplete": not chosen.bitmaps,
         }
         if found.id == "bitmap-open" and chosen.bitmaps:
@@ -136,6 +157,7 @@ def _document(result: ReplayResult) -> dict[str, object]:
     stream = report_json(result.report)
     for device in stream["devices"]:
         device["bytes-written"] = result.written.get(device["name"], 0)
+        device["resumed"] = device["name"] in result.resumed
     stream["bitmap-files"] = result.bitmap_files
     stream["partial-images"] = result.partial_images
     return {"version": 1, "streams": [stream]}

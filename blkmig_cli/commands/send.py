@@ -1,21 +1,19 @@
 """``blkmig send``: disk images to a stream."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 import click
 
 from blkmig_cli.commands import options
+from blkmig_cli.commands.emitting import warn, write
 from blkmig_cli.errors import FailureError, UsageError
-from blkmig_cli.events import Block, Event
 from blkmig_cli.images import RawImage, open_raw
 from blkmig_cli.progress import progress
-from blkmig_cli.qemu import Traits, Version, answers, cut_tail, objections
+from blkmig_cli.qemu import Version, answers
 from blkmig_cli.schemas.constants import SECTOR_SIZE
-from blkmig_cli.sinks import is_socket, open_target, resolve_content, same_file, write_events
-from blkmig_cli.source import Disk, SendOptions, is_cut, send_events
+from blkmig_cli.sinks import is_socket, open_target, same_file
+from blkmig_cli.source import Disk, SendOptions, send_events
 from blkmig_cli.text import encode_name, escape, quote
-from blkmig_cli.ticks import Tick
 
 
 @click.command("send")
@@ -115,13 +113,9 @@ def command(
         inputs = [*paths.values(), *files.values()]
         with open_target(target, inputs, confirmed=chosen.return_path) as sink:
             if not quiet:
-                _warn(disks, chosen, for_qemu)
+                warn(disks, chosen, for_qemu)
             with progress("sending", total, quiet=quiet) as tick:
-                events = _ticking(send_events(disks, chosen), disks, tick)
-                try:
-                    write_events(events, sink, resolve_content)
-                except ValueError as error:
-                    raise UsageError(f"this cannot be sent: {error}") from None
+                write(send_events(disks, chosen), disks, sink, tick)
         options.log(verbose, f"{sink.written} bytes written")
         if manifest is not None:
             from blkmig_cli.manifest import manifest_of, write_manifest  # noqa: PLC0415 (numpy)
@@ -154,36 +148,3 @@ def _check_size(image: RawImage) -> None:
             f"{escape(image.path)} has {image.size} bytes, no multiple of {SECTOR_SIZE}",
             hint=f"make it whole with: truncate -s {whole} IMAGE",
         )
-
-
-def _warn(disks: list[Disk], chosen: SendOptions, version: Version | None) -> None:
-    """Say before the first byte what a QEMU would not load."""
-    cut = [disk for disk in disks if chosen.disks and is_cut(disk, chosen)]
-    if version is None:
-        warnings = [cut_tail(disk.device, disk.size) for disk in cut if chosen.dialect == "qemu"]
-    else:
-        traits = Traits(
-            chosen.dialect,
-            chosen.container,
-            chosen.machine,
-            [disk.device for disk in disks if chosen.disks],
-            [disk.device for disk in cut],
-            zero_blocks=chosen.zero_blocks,
-            bitmaps=any(disk.bitmaps for disk in disks),
-        )
-        warnings = list(objections(traits, version))
-    for warning in warnings:
-        click.echo(f"blkmig: warning: {warning}", err=True)
-
-
-def _ticking(events: Iterator[Event], disks: list[Disk], tick: Tick) -> Iterator[Event]:
-    """The events, with ``tick`` told how many bytes of the disks have been sent."""
-    before = 0
-    begins = {}
-    for disk in disks:
-        begins[disk.device] = before
-        before += disk.size
-    for event in events:
-        yield event
-        if isinstance(event, Block):
-            tick(begins[event.device] + event.sector * SECTOR_SIZE)

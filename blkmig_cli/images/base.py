@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 
-class Image(Protocol):
-    """A disk of ``size`` bytes.  Failures of the medium are FailureErrors."""
+class Readable(Protocol):
+    """A disk of ``size`` bytes that can be read.  Failures of the medium are FailureErrors."""
 
     path: str
 
@@ -25,6 +25,13 @@ class Image(Protocol):
         The OSErrors of ``target`` are raised as they are.
         """
 
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """Ranges (start, length) that may hold something else than zeros, ascending."""
+
+
+class Image(Readable, Protocol):
+    """A disk that can be written, too."""
+
     def write(self, offset: int, data: memoryview) -> None:
         """Write ``data`` at ``offset``; it must lie within the disk."""
 
@@ -34,11 +41,11 @@ class Image(Protocol):
     def resize(self, size: int) -> None:
         """Make the disk larger (with zeros) or smaller."""
 
-    def extents(self) -> Iterator[tuple[int, int]]:
-        """Ranges (start, length) that may hold something else than zeros, ascending."""
-
     def flush(self) -> None:
         """Return when everything written is on stable storage."""
+
+    def uncache(self) -> None:
+        """Forget what is cached of a flushed image: the next reads are from the medium, if possible."""
 
     def finish(self) -> None:
         """As :meth:`flush`; an image that was made now stands under its name."""

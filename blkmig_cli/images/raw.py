@@ -41,13 +41,10 @@ def _libc() -> ctypes.CDLL:
 
 
 class RawImage:
-    """See ``base.Image``.  Made by :func:`open_raw` or :func:`create_raw`."""
+    """See ``base.Image``.  Made by :func:`open_raw`."""
 
-    def __init__(
-        self, path: str, fd: int, size: int, *, is_file: bool, partial: str | None = None
-    ) -> None:
+    def __init__(self, path: str, fd: int, size: int, *, is_file: bool) -> None:
         self.path = path
-        self._partial = partial
         self._fd = fd
         self._size = size
         self._is_file = is_file
@@ -179,12 +176,10 @@ class RawImage:
     def finish(self) -> None:
         """See ``base.Image``."""
         self.flush()
-        if self._partial is not None:
-            try:
-                _appear(self._partial, self.path)
-            except OSError as error:
-                raise self._failed(error, 0) from error
-            self._partial = None
+
+    def uncache(self) -> None:
+        """See ``base.Image``."""
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """See ``base.Image``."""
@@ -229,16 +224,26 @@ def other_format(head: bytes) -> str | None:
     return next((name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None)
 
 
-def open_raw(path: str, *, writable: bool, force: bool = False, shared: bool = False) -> RawImage:
+def open_raw(
+    path: str, *, writable: bool, force: bool = False, shared: bool = False, claimed: bool = False
+) -> RawImage:
     """Open the image at ``path``, and lock it as QEMU does.
 
     ``force`` takes it as raw whatever it starts with (-f raw); ``shared`` reads it even while others
-    write (-U).  Raises FailureError where it is missing, is no file or device, looks like another
-    format, or is in use.
+    write (-U); ``claimed`` writes a block device even while it is mounted (--force).  Raises
+    FailureError where it is missing, is no file or device, looks like another format, or is in use.
     """
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
     try:
-        fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        if writable and not claimed and stat.S_ISBLK(os.stat(path).st_mode):
+            flags |= os.O_EXCL  # Linux: busy where it is mounted, swapped to, or part of another
+        fd = os.open(path, flags)
     except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise FailureError(
+                f"{escape(path)} is mounted, or in use otherwise",
+                hint="end that first, or write it all the same with --force",
+            ) from error
         hint = (
             "create it with --create" if isinstance(error, FileNotFoundError) and writable else None
         )
@@ -262,58 +267,3 @@ def open_raw(path: str, *, writable: bool, force: bool = False, shared: bool = F
         os.close(fd)
         raise
     return RawImage(path, fd, size, is_file=stat.S_ISREG(mode))
-
-
-def partial_path(path: str) -> str:
-    """Where a new image stands until all of it is there."""
-    return f"{path}.partial"
-
-
-def create_raw(path: str, size: int) -> RawImage:
-    """Make a new sparse image of ``size`` bytes; an existing file is never touched.
-
-    It comes under its name when it is finished, and not before.  Raises FailureError.
-    """
-    partial = partial_path(path)
-    if os.path.lexists(path):
-        raise FailureError(f"{escape(path)}: File exists")
-    try:
-        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    except FileExistsError as error:
-        raise half_done(path) from error
-    except OSError as error:
-        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
-    image = RawImage(path, fd, 0, is_file=True, partial=partial)
-    try:
-        lock(fd, path, writable=True, shared=False)
-        image.resize(size)
-    except FailureError:
-        image.close()
-        os.unlink(partial)
-        raise
-    return image
-
-
-def half_done(path: str) -> FailureError:
-    """What to raise where the beginnings of an image called ``path`` are found."""
-    return FailureError(
-        f"{escape(partial_path(path))} is there: a replay broke off, or another is at work",
-        hint="remove it to start afresh",
-    )
-
-
-def _appear(partial: str, path: str) -> None:
-    """Give a finished file its name, which nobody else may have taken meanwhile; raises OSError."""
-    try:
-        os.link(partial, path)
-    except PermissionError:  # a file system without links
-        if os.path.exists(path):
-            raise FileExistsError(errno.EEXIST, "File exists") from None
-        os.rename(partial, path)
-    else:
-        os.unlink(partial)
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -25,6 +25,18 @@ def _verdict(report: Report) -> Text:
 
 def report_text(report: Report, out: Console) -> None:
     """A stream's report: verdict, disks, bitmaps, findings."""
+    heading(report, out)
+    disks_table(report, out)
+    bitmaps_table(report, out)
+    for name, path in report.same:
+        out.print(Text(f"{escape(path)} holds the same as {escape(name) or '(unnamed)'}", "green"))
+    if report.manifest is not None:
+        out.print(Text(f"all is as {escape(report.manifest)} says", "green"))
+    findings_text(report, out)
+
+
+def heading(report: Report, out: Console) -> None:
+    """The stream's name and the verdict on it."""
     kind = ", ".join(
         part
         for part in (
@@ -41,57 +53,67 @@ def report_text(report: Report, out: Console) -> None:
             f"  ({kind})" if kind else "",
         )
     )
+
+
+def disks_table(report: Report, out: Console) -> None:
+    """A row for each disk, if there is any."""
     disks = [device for device in report.devices if device.disk.has_blocks]
-    if disks:
-        table = new_table(
-            "DISK", "SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING",
-            right=("SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING"),
-        )  # fmt: skip
-        for device in disks:
-            missing = sum(length for _, length in device.missing)
-            table.add_row(
-                device_name(device.disk.name),
-                size_range(device.size.least, device.size.most),
-                f"{device.disk.chunks:,}",
-                f"{device.disk.zero_chunks:,}",
-                f"{device.disk.repeated_chunks:,}",
-                Text(human_size(missing), "bold red" if missing else ""),
-            )
-        out.print(table)
-    if report.bitmaps:
-        table = new_table(
-            "BITMAP", "GRANULARITY", "DIRTY", "FLAGS", "WHOLE", right=("GRANULARITY", "DIRTY")
+    if not disks:
+        return
+    table = new_table(
+        "DISK", "SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING",
+        right=("SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING"),
+    )  # fmt: skip
+    for device in disks:
+        missing = sum(length for _, length in device.missing)
+        table.add_row(
+            device_name(device.disk.name),
+            size_range(device.size.least, device.size.most),
+            f"{device.disk.chunks:,}",
+            f"{device.disk.zero_chunks:,}",
+            f"{device.disk.repeated_chunks:,}",
+            Text(human_size(missing), "bold red" if missing else ""),
         )
-        for verdict in report.bitmaps:
-            bitmap = verdict.bitmap
-            flags = [
-                "recording" if bitmap.recording else "disabled",
-                *(["persistent"] if bitmap.persistent else []),
-            ]
-            whole = {True: "yes", False: "no", None: "?"}[verdict.complete]
-            granularity = (
-                f"{len(verdict.candidates)} candidates"
-                if bitmap.granularity is None
-                else human_size(bitmap.granularity)
-            )
-            table.add_row(
-                Text(f"{escape(bitmap.device)}/{escape(bitmap.name)}"),
-                granularity,
-                "?" if verdict.count is None else human_size(verdict.count),
-                " ".join(flags),
-                Text(whole, "bold red" if verdict.complete is False else ""),
-            )
-        out.print(table)
-    for name, path in report.same:
-        out.print(Text(f"{escape(path)} holds the same as {escape(name) or '(unnamed)'}", "green"))
-    if report.manifest is not None:
-        out.print(Text(f"all is as {escape(report.manifest)} says", "green"))
+    out.print(table)
+
+
+def bitmaps_table(report: Report, out: Console) -> None:
+    """A row for each bitmap, if there is any."""
+    if not report.bitmaps:
+        return
+    table = new_table(
+        "BITMAP", "GRANULARITY", "DIRTY", "FLAGS", "WHOLE", right=("GRANULARITY", "DIRTY")
+    )
+    for verdict in report.bitmaps:
+        bitmap = verdict.bitmap
+        flags = [
+            "recording" if bitmap.recording else "disabled",
+            *(["persistent"] if bitmap.persistent else []),
+        ]
+        whole = {True: "yes", False: "no", None: "?"}[verdict.complete]
+        granularity = (
+            f"{len(verdict.candidates)} candidates"
+            if bitmap.granularity is None
+            else human_size(bitmap.granularity)
+        )
+        table.add_row(
+            Text(f"{escape(bitmap.device)}/{escape(bitmap.name)}"),
+            granularity,
+            "?" if verdict.count is None else human_size(verdict.count),
+            " ".join(flags),
+            Text(whole, "bold red" if verdict.complete is False else ""),
+        )
+    out.print(table)
+
+
+def findings_text(report: Report, out: Console) -> None:
+    """A line for each finding, but for the error that is said on stderr."""
     for finding in report.findings:
         if report.failure is not None and (finding.id, finding.offset) == (
             report.failure.check,
             report.failure.offset,
         ):
-            continue  # the error itself is said on stderr
+            continue
         place = [
             f"device {escape(finding.device)}" if finding.device is not None else "",
             f"byte {finding.offset}" if finding.offset is not None else "",
@@ -110,12 +132,17 @@ def report_text(report: Report, out: Console) -> None:
 def replay_text(result: ReplayResult, out: Console, *, dry: bool) -> None:
     """What a replay did."""
     report_text(result.report, out)
+    for device, at in result.resumed.items():
+        where = "finished already" if at is None else f"resumed at byte {at} of the stream"
+        out.print(f"{escape(device) or '(unnamed)'}: {where}")
     for device, written in result.written.items():
+        if device in result.resumed and result.resumed[device] is None:
+            continue
         out.print(f"{escape(device) or '(unnamed)'}: {human_size(written)} written")
     for path in result.bitmap_files:
         out.print(f"bitmaps in {escape(path)}")
     for path in result.partial_images:
-        out.print(f"what was written is in {escape(path)}")
+        out.print(f"{escape(path)} is half done: go on with --resume")
     if dry:
         out.print("dry run: nothing was written")
     elif result.report.failure is not None and not result.written:

@@ -1,0 +1,78 @@
+"""``blkmig map``: where things lie on the disks of a stream."""
+
+import json
+
+import click
+
+from blkmig_cli.commands import options
+from blkmig_cli.errors import UsageError
+from blkmig_cli.progress import progress
+from blkmig_cli.sinks import open_target
+from blkmig_cli.text import escape, quote
+from blkmig_cli.transport import open_stream
+
+
+@click.command("map")
+@click.argument("stream", metavar="STREAM")
+@options.stream_options
+@click.option("--device", metavar="DEVICE", help="Show this device only.")
+@click.option("--svg", metavar="FILE", help="Write the picture as SVG, too.")
+@options.output_option("human", "json")
+@options.quiet_option
+@options.verbose_option
+def command(
+    stream: str,
+    dialect: str,
+    container: str,
+    granularities: tuple[str, ...],
+    device_sizes: tuple[str, ...],
+    device: str | None,
+    svg: str | None,
+    output: str,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Show where data, zeros, repeats and holes lie, and what bitmaps call dirty.
+
+    A picture that fits the terminal; a cell that holds several kinds shows what
+    matters most: what never came, then what came again, data, zeros.  The JSON has
+    qemu-img map's keys; data begins at byte "offset" of the stream, and each
+    further MiB of it "stride" bytes on.
+
+    \b
+    Examples:
+      blkmig map stream.bin
+      blkmig map stream.bin --device drive0 --svg map.svg
+      blkmig map stream.bin --output json
+    """
+    from blkmig_cli.mapping import map_disks, map_json  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.streamdisk import read_contents  # noqa: PLC0415
+    from blkmig_cli.svg import map_svg  # noqa: PLC0415
+
+    hints = options.hints_of(granularities, device_sizes)
+    with (
+        open_stream(stream, options.saying(quiet)) as opened,
+        progress("reading", opened.input.size, quiet=quiet) as tick,
+    ):
+        options.log(verbose, str(opened))
+        decoder = options.decoder_factory(dialect, container)(opened.input, hints)
+        contents = read_contents(opened, decoder, hints, tick)
+    maps = map_disks(contents, device)
+    if device is not None and not maps:
+        names = ", ".join(quote(found.disk.name) for found in contents.report.devices)
+        raise UsageError(f"no device {quote(device)}; the stream has {names or 'none'}")
+    if svg is not None:
+        with open_target(svg, [stream]) as sink:
+            sink.write(map_svg(stream, maps).encode())
+    if output == "json":
+        click.echo(json.dumps(map_json(stream, maps), indent=1))
+    else:
+        from blkmig_cli.render.console import console  # noqa: PLC0415 (rich is slow to load)
+        from blkmig_cli.render.map import map_text  # noqa: PLC0415
+
+        map_text(maps, console())
+    failure = contents.report.failure
+    if failure is None:
+        return 0
+    click.echo(f"blkmig: {escape(stream)}: {failure}", err=True)
+    return failure.exit_status

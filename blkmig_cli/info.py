@@ -1,0 +1,56 @@
+"""All that there is to know of a stream at a glance: its report, where its bytes went, what next."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from blkmig_cli.accounting import Accounts
+from blkmig_cli.advice import Step, next_steps
+from blkmig_cli.checks import Report
+from blkmig_cli.decode import Decoder
+from blkmig_cli.hints import Hints
+from blkmig_cli.jsonout import report_json
+from blkmig_cli.streamdisk import read_contents
+from blkmig_cli.ticks import Tick
+from blkmig_cli.transport import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """The report on a stream, its accounts, and the steps that help; ``size`` in bytes, if known."""
+
+    report: Report
+    accounts: Accounts
+    steps: list[Step]
+    size: int | None
+
+
+def examine(stream: Stream, decoder: Decoder, hints: Hints, tick: Tick) -> Info:
+    """Read all records of ``stream``; raises FailureError where the input fails."""
+    accounts = Accounts()
+    report = read_contents(stream, decoder, hints, tick, accounts).report
+    exact = {device.disk.name: device.size.exact for device in report.devices}
+    accounts.settle({name: size for name, size in exact.items() if size is not None})
+    size = stream.input.size
+    if size is None and report.failure is None:
+        size = accounts.total
+    return Info(report, accounts, next_steps(report), size)
+
+
+def info_json(info: Info) -> dict[str, Any]:
+    """The document of ``blkmig info --output json``."""
+    accounts, configuration = info.accounts, info.accounts.configuration
+    return {
+        "version": 1,
+        **report_json(info.report),
+        "size": info.size,
+        "stream-version": accounts.version,
+        "machine": None if configuration is None else configuration.machine,
+        "capabilities": list(configuration.capabilities or ()) if configuration else [],
+        "bytes": accounts.kinds,
+        "metadata-per-data": accounts.overhead,
+        "sections": [
+            {"name": name or None, "parts": section.parts, "bytes": section.size}
+            for name, section in accounts.sections.items()
+        ],
+        "next": [{"why": step.why, "command": step.command} for step in info.steps],
+    }
