@@ -29,7 +29,11 @@ fuzz: $(VENV)/.fuzz ## Fuzz each target for a minute, or for SECONDS=n
 docs: $(VENV)/.run ## Make docs/format.md, docs/commands.md and the README's tour from the code
 	$(BIN)/python docs/make_format.py
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_library.py
 	$(BIN)/python docs/make_tour.py
+
+man: $(VENV)/.run ## Make man pages from the help, in build/man
+	$(BIN)/python docs/make_man.py
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -56,4 +60,4 @@ $(VENV)/.fuzz: $(VENV)/.test pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,fuzz]'
 	@touch $@
 
-.PHONY: help demo test test-qemu check bench fuzz docs clean
+.PHONY: help demo test test-qemu check bench fuzz docs man clean

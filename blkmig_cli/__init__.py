@@ -1,3 +1,53 @@
-"""blkmig: QEMU block-migration streams, decoded, checked and applied to disk images."""
+"""QEMU block-migration streams, decoded, checked, made and applied to disk images.
+
+What is named in ``__all__`` is the public library; it is loaded when it is first used, so that
+importing the package costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from blkmig_cli.api import DiskFile, StreamReader, open, open_image, send, write  # noqa: A004
+    from blkmig_cli.bitmap import DirtyBitmap
+    from blkmig_cli.bitmapfile import BitmapFile, read_bitmaps, write_bitmaps
+    from blkmig_cli.checks import Report
+    from blkmig_cli.errors import BlkmigError, FailureError, StreamError, UsageError
+    from blkmig_cli.source import Disk
+
+__all__ = [
+    "BitmapFile",
+    "BlkmigError",
+    "DirtyBitmap",
+    "Disk",
+    "DiskFile",
+    "FailureError",
+    "Report",
+    "StreamError",
+    "StreamReader",
+    "UsageError",
+    "open",
+    "open_image",
+    "read_bitmaps",
+    "send",
+    "write",
+    "write_bitmaps",
+]
+
+_HOMES = {
+    "api": ["DiskFile", "StreamReader", "open", "open_image", "send", "write"],
+    "bitmap": ["DirtyBitmap"],
+    "bitmapfile": ["BitmapFile", "read_bitmaps", "write_bitmaps"],
+    "checks": ["Report"],
+    "errors": ["BlkmigError", "FailureError", "StreamError", "UsageError"],
+    "source": ["Disk"],
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"blkmig_cli.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

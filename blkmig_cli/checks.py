@@ -1,13 +1,14 @@
 """Is a stream whole, and is it sound?  Events in, findings and a verdict out."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from blkmig_cli.decode import Decoder
 from blkmig_cli.decode.layout import describe
 from blkmig_cli.defects import Defects
-from blkmig_cli.errors import BlkmigError
+from blkmig_cli.errors import BlkmigError, FailureError
 from blkmig_cli.events import DeviceState, Event, Progress
 from blkmig_cli.findings import CHECKS, Finding, finding_of
 from blkmig_cli.hints import Hints
@@ -20,6 +21,12 @@ from blkmig_cli.text import count, human_size, quote
 from blkmig_cli.totals import feed_run
 
 Ranges = list[tuple[int, int]]
+
+#: What a report comes to, from the best to the worst: ``failed`` is an input that is missing or broke
+#: off, ``damaged`` a stream that cannot be read to its end.
+Verdict = Literal[
+    "whole", "whole with errors", "perhaps not whole", "not whole", "damaged", "failed"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +72,27 @@ class Report:
     @property
     def valid(self) -> bool:
         """Readable to its end, and no error found."""
-        return not any(finding.severity == "error" for finding in self.findings)
+        return not self.counting()
+
+    @property
+    def verdict(self) -> Verdict:
+        """What is to be said of the stream, in a word or two."""
+        if self.failure is not None:
+            return "failed" if isinstance(self.failure, FailureError) else "damaged"
+        if self.complete is not True:
+            return "perhaps not whole" if self.complete is None else "not whole"
+        return "whole" if self.valid else "whole with errors"
+
+    def counting(self, *, strict: bool = False) -> list[Finding]:
+        """The findings that fail a check: errors, and if ``strict`` warnings."""
+        bad = ("error", "warning") if strict else ("error",)
+        return [finding for finding in self.findings if finding.severity in bad]
 
     def exit_status(self, *, strict: bool = False) -> int:
-        """3 where the stream could not be read, 1 for errors (strict: warnings too), else 0."""
+        """3 or 4 where the stream could not be read, 1 where a finding counts, else 0."""
         if self.failure is not None:
             return self.failure.exit_status
-        bad = ("error", "warning") if strict else ("error",)
-        return int(any(finding.severity in bad for finding in self.findings))
+        return int(bool(self.counting(strict=strict)))
 
 
 class Checker:

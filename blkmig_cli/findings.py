@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from blkmig_cli.errors import BlkmigError
+from blkmig_cli.text import escape
 
 Severity = Literal["error", "warning", "note"]
 
@@ -102,6 +103,18 @@ class Finding:
     message: str
     offset: int | None = None
     device: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: ``device vda, byte 512``; empty where it has no place."""
+        device = None if self.device is None else f"device {escape(self.device)}"
+        offset = None if self.offset is None else f"byte {self.offset}"
+        return ", ".join(part for part in (device, offset) if part)
+
+    def __str__(self) -> str:
+        """One line that says all of it."""
+        place = f" ({self.place})" if self.place else ""
+        return f"{self.severity}: {escape(self.message)}{place} [{self.id}]"
 
 
 def finding_of(error: BlkmigError) -> Finding:

@@ -1,6 +1,7 @@
 """Where a stream goes to: TARGET, which never looks finished unless it is.
 
-Files are written under a temporary name beside their own, and renamed when all is written.
+Files are written under a temporary name beside their own, and renamed when all is written; packed
+where the name asks for it (.gz, .zst, .xz).
 """
 
 import io
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from blkmig_cli import sockets
+from blkmig_cli import compression, sockets
 from blkmig_cli.atomic import replacing
 from blkmig_cli.content import FileRange, Fill, ImageRange, Literal
 from blkmig_cli.encode import encode
@@ -64,6 +65,10 @@ class Sink:
         held, self._held = self._held, bytearray()
         self._write(memoryview(held))
 
+    def finish(self) -> None:
+        """As :meth:`flush`; nothing follows."""
+        self.flush()
+
     def _write(self, data: memoryview) -> None:
         with self._failing():
             write_all(self._fd, data)
@@ -86,6 +91,25 @@ class Sink:
         return FailureError(f"{escape(self._name)}: {what} after {self.written} bytes")
 
 
+class _PackedSink(Sink):
+    """Packs the bytes on their way; ``written`` counts them as they were."""
+
+    def __init__(self, name: str, fd: int, packer: compression.Packer) -> None:
+        super().__init__(name, fd)
+        self._packer = packer
+
+    def copy(self, image: Readable, offset: int, length: int) -> None:
+        for at in range(0, length, _PIECE):
+            self.write(image.read(offset + at, min(_PIECE, length - at)))
+
+    def finish(self) -> None:
+        self.flush()
+        super()._write(memoryview(self._packer.flush()))
+
+    def _write(self, data: memoryview) -> None:
+        super()._write(memoryview(self._packer.compress(data)))
+
+
 @contextmanager
 def open_target(
     name: str | None, inputs: Iterable[str], *, confirmed: bool = False
@@ -100,13 +124,13 @@ def open_target(
         if sys.stdout.isatty():
             raise UsageError("a stream does not go to a terminal", hint="say --to FILE, or pipe it")
         sys.stdout.flush()
-        with _plain("-", sys.stdout.fileno()) as sink:
+        with _sink("-", sys.stdout.fileno()) as sink:
             yield sink
     elif colon and scheme == "exec":
         with _command(rest) as sink:
             yield sink
     elif colon and scheme == "fd" and rest.isascii() and rest.isdigit():
-        with _plain(name or "", int(rest)) as sink:
+        with _sink(name or "", int(rest)) as sink:
             yield sink
     elif is_socket(name):
         with _peer(name or "", confirmed=confirmed) as sink:
@@ -176,7 +200,7 @@ def is_socket(name: str | None) -> bool:
 @contextmanager
 def _peer(uri: str, *, confirmed: bool) -> Iterator[Sink]:
     with sockets.called(uri) as peer:
-        with _plain(uri, peer.fileno()) as sink:
+        with _sink(uri, peer.fileno()) as sink:
             yield sink
         answer = sockets.finish(uri, peer, sink.written)
         if confirmed and not loaded(answer):
@@ -188,10 +212,10 @@ def _peer(uri: str, *, confirmed: bool) -> Iterator[Sink]:
 
 
 @contextmanager
-def _plain(name: str, fd: int) -> Iterator[Sink]:
-    sink = Sink(name, fd)
+def _sink(name: str, fd: int, packed: str | None = None) -> Iterator[Sink]:
+    sink = Sink(name, fd) if packed is None else _PackedSink(name, fd, compression.packer(packed))
     yield sink
-    sink.flush()
+    sink.finish()
 
 
 @contextmanager
@@ -216,12 +240,13 @@ def _command(command: str) -> Iterator[Sink]:
 
 @contextmanager
 def _file(path: str) -> Iterator[Sink]:
+    packed = compression.by_suffix(path)
     try:
         if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
-            with open(path, "wb", buffering=0) as file, _plain(path, file.fileno()) as sink:
+            with open(path, "wb", buffering=0) as file, _sink(path, file.fileno(), packed) as sink:
                 yield sink
         else:
-            with replacing(path) as fd, _plain(path, fd) as sink:
+            with replacing(path) as fd, _sink(path, fd, packed) as sink:
                 yield sink
     except OSError as error:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error

@@ -27,6 +27,7 @@ from blkmig_cli.parse import Input
 from blkmig_cli.schemas.block import first_word
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
+    CHUNK_SECTORS,
     SECTOR_SIZE,
     BitmapAttribute,
     BlockFlag,
@@ -143,8 +144,15 @@ class StreamState:
             self._held = None
 
     def starts(self) -> dict[str, int]:
-        """Highest start sector of content by device."""
-        return {name: disk.top for name, disk in self.disks.items() if disk.top >= 0}
+        """Start sector of the highest chunk that has come, by device.
+
+        A last chunk that was moved forward to end with its disk counts where it would have stood.
+        """
+        return {
+            name: -(-disk.top // CHUNK_SECTORS) * CHUNK_SECTORS
+            for name, disk in self.disks.items()
+            if disk.top >= 0
+        }
 
     def covered(self, name: str) -> IntervalSet:
         """Sectors of the device called ``name`` that have come so far."""

@@ -9,19 +9,19 @@ import os
 import signal
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import BinaryIO, cast
 
-from blkmig_cli import sockets
+from blkmig_cli import compression, sockets
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.inputs import FileInput, PipeInput
 from blkmig_cli.pipes import read_some, widen
 from blkmig_cli.sockets import Say
-from blkmig_cli.text import escape, parse_size
-from blkmig_cli.unpacking import MAGIC_SIZE, Unpacked, compression
+from blkmig_cli.text import count, escape, parse_size
+
+_SCHEMES = ("file", "exec", "fd", *sockets.SCHEMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Stream:
 
     def __str__(self) -> str:
         size = self.input.size
-        return f"{escape(self.name)}: {'a pipe' if size is None else f'a file of {size} bytes'}"
+        kind = "a pipe" if size is None else f"a file of {count(size, 'byte')}"
+        return f"{escape(self.name)}: {kind}"
 
     @property
     def seekable(self) -> bool:
@@ -64,12 +65,26 @@ def open_stream(name: str, say: Say = _silent) -> Iterator[Stream]:
         yield stream
 
 
-def _open(name: str, stack: ExitStack, say: Say) -> FileInput | PipeInput:
+def path_of(name: str) -> str | None:
+    """The path of the file that the STREAM called ``name`` is; None where it names no file."""
+    scheme, rest = _split(name)
+    if scheme == "file":
+        return rest.partition(",offset=")[0]
+    return None if scheme else name
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Scheme and rest of a URI; a path has no scheme, and stdin is ``fd:0``."""
     scheme, colon, rest = name.partition(":")
     if name == "-":
-        return _of_fd(sys.stdin.fileno(), stack)
-    if not colon or "/" in scheme or os.path.exists(name):
-        return _of_path(name, 0, stack)
+        return "fd", "0"
+    if not colon or scheme not in _SCHEMES or os.path.exists(name):
+        return "", name
+    return scheme, rest
+
+
+def _open(name: str, stack: ExitStack, say: Say) -> FileInput | PipeInput:
+    scheme, rest = _split(name)
     if scheme == "file":
         path, _, offset = rest.partition(",offset=")
         try:
@@ -104,7 +119,7 @@ def _of_fd(fd: int, stack: ExitStack, base: int | None = None) -> FileInput | Pi
     if base is None:
         base = os.lseek(fd, 0, os.SEEK_CUR)
     size = os.lseek(fd, 0, os.SEEK_END)
-    if compression(os.pread(fd, MAGIC_SIZE, base)) is None:
+    if compression.by_magic(os.pread(fd, compression.MAGIC_SIZE, base)) is None:
         return FileInput(fd, size, base)
     os.lseek(fd, base, os.SEEK_SET)
     return _of_pipe(stack.enter_context(io.FileIO(fd, closefd=False)), stack)
@@ -131,12 +146,11 @@ def _of_command(command: str, stack: ExitStack) -> PipeInput:
 
 def _of_pipe(raw: io.RawIOBase, stack: ExitStack) -> PipeInput:
     head = _Head(raw)
-    kind = compression(head.first)
+    kind = compression.by_magic(head.first)
     if kind is None:
         return PipeInput(head.readinto)
-    unpacked = Unpacked(kind, head)
-    stack.callback(unpacked.close)
-    return PipeInput(unpacked.readinto)
+    packed = cast(BinaryIO, io.BufferedReader(head, 1 << 18))
+    return PipeInput(stack.enter_context(compression.unpacked(kind, packed)))
 
 
 class _Head(io.RawIOBase):
@@ -144,9 +158,9 @@ class _Head(io.RawIOBase):
 
     def __init__(self, raw: io.RawIOBase) -> None:
         self._raw = raw
-        begin = memoryview(bytearray(MAGIC_SIZE))
+        begin = memoryview(bytearray(compression.MAGIC_SIZE))
         filled = 0
-        while filled < MAGIC_SIZE and (more := read_some(raw, begin[filled:])):
+        while filled < compression.MAGIC_SIZE and (more := read_some(raw, begin[filled:])):
             filled += more
         self.first = self._left = bytes(begin[:filled])
 

@@ -21,6 +21,9 @@ TARGET = Path(__file__).with_name("commands.md")
 SHAPES = """\
 ## JSON
 
+[schemas](schemas) has a JSON Schema of every document and line. For JUnit XML and SARIF, which
+`validate` writes too, see [examples/ci](../examples/ci/README.md).
+
 `dump --output jsonl` writes one object a line, `--output json` one document
 `{"version": 1, "stream": NAME, "records": [...]}`. Every object has `offset`, `length` (bytes),
 `section` (name or null) and `type`; each begins where the one before ended. The rest is by type:

@@ -3,13 +3,12 @@
 import sys
 from collections import Counter
 
-from blkmig_cli.decode import Decoder
+import blkmig_cli
 from blkmig_cli.events import Block
-from blkmig_cli.transport import open_stream
 
 counts: Counter[str] = Counter()
-with open_stream(sys.argv[1]) as stream:
-    for event in Decoder(stream.input):
+with blkmig_cli.open(sys.argv[1]) as stream:
+    for event in stream.events():
         if isinstance(event, Block):
             counts[event.device] += 1
 for device, number in counts.items():

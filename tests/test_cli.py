@@ -221,7 +221,7 @@ def test_validate_statuses(run: Run, stream: Path, tmp_path: Path) -> None:
     assert [found["valid"] for found in several.json["streams"]] == [True, False]
     missing = run("validate", stream, bad, tmp_path / "missing")
     assert missing.status == 4
-    assert "3 streams, " in missing.out
+    assert "3 streams: 1 perhaps not whole, 1 damaged, 1 failed" in missing.out
 
 
 def test_list_checks(run: Run) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import raw
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CAPTURES = Path(__file__).parent / "captures"
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -85,7 +87,30 @@ def test_broken_spec_builds_a_broken_stream(tmp_path: Path) -> None:
     assert "footer of section 7, expected 1" in done.stderr
 
 
+def example(name: str, *words: object) -> subprocess.CompletedProcess[str]:
+    return call(EXAMPLES, sys.executable, EXAMPLES / name, *words)
+
+
+def test_the_library(tmp_path: Path) -> None:
+    mib, data = 1 << 20, bytes([9]) * (1 << 20)
+    dirty = raw.bitmap_start() + raw.bitmap_bits(0, 4096, b"\3".ljust(8, b"\0")) + raw.COMPLETE
+    path, image, made = tmp_path / "s.bin", tmp_path / "disk", tmp_path / "made"
+    path.write_bytes(raw.qemu(raw.block(2048, 0, "d", data), raw.block(0, 8), bitmaps=dirty))
+    assert example("list_chunks.py", path).stdout == "d: 2 chunks\n"
+    assert example("copy_disk.py", path, "d", image).stdout == f"d: {2 * mib} bytes\n"
+    assert image.read_bytes() == bytes(mib) + data
+    assert example("dirty_ranges.py", path).stdout == "d/b: 131072 bytes from 0\n"
+    done = example("make_stream.py", image, made)
+    assert done.stdout == f"{made.stat().st_size} bytes\n", done.stderr
+    assert example("dirty_ranges.py", made).stdout == f"drive0/daily: {mib} bytes from 0\n"
+    assert example("check_stream.py", made).returncode == 0
+    made.write_bytes(raw.qemu(raw.block(0, 0, "d", data), raw.block(4096, 8)))
+    done = example("check_stream.py", made)
+    assert done.returncode == 1
+    assert "1 MiB never came" in done.stdout
+
+
 def test_every_example_is_tested() -> None:
     tested = Path(__file__).read_text() + (EXAMPLES / "demo.sh").read_text()
-    for path in EXAMPLES.iterdir():
+    for path in filter(Path.is_file, EXAMPLES.iterdir()):  # those of ci/: test_ci_examples.py
         assert path.name in tested

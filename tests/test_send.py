@@ -139,3 +139,18 @@ def test_a_disk_of_nothing(run: Run, tmp_path: Path, dialect: str) -> None:
     assert run(*words).status == 0
     assert copy.read_bytes() == b""
     assert Path(f"{copy}.bitmaps.json").exists() == bool(options)
+
+
+@pytest.mark.parametrize("sectors", [2049, 5000, 7144, 8191, 8192])
+@pytest.mark.parametrize("dialect", ["qemu", "classic"])
+def test_what_is_sent_is_found_whole(run: Run, tmp_path: Path, sectors: int, dialect: str) -> None:
+    """Also where the last chunk begins earlier than on the grid, to end with the disk."""
+    image, target = tmp_path / "d.img", tmp_path / "s.bin"
+    image.write_bytes(b"x" * sectors * 512)
+    assert run("send", image, "--dialect", dialect, "--to", target).status == 0
+    outcome = run("validate", target, "--image", image, "--output", "json")
+    assert outcome.status == 0, outcome.report["findings"]
+    assert outcome.report["complete"] is True
+    # With nothing told, the bounds hold the disk.
+    bounds = run("validate", target, "--output", "json").report["devices"][0]["inferred-size"]
+    assert bounds["min"] <= image.stat().st_size <= (bounds["max"] or 1 << 60)

@@ -314,3 +314,26 @@ def test_hostile_names(run: Run, tmp_path: Path) -> None:
     report = run("validate", path, "--output", "json").report
     assert report["devices"][0]["name"] == "a\x1b[31m\n\udcff"
     assert report["bitmaps"][0]["name"] == "a\x1b[31m\n\udcff"
+
+
+V1_CHUNKS = [raw.block(at, 0x28, rest=raw.v1(("b", bytes(8)))) for at in (0, 2048)]
+NOSUCH = raw.start(1, "nosuch", 1, b"abc") + raw.footer(1)
+
+
+@pytest.mark.parametrize(
+    ("check", "data", "status"),
+    [
+        ("not-a-stream", b"nothing like it", 3),
+        ("malformed", b"QEVM\0\0\0\5".ljust(48, b"\0"), 3),
+        ("unknown-flags", raw.qemu(raw.block(0, 0x88)), 3),
+        ("v2-rules", raw.qemu(raw.block(0, 0x68, rest=raw.v2(2050)), raw.block(4096, 8)), 3),
+        ("undecidable", raw.qemu(*V1_CHUNKS), 3),
+        ("resynchronised", raw.HEADER + raw.configuration() + NOSUCH + raw.EOF, 0),
+    ],
+)
+def test_checks_by_the_least_stream(
+    run: Run, tmp_path: Path, check: str, data: bytes, status: int
+) -> None:
+    outcome = run("validate", put(tmp_path, data), "--output", "json")
+    assert check in ids(outcome)
+    assert outcome.status == status

@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from blkmig_cli.commands import options
+from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import FailureError, SpecError
 from blkmig_cli.sinks import open_target, resolve_content, write_events
 from blkmig_cli.spec.files import beside, read_spec
-from blkmig_cli.text import escape
+from blkmig_cli.text import count, escape
 
 
-@click.command("build")
+@click.command("build", cls=Command)
 @click.argument("spec", metavar="SPEC")
 @options.target_option
 @options.quiet_option
@@ -49,5 +50,5 @@ def command(spec: str, target: str | None, quiet: bool, verbose: bool) -> int:
             )
         except ValueError as error:
             raise SpecError(f"{escape(spec)}: after {sink.written} bytes: {error}") from None
-        options.log(verbose and not quiet, f"{sink.written} bytes written")
+        options.log(verbose and not quiet, f"{count(sink.written, 'byte')} written")
     return 0

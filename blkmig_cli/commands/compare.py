@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from blkmig_cli.commands import options
+from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import NotAStreamError, UsageError
 from blkmig_cli.hints import Hints
 from blkmig_cli.images import RawImage, open_raw
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from blkmig_cli.streamdisk import Contents
 
 
-@click.command("compare")
+@click.command("compare", cls=Command)
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @options.stream_options

@@ -4,15 +4,17 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.emitting import warn, write
+from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import UsageError
 from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Version
 from blkmig_cli.sinks import open_target
 from blkmig_cli.source import SendOptions, send_events
+from blkmig_cli.text import count
 from blkmig_cli.transport import open_stream
 
 
-@click.command("convert")
+@click.command("convert", cls=Command)
 @click.argument("stream", metavar="STREAM")
 @options.target_option
 @click.option("--dialect", type=click.Choice(["qemu", "classic", "v1", "v2"]), default="qemu",
@@ -117,5 +119,5 @@ def command(
                     translation = Translation(source, dialect, disks)
                     events = translation.events(make(source, hints))
                     write(events, disks, sink, tick, translation.resolve)
-        options.log(verbose, f"{sink.written} bytes written")
+        options.log(verbose, f"{count(sink.written, 'byte')} written")
     return 0

@@ -9,6 +9,7 @@ from itertools import chain, islice
 import click
 
 from blkmig_cli.commands import options
+from blkmig_cli.commands.help import Command
 from blkmig_cli.decode import Decoder
 from blkmig_cli.errors import StreamError, UsageError
 from blkmig_cli.events import BitmapBits, Block, Event
@@ -24,7 +25,7 @@ _BATCH = 512
 _TYPES = [name for name in FIELDS if name != "raw"]  # raw is for build only
 
 
-@click.command("dump")
+@click.command("dump", cls=Command)
 @click.argument("stream", metavar="STREAM")
 @options.stream_options
 @click.option("--all", "show_all", is_flag=True, help="Each RAM record, not one line a part.")

@@ -1,5 +1,6 @@
 """The group of all commands, and the one place where errors become exits."""
 
+import difflib
 import functools
 import importlib
 import os
@@ -11,7 +12,7 @@ import click
 
 from blkmig_cli import __version__
 from blkmig_cli.errors import BlkmigError
-from blkmig_cli.text import escape
+from blkmig_cli.text import escape, quote
 
 _COMMANDS = {
     "info": "Show what is in a stream, whether it is whole, what to do next.",
@@ -24,7 +25,17 @@ _COMMANDS = {
     "build": "Make a stream from a description.",
     "convert": "Write a stream in another dialect.",
     "scrub": "Zero what leaked into the padding of last chunks.",
+    "completion": "Print the script that completes words in a shell.",
 }
+
+STREAMS = (
+    "A STREAM is a path, - for stdin, file:PATH[,offset=N], tcp:HOST:PORT, unix:PATH, "
+    "exec:COMMAND or fd:N; gzip, xz and zstd are recognised."
+)
+EXIT_STATUS = (
+    "Exit status: 0 done and clean, 1 findings or a difference, 2 wrong words, 3 a damaged stream, "
+    "4 a failing image, file or peer."
+)
 
 
 class _ClosedPipe(Exception):  # noqa: N818 (no error: the reader has had enough)
@@ -51,6 +62,17 @@ class _Group(click.Group):
         module = importlib.import_module(f"blkmig_cli.commands.{cmd_name}")
         command: click.Command = module.command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; of a mistyped one, say which may be meant, as click does for options."""
+        name = args[0]
+        close = difflib.get_close_matches(name, _COMMANDS)
+        if name not in _COMMANDS and close and not ctx.resilient_parsing:
+            meant = " or ".join(map(quote, close))
+            ctx.fail(f"No such command {quote(name)}. Did you mean {meant}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -108,9 +130,7 @@ def _flush() -> None:
 @click.group(
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="A STREAM is a path, - for stdin, file:PATH[,offset=N], tcp:HOST:PORT, unix:PATH, "
-    "exec:COMMAND or fd:N; gzip, xz and zstd are recognised. "
-    "Exit status: 0 done and clean, 1 findings, 2 usage, 3 a damaged stream, 4 a failing image or file.",
+    epilog=f"{STREAMS}\n\n{EXIT_STATUS}",
 )
 @click.version_option(__version__, prog_name="blkmig")
 def cli() -> None:

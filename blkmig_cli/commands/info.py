@@ -5,12 +5,13 @@ import json
 import click
 
 from blkmig_cli.commands import options
+from blkmig_cli.commands.help import Command
 from blkmig_cli.progress import progress
 from blkmig_cli.text import escape
 from blkmig_cli.transport import open_stream
 
 
-@click.command("info")
+@click.command("info", cls=Command)
 @click.argument("stream", metavar="STREAM")
 @options.stream_options
 @options.output_option("human", "json")

@@ -5,6 +5,7 @@ import json
 import click
 
 from blkmig_cli.commands import options
+from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import UsageError
 from blkmig_cli.progress import progress
 from blkmig_cli.sinks import open_target
@@ -12,7 +13,7 @@ from blkmig_cli.text import escape, quote
 from blkmig_cli.transport import open_stream
 
 
-@click.command("map")
+@click.command("map", cls=Command)
 @click.argument("stream", metavar="STREAM")
 @options.stream_options
 @click.option("--device", metavar="DEVICE", help="Show this device only.")

@@ -61,8 +61,9 @@ force_share_option = click.option(
 )
 
 target_option = click.option(
-    "--to", "target", metavar="TARGET", help="Where the stream goes (default: stdout)."
-)
+    "--to", "target", metavar="TARGET",
+    help="Where the stream goes (default: stdout); FILE.gz, .xz and .zst are compressed.",
+)  # fmt: skip
 
 
 def _version(_: click.Context, __: click.Parameter, value: str | None) -> Version | None:

@@ -6,6 +6,7 @@ from contextlib import closing
 import click
 
 from blkmig_cli.commands import options
+from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import UsageError
 from blkmig_cli.findings import Finding
 from blkmig_cli.jsonout import report_json
@@ -17,7 +18,7 @@ from blkmig_cli.text import escape, quote
 from blkmig_cli.transport import open_stream
 
 
-@click.command("replay")
+@click.command("replay", cls=Command)
 @click.argument("stream", metavar="STREAM")
 @click.option("--image", "images", multiple=True, metavar="[DEVICE=]IMAGE",
               help="Where a device's disk goes; repeatable.")  # fmt: skip

@@ -3,6 +3,7 @@
 import click
 
 from blkmig_cli.commands import options
+from blkmig_cli.commands.help import Command
 from blkmig_cli.progress import progress
 from blkmig_cli.scrub import scrub
 from blkmig_cli.sinks import open_target
@@ -10,7 +11,7 @@ from blkmig_cli.text import count
 from blkmig_cli.transport import open_stream
 
 
-@click.command("scrub")
+@click.command("scrub", cls=Command)
 @click.argument("stream", metavar="STREAM")
 @options.target_option
 @options.stream_options

@@ -6,6 +6,7 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.emitting import warn, write
+from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.images import RawImage, open_raw
 from blkmig_cli.progress import progress
@@ -13,10 +14,10 @@ from blkmig_cli.qemu import Version, answers
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.sinks import is_socket, open_target, same_file
 from blkmig_cli.source import Disk, SendOptions, send_events
-from blkmig_cli.text import encode_name, escape, quote
+from blkmig_cli.text import count, encode_name, escape, quote
 
 
-@click.command("send")
+@click.command("send", cls=Command)
 @click.argument("images", nargs=-1, required=True, metavar="[DEVICE=]IMAGE...")
 @options.target_option
 @click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
@@ -68,7 +69,7 @@ def command(
       blkmig send disk.img --bitmaps --to stream.bin
       blkmig send drive0=a.img drive1=b.img | blkmig validate -
       blkmig send disk.img --for-qemu 7.2 --machine pc --to unix:/run/in.sock
-      blkmig send disk.img --dialect v2 --bitmap daily --bitmaps-only --to daily.bin
+      blkmig send disk.img --dialect v2 --bitmap daily --bitmaps-only --to x.zst
       blkmig send disk.img --bitmaps --to stream.bin --manifest stream.json
     """
     files = options.device_values("--bitmaps-from", bitmaps_from)
@@ -116,7 +117,7 @@ def command(
                 warn(disks, chosen, for_qemu)
             with progress("sending", total, quiet=quiet) as tick:
                 write(send_events(disks, chosen), disks, sink, tick)
-        options.log(verbose, f"{sink.written} bytes written")
+        options.log(verbose, f"{count(sink.written, 'byte')} written")
         if manifest is not None:
             from blkmig_cli.manifest import manifest_of, write_manifest  # noqa: PLC0415 (numpy)
 

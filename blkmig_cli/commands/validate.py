@@ -1,18 +1,20 @@
 """``blkmig validate``: is a stream sound, and is it whole?"""
 
 import json
+from difflib import get_close_matches
 
 import click
 
 from blkmig_cli.checks import Report
 from blkmig_cli.commands import options
+from blkmig_cli.commands.help import Command, one_of
 from blkmig_cli.errors import BlkmigError, UsageError
 from blkmig_cli.findings import CHECKS, finding_of
 from blkmig_cli.jsonout import report_json
 from blkmig_cli.manifest import Manifest, read_manifest
 from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Version
-from blkmig_cli.text import escape
+from blkmig_cli.text import escape, quote
 from blkmig_cli.transport import Stream, open_stream
 from blkmig_cli.validation import ImagesToCompare, validate_stream
 
@@ -20,7 +22,7 @@ from blkmig_cli.validation import ImagesToCompare, validate_stream
 _WORST = (4, 3, 1, 0)
 
 
-@click.command("validate")
+@click.command("validate", cls=Command)
 @click.argument("streams", nargs=-1, metavar="STREAM...")
 @options.stream_options
 @click.option("--image", "images", multiple=True, metavar="[DEVICE=]IMAGE",
@@ -32,9 +34,10 @@ _WORST = (4, 3, 1, 0)
 @options.force_share_option
 @options.for_qemu_option
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
-@click.option("--ignore", multiple=True, metavar="ID", help="Leave out a check.")
+@click.option("--ignore", multiple=True, metavar="ID", help="Leave out a check.",
+              shell_complete=one_of({check: text for check, (_, text) in CHECKS.items()}))  # fmt: skip
 @click.option("--list-checks", is_flag=True, help="List and explain all checks.")
-@options.output_option("human", "json")
+@options.output_option("human", "json", "junit", "sarif")
 @options.quiet_option
 @options.verbose_option
 def command(
@@ -69,6 +72,7 @@ def command(
       blkmig validate stream.bin --image drive0=disk.img
       blkmig validate stream.bin --manifest stream.json
       blkmig validate stream.bin --for-qemu 7.2
+      blkmig validate captures/* --strict --output junit > captures.xml
     """
     from blkmig_cli.render import report as shown  # noqa: PLC0415 (rich is slow to load)
     from blkmig_cli.render.console import console  # noqa: PLC0415
@@ -79,9 +83,11 @@ def command(
         return 0
     if not streams:
         raise UsageError("no STREAM is named")
-    unknown = [check for check in ignore if check not in CHECKS]
-    if unknown:
-        raise UsageError(f"--ignore {escape(unknown[0])}: no such check", hint="see --list-checks")
+    for check in ignore:
+        if check not in CHECKS:
+            close = " or ".join(map(quote, get_close_matches(check, CHECKS)))
+            hint = f"did you mean {close}?" if close else "see --list-checks"
+            raise UsageError(f"--ignore {escape(check)}: no such check", hint=hint)
     hints = options.hints_of(granularities, device_sizes)
     to_compare = ImagesToCompare(
         options.device_values("--image", images),
@@ -91,12 +97,12 @@ def command(
     wanted = None if manifest is None else read_manifest(manifest)
     make = options.decoder_factory(dialect, container)
     reports: list[Report] = []
-    statuses: list[int] = []
-    for name in streams:
+    for number, name in enumerate(streams, 1):
+        which = f" {number} of {len(streams)}" if len(streams) > 1 else ""
         try:
             with (
                 open_stream(name, options.saying(quiet)) as stream,
-                progress("validating", _total(stream, wanted), quiet=quiet) as tick,
+                progress(f"validating{which}", _total(stream, wanted), quiet=quiet) as tick,
             ):
                 options.log(verbose, str(stream))
                 report = validate_stream(
@@ -110,24 +116,40 @@ def command(
                     manifest=wanted,
                 )
         except BlkmigError as error:
-            if len(streams) == 1 or isinstance(error, UsageError):
+            if isinstance(error, UsageError) or (output == "human" and len(streams) == 1):
                 raise
             report = Report(name, failure=error)
             report.findings = [finding_of(error)]
         report.findings = [found for found in report.findings if found.id not in ignore]
         if output == "human":
             shown.report_text(report, out)
+            if len(streams) > 1:
+                out.print()
         reports.append(report)
-        statuses.append(report.exit_status(strict=strict))
-    if output == "json":
-        document = {"version": 1, "streams": [report_json(report) for report in reports]}
-        click.echo(json.dumps(document, indent=1))
+    if output != "human":
+        click.echo(_document(output, reports, strict=strict))
     elif len(streams) > 1:
-        shown.summary(reports, len(streams), out)
+        shown.summary(reports, out)
     for report in reports:
         if report.failure is not None:
-            click.echo(f"blkmig: {escape(report.stream)}: {report.failure}", err=True)
+            name, failure = escape(report.stream), str(report.failure)
+            named = failure if failure.startswith(name) else f"{name}: {failure}"
+            click.echo(f"blkmig: {named}", err=True)
+    statuses = [report.exit_status(strict=strict) for report in reports]
     return next(status for status in _WORST if status in statuses)
+
+
+def _document(output: str, reports: list[Report], *, strict: bool) -> str:
+    if output == "junit":
+        from blkmig_cli.junit import junit  # noqa: PLC0415 (as the next: only where it is asked for)
+
+        return junit(reports, strict=strict)
+    if output == "sarif":
+        from blkmig_cli.sarif import sarif  # noqa: PLC0415
+
+        return sarif(reports)
+    streams = [report_json(report) for report in reports]
+    return json.dumps({"version": 1, "streams": streams}, indent=1)
 
 
 def _total(stream: Stream, manifest: Manifest | None) -> int | None:

@@ -3,7 +3,6 @@
 rich is imported in this package and in ``bars.py`` only.
 """
 
-import os
 import sys
 from typing import IO
 
@@ -13,11 +12,15 @@ from rich.text import Text
 
 from blkmig_cli.text import escape, human_size
 
-_PIPED_WIDTH = 100
+# Wider than any line: what is piped is for grep and the like, a row is one line.
+_PIPED_WIDTH = 1 << 16
 
 
 def console(file: IO[str] | None = None) -> Console:
-    """A console on ``file`` (default: stdout); plain and not wrapped when piped."""
+    """A console on ``file`` (default: stdout); plain and not wrapped when piped.
+
+    NO_COLOR and TERM are rich's to heed.
+    """
     target = file or sys.stdout
     terminal = target.isatty()
     return Console(
@@ -27,7 +30,6 @@ def console(file: IO[str] | None = None) -> Console:
         highlight=False,
         emoji=False,
         markup=False,
-        no_color=True if "NO_COLOR" in os.environ else None,
     )
 
 

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.text import Text
 
-from blkmig_cli.checks import Report
+from blkmig_cli.checks import Report, Verdict
 from blkmig_cli.findings import CHECKS
 from blkmig_cli.render.console import device_name, size_range
 from blkmig_cli.render.console import table as new_table
@@ -11,16 +11,23 @@ from blkmig_cli.replay import ReplayResult
 from blkmig_cli.text import count, escape, human_size
 
 _SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+#: In this order a summary counts them.
+_VERDICT_STYLES: dict[Verdict, str] = {
+    "whole": "bold green",
+    "whole with errors": "bold red",
+    "perhaps not whole": "yellow",
+    "not whole": "bold red",
+    "damaged": "bold red",
+    "failed": "bold red",
+}
 
 
-def _verdict(report: Report) -> Text:
-    if report.failure is not None:
-        return Text("damaged", "bold red")
-    if report.complete is False:
-        return Text("not whole", "bold red")
-    if report.complete is None:
-        return Text("perhaps not whole", "yellow")
-    return Text("whole", "bold green") if report.valid else Text("whole, but see below", "yellow")
+def _name(report: Report) -> str:
+    return "(stdin)" if report.stream == "-" else escape(report.stream)
+
+
+def _verdict(verdict: Verdict) -> Text:
+    return Text(verdict, _VERDICT_STYLES[verdict])
 
 
 def report_text(report: Report, out: Console) -> None:
@@ -47,9 +54,9 @@ def heading(report: Report, out: Console) -> None:
     )
     out.print(
         Text.assemble(
-            "(stdin)" if report.stream == "-" else escape(report.stream),
+            _name(report),
             ": ",
-            _verdict(report),
+            _verdict(report.verdict),
             f"  ({kind})" if kind else "",
         )
     )
@@ -114,16 +121,12 @@ def findings_text(report: Report, out: Console) -> None:
             report.failure.offset,
         ):
             continue
-        place = [
-            f"device {escape(finding.device)}" if finding.device is not None else "",
-            f"byte {finding.offset}" if finding.offset is not None else "",
-        ]
-        where = ", ".join(part for part in place if part)
+        place = finding.place
         out.print(
             Text.assemble(
                 (f"{finding.severity}: ", _SEVERITY_STYLES[finding.severity]),
                 finding.message,
-                f" ({where})" if where else "",
+                f" ({place})" if place else "",
                 (f" [{finding.id}]", "dim"),
             )
         )
@@ -157,7 +160,22 @@ def checks_text(out: Console) -> None:
     out.print(table)
 
 
-def summary(reports: list[Report], asked: int, out: Console) -> None:
-    """One line over ``asked`` streams, of which some may have failed to open."""
-    whole = sum(report.valid and report.complete is True for report in reports)
-    out.print(f"{count(asked, 'stream')}, {whole} whole and sound")
+def summary(reports: list[Report], out: Console) -> None:
+    """What several streams come to: a line for each, in their order, and their number by verdict."""
+    table = new_table("STREAM", "VERDICT", "ERRORS", "WARNINGS", right=("ERRORS", "WARNINGS"))
+    for report in reports:
+        found = [finding.severity for finding in report.findings]
+        table.add_row(
+            _name(report),
+            _verdict(report.verdict),
+            f"{found.count('error'):,}",
+            f"{found.count('warning'):,}",
+        )
+    out.print(table)
+    verdicts = [report.verdict for report in reports]
+    counts = [
+        Text.assemble(f"{verdicts.count(verdict):,} ", _verdict(verdict))
+        for verdict in _VERDICT_STYLES
+        if verdict in verdicts
+    ]
+    out.print(f"{count(len(reports), 'stream')}: ", Text(", ").join(counts), sep="")

@@ -142,7 +142,7 @@ class RecordWriter:
             return record | {"payload": self._payload(whole)}
         shown = f.show_fields(event, FIELDS[event.type][1], self._payload)
         if isinstance(event, e.Block) and not event.flags & BlockFlag.HAS_BITMAPS:
-            del shown["sectors"]  # not on the wire
+            shown.pop("sectors", None)  # not on the wire
         return record | shown
 
     def _payload(self, payload: e.Payload) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""How a command presents itself: its options in sections, and what the shell completes.
+
+Both go by what a command has anyway: the names of its options, and what their metavars say.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+# Options that are not named here are under the last heading.
+_SECTIONS = {
+    "Stream": (
+        "dialect", "from_dialect", "container", "normalize", "machine", "granularities",
+        "device_sizes", "no_zero_blocks", "skip_unallocated",
+    ),
+    "Images": ("images", "image_format", "create", "force_share"),
+    "Bitmaps": (
+        "all_bitmaps", "names", "bitmaps_from", "bitmaps_to", "bitmaps_only", "no_bitmaps",
+    ),
+    "Checks": ("incremental", "allow_incomplete", "for_qemu", "strict", "ignore", "list_checks"),
+    "Selection": ("show_all", "device", "devices", "types", "sectors", "limit"),
+    "Writing": ("dry_run", "resume", "restart", "verify", "force"),
+    "Output": ("target", "svg", "payload", "as_spec", "output", "quiet", "verbose"),
+}  # fmt: skip
+_REST = "Others"
+_FEW = 6  # so many are one list
+_COLUMN = 28
+_NAMES_A_FILE = re.compile(r"\b(STREAM|SPEC|TARGET|IMAGE|FILE)\b|^[AB]$")
+
+
+class Command(click.Command):
+    """A command of blkmig."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        for param in self.params:
+            if param.type is click.STRING and _NAMES_A_FILE.search(param.metavar or ""):
+                param.type = _File()
+
+    def sections(self, ctx: click.Context) -> dict[str, list[click.Option]]:
+        """The options that are shown, under their headings."""
+        left = {
+            param.name or "": param
+            for param in self.get_params(ctx)
+            if isinstance(param, click.Option) and param.get_help_record(ctx) is not None
+        }
+        if len(left) <= _FEW:
+            return {"Options": list(left.values())}
+        found = {
+            section: [left.pop(name) for name in names if name in left]
+            for section, names in _SECTIONS.items()
+        }
+        found[_REST] = list(left.values())
+        return {section: options for section, options in found.items() if options}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options in their sections, all in the same two columns."""
+        sections = {
+            section: [option.get_help_record(ctx) or ("", "") for option in options]
+            for section, options in self.sections(ctx).items()
+        }
+        # Wider terms stand on a line of their own.
+        terms = [term for rows in sections.values() for term, _ in rows]
+        width = max(len(term) for term in terms if len(term) <= _COLUMN)
+        for section, rows in sections.items():
+            with formatter.section(section):
+                padded = [(term.ljust(width), text) for term, text in rows]
+                formatter.write_dl(padded, col_max=width)
+
+
+class _File(click.types.StringParamType):
+    """Text that names a file, perhaps behind ``DEVICE=``; or a URI, for which no help is known."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The shell's own files; it knows none behind a device's name."""
+        device, equals, begin = incomplete.partition("=")
+        if not equals or os.sep in device:
+            return [CompletionItem(incomplete, type="file")]
+        found = sorted(glob.glob(f"{glob.escape(begin)}*"))
+        return [
+            CompletionItem(f"{device}={path}{os.sep if os.path.isdir(path) else ''}")
+            for path in found
+        ]
+
+
+def one_of(
+    explained: dict[str, str],
+) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Completes the keys of ``explained``; shells that can show the explanation."""
+
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [
+            CompletionItem(key, help=text)
+            for key, text in explained.items()
+            if key.startswith(incomplete)
+        ]
+
+    return complete

@@ -1,0 +1,126 @@
+"""Writes man pages from the commands' own help: blkmig.1, and blkmig-COMMAND.1 for each.
+
+Usage: python docs/make_man.py [FOLDER]      (default: build/man)
+
+The macros are those of man(7), which groff and mandoc both know.
+"""
+
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from blkmig_cli import __version__
+from blkmig_cli.commands import cli
+from blkmig_cli.commands.group import EXIT_STATUS, STREAMS
+from blkmig_cli.commands.help import Command
+
+ROOT = Path(__file__).parents[1]
+
+
+def pages() -> dict[str, str]:
+    """The text of every page, by its file's name."""
+    top = click.Context(cli, info_name="blkmig", **cli.context_settings)
+    names = cli.list_commands(top)
+    found = {"blkmig.1": "\n".join(main_page(top, names)) + "\n"}
+    for name in names:
+        command = cli.get_command(top, name)
+        assert isinstance(command, Command)
+        context = click.Context(command, info_name=name, parent=top)
+        found[f"blkmig-{name}.1"] = "\n".join(command_page(context, command)) + "\n"
+    return found
+
+
+def main_page(top: click.Context, names: list[str]) -> Iterator[str]:
+    """The program's own page: which commands there are."""
+    summary, _, examples = help_parts(cli)
+    yield from heading("blkmig", summary)
+    yield from synopsis("blkmig", "COMMAND [OPTIONS] ...")
+    yield ".SH COMMANDS"
+    for name in names:
+        command = cli.get_command(top, name)
+        assert command is not None
+        yield from (".TP", f"\\fBblkmig\\-{roff(name)}\\fR(1)", roff(help_parts(command)[0]))
+    yield from (".SH STREAMS", prose(STREAMS))
+    yield from exit_status()
+    yield from example_section(examples)
+    yield ".SH SEE ALSO"
+    yield ",\n".join(f".BR blkmig\\-{roff(name)} (1)" for name in names).replace("(1),", "(1) ,")
+
+
+def command_page(context: click.Context, command: Command) -> Iterator[str]:
+    """A command's page."""
+    name = f"blkmig-{command.name}"
+    summary, body, examples = help_parts(command)
+    yield from heading(name, summary)
+    words = command.collect_usage_pieces(context)
+    yield from synopsis(f"blkmig {command.name}", " ".join(words))
+    yield ".SH DESCRIPTION"
+    yield prose(summary)
+    for paragraph in body:
+        yield from (".PP", prose(paragraph))
+    yield ".SH OPTIONS"
+    for section, options in command.sections(context).items():
+        if section != "Options":
+            yield f".SS {roff(section)}"
+        for option in options:
+            term, text = option.get_help_record(context) or ("", "")
+            yield from (".TP", f"\\fB{roff(term)}\\fR", prose(text))
+    yield from exit_status()
+    yield from example_section(examples)
+    yield from (".SH SEE ALSO", ".BR blkmig (1)")
+
+
+def heading(name: str, summary: str) -> Iterator[str]:
+    """Title and name."""
+    yield f'.TH {roff(name.upper())} 1 "" "blkmig {roff(__version__)}" "blkmig"'
+    yield from (".SH NAME", f"{roff(name)} \\- {roff(summary.rstrip('.'))}")
+
+
+def synopsis(words: str, rest: str) -> Iterator[str]:
+    """How it is called."""
+    yield from (".SH SYNOPSIS", f"\\fB{roff(words)}\\fR {roff(rest)}")
+
+
+def exit_status() -> Iterator[str]:
+    """What every page says of it."""
+    text = EXIT_STATUS.partition(": ")[2]
+    yield from (".SH EXIT STATUS", prose(text[0].upper() + text[1:]))
+
+
+def example_section(lines: list[str]) -> Iterator[str]:
+    """Examples, line by line."""
+    yield from (".SH EXAMPLES", ".nf", *map(roff, lines), ".fi")
+
+
+def help_parts(command: click.Command) -> tuple[str, list[str], list[str]]:
+    """A help text's first sentence, its other paragraphs, and the lines of its examples."""
+    text, _, examples = inspect.cleandoc(command.help or "").partition("\b\nExamples:\n")
+    summary, *body = (" ".join(part.split()) for part in text.strip().split("\n\n"))
+    return summary, body, inspect.cleandoc(examples).splitlines()
+
+
+def roff(text: str) -> str:
+    """Text of one line as troff takes it: nothing in it is a request, a hyphen is a minus."""
+    text = text.replace("\\", "\\e").replace("-", "\\-")
+    return re.sub(r"^(?=[.'])", r"\\&", text)
+
+
+def prose(text: str) -> str:
+    """A paragraph, in short lines."""
+    return "\n".join(map(roff, textwrap.wrap(text, 72, break_on_hyphens=False)))
+
+
+def main(folder: Path) -> None:
+    """Write them all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (folder / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "man")

@@ -1,0 +1,11 @@
+"""The library: copies a disk out of a stream, without unpacking it: STREAM DEVICE IMAGE."""
+
+import shutil
+import sys
+
+import blkmig_cli
+
+name, device, image = sys.argv[1:]
+with blkmig_cli.open(name) as stream, stream.disk(device) as disk, open(image, "wb") as target:
+    shutil.copyfileobj(disk, target, 1 << 20)
+    print(f"{device}: {disk.size} bytes")

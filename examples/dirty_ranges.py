@@ -1,0 +1,11 @@
+"""The library: the dirty ranges of a stream's bitmaps, which a backup would have to read."""
+
+import sys
+
+import blkmig_cli
+
+with blkmig_cli.open(sys.argv[1]) as stream:
+    for device in stream.devices:
+        for bitmap in stream.bitmaps(device).values():
+            for start, length in bitmap.ranges(None):
+                print(f"{device}/{bitmap.name}: {length} bytes from {start}")

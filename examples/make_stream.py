@@ -1,0 +1,12 @@
+"""The library: a disk image with a bitmap of its first MiB becomes a stream: IMAGE STREAM."""
+
+import sys
+
+import blkmig_cli
+
+path, target = sys.argv[1:]
+bitmap = blkmig_cli.DirtyBitmap("daily", granularity=65536)
+bitmap.set_range(0, 1 << 20)
+with blkmig_cli.open_image(path) as image:
+    events = blkmig_cli.send([blkmig_cli.Disk("drive0", image, [bitmap])])
+    print(f"{blkmig_cli.write(events, target)} bytes")
