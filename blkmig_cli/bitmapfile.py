@@ -1,11 +1,12 @@
 """IMAGE.bitmaps.json: a disk's dirty bitmaps beside its image."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from blkmig_cli import limits
 from blkmig_cli.bitmap import DirtyBitmap, Room
 from blkmig_cli.errors import LimitError
-from blkmig_cli.jsonfile import Entry, read_document, write_document
+from blkmig_cli.jsonfile import Entry, encoded, read_document, write_document
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 
 VERSION = 1
@@ -37,6 +38,15 @@ def write_bitmaps(path: str, content: BitmapFile) -> None:
 
     Raises FailureError.
     """
+    write_document(path, _document(content))
+
+
+def bitmaps_text(content: BitmapFile) -> bytes:
+    """What such a file holds."""
+    return encoded(_document(content))
+
+
+def _document(content: BitmapFile) -> dict[str, Any]:
     bitmaps = [
         {
             "name": bitmap.name,
@@ -50,8 +60,7 @@ def write_bitmaps(path: str, content: BitmapFile) -> None:
         }
         for bitmap in content.bitmaps.values()
     ]
-    document = {"version": VERSION, "virtual-size": content.size, "bitmaps": bitmaps}
-    write_document(path, document)
+    return {"version": VERSION, "virtual-size": content.size, "bitmaps": bitmaps}
 
 
 def _parse(root: Entry) -> BitmapFile:

@@ -33,15 +33,20 @@ def read_document(path: str, most: int, what: str, parse: Callable[["Entry"], T]
         raise FailureError(f"{escape(path)} is no {what}: {error}") from None
 
 
+def encoded(document: dict[str, Any]) -> bytes:
+    """What a file with ``document`` holds."""
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
 def write_document(path: str, document: dict[str, Any]) -> None:
     """Write ``path`` atomically: it holds the old content or the new, never a part.
 
     Raises FailureError.
     """
-    content = json.dumps(document, indent=1) + "\n"
+    content = encoded(document)
     try:
         with replacing(path) as fd, open(fd, "wb", closefd=False) as file:
-            file.write(content.encode())
+            file.write(content)
     except OSError as error:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
 

@@ -58,7 +58,7 @@ class DiskMap:
         found = np.full(len(edges) - 1, len(KINDS), np.int64)
         for rank, kind in enumerate(KINDS):
             ours = [(e.start, e.end) for e in self.extents if _shown(e) == kind]
-            held = coverage(np.array(ours, np.int64).reshape(-1, 2), edges)
+            held = coverage(_sectors(ours), edges)
             found[(held > 0) & (found == len(KINDS))] = rank
         names = [*KINDS, "zero"]
         return [names[rank] for rank in found.tolist()]
@@ -76,14 +76,23 @@ def _shown(extent: Extent) -> str:
 
 
 def cell_edges(size: int, number: int) -> NDArray[np.int64]:
-    """Where up to ``number`` cells of ``size`` bytes begin, and the last one ends; whole sectors."""
+    """The sectors at which up to ``number`` cells of ``size`` bytes begin, and the last one ends.
+
+    (Bytes would not do: a hostile disk ends where int64 does.)
+    """
     sectors = -(-size // SECTOR_SIZE)
     number = max(min(number, sectors), 1)
-    return np.array([sectors * at // number * SECTOR_SIZE for at in range(number + 1)], np.int64)
+    return np.array([sectors * at // number for at in range(number + 1)], np.int64)
+
+
+def _sectors(ranges: list[tuple[int, int]]) -> NDArray[np.int64]:
+    """Ranges (start, end) in bytes as sectors, of which a last one may be in part, shape (n, 2)."""
+    whole = [(start // SECTOR_SIZE, -(-end // SECTOR_SIZE)) for start, end in ranges]
+    return np.array(whole, np.int64).reshape(-1, 2)
 
 
 def coverage(ranges: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Bytes of ``ranges`` (start, end; ascending, apart; shape (n, 2)) between each two ``edges``."""
+    """How much of ``ranges`` (start, end; ascending, apart; shape (n, 2)) is between each two ``edges``."""
     if not len(ranges):
         return np.zeros(len(edges) - 1, np.int64)
     starts, ends = ranges[:, 0], ranges[:, 1]
@@ -97,9 +106,8 @@ def coverage(ranges: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.
 def bitmap_cells(bitmap: DirtyBitmap, size: int, number: int) -> list[str]:
     """The shade of each of up to ``number`` cells of a disk of ``size`` bytes."""
     edges = cell_edges(size, number)
-    ranges = np.array(bitmap.ranges(size), np.int64).reshape(-1, 2)
-    ranges[:, 1] += ranges[:, 0]
-    held, widths = coverage(ranges, edges), np.diff(np.minimum(edges, size))
+    ranges = _sectors([(start, start + length) for start, length in bitmap.ranges(size)])
+    held, widths = coverage(ranges, edges), np.diff(edges)
     return [
         "clean" if not dirty else "dirty" if dirty >= width else "partly"
         for dirty, width in zip(held.tolist(), widths.tolist(), strict=True)

@@ -26,6 +26,7 @@ from blkmig_cli.text import escape
 
 _BUFFER = 1 << 18
 _PIECE = 1 << 20
+_ZEROS = bytes(_PIECE)
 
 #: Gives the bytes of a payload in pieces.
 Resolve = Callable[[Payload], Iterable[bytes | memoryview]]
@@ -59,6 +60,11 @@ class Sink:
         with self._failing():
             image.copy_to(self._fd, offset, length, pipe=self._is_pipe)
         self.written += length
+
+    def zeros(self, length: int) -> None:
+        """Write ``length`` zeros, as a hole where that can be had; raises as :meth:`write`."""
+        for at in range(0, length, _PIECE):
+            self.write(memoryview(_ZEROS)[: length - at])
 
     def flush(self) -> None:
         """Hand on everything written; raises as :meth:`write`."""
@@ -212,10 +218,24 @@ def _peer(uri: str, *, confirmed: bool) -> Iterator[Sink]:
 
 
 @contextmanager
-def _sink(name: str, fd: int, packed: str | None = None) -> Iterator[Sink]:
-    sink = Sink(name, fd) if packed is None else _PackedSink(name, fd, compression.packer(packed))
+def _sink(name: str, fd: int, packed: str | None = None, kind: type[Sink] = Sink) -> Iterator[Sink]:
+    sink = kind(name, fd) if packed is None else _PackedSink(name, fd, compression.packer(packed))
     yield sink
     sink.finish()
+
+
+class _NewFile(Sink):
+    """A file that nobody has written to before: zeros need no space."""
+
+    def zeros(self, length: int) -> None:
+        self.flush()
+        os.lseek(self._fd, length, os.SEEK_CUR)
+        self.written += length
+
+    def finish(self) -> None:
+        self.flush()
+        with self._failing():
+            os.ftruncate(self._fd, self.written)
 
 
 @contextmanager
@@ -246,7 +266,7 @@ def _file(path: str) -> Iterator[Sink]:
             with open(path, "wb", buffering=0) as file, _sink(path, file.fileno(), packed) as sink:
                 yield sink
         else:
-            with replacing(path) as fd, _sink(path, fd, packed) as sink:
+            with replacing(path) as fd, _sink(path, fd, packed, _NewFile) as sink:
                 yield sink
     except OSError as error:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error

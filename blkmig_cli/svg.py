@@ -4,6 +4,7 @@ from itertools import groupby
 from xml.sax.saxutils import escape as escape_xml
 
 from blkmig_cli.mapping import KINDS, SHADES, DiskMap, bitmap_cells, cell_edges
+from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.text import escape, human_size
 
 _CELLS = 720
@@ -71,7 +72,7 @@ def map_svg(stream: str, maps: list[DiskMap]) -> str:
 
 def _bar(y: int, label: str, cells: list[str], meanings: dict[str, str], size: int) -> list[str]:
     """A bar of equal neighbours joined, each with what it is as its title."""
-    edges = cell_edges(size, _CELLS).tolist()
+    edges = [edge * SECTOR_SIZE for edge in cell_edges(size, _CELLS).tolist()]
     unit = _CELLS / len(cells)
     short = label if len(label) <= 20 else label[:17] + "..."
     found, at = [_text(10, y + 13, short)], 0

@@ -153,7 +153,7 @@ def test_extents_say_what_the_records_say(made: Repetitive) -> None:
                 chunk, inside = divmod(sector * 512 - extent.start, MIB)
                 assert extent.offset + chunk * (extent.stride or 0) + inside == place
         for cells in (disk.cells(7), disk.cells(80)):
-            edges = cell_edges(disk.size, len(cells)).tolist()
+            edges = [512 * edge for edge in cell_edges(disk.size, len(cells)).tolist()]
             for cell, (low, high) in zip(cells, pairwise(edges), strict=True):
                 inside_it = {
                     "repeated" if e.repeated and e.kind == "data" else e.kind
@@ -182,6 +182,11 @@ def test_cells_of_bitmaps() -> None:
     bitmap.set_range(262144, 65536)
     assert bitmap_cells(bitmap, 524288, 4) == ["dirty", "clean", "partly", "clean"]
     assert bitmap_cells(bitmap, 131072 + 512, 2) == ["dirty", "partly"]
+
+
+def test_the_largest_disk(run: Run, tmp_path: Path) -> None:
+    path = put(tmp_path, raw.qemu(raw.block(0, 8), raw.block((1 << 54) - 2048, 8)))
+    assert "never came 8 EiB" in run("map", path, "--svg", tmp_path / "svg").out
 
 
 def test_a_run_of_chunks_is_one_stretch(tmp_path: Path) -> None:

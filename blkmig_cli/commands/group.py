@@ -24,6 +24,7 @@ _COMMANDS = {
     "send": "Make a stream of disk images and their bitmaps.",
     "build": "Make a stream from a description.",
     "convert": "Write a stream in another dialect.",
+    "extract": "Take one disk, or one bitmap, out of a stream.",
     "scrub": "Zero what leaked into the padding of last chunks.",
     "completion": "Print the script that completes words in a shell.",
 }

@@ -8,9 +8,9 @@ from blkmig_cli.accounting import KINDS, Accounts
 from blkmig_cli.info import Info
 from blkmig_cli.render import report as shown
 from blkmig_cli.render.console import table as new_table
-from blkmig_cli.text import count, escape, human_size
+from blkmig_cli.text import escape, human_size
 
-_SECTIONS_MAX = 6
+_SECTIONS_MAX = 4
 
 
 def info_text(info: Info, out: Console) -> None:
@@ -24,7 +24,9 @@ def info_text(info: Info, out: Console) -> None:
         shown.bitmaps_table(info.report, out)
     out.print()
     out.print(_bytes(info.accounts))
-    out.print(_sections(info.accounts))
+    if any(info.accounts.sections):
+        out.print()
+        out.print(_sections(info.accounts))
     if info.report.findings:
         out.print()
         shown.findings_text(info.report, out)
@@ -62,16 +64,16 @@ def _bytes(accounts: Accounts) -> Table:
     return table
 
 
-def _sections(accounts: Accounts) -> Text:
-    """The sections in a line or two, those of devices as one."""
-    by_size = sorted(accounts.sections.items(), key=lambda item: -item[1].size)
-    named = [(name, section) for name, section in by_size if name]
-    texts = [
-        f"{escape(name)} ({count(section.parts, 'part')}, {human_size(section.size)})"
-        for name, section in named[:_SECTIONS_MAX]
-    ]
-    rest = named[_SECTIONS_MAX:]
+def _sections(accounts: Accounts) -> Table:
+    """The largest sections, and the others as one."""
+    table = new_table("SECTION", "PARTS", "SIZE", right=("PARTS", "SIZE"))
+    named = [(name, section) for name, section in accounts.sections.items() if name]
+    by_size = sorted(named, key=lambda item: -item[1].size)
+    for name, section in by_size[:_SECTIONS_MAX]:
+        table.add_row(escape(name), f"{section.parts:,}", human_size(section.size))
+    rest = [section for _, section in by_size[_SECTIONS_MAX:]]
     if rest:
-        size = human_size(sum(section.size for _, section in rest))
-        texts.append(f"{len(rest)} more ({size})")
-    return Text("sections: " + ", ".join(texts) if texts else "no sections")
+        parts = sum(section.parts for section in rest)
+        size = human_size(sum(section.size for section in rest))
+        table.add_row(f"{len(rest)} more", f"{parts:,}", size)
+    return table

@@ -19,6 +19,7 @@ _SIGNS = {
 }
 _LABEL_MAX = 20
 _CELLS_MAX = 200
+_PIPED = 80
 
 
 def map_text(maps: list[DiskMap], out: Console) -> None:
@@ -28,7 +29,8 @@ def map_text(maps: list[DiskMap], out: Console) -> None:
         names = ["disk"] if disk.extents else []
         names += [_label(verdict.bitmap.name) for verdict in disk.bitmaps]
         indent = max([len(name) for name in names], default=0) + 4
-        width = min(max(out.width - indent - 1, 8), _CELLS_MAX)
+        room = out.width if out.is_terminal else min(out.width, _PIPED)
+        width = min(max(room - indent - 1, 8), _CELLS_MAX)
         size = disk.verdict.size
         what = size_range(size.least, size.most)
         out.print(
