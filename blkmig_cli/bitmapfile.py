@@ -8,6 +8,7 @@ from blkmig_cli.bitmap import DirtyBitmap, Room
 from blkmig_cli.errors import LimitError
 from blkmig_cli.jsonfile import Entry, encoded, read_document, write_document
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
+from blkmig_cli.text import quote
 
 VERSION = 1
 
@@ -70,7 +71,7 @@ def _parse(root: Entry) -> BitmapFile:
     for entry in root.entries("bitmaps"):
         bitmap = _bitmap(entry, size, room)
         if bitmap.name in content.bitmaps:
-            raise entry.fault(f"a second bitmap {bitmap.name!r}")
+            raise entry.fault(f"a second bitmap {quote(bitmap.name)}")
         content.bitmaps[bitmap.name] = bitmap
     return content
 

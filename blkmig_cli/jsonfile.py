@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from blkmig_cli.atomic import replacing
 from blkmig_cli.errors import FailureError
-from blkmig_cli.text import escape
+from blkmig_cli.text import brief, escape
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Entry:
         """Is the document of the version that is known?"""
         found = self._given.get("version")
         if found != known:
-            raise self.fault(f"version {found!r}, only {known} is known")
+            raise self.fault(f"version {brief(found)}, only {known} is known")
 
     def entries(self, key: str) -> "Iterator[Entry]":
         """The objects in the list ``key``."""

@@ -76,7 +76,7 @@ class V2Rules:
         for _ in range(number):
             bitmap = self._bitmap(known.granularities, first, device, sector, sectors)
             if bitmap.name in names:
-                self._fail(f"bitmap {bitmap.name!r} twice in one record", device, sector)
+                self._fail(f"bitmap {quote(bitmap.name)} twice in one record", device, sector)
             names.add(bitmap.name)
             self._bitmaps += first
             if self._bitmaps > limits.BITMAPS_MAX:
