@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from blkmig_cli.events import Block, Event
-from blkmig_cli.intervals import IntervalSet
+from blkmig_cli.intervals import IntervalSet, bounded
 from blkmig_cli.runs import Run
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
 from blkmig_cli.tiles import tiles
@@ -75,7 +75,7 @@ class EndState:
         self._stretches: list[Stretch] = []
 
     def put(self, new: Stretch) -> None:
-        """Add a stretch that comes later in the stream than all before it."""
+        """Add a stretch that comes later in the stream than all before it; raises LimitError."""
         for old in self.between(new.start, new.end):
             self.repeated.add(old.start, old.end)
         self._replace(new.start, new.end, [new])
@@ -110,6 +110,7 @@ class EndState:
                 merged.append(piece)
         held[low:high] = merged
         starts[low:high] = [piece.start for piece in merged]
+        bounded(len(starts))
 
     def between(self, start: int, end: int) -> Iterator[Stretch]:
         """What has come of the sectors [start, end), cut to them."""

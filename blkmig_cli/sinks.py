@@ -143,7 +143,7 @@ def open_target(
             yield sink
     else:
         path = rest if colon and scheme == "file" else name or ""
-        if any(_same_file(path, other) for other in inputs):
+        if any(same_file(path, other) for other in inputs):
             raise UsageError(f"{escape(path)} is read already; it cannot be the target")
         with _file(path) as sink:
             yield sink
@@ -272,8 +272,9 @@ def _file(path: str) -> Iterator[Sink]:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
 
 
-def _same_file(path: str, other: str) -> bool:
+def same_file(path: str, other: str | None) -> bool:
+    """Do two paths name one file, be it there or not?"""
     try:
-        return os.path.samefile(path, other)
+        return os.path.samefile(path, other or "")
     except OSError:
-        return False
+        return other is not None and os.path.realpath(path) == os.path.realpath(other)

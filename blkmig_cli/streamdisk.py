@@ -151,12 +151,7 @@ class Contents:
         Without ``size``: what is told or proven of it, at least up to its last chunk.  Raises UsageError
         where the stream is a pipe, as its data cannot be read a second time.
         """
-        source = self.stream.input
-        if not isinstance(source, FileInput):
-            raise UsageError(
-                f"{escape(self.stream.name)} is read once, and its data are needed twice",
-                hint="save the stream, unpacked, to a file",
-            )
+        source = source_of_data(self.stream)
         state = self.states.disks.get(device, EndState())
         if size is None:
             bounds = self.checker.size(device)
@@ -164,6 +159,16 @@ class Contents:
             if size is None:
                 size = max(state.end * SECTOR_SIZE, bounds.least)
         return StreamDisk(self.stream.name, source, state, size)
+
+
+def source_of_data(stream: Stream) -> FileInput:
+    """The stream's input, if its data can be read a second time; raises UsageError."""
+    if not isinstance(stream.input, FileInput):
+        raise UsageError(
+            f"{escape(stream.name)} is read once, and its data are needed twice",
+            hint="save the stream, unpacked, to a file",
+        )
+    return stream.input
 
 
 class Taker(Protocol):

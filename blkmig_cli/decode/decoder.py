@@ -192,18 +192,18 @@ class Decoder:
         if length > limits.MACHINE_MAX:
             reader.fail(f"a machine type of {length} bytes")
         machine = decode_name(reader.take_bytes(length))
-        subsections = []
+        subsections: dict[str, Subsection] = {}
         while reader.source.peek(1) == bytes([SectionType.SUBSECTION]):
             _, raw, version = reader.take(schema.SubsectionHead)
             name = decode_name(raw)
             body = schema.SUBSECTION_BODIES.get(raw)
-            if body is None:
-                reader.fail(f"subsection {quote(name)} of the configuration is unknown")
+            if body is None or name in subsections:
+                reader.fail(f"configuration subsection {quote(name)} is unknown, or came before")
             (value,) = reader.take(body)
             if isinstance(value, list):
                 value = tuple(decode_name(capability) for capability in value)
-            subsections.append(Subsection(name, version, value))
-        found = Configuration(offset, reader.length(), None, machine, tuple(subsections))
+            subsections[name] = Subsection(name, version, value)
+        found = Configuration(offset, reader.length(), None, machine, tuple(subsections.values()))
         bits = found.target_page_bits
         if bits is not None:
             if not 10 <= bits <= 20:
@@ -282,6 +282,8 @@ class Decoder:
             name: str | None = decode_name(raw)
             if section_id in self._sections:
                 reader.fail(f"section id {section_id} is used a second time")
+            if len(self._sections) == limits.SECTIONS_MAX:
+                reader.fail(f"over {limits.SECTIONS_MAX} sections", check="limit")
         else:
             _, section_id = reader.take(schema.SectionReference)
             started = self._sections.get(section_id)

@@ -5,6 +5,7 @@ QEMU aborts, loops, or silently drops bitmaps on most of what is refused here.
 
 from collections.abc import Iterator
 
+from blkmig_cli import limits
 from blkmig_cli.events import BitmapBits, BitmapComplete, BitmapEos, BitmapStart, Event
 from blkmig_cli.parse import Reader
 from blkmig_cli.schemas import dirty_bitmap as schema
@@ -116,6 +117,8 @@ class DirtyBitmapDecoder:
             fault, check = f"reserved flags {reserved:#x} are set", "bitmap-flags"
         if fault is not None:
             reader.fail(f"bitmap {quote(key[1])}: {fault}", device=key[0], check=check)
+        if len(self._started) == limits.BITMAPS_MAX:
+            reader.fail(f"over {limits.BITMAPS_MAX} bitmaps", check="limit")
         self._started.add(key)
         self._open[key] = granularity
         return granularity, attributes
