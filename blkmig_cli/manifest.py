@@ -10,11 +10,11 @@ import re
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Protocol
 
 from blkmig_cli import limits
 from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.hints import Hints
+from blkmig_cli.images import Readable
 from blkmig_cli.jsonfile import Entry, read_document, write_document
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.source import Disk, SendOptions
@@ -52,20 +52,6 @@ class BitmapEntry:
     sha256: str
 
 
-class Readable(Protocol):
-    """What is read of a disk: an ``images.Image``, or a ``streamdisk.StreamDisk``."""
-
-    @property
-    def size(self) -> int:
-        """Its size in bytes."""
-
-    def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes at ``offset``."""
-
-    def extents(self) -> Iterator[tuple[int, int]]:
-        """Ranges (start, length) in bytes that may hold something else than zeros, ascending."""
-
-
 @dataclass(frozen=True, slots=True)
 class Difference:
     """Something that is not as the manifest says."""
@@ -87,13 +73,14 @@ class Manifest:
         """Bytes of all disks that have a digest."""
         return sum(entry.size for entry in self.disks.values() if entry.sha256 is not None)
 
-    @property
-    def hints(self) -> Hints:
-        """What it tells of sizes and granularities."""
-        return Hints(
+    def completing(self, told: Hints) -> Hints:
+        """What is ``told`` of a stream, and beside that what the manifest tells."""
+        known = Hints(
             {device: entry.size for device, entry in self.disks.items()},
             {key: entry.granularity for key, entry in self.bitmaps.items()},
         )
+        sizes = known.sizes if None not in told.sizes else {}
+        return Hints({**sizes, **told.sizes}, {**known.granularities, **told.granularities})
 
 
 def manifest_of(disks: list[Disk], options: SendOptions, tick: Tick) -> Manifest:

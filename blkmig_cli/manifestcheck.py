@@ -27,11 +27,7 @@ class ManifestCheck:
 
     def hints(self, told: Hints) -> Hints:
         """What is ``told`` of the stream, and beside that what the manifest tells."""
-        if self._manifest is None:
-            return told
-        more = self._manifest.hints
-        sizes = dict(more.sizes) if None not in told.sizes else {}
-        return Hints({**sizes, **told.sizes}, {**more.granularities, **told.granularities})
+        return told if self._manifest is None else self._manifest.completing(told)
 
     def feed(self, event: Event) -> None:
         """Take the next event."""

@@ -337,3 +337,28 @@ def test_disks_of_all_kinds(run: Run, tmp_path: Path, content: bytes) -> None:
     assert entry["sha256"] == hashlib.sha256(content).hexdigest()
     if content:
         assert run("validate", stream, "--manifest", manifest).status == 0
+
+
+@pytest.mark.parametrize("source", ["file", "pipe"])
+def test_replay_holds_images_against_it(source: str, run: Run, tmp_path: Path) -> None:
+    image, bitmaps = tmp_path / "disk.img", tmp_path / "disk.img.bitmaps.json"
+    image.write_bytes(bytes([3]) * MIB + bytes(MIB) + bytes([4]) * 512)
+    bitmap = DirtyBitmap("b", 65536)
+    bitmap.set_range(0, 65536)
+    write_bitmaps(str(bitmaps), BitmapFile(2 * MIB + 512, {"b": bitmap}))
+    stream, manifest, copy = tmp_path / "s.bin", tmp_path / "m.json", tmp_path / "copy"
+    words = ["send", f"d={image}", "--bitmaps", "--dialect", "v1", "--to", stream]
+    assert run(*words, "--manifest", manifest).status == 0
+    name = stream if source == "file" else f"exec:cat {stream}"
+    words = ["replay", name, "--image", copy, "--create", "--manifest", manifest]
+    assert run(*words).status == 0  # size and granularity are told by the manifest
+    assert copy.read_bytes() == image.read_bytes()
+    document = json.loads(manifest.read_text())
+    document["devices"][0]["sha256"] = "0" * 64
+    manifest.write_text(json.dumps(document))
+    outcome = run(*words, "--output", "json")
+    assert outcome.status == 1
+    assert "manifest-differs" in [found["id"] for found in outcome.report["findings"]]
+    assert run(*words, "--bitmaps-only").status == 0
+    fails(run(*words, "--dry-run"), 2, "see blkmig validate")
+    fails(run(*words[:-1], tmp_path / "none"), 4, "No such file")
