@@ -4,11 +4,11 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
+from blkmig_cli.commands.whole import reading, told
 from blkmig_cli.errors import UsageError
 from blkmig_cli.progress import progress
 from blkmig_cli.sinks import open_target
-from blkmig_cli.text import escape, human_size, quote
-from blkmig_cli.transport import open_stream
+from blkmig_cli.text import human_size, quote
 
 
 @click.command("extract", cls=Command)
@@ -51,16 +51,11 @@ def command(
         choose_disk,
         extract_disk,
     )
-    from blkmig_cli.streamdisk import read_contents  # noqa: PLC0415
 
     if name is not None and device is not None:
         raise UsageError("--device is for disks", hint="say --bitmap DEVICE:NAME")
     hints = options.hints_of(granularities, device_sizes)
-    with open_stream(stream, options.saying(quiet)) as opened:
-        options.log(verbose, str(opened))
-        decoder = options.decoder_factory(dialect, container)(opened.input, hints)
-        with progress("reading", opened.input.size, quiet=quiet) as tick:
-            contents = read_contents(opened, decoder, hints, tick)
+    with reading(stream, hints, dialect, container, quiet=quiet, verbose=verbose) as contents:
         report = contents.report
         failure = report.failure
         if failure is not None and not allow_incomplete:
@@ -87,10 +82,7 @@ def command(
                 progress("extracting", disk.size, quiet=quiet) as tick,
             ):
                 extract_disk(disk, sink, tick)
-    if failure is None:
-        return 0
-    click.echo(f"blkmig: {escape(stream)}: {failure}", err=True)
-    return failure.exit_status
+    return told(stream, failure)
 
 
 def _warn(exact: int | None, size: int, missing: int, *, quiet: bool) -> None:
