@@ -23,6 +23,7 @@ from blkmig_cli.images import Readable
 from blkmig_cli.pipes import widen, write_all
 from blkmig_cli.returnpath import loaded
 from blkmig_cli.text import escape
+from blkmig_cli.uris import path_of
 
 _BUFFER = 1 << 18
 _PIECE = 1 << 20
@@ -273,7 +274,8 @@ def _file(path: str) -> Iterator[Sink]:
 
 
 def _same_file(path: str, other: str) -> bool:
+    read = path_of(other)
     try:
-        return os.path.samefile(path, other)
+        return read is not None and os.path.samefile(path, read)
     except OSError:
         return False

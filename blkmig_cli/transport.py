@@ -20,8 +20,7 @@ from blkmig_cli.inputs import FileInput, PipeInput
 from blkmig_cli.pipes import read_some, widen
 from blkmig_cli.sockets import Say
 from blkmig_cli.text import count, escape, parse_size
-
-_SCHEMES = ("file", "exec", "fd", *sockets.SCHEMES)
+from blkmig_cli.uris import split
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +64,8 @@ def open_stream(name: str, say: Say = _silent) -> Iterator[Stream]:
         yield stream
 
 
-def path_of(name: str) -> str | None:
-    """The path of the file that the STREAM called ``name`` is; None where it names no file."""
-    scheme, rest = _split(name)
-    if scheme == "file":
-        return rest.partition(",offset=")[0]
-    return None if scheme else name
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Scheme and rest of a URI; a path has no scheme, and stdin is ``fd:0``."""
-    scheme, colon, rest = name.partition(":")
-    if name == "-":
-        return "fd", "0"
-    if not colon or scheme not in _SCHEMES or os.path.exists(name):
-        return "", name
-    return scheme, rest
-
-
 def _open(name: str, stack: ExitStack, say: Say) -> FileInput | PipeInput:
-    scheme, rest = _split(name)
+    scheme, rest = split(name)
     if scheme == "file":
         path, _, offset = rest.partition(",offset=")
         try:
