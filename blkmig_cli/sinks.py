@@ -37,7 +37,10 @@ class Sink:
     """Takes a stream's bytes for the descriptor ``fd``; ``written`` counts them.
 
     Small pieces are gathered.  (Not io.BufferedWriter, which writes again what failed when it goes.)
+    ``sparse``: zeros cost nothing.
     """
+
+    sparse = False
 
     def __init__(self, name: str, fd: int) -> None:
         self._name = name
@@ -228,9 +231,12 @@ def _sink(name: str, fd: int, packed: str | None = None, kind: type[Sink] = Sink
 class _NewFile(Sink):
     """A file that nobody has written to before: zeros need no space."""
 
+    sparse = True
+
     def zeros(self, length: int) -> None:
         self.flush()
-        os.lseek(self._fd, length, os.SEEK_CUR)
+        with self._failing():
+            os.lseek(self._fd, length, os.SEEK_CUR)
         self.written += length
 
     def finish(self) -> None:
