@@ -8,6 +8,7 @@ from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import UsageError
 from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Version
+from blkmig_cli.sendable import unplaced
 from blkmig_cli.sinks import open_target
 from blkmig_cli.source import SendOptions, send_events
 from blkmig_cli.text import count
@@ -70,7 +71,6 @@ def command(
         Translation,
         add_bitmaps,
         disks_of,
-        unplaced,
     )
     from blkmig_cli.inputs import FileInput  # noqa: PLC0415
     from blkmig_cli.streamdisk import read_contents  # noqa: PLC0415
