@@ -1,6 +1,7 @@
 """Files that hold their old content or the new, never a part."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ def replacing(path: str, temporary: str | None = None) -> Iterator[int]:
 
     Leaving without an exception puts it in place, on stable storage; with one, nothing is left.
     Who is killed meanwhile leaves a temporary file: where nobody else writes ``path``, it can have a
-    name, so that the next one takes its place.  Raises OSError.
+    name, so that the next one takes its place.  Raises OSError, also where no file stands there.
     """
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "is no file", path)
     if temporary is None:
         fd, temporary = tempfile.mkstemp(prefix=".blkmig-", dir=os.path.dirname(path) or ".")
     else:

@@ -5,6 +5,7 @@ what is dirty, not the disk's size nor what a stream claims.  Bit ``i`` of the m
 of byte ``i // 8``, which is how little-endian 64-bit words put it on the wire.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,13 +13,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blkmig_cli import limits
+from blkmig_cli.errors import LimitError
 from blkmig_cli.schemas.constants import WORD_BITS, WORD_SIZE
 from blkmig_cli.tiles import tiles
 
-_SEGMENT = 1 << 16  # bytes of packed bits
+# Bytes of packed bits: few enough that bits strewn over a huge disk take little memory each.
+_SEGMENT = 1 << 13
 _SEGMENT_BITS = 8 * _SEGMENT
 
 Bits = NDArray[np.uint8]
+
+
+@dataclass(slots=True)
+class Room:
+    """Memory for the bits of some bitmaps together: ``left`` bytes of it are left."""
+
+    left: int = limits.BITS_MAX
+
+    def take(self, size: int) -> None:
+        """Take ``size`` bytes; raises LimitError where there are not so many."""
+        if size > self.left:
+            raise LimitError(f"bitmaps of over {limits.BITS_MAX >> 20} MiB of bits")
+        self.left -= size
 
 
 @dataclass(slots=True)
@@ -26,13 +43,15 @@ class DirtyBitmap:
     """A named bitmap.
 
     ``granularity`` is in bytes.  ``recording`` is QEMU's "enabled".  The disk's size is not part
-    of it: where it matters, it is an argument, in bytes.
+    of it: where it matters, it is an argument, in bytes.  Whatever makes granules dirty raises
+    LimitError where ``room``, which bitmaps may share, is used up.
     """
 
     name: str
     granularity: int
     recording: bool = True
     persistent: bool = False
+    room: Room = field(default_factory=Room, repr=False, compare=False)
     _segments: dict[int, Bits] = field(default_factory=dict)
 
     def write_words(self, first_word: int, data: bytes | memoryview) -> None:
@@ -85,6 +104,8 @@ class DirtyBitmap:
             return
         first = start // self.granularity
         count = (start + length - 1) // self.granularity - first + 1
+        if count > 8 * (self.room.left + len(self._segments) * _SEGMENT):
+            self.room.take(count // 8)
         for segment, low, high in _bit_pieces(first, count):
             _fill(self._segment(segment), low, high, dirty=True)
 
@@ -131,6 +152,15 @@ class DirtyBitmap:
         last = int(self.words(whole // WORD_BITS, 1).view("<u8")[0]) >> whole % WORD_BITS & 1
         return granules * self.granularity + last * rest
 
+    def sha256(self, size: int) -> str:
+        """The digest of the words of ``size`` bytes, as QEMU's x-debug-block-dirty-bitmap-sha256 has it."""
+        granules = -(-size // self.granularity)
+        left = -(-granules // WORD_BITS) * WORD_SIZE
+        found, clean = hashlib.sha256(), np.zeros(_SEGMENT, np.uint8)
+        for number in range(-(-left // _SEGMENT)):
+            found.update(self._segments.get(number, clean)[: left - number * _SEGMENT].data)
+        return found.hexdigest()
+
     def end(self) -> int:
         """First byte behind the last dirty granule; 0 if all is clean."""
         for segment in sorted(self._segments, reverse=True):
@@ -142,6 +172,7 @@ class DirtyBitmap:
     def _segment(self, number: int) -> Bits:
         held = self._segments.get(number)
         if held is None:
+            self.room.take(_SEGMENT)
             held = self._segments[number] = np.zeros(_SEGMENT, np.uint8)
         return held
 
@@ -153,10 +184,12 @@ class DirtyBitmap:
 
     def _clear(self, first: int, count: int) -> None:
         end = first + count
-        for segment in [s for s in self._segments if s * _SEGMENT_BITS < end]:
-            low = max(first - segment * _SEGMENT_BITS, 0)
-            high = min(end - segment * _SEGMENT_BITS, _SEGMENT_BITS)
-            if low < high:
+        touched = range(first // _SEGMENT_BITS, (end - 1) // _SEGMENT_BITS + 1)
+        few, many = sorted((touched, self._segments), key=len)
+        for segment in few:
+            if segment in many:
+                low = max(first - segment * _SEGMENT_BITS, 0)
+                high = min(end - segment * _SEGMENT_BITS, _SEGMENT_BITS)
                 _fill(self._segments[segment], low, high, dirty=False)
 
 

@@ -54,7 +54,7 @@ class Report:
 
     ``failure`` is what ended the reading, if anything did; ``same`` are the devices and paths of
     images that hold what the stream leaves behind; ``differing``, by device, the ranges in which an
-    image does not.
+    image does not; ``manifest``, the file of the manifest that the stream matches.
     """
 
     stream: str
@@ -67,6 +67,7 @@ class Report:
     failure: BlkmigError | None = None
     same: list[tuple[str, str]] = field(default_factory=list)
     differing: dict[str, Ranges] = field(default_factory=dict)
+    manifest: str | None = None
 
     @property
     def valid(self) -> bool:
@@ -155,7 +156,10 @@ class Checker:
         if failure is not None:
             self.findings.append(finding_of(failure))
         report.devices = [self._device(disk, source) for disk in state.disks.values()]
-        report.bitmaps = [self._bitmap(bitmap) for bitmap in state.bitmaps.values()]
+        sizes = {verdict.disk.name: verdict.size for verdict in report.devices}
+        report.bitmaps = [
+            self._bitmap(bitmap, sizes[bitmap.device]) for bitmap in state.bitmaps.values()
+        ]
         report.complete = self._complete(report)
         self._general(report)
         report.findings = self.findings
@@ -183,8 +187,7 @@ class Checker:
                 )
         return DeviceVerdict(disk, missing, size)
 
-    def _bitmap(self, bitmap: BitmapState) -> BitmapVerdict:
-        size = self.size(bitmap.device)
+    def _bitmap(self, bitmap: BitmapState, size: SizeBounds) -> BitmapVerdict:
         complete = self._bitmap_complete(bitmap, size)
         told, covered = self._hints.size(bitmap.device), bitmap.covered.end * SECTOR_SIZE
         if told is not None and covered > told and bitmap.origin == "dirty-bitmap":

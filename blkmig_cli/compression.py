@@ -1,20 +1,33 @@
-"""gzip, zstd and xz: known by their first bytes when read, by the end of a name when written."""
+"""gzip, zstd and xz: known by their first bytes when read, by the end of a name when written.
+
+However much comes out of little, only what is asked for is unpacked, and in bounded memory.
+"""
 
 import gzip
-import io
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import BinaryIO, Protocol, cast
 
-from blkmig_cli.errors import StreamError, TruncatedError
+from blkmig_cli import limits
+from blkmig_cli.errors import LimitError, StreamError, TruncatedError
 
 _MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
 _SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
 
+# How liblzma and libzstd say that they were granted too little.
+_TOO_LARGE = ("Memory usage limit exceeded", "Frame requires too much memory")
+_PACKED = 1 << 18
+
 #: Bytes that tell what a stream is packed with.
 MAGIC_SIZE = max(map(len, _MAGICS))
+
+
+class _Unpacking(Protocol):
+    def readinto(self, target: memoryview, /) -> int: ...
+
+    def close(self) -> None: ...
 
 
 class Packer(Protocol):
@@ -52,19 +65,21 @@ def packer(kind: str) -> Packer:
 def unpacked(kind: str, file: BinaryIO) -> Iterator[Callable[[memoryview], int]]:
     """What reads into a buffer, as ``readinto``, the bytes that ``file`` unpacks to.
 
-    It raises TruncatedError, StreamError where the packed data is damaged.
+    It raises TruncatedError, StreamError where the packed data is damaged, LimitError where it
+    takes too much memory.
     """
-    opened: io.BufferedIOBase
+    opened: _Unpacking
     damage: tuple[type[Exception], ...]
     if kind == "gzip":
         opened, damage = gzip.GzipFile(fileobj=file), (gzip.BadGzipFile, zlib.error)
     elif kind == "xz":
-        opened, damage = lzma.LZMAFile(file), (lzma.LZMAError,)  # noqa: SIM115 (closed below)
+        opened, damage = _Xz(file), (lzma.LZMAError,)
     else:
         import zstandard  # noqa: PLC0415
 
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        opened, damage = cast(io.BufferedIOBase, reader), (zstandard.ZstdError,)
+        unpacking = zstandard.ZstdDecompressor(max_window_size=limits.UNPACKING_MAX)
+        reader = unpacking.stream_reader(file, read_across_frames=True)
+        opened, damage = cast(_Unpacking, reader), (zstandard.ZstdError,)
 
     def readinto(target: memoryview) -> int:
         try:
@@ -72,7 +87,53 @@ def unpacked(kind: str, file: BinaryIO) -> Iterator[Callable[[memoryview], int]]
         except EOFError:
             raise TruncatedError(f"the {kind} data ends too early") from None
         except damage as error:
+            if any(words in str(error) for words in _TOO_LARGE):
+                most = limits.UNPACKING_MAX >> 20
+                raise LimitError(
+                    f"unpacking the {kind} data takes over {most} MiB of memory",
+                    hint=f"unpack it with {kind}, and read that",
+                ) from None
             raise StreamError(f"the {kind} data is damaged: {error}") from None
 
     with closing(opened):
         yield readinto
+
+
+class _Xz:
+    """xz streams, one behind the other.  (lzma.LZMAFile grants them any memory.)"""
+
+    def __init__(self, packed: BinaryIO) -> None:
+        self._packed = packed
+        self._decoder = self._next()
+
+    @staticmethod
+    def _next() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.UNPACKING_MAX)
+
+    def readinto(self, target: memoryview, /) -> int:
+        while True:
+            packed = b""
+            if self._decoder.eof:
+                packed = self._behind(self._decoder.unused_data)
+                if not packed:
+                    return 0
+                self._decoder = self._next()
+            elif self._decoder.needs_input:
+                packed = self._packed.read(_PACKED)
+                if not packed:
+                    raise EOFError
+            found = self._decoder.decompress(packed, len(target))
+            if found:
+                target[: len(found)] = found
+                return len(found)
+
+    def _behind(self, packed: bytes) -> bytes:
+        """What comes behind a stream, of which ``packed`` has been read, and behind its padding."""
+        while not packed.strip(b"\0"):
+            packed = self._packed.read(_PACKED)
+            if not packed:
+                return b""
+        return packed.lstrip(b"\0")
+
+    def close(self) -> None:
+        """Nothing is held."""

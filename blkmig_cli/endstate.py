@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from blkmig_cli.events import Block, Event
-from blkmig_cli.intervals import IntervalSet
+from blkmig_cli.intervals import IntervalSet, bounded
 from blkmig_cli.runs import Run
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
 from blkmig_cli.tiles import tiles
@@ -75,25 +75,31 @@ class EndState:
         self._stretches: list[Stretch] = []
 
     def put(self, new: Stretch) -> None:
-        """Add a stretch that comes later in the stream than all before it."""
+        """Add a stretch that comes later in the stream than all before it; raises LimitError."""
+        for old in self.between(new.start, new.end):
+            self.repeated.add(old.start, old.end)
+        self._replace(new.start, new.end, [new])
+
+    def remove(self, start: int, end: int) -> None:
+        """Take the sectors [start, end) out, as if they had never come."""
+        self._replace(start, end, [])
+
+    def _replace(self, start: int, end: int, pieces: list[Stretch]) -> None:
         held, starts = self._stretches, self._starts
-        low = bisect_right(starts, new.start)
-        if low and held[low - 1].end > new.start:
+        low = bisect_right(starts, start)
+        if low and held[low - 1].end > start:
             low -= 1
-        high = max(bisect_left(starts, new.end), low)
-        pieces = [new]
-        for old in held[low:high]:
-            self.repeated.add(max(old.start, new.start), min(old.end, new.end))
+        high = max(bisect_left(starts, end), low)
         if low < high:
-            if held[low].start < new.start:
-                pieces.insert(0, replace(held[low], end=new.start))
-            if held[high - 1].end > new.end:
-                pieces.append(replace(held[high - 1], start=new.end))
-        if low and held[low - 1].end == pieces[0].start:
+            if held[low].start < start:
+                pieces = [replace(held[low], end=start), *pieces]
+            if held[high - 1].end > end:
+                pieces = [*pieces, replace(held[high - 1], start=end)]
+        if pieces and low and held[low - 1].end == pieces[0].start:
             low -= 1
-            pieces.insert(0, held[low])
-        if high < len(held) and held[high].start == pieces[-1].end:
-            pieces.append(held[high])
+            pieces = [held[low], *pieces]
+        if pieces and high < len(held) and held[high].start == pieces[-1].end:
+            pieces = [*pieces, held[high]]
             high += 1
         merged: list[Stretch] = []
         for piece in pieces:
@@ -104,6 +110,7 @@ class EndState:
                 merged.append(piece)
         held[low:high] = merged
         starts[low:high] = [piece.start for piece in merged]
+        bounded(len(starts))
 
     def between(self, start: int, end: int) -> Iterator[Stretch]:
         """What has come of the sectors [start, end), cut to them."""

@@ -8,6 +8,7 @@ BlkmigError                 exit status
 │   ├── NotAStreamError         no stream at all
 │   ├── TruncatedError          it ends too early (an EOFError, too)
 │   ├── MalformedError          it breaks a rule of the format
+│   ├── LimitError              it asks for more memory than this program takes (limits.py)
 │   └── UndecidableError        it can be read in more than one way
 └── FailureError            4   an image, file, tool or peer failed or is missing
 """
@@ -100,6 +101,12 @@ class TruncatedError(StreamError, EOFError):
 
 class MalformedError(StreamError):
     """The stream breaks a rule of the format."""
+
+
+class LimitError(StreamError):
+    """What the stream holds would take more memory than ``limits.py`` grants."""
+
+    default_check = "limit"
 
 
 class UndecidableError(StreamError):

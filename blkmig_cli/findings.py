@@ -56,6 +56,7 @@ CHECKS: dict[str, tuple[Severity, str]] = {
     "bitmap-size": ("error", "A bitmap is of a disk of another size: QEMU aborts, or drops it."),
     "size-mismatch": ("error", "An image is larger or smaller than the stream's disk can be."),
     "image-differs": ("error", "The image is not what the stream leaves behind."),
+    "manifest-differs": ("error", "The stream does not leave behind what the manifest says."),
     "completeness-unknown": ("warning", "The disk's size is not known, and more may be missing."),
     "no-final-progress": ("warning", "The block section ended without its final 100 percent."),
     "progress-range": ("warning", "A progress record says more than 100 percent."),
@@ -75,6 +76,10 @@ CHECKS: dict[str, tuple[Severity, str]] = {
         "A bitmap's device has no blocks though others do: QEMU drops it unless it has the device.",
     ),
     "qemu-cannot-load": ("warning", "The QEMU of --for-qemu cannot load this stream."),
+    "manifest-unchecked": (
+        "warning",
+        "Chunks are missing, as --incremental allows: the disk cannot be held against the manifest.",
+    ),
     "nothing-here": ("warning", "The stream holds neither disks nor bitmaps."),
     "resynchronised": ("note", "Device state was sized by searching for its footer."),
     "partial-tail": (

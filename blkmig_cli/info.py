@@ -6,12 +6,8 @@ from typing import Any
 from blkmig_cli.accounting import Accounts
 from blkmig_cli.advice import Step, next_steps
 from blkmig_cli.checks import Report
-from blkmig_cli.decode import Decoder
-from blkmig_cli.hints import Hints
 from blkmig_cli.jsonout import report_json
-from blkmig_cli.streamdisk import read_contents
-from blkmig_cli.ticks import Tick
-from blkmig_cli.transport import Stream
+from blkmig_cli.streamdisk import Contents
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +20,12 @@ class Info:
     size: int | None
 
 
-def examine(stream: Stream, decoder: Decoder, hints: Hints, tick: Tick) -> Info:
-    """Read all records of ``stream``; raises FailureError where the input fails."""
-    accounts = Accounts()
-    report = read_contents(stream, decoder, hints, tick, accounts).report
+def info_of(contents: Contents, accounts: Accounts) -> Info:
+    """What there is to know of a stream, once it has been read; ``accounts`` took its events."""
+    report = contents.report
     exact = {device.disk.name: device.size.exact for device in report.devices}
     accounts.settle({name: size for name, size in exact.items() if size is not None})
-    size = stream.input.size
+    size = contents.stream.input.size
     if size is None and report.failure is None:
         size = accounts.total
     return Info(report, accounts, next_steps(report), size)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
-from blkmig_cli.errors import FailureError, StreamError
+from blkmig_cli.errors import FailureError, LimitError
 from blkmig_cli.events import Payload
 from blkmig_cli.pipes import give_pages
 
@@ -28,7 +28,6 @@ def _failing(offset: int) -> Iterator[None]:
 
 _READ_MIN = 512
 _READ_MAX = 1 << 18
-_PIPE_ROOM = 4 << 20
 
 
 class FileInput:
@@ -164,13 +163,15 @@ class PipeInput:
     """A stream that comes once, from ``readinto`` (fills a buffer, returns the count, 0 at the end).
 
     What the current event has consumed stays readable until ``release``; nothing before it does.
+    The buffer begins with ``first_room`` bytes, and grows with the largest event.
     """
 
     size: int | None = None
+    first_room = 1 << 16
 
     def __init__(self, readinto: Callable[[memoryview], int | None]) -> None:
         self._readinto = readinto
-        self._buffer = bytearray(_PIPE_ROOM)
+        self._buffer = bytearray(self.first_room)
         self._at = 0  # offset of the buffer's first byte
         self._end = 0  # offset behind the last byte read
         self._kept = 0  # offset from which bytes are still needed
@@ -202,7 +203,7 @@ class PipeInput:
             self.offset = min(target, max(self._end, self.offset))
             self.release()
             if self.offset < target:
-                self._fill(min(target, self.offset + _PIPE_ROOM))
+                self._fill(min(target, self.offset + len(self._buffer)))
                 if self._end == self.offset:
                     break
         return self.offset - start
@@ -231,18 +232,21 @@ class PipeInput:
             self._end += count
 
     def _make_room(self, end: int) -> None:
-        if end - self._kept > limits.PIPE_EVENT_MAX:
-            raise StreamError(
+        """Room up to ``end``, or for some of it: it grows with what comes, not with what is claimed."""
+        needed = end - self._kept
+        if needed > limits.PIPE_EVENT_MAX:
+            raise LimitError(
                 f"an object needs over {limits.PIPE_EVENT_MAX >> 20} MiB of memory from a pipe",
                 offset=self._kept,
                 hint="save the stream to a file and read that",
-                check="limit",
             )
+        room = len(self._buffer)
+        if needed > room and self._end - self._at < room:
+            return
         old = memoryview(self._buffer)[self._kept - self._at : self._end - self._at]
-        if end - self._kept > len(self._buffer):
+        if needed > room:
             # A new buffer, as somebody may hold a view of the old one.
-            room = max(2 * len(self._buffer), end - self._kept)
-            self._buffer = bytearray(room)
+            self._buffer = bytearray(min(2 * room, needed))
         # From one memoryview to another, as these may overlap.
         memoryview(self._buffer)[: len(old)] = old
         self._at = self._kept

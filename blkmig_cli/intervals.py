@@ -3,6 +3,15 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
+from blkmig_cli import limits
+from blkmig_cli.errors import LimitError
+
+
+def bounded(number: int) -> None:
+    """Raises LimitError where ``number`` ranges of one disk are too many."""
+    if number > limits.RANGES_MAX:
+        raise LimitError(f"a disk in over {limits.RANGES_MAX} pieces, as no real one comes")
+
 
 class IntervalSet:
     """Half-open ranges.  Adding in order, forwards or backwards, keeps it at one range."""
@@ -14,7 +23,7 @@ class IntervalSet:
         self._ends: list[int] = []
 
     def add(self, start: int, end: int) -> None:
-        """Add [start, end)."""
+        """Add [start, end); raises LimitError where there are too many."""
         if end <= start:
             return
         low = bisect_left(self._ends, start)
@@ -24,6 +33,7 @@ class IntervalSet:
             end = max(end, self._ends[high - 1])
         self._starts[low:high] = [start]
         self._ends[low:high] = [end]
+        bounded(len(self._starts))
 
     def remove(self, start: int, end: int) -> None:
         """Take [start, end) out."""

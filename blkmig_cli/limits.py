@@ -1,41 +1,62 @@
-"""What a stream may claim before it is refused.  All sizes in bytes.
+"""What is believed of a stream, and of a file that comes with one, before it is refused.
 
-The limits of the formats themselves are in ``schemas/constants.py``; these are ours, and each is
-far above what any real stream needs.
+The limits of the formats themselves are in ``schemas/constants.py``; these are ours, and each is far
+above what any real stream needs.  ``docs/commands.md`` lists them, from the comments here.
 """
 
-#: An object that a schema reads whole (heads, names, capabilities).
-HEAD_MAX = 1 << 20
-#: A device's name, whose length byte QEMU lets wrap.
+#: Bytes of an object of the container that is read whole (heads, names, capabilities).
+HEAD_MAX = 1 << 16
+#: Bytes of a device's name, whose length byte QEMU lets wrap.
 NAME_MAX = 1 << 10
-#: A machine type.
-MACHINE_MAX = 1 << 16
-#: The JSON description at the end of a stream.
-DESCRIPTION_MAX = 64 << 20
-#: One event's payloads from a pipe, which must be held in memory (in a file they are not).
+#: Bytes of a machine type.
+MACHINE_MAX = 1 << 12
+#: Bytes of the JSON description at the end of a stream.
+DESCRIPTION_MAX = 16 << 20
+#: Places at the end of a file that look like a description, and are read as one.
+DESCRIPTION_TRIES_MAX = 16
+#: Sections of a stream.
+SECTIONS_MAX = 1 << 16
+#: Devices with blocks.
+DEVICES_MAX = 1 << 12
+#: Bitmaps of a stream.
+BITMAPS_MAX = 1 << 16
+#: Bitmaps of a v1 stream (the wire has 32 bits for those of one record).
+V1_BITMAPS_MAX = 1 << 10
+#: Bytes of one event from a pipe, which must be held in memory (in a file they are not).
 PIPE_EVENT_MAX = 256 << 20
-#: Bitmaps in one v1 record (the wire has 32 bits for it).
-V1_BITMAPS_MAX = 1024
-#: How far inference of a v1 layout looks ahead, and how many readings it follows at once.
+#: Bytes for the bits of all bitmaps of a stream or file: 4 TiB dirty at 512 B, 512 TiB at 64 KiB.
+BITS_MAX = 1 << 30
+#: Pieces in which a disk comes, where what was sent of it does not join: 8 TiB in single chunks.
+RANGES_MAX = 1 << 22
+#: Bytes that inference of a v1 layout looks ahead.
 LOOKAHEAD_MAX = 16 << 20
+#: Readings of v1 records that inference follows at once.
 READINGS_MAX = 1 << 13
-#: A compressed RAM page may be this many bytes larger than a page.
-COMPRESSED_PAGE_SLACK = 4096
-#: An image without a known size grows no further than this (the largest file of ext4).
+#: Readings that it follows in a whole stream, beside one for each byte.
+FOLLOWED_MAX = 1 << 20
+#: Blocks of RAM that are announced in one record.
+RAM_BLOCKS_MAX = 1 << 12
+#: Bytes by which a compressed RAM page may be larger than a page.
+COMPRESSED_PAGE_SLACK = 4 << 10
+#: Bytes to which an image without a known size grows (the largest file of ext4).
 GROWTH_MAX = 16 << 40
-#: Disks are no larger than this: what a file offset can say.
+#: Bytes of a disk: what a file offset can say.
 DISK_MAX = (1 << 63) - (1 << 20)
-#: A bare record's first sector must lie below this many bytes for the input to count as a stream.
+#: Bytes below which a bare record's first sector must lie for the input to count as a stream.
 BARE_DISK_MAX = 1 << 60
-#: A file of bitmaps (IMAGE.bitmaps.json).
-BITMAPS_FILE_MAX = 1 << 30
-#: Dirty granules of one bitmap in such a file (a disk of 4 TiB, all dirty, at 512 bytes).
-GRANULES_MAX = 1 << 33
-#: A spec that is one document, and one line of a spec in JSON Lines.
+#: Bytes of memory for unpacking xz and zstd: more than their usual levels need.
+UNPACKING_MAX = 256 << 20
+#: Bytes of a file of bitmaps (IMAGE.bitmaps.json).
+BITMAPS_FILE_MAX = 256 << 20
+#: Bytes of a manifest.
+MANIFEST_MAX = 64 << 20
+#: Bytes of a spec that is one document.
 SPEC_DOCUMENT_MAX = 64 << 20
+#: Bytes of one line of a spec in JSON Lines.
 SPEC_LINE_MAX = 512 << 20
-#: Seconds to wait for a peer to call, and for one that has called to send or take another byte.
+#: Seconds to wait for a peer to call.
 PEER_WAIT = 3600
+#: Seconds to wait for a peer that has called to send or take another byte.
 PEER_SILENT = 600
-#: What a peer may answer to a stream.
-PEER_ANSWER_MAX = 4096
+#: Bytes that a peer may answer to a stream.
+PEER_ANSWER_MAX = 4 << 10

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from blkmig_cli.decode import Decoder
-from blkmig_cli.errors import BlkmigError, FailureError, StreamError
+from blkmig_cli.errors import BlkmigError, FailureError, LimitError, StreamError
 from blkmig_cli.events import Event
 from blkmig_cli.runs import Run
 from blkmig_cli.ticks import Tick
@@ -17,8 +17,8 @@ def read_events(
 ) -> BlkmigError | None:
     """Give every event to ``take``; returns what ended the reading, None for the proper end.
 
-    That is a StreamError, or a FailureError of the input.  ``take_run`` is for those who can take
-    runs whole.  What either raises is not caught.
+    That is a StreamError, or a FailureError of the input; or a LimitError of ``take``, of which
+    nothing else that it raises is caught.  ``take_run`` is for those who can take runs whole.
     """
     while True:
         try:
@@ -27,10 +27,15 @@ def read_events(
             return None
         except (StreamError, FailureError) as error:
             return error
-        if isinstance(piece, Run):
-            assert take_run is not None
-            take_run(piece)
-            tick(piece.end)
-        else:
-            take(piece)
-            tick(piece.offset + piece.length)
+        first = piece.columns[0].event if isinstance(piece, Run) else piece
+        try:
+            if isinstance(piece, Run):
+                assert take_run is not None
+                take_run(piece)
+                tick(piece.end)
+            else:
+                take(piece)
+                tick(piece.offset + piece.length)
+        except LimitError as error:
+            error.offset = first.offset
+            return error

@@ -14,6 +14,7 @@ from blkmig_cli.errors import BlkmigError, FailureError, UndecidableError
 from blkmig_cli.events import BitmapChunk, Block, Event
 from blkmig_cli.findings import finding_of
 from blkmig_cli.hints import Hints
+from blkmig_cli.manifest import Manifest, check_images
 from blkmig_cli.parse import Input
 from blkmig_cli.reading import read_events
 from blkmig_cli.runs import Run
@@ -32,7 +33,8 @@ from blkmig_cli.writing import Writer, past_end, placed
 class ReplayOptions:
     """What to apply, and what may be missing.
 
-    ``disks`` and ``bitmaps``: apply these at all; ``verify``: read back what was written.
+    ``disks`` and ``bitmaps``: apply these at all; ``verify``: read back what was written;
+    ``manifest``: hold the images against it in the end.
     """
 
     disks: bool = True
@@ -41,6 +43,7 @@ class ReplayOptions:
     allow_incomplete: bool = False
     dry_run: bool = False
     verify: bool = False
+    manifest: Manifest | None = None
 
 
 @dataclass(slots=True)
@@ -279,6 +282,28 @@ class Replay:
         if self._options.bitmaps:
             self._write_bitmaps(checker, report, result)
         self._targets.conclude(checker.state.end)
+        if self._options.manifest is not None:
+            self._hold_against(self._options.manifest, checker, report)
+
+    def _hold_against(self, manifest: Manifest, checker: Checker, report: Report) -> None:
+        """Read the images, and say what is not as the manifest has it."""
+        images = {}
+        for verdict in report.devices:
+            target = self._targets.get(verdict.disk.name)
+            if target is not None and target.image is not None and verdict.disk.has_blocks:
+                images[verdict.disk.name] = target.image
+        bitmaps = {
+            (verdict.bitmap.device, verdict.bitmap.name): verdict.bitmap.content
+            for verdict in report.bitmaps
+            if verdict.bitmap.content is not None and verdict.complete is not False
+        }
+        for found in check_images(
+            manifest,
+            images if self._options.disks else None,
+            bitmaps if self._options.bitmaps else None,
+            no_tick,
+        ):
+            checker.add("manifest-differs", found.message, device=found.device)
 
     def _size_mismatch(self, checker: Checker, target: Target, device: str) -> None:
         bounds = checker.state.size(device)

@@ -177,7 +177,7 @@ def open_target(
             yield sink
     else:
         path = rest if colon and scheme == "file" else name or ""
-        if any(_same_file(path, other) for other in inputs):
+        if any(same_file(path, other) for other in inputs):
             raise UsageError(f"{escape(path)} is read already; it cannot be the target")
         with _file(path) as sink:
             yield sink
@@ -326,9 +326,12 @@ def _file(path: str) -> Iterator[Sink]:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
 
 
-def _same_file(path: str, other: str) -> bool:
-    read = path_of(other)
-    try:
-        return read is not None and os.path.samefile(path, read)
-    except OSError:
+def same_file(path: str, other: str | None) -> bool:
+    """Does the STREAM or TARGET called ``other`` name the file ``path``, be it there or not?"""
+    named = None if other is None else path_of(other)
+    if named is None:
         return False
+    try:
+        return os.path.samefile(path, named)
+    except OSError:
+        return os.path.realpath(path) == os.path.realpath(named)

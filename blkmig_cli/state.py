@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from blkmig_cli.bitmap import DirtyBitmap
+from blkmig_cli.bitmap import DirtyBitmap, Room
 from blkmig_cli.coarse import Observations
 from blkmig_cli.decode import Decoder
 from blkmig_cli.events import (
@@ -88,6 +88,9 @@ class StreamState:
         self._held: Progress | None = None
         self.disks: dict[str, DiskState] = {}
         self.bitmaps: dict[tuple[str, str], BitmapState] = {}
+        self._room = Room()
+        # Those of the dirty-bitmap section, by device.
+        self._started: dict[str, list[BitmapState]] = {}
         self.progress = ProgressBounds()
         self.block_started = False
         self.block_ended = False
@@ -95,7 +98,10 @@ class StreamState:
         self.end = 0
 
     def feed(self, event: Event, source: Input) -> None:
-        """Take the next event; ``source`` gives the bits that it describes."""
+        """Take the next event; ``source`` gives the bits that it describes.
+
+        Raises LimitError where this would take too much memory.
+        """
         self.end = event.offset + event.length
         if isinstance(event, Block):
             self._release_progress()
@@ -167,11 +173,8 @@ class StreamState:
             return stated
         sizes = {
             bitmap.covered.end * SECTOR_SIZE
-            for (owner, _), bitmap in self.bitmaps.items()
-            if owner == device
-            and bitmap.origin == "dirty-bitmap"
-            and bitmap.ended
-            and bitmap.covered
+            for bitmap in self._started.get(device, ())
+            if bitmap.ended and bitmap.covered
         }
         return sizes.pop() if len(sizes) == 1 else None
 
@@ -220,7 +223,7 @@ class StreamState:
             if part.granularity is None:
                 state.open = Observations()
             else:
-                state.content = DirtyBitmap(part.name, part.granularity)
+                state.content = DirtyBitmap(part.name, part.granularity, room=self._room)
         if part.attributes is not None:
             state.recording = bool(part.attributes & BitmapAttribute.ENABLED)
             state.persistent = bool(part.attributes & BitmapAttribute.PERSISTENT)
@@ -245,22 +248,23 @@ class StreamState:
         bitmap.candidates = bitmap.open.narrow(possible, size)
         if len(bitmap.candidates) == 1:
             bitmap.granularity = bitmap.candidates[0]
-            bitmap.content = DirtyBitmap(bitmap.name, bitmap.granularity)
+            bitmap.content = DirtyBitmap(bitmap.name, bitmap.granularity, room=self._room)
             for sectors, rows in bitmap.open.rows():
                 words = first_word(sectors, bitmap.granularity)  # type: ignore[arg-type]
                 bitmap.content.write_rows(np.asarray(words), rows)
 
     def _start(self, event: BitmapStart) -> None:
         self.disk(event.device)
-        self.bitmaps[event.device, event.bitmap] = BitmapState(
+        made = self.bitmaps[event.device, event.bitmap] = BitmapState(
             event.device,
             event.bitmap,
             event.granularity,
             bool(event.attributes & BitmapAttribute.ENABLED),
             bool(event.attributes & BitmapAttribute.PERSISTENT),
-            content=DirtyBitmap(event.bitmap, event.granularity),
+            content=DirtyBitmap(event.bitmap, event.granularity, room=self._room),
             origin="dirty-bitmap",
         )
+        self._started.setdefault(event.device, []).append(made)
 
     def _bits(self, event: BitmapBits, source: Input) -> None:
         state = self.bitmaps[event.device, event.bitmap]

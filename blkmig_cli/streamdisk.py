@@ -169,7 +169,7 @@ class Contents:
         Without ``size``: what is told or proven of it, at least up to its last chunk.  Raises UsageError
         where the stream is a pipe, as its data cannot be read a second time.
         """
-        source = input_in_place(self.stream)
+        source = source_of_data(self.stream)
         state = self.states.disks.get(device, EndState())
         if size is None:
             bounds = self.checker.size(device)
@@ -179,8 +179,8 @@ class Contents:
         return StreamDisk(self.stream.name, source, state, size)
 
 
-def input_in_place(stream: Stream) -> FileInput:
-    """The input of ``stream``, whose data can be read anywhere; raises UsageError for a pipe."""
+def source_of_data(stream: Stream) -> FileInput:
+    """The stream's input, if its data can be read a second time; raises UsageError."""
     if not isinstance(stream.input, FileInput):
         raise UsageError(
             f"{escape(stream.name)} is read once, and its data are needed twice",

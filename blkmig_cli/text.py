@@ -26,6 +26,15 @@ def quote(name: str) -> str:
     return f"'{escape(name)}'"
 
 
+def brief(value: object) -> str:
+    """What somebody wrote where something else belongs, as a short piece of one line."""
+    shown = repr(value)
+    return shown if len(shown) <= _BRIEF else f"{shown[:_BRIEF]}..."
+
+
+_BRIEF = 80
+
+
 def _escape_char(char: str) -> str:
     code = ord(char)
     if 0xDC80 <= code <= 0xDCFF:

@@ -10,6 +10,8 @@ from blkmig_cli.errors import UsageError
 from blkmig_cli.events import Block, Configuration, Event
 from blkmig_cli.hints import Hints
 from blkmig_cli.images import RawImage, open_raw
+from blkmig_cli.manifest import Manifest
+from blkmig_cli.manifestcheck import ManifestCheck
 from blkmig_cli.parse import Input
 from blkmig_cli.qemu import Traits, Version, objections
 from blkmig_cli.reading import read_events
@@ -53,15 +55,18 @@ def validate_stream(
     *,
     incremental: bool,
     for_qemu: Version | None = None,
+    manifest: Manifest | None = None,
 ) -> Report:
     """Read ``stream`` to its end, and judge it.
 
-    Raises FailureError where the input or an image fails, UsageError where an image has no device.
+    Raises FailureError where the input or an image fails; UsageError where an image has no device,
+    or a ``manifest`` needs the data of a pipe.
     """
+    against = ManifestCheck(manifest, stream)
     with ExitStack() as stack:
         images = to_compare.open(stack)
         sizes = {device: image.size for device, image in images.items()}
-        known = Hints({**sizes, **hints.sizes}, hints.granularities)
+        known = against.hints(Hints({**sizes, **hints.sizes}, hints.granularities))
         events = decoder(stream.input, known)
         checker = Checker(events, known, incremental=incremental)
         comparisons: dict[str, ImageComparison] = {}
@@ -70,6 +75,7 @@ def validate_stream(
         def take(event: Event) -> None:
             nonlocal machine
             checker.feed(event, stream.input)
+            against.feed(event)
             if isinstance(event, Configuration):
                 machine = event.machine
             if isinstance(event, Block) and images:
@@ -81,6 +87,7 @@ def validate_stream(
 
         def take_run(run: Run) -> None:
             checker.feed_run(run, stream.input)
+            against.feed_run(run)
 
         failure = read_events(events, take, tick, None if images else take_run)
         report = checker.finish(stream.name, stream.input, failure)
@@ -97,6 +104,7 @@ def validate_stream(
                 checker.add("image-differs", _differing(differing, image.path), device=device)
             elif failure is None:
                 report.same.append((device, image.path))
+        against.finish(checker, report, tick, incremental=incremental)
         return report
 
 

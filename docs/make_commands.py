@@ -1,16 +1,20 @@
-"""Writes docs/commands.md: every command with its options, from click; every check; the JSON shapes.
+"""Writes docs/commands.md: every command with its options, from click; checks; JSON shapes; limits.
 
 Usage: python docs/make_commands.py
 """
 
 import inspect
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
+from blkmig_cli import limits
 from blkmig_cli.commands import cli
 from blkmig_cli.findings import CHECKS
 from blkmig_cli.spec.records import FIELDS
+from blkmig_cli.text import human_size
 
 TARGET = Path(__file__).with_name("commands.md")
 
@@ -67,6 +71,29 @@ room. `replay --output json` has the same shape, with `bytes-written` for each d
        "count": 65536, "dirty": [{"start": 0, "length": 65536}]}]}
 
 `count` and ranges are bytes; ranges are whole granules cut at the disk's end, sorted, not touching.
+
+A manifest (`send --manifest`, `validate --manifest`; its schema is `docs/schemas/manifest.json`):
+
+    {"version": 1,
+     "devices": [{"device": "drive0", "size": 67108864, "sha256": "3b6a07d0..."}],
+     "bitmaps": [{"device": "drive0", "name": "bitmap0", "granularity": 65536, "recording": true,
+                  "persistent": false, "count": 65536, "sha256": "9f86d081..."}]}
+
+A disk's digest is that of all its bytes, as of `sha256sum disk.img`; a bitmap's is what QEMU's
+`x-debug-block-dirty-bitmap-sha256` says. `sha256` is null for a disk that is not sent whole
+(`--bitmaps-only`, `--skip-unallocated`), and is not checked then; `recording` and `persistent` are
+null where dialect v1 does not carry them. The file is written when the stream has been sent, and
+only then. `validate --manifest` reads disks a second time, so that it needs a stream in a file.
+"""
+
+LIMITS = """\
+## Limits
+
+What a stream or a file claims is refused beyond these bounds (check `limit`, or the check of what
+it breaks). Each is far above what real streams need.
+
+| limit | at most | |
+| --- | --- | --- |
 """
 
 SPEC = """\
@@ -81,6 +108,15 @@ Flags are a list of names or a number. `raw` takes any bytes.
 | type | fields (those in brackets may be left out) |
 | --- | --- |
 """
+
+
+def limit_rows() -> Iterator[str]:
+    """The limits, each with the comment above it."""
+    found = re.findall(r"^#: (.+)\n([A-Z0-9_]+) = ", inspect.getsource(limits), re.MULTILINE)
+    for comment, name in found:
+        value = getattr(limits, name)
+        shown = human_size(value) if comment.startswith("Bytes ") else f"{value:,}"
+        yield f"| `{name}` | {shown} | {comment} |"
 
 
 def option_row(option: click.Parameter) -> str:
@@ -115,6 +151,7 @@ def document() -> str:
     for name, (_, fields) in FIELDS.items():
         keys = [field.key if field.default is ... else f"[{field.key}]" for field in fields]
         lines.append(f"| {name} | {' '.join(keys)} |")
+    lines += ["", LIMITS + "\n".join(limit_rows())]
     return "\n".join(lines) + "\n"
 
 

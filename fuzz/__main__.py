@@ -8,9 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fuzz.common import MAX_LENGTH, seeds
+from fuzz.common import MAX_LENGTH
+from fuzz.seeds import write_seeds, write_words
 
-TARGETS = ("decoder", "scanner", "spec", "bitmapfile", "replay")
+TARGETS = ("decoder", "scanner", "spec", "bitmapfile", "manifest", "replay")
 
 
 def main() -> int:
@@ -19,15 +20,19 @@ def main() -> int:
     worst = 0
     for name in sys.argv[2:] or TARGETS:
         with tempfile.TemporaryDirectory(prefix="blkmig-fuzz-") as folder:
-            seeds(Path(folder))
+            seeds, dictionary = Path(folder) / "seeds", Path(folder) / "words"
+            seeds.mkdir()
+            write_seeds(name, seeds)
+            write_words(dictionary)
             print(f"== {name}: {seconds} seconds", flush=True)
             words = [
                 f"-max_total_time={seconds}",
                 f"-max_len={MAX_LENGTH}",
+                f"-dict={dictionary}",
                 f"-artifact_prefix=fuzz-{name}-",
                 "-print_final_stats=1",
             ]
-            command = [sys.executable, "-m", f"fuzz.{name}", *words, folder]
+            command = [sys.executable, "-m", f"fuzz.{name}", *words, str(seeds)]
             done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
             lines = done.stderr.splitlines()
             failed = done.returncode != 0

@@ -1,47 +1,48 @@
-"""What the targets share: seeds, and the loop."""
+"""What the targets share: how an input stands for a stream, what is told of it, and the loop."""
 
-import gzip
+import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import atheris
 
-from tests import raw
+from blkmig_cli import limits
+from blkmig_cli.hints import Hints
+from tests.feed import Pieces
 
-_CAPTURES = Path(__file__).parents[1] / "tests" / "captures"
-#: A fuzzer's input is no longer than this: it holds whole records, and starts of captures.
-MAX_LENGTH = 8192
+#: What stands in an input for zeros, so many bytes of them: whole records take little room.
+HOLES = {b"<chunk>": 1 << 20, b"<page>": 1 << 12, b"<bits>": 1 << 10}
+#: An input is no longer than this: it holds some sections, and some tens of records.
+MAX_LENGTH = 512
+# Only so many: the zeros are read, too, where a search for a footer goes through them.
+_HOLES_MAX = 6
+# A stream from a pipe is held in memory: one with more bytes is not piped.
+_PIPED_MAX = 1 << 16
+
+_HOLE = re.compile(b"(" + b"|".join(HOLES) + b")")
 
 
-def seeds(folder: Path) -> None:
-    """Starts of all captures, and small streams of every dialect, as files in ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for packed in _CAPTURES.glob("*.bin.gz"):
-        with gzip.open(packed) as file:
-            (folder / packed.stem).write_bytes(file.read(MAX_LENGTH))
-    word = bytes(range(8))
-    v1 = raw.v1(("b", word), ("c", word * 2))
-    zeros = [raw.block(sector, 8) for sector in (0, 2048, 4096)]
-    small = {
-        "zeros": raw.qemu(raw.progress(0), *zeros * 8),
-        "bare": b"".join(zeros) + raw.progress(100) + raw.EOS,
-        "v1": raw.qemu(*(raw.block(sector, 0x28, rest=v1) for sector in (0, 2048, 4096, 6144) * 8)),
-        "v2": raw.qemu(
-            raw.block(0, 0x60, rest=raw.v2(4096, ("b", 1, 65536, word))),
-            *(raw.block(sector, 0x68, rest=raw.v2(2048)) for sector in (0, 2048) * 12),
-        ),
-        "bitmaps": raw.qemu(
-            bitmaps=raw.bitmap_start() + raw.bitmap_bits(0, 8192, word) + raw.COMPLETE
-        ),
-        "empty": raw.HEADER + raw.start(1, "block", 1, raw.EOS) + raw.footer(1)
-        + (raw.part(1, raw.EOS) + raw.footer(1)) * 40 + raw.EOF,
-    }  # fmt: skip
-    for name, content in small.items():
-        (folder / name).write_bytes(content)
+def pieces(data: bytes) -> Pieces:
+    """The stream that ``data`` stands for."""
+    return [HOLES.get(piece, piece) for piece in _HOLE.split(data, _HOLES_MAX)]
+
+
+def whole(stream: Pieces) -> bytes | None:
+    """All bytes of a stream; None where these are too many."""
+    if sum(piece if isinstance(piece, int) else len(piece) for piece in stream) > _PIPED_MAX:
+        return None
+    return b"".join(bytes(piece) for piece in stream)
+
+
+def told(way: int) -> Hints:
+    """Nothing, or the sizes and granularities of the devices and bitmaps of the small seeds."""
+    if not way & 1:
+        return Hints()
+    return Hints({"d": 64 << 20}, {(None, "b"): 65536, (None, "c"): 8192})
 
 
 def fuzz(target: Callable[[bytes], None]) -> None:
     """Run ``target`` on what libFuzzer makes; arguments are libFuzzer's."""
+    limits.READINGS_MAX = 1 << 7  # inference gives up sooner, by the same rules
     atheris.Setup(sys.argv, target)
     atheris.Fuzz()

@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["blkmig_cli"]):
     from blkmig_cli.ticks import no_tick
     from blkmig_cli.transport import open_stream
 
-from fuzz.common import fuzz
+from fuzz.common import fuzz, pieces
 
 SIZE = 8 << 20
 FOLDER = tempfile.mkdtemp(
@@ -26,6 +26,17 @@ STREAM, IMAGE = os.path.join(FOLDER, "s.bin"), os.path.join(FOLDER, "disk")
 MADE = {"s.bin", "disk", "disk.bitmaps.json", "disk.replay.json"}
 
 
+def write(path: str, data: bytes) -> None:
+    """The stream that ``data`` stands for, as a file."""
+    with open(path, "wb") as file:
+        for piece in pieces(data):
+            if isinstance(piece, int):
+                file.seek(piece, os.SEEK_CUR)
+            else:
+                file.write(piece)
+        file.truncate()
+
+
 def make(source: Input, hints: Hints) -> Decoder:
     """A decoder as the command makes it."""
     return Decoder(source, hints=hints)
@@ -33,8 +44,7 @@ def make(source: Input, hints: Hints) -> Decoder:
 
 def target(data: bytes) -> None:
     """One input."""
-    with open(STREAM, "wb") as file:
-        file.write(data)
+    write(STREAM, data)
     with open(IMAGE, "wb") as file:
         file.truncate(SIZE)
     targets = Targets({None: IMAGE}, {}, Hints())
@@ -42,13 +52,7 @@ def target(data: bytes) -> None:
         targets.open(Opening(force=True, restart=True))
         with open_stream(STREAM) as stream:
             options = ReplayOptions(allow_incomplete=True)
-            Replay(
-                stream,
-                targets,
-                options,
-                Hints(),
-                lambda source, hints: Decoder(source, hints=hints),
-            ).run(no_tick)
+            Replay(stream, targets, options, Hints(), make).run(no_tick)
     except BlkmigError:
         pass
     finally:

@@ -3,20 +3,14 @@
 import atheris
 
 with atheris.instrument_imports(include=["blkmig_cli"]):
-    from blkmig_cli.hints import Hints
     from tests.test_scan import same
 
-from fuzz.common import fuzz
-
-#: What is told of the seeds' devices and bitmaps.
-TOLD = Hints({"d": 64 << 20}, {(None, "b"): 65536, (None, "c"): 8192})
+from fuzz.common import fuzz, pieces, told
 
 
 def target(data: bytes) -> None:
-    """One input; its first byte says what is told, and how often the rest comes."""
-    if data:
-        hints = TOLD if data[0] & 1 else Hints()
-        same(data[1:], hints)
+    """One input; its last byte says what is told."""
+    same(pieces(data), told(data[-1] if data else 0))
 
 
 if __name__ == "__main__":

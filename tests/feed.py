@@ -1,7 +1,6 @@
 """Ways to give bytes to a decoder: whole, in pieces, from a file."""
 
 import os
-import tempfile
 import weakref
 from collections.abc import Iterable
 from typing import Any
@@ -14,8 +13,13 @@ from blkmig_cli.events import Event
 from blkmig_cli.inputs import FileInput, PipeInput
 from blkmig_cli.sinks import resolve_content
 
+#: A stream in pieces: bytes, or a number of zeros.
+Pieces = list[bytes | int]
 
-def piped(data: bytes, sizes: Iterable[int] | None = None) -> PipeInput:
+
+def piped(
+    data: bytes, sizes: Iterable[int] | None = None, kind: type[PipeInput] = PipeInput
+) -> PipeInput:
     """``data`` from a pipe, in reads of ``sizes`` bytes, then of whatever is asked."""
     at = 0
     left = iter(sizes or ())
@@ -27,16 +31,18 @@ def piped(data: bytes, sizes: Iterable[int] | None = None) -> PipeInput:
         at += count
         return count
 
-    return PipeInput(readinto)
+    return kind(readinto)
 
 
-def in_file(data: bytes, kind: type[FileInput] = FileInput) -> FileInput:
-    """``data`` in a file without a name, which goes with the input."""
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        fd = os.dup(file.fileno())
-    found = kind(fd, len(data))
+def in_file(data: bytes | Pieces, kind: type[FileInput] = FileInput) -> FileInput:
+    """``data`` in a file in memory, which goes with the input; zeros in pieces take no room."""
+    fd, size = os.memfd_create("stream"), 0
+    for piece in [data] if isinstance(data, bytes) else data:
+        if isinstance(piece, bytes):
+            os.pwrite(fd, piece, size)
+        size += len(piece) if isinstance(piece, bytes) else piece
+    os.ftruncate(fd, size)
+    found = kind(fd, size)
     weakref.finalize(found, os.close, fd)
     return found
 
@@ -45,6 +51,12 @@ class BySchemas(FileInput):
     """A file of which nothing is scanned: every record is parsed by the schemas."""
 
     rows = None  # type: ignore[assignment]
+
+
+class NarrowPipe(PipeInput):
+    """A pipe whose buffer is moved and grows all the time."""
+
+    first_room = 16
 
 
 def events(source: Any, **options: Any) -> tuple[list[Event], str | None]:

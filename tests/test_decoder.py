@@ -95,7 +95,7 @@ BAD = {
     "unknown-command": (HEAD + b"\x08\0\x63\0\0" + raw.EOF, "command 99"),
     "unknown-subsection": (
         HEAD + b"\x05" + raw.name("configuration/x") + b"\0\0\0\1",
-        "'configuration/x' of the configuration is unknown",
+        "'configuration/x' is unknown",
     ),
     "package-too-short": (
         HEAD + b"\x08\0\x07\0\x04" + struct.pack(">I", 3) + b"\x08\0\x04\0\0" + raw.EOF,

@@ -23,7 +23,7 @@ from blkmig_cli.runs import Piece, Run, expand
 from blkmig_cli.ticks import no_tick
 from tests import raw
 from tests.conftest import get_capture
-from tests.feed import BySchemas, events, in_file, piped
+from tests.feed import BySchemas, Pieces, in_file, piped
 from tests.strategies import Repetitive, repetitive, streams
 
 SETTINGS = settings(
@@ -42,16 +42,25 @@ def pieces(decoder: Decoder) -> Iterator[Piece]:
         return
 
 
-def verdict(source: FileInput, hints: Hints, *, runs: bool) -> object:
-    """The report, with every bitmap's content."""
+def read(source: FileInput, hints: Hints, *, runs: bool) -> list[object]:
+    """All that a stream gives: events, lines, the report, with every bitmap's content."""
     decoder = Decoder(source, hints=hints)
     checker = Checker(decoder, hints)
-    failure = read_events(
-        decoder,
-        lambda event: checker.feed(event, source),
-        no_tick,
-        (lambda run: checker.feed_run(run, source)) if runs else None,
-    )
+    as_json = EventJson(source)
+    found: list[Event] = []
+    lines: list[str] = []
+
+    def take(event: Event) -> None:
+        found.append(event)
+        lines.append(json.dumps(as_json(event)))
+        checker.feed(event, source)
+
+    def take_run(run: Run) -> None:
+        found.extend(run)
+        lines.extend(run_texts(run, as_json))
+        checker.feed_run(run, source)
+
+    failure = read_events(decoder, take, no_tick, take_run if runs else None)
     report = checker.finish("s", source, failure)
     contents = [
         verdict.bitmap.content.ranges(None)
@@ -60,25 +69,12 @@ def verdict(source: FileInput, hints: Hints, *, runs: bool) -> object:
     ]
     tops = [(disk.top, disk.top_offset) for disk in checker.state.disks.values()]
     covered = [list(bitmap.covered) for bitmap in checker.state.bitmaps.values()]
-    return report_json(report), contents, tops, covered, checker.state.end
+    return [found, lines, report_json(report), contents, tops, covered, checker.state.end]
 
 
-def same(data: bytes, hints: Hints) -> None:
-    by_schemas = in_file(data, BySchemas)
-    expected = events(by_schemas, hints=hints)
-    assert events(in_file(data), hints=hints) == expected
-    assert verdict(in_file(data), hints, runs=True) == verdict(
-        in_file(data, BySchemas), hints, runs=False
-    )
-    source = in_file(data)
-    as_json = EventJson(source)
-    lines: list[str] = []
-    for piece in pieces(Decoder(source, hints=hints)):
-        if isinstance(piece, Run):
-            lines += run_texts(piece, as_json)
-        else:
-            lines.append(json.dumps(as_json(piece)))
-    assert lines == [json.dumps(EventJson(by_schemas)(event)) for event in expected[0]]
+def same(data: bytes | Pieces, hints: Hints) -> None:
+    expected = read(in_file(data, BySchemas), hints, runs=False)
+    assert read(in_file(data), hints, runs=True) == expected
 
 
 @SETTINGS

@@ -123,6 +123,19 @@ def bitmap_files(run: Run, capture: Capture, folder: Path) -> Iterator[Any]:
         yield json.loads(path.read_text())
 
 
+def manifests(run: Run, capture: Capture, folder: Path) -> Iterator[Any]:
+    """Of each disk: sent whole, and its bitmaps only, in dialects with flags and without."""
+    for _ in replayed(run, capture, folder):
+        pass
+    manifest = folder / "manifest"
+    for image in folder.glob("*.img"):
+        held = ["--bitmaps"] if Path(f"{image}.bitmaps.json").exists() else []
+        for more in ([], ["--dialect", "v1"], [*["--bitmaps-only"] * len(held)]):
+            words = ["send", image, *held, *more, "--to", folder / "stream", "-q"]
+            assert run(*words, "--manifest", manifest).status == 0
+            yield json.loads(manifest.read_text())
+
+
 def compared(run: Run, capture: Capture, folder: Path) -> Iterator[Any]:
     """With itself, and with the image of one of its disks."""
     told = [*capture.told(), "--output", "json"]
@@ -138,6 +151,7 @@ def compared(run: Run, capture: Capture, folder: Path) -> Iterator[Any]:
 #: How the documents of each schema are had from a capture.
 CALLS: dict[str, Callable[[Run, Capture, Path], Iterator[Any]]] = {
     "bitmaps": bitmap_files,
+    "manifest": manifests,
     "compare": compared,
     "dump": dump_document,
     "dump-record": dump_lines,

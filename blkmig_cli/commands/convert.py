@@ -5,6 +5,7 @@ import click
 from blkmig_cli.commands import options
 from blkmig_cli.commands.emitting import warn, write
 from blkmig_cli.commands.help import Command
+from blkmig_cli.commands.whole import reading
 from blkmig_cli.errors import UsageError
 from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Version
@@ -12,7 +13,6 @@ from blkmig_cli.sendable import unplaced
 from blkmig_cli.sinks import open_target
 from blkmig_cli.source import SendOptions, send_events
 from blkmig_cli.text import count
-from blkmig_cli.transport import open_stream
 
 
 @click.command("convert", cls=Command)
@@ -72,19 +72,15 @@ def command(
         add_bitmaps,
         disks_of,
     )
-    from blkmig_cli.inputs import FileInput  # noqa: PLC0415
-    from blkmig_cli.streamdisk import read_contents  # noqa: PLC0415
+    from blkmig_cli.streamdisk import source_of_data  # noqa: PLC0415
 
     if machine is not None and not normalize:
         raise UsageError("--machine changes what is kept as it is", hint="say --normalize")
     hints = options.hints_of(granularities, device_sizes)
     files = options.device_values("--bitmaps-from", bitmaps_from)
-    make = options.decoder_factory(from_dialect, "auto")
-    with open_stream(stream, options.saying(quiet)) as opened:
-        options.log(verbose, str(opened))
-        source = opened.input
-        with progress("reading", source.size, quiet=quiet) as tick:
-            contents = read_contents(opened, make(source, hints), hints, tick)
+    with reading(
+        stream, hints, from_dialect, "auto", twice=True, quiet=quiet, verbose=verbose
+    ) as contents:
         report = contents.report
         if report.failure is not None:
             raise report.failure
@@ -114,10 +110,11 @@ def command(
                 if normalize:
                     write(send_events(disks, chosen), disks, sink, tick)
                 else:
-                    assert isinstance(source, FileInput)
+                    source = source_of_data(contents.stream)
                     source.offset = 0
                     translation = Translation(source, dialect, disks)
-                    events = translation.events(make(source, hints))
+                    decoder = options.decoder_factory(from_dialect, "auto")(source, hints)
+                    events = translation.events(decoder)
                     write(events, disks, sink, tick, translation.resolve)
         options.log(verbose, f"{count(sink.written, 'byte')} written")
     return 0

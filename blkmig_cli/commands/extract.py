@@ -4,11 +4,11 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
+from blkmig_cli.commands.whole import reading, told
 from blkmig_cli.errors import UsageError
 from blkmig_cli.progress import progress
 from blkmig_cli.sinks import open_target
-from blkmig_cli.text import count, escape
-from blkmig_cli.transport import open_stream
+from blkmig_cli.text import count
 
 
 @click.command("extract", cls=Command)
@@ -47,18 +47,13 @@ def command(
     """
     from blkmig_cli.bitmapfile import bitmaps_text  # noqa: PLC0415 (numpy is slow to load)
     from blkmig_cli.extract import copy_disk, find_bitmap, find_disk  # noqa: PLC0415
-    from blkmig_cli.streamdisk import input_in_place, read_contents  # noqa: PLC0415
 
     if name is not None and device is not None:
         raise UsageError("--device is for disks", hint="say --bitmap DEVICE:NAME")
     hints = options.hints_of(granularities, device_sizes)
-    with open_stream(stream, options.saying(quiet)) as opened:
-        options.log(verbose, str(opened))
-        if name is None:
-            input_in_place(opened)
-        decoder = options.decoder_factory(dialect, container)(opened.input, hints)
-        with progress("reading", opened.input.size, quiet=quiet) as tick:
-            contents = read_contents(opened, decoder, hints, tick)
+    with reading(
+        stream, hints, dialect, container, twice=name is None, quiet=quiet, verbose=verbose
+    ) as contents:
         if name is not None:
             bitmap = find_bitmap(contents, name, allow_incomplete=allow_incomplete)
             with open_target(target, [stream]) as sink:
@@ -71,11 +66,7 @@ def command(
                 with progress("extracting", found.disk.size, quiet=quiet) as tick:
                     copy_disk(found.disk, sink, tick)
         options.log(verbose, f"{count(sink.written, 'byte')} written")
-    failure = contents.report.failure
-    if failure is None:
-        return 0
-    click.echo(f"blkmig: {escape(stream)}: {failure}", err=True)
-    return failure.exit_status
+    return told(stream, contents.report.failure)
 
 
 def _warn(warnings: list[str], *, quiet: bool) -> None:

@@ -25,6 +25,7 @@ _COMMANDS = {
     "build": "Make a stream from a description.",
     "convert": "Write a stream in another dialect.",
     "extract": "Take one disk, or one bitmap, out of a stream.",
+    "salvage": "Find what is intact in a damaged stream.",
     "scrub": "Zero what leaked into the padding of last chunks.",
     "completion": "Print the script that completes words in a shell.",
 }

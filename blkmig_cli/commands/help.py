@@ -22,7 +22,10 @@ _SECTIONS = {
     "Bitmaps": (
         "all_bitmaps", "names", "bitmaps_from", "bitmaps_to", "bitmaps_only", "no_bitmaps",
     ),
-    "Checks": ("incremental", "allow_incomplete", "for_qemu", "strict", "ignore", "list_checks"),
+    "Checks": (
+        "incremental", "allow_incomplete", "manifest", "for_qemu", "strict", "ignore",
+        "list_checks",
+    ),
     "Selection": ("show_all", "device", "devices", "types", "sectors", "limit"),
     "Writing": ("dry_run", "resume", "restart", "verify", "force"),
     "Output": ("target", "svg", "payload", "as_spec", "output", "quiet", "verbose"),

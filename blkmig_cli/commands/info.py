@@ -6,9 +6,7 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.progress import progress
-from blkmig_cli.text import escape
-from blkmig_cli.transport import open_stream
+from blkmig_cli.commands.whole import reading, told
 
 
 @click.command("info", cls=Command)
@@ -38,16 +36,15 @@ def command(
       blkmig info stream.bin
       zcat stream.gz | blkmig info - --output json
     """
-    from blkmig_cli.info import examine, info_json  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.accounting import Accounts  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.info import info_json, info_of  # noqa: PLC0415
 
     hints = options.hints_of(granularities, device_sizes)
-    with (
-        open_stream(stream, options.saying(quiet)) as opened,
-        progress("reading", opened.input.size, quiet=quiet) as tick,
-    ):
-        options.log(verbose, str(opened))
-        decoder = options.decoder_factory(dialect, container)(opened.input, hints)
-        info = examine(opened, decoder, hints, tick)
+    accounts = Accounts()
+    with reading(
+        stream, hints, dialect, container, accounts, quiet=quiet, verbose=verbose
+    ) as contents:
+        info = info_of(contents, accounts)
     if output == "json":
         click.echo(json.dumps(info_json(info), indent=1))
     else:
@@ -55,8 +52,4 @@ def command(
         from blkmig_cli.render.info import info_text  # noqa: PLC0415
 
         info_text(info, console())
-    failure = info.report.failure
-    if failure is None:
-        return 0
-    click.echo(f"blkmig: {escape(stream)}: {failure}", err=True)
-    return failure.exit_status
+    return told(stream, info.report.failure)

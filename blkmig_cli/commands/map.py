@@ -6,11 +6,10 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
+from blkmig_cli.commands.whole import reading, told
 from blkmig_cli.errors import UsageError
-from blkmig_cli.progress import progress
 from blkmig_cli.sinks import open_target
-from blkmig_cli.text import escape, quote
-from blkmig_cli.transport import open_stream
+from blkmig_cli.text import quote
 
 
 @click.command("map", cls=Command)
@@ -47,18 +46,11 @@ def command(
       blkmig map stream.bin --output json
     """
     from blkmig_cli.mapping import map_disks, map_json  # noqa: PLC0415 (numpy is slow to load)
-    from blkmig_cli.streamdisk import read_contents  # noqa: PLC0415
     from blkmig_cli.svg import map_svg  # noqa: PLC0415
 
     hints = options.hints_of(granularities, device_sizes)
-    with (
-        open_stream(stream, options.saying(quiet)) as opened,
-        progress("reading", opened.input.size, quiet=quiet) as tick,
-    ):
-        options.log(verbose, str(opened))
-        decoder = options.decoder_factory(dialect, container)(opened.input, hints)
-        contents = read_contents(opened, decoder, hints, tick)
-    maps = map_disks(contents, device)
+    with reading(stream, hints, dialect, container, quiet=quiet, verbose=verbose) as contents:
+        maps = map_disks(contents, device)
     if device is not None and not maps:
         names = ", ".join(quote(found.disk.name) for found in contents.report.devices)
         raise UsageError(f"no device {quote(device)}; the stream has {names or 'none'}")
@@ -72,8 +64,4 @@ def command(
         from blkmig_cli.render.map import map_text  # noqa: PLC0415
 
         map_text(maps, console())
-    failure = contents.report.failure
-    if failure is None:
-        return 0
-    click.echo(f"blkmig: {escape(stream)}: {failure}", err=True)
-    return failure.exit_status
+    return told(stream, contents.report.failure)

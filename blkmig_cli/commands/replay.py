@@ -10,6 +10,7 @@ from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import UsageError
 from blkmig_cli.findings import Finding
 from blkmig_cli.jsonout import report_json
+from blkmig_cli.manifest import read_manifest
 from blkmig_cli.progress import progress
 from blkmig_cli.replay import Replay, ReplayOptions, ReplayResult
 from blkmig_cli.target import Opening
@@ -35,6 +36,8 @@ from blkmig_cli.transport import open_stream
 @click.option("--resume", is_flag=True, help="Go on with a replay that broke off.")
 @click.option("--restart", is_flag=True, help="Start afresh a replay that broke off.")
 @click.option("--verify", is_flag=True, help="Read back what was written, and compare.")
+@click.option("--manifest", metavar="FILE",
+              help="Hold disks and bitmaps against what send --manifest wrote.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Write a block device even while it is mounted.")
 @options.output_option("human", "json")
 @options.quiet_option
@@ -57,6 +60,7 @@ def command(
     resume: bool,
     restart: bool,
     verify: bool,
+    manifest: str | None,
     force: bool,
     output: str,
     quiet: bool,
@@ -74,6 +78,7 @@ def command(
     Examples:
       blkmig replay stream.bin --image disk.img --create
       blkmig replay stream.bin --image drive0=a.img --image drive1=b.img
+      blkmig replay stream.bin --image disk.img --create --resume
       zcat stream.gz | blkmig replay - --image disk.img --create --device-size 20G
     """
     from blkmig_cli.render.console import console  # noqa: PLC0415 (rich is slow to load)
@@ -85,7 +90,12 @@ def command(
         raise UsageError("--resume goes on, --restart starts afresh; say which")
     if (resume or restart) and (dry_run or bitmaps_only):
         raise UsageError("--resume and --restart are of writing disks")
+    if manifest is not None and dry_run:
+        raise UsageError("--manifest is held against what was written", hint="see blkmig validate")
+    wanted = None if manifest is None else read_manifest(manifest)
     hints = options.hints_of(granularities, device_sizes)
+    if wanted is not None:
+        hints = wanted.completing(hints)
     targets = Targets(
         options.device_values("--image", images),
         options.device_values("--bitmaps-to", bitmaps_to),
@@ -98,6 +108,7 @@ def command(
         allow_incomplete=allow_incomplete,
         dry_run=dry_run or not targets.any,
         verify=verify,
+        manifest=wanted,
     )
     with closing(targets), open_stream(stream, options.saying(quiet)) as opened:
         targets.open(

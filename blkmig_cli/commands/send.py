@@ -12,7 +12,7 @@ from blkmig_cli.images import open_raw
 from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Version, answers
 from blkmig_cli.sendable import check_disks
-from blkmig_cli.sinks import is_socket, open_target
+from blkmig_cli.sinks import is_socket, open_target, same_file
 from blkmig_cli.source import Disk, SendOptions, send_events
 from blkmig_cli.text import count, escape, quote
 
@@ -34,6 +34,8 @@ from blkmig_cli.text import count, escape, quote
 @click.option("--no-zero-blocks", is_flag=True, help="Send zeros as data.")
 @click.option("--skip-unallocated", is_flag=True,
               help="Leave out holes: the destination has the same base.")  # fmt: skip
+@click.option("--manifest", metavar="FILE",
+              help="Write SHA-256 digests of the disks and bitmaps to FILE, when all is sent.")  # fmt: skip
 @options.force_share_option
 @options.for_qemu_option
 @options.quiet_option
@@ -51,6 +53,7 @@ def command(
     bitmaps_only: bool,
     no_zero_blocks: bool,
     skip_unallocated: bool,
+    manifest: str | None,
     force_share: bool,
     for_qemu: Version | None,
     quiet: bool,
@@ -67,6 +70,7 @@ def command(
       blkmig send drive0=a.img drive1=b.img | blkmig validate -
       blkmig send disk.img --for-qemu 7.2 --machine pc --to unix:/run/in.sock
       blkmig send disk.img --dialect v2 --bitmap daily --bitmaps-only --to x.zst
+      blkmig send disk.img --bitmaps --to stream.bin --manifest stream.json
     """
     files = options.device_values("--bitmaps-from", bitmaps_from)
     with_bitmaps = bool(all_bitmaps or names or files or bitmaps_only)
@@ -74,6 +78,11 @@ def command(
         what = "dialect classic" if dialect == "classic" else "dialect qemu in --container none"
         raise UsageError(f"{what} has no place for bitmaps", hint="say --dialect v1 or v2")
     paths = _named(images)
+    if manifest is not None:
+        if force_share:
+            raise UsageError("--manifest cannot tell what an image held that others write (-U)")
+        if any(same_file(manifest, other) for other in (*paths.values(), *files.values(), target)):
+            raise UsageError(f"{escape(manifest)} is read or written already")
     with ExitStack() as stack:
         disks = []
         for device, path in paths.items():
@@ -100,14 +109,19 @@ def command(
         )
         check_disks(disks, chosen)
         total = sum(disk.size for disk in disks)
-        sink = stack.enter_context(
-            open_target(target, [*paths.values(), *files.values()], confirmed=chosen.return_path)
-        )
-        if not quiet:
-            warn(disks, chosen, for_qemu)
-        with progress("sending", total, quiet=quiet) as tick:
-            write(send_events(disks, chosen), disks, sink, tick)
+        inputs = [*paths.values(), *files.values()]
+        with open_target(target, inputs, confirmed=chosen.return_path) as sink:
+            if not quiet:
+                warn(disks, chosen, for_qemu)
+            with progress("sending", total, quiet=quiet) as tick:
+                write(send_events(disks, chosen), disks, sink, tick)
         options.log(verbose, f"{count(sink.written, 'byte')} written")
+        if manifest is not None:
+            from blkmig_cli.manifest import manifest_of, write_manifest  # noqa: PLC0415 (numpy)
+
+            with progress("hashing", total, quiet=quiet) as tick:
+                made = manifest_of(disks, chosen, tick)
+            write_manifest(manifest, made)
     return 0
 
 

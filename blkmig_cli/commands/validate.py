@@ -11,10 +11,11 @@ from blkmig_cli.commands.help import Command, one_of
 from blkmig_cli.errors import BlkmigError, UsageError
 from blkmig_cli.findings import CHECKS, finding_of
 from blkmig_cli.jsonout import report_json
+from blkmig_cli.manifest import Manifest, read_manifest
 from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Version
 from blkmig_cli.text import escape, quote
-from blkmig_cli.transport import open_stream
+from blkmig_cli.transport import Stream, open_stream
 from blkmig_cli.validation import ImagesToCompare, validate_stream
 
 # The worst of several streams, in this order.
@@ -27,6 +28,8 @@ _WORST = (4, 3, 1, 0)
 @click.option("--image", "images", multiple=True, metavar="[DEVICE=]IMAGE",
               help="Compare the stream's end state with an image.")  # fmt: skip
 @click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
+@click.option("--manifest", metavar="FILE",
+              help="Hold the stream's end state against the digests that send wrote.")  # fmt: skip
 @click.option("--incremental", is_flag=True, help="Missing chunks are meant (shared base).")
 @options.force_share_option
 @options.for_qemu_option
@@ -45,6 +48,7 @@ def command(
     device_sizes: tuple[str, ...],
     images: tuple[str, ...],
     image_format: str | None,
+    manifest: str | None,
     incremental: bool,
     force_share: bool,
     for_qemu: Version | None,
@@ -66,6 +70,7 @@ def command(
       blkmig validate stream.bin
       blkmig validate stream.bin --device-size drive0=20G
       blkmig validate stream.bin --image drive0=disk.img
+      blkmig validate stream.bin --manifest stream.json
       blkmig validate stream.bin --for-qemu 7.2
       blkmig validate captures/* --strict --output junit > captures.xml
     """
@@ -89,6 +94,7 @@ def command(
         force=image_format == "raw",
         shared=force_share,
     )
+    wanted = None if manifest is None else read_manifest(manifest)
     make = options.decoder_factory(dialect, container)
     reports: list[Report] = []
     for number, name in enumerate(streams, 1):
@@ -96,7 +102,7 @@ def command(
         try:
             with (
                 open_stream(name, options.saying(quiet)) as stream,
-                progress(f"validating{which}", stream.input.size, quiet=quiet) as tick,
+                progress(f"validating{which}", _total(stream, wanted), quiet=quiet) as tick,
             ):
                 options.log(verbose, str(stream))
                 report = validate_stream(
@@ -107,6 +113,7 @@ def command(
                     to_compare,
                     incremental=incremental,
                     for_qemu=for_qemu,
+                    manifest=wanted,
                 )
         except BlkmigError as error:
             if isinstance(error, UsageError) or (output == "human" and len(streams) == 1):
@@ -143,3 +150,10 @@ def _document(output: str, reports: list[Report], *, strict: bool) -> str:
         return sarif(reports)
     streams = [report_json(report) for report in reports]
     return json.dumps({"version": 1, "streams": streams}, indent=1)
+
+
+def _total(stream: Stream, manifest: Manifest | None) -> int | None:
+    """Bytes to go through: the stream's records, and the disks to be hashed."""
+    if stream.input.size is None or manifest is None:
+        return stream.input.size
+    return stream.input.size + manifest.to_read

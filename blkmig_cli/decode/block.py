@@ -51,6 +51,7 @@ class BlockDecoder:
         self._bitmaps_seen = False
         self._not_v2: int | None = None
         self._last_name: bytes | None = None
+        self._devices: set[str] = set()
         self._hints = hints
         self.dialect = dialect
         self.layouts = Layouts(reader.source, hints, after_eos)
@@ -189,6 +190,10 @@ class BlockDecoder:
         reader = self._reader
         self._last_name = reader.take(schema.DeviceName)[0]
         device = decode_name(self._last_name)
+        if device not in self._devices:
+            self._devices.add(device)
+            if len(self._devices) > limits.DEVICES_MAX:
+                reader.fail(f"over {limits.DEVICES_MAX} devices", check="limit")
         dialect = self.dialect or CLASSIC
         bitmaps: tuple[BlockBitmap, ...] = ()
         low = high = self._covered(device, sector)

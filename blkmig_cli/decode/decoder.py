@@ -71,11 +71,10 @@ class Decoder:
         keep_state: bool = False,
     ) -> None:
         self._source = source
+        self._hints = hints or Hints()
         self._reader = Reader(source, keep=keep_state)
         self.container: Container = container
-        self.block = BlockDecoder(
-            self._reader, DIALECTS.get(dialect), hints or Hints(), self._after_eos
-        )
+        self.block = BlockDecoder(self._reader, DIALECTS.get(dialect), self._hints, self._after_eos)
         self._bitmaps = DirtyBitmapDecoder(self._reader)
         self._ram = RamContext()
         self._page_size_known = False
@@ -124,6 +123,9 @@ class Decoder:
             yield from self._bare()
             return
         yield from self._preamble()
+        yield from self._sections_to_the_end()
+
+    def _sections_to_the_end(self) -> Iterator[Piece]:
         while True:
             self._package_edge()
             kind = self._source.peek(1)
@@ -142,8 +144,6 @@ class Decoder:
             else:
                 self._reader.fail(f"{kind[0]:#04x} opens no section", check="unknown-section")
         yield from self._end()
-
-    # -- the stream's two ends
 
     def _detect(self) -> Container:
         head = self._source.peek(8)
@@ -192,18 +192,18 @@ class Decoder:
         if length > limits.MACHINE_MAX:
             reader.fail(f"a machine type of {length} bytes")
         machine = decode_name(reader.take_bytes(length))
-        subsections = []
+        subsections: dict[str, Subsection] = {}
         while reader.source.peek(1) == bytes([SectionType.SUBSECTION]):
             _, raw, version = reader.take(schema.SubsectionHead)
             name = decode_name(raw)
             body = schema.SUBSECTION_BODIES.get(raw)
-            if body is None:
-                reader.fail(f"subsection {quote(name)} of the configuration is unknown")
+            if body is None or name in subsections:
+                reader.fail(f"configuration subsection {quote(name)} is unknown, or came before")
             (value,) = reader.take(body)
             if isinstance(value, list):
                 value = tuple(decode_name(capability) for capability in value)
-            subsections.append(Subsection(name, version, value))
-        found = Configuration(offset, reader.length(), None, machine, tuple(subsections))
+            subsections[name] = Subsection(name, version, value)
+        found = Configuration(offset, reader.length(), None, machine, tuple(subsections.values()))
         bits = found.target_page_bits
         if bits is not None:
             if not 10 <= bits <= 20:
@@ -229,8 +229,6 @@ class Decoder:
         if reader.source.peek(1):
             rest = reader.pass_over(_TO_THE_END)
             yield Undecoded(offset, rest, None, "bytes after the stream's end")
-
-    # -- commands and packages
 
     def _command(self) -> CommandEvent:
         reader = self._reader
@@ -260,8 +258,6 @@ class Decoder:
                 )
             self._package_end = None
 
-    # -- sections
-
     def _section(self) -> Iterator[Piece]:
         header = self._section_header()
         reader = self._reader
@@ -286,6 +282,8 @@ class Decoder:
             name: str | None = decode_name(raw)
             if section_id in self._sections:
                 reader.fail(f"section id {section_id} is used a second time")
+            if len(self._sections) == limits.SECTIONS_MAX:
+                reader.fail(f"over {limits.SECTIONS_MAX} sections", check="limit")
         else:
             _, section_id = reader.take(schema.SectionReference)
             started = self._sections.get(section_id)

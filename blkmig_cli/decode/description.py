@@ -6,7 +6,7 @@ from typing import Any
 
 from blkmig_cli import limits
 from blkmig_cli.parse import Input
-from blkmig_cli.schemas.constants import SectionType
+from blkmig_cli.schemas.constants import NAME_WRAP, SectionType
 from blkmig_cli.schemas.framing import DescriptionHead, subsection_overhead
 
 _HEAD = DescriptionHead.sizeof()
@@ -28,21 +28,22 @@ def find_description(source: Input) -> Description | None:
     """
     if source.size is None:
         return None
-    window = 1 << 16
+    window, tries = 1 << 16, 0
     while True:
         start = max(source.size - window, 0)
         tail = source.peek_at(start, source.size - start)
         at = tail.rfind(SectionType.VMDESCRIPTION)
-        while at >= 0:
+        while at >= 0 and tries < limits.DESCRIPTION_TRIES_MAX:
             length = len(tail) - at - _HEAD
-            if length >= 0 and int.from_bytes(tail[at + 1 : at + _HEAD], "big") == length:
+            if length > 0 and int.from_bytes(tail[at + 1 : at + _HEAD], "big") == length:
                 found = parse_description(tail[at + _HEAD :])
                 if found is not None:
                     return found
+                tries += 1
             at = tail.rfind(SectionType.VMDESCRIPTION, 0, at)
-        if start == 0 or window > limits.DESCRIPTION_MAX:
+        if start == 0 or window >= limits.DESCRIPTION_MAX:
             return None
-        window *= 16
+        window = min(window * 16, limits.DESCRIPTION_MAX)
 
 
 def parse_description(text: bytes) -> Description | None:
@@ -59,8 +60,9 @@ def parse_description(text: bytes) -> Description | None:
         sizes = {}
         for device in devices:
             try:
-                key = (str(device["name"]), int(device["instance_id"]))
-                sizes[key] = _state_size(device)
+                name, instance = device["name"], device["instance_id"]
+                if isinstance(name, str) and isinstance(instance, int):
+                    sizes[name, instance] = _state_size(device)
             except (KeyError, TypeError, ValueError, AttributeError):
                 continue
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -81,5 +83,7 @@ def _state_size(state: dict[str, Any]) -> int:
         total += size * repeat
     for subsection in state.get("subsections", []):
         name = subsection["vmsd_name"].encode()
+        if len(name) >= NAME_WRAP:
+            raise ValueError("a name that is too long for its length byte")
         total += subsection_overhead(name) + _state_size(subsection)
     return total

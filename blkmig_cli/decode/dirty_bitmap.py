@@ -5,6 +5,7 @@ QEMU aborts, loops, or silently drops bitmaps on most of what is refused here.
 
 from collections.abc import Iterator
 
+from blkmig_cli import limits
 from blkmig_cli.events import BitmapBits, BitmapComplete, BitmapEos, BitmapStart, Event
 from blkmig_cli.parse import Reader
 from blkmig_cli.schemas import dirty_bitmap as schema
@@ -28,6 +29,10 @@ class DirtyBitmapDecoder:
         self._bitmap: str | None = None
         self._open: dict[tuple[str, str], int] = {}
         self._started: set[tuple[str, str]] = set()
+
+    def know(self, other: "DirtyBitmapDecoder") -> None:
+        """Take over which bitmaps ``other`` has seen begin and end."""
+        self._open, self._started = dict(other._open), set(other._started)
 
     def payload(self) -> Iterator[Event]:
         """The chunks of one part of the section, up to the one with EOS.
@@ -112,6 +117,8 @@ class DirtyBitmapDecoder:
             fault, check = f"reserved flags {reserved:#x} are set", "bitmap-flags"
         if fault is not None:
             reader.fail(f"bitmap {quote(key[1])}: {fault}", device=key[0], check=check)
+        if len(self._started) == limits.BITMAPS_MAX:
+            reader.fail(f"over {limits.BITMAPS_MAX} bitmaps", check="limit")
         self._started.add(key)
         self._open[key] = granularity
         return granularity, attributes

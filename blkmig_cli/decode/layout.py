@@ -32,6 +32,12 @@ from blkmig_cli.schemas.constants import (
 from blkmig_cli.schemas.dialects import V1, V2
 from blkmig_cli.text import decode_name, human_size
 
+# As plain numbers: an operation on an enum takes as long as reading a record should.
+_DEVICE_BLOCK = int(BlockFlag.DEVICE_BLOCK)
+_EOS = int(BlockFlag.EOS)
+_PROGRESS = int(BlockFlag.PROGRESS)
+_HAS_BITMAPS = int(BlockFlag.HAS_BITMAPS)
+
 
 class After(Enum):
     """What stands after a record that ends the payload, or why a reading goes no further.
@@ -86,7 +92,7 @@ class World:
                 return None
             tails = {**tails, device: (sector, low, high)}
         tops = self.tops if top >= sector else {**self.tops, device: sector}
-        return replace(self, tails=tails, tops=tops)
+        return World(self.full, tails, tops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,7 @@ class Layouts:
         self._source = source
         self._hints = hints
         self._after_eos = after_eos
+        self._followed = 0
         self.worlds: list[World] = [World({}, {}, {})]
 
     def note(self, device: str, sector: int) -> bool:
@@ -125,7 +132,7 @@ class Layouts:
         good, none = np.ones(len(sectors), np.bool_), np.zeros(len(sectors), np.bool_)
         if tails:
             good &= sectors < min(tails)
-        if not event.flags & BlockFlag.HAS_BITMAPS:
+        if not event.flags & _HAS_BITMAPS:
             return good
         if len(self.worlds) > 1:
             return none
@@ -212,7 +219,9 @@ class Layouts:
             if onward == paths:
                 break
             paths = onward
-            _bounded(len(paths), offset)
+            self._followed += len(paths)
+            _bounded(len(paths), limits.READINGS_MAX, offset)
+            _bounded(self._followed - offset, limits.FOLLOWED_MAX, offset)
         if len({root.lengths for root, _ in paths}) > 1 and all(
             tip.fate in _SHORT for _, tip in paths
         ):
@@ -238,18 +247,18 @@ class Layouts:
     def _read_record(self, reader: Reader, world: World) -> Iterator[Reading]:
         upper, flags = schema.split_word(reader.take(schema.RecordWord)[0])
         if V1.fault(flags) is not None:
-            if flags & BlockFlag.DEVICE_BLOCK and V2.fault(flags) is None:
+            if flags & _DEVICE_BLOCK and V2.fault(flags) is None:
                 yield from self._other_dialect(reader, world)
             return
-        if not flags & BlockFlag.DEVICE_BLOCK:
-            if upper <= (100 if flags & BlockFlag.PROGRESS else 0):
+        if not flags & _DEVICE_BLOCK:
+            if upper <= (100 if flags & _PROGRESS else 0):
                 yield from self._ended(Reading(reader.source.offset, world), flags)
             return
         device = decode_name(reader.take(schema.DeviceName)[0])
         if upper * SECTOR_SIZE > limits.DISK_MAX or "\0" in device:
             return
         parts = [Reading(reader.source.offset, world)]
-        if flags & BlockFlag.HAS_BITMAPS:
+        if flags & _HAS_BITMAPS:
             sectors = world.sectors(device, upper, self._hints.size(device))
             if sectors is None:
                 return
@@ -261,7 +270,7 @@ class Layouts:
                 parts = [longer for part in parts for longer in self._read_bitmap(part, device)]
                 if not parts:
                     return
-                _bounded(len(parts), reader.start)
+                _bounded(len(parts), limits.READINGS_MAX, reader.start)
         data = V1.data_length(flags)
         for part in parts:
             if part.fate is None:
@@ -283,12 +292,16 @@ class Layouts:
         if Ahead(self._source, part.end).available(data) < data:
             yield replace(part, fate=After.CUT)
             return
-        yield from self._ended(replace(part, end=part.end + data, world=after), flags)
+        ended = Reading(part.end + data, after, part.lengths, part.sectors)
+        yield from self._ended(ended, flags)
 
     def _ended(self, reading: Reading, flags: int) -> Iterator[Reading]:
-        after = self._after_eos(reading.end) if flags & BlockFlag.EOS else After.RECORDS
-        if after is not After.NONSENSE:
-            yield replace(reading, fate=None if after is After.RECORDS else after)
+        """``reading``, which is whole, with its fate."""
+        after = self._after_eos(reading.end) if flags & _EOS else After.RECORDS
+        if after is After.RECORDS:
+            yield reading
+        elif after is not After.NONSENSE:
+            yield replace(reading, fate=after)
 
     def _read_bitmap(self, part: Reading, device: str) -> Iterator[Reading]:
         """``part`` with one more bitmap, once for every length that its bits may have."""
@@ -306,6 +319,8 @@ class Layouts:
         name = decode_name(raw)
         told = self._hints.granularity(device, name)
         known = part.world.full.get((device, name))
+        if known is None and len(part.world.full) == limits.V1_BITMAPS_MAX:
+            return
         fulls = schema.V1_FULL_LENGTHS if known is None else (known,)
         if told is not None:
             fulls = (schema.v1_full_length(told),)
@@ -313,17 +328,12 @@ class Layouts:
         for full in fulls:
             world = part.world
             if known is None:
-                world = replace(world, full={**world.full, (device, name): full})
+                full_of = {**world.full, (device, name): full}
+                world = World(full_of, world.tails, world.tops)
             for length, sectors in _bits_lengths(full, told, part.sectors):
                 there = Ahead(self._source, start).available(length)
-                yield replace(
-                    part,
-                    end=start + length,
-                    world=world,
-                    lengths=(*part.lengths, length),
-                    sectors=sectors,
-                    fate=None if there == length else After.CUT,
-                )
+                fate = None if there == length else After.CUT
+                yield Reading(start + length, world, (*part.lengths, length), sectors, fate)
 
     def _input_end(self, offset: int) -> int:
         if self._source.size is not None:
@@ -365,11 +375,11 @@ def _bits_lengths(
         yield words * WORD_SIZE, (max(low, (words - 1) * span + 1), min(high, words * span))
 
 
-def _bounded(number: int, offset: int) -> None:
+def _bounded(number: int, most: int, offset: int) -> None:
     """Too many readings to follow: refuse."""
-    if number > limits.READINGS_MAX:
+    if number > most:
         raise UndecidableError(
-            f"over {limits.READINGS_MAX} layouts of the bitmaps are possible here",
+            f"over {most} layouts of the bitmaps are possible here",
             offset=offset,
             hint=_TELL,
         )

@@ -70,7 +70,11 @@ def _page(
 
 
 def _mem_size(reader: Reader, context: RamContext, total: int) -> Iterator[RamBlock]:
+    number = 0
     while total > 0:
+        number += 1
+        if number > limits.RAM_BLOCKS_MAX:
+            reader.fail(f"over {limits.RAM_BLOCKS_MAX} blocks of RAM", check="limit")
         raw, length = reader.take(schema.MemSizeEntry)
         if length > total:
             reader.fail(f"RAM blocks add up to {length - total} bytes more than announced")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blkmig_cli import limits
 from blkmig_cli.events import Block, BlockBitmap
 from blkmig_cli.parse import Reader
 from blkmig_cli.schemas import block as schema
@@ -39,6 +40,7 @@ class V2Rules:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._devices: dict[str, _Device] = {}
+        self._bitmaps = 0
 
     def stated_size(self, device: str) -> int | None:
         """Bytes of the device's disk, if a record's range stated it."""
@@ -74,8 +76,11 @@ class V2Rules:
         for _ in range(number):
             bitmap = self._bitmap(known.granularities, first, device, sector, sectors)
             if bitmap.name in names:
-                self._fail(f"bitmap {bitmap.name!r} twice in one record", device, sector)
+                self._fail(f"bitmap {quote(bitmap.name)} twice in one record", device, sector)
             names.add(bitmap.name)
+            self._bitmaps += first
+            if self._bitmaps > limits.BITMAPS_MAX:
+                self._reader.fail(f"over {limits.BITMAPS_MAX} bitmaps", check="limit")
             bitmaps.append(bitmap)
         return sectors, tuple(bitmaps)
 

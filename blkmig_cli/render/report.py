@@ -37,6 +37,8 @@ def report_text(report: Report, out: Console) -> None:
     bitmaps_table(report, out)
     for name, path in report.same:
         out.print(Text(f"{escape(path)} holds the same as {escape(name) or '(unnamed)'}", "green"))
+    if report.manifest is not None:
+        out.print(Text(f"all is as {escape(report.manifest)} says", "green"))
     findings_text(report, out)
 
 

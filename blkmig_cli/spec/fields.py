@@ -14,6 +14,7 @@ from typing import Any
 from blkmig_cli.content import FileRange, Fill, literal
 from blkmig_cli.events import BlockBitmap, Payload, RamBlock, Subsection
 from blkmig_cli.schemas.constants import BitmapFlag, BlockFlag, RamFlag
+from blkmig_cli.text import brief
 
 #: Shows a payload's bytes as JSON; where they are is the stream's business.
 ShowPayload = Callable[[Payload], Any]
@@ -43,28 +44,28 @@ def _plain(read: Callable[[Any], Any]) -> Kind:
 
 def _int(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
-        raise ValueError(f"{value!r} is no whole number from 0 to 2**64 - 1")
+        raise ValueError(f"{brief(value)} is no whole number from 0 to 2**64 - 1")
     return value
 
 
 def _str(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no text")
+        raise ValueError(f"{brief(value)} is no text")
     return value
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"{value!r} is no list")
+        raise ValueError(f"{brief(value)} is no list")
     return value
 
 
 def _dict(value: Any, keys: set[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{value!r} is no object")
+        raise ValueError(f"{brief(value)} is no object")
     for key in value:
         if key not in keys:
-            raise ValueError(f"{key!r} is no field here; there are {', '.join(sorted(keys))}")
+            raise ValueError(f"{brief(key)} is no field here; there are {', '.join(sorted(keys))}")
     return value
 
 
@@ -76,7 +77,7 @@ def _bytes(value: Any) -> bytes:
     try:
         return bytes.fromhex(_str(value))
     except ValueError:
-        raise ValueError(f"{value!r} is no hex") from None
+        raise ValueError(f"{brief(value)} is no hex") from None
 
 
 def _payload(value: Any) -> Payload:
@@ -114,8 +115,8 @@ def flags(kind: type[IntFlag]) -> Kind:
     def read(value: Any) -> int:
         if isinstance(value, list):
             for name in value:
-                if name not in names:
-                    raise ValueError(f"{name!r} is no flag; there are {', '.join(names)}")
+                if not isinstance(name, str) or name not in names:
+                    raise ValueError(f"{brief(name)} is no flag; there are {', '.join(names)}")
             return sum({names[name] for name in value})
         return _int(value)
 

@@ -11,6 +11,7 @@ from blkmig_cli.content import FileRange
 from blkmig_cli.errors import SpecError
 from blkmig_cli.events import Event, Payload
 from blkmig_cli.spec.records import KEY, VERSION, read_record
+from blkmig_cli.text import brief
 
 
 def read_spec(file: BinaryIO) -> Iterator[Event]:
@@ -77,7 +78,7 @@ def _document(text: bytes) -> Any:
 
 def _check_version(header: dict[str, Any]) -> None:
     if header[KEY] != VERSION:
-        raise SpecError(f"{KEY}: version {header[KEY]!r}, only {VERSION} is known")
+        raise SpecError(f"{KEY}: version {brief(header[KEY])}, only {VERSION} is known")
 
 
 def beside(payload: Payload, folder: Path) -> Payload:

@@ -12,6 +12,7 @@ from blkmig_cli.parse import Input
 from blkmig_cli.schemas.constants import BlockFlag, Command, SectionType
 from blkmig_cli.spec import fields as f
 from blkmig_cli.spec.fields import Field
+from blkmig_cli.text import brief
 
 VERSION = 1
 KEY = "blkmig-spec"
@@ -36,7 +37,7 @@ def _command(value: Any) -> int:
         try:
             return Command[value.upper().replace("-", "_")]
         except KeyError:
-            raise ValueError(f"{value!r} is no command") from None
+            raise ValueError(f"{brief(value)} is no command") from None
     number: int = f.INT.read(value)
     return number
 
@@ -165,8 +166,8 @@ def read_record(record: Any, where: str) -> e.Event:
             raise ValueError("a record is an object")
         given = dict(record)
         kind = given.pop("type", None)
-        if kind not in FIELDS:
-            raise ValueError(f"type: {kind!r} is none; there are {', '.join(FIELDS)}")
+        if not isinstance(kind, str) or kind not in FIELDS:
+            raise ValueError(f"type: {brief(kind)} is none; there are {', '.join(FIELDS)}")
         made, fields = FIELDS[kind]
         attributes = f.read_fields(given, fields)
     except ValueError as error:

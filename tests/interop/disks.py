@@ -1,6 +1,5 @@
 """Disks to send back and forth: contents that a wrong byte would show in, and bitmaps on them."""
 
-import hashlib
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -63,10 +62,3 @@ def bitmap(name: str, granularity: int, size: int) -> DirtyBitmap:
         start = granule * granularity
         made.set_range(start, min(granularity, size - start))
     return made
-
-
-def sha256(made: DirtyBitmap, size: int) -> str:
-    """What QEMU says of the same bitmap: over its words, little-endian, up to the disk's end."""
-    granules = (size - 1) // made.granularity + 1
-    words = (granules - 1) // 64 + 1
-    return hashlib.sha256(made.words(0, words).tobytes()).hexdigest()

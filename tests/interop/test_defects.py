@@ -327,7 +327,7 @@ def test_a_large_disk_with_coarse_bits_is_sent_whole(run: Run, tmp_path: Path) -
     with qemu.destination(tmp_path / "q", Drive("d", disk)) as destination:
         destination.capabilities("dirty-bitmaps")
         assert destination.load(f"exec:cat {stream}") == "completed", destination.log
-        assert destination.sha256("d", "b") == disks.sha256(made, size)
+        assert destination.sha256("d", "b") == made.sha256(size)
 
 
 # -- what a QEMU cannot load at all

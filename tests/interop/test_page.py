@@ -20,7 +20,12 @@ class Monitor:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(path))
+        for _ in range(600):  # the socket has its name a moment before somebody listens
+            try:
+                self._socket.connect(str(path))
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
         self._file = self._socket.makefile("rw")
         assert "QMP" in json.loads(self._file.readline())
         self.say('{"execute": "qmp_capabilities"}')

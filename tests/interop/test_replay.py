@@ -92,7 +92,7 @@ def compare_bitmaps(source: Qemu, report: Any, path: Path) -> None:
         assert bitmap.granularity == told[name]["granularity"]
         assert bitmap.recording == told[name]["recording"]
         assert bitmap.persistent == told[name]["persistent"]
-        assert disks.sha256(bitmap, held.size) == source.sha256("drive0", name)
+        assert bitmap.sha256(held.size) == source.sha256("drive0", name)
 
 
 @pytest.mark.parametrize("blocks", [True, False])

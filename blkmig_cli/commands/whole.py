@@ -1,0 +1,56 @@
+"""What commands share that read a whole stream first, and show what is in it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from blkmig_cli.commands import options
+from blkmig_cli.errors import BlkmigError
+from blkmig_cli.hints import Hints
+from blkmig_cli.progress import progress
+from blkmig_cli.text import escape
+from blkmig_cli.transport import open_stream
+
+if TYPE_CHECKING:
+    from blkmig_cli.streamdisk import Contents, Taker
+
+
+@contextmanager
+def reading(
+    stream: str,
+    hints: Hints,
+    dialect: str,
+    container: str,
+    *others: "Taker",
+    twice: bool = False,
+    quiet: bool,
+    verbose: bool,
+) -> Iterator["Contents"]:
+    """Everything in the STREAM called ``stream``, while it is open; ``others`` take its events too.
+
+    ``twice``: data will be read, too, so that a pipe is refused at once.  Raises as ``open_stream``,
+    ``source_of_data`` and ``read_contents``.
+    """
+    from blkmig_cli.streamdisk import (  # noqa: PLC0415 (numpy is slow to load)
+        read_contents,
+        source_of_data,
+    )
+
+    with open_stream(stream, options.saying(quiet)) as opened:
+        options.log(verbose, str(opened))
+        if twice:
+            source_of_data(opened)
+        decoder = options.decoder_factory(dialect, container)(opened.input, hints)
+        with progress("reading", opened.input.size, quiet=quiet) as tick:
+            contents = read_contents(opened, decoder, hints, tick, *others)
+        yield contents
+
+
+def told(stream: str, failure: BlkmigError | None) -> int:
+    """Say what ended the reading of a stream, if anything did; returns the exit status."""
+    if failure is None:
+        return 0
+    click.echo(f"blkmig: {escape(stream)}: {failure}", err=True)
+    return failure.exit_status
