@@ -10,11 +10,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from blkmig_cli.api import DiskFile, StreamReader, open, open_image, send, write  # noqa: A004
+    from blkmig_cli.api import (
+        DiskFile,
+        StreamReader,
+        events_of,
+        open,  # noqa: A004
+        open_image,
+        write,
+    )
     from blkmig_cli.bitmap import DirtyBitmap
     from blkmig_cli.bitmapfile import BitmapFile, read_bitmaps, write_bitmaps
     from blkmig_cli.checks import Report
-    from blkmig_cli.errors import BlkmigError, FailureError, StreamError, UsageError
+    from blkmig_cli.errors import (
+        BlkmigError,
+        FailureError,
+        IncompleteError,
+        StreamError,
+        UsageError,
+    )
     from blkmig_cli.source import Disk
 
 __all__ = [
@@ -24,25 +37,26 @@ __all__ = [
     "Disk",
     "DiskFile",
     "FailureError",
+    "IncompleteError",
     "Report",
     "StreamError",
     "StreamReader",
     "UsageError",
+    "events_of",
     "open",
     "open_image",
     "read_bitmaps",
-    "send",
     "write",
     "write_bitmaps",
 ]
 
 _HOMES = {
-    "api": ["DiskFile", "StreamReader", "open", "open_image", "send", "write"],
-    "bitmap": ["DirtyBitmap"],
-    "bitmapfile": ["BitmapFile", "read_bitmaps", "write_bitmaps"],
-    "checks": ["Report"],
-    "errors": ["BlkmigError", "FailureError", "StreamError", "UsageError"],
-    "source": ["Disk"],
+    "api": ("DiskFile", "StreamReader", "events_of", "open", "open_image", "write"),
+    "bitmap": ("DirtyBitmap",),
+    "bitmapfile": ("BitmapFile", "read_bitmaps", "write_bitmaps"),
+    "checks": ("Report",),
+    "errors": ("BlkmigError", "FailureError", "IncompleteError", "StreamError", "UsageError"),
+    "source": ("Disk",),
 }
 
 
@@ -51,3 +65,7 @@ def __getattr__(name: str) -> Any:
         if name in names:
             return getattr(importlib.import_module(f"blkmig_cli.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,38 +1,206 @@
 """The library's front door: what ``import blkmig_cli`` offers.
 
-Nothing in here knows a format: it puts together what the other modules do.
+Nothing in here knows a format: it puts together what the other modules do, and none of them
+imports it.
 """
 
 import io
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import BinaryIO, Literal, get_args
 
 from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.checks import Report
 from blkmig_cli.decode import Decoder
+from blkmig_cli.decode.decoder import Container
 from blkmig_cli.errors import UsageError
-from blkmig_cli.events import Event
+from blkmig_cli.events import Event, Payload
+from blkmig_cli.extract import find_disk
 from blkmig_cli.hints import Hints
 from blkmig_cli.images import RawImage, open_raw
-from blkmig_cli.runs import Piece
-from blkmig_cli.sinks import open_target, resolve_content, write_events
+from blkmig_cli.inputs import FileInput
+from blkmig_cli.runs import Piece, expand
+from blkmig_cli.sendable import check_disks
+from blkmig_cli.sinks import adopt_target, open_target, resolve_content, resolving, write_events
 from blkmig_cli.source import Disk, SendOptions, send_events
 from blkmig_cli.streamdisk import Contents, StreamDisk, read_contents
+from blkmig_cli.streamdisk import Piece as DiskPiece
 from blkmig_cli.text import escape, quote
 from blkmig_cli.ticks import no_tick
-from blkmig_cli.transport import Stream, open_stream
+from blkmig_cli.transport import Stream, adopt_stream, open_stream
+
+Dialect = Literal["auto", "classic", "v1", "v2", "qemu"]
+
+
+class StreamReader:
+    """An open stream, made by :func:`open`; a context manager, which closes it.
+
+    A stream in a file can be read as often as is wanted, by several at once; one from a pipe, or
+    compressed, once.  ValueError: it is closed.
+    """
+
+    def __init__(
+        self, stream: Stream, held: ExitStack, hints: Hints, dialect: Dialect, container: Container
+    ) -> None:
+        self._stream = stream
+        self._held = held
+        self._hints = hints
+        self._dialect = dialect
+        self._container = container
+        self._contents: Contents | None = None
+        self._used = False
+        self._closed = False
+
+    def __enter__(self) -> "StreamReader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closed = True
+        self._held.__exit__(kind, error, trace)
+
+    def close(self) -> None:
+        """Close it, and all its disks; a file object of the caller's stays open.
+
+        Raises FailureError where the command of an ``exec:`` stream ended with a failure.
+        """
+        self.__exit__(None, None, None)
+
+    @property
+    def closed(self) -> bool:
+        """Can nothing more be read?"""
+        return self._closed
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the stream; None for a pipe."""
+        return self._stream.input.size
+
+    def events(self) -> Iterator[Event]:
+        """Every event of the stream (``blkmig_cli.events``), in order; they tile the stream.
+
+        Raises, after all that is sound, StreamError where the stream is malformed or ends too early;
+        FailureError where the input fails; UsageError for a pipe that has been read.
+        """
+        return expand(self.runs())
+
+    def runs(self) -> Iterator[Piece]:
+        """The same in larger steps: an event, or a ``blkmig_cli.runs.Run`` of many as arrays.
+
+        ``Run.columns`` have the first row's event and, as int64 of shape (rows,), the sectors of
+        blocks.  Iterating a run gives its events.  Raises as :meth:`events`.
+        """
+        decoder = self._decoder(self._input())
+        while True:
+            try:
+                piece = decoder.piece()
+            except StopIteration:
+                return
+            yield piece
+            self._check_open()
+
+    def read(self, payload: Payload) -> bytes:
+        """The bytes of a payload that an event names, such as ``Block.data``.
+
+        From a pipe only those of the event that came last.  Raises FailureError where the input
+        fails, UsageError for what a pipe does not hold (any more).
+        """
+        self._check_open()
+        try:
+            return b"".join(map(bytes, resolving(self._stream.input)(payload)))
+        except ValueError:
+            name = escape(self._stream.name)
+            raise UsageError(f"{name} is read once, and has gone past these bytes") from None
+
+    def report(self) -> Report:
+        """What ``blkmig validate`` finds: devices, bitmaps, ``complete``, ``valid``, ``findings``.
+
+        A damaged stream is told in its ``failure``, not raised.  Raises FailureError where the
+        input fails, UsageError for a pipe that has been read.
+        """
+        return self._read().report
+
+    @property
+    def devices(self) -> list[str]:
+        """Names of the devices that have disks or bitmaps in the stream; raises as :meth:`report`."""
+        return [found.disk.name for found in self.report().devices]
+
+    def disk(self, device: str | None = None, *, allow_incomplete: bool = False) -> "DiskFile":
+        """The disk of ``device`` (None: the only one) as a file.
+
+        Where nothing tells its size, it ends with the last chunk that came.  ``allow_incomplete``:
+        what never came reads as zeros; without it, raises IncompleteError where chunks never came,
+        and the StreamError of a damaged stream.  Raises UsageError for a device that is not there,
+        and for a pipe, whose data cannot be read a second time; FailureError where a record lies
+        past the disk's end.
+        """
+        found = find_disk(self._read(), device, allow_incomplete=allow_incomplete)
+        return DiskFile(found.disk, self)
+
+    def bitmaps(self, device: str | None = None) -> dict[str, DirtyBitmap]:
+        """The whole bitmaps of ``device`` (None: the only one), by name.
+
+        Left out are those that never ended, and v1 bitmaps whose granularity stays open: see
+        ``report().bitmaps``.  Raises UsageError for a device that is not there, else as
+        :meth:`report`.
+        """
+        devices = self.devices
+        if device is None and len(devices) == 1:
+            (device,) = devices
+        if device not in devices:
+            names = ", ".join(map(quote, devices)) or "none"
+            raise UsageError(f"the stream has the devices {names}")
+        return {
+            found.bitmap.name: found.bitmap.content
+            for found in self.report().bitmaps
+            if found.bitmap.device == device
+            and found.bitmap.content is not None
+            and found.complete is not False
+        }
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("the stream is closed")
+
+    def _input(self) -> Stream:
+        """The stream at its start, for one reading, which no other disturbs."""
+        self._check_open()
+        if isinstance(self._stream.input, FileInput):
+            return replace(self._stream, input=self._stream.input.again())
+        if self._used:
+            raise UsageError(f"{escape(self._stream.name)} can be read only once")
+        self._used = True
+        return self._stream
+
+    def _decoder(self, stream: Stream) -> Decoder:
+        return Decoder(
+            stream.input, dialect=self._dialect, container=self._container, hints=self._hints
+        )
+
+    def _read(self) -> Contents:
+        if self._contents is None:
+            stream = self._input()
+            self._contents = read_contents(stream, self._decoder(stream), self._hints, no_tick)
+        return self._contents
 
 
 class DiskFile(io.RawIOBase):
-    """A disk as its stream leaves it: a file to be read, of ``size`` bytes.
+    """A disk as its stream leaves it, made by :meth:`StreamReader.disk`: a file to be read.
 
     Reads and seeks as any binary file (``io.BufferedReader`` makes small reads fast); nothing is
-    unpacked, and no more of the stream is read than is asked for.  What never came reads as zeros:
-    ``Report.devices`` tells which ranges are ``missing``.
+    unpacked, and no more of the stream is read than is asked for.
     """
 
-    def __init__(self, disk: StreamDisk) -> None:
+    def __init__(self, disk: StreamDisk, stream: StreamReader) -> None:
         self._disk = disk
+        self._stream = stream
         self._at = 0
 
     @property
@@ -40,12 +208,20 @@ class DiskFile(io.RawIOBase):
         """Bytes of the disk."""
         return self._disk.size
 
+    def pieces(self) -> Iterator[DiskPiece]:
+        """The whole disk in pieces that touch: ``start`` and ``end`` in bytes, and its ``kind``.
+
+        That is ``data`` (at most 1 MiB, with its ``offset`` in the stream), ``zero``, or
+        ``missing``: it never came, and reads as zeros.
+        """
+        return self._disk.pieces()
+
     def readable(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     def tell(self) -> int:
@@ -57,180 +233,125 @@ class DiskFile(io.RawIOBase):
 
         Raises ValueError for one before the disk's start.
         """
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        if base + offset < 0:
+        bases = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}
+        if whence not in bases:
+            raise ValueError(f"whence is {whence}, not 0, 1 or 2")
+        if bases[whence] + offset < 0:
             raise ValueError("a position before the disk's start")
-        self._at = base + offset
+        self._at = bases[whence] + offset
         return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill ``buffer`` from the position on; returns the bytes read, 0 at the disk's end.
 
-        Raises FailureError where the stream's file fails.
+        Raises FailureError where the stream's file fails, ValueError where it is closed.
         """
+        if self.closed or self._stream.closed:
+            raise ValueError("the disk, or its stream, is closed")
         target = memoryview(buffer).cast("B")
-        count = max(min(len(target), self.size - self._at), 0)
-        target[:count] = self._disk.read(self._at, count)
-        self._at += count
-        return count
+        target = target[: max(self.size - self._at, 0)]
+        self._disk.read_into(target, self._at)
+        self._at += len(target)
+        return len(target)
 
 
-class StreamReader:
-    """An open stream; made by :func:`open`.
-
-    A stream in a file can be read as often as is wanted; one from a pipe, or compressed, once.
-    """
-
-    def __init__(self, stream: Stream, hints: Hints, dialect: str, container: str) -> None:
-        self._stream = stream
-        self._hints = hints
-        self._how = (dialect, container)
-        self._contents: Contents | None = None
-        self._used = False
-
-    @property
-    def size(self) -> int | None:
-        """Bytes of the stream; None for a pipe."""
-        return self._stream.input.size
-
-    def events(self) -> Iterator[Event]:
-        """Every event of the stream (``blkmig_cli.events``), in order; they are contiguous.
-
-        Raises StreamError where the stream is malformed or ends too early, after all that is sound;
-        FailureError where the input fails.
-        """
-        yield from self._decoder()
-
-    def runs(self) -> Iterator[Piece]:
-        """The same stream in larger steps: an event, or a ``blkmig_cli.runs.Run`` of many as arrays.
-
-        ``Run.columns`` have the first row's event and, as int64 of shape (rows,), the sectors of
-        blocks.  Iterating a run gives its events.  Raises as :meth:`events`.
-        """
-        decoder = self._decoder()
-        while True:
-            try:
-                piece = decoder.piece()
-            except StopIteration:
-                return
-            yield piece
-
-    def report(self) -> Report:
-        """What ``blkmig validate`` finds: devices, bitmaps, ``complete``, ``valid``, ``findings``.
-
-        A damaged stream is told in its ``failure``, not raised.  Raises FailureError where the
-        input fails.
-        """
-        return self._read().report
-
-    @property
-    def devices(self) -> list[str]:
-        """Names of the devices that have disks or bitmaps in the stream."""
-        return [found.disk.name for found in self.report().devices]
-
-    def disk(self, device: str | None = None, size: int | None = None) -> DiskFile:
-        """The disk of ``device`` (None: the only one), ``size`` bytes of it (None: all).
-
-        Where its size is not known, it ends with the last chunk that came.  Raises UsageError for a
-        device that is not there, and for a pipe, whose data cannot be read a second time.
-        """
-        contents = self._read()
-        disks = [found.disk.name for found in contents.report.devices if found.disk.has_blocks]
-        if device is None and len(disks) == 1:
-            device = disks[0]
-        if device is None or device not in disks:
-            raise UsageError(f"the stream has {', '.join(map(quote, disks)) or 'no disks'}")
-        return DiskFile(contents.disk(device, size))
-
-    def bitmaps(self, device: str | None = None) -> dict[str, DirtyBitmap]:
-        """The whole bitmaps of ``device`` (None: the only one), by name.
-
-        Left out are those that never ended, and v1 bitmaps whose granularity stays open: see
-        ``report().bitmaps``.  Raises UsageError for a device that is not there.
-        """
-        owners = {found.bitmap.device for found in self.report().bitmaps} | set(self.devices)
-        if device is None and len(owners) == 1:
-            (device,) = owners
-        if device is None or device not in owners:
-            raise UsageError(f"the stream has {', '.join(map(quote, sorted(owners))) or 'nothing'}")
-        return {
-            found.bitmap.name: found.bitmap.content
-            for found in self.report().bitmaps
-            if found.bitmap.device == device
-            and found.bitmap.content is not None
-            and found.complete is not False
-        }
-
-    def _decoder(self) -> Decoder:
-        source = self._stream.input
-        if self._used and not self._stream.seekable:
-            raise UsageError(f"{escape(self._stream.name)} can be read only once")
-        self._used, source.offset = True, 0 if self._stream.seekable else source.offset
-        dialect, container = self._how
-        return Decoder(source, dialect=dialect, container=container, hints=self._hints)  # type: ignore[arg-type]
-
-    def _read(self) -> Contents:
-        if self._contents is None:
-            self._contents = read_contents(self._stream, self._decoder(), self._hints, no_tick)
-        return self._contents
-
-
-@contextmanager
 def open(  # noqa: A001 (as gzip.open)
-    stream: str,
+    stream: str | os.PathLike[str] | bytes | BinaryIO,
     *,
     sizes: Mapping[str | None, int] | None = None,
     granularities: Mapping[tuple[str | None, str], int] | None = None,
-    dialect: str = "auto",
-    container: str = "auto",
-) -> Iterator[StreamReader]:
-    """Open the STREAM called ``stream``: a path, ``-``, or a URI as on the command line.
+    dialect: Dialect = "auto",
+    container: Container = "auto",
+) -> StreamReader:
+    """Open a stream, for ``with``.
+
+    ``stream``: its name, as STREAM on the command line: a path, ``-`` for stdin, or a URI such as
+    ``tcp:HOST:PORT`` or ``exec:COMMAND``, **which runs a command**: a name that others choose is safe as
+    a ``pathlib.Path``, which is never a URI.  Or the stream itself, as bytes, or in a binary file
+    that is open: one of the system's is read in place, from where it stands; any other (a socket's,
+    a decompressor's) once, as a pipe.
 
     ``sizes`` of disks in bytes, by device (None: every device); ``granularities`` of v1 bitmaps in
-    bytes, by device and name.  Raises FailureError where it is missing, UsageError for a bad URI.
+    bytes, by device (None: every device) and name.  ``dialect`` and ``container`` as on the command
+    line.  Raises FailureError where it is missing, UsageError for a bad URI or word.
     """
+    _check_words(dialect, container)
     hints = Hints(dict(sizes or {}), dict(granularities or {}))
-    with open_stream(stream) as opened:
-        yield StreamReader(opened, hints, dialect, container)
+    with ExitStack() as stack:
+        opened = stack.enter_context(
+            open_stream(_name(stream))
+            if isinstance(stream, (str, os.PathLike))
+            else adopt_stream(stream)
+        )
+        return StreamReader(opened, stack.pop_all(), hints, dialect, container)
 
 
-def send(
+@contextmanager
+def open_image(path: str | os.PathLike[str]) -> Iterator[RawImage]:
+    """Open the raw disk image at ``path`` for reading, locked as QEMU locks it; for :class:`Disk`.
+
+    Raises FailureError where it is missing, in use, or of another format.
+    """
+    image = open_raw(os.fspath(path), writable=False)
+    try:
+        yield image
+    finally:
+        image.close()
+
+
+def events_of(
     disks: Iterable[Disk],
     *,
-    dialect: str = "qemu",
-    container: str = "qemu",
+    dialect: Literal["classic", "v1", "v2", "qemu"] = "qemu",
+    container: Literal["qemu", "none"] = "qemu",
     machine: str = "none",
     content: bool = True,
 ) -> Iterator[Event]:
     """The events of a stream of ``disks``, as ``blkmig send`` makes it; for :func:`write`.
 
-    ``content``: the disks' data travel, not only their bitmaps.  Sizes must be multiples of 512
-    bytes.  Raises FailureError where an image fails while it is read.
+    ``machine``: the machine type to state.  ``content``: the disks' data travel, not only their
+    bitmaps.  Raises FailureError for a disk that is no multiple of 512 bytes, or fails while it is
+    read; UsageError for names or bitmaps that have no place on the wire.
     """
+    _check_words(dialect, container)
+    sent = list(disks)
     options = SendOptions(dialect, container, machine, disks=content)
-    return send_events(list(disks), options)
+    check_disks(sent, options)
+    return send_events(sent, options)
 
 
-def write(events: Iterable[Event], target: str) -> int:
-    """Encode ``events``, such as those of :func:`send`, into the TARGET called ``target``.
+def write(
+    events: Iterable[Event],
+    target: str | os.PathLike[str] | BinaryIO,
+    *,
+    source: StreamReader | None = None,
+) -> int:
+    """Encode ``events`` into ``target``; returns the bytes written.
 
-    That is a path, or a URI; returns the bytes written.  A file gets its name when all is written.
-    Raises FailureError where the target fails, ValueError where a value has no place on the wire,
-    TypeError for data that is in a stream and not at hand.
+    ``events``: those of :func:`events_of`, or those of the stream ``source``, which has their data:
+    all, some, or changed.  ``target``: its name, as TARGET on the command line (as in :func:`open`,
+    URIs run and call; a file gets its name when all is written), or a binary file to write to.
+
+    Raises FailureError where the target or the data fail; ValueError where a value has no place on
+    the wire, or a pipe has gone past an event's data; TypeError for data of no ``source``.
     """
-    with open_target(target, []) as sink:
-        write_events(events, sink, resolve_content)
+    resolve = resolve_content if source is None else resolving(source._stream.input)
+    inputs = [] if source is None else [source._stream.name]
+    with (
+        open_target(_name(target), inputs)
+        if isinstance(target, (str, os.PathLike))
+        else adopt_target(target)
+    ) as sink:
+        write_events(events, sink, resolve)
     return sink.written
 
 
-@contextmanager
-def open_image(path: str) -> Iterator[RawImage]:
-    """Open the raw disk image at ``path`` for reading, locked as QEMU locks it.
+def _check_words(dialect: str, container: str) -> None:
+    for word, known in ((dialect, get_args(Dialect)), (container, get_args(Container))):
+        if word not in known:
+            raise UsageError(f"{quote(word)} is none of {', '.join(known)}")
 
-    Raises FailureError where it is missing, in use, or of another format.
-    """
-    image = open_raw(path, writable=False)
-    try:
-        yield image
-    finally:
-        image.close()
+
+def _name(name: str | os.PathLike[str]) -> str:
+    """What to call a stream: a path object must not pass for a URI."""
+    return name if isinstance(name, str) else os.path.join(os.curdir, os.fspath(name))

@@ -2,11 +2,10 @@
 
 import os
 
-from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.bitmapfile import default_path, read_bitmaps
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.source import Disk
-from blkmig_cli.text import encode_name, escape, quote
+from blkmig_cli.text import escape, quote
 
 
 def attach_bitmaps(
@@ -39,7 +38,6 @@ def attach_bitmaps(
                 f"{escape(paths[disk.device])} has {disk.size}"
             )
         wanted = [bitmap for name, bitmap in content.bitmaps.items() if not names or name in names]
-        _check_names(disk, wanted)
         disk.bitmaps = wanted
         found.update(bitmap.name for bitmap in wanted)
     missing = [name for name in names if name not in found]
@@ -47,13 +45,3 @@ def attach_bitmaps(
         raise FailureError(f"no image has a bitmap {quote(missing[0])}")
     if not found:
         raise FailureError("no image has any bitmap", hint="say where with --bitmaps-from")
-
-
-def _check_names(disk: Disk, bitmaps: list[DirtyBitmap]) -> None:
-    for bitmap in bitmaps:
-        if len(encode_name(bitmap.name)) > 255:
-            raise FailureError(
-                f"bitmap {quote(bitmap.name)}: a name has at most 255 bytes on the wire"
-            )
-    if bitmaps and not disk.device:
-        raise UsageError("bitmaps need a device with a name")

@@ -128,7 +128,7 @@ class DirtyBitmap:
         firsts = runs[begins[: len(runs)], 0]
         return np.stack([firsts, runs[ends[: len(runs)], 1] - firsts], axis=1)
 
-    def ranges(self, size: int | None) -> list[tuple[int, int]]:
+    def ranges(self, size: int | None = None) -> list[tuple[int, int]]:
         """Dirty ranges (start, length) in bytes, whole granules cut at ``size`` bytes, as QEMU counts."""
         runs = self.granule_runs() * self.granularity
         starts, ends = runs[:, 0], runs[:, 0] + runs[:, 1]
@@ -138,7 +138,7 @@ class DirtyBitmap:
         lengths = (ends - starts)[inside].tolist()
         return list(zip(starts[inside].tolist(), lengths, strict=True))
 
-    def count(self, size: int | None) -> int:
+    def count(self, size: int | None = None) -> int:
         """Dirty bytes, the last granule cut at ``size`` bytes."""
         if size is None:
             return self.granularity * sum(

@@ -30,13 +30,11 @@ from blkmig_cli.schemas.constants import (
     BlockFlag,
     SectionType,
 )
-from blkmig_cli.sinks import resolve_content
+from blkmig_cli.sinks import resolving
 from blkmig_cli.source import Disk, bitmap_sections, section
 from blkmig_cli.streamdisk import Contents, StreamDisk
 from blkmig_cli.text import escape, human_size, quote
 from blkmig_cli.writing import past_end
-
-_PIECE = 1 << 20
 
 
 @dataclass(slots=True)
@@ -128,11 +126,12 @@ def add_bitmaps(disks: list[Disk], files: dict[str | None, str]) -> None:
 class Translation:
     """The events of a stream, in their order, with its block records in ``dialect``.
 
-    ``disks`` say which devices' records to write, and hold what their bitmaps are to be.
+    ``disks`` say which devices' records to write, and hold what their bitmaps are to be;
+    ``resolve`` gives the bytes of payloads, in the stream or made here.
     """
 
     def __init__(self, source: FileInput, dialect: str, disks: list[Disk]) -> None:
-        self._source = source
+        self.resolve = resolving(source)
         self._dialect = sending.DIALECTS[dialect]
         self._disks = {disk.device: disk for disk in disks}
         with_bitmaps = {disk.device for disk in disks if disk.bitmaps}
@@ -167,15 +166,6 @@ class Translation:
                 f"no block record can carry the bitmaps of device {quote(min(self._waiting))}",
                 hint="say --normalize",
             )
-
-    def resolve(self, payload: Payload) -> Iterator[bytes | memoryview]:
-        """The bytes of a payload, in the stream or made here; raises FailureError."""
-        if type(payload) is not Payload:
-            yield from resolve_content(payload)
-            return
-        for at in range(0, payload.length, _PIECE):
-            length = min(_PIECE, payload.length - at)
-            yield self._source.view(Payload(payload.offset + at, length))
 
     def _copy(self, end: int, then: int) -> Iterator[Event]:
         """What is kept as it is, up to byte ``end``; then goes on from byte ``then``."""
@@ -216,9 +206,3 @@ class Translation:
                 for sector in range(first, piece.end // SECTOR_SIZE, CHUNK_SECTORS):
                     sectors = min(CHUNK_SECTORS, disk.size // SECTOR_SIZE - sector)
                     yield from self._dialect.records(disk, sector, sectors, None, False)
-
-
-def unplaced(dialect: str, container: str, disks: list[Disk]) -> bool:
-    """Have the bitmaps of ``disks`` no place in this dialect and container?"""
-    nowhere = dialect == "classic" or (dialect == "qemu" and container == "none")
-    return nowhere and any(disk.bitmaps for disk in disks)

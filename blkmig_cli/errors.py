@@ -1,6 +1,7 @@
 """Everything that blkmig raises on purpose; anything else is a bug.
 
 BlkmigError                 exit status
+├── IncompleteError         1   what is asked for never came whole
 ├── UsageError              2   the command's words are off
 ├── SpecError               3   a spec for ``build`` has a mistake
 ├── StreamError             3   the stream cannot be read to its end
@@ -56,6 +57,13 @@ class BlkmigError(Exception):
         place = ", ".join(part for part in where if part)
         text = f"{self.message} ({place})" if place else self.message
         return f"{text}; {self.hint}" if self.hint else text
+
+
+class IncompleteError(BlkmigError):
+    """What is asked for never came whole."""
+
+    exit_status = 1
+    default_check = "missing-chunks"
 
 
 class UsageError(BlkmigError):

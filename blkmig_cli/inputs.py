@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from blkmig_cli import limits
 from blkmig_cli.errors import FailureError, LimitError
 from blkmig_cli.events import Payload
+from blkmig_cli.pipes import give_pages
 
 
 @contextmanager
@@ -46,6 +47,10 @@ class FileInput:
         self.offset = 0
         self.size: int | None = max(size - base, 0)
         self._size = self.size
+
+    def again(self) -> "FileInput":
+        """The same stream, to be read from its start, apart from this reading of it."""
+        return FileInput(self._fd, self._base + self._size, self._base)
 
     def peek(self, length: int) -> bytes:
         """See ``parse.Input``."""
@@ -133,6 +138,10 @@ class FileInput:
             if count == 0:
                 self._shrunk(at)
             filled += count
+
+    def give_to(self, pipe: int, payload: Payload) -> int:
+        """See ``pipes.give_pages``."""
+        return give_pages(pipe, self._fd, self._base + payload.offset, payload.length)
 
     def _read(self, offset: int, length: int) -> bytes:
         wanted = min(length, max(self._size - offset, 0))

@@ -36,6 +36,25 @@ def write_all(fd: int, data: memoryview) -> None:
             _wait(fd, select.POLLOUT)
 
 
+def give_pages(pipe: int, fd: int, offset: int, length: int) -> int:
+    """Give a pipe the pages of the file ``fd`` themselves; returns how many bytes it took.
+
+    What it did not take, whoever reads and writes will find out why.  Raises BrokenPipeError.
+    """
+    sent = 0
+    try:
+        while sent < length:
+            more = os.sendfile(pipe, fd, offset + sent, length - sent)
+            if not more:
+                break
+            sent += more
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
+    return sent
+
+
 def read_some(raw: io.RawIOBase, target: memoryview) -> int:
     """Read into ``target`` what there is, once there is anything; 0 at the end.  Raises OSError."""
     while (count := raw.readinto(target)) is None:

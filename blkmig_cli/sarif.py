@@ -14,7 +14,7 @@ from blkmig_cli.checks import Report
 from blkmig_cli.errors import FailureError
 from blkmig_cli.findings import CHECKS, Finding
 from blkmig_cli.text import escape
-from blkmig_cli.transport import path_of
+from blkmig_cli.uris import path_of
 
 _SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from blkmig_cli import compression, sockets
 from blkmig_cli.atomic import replacing
@@ -23,6 +23,10 @@ from blkmig_cli.images import Readable
 from blkmig_cli.pipes import widen, write_all
 from blkmig_cli.returnpath import loaded
 from blkmig_cli.text import escape
+from blkmig_cli.uris import path_of
+
+if TYPE_CHECKING:
+    from blkmig_cli.inputs import FileInput, PipeInput
 
 _BUFFER = 1 << 18
 _PIECE = 1 << 20
@@ -36,7 +40,10 @@ class Sink:
     """Takes a stream's bytes for the descriptor ``fd``; ``written`` counts them.
 
     Small pieces are gathered.  (Not io.BufferedWriter, which writes again what failed when it goes.)
+    ``sparse``: zeros cost nothing.
     """
+
+    sparse = False
 
     def __init__(self, name: str, fd: int) -> None:
         self._name = name
@@ -97,16 +104,20 @@ class Sink:
         return FailureError(f"{escape(self._name)}: {what} after {self.written} bytes")
 
 
-class _PackedSink(Sink):
+class _Through(Sink):
+    """All bytes pass through our hands, those of images too."""
+
+    def copy(self, image: Readable, offset: int, length: int) -> None:
+        for at in range(0, length, _PIECE):
+            self.write(image.read(offset + at, min(_PIECE, length - at)))
+
+
+class _PackedSink(_Through):
     """Packs the bytes on their way; ``written`` counts them as they were."""
 
     def __init__(self, name: str, fd: int, packer: compression.Packer) -> None:
         super().__init__(name, fd)
         self._packer = packer
-
-    def copy(self, image: Readable, offset: int, length: int) -> None:
-        for at in range(0, length, _PIECE):
-            self.write(image.read(offset + at, min(_PIECE, length - at)))
 
     def finish(self) -> None:
         self.flush()
@@ -114,6 +125,29 @@ class _PackedSink(Sink):
 
     def _write(self, data: memoryview) -> None:
         super()._write(memoryview(self._packer.compress(data)))
+
+
+class _ObjectSink(_Through):
+    """Writes into a binary file of the caller's."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._name = str(getattr(file, "name", "(file)"))
+        self._held = bytearray()
+        self._file = file
+        self.written = 0
+
+    def _write(self, data: memoryview) -> None:
+        with self._failing():
+            while data:
+                data = data[self._file.write(data) :]
+
+
+@contextmanager
+def adopt_target(file: BinaryIO) -> Iterator[Sink]:
+    """Write into a binary file that the caller has opened, and closes.  Raises FailureError."""
+    sink = _ObjectSink(file)
+    yield sink
+    sink.finish()
 
 
 @contextmanager
@@ -128,7 +162,7 @@ def open_target(
     scheme, colon, rest = (name or "-").partition(":")
     if name in (None, "-"):
         if sys.stdout.isatty():
-            raise UsageError("a stream does not go to a terminal", hint="say --to FILE, or pipe it")
+            raise UsageError("this does not go to a terminal", hint="say --to FILE, or pipe it")
         sys.stdout.flush()
         with _sink("-", sys.stdout.fileno()) as sink:
             yield sink
@@ -178,7 +212,24 @@ def resolve_content(payload: Payload) -> Iterator[bytes | memoryview]:
         case FileRange():
             yield from _file_range(payload)
         case _:
-            raise TypeError("a payload of a stream that is not being read")
+            raise TypeError("data in a stream that is not being read")
+
+
+def resolving(source: "FileInput | PipeInput") -> Resolve:
+    """Resolves the payloads of the stream that is read from ``source``, and those of none.
+
+    What it gives raises FailureError, and ValueError for what a pipe does not hold any more.
+    """
+
+    def resolve(payload: Payload) -> Iterator[bytes | memoryview]:
+        if type(payload) is not Payload:
+            yield from resolve_content(payload)
+            return
+        for at in range(0, payload.length, _PIECE):
+            length = min(_PIECE, payload.length - at)
+            yield source.view(Payload(payload.offset + at, length))
+
+    return resolve
 
 
 def _file_range(payload: FileRange) -> Iterator[bytes]:
@@ -227,9 +278,12 @@ def _sink(name: str, fd: int, packed: str | None = None, kind: type[Sink] = Sink
 class _NewFile(Sink):
     """A file that nobody has written to before: zeros need no space."""
 
+    sparse = True
+
     def zeros(self, length: int) -> None:
         self.flush()
-        os.lseek(self._fd, length, os.SEEK_CUR)
+        with self._failing():
+            os.lseek(self._fd, length, os.SEEK_CUR)
         self.written += length
 
     def finish(self) -> None:
@@ -273,8 +327,11 @@ def _file(path: str) -> Iterator[Sink]:
 
 
 def same_file(path: str, other: str | None) -> bool:
-    """Do two paths name one file, be it there or not?"""
+    """Does the STREAM or TARGET called ``other`` name the file ``path``, be it there or not?"""
+    named = None if other is None else path_of(other)
+    if named is None:
+        return False
     try:
-        return os.path.samefile(path, other or "")
+        return os.path.samefile(path, named)
     except OSError:
-        return other is not None and os.path.realpath(path) == os.path.realpath(other)
+        return os.path.realpath(path) == os.path.realpath(named)

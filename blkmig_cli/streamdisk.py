@@ -11,7 +11,7 @@ from blkmig_cli.checks import Checker, Report
 from blkmig_cli.decode import Decoder
 from blkmig_cli.endstate import EndState, EndStates
 from blkmig_cli.errors import FailureError, UsageError
-from blkmig_cli.events import Event
+from blkmig_cli.events import Event, Payload
 from blkmig_cli.hints import Hints
 from blkmig_cli.images.zeros import is_zero
 from blkmig_cli.inputs import FileInput
@@ -24,6 +24,7 @@ from blkmig_cli.ticks import Tick
 from blkmig_cli.transport import Stream
 
 _PIECE = 256 << 10
+_PROBE = 4 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,29 +96,38 @@ class StreamDisk:
     def read(self, offset: int, length: int) -> bytes:
         """See ``images.Readable``; raises FailureError where the stream's file fails."""
         found = bytearray(length)
-        view = memoryview(found)
-        for piece in self.pieces(offset, length):
-            if piece.offset is not None:
-                self._source.read_into(
-                    view[piece.start - offset : piece.end - offset], piece.offset
-                )
+        self.read_into(memoryview(found), offset)
         return bytes(found)
 
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fill ``target`` with the disk's bytes from ``offset`` on; raises as :meth:`read`."""
+        for piece in self.pieces(offset, len(target)):
+            part = target[piece.start - offset : piece.end - offset]
+            if piece.offset is None:
+                part[:] = bytes(len(part))
+            else:
+                self._source.read_into(part, piece.offset)
+
     def is_zero(self, offset: int, length: int) -> bool:
-        """See ``images.Readable``."""
+        """See ``images.Readable``; most data shows itself in its first bytes."""
         return all(
-            piece.offset is None
-            or all(
-                is_zero(memoryview(self.read(at, min(_PIECE, piece.end - at))))
-                for at in range(piece.start, piece.end, _PIECE)
-            )
+            is_zero(memoryview(self.read(start, end - start)))
             for piece in self.pieces(offset, length)
+            if piece.offset is not None
+            for start, end in _steps(piece.start, piece.end)
         )
 
     def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
         """See ``images.Readable``."""
-        for at in range(offset, offset + length, _PIECE):
-            write_all(target, memoryview(self.read(at, min(_PIECE, offset + length - at))))
+        buffer = memoryview(bytearray(min(length, _PIECE)))
+        for piece in self.pieces(offset, length):
+            at = piece.start
+            if pipe and piece.offset is not None:
+                at += self._source.give_to(target, Payload(piece.offset, piece.end - at))
+            for start in range(at, piece.end, _PIECE):
+                part = buffer[: min(_PIECE, piece.end - start)]
+                self.read_into(part, start)
+                write_all(target, part)
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """See ``images.Readable``: what came as data."""
@@ -125,6 +135,14 @@ class StreamDisk:
             start, end = stretch.start * SECTOR_SIZE, min(stretch.end * SECTOR_SIZE, self._size)
             if stretch.offset is not None and start < end:
                 yield start, end - start
+
+
+def _steps(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Bytes [start, end) in steps, of which the first is small."""
+    step = _PROBE
+    while start < end:
+        yield start, min(start + step, end)
+        start, step = start + step, _PIECE
 
 
 class _Incremental(StreamDisk):

@@ -17,11 +17,10 @@ from typing import BinaryIO, cast
 from blkmig_cli import compression, sockets
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.inputs import FileInput, PipeInput
-from blkmig_cli.pipes import read_some, widen
+from blkmig_cli.pipes import read_some, widen, write_all
 from blkmig_cli.sockets import Say
 from blkmig_cli.text import count, escape, parse_size
-
-_SCHEMES = ("file", "exec", "fd", *sockets.SCHEMES)
+from blkmig_cli.uris import split
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +64,36 @@ def open_stream(name: str, say: Say = _silent) -> Iterator[Stream]:
         yield stream
 
 
-def path_of(name: str) -> str | None:
-    """The path of the file that the STREAM called ``name`` is; None where it names no file."""
-    scheme, rest = _split(name)
-    if scheme == "file":
-        return rest.partition(",offset=")[0]
-    return None if scheme else name
+@contextmanager
+def adopt_stream(source: bytes | BinaryIO) -> Iterator[Stream]:
+    """A stream in memory, or in a binary file that the caller has opened, and closes.
 
-
-def _split(name: str) -> tuple[str, str]:
-    """Scheme and rest of a URI; a path has no scheme, and stdin is ``fd:0``."""
-    scheme, colon, rest = name.partition(":")
-    if name == "-":
-        return "fd", "0"
-    if not colon or scheme not in _SCHEMES or os.path.exists(name):
-        return "", name
-    return scheme, rest
+    A file of the system is read in place, from where it stands; any other file once, as a pipe.
+    Raises FailureError where it fails, TypeError for a file of text.
+    """
+    with ExitStack() as stack:
+        if isinstance(source, bytes):
+            fd = os.memfd_create("blkmig")
+            stack.callback(os.close, fd)
+            write_all(fd, memoryview(source))
+            yield Stream("(bytes)", _of_fd(fd, stack, 0))
+            return
+        if not hasattr(source, "readinto"):
+            raise TypeError("a stream is bytes, or a file that is open in binary mode")
+        name = str(getattr(source, "name", "(file)"))
+        try:
+            if isinstance(getattr(source, "raw", source), io.FileIO) and source.seekable():
+                source.flush()
+                stream = Stream(name, _of_fd(source.fileno(), stack, source.tell()))
+            else:
+                stream = Stream(name, _of_pipe(cast(io.RawIOBase, source), stack))
+        except OSError as error:
+            raise FailureError(f"{escape(name)}: {error.strerror or error}") from error
+        yield stream
 
 
 def _open(name: str, stack: ExitStack, say: Say) -> FileInput | PipeInput:
-    scheme, rest = _split(name)
+    scheme, rest = split(name)
     if scheme == "file":
         path, _, offset = rest.partition(",offset=")
         try:

@@ -7,5 +7,5 @@ import blkmig_cli
 with blkmig_cli.open(sys.argv[1]) as stream:
     for device in stream.devices:
         for bitmap in stream.bitmaps(device).values():
-            for start, length in bitmap.ranges(None):
+            for start, length in bitmap.ranges():
                 print(f"{device}/{bitmap.name}: {length} bytes from {start}")

@@ -8,5 +8,5 @@ path, target = sys.argv[1:]
 bitmap = blkmig_cli.DirtyBitmap("daily", granularity=65536)
 bitmap.set_range(0, 1 << 20)
 with blkmig_cli.open_image(path) as image:
-    events = blkmig_cli.send([blkmig_cli.Disk("drive0", image, [bitmap])])
+    events = blkmig_cli.events_of([blkmig_cli.Disk("drive0", image, [bitmap])])
     print(f"{blkmig_cli.write(events, target)} bytes")

@@ -97,6 +97,22 @@ def test_nothing_but_the_entry_imports_commands() -> None:
             assert not any(name.startswith("blkmig_cli.commands") for name in names), module
 
 
+def test_the_front_door_is_for_others() -> None:
+    assert [module for module, names in GRAPH.items() if "blkmig_cli.api" in names] == []
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    script = (
+        "import sys; before = set(sys.modules); import blkmig_cli; print(set(sys.modules) - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = ast.literal_eval(done.stdout)
+    assert {name for name in loaded if name.startswith("blkmig_cli.")} == set()
+    assert {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names == {"blkmig_cli"}
+
+
 def test_files_can_be_read_at_a_sitting() -> None:
     for folder in (PACKAGE, PACKAGE / "schemas", Path(__file__).parent):
         for path in folder.rglob("*.py"):

@@ -1,6 +1,7 @@
 """``convert``: whatever the dialect, the disks and bitmaps that a stream leaves behind stay."""
 
 import hashlib
+import io
 import json
 from pathlib import Path
 
@@ -12,11 +13,10 @@ from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.bitmapfile import BitmapFile, read_bitmaps, write_bitmaps
 from blkmig_cli.convert import Translation, disks_of
 from blkmig_cli.decode import Decoder
-from blkmig_cli.encode import encode
 from blkmig_cli.errors import UsageError
-from blkmig_cli.events import Event, Payload
 from blkmig_cli.hints import Hints
 from blkmig_cli.inputs import FileInput
+from blkmig_cli.sinks import adopt_target, write_events
 from blkmig_cli.source import SendOptions, send_events
 from blkmig_cli.streamdisk import Contents, read_contents
 from blkmig_cli.ticks import no_tick
@@ -128,15 +128,11 @@ def translated(data: bytes, hints: Hints, dialect: str) -> bytes:
     assert isinstance(source, FileInput)
     source.offset = 0
     translation = Translation(source, dialect, found.disks)
-
-    def pieces(event: Event) -> bytes:
-        return b"".join(
-            piece if isinstance(piece, bytes) else b"".join(map(bytes, translation.resolve(piece)))
-            for piece in encode(event)
-            if isinstance(piece, bytes | Payload)
-        )
-
-    return b"".join(map(pieces, translation.events(Decoder(source, hints=hints))))
+    made = io.BytesIO()
+    with adopt_target(made) as sink:
+        events = translation.events(Decoder(source, hints=hints))
+        write_events(events, sink, translation.resolve)
+    return made.getvalue()
 
 
 def end_state(data: bytes, hints: Hints) -> dict[str, object]:

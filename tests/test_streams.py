@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from tests import raw
-from tests.conftest import Run
+from tests.conftest import Run, fails
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -86,6 +86,15 @@ def test_file_uri_with_offset(run: Run, tmp_path: Path, expected: str) -> None:
     outcome = run("replay", f"file:{path},offset=777", "--image", image, "--create")
     assert outcome.status == 0
     assert image.read_bytes() == bytes(raw.CHUNK) + b"\5" * raw.CHUNK
+
+
+@pytest.mark.parametrize("end", ["", ",offset=0"])
+@pytest.mark.parametrize("words", [["scrub"], ["extract"], ["convert", "--normalize"]])
+def test_a_file_uri_is_no_target(run: Run, stream: Path, words: list[str], end: str) -> None:
+    for target in (stream, f"file:{stream}"):
+        outcome = run(*words, f"file:{stream}{end}", "--device-size=2M", "--to", target)
+        fails(outcome, 2, "cannot be the target")
+    assert stream.read_bytes() == STREAM
 
 
 def test_exec(run: Run, stream: Path, expected: str) -> None:

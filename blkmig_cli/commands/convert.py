@@ -9,6 +9,7 @@ from blkmig_cli.commands.whole import reading
 from blkmig_cli.errors import UsageError
 from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Version
+from blkmig_cli.sendable import unplaced
 from blkmig_cli.sinks import open_target
 from blkmig_cli.source import SendOptions, send_events
 from blkmig_cli.text import count
@@ -70,7 +71,6 @@ def command(
         Translation,
         add_bitmaps,
         disks_of,
-        unplaced,
     )
     from blkmig_cli.streamdisk import source_of_data  # noqa: PLC0415
 
@@ -78,7 +78,9 @@ def command(
         raise UsageError("--machine changes what is kept as it is", hint="say --normalize")
     hints = options.hints_of(granularities, device_sizes)
     files = options.device_values("--bitmaps-from", bitmaps_from)
-    with reading(stream, hints, from_dialect, "auto", quiet=quiet, verbose=verbose) as contents:
+    with reading(
+        stream, hints, from_dialect, "auto", twice=True, quiet=quiet, verbose=verbose
+    ) as contents:
         report = contents.report
         if report.failure is not None:
             raise report.failure

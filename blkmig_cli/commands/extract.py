@@ -8,7 +8,7 @@ from blkmig_cli.commands.whole import reading, told
 from blkmig_cli.errors import UsageError
 from blkmig_cli.progress import progress
 from blkmig_cli.sinks import open_target
-from blkmig_cli.text import human_size, quote
+from blkmig_cli.text import count
 
 
 @click.command("extract", cls=Command)
@@ -45,53 +45,30 @@ def command(
       blkmig extract stream.bin --device drive0 | sha256sum
       blkmig extract stream.bin --bitmap drive0:daily --to daily.json
     """
-    from blkmig_cli.extract import (  # noqa: PLC0415 (numpy is slow to load)
-        bitmap_document,
-        choose_bitmap,
-        choose_disk,
-        extract_disk,
-    )
+    from blkmig_cli.bitmapfile import bitmaps_text  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.extract import copy_disk, find_bitmap, find_disk  # noqa: PLC0415
 
     if name is not None and device is not None:
         raise UsageError("--device is for disks", hint="say --bitmap DEVICE:NAME")
     hints = options.hints_of(granularities, device_sizes)
-    with reading(stream, hints, dialect, container, quiet=quiet, verbose=verbose) as contents:
-        report = contents.report
-        failure = report.failure
-        if failure is not None and not allow_incomplete:
-            raise failure
+    with reading(
+        stream, hints, dialect, container, twice=name is None, quiet=quiet, verbose=verbose
+    ) as contents:
         if name is not None:
-            document = bitmap_document(contents, choose_bitmap(report, name))
+            bitmap = find_bitmap(contents, name, allow_incomplete=allow_incomplete)
             with open_target(target, [stream]) as sink:
-                sink.write(document)
+                _warn(bitmap.warnings, quiet=quiet)
+                sink.write(bitmaps_text(bitmap.file))
         else:
-            verdict = choose_disk(report, device)
-            disk = contents.disk(verdict.disk.name)
-            missing = sum(piece.end - piece.start for piece in disk.pieces()
-                          if piece.kind == "missing")  # fmt: skip
-            if missing and not allow_incomplete:
-                click.echo(
-                    f"blkmig: {human_size(missing)} of {quote(verdict.disk.name)} never came; nothing "
-                    "was written; say --allow-incomplete for zeros in their place",
-                    err=True,
-                )
-                return 1
-            _warn(verdict.size.exact, disk.size, missing, quiet=quiet)
-            with (
-                open_target(target, [stream]) as sink,
-                progress("extracting", disk.size, quiet=quiet) as tick,
-            ):
-                extract_disk(disk, sink, tick)
-    return told(stream, failure)
+            found = find_disk(contents, device, allow_incomplete=allow_incomplete)
+            with open_target(target, [stream]) as sink:
+                _warn(found.warnings, quiet=quiet)
+                with progress("extracting", found.disk.size, quiet=quiet) as tick:
+                    copy_disk(found.disk, sink, tick)
+        options.log(verbose, f"{count(sink.written, 'byte')} written")
+    return told(stream, contents.report.failure)
 
 
-def _warn(exact: int | None, size: int, missing: int, *, quiet: bool) -> None:
-    warnings = []
-    if missing:
-        warnings.append(f"{human_size(missing)} never came, and are zeros")
-    if exact is None:
-        warnings.append(
-            f"the disk's size is not in the stream; took {size} bytes; see --device-size"
-        )
+def _warn(warnings: list[str], *, quiet: bool) -> None:
     for warning in warnings if not quiet else []:
         click.echo(f"blkmig: warning: {warning}", err=True)

@@ -7,14 +7,14 @@ import click
 from blkmig_cli.commands import options
 from blkmig_cli.commands.emitting import warn, write
 from blkmig_cli.commands.help import Command
-from blkmig_cli.errors import FailureError, UsageError
-from blkmig_cli.images import RawImage, open_raw
+from blkmig_cli.errors import UsageError
+from blkmig_cli.images import open_raw
 from blkmig_cli.progress import progress
 from blkmig_cli.qemu import Version, answers
-from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.sendable import check_disks
 from blkmig_cli.sinks import is_socket, open_target, same_file
 from blkmig_cli.source import Disk, SendOptions, send_events
-from blkmig_cli.text import count, encode_name, escape, quote
+from blkmig_cli.text import count, escape, quote
 
 
 @click.command("send", cls=Command)
@@ -91,14 +91,11 @@ def command(
                     open_raw(path, writable=False, force=image_format == "raw", shared=force_share)
                 )
             )
-            _check_size(image)
             disks.append(Disk(device, image))
         if with_bitmaps:
             from blkmig_cli.attach import attach_bitmaps  # noqa: PLC0415 (numpy is slow to load)
 
             attach_bitmaps(disks, paths, files, names)
-        if dialect in ("v1", "v2") and any(disk.bitmaps and not disk.size for disk in disks):
-            raise FailureError(f"a disk of 0 bytes has no record for its bitmaps in {dialect}")
         # A QEMU at the other end of a socket can be asked for its word.
         confirmed = for_qemu is not None and answers(for_qemu) and is_socket(target)
         chosen = SendOptions(
@@ -110,6 +107,7 @@ def command(
             skip_unallocated=skip_unallocated,
             return_path=confirmed and container == "qemu",
         )
+        check_disks(disks, chosen)
         total = sum(disk.size for disk in disks)
         inputs = [*paths.values(), *files.values()]
         with open_target(target, inputs, confirmed=chosen.return_path) as sink:
@@ -136,16 +134,5 @@ def _named(images: tuple[str, ...]) -> dict[str, str]:
             raise UsageError(f"device {quote(name)} is named twice")
         if not path:
             raise UsageError(f"{escape(text)}: no image is named")
-        if len(encode_name(name)) > 255:
-            raise UsageError(f"device {quote(name)}: a name has at most 255 bytes on the wire")
         paths[name] = path
     return paths
-
-
-def _check_size(image: RawImage) -> None:
-    if image.size % SECTOR_SIZE:
-        whole = -(-image.size // SECTOR_SIZE) * SECTOR_SIZE
-        raise FailureError(
-            f"{escape(image.path)} has {image.size} bytes, no multiple of {SECTOR_SIZE}",
-            hint=f"make it whole with: truncate -s {whole} IMAGE",
-        )

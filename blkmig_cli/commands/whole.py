@@ -24,17 +24,24 @@ def reading(
     dialect: str,
     container: str,
     *others: "Taker",
+    twice: bool = False,
     quiet: bool,
     verbose: bool,
 ) -> Iterator["Contents"]:
     """Everything in the STREAM called ``stream``, while it is open; ``others`` take its events too.
 
-    Raises as ``open_stream`` and ``read_contents``.
+    ``twice``: data will be read, too, so that a pipe is refused at once.  Raises as ``open_stream``,
+    ``source_of_data`` and ``read_contents``.
     """
-    from blkmig_cli.streamdisk import read_contents  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.streamdisk import (  # noqa: PLC0415 (numpy is slow to load)
+        read_contents,
+        source_of_data,
+    )
 
     with open_stream(stream, options.saying(quiet)) as opened:
         options.log(verbose, str(opened))
+        if twice:
+            source_of_data(opened)
         decoder = options.decoder_factory(dialect, container)(opened.input, hints)
         with progress("reading", opened.input.size, quiet=quiet) as tick:
             contents = read_contents(opened, decoder, hints, tick, *others)

@@ -10,7 +10,7 @@ from functools import cache
 from blkmig_cli.errors import FailureError
 from blkmig_cli.images.locks import lock
 from blkmig_cli.images.zeros import is_zero
-from blkmig_cli.pipes import write_all
+from blkmig_cli.pipes import give_pages, write_all
 from blkmig_cli.text import escape
 
 # A raw image that starts so is another format's file, unless its owner says otherwise (-f raw).
@@ -88,28 +88,13 @@ class RawImage:
         if pipe:
             # The pipe is given the file's own pages.  (Into a file, two copies of a small buffer
             # are faster than sendfile's way through a pipe of its own.)
-            sent = self._send(target, offset, length)
+            sent = give_pages(target, self._fd, offset, length)
             offset, length = offset + sent, length - sent
         while length:
             found = self._fill(offset, min(length, _PIECE))
             write_all(target, memoryview(self._scratch)[:found])
             offset += found
             length -= found
-
-    def _send(self, target: int, offset: int, length: int) -> int:
-        """Bytes that sendfile took; what it did not, whoever reads and writes will find out why."""
-        sent = 0
-        try:
-            while sent < length:
-                more = os.sendfile(target, self._fd, offset + sent, length - sent)
-                if not more:
-                    break
-                sent += more
-        except BrokenPipeError:
-            raise
-        except OSError:
-            pass
-        return sent
 
     def _fill(self, offset: int, length: int) -> int:
         """Read up to ``length`` bytes, at most a piece, into the buffer that is used again."""
