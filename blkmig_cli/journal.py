@@ -7,20 +7,20 @@ record applied, and the first bytes of its data; an image by samples of what was
 
 import contextlib
 import hashlib
-import json
 import os
 import struct
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from blkmig_cli.atomic import replacing, sync_folder
+from blkmig_cli import limits
+from blkmig_cli.atomic import sync_folder
 from blkmig_cli.errors import FailureError
 from blkmig_cli.events import Block, Payload
 from blkmig_cli.images import Image
+from blkmig_cli.jsonfile import Entry as Record
+from blkmig_cli.jsonfile import read_document, write_document
 from blkmig_cli.parse import Input
-from blkmig_cli.pipes import write_all
 from blkmig_cli.schemas.constants import CHUNK_SIZE
 from blkmig_cli.text import encode_name, escape
 
@@ -29,7 +29,6 @@ VERSION = 1
 State = Literal["writing", "written", "finished"]
 _HEAD = 4096  # bytes of each chunk's data that are part of the trail
 _SAMPLES = 256
-_SIZE_MAX = 1 << 16
 _RECORD = struct.Struct("<QQII")
 _RESTART = "check which belong together, or start afresh with --restart"
 
@@ -59,17 +58,12 @@ def journal_path(image: str) -> str:
 def read_journal(image: str) -> Entry | None:
     """The journal of ``image``, None where there is none; raises FailureError for a damaged one."""
     path = journal_path(image)
-    try:
-        if os.path.getsize(path) > _SIZE_MAX:
-            raise ValueError("it is too large")
-        return _parse(json.loads(Path(path).read_text("utf-8")))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except OSError as error:
-        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        message = f"{escape(path)} is no journal of a replay: {error}"
-        raise FailureError(message, hint="start afresh with --restart") from None
+    try:
+        return read_document(path, limits.JOURNAL_MAX, "journal of a replay", _parse)
+    except FailureError as error:
+        raise FailureError(error.message, hint="start afresh with --restart") from error
 
 
 def write_journal(image: str, entry: Entry) -> None:
@@ -84,12 +78,8 @@ def write_journal(image: str, entry: Entry) -> None:
         "size": entry.size,
     }
     path = journal_path(image)
-    try:
-        # Only who has locked the image gets here.
-        with replacing(path, f"{path}.new") as fd:
-            write_all(fd, memoryview(json.dumps(document).encode() + b"\n"))
-    except OSError as error:
-        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
+    # Only who has locked the image gets here.
+    write_document(path, document, f"{path}.new")
 
 
 def discard_journal(image: str) -> None:
@@ -103,21 +93,20 @@ def discard_journal(image: str) -> None:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
 
 
-def _parse(document: Any) -> Entry:
-    if not isinstance(document, dict) or document.pop("version", None) != VERSION:
-        raise ValueError(f"only version {VERSION} is known")
-    if set(document) != {"state", "position", "records", "trail", "new", "size"}:
-        raise ValueError("its keys are others")
-    entry = Entry(**document)
-    numbers = [entry.position, entry.records, *([] if entry.size is None else [entry.size])]
-    if (
-        entry.state not in get_args(State)
-        or not all(type(number) is int and number >= 0 for number in numbers)
-        or not isinstance(entry.trail, str)
-        or not isinstance(entry.new, bool)
-    ):
-        raise ValueError("a value is off")
-    return entry
+def _parse(root: Record) -> Entry:
+    root.check_version(VERSION)
+    states: dict[str, State] = {state: state for state in get_args(State)}
+    state = states.get(root.text("state"))
+    if state is None:
+        raise root.fault("its state is unknown")
+    return Entry(
+        state,
+        root.number("position", limits.DISK_MAX),
+        root.number("records", limits.DISK_MAX),
+        root.text("trail"),
+        root.flag("new"),
+        None if root.is_null("size") else root.number("size", limits.DISK_MAX),
+    )
 
 
 class Course:

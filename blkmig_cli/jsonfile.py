@@ -38,14 +38,14 @@ def encoded(document: dict[str, Any]) -> bytes:
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
-def write_document(path: str, document: dict[str, Any]) -> None:
+def write_document(path: str, document: dict[str, Any], temporary: str | None = None) -> None:
     """Write ``path`` atomically: it holds the old content or the new, never a part.
 
-    Raises FailureError.
+    ``temporary``: see ``replacing``.  Raises FailureError.
     """
     content = encoded(document)
     try:
-        with replacing(path) as fd, open(fd, "wb", closefd=False) as file:
+        with replacing(path, temporary) as fd, open(fd, "wb", closefd=False) as file:
             file.write(content)
     except OSError as error:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error

@@ -48,6 +48,8 @@ BARE_DISK_MAX = 1 << 60
 UNPACKING_MAX = 256 << 20
 #: Bytes of a file of bitmaps (IMAGE.bitmaps.json).
 BITMAPS_FILE_MAX = 256 << 20
+#: Bytes of a journal (IMAGE.replay.json).
+JOURNAL_MAX = 1 << 16
 #: Bytes of a manifest.
 MANIFEST_MAX = 64 << 20
 #: Bytes of a spec that is one document.
