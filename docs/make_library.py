@@ -65,7 +65,7 @@ def annotation(given: Any) -> str:
     text = given if isinstance(given, str) else inspect.formatannotation(given)
     text = re.sub(r"\b(?:[a-zA-Z_]\w*\.)+(\w+)", r"\1", text)
     text = re.sub(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[(\w+)\]\]", r"NDArray[\1]", text)
-    return text if "Literal" in text else text.strip("'\"")
+    return text.replace("'", '"') if "Literal" in text else text.strip("'")
 
 
 def signature(name: str, function: Any) -> str:
@@ -77,7 +77,7 @@ def signature(name: str, function: Any) -> str:
             continue
         if each.kind == each.KEYWORD_ONLY and "*" not in words:
             words.append("*")
-        default = "" if each.default is each.empty else f" = {each.default!r}"
+        default = "" if each.default is each.empty else f" = {each.default!r}".replace("'", '"')
         if "factory" in default:
             default = " = ..."
         words.append(f"{each.name}: {annotation(each.annotation)}{default}")

@@ -16,16 +16,16 @@ from blkmig_cli.text import escape, quote
 
 _COMMANDS = {
     "info": "Show what is in a stream, whether it is whole, what to do next.",
-    "map": "Show where things lie on the disks of a stream.",
-    "compare": "Compare what streams leave behind, also with an image.",
-    "dump": "Show every record of a stream.",
     "validate": "Check whether streams are sound and whole.",
+    "map": "Show where things lie on the disks of a stream.",
+    "dump": "Show every record of a stream.",
+    "compare": "Compare what streams leave behind, also with an image.",
     "replay": "Apply a stream to disk images.",
+    "extract": "Take one disk, or one bitmap, out of a stream.",
+    "salvage": "Find what is intact in a damaged stream.",
     "send": "Make a stream of disk images and their bitmaps.",
     "build": "Make a stream from a description.",
     "convert": "Write a stream in another dialect.",
-    "extract": "Take one disk, or one bitmap, out of a stream.",
-    "salvage": "Find what is intact in a damaged stream.",
     "scrub": "Zero what leaked into the padding of last chunks.",
     "completion": "Print the script that completes words in a shell.",
 }
@@ -140,8 +140,8 @@ def cli() -> None:
 
     \b
     Examples:
-      blkmig validate stream.bin
-      blkmig dump stream.bin --type block --limit 5
+      blkmig info stream.bin
+      blkmig validate stream.bin --device-size drive0=20G
       blkmig replay stream.bin --image disk.img --create
     """
 
