@@ -7,7 +7,7 @@ imports it.
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from types import TracebackType
 from typing import BinaryIO, Literal, get_args
@@ -107,7 +107,7 @@ class StreamReader:
             self._check_open()
 
     def read(self, payload: Payload) -> bytes:
-        """The bytes of a payload that an event names, such as ``Block.data``.
+        """The bytes of the ``payload`` that an event names, such as ``Block.data``.
 
         From a pipe only those of the event that came last.  Raises FailureError where the input
         fails, UsageError for what a pipe does not hold (any more).
@@ -265,11 +265,11 @@ def open(  # noqa: A001 (as gzip.open)
 ) -> StreamReader:
     """Open a stream, for ``with``.
 
-    ``stream``: its name, as STREAM on the command line: a path, ``-`` for stdin, or a URI such as
-    ``tcp:HOST:PORT`` or ``exec:COMMAND``, **which runs a command**: a name that others choose is safe as
-    a ``pathlib.Path``, which is never a URI.  Or the stream itself, as bytes, or in a binary file
-    that is open: one of the system's is read in place, from where it stands; any other (a socket's,
-    a decompressor's) once, as a pipe.
+    ``stream`` is its name, as STREAM on the command line: a path, ``-`` for stdin, or a URI such as
+    ``tcp:HOST:PORT``.  As ``exec:COMMAND`` runs a command, a name that others choose is to be a
+    ``pathlib.Path``, which is never taken for a URI.  Or it is the stream itself: bytes, or a binary
+    file that is open.  One of the system's is read in place, from where it stands; any other (a
+    socket's, a decompressor's) once, as a pipe.
 
     ``sizes`` of disks in bytes, by device (None: every device); ``granularities`` of v1 bitmaps in
     bytes, by device (None: every device) and name.  ``dialect`` and ``container`` as on the command
@@ -286,17 +286,12 @@ def open(  # noqa: A001 (as gzip.open)
         return StreamReader(opened, stack.pop_all(), hints, dialect, container)
 
 
-@contextmanager
-def open_image(path: str | os.PathLike[str]) -> Iterator[RawImage]:
-    """Open the raw disk image at ``path`` for reading, locked as QEMU locks it; for :class:`Disk`.
+def open_image(path: str | os.PathLike[str]) -> AbstractContextManager[RawImage]:
+    """Open the raw disk image at ``path`` for reading, locked as QEMU locks it; for ``with``.
 
     Raises FailureError where it is missing, in use, or of another format.
     """
-    image = open_raw(os.fspath(path), writable=False)
-    try:
-        yield image
-    finally:
-        image.close()
+    return closing(open_raw(os.fspath(path), writable=False))
 
 
 def events_of(
@@ -309,9 +304,10 @@ def events_of(
 ) -> Iterator[Event]:
     """The events of a stream of ``disks``, as ``blkmig send`` makes it; for :func:`write`.
 
-    ``machine``: the machine type to state.  ``content``: the disks' data travel, not only their
-    bitmaps.  Raises FailureError for a disk that is no multiple of 512 bytes, or fails while it is
-    read; UsageError for names or bitmaps that have no place on the wire.
+    ``dialect`` and ``container`` as on the command line; ``machine``: the machine type to state;
+    ``content``: the disks' data travel, not only their bitmaps.  Raises FailureError for a disk that
+    is no multiple of 512 bytes, or fails while it is read; UsageError for names or bitmaps that have
+    no place on the wire.
     """
     _check_words(dialect, container)
     sent = list(disks)

@@ -99,7 +99,10 @@ class DirtyBitmap:
         return out
 
     def set_range(self, start: int, length: int) -> None:
-        """Make every granule dirty that touches ``length`` bytes from byte ``start``."""
+        """Make every granule dirty that touches ``length`` bytes from byte ``start``.
+
+        Raises LimitError where ``room`` is used up.
+        """
         if length <= 0:
             return
         first = start // self.granularity

@@ -1,5 +1,6 @@
 """IMAGE.bitmaps.json: a disk's dirty bitmaps beside its image."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,20 +27,20 @@ def default_path(image: str) -> str:
     return f"{image}.bitmaps.json"
 
 
-def read_bitmaps(path: str) -> BitmapFile:
+def read_bitmaps(path: str | os.PathLike[str]) -> BitmapFile:
     """Read and check ``path``.
 
     Raises FailureError where it is missing, damaged, or no such file.
     """
-    return read_document(path, limits.BITMAPS_FILE_MAX, "file of bitmaps", _parse)
+    return read_document(os.fspath(path), limits.BITMAPS_FILE_MAX, "file of bitmaps", _parse)
 
 
-def write_bitmaps(path: str, content: BitmapFile) -> None:
+def write_bitmaps(path: str | os.PathLike[str], content: BitmapFile) -> None:
     """Write ``path`` atomically: it holds the old content or the new, never a part.
 
     Raises FailureError.
     """
-    write_document(path, _document(content))
+    write_document(os.fspath(path), _document(content))
 
 
 def bitmaps_text(content: BitmapFile) -> bytes:

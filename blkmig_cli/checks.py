@@ -89,7 +89,7 @@ class Report:
         return [finding for finding in self.findings if finding.severity in bad]
 
     def exit_status(self, *, strict: bool = False) -> int:
-        """3 or 4 where the stream could not be read, 1 where a finding counts, else 0."""
+        """3 or 4 where the stream could not be read, 1 where a finding counts (``strict``), else 0."""
         if self.failure is not None:
             return self.failure.exit_status
         return int(bool(self.counting(strict=strict)))

@@ -83,7 +83,6 @@ def adopt_stream(source: bytes | BinaryIO) -> Iterator[Stream]:
         name = str(getattr(source, "name", "(file)"))
         try:
             if isinstance(getattr(source, "raw", source), io.FileIO) and source.seekable():
-                source.flush()
                 stream = Stream(name, _of_fd(source.fileno(), stack, source.tell()))
             else:
                 stream = Stream(name, _of_pipe(cast(io.RawIOBase, source), stack))

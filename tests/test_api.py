@@ -120,7 +120,7 @@ def test_every_way_in(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert Path(f"{name}.new").exists()
 
 
-def test_unflushed_and_text_files(path: str, tmp_path: Path) -> None:
+def test_a_file_just_written_and_a_file_of_text(path: str, tmp_path: Path) -> None:
     with open(tmp_path / "new", "w+b") as file:
         file.write(Path(path).read_bytes()[:600])
         file.seek(0)

@@ -1,16 +1,19 @@
 """The docs say what is: generated pages are fresh, options are all there, the README's tour is real."""
 
 import importlib.util
+import inspect
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 import pytest
 
+import blkmig_cli
 from blkmig_cli.commands import cli
 from blkmig_cli.errors import BlkmigError
 from blkmig_cli.findings import CHECKS
@@ -101,6 +104,53 @@ def test_every_schema_is_named() -> None:
     for path in (ROOT / "docs" / "schemas").iterdir():
         assert json.loads(path.read_text())["title"]
     assert "docs/schemas" in README
+
+
+# -- the library
+
+LIBRARY = script("make_library")
+# What can fail in no way.
+_SAFE = {
+    "StreamReader.closed", "StreamReader.size", "DiskFile.size", "DiskFile.pieces", "Disk.size",
+    "DiskFile.readable", "DiskFile.seekable", "DiskFile.tell", "Report.valid", "Report.verdict",
+    "Report.counting", "Report.exit_status", "DirtyBitmap.granule_runs", "DirtyBitmap.ranges",
+    "DirtyBitmap.count", "DirtyBitmap.sha256", "DirtyBitmap.end",
+}  # fmt: skip
+
+
+def test_every_public_name_has_a_chapter() -> None:
+    named = {name for names in LIBRARY.CHAPTERS.values() for name in names}
+    errors = {name for name in blkmig_cli.__all__ if name.endswith("Error")}
+    assert named | errors == set(blkmig_cli.__all__)
+    page = LIBRARY.TARGET.read_text()
+    assert all(f"`{name}`: " in page for name in errors - {"BlkmigError"})
+
+
+def library() -> list[tuple[str, Any]]:
+    """Every public function, method and property, by its name."""
+    found = []
+    for names in LIBRARY.CHAPTERS.values():
+        for name in names:
+            thing = getattr(blkmig_cli, name)
+            if inspect.isclass(thing):
+                found += [(f"{name}.{key}", value) for key, value in LIBRARY.members(thing)]
+            else:
+                found.append((name, thing))
+    return [(name, value.fget if isinstance(value, property) else value) for name, value in found]
+
+
+@pytest.mark.parametrize(("name", "function"), library(), ids=[name for name, _ in library()])
+def test_every_public_function_is_documented(name: str, function: Any) -> None:
+    """With the type and unit of all that goes in and comes out, and the errors."""
+    text, found = inspect.getdoc(function) or "", inspect.signature(function)
+    assert text
+    assert found.return_annotation is not found.empty
+    for each in [*found.parameters.values()][name.count(".") :]:
+        assert each.annotation is not each.empty
+        assert f"``{each.name}``" in text or each.name in ("events", "disks", "content")
+    if re.search(r"\bint\b", str(found)):
+        assert re.search(r"\bbytes?\b|3 or 4|position", text, re.I)
+    assert ("aises" in text) is (name not in _SAFE)
 
 
 # -- man pages

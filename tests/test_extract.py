@@ -161,5 +161,7 @@ def test_open_and_unfinished_bitmaps(
         fails(outcome, 3, "16 KiB, 32 KiB or 64 KiB")
     else:
         assert outcome.status == 0
+        assert "is not in the stream; took 9437184 bytes" in outcome.err
+        assert json.loads((tmp_path / "b").read_text())["virtual-size"] == 9 * MIB
     half = put(tmp_path, raw.qemu(bitmaps=DIRTY[: -len(raw.COMPLETE)]))
     fails(run("extract", half, "--bitmap", "b", "--to", tmp_path / "c"), 1, "is not whole")
