@@ -12,7 +12,7 @@ from blkmig_cli import sending
 from blkmig_cli.bitmap import DirtyBitmap
 from blkmig_cli.bitmapfile import read_bitmaps
 from blkmig_cli.decode import Decoder
-from blkmig_cli.errors import FailureError, UndecidableError, UsageError
+from blkmig_cli.errors import FailureError, IncompleteError, UndecidableError, UsageError
 from blkmig_cli.events import (
     Block,
     Eof,
@@ -48,8 +48,9 @@ class Converted:
 def disks_of(contents: Contents, *, bitmaps: bool, incremental: bool) -> Converted:
     """The disks of a stream, with their ``bitmaps`` or without.
 
-    Raises FailureError where chunks are missing (unless ``incremental``) or a disk is no whole number
-    of sectors, UndecidableError where a bitmap's granularity is open, UsageError for a pipe.
+    Raises IncompleteError where chunks are missing (unless ``incremental``) or a bitmap is not whole,
+    FailureError where a disk is no whole number of sectors, UndecidableError where a bitmap's
+    granularity is open.
     """
     found = Converted([], [])
     for verdict in contents.report.devices:
@@ -75,7 +76,7 @@ def disks_of(contents: Contents, *, bitmaps: bool, incremental: bool) -> Convert
             raise FailureError(f"{disk.size} bytes are no whole sectors", device=device)
         missing = sum(length for _, length in verdict.missing)
         if missing and not incremental:
-            raise FailureError(
+            raise IncompleteError(
                 f"{human_size(missing)} of the disk never came",
                 device=device,
                 hint="say --incremental if that is meant: they stay left out",
@@ -95,7 +96,7 @@ def _content(
             hint="say it with --granularity, or leave bitmaps out with --no-bitmaps",
         )
     if complete is False:
-        raise FailureError(
+        raise IncompleteError(
             f"bitmap {quote(name)} is not whole", device=device, hint="say --no-bitmaps"
         )
     return content

@@ -219,6 +219,16 @@ class PipeInput:
         start = payload.offset - self._at
         return memoryview(self._buffer)[start : start + payload.length]
 
+    def take(self, target: memoryview) -> int:
+        """Fill some of ``target`` with what comes next; 0 at the end.  For who takes nothing else.
+
+        Raises FailureError, and StreamError where packed data is damaged.
+        """
+        with _failing(self._end):
+            count = self._readinto(target) or 0
+        self._end += count
+        return count
+
     def _fill(self, end: int) -> None:
         """Read on until ``end``, or the input's end."""
         while self._end < end:

@@ -56,6 +56,8 @@ MANIFEST_MAX = 64 << 20
 SPEC_DOCUMENT_MAX = 64 << 20
 #: Bytes of one line of a spec in JSON Lines.
 SPEC_LINE_MAX = 512 << 20
+#: A temporary file leaves the 20th part of its file system free.
+ROOM_LEFT = 20
 #: Seconds to wait for a peer to call.
 PEER_WAIT = 3600
 #: Seconds to wait for a peer that has called to send or take another byte.

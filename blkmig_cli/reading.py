@@ -3,10 +3,16 @@
 from collections.abc import Callable
 
 from blkmig_cli.decode import Decoder
-from blkmig_cli.errors import BlkmigError, FailureError, LimitError, StreamError
+from blkmig_cli.errors import BlkmigError, FailureError, LimitError, StreamError, TruncatedError
 from blkmig_cli.events import Event
 from blkmig_cli.runs import Run
 from blkmig_cli.ticks import Tick
+
+
+def cause(failure: BlkmigError | None, damage: StreamError | None) -> BlkmigError | None:
+    """What ended a stream: where its unpacking was cut short by ``damage``, that explains a cut."""
+    cut = failure is None or isinstance(failure, TruncatedError)
+    return damage if damage is not None and cut else failure
 
 
 def read_events(

@@ -16,7 +16,7 @@ from blkmig_cli.hints import Hints
 from blkmig_cli.images.zeros import is_zero
 from blkmig_cli.inputs import FileInput
 from blkmig_cli.pipes import write_all
-from blkmig_cli.reading import read_events
+from blkmig_cli.reading import cause, read_events
 from blkmig_cli.runs import Run
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.text import escape
@@ -220,7 +220,7 @@ def read_contents(
             taker.feed_run(run)
         checker.feed_run(run, source)
 
-    failure = read_events(decoder, feed, tick, feed_run)
+    failure = cause(read_events(decoder, feed, tick, feed_run), stream.damage)
     report = checker.finish(stream.name, source, failure)
     if isinstance(failure, FailureError):
         raise failure

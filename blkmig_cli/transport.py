@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from blkmig_cli import compression, sockets
-from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.errors import FailureError, StreamError, UsageError
 from blkmig_cli.inputs import FileInput, PipeInput
+from blkmig_cli.kept import keep
 from blkmig_cli.pipes import read_some, widen, write_all
 from blkmig_cli.sockets import Say
 from blkmig_cli.text import count, escape, parse_size
@@ -25,10 +26,14 @@ from blkmig_cli.uris import split
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An opened STREAM: its input, and the name by which it was called."""
+    """An opened STREAM: its input, and the name by which it was called.
+
+    ``damage``: what ended the unpacking of a stream that is kept, if anything did.
+    """
 
     name: str
     input: FileInput | PipeInput
+    damage: StreamError | None = None
 
     def __str__(self) -> str:
         size = self.input.size
@@ -51,14 +56,18 @@ def _silent(_: str) -> None:
 
 
 @contextmanager
-def open_stream(name: str, say: Say = _silent) -> Iterator[Stream]:
+def open_stream(name: str, say: Say = _silent, *, again: bool = False) -> Iterator[Stream]:
     """Open the STREAM called ``name``; ``say`` is told where the program waits for a peer.
 
-    Raises FailureError where it is missing or fails, UsageError where the URI is off.
+    ``again``: its data are read a second time, so that what comes once is kept (``kept.py``).  Raises
+    FailureError where it is missing or fails, UsageError where the URI is off.
     """
     with ExitStack() as stack:
         try:
-            stream = Stream(name, _open(name, stack, say))
+            source = _open(name, stack, say)
+            stream = Stream(name, source)
+            if again and isinstance(source, PipeInput):
+                stream = Stream(name, *keep(source, stack))
         except OSError as error:
             raise FailureError(f"{escape(name)}: {error.strerror or error}") from error
         yield stream

@@ -14,7 +14,7 @@ from blkmig_cli.manifest import Manifest
 from blkmig_cli.manifestcheck import ManifestCheck
 from blkmig_cli.parse import Input
 from blkmig_cli.qemu import Traits, Version, objections
-from blkmig_cli.reading import read_events
+from blkmig_cli.reading import cause, read_events
 from blkmig_cli.runs import Run
 from blkmig_cli.text import count, escape, human_size, quote
 from blkmig_cli.ticks import Tick
@@ -90,6 +90,7 @@ def validate_stream(
             against.feed_run(run)
 
         failure = read_events(events, take, tick, None if images else take_run)
+        failure = cause(failure, stream.damage)
         report = checker.finish(stream.name, stream.input, failure)
         if for_qemu is not None and failure is None:
             for objection in objections(_traits(report, machine), for_qemu):

@@ -142,8 +142,8 @@ def test_which_device(run: Run, tmp_path: Path) -> None:
 
 def test_pipes(run: Run, tmp_path: Path) -> None:
     stream, target = put(tmp_path, TWO), tmp_path / "out"
-    fails(run("extract", f"exec:cat {stream}", "--to", target), 2, "to a file")
-    fails(run("extract", "exec:echo none", "--to", target), 2, "to a file")  # before it is read
+    assert run("extract", f"exec:cat {stream}", "--to", target).status == 0
+    assert target.read_bytes() == DISK
     assert run("extract", f"exec:cat {stream}", "--bitmap", "b", "--to", target).status == 0
     assert json.loads(target.read_text())["bitmaps"][0]["count"] == 131072
     assert run("extract", stream, "--bitmap", "b", "--to", f"exec:cat > {target}").status == 0

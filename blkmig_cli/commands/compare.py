@@ -49,8 +49,8 @@ def command(
 ) -> int:
     """Compare the disks and bitmaps that two streams leave behind, or a stream and an image.
 
-    A and B are streams in files; one may be a disk image, [DEVICE=]IMAGE: what is no
-    stream is taken for one.  What the smaller disk does not have counts as zeros, as
+    A and B are streams; one may be a disk image, [DEVICE=]IMAGE: what is no stream is
+    taken for one.  What the smaller disk does not have counts as zeros, as
     in qemu-img compare, unless --strict.  What never came is no zeros.  An image's
     bitmaps are those of IMAGE.bitmaps.json; with an image, the stream's other devices
     do not count.  Exit status 0: same, 1: different.
@@ -122,7 +122,7 @@ def _stream(
     device, path = options.split_device(name)
     if device is not None and path:
         return None  # DEVICE=IMAGE
-    opened = stack.enter_context(open_stream(name, options.saying(quiet)))
+    opened = stack.enter_context(open_stream(name, options.saying(quiet), again=True))
     decoder = options.decoder_factory(dialect, container)(opened.input, hints)
     tick: Tick
     with progress("reading", opened.input.size, quiet=quiet) as tick:

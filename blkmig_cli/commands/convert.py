@@ -59,7 +59,8 @@ def command(
 
     Records keep their order, and all else is kept as it is; --normalize makes the
     stream anew from what it leaves behind.  That is the way from an old capture to
-    a QEMU of today.  STREAM is a file, as it is read twice.
+    a QEMU of today.  A pipe or compressed STREAM is kept in a temporary file (in
+    TMPDIR, else /var/tmp), as it is read twice.
 
     \b
     Examples:

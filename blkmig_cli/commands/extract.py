@@ -37,7 +37,8 @@ def command(
 
     A new file has holes where the disk has zeros.  Nothing is written where chunks
     never came (exit status 1) or the stream is damaged (3), unless with
-    --allow-incomplete.  For a disk, STREAM is a file, as it is read out of order.
+    --allow-incomplete.  For a disk, a pipe or compressed STREAM is kept in a temporary
+    file (in TMPDIR, else /var/tmp), as it is read out of order.
 
     \b
     Examples:

@@ -7,7 +7,6 @@ import click
 from blkmig_cli.commands import options
 from blkmig_cli.commands.emitting import write
 from blkmig_cli.commands.help import Command
-from blkmig_cli.errors import UsageError
 from blkmig_cli.progress import progress
 from blkmig_cli.sinks import open_target
 from blkmig_cli.source import SendOptions, send_events
@@ -46,21 +45,18 @@ def command(
       blkmig salvage broken.bin --device-size drive0=20G --to salvaged.bin
       blkmig replay salvaged.bin --image disk.img --create --allow-incomplete
     """
-    from blkmig_cli.inputs import FileInput  # noqa: PLC0415 (numpy is slow to load)
-    from blkmig_cli.salvage import Salvage, salvage_json  # noqa: PLC0415
+    from blkmig_cli.salvage import Gap, Salvage, salvage_json  # noqa: PLC0415 (numpy is slow)
+    from blkmig_cli.streamdisk import source_of_data  # noqa: PLC0415
 
     hints = options.hints_of(granularities, device_sizes)
-    with open_stream(stream, options.saying(quiet)) as opened:
+    with open_stream(stream, options.saying(quiet), again=True) as opened:
         options.log(verbose, str(opened))
-        source = opened.input
-        if not isinstance(source, FileInput):
-            raise UsageError(
-                f"{escape(stream)} is read once, and must be searched",
-                hint="save the stream, unpacked as far as it goes, to a file",
-            )
+        source = source_of_data(opened)
         decoder = options.decoder_factory(dialect, container)(source, hints)
         with progress("searching", source.size, quiet=quiet) as tick:
             found = Salvage(stream, source, decoder, hints, dialect).run(tick)
+        if opened.damage is not None and found.sound:
+            found.gaps.append(Gap(found.size, found.size, str(opened.damage)))
         if output == "json":
             click.echo(json.dumps(salvage_json(found), indent=1))
         else:

@@ -95,13 +95,14 @@ def command(
         shared=force_share,
     )
     wanted = None if manifest is None else read_manifest(manifest)
+    reread = wanted is not None and wanted.to_read > 0
     make = options.decoder_factory(dialect, container)
     reports: list[Report] = []
     for number, name in enumerate(streams, 1):
         which = f" {number} of {len(streams)}" if len(streams) > 1 else ""
         try:
             with (
-                open_stream(name, options.saying(quiet)) as stream,
+                open_stream(name, options.saying(quiet), again=reread) as stream,
                 progress(f"validating{which}", _total(stream, wanted), quiet=quiet) as tick,
             ):
                 options.log(verbose, str(stream))

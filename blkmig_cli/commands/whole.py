@@ -30,18 +30,12 @@ def reading(
 ) -> Iterator["Contents"]:
     """Everything in the STREAM called ``stream``, while it is open; ``others`` take its events too.
 
-    ``twice``: data will be read, too, so that a pipe is refused at once.  Raises as ``open_stream``,
-    ``source_of_data`` and ``read_contents``.
+    ``twice``: data will be read, too.  Raises as ``open_stream`` and ``read_contents``.
     """
-    from blkmig_cli.streamdisk import (  # noqa: PLC0415 (numpy is slow to load)
-        read_contents,
-        source_of_data,
-    )
+    from blkmig_cli.streamdisk import read_contents  # noqa: PLC0415 (numpy is slow to load)
 
-    with open_stream(stream, options.saying(quiet)) as opened:
+    with open_stream(stream, options.saying(quiet), again=twice) as opened:
         options.log(verbose, str(opened))
-        if twice:
-            source_of_data(opened)
         decoder = options.decoder_factory(dialect, container)(opened.input, hints)
         with progress("reading", opened.input.size, quiet=quiet) as tick:
             contents = read_contents(opened, decoder, hints, tick, *others)
