@@ -57,6 +57,14 @@ class Run:
         )
         return Run(columns, self.stride, min(rows, self.rows))
 
+    def last(self) -> list[Event]:
+        """The events of the last row."""
+        by = (self.rows - 1) * self.stride
+        return [
+            moved(column.event, by, 0 if column.numbers is None else int(column.numbers[-1]))
+            for column in self.columns
+        ]
+
     def __iter__(self) -> Iterator[Event]:
         numbers = [
             [0] * self.rows if column.numbers is None else column.numbers.tolist()

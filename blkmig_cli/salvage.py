@@ -1,65 +1,31 @@
 """What a damaged or truncated stream still gives.
 
-Behind damage, reading goes on where a record or a section's part stands whose successors are sound,
-over more than two chunks or up to the stream's end: so that a disk which itself holds a stream, or
-records, does not pass for one.  The data record right before damage may have been hit by it, and is
-left out.  Damage within data cannot be seen: nothing in a stream says what it should be.
+Behind damage, reading goes on where ``onward.py`` finds a place.  What the record right before damage
+holds may have been hit by it, and what carries no data right behind it may be a disk's content that
+looks like records: both are left out.  Damage within data cannot be seen: nothing in a stream says
+what it should be.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from blkmig_cli import limits
 from blkmig_cli.decode import Decoder
-from blkmig_cli.decode.resumed import ResumedDecoder, part_heads, payload_end
 from blkmig_cli.endstate import EndState, EndStates
-from blkmig_cli.errors import FailureError, StreamError, TruncatedError, UndecidableError
-from blkmig_cli.events import (
-    BitmapBits,
-    BitmapComplete,
-    Block,
-    DeviceState,
-    Event,
-    Footer,
-    Undecoded,
-)
+from blkmig_cli.errors import StreamError, TruncatedError, UndecidableError
+from blkmig_cli.events import BitmapBits, BitmapComplete, BitmapStart, Block, Event, Footer
 from blkmig_cli.hints import Hints
 from blkmig_cli.inputs import FileInput
-from blkmig_cli.runs import Run
-from blkmig_cli.schemas.block import split_word
-from blkmig_cli.schemas.constants import (
-    BLOCK_SECTION,
-    CHUNK_SECTORS,
-    CHUNK_SIZE,
-    DIRTY_BITMAP_SECTION,
-    SECTOR_SIZE,
-    BlockFlag,
-)
-from blkmig_cli.schemas.dialects import DIALECTS
+from blkmig_cli.intervals import IntervalSet
+from blkmig_cli.onward import Onward, suspicious
+from blkmig_cli.runs import Piece, Run, expand
+from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
 from blkmig_cli.source import Disk
 from blkmig_cli.state import BitmapState, StreamState
 from blkmig_cli.streamdisk import StreamDisk
 from blkmig_cli.superseded import has_content
 from blkmig_cli.ticks import Tick
-
-_WINDOW = 1 << 20
-_WORD = 8
-_HEAD_MAX = _WORD + 1 + 255
-_CONFIRMED = 2 * CHUNK_SIZE + (1 << 12)
-# So many candidates are tried behind one damage; a stream that is made of them ends there.
-_TRIALS = 1 << 12
-# The flags of block records, of any dialect.
-_FLAGS = [
-    flags
-    for flags in range(1 << 8)
-    if flags & BlockFlag.DEVICE_BLOCK
-    and not flags & (BlockFlag.EOS | BlockFlag.PROGRESS)
-    and any(dialect.fault(flags) is None for dialect in DIALECTS.values())
-]
+from blkmig_cli.totals import feed_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +50,14 @@ class LostBitmap:
 class Salvaged:
     """What was had of a stream of ``size`` bytes.
 
-    ``doubtful``: records of data that were left out, as they stand right before damage, as (device,
-    first sector).  ``stale``: what was lost may have held newer versions of chunks that are given.
+    ``doubtful``: by device, the sectors of records beside damage that were left out, as nothing
+    confirms them.  ``stale``: what was lost may have held newer versions of chunks that are given.
     """
 
     stream: str
     size: int
     gaps: list[Gap] = field(default_factory=list)
-    doubtful: list[tuple[str, int]] = field(default_factory=list)
+    doubtful: dict[str, IntervalSet] = field(default_factory=dict)
     disks: list[Disk] = field(default_factory=list)
     lost_bitmaps: list[LostBitmap] = field(default_factory=list)
     stale: bool = False
@@ -122,8 +88,10 @@ class Salvage:
         self._source = source
         self._decoder = decoder
         self._hints = hints
+        self._onward = Onward(source, hints)
         self._state = StreamState(decoder, hints)
         self._ends = EndStates()
+        self._held: list[Event] = []  # what nothing has confirmed yet
         self._first_bits: dict[tuple[str, str], int] = {}
         self._complete: dict[tuple[str, str], int] = {}
         self._result = Salvaged(name, source.size or 0)
@@ -131,157 +99,155 @@ class Salvage:
     def run(self, tick: Tick) -> Salvaged:
         """Read all that can be read.
 
-        Raises UndecidableError where options must say how to read it, FailureError where the input
-        fails.
+        Raises UndecidableError where options must say how to read it, LimitError, and FailureError
+        where the input fails.
         """
-        found, decoder = self._result, self._decoder
-        following: Decoder | None = decoder
+        following: Decoder | None = self._decoder
         while following is not None:
-            end, why, following = self._follow(following, tick)
-            if why is not None:
-                stop = found.size if following is None else self._source.offset
-                found.gaps.append(Gap(end, stop, why))
-        self._state.finish(whole=found.sound)
+            following = self._follow(following, tick)
+        self._state.finish(whole=self._result.sound)
         self._settle()
-        return found
+        return self._result
 
-    def _follow(self, decoder: Decoder, tick: Tick) -> tuple[int, str | None, Decoder | None]:
-        """Take sound events; returns where they end, what ended them, and the decoder to go on with."""
-        held: list[Event] = []
+    def _follow(self, decoder: Decoder, tick: Tick) -> Decoder | None:
+        """Take what is sound; returns the decoder that goes on behind the damage that ends it."""
         end = self._source.offset
-        try:
-            for event in decoder:
-                behind = event.offset + event.length
-                if _suspicious(event):
-                    inside = self._search(decoder, event.offset, behind, tick)
+        # Small records on a disk can lead on to the stream's own, but only within their chunk.
+        doubted, trusted = bool(self._result.gaps), end + CHUNK_SIZE
+        while True:
+            try:
+                piece = decoder.piece()
+            except StopIteration:
+                self._take_held()
+                return None
+            except UndecidableError as error:
+                if not self._ends.disks:
+                    raise
+                self._give_up(cut=False)
+                self._result.gaps.append(Gap(end, self._result.size, str(error)))
+                return None
+            except StreamError as error:
+                cut = isinstance(error, TruncatedError)
+                return self._go_on(decoder, end, str(error), tick, cut=cut)
+            for part in self._parts(piece, whole=not doubted):
+                if isinstance(part, Run):
+                    end = part.end
+                    self._take_run(part)
+                    continue
+                if isinstance(part, Block) and self._onward.beyond(part):
+                    why = f"a record of sector {part.sector}, past the disk's end"
+                    return self._go_on(decoder, end, why, tick)
+                start, end = end, part.offset + part.length
+                if suspicious(part):
+                    why = "records stand in what seemed to be something else"
+                    inside = self._go_on(decoder, start, why, tick, stop=end)
                     if inside is not None:
-                        return end, "records stand in what seemed to be something else", inside
-                    self._source.offset = behind
-                end = behind
-                # An end or a progress of eight bytes may be anything; a name or a footer is not.
-                if isinstance(event, Footer) or self._knows(event, held):
-                    self._take(held)
-                    held = []
-                held.append(event)
-                tick(end)
-        except (FailureError, UndecidableError):
-            raise
-        except StreamError as error:
-            last = next((event for event in reversed(held) if isinstance(event, Block)), None)
-            cut = (
-                last is not None and isinstance(error, TruncatedError) and self._cut(last, decoder)
-            )
-            if cut or last is None:
-                self._take(held)
-            else:
-                self._doubt(held)
-            return end, str(error), self._search(decoder, end, self._result.size, tick)
-        self._take(held)
-        return end, None, None
+                        return inside
+                    self._source.offset = end
+                doubted = doubted and part.offset < trusted and not _has_data(part)
+                if doubted:
+                    self._doubt([part])
+                else:
+                    self._hold(part)
+            tick(end)
 
-    def _knows(self, event: Event, held: list[Event]) -> bool:
+    def _go_on(
+        self,
+        decoder: Decoder,
+        start: int,
+        why: str,
+        tick: Tick,
+        *,
+        stop: int | None = None,
+        cut: bool = False,
+    ) -> Decoder | None:
+        """The decoder that goes on behind damage at byte ``start``, which ``decoder`` met.
+
+        ``stop``: there may be none, and reading goes on there if nothing is found before it.
+        """
+        size = self._result.size
+        following = self._onward.find(
+            decoder, self._dialect, self._ends.disks, start + 1, stop or size, tick
+        )
+        if following is not None or stop is None:
+            end = size if following is None else self._source.offset
+            self._give_up(cut=cut)
+            self._result.gaps.append(Gap(start, end, why))
+        return following
+
+    def _parts(self, piece: Piece, *, whole: bool) -> Iterator[Piece]:
+        """A run as it is, or as its events where they are to be looked at one by one."""
+        return iter([piece]) if whole and not self._onward.beyond(piece) else expand([piece])
+
+    def _hold(self, event: Event) -> None:
+        """Take what is held if ``event`` confirms it, and hold ``event``."""
+        # An end or a progress of eight bytes may be anything; a name or a footer is not.
+        if isinstance(event, Footer) or self._knows(event):
+            self._take_held()
+        self._held.append(event)
+
+    def _knows(self, event: Event) -> bool:
         """Is ``event`` a record of a disk that has been seen before?"""
         return isinstance(event, Block) and (
             event.device in self._ends.disks
-            or any(isinstance(other, Block) and other.device == event.device for other in held)
+            or any(isinstance(held, Block) and held.device == event.device for held in self._held)
         )
 
-    def _cut(self, last: Block, decoder: Decoder) -> bool:
-        """Is what follows the record ``last`` just what should, cut off, so that ``last`` is sound?
-
-        Fewer bytes than a word tell nothing: some may have been lost inside ``last``.
-        """
-        at = last.offset + last.length
-        data = self._source.peek_at(at, min(_HEAD_MAX, self._result.size - at))
-        ends = len(data) >= _WORD and payload_end(decoder).startswith(data)
-        return ends or 0 in self._records(data)
+    def _give_up(self, *, cut: bool) -> None:
+        """Damage, or (``cut``) the input's end: what nothing confirms is left out."""
+        last = next((event for event in reversed(self._held) if isinstance(event, Block)), None)
+        if last is None or (cut and self._onward.is_cut(last.offset + last.length)):
+            self._take_held()
+        else:
+            self._doubt(self._held)
+            self._held = []
 
     def _doubt(self, events: list[Event]) -> None:
         """Leave records out; and what came before of their chunks, which they made out of date."""
         for event in events:
-            state = self._ends.disks.get(event.device) if isinstance(event, Block) else None
             if isinstance(event, Block) and has_content(event):
-                self._result.doubtful.append((event.device, event.sector))
+                end = event.sector + event.sectors
+                left = self._result.doubtful.setdefault(event.device, IntervalSet())
+                left.add(event.sector, end)
+                state = self._ends.disks.get(event.device)
                 if state is not None:
-                    state.remove(event.sector, event.sector + event.sectors)
+                    state.remove(event.sector, end)
+            elif isinstance(event, BitmapStart):
+                self._state.feed(event, self._source)  # so that it is known, though not whole
 
-    def _take(self, events: list[Event]) -> None:
-        for event in events:
+    def _take_held(self) -> None:
+        for event in self._held:
             self._ends.feed(event)
             self._state.feed(event, self._source)
-            if isinstance(event, Block) and event.dialect is not None:
-                self._dialect = event.dialect
-            elif isinstance(event, BitmapBits):
-                self._first_bits.setdefault((event.device, event.bitmap), event.offset)
-            elif isinstance(event, BitmapComplete):
-                self._complete[event.device, event.bitmap] = event.offset
+            self._note(event)
+        self._held = []
 
-    def _search(self, before: Decoder, start: int, stop: int, tick: Tick) -> Decoder | None:
-        """The decoder that goes on between the bytes ``start`` and ``stop``, the input being there."""
-        trials = 0
-        doomed: list[range] = []  # what led to a dead end already
-        for offset, between in self._candidates(before, start + 1, stop, tick):
-            if any(offset in places for places in doomed):
-                continue
-            trial = ResumedDecoder(before, offset, self._dialect, between=between)
-            path = _dead_end(trial, offset)
-            if path is None:
-                return ResumedDecoder(before, offset, self._dialect, between=between)
-            doomed = path
-            trials += 1
-            if trials == _TRIALS:
-                break
-        return None
+    def _take_run(self, run: Run) -> None:
+        """Take a run of records that confirm each other, but for the last, which is held."""
+        if not any(isinstance(column.event, Block | Footer) for column in run.columns):
+            return  # ends and progress, by the million perhaps, confirm nothing
+        self._take_held()
+        if run.rows > 1:
+            head = run.head(run.rows - 1)
+            self._ends.feed_run(head)
+            feed_run(self._state, head, self._source)
+        self._held = run.last()
+        for event in self._held:
+            self._note(event)
 
-    def _candidates(
-        self, before: Decoder, start: int, stop: int, tick: Tick
-    ) -> Iterator[tuple[int, bool]]:
-        """Where a record, or (True) a part's head may stand, in the order of the stream."""
-        heads = part_heads(before, (BLOCK_SECTION, DIRTY_BITMAP_SECTION))
-        for at in range(start, stop, _WINDOW):
-            data = self._source.peek_at(at, min(_WINDOW + _HEAD_MAX, self._result.size - at))
-            found = [(place, False) for place in self._records(data)]
-            for head in heads:
-                place = data.find(head)
-                while place >= 0:
-                    found.append((place, True))
-                    place = data.find(head, place + 1)
-            width = min(_WINDOW, stop - at)
-            yield from ((at + place, what) for place, what in sorted(found) if place < width)
-            tick(at)
-
-    def _records(self, data: bytes) -> list[int]:
-        """Places in ``data`` where the head of a block record may stand."""
-        if len(data) < 10:
-            return []
-        raw = np.frombuffer(data, np.uint8)
-
-        def byte(number: int) -> NDArray[np.uint8]:
-            return raw[number : len(raw) - 9 + number]
-
-        # A chunk's sector leaves the lowest bits of its word to the flags.
-        may = (byte(0) == 0) & (byte(6) == 0) & (byte(5) & 0x0F == 0) & np.isin(byte(7), _FLAGS)
-        places = np.flatnonzero(may & (byte(8) > 0)).tolist()
-        return [place for place in places if self._plausible(data, place)]
-
-    def _plausible(self, data: bytes, place: int) -> bool:
-        sector, _ = split_word(int.from_bytes(data[place : place + 8], "big"))
-        name = data[place + 9 : place + 9 + data[place + 8]]
-        device = name.decode("utf-8", "surrogateescape")
-        known = self._ends.disks
-        if known and device not in known:
-            return False
-        end = (sector + CHUNK_SECTORS) * SECTOR_SIZE
-        told = self._hints.size(device)
-        most = limits.GROWTH_MAX if told is None else told + CHUNK_SIZE - 1
-        return device.isprintable() and end <= most
+    def _note(self, event: Event) -> None:
+        """Remember what resuming, and judging bitmaps, need."""
+        if isinstance(event, Block) and event.dialect is not None:
+            self._dialect = event.dialect
+        elif isinstance(event, BitmapBits):
+            self._first_bits.setdefault((event.device, event.bitmap), event.offset)
+        elif isinstance(event, BitmapComplete):
+            self._complete[event.device, event.bitmap] = event.offset
 
     def _settle(self) -> None:
         """Disks and bitmaps, those that may have lost bits left out."""
         result, states = self._result, self._ends.disks
-        result.stale = any(gap.end - gap.start >= CHUNK_SIZE for gap in result.gaps) and bool(
-            states
-        )
+        result.stale = bool(result.gaps) and any(any(state) for state in states.values())
         bitmaps: dict[str, list[BitmapState]] = {}
         for bitmap in self._state.bitmaps.values():
             why = self._why_lost(bitmap)
@@ -320,36 +286,8 @@ class Salvage:
         return None
 
 
-def _suspicious(event: Event) -> bool:
-    """May ``event`` be damage that has swallowed records?"""
-    swallowed = isinstance(event, DeviceState) and event.sized_by == "footer"
-    return isinstance(event, Undecoded) or (swallowed and event.length > CHUNK_SIZE)
-
-
-def _dead_end(decoder: Decoder, start: int) -> list[range] | None:
-    """None where what begins at byte ``start`` is sound over more than two chunks, or to the end.
-
-    Else the places of the records on the way, from which it would lead no further.
-    """
-    path: list[range] = []
-    try:
-        while True:
-            piece = decoder.piece()
-            if isinstance(piece, Run):
-                first = piece.columns[0].event.offset
-                path.append(range(first, piece.end, piece.stride))
-                end = piece.end
-            elif isinstance(piece, Undecoded):
-                return path
-            else:
-                path.append(range(piece.offset, piece.offset + 1))
-                end = piece.offset + piece.length
-            if end - start > _CONFIRMED:
-                return None
-    except StopIteration:
-        return None
-    except StreamError:
-        return path
+def _has_data(event: Event) -> bool:
+    return isinstance(event, Block) and event.data is not None
 
 
 def salvage_json(found: Salvaged) -> dict[str, Any]:
@@ -365,7 +303,9 @@ def salvage_json(found: Salvaged) -> dict[str, Any]:
         ],
         "perhaps-stale": found.stale,
         "doubtful": [
-            {"device": device, "start": sector * SECTOR_SIZE} for device, sector in found.doubtful
+            {"device": device, "start": start * SECTOR_SIZE, "length": (end - start) * SECTOR_SIZE}
+            for device, sectors in found.doubtful.items()
+            for start, end in sectors
         ],
         "devices": [
             {

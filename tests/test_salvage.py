@@ -173,7 +173,9 @@ def test_what_is_doubtful_takes_its_older_self_with_it() -> None:
     stream = parts(*RECORDS[:6], again, *RECORDS[6:])
     at = stream.index(again) + len(again)
     found = salvaged(stream[:at] + b"\xff" * 30 + stream[at + 30 :])
-    assert found.doubtful == [("d", 0)]
+    assert {device: list(sectors) for device, sectors in found.doubtful.items()} == {
+        "d": [(0, 2048)]
+    }
     assert set(chunks(found)) == set(range(1, 12)) - {6}
     assert found.stale
 

@@ -3,11 +3,9 @@
 from collections.abc import Iterator
 
 from blkmig_cli.decode.decoder import Decoder
-from blkmig_cli.decode.resync import footer_bytes
 from blkmig_cli.events import Footer, SectionHeader
 from blkmig_cli.runs import Piece
-from blkmig_cli.schemas.block import RecordWord
-from blkmig_cli.schemas.constants import BLOCK_SECTION, BLOCK_VERSION, BlockFlag, SectionType
+from blkmig_cli.schemas.constants import BLOCK_SECTION, BLOCK_VERSION, SectionType
 from blkmig_cli.schemas.framing import SectionReference
 
 
@@ -31,6 +29,7 @@ class ResumedDecoder(Decoder):
         self._open = set(before._open)
         self._footers, self._configured = before._footers, before._configured
         self._ram, self._page_size_known = before._ram, before._page_size_known
+        self._description = before._description
         self._bitmaps.know(before._bitmaps)
         self._pieces = self._resume(between=between)
 
@@ -75,10 +74,3 @@ def part_heads(before: Decoder, names: tuple[str, ...]) -> list[bytes]:
         if head.section in names
     ]
     return heads
-
-
-def payload_end(before: Decoder) -> bytes:
-    """What stands behind the last record of a part of the block section."""
-    end: bytes = RecordWord.build({"word": int(BlockFlag.EOS)})
-    ids = [at for at, head in before._sections.items() if head.section == BLOCK_SECTION]
-    return end + (footer_bytes(ids[0]) if ids else b"")

@@ -6,6 +6,7 @@ from rich.text import Text
 from blkmig_cli.render.console import device_name
 from blkmig_cli.render.console import table as new_table
 from blkmig_cli.salvage import Salvaged
+from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.text import count, escape, human_size
 
 _SHOWN = 20
@@ -38,9 +39,11 @@ def salvage_text(found: Salvaged, out: Console) -> None:
     for bitmap in found.lost_bitmaps:
         name = f"{escape(bitmap.device)}/{escape(bitmap.name)}"
         out.print(Text(f"bitmap {name} is left out: {bitmap.why}", "yellow"))
-    if found.doubtful:
-        chunks = count(len(found.doubtful), "chunk")
-        out.print(Text(f"{chunks} right before damage left out, as it may have been hit", "yellow"))
+    left = sum(end - start for sectors in found.doubtful.values() for start, end in sectors)
+    if left:
+        size = human_size(left * SECTOR_SIZE)
+        text = f"{size} beside damage left out: hit by it perhaps, or not what it seems to be"
+        out.print(Text(text, "yellow"))
     if found.stale:
         out.print(
             Text("what was lost may have held newer versions of chunks that are there", "yellow")
