@@ -8,7 +8,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from blkmig_cli import limits
 from blkmig_cli.errors import LimitError, StreamError, TruncatedError
@@ -71,7 +71,7 @@ def unpacked(kind: str, file: BinaryIO) -> Iterator[Callable[[memoryview], int]]
     opened: _Unpacking
     damage: tuple[type[Exception], ...]
     if kind == "gzip":
-        opened, damage = gzip.GzipFile(fileobj=file), (gzip.BadGzipFile, zlib.error)
+        opened, damage = _Gzip(fileobj=file), (gzip.BadGzipFile, zlib.error)
     elif kind == "xz":
         opened, damage = _Xz(file), (lzma.LZMAError,)
     else:
@@ -97,6 +97,13 @@ def unpacked(kind: str, file: BinaryIO) -> Iterator[Callable[[memoryview], int]]
 
     with closing(opened):
         yield readinto
+
+
+class _Gzip(gzip.GzipFile):
+    """Gives what it has before it says that the rest is missing."""
+
+    def readinto(self, target: Any) -> int:
+        return self.readinto1(target)
 
 
 class _Xz:

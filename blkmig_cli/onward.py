@@ -18,7 +18,7 @@ from blkmig_cli.errors import StreamError
 from blkmig_cli.events import Block, DeviceState, Event, Undecoded
 from blkmig_cli.hints import Hints
 from blkmig_cli.inputs import FileInput
-from blkmig_cli.runs import Column, Piece, Run
+from blkmig_cli.runs import Column, Piece, Run, expand
 from blkmig_cli.schemas.block import RecordWord, split_word
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
@@ -86,6 +86,10 @@ class Onward:
             tick(end)
         return None
 
+    def parts(self, piece: Piece) -> Iterator[Piece]:
+        """``piece`` as it is; a run of which a record is ``beyond`` as its events."""
+        return expand([piece]) if self.beyond(piece) else iter([piece])
+
     def beyond(self, piece: Piece) -> bool:
         """Is any record of ``piece`` past the end of its device's disk, or of any disk?"""
         columns = piece.columns if isinstance(piece, Run) else (Column(piece),)
@@ -103,10 +107,13 @@ class Onward:
         return sector * SECTOR_SIZE >= (limits.GROWTH_MAX if told is None else told)
 
     def is_cut(self, offset: int) -> bool:
-        """Does the input end at ``offset``, or within what may follow a record there?"""
+        """Does the input end within what may follow a record that ends at byte ``offset``?
+
+        Fewer bytes than a word tell nothing: as many may have been lost inside the record.
+        """
         data = self._source.peek_at(offset, min(_WORD, self._size - offset))
         if len(data) < _WORD:
-            return data[:1] in (b"", b"\0")
+            return False
         upper, flags = split_word(int.from_bytes(data, "big"))
         if flags in _FLAGS:
             return upper * SECTOR_SIZE < limits.GROWTH_MAX
@@ -158,17 +165,19 @@ class Onward:
         end = start
         try:
             while end - start <= _CONFIRMED:
-                piece = decoder.piece()
-                if isinstance(piece, Run):
-                    first, end = piece.columns[0].event.offset, piece.end
-                    path.extend(range(first, min(end, start + _CONFIRMED), piece.stride))
-                else:
-                    first, end = piece.offset, piece.offset + piece.length
-                    path.append(first)
-                odd = self.beyond(piece) or (not isinstance(piece, Run) and suspicious(piece))
-                if odd or first in doomed:
-                    doomed.update(path)
-                    return False
+                for part in self.parts(decoder.piece()):
+                    if isinstance(part, Run):
+                        first, end, odd = part.columns[0].event.offset, part.end, False
+                        far = min(end, start + _CONFIRMED)
+                        for column in part.columns:
+                            path.extend(range(column.event.offset, far, part.stride))
+                    else:
+                        first, end = part.offset, part.offset + part.length
+                        path.append(first)
+                        odd = suspicious(part) or self.beyond(part)
+                    if odd or first in doomed:
+                        doomed.update(path)
+                        return False
         except StopIteration:
             pass
         except StreamError:

@@ -6,7 +6,6 @@ looks like records: both are left out.  Damage within data cannot be seen: nothi
 what it should be.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +17,7 @@ from blkmig_cli.hints import Hints
 from blkmig_cli.inputs import FileInput
 from blkmig_cli.intervals import IntervalSet
 from blkmig_cli.onward import Onward, suspicious
-from blkmig_cli.runs import Piece, Run, expand
+from blkmig_cli.runs import Run, expand
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
 from blkmig_cli.source import Disk
 from blkmig_cli.state import BitmapState, StreamState
@@ -129,7 +128,7 @@ class Salvage:
             except StreamError as error:
                 cut = isinstance(error, TruncatedError)
                 return self._go_on(decoder, end, str(error), tick, cut=cut)
-            for part in self._parts(piece, whole=not doubted):
+            for part in expand([piece]) if doubted else self._onward.parts(piece):
                 if isinstance(part, Run):
                     end = part.end
                     self._take_run(part)
@@ -175,10 +174,6 @@ class Salvage:
             self._result.gaps.append(Gap(start, end, why))
         return following
 
-    def _parts(self, piece: Piece, *, whole: bool) -> Iterator[Piece]:
-        """A run as it is, or as its events where they are to be looked at one by one."""
-        return iter([piece]) if whole and not self._onward.beyond(piece) else expand([piece])
-
     def _hold(self, event: Event) -> None:
         """Take what is held if ``event`` confirms it, and hold ``event``."""
         # An end or a progress of eight bytes may be anything; a name or a footer is not.
@@ -213,7 +208,7 @@ class Salvage:
                 if state is not None:
                     state.remove(event.sector, end)
             elif isinstance(event, BitmapStart):
-                self._state.feed(event, self._source)  # so that it is known, though not whole
+                self._state.feed(event, self._source)  # what follows of it may be sound
 
     def _take_held(self) -> None:
         for event in self._held:
@@ -223,7 +218,7 @@ class Salvage:
         self._held = []
 
     def _take_run(self, run: Run) -> None:
-        """Take a run of records that confirm each other, but for the last, which is held."""
+        """Take a run, whose rows confirm each other; the last one is held."""
         if not any(isinstance(column.event, Block | Footer) for column in run.columns):
             return  # ends and progress, by the million perhaps, confirm nothing
         self._take_held()
@@ -231,9 +226,8 @@ class Salvage:
             head = run.head(run.rows - 1)
             self._ends.feed_run(head)
             feed_run(self._state, head, self._source)
-        self._held = run.last()
-        for event in self._held:
-            self._note(event)
+        for event in run.last():
+            self._hold(event)
 
     def _note(self, event: Event) -> None:
         """Remember what resuming, and judging bitmaps, need."""
