@@ -106,17 +106,20 @@ class Onward:
         told = self._hints.size(device)
         return sector * SECTOR_SIZE >= (limits.GROWTH_MAX if told is None else told)
 
-    def is_cut(self, offset: int) -> bool:
+    def is_cut(self, offset: int, known: Container[str]) -> bool:
         """Does the input end within what may follow a record that ends at byte ``offset``?
 
-        Fewer bytes than a word tell nothing: as many may have been lost inside the record.
+        Fewer bytes than a word tell nothing: as many may have been lost inside the record.  Nor does
+        a name that is not ``known``.
         """
-        data = self._source.peek_at(offset, min(_WORD, self._size - offset))
+        data = self._source.peek_at(offset, min(_HEAD_MAX, self._size - offset))
         if len(data) < _WORD:
             return False
-        upper, flags = split_word(int.from_bytes(data, "big"))
+        upper, flags = split_word(int.from_bytes(data[:_WORD], "big"))
         if flags in _FLAGS:
-            return upper * SECTOR_SIZE < limits.GROWTH_MAX
+            name = data[_HEAD_MIN : _HEAD_MIN + data[_WORD]] if len(data) > _WORD else b""
+            device = decode_name(name)
+            return device in known and not self._past(device, upper)
         return flags in (BlockFlag.EOS, BlockFlag.PROGRESS) and upper <= 100
 
     def _candidates(

@@ -188,10 +188,15 @@ class Salvage:
             or any(isinstance(held, Block) and held.device == event.device for held in self._held)
         )
 
+    def _is_cut(self, last: Block) -> bool:
+        """Is what stands behind the record ``last`` just cut off?"""
+        known = {event.device for event in self._held if isinstance(event, Block)}
+        return self._onward.is_cut(last.offset + last.length, known | set(self._ends.disks))
+
     def _give_up(self, *, cut: bool) -> None:
         """Damage, or (``cut``) the input's end: what nothing confirms is left out."""
         last = next((event for event in reversed(self._held) if isinstance(event, Block)), None)
-        if last is None or (cut and self._onward.is_cut(last.offset + last.length)):
+        if last is None or (cut and self._is_cut(last)):
             self._take_held()
         else:
             self._doubt(self._held)
