@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from tests import raw
+from tests.support import raw
 
 MIB = 1 << 20
 _BATCH = 1 << 18

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
         open_image,
         write,
     )
-    from blkmig_cli.bitmap import DirtyBitmap
-    from blkmig_cli.bitmapfile import BitmapFile, read_bitmaps, write_bitmaps
-    from blkmig_cli.checks import Report
+    from blkmig_cli.checks.checker import Report
+    from blkmig_cli.disks.bitmap import DirtyBitmap
+    from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
     from blkmig_cli.errors import (
         BlkmigError,
         FailureError,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         StreamError,
         UsageError,
     )
-    from blkmig_cli.source import Disk
+    from blkmig_cli.operations.send.stream import Disk
 
 __all__ = [
     "BitmapFile",
@@ -52,11 +52,11 @@ __all__ = [
 
 _HOMES = {
     "api": ("DiskFile", "StreamReader", "events_of", "open", "open_image", "write"),
-    "bitmap": ("DirtyBitmap",),
-    "bitmapfile": ("BitmapFile", "read_bitmaps", "write_bitmaps"),
-    "checks": ("Report",),
+    "checks.checker": ("Report",),
+    "disks.bitmap": ("DirtyBitmap",),
+    "disks.bitmap_file": ("BitmapFile", "read_bitmaps", "write_bitmaps"),
     "errors": ("BlkmigError", "FailureError", "IncompleteError", "StreamError", "UsageError"),
-    "source": ("Disk",),
+    "operations.send.stream": ("Disk",),
 }
 
 

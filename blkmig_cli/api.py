@@ -12,25 +12,30 @@ from dataclasses import replace
 from types import TracebackType
 from typing import BinaryIO, Literal, get_args
 
-from blkmig_cli.bitmap import DirtyBitmap
-from blkmig_cli.checks import Report
-from blkmig_cli.decode import Decoder
-from blkmig_cli.decode.decoder import Container
+from blkmig_cli.checks.checker import Report
+from blkmig_cli.contents.stream_disk import Contents, StreamDisk, read_contents
+from blkmig_cli.contents.stream_disk import Piece as DiskPiece
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import UsageError
-from blkmig_cli.events import Event, Payload
-from blkmig_cli.extract import find_disk
-from blkmig_cli.hints import Hints
-from blkmig_cli.images import RawImage, open_raw
-from blkmig_cli.inputs import FileInput
-from blkmig_cli.runs import Piece, expand
-from blkmig_cli.sendable import check_disks
-from blkmig_cli.sinks import adopt_target, open_target, resolve_content, resolving, write_events
-from blkmig_cli.source import Disk, SendOptions, send_events
-from blkmig_cli.streamdisk import Contents, StreamDisk, read_contents
-from blkmig_cli.streamdisk import Piece as DiskPiece
+from blkmig_cli.operations.extract import find_disk
+from blkmig_cli.operations.send.requirements import check_disks
+from blkmig_cli.operations.send.stream import Disk, SendOptions, send_events
+from blkmig_cli.progress import no_tick
 from blkmig_cli.text import escape, quote
-from blkmig_cli.ticks import no_tick
-from blkmig_cli.transport import Stream, adopt_stream, open_stream
+from blkmig_cli.transport.inputs import FileInput
+from blkmig_cli.transport.source import Stream, adopt_stream, open_stream
+from blkmig_cli.transport.target import (
+    adopt_target,
+    open_target,
+    resolve_content,
+    resolving,
+    write_events,
+)
+from blkmig_cli.wire.decoder import Container, Decoder
+from blkmig_cli.wire.events import Event, Payload
+from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.runs import Piece, expand
 
 Dialect = Literal["auto", "classic", "v1", "v2", "qemu"]
 
@@ -84,7 +89,7 @@ class StreamReader:
         return self._stream.input.size
 
     def events(self) -> Iterator[Event]:
-        """Every event of the stream (``blkmig_cli.events``), in order; they tile the stream.
+        """Every event of the stream (``blkmig_cli.wire.events``), in order; they tile the stream.
 
         Raises, after all that is sound, StreamError where the stream is malformed or ends too early;
         FailureError where the input fails; UsageError for a pipe that has been read.
@@ -92,7 +97,7 @@ class StreamReader:
         return expand(self.runs())
 
     def runs(self) -> Iterator[Piece]:
-        """The same in larger steps: an event, or a ``blkmig_cli.runs.Run`` of many as arrays.
+        """The same in larger steps: an event, or a ``blkmig_cli.wire.runs.Run`` of many as arrays.
 
         ``Run.columns`` have the first row's event and, as int64 of shape (rows,), the sectors of
         blocks.  Iterating a run gives its events.  Raises as :meth:`events`.

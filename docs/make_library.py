@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import blkmig_cli
-from blkmig_cli import checks, errors, events, findings, runs, sizes, state, streamdisk
+from blkmig_cli import errors
+from blkmig_cli.checks import catalogue as findings
+from blkmig_cli.checks import checker as checks
+from blkmig_cli.contents import sizes, state
+from blkmig_cli.contents import stream_disk as streamdisk
+from blkmig_cli.wire import events, runs
 
 TARGET = Path(__file__).with_name("library.md")
 EXAMPLES = ("copy_disk", "dirty_ranges", "list_chunks", "make_stream", "check_stream")
@@ -164,12 +169,12 @@ def document() -> str:
     lines += ["## What reports and disks are made of", ""]
     for kind in PARTS:
         lines += part(kind)
-    lines += ["## Events", "", f"`blkmig_cli.events`. {text(events)}", ""]
+    lines += ["## Events", "", f"`blkmig_cli.wire.events`. {text(events)}", ""]
     lines += [f"Every event: {', '.join(f.name for f in dataclasses.fields(events.Event))}.", ""]
     lines += event_rows()
     for kind in (events.Payload, events.BlockBitmap):
         lines += part(kind)
-    lines += ["## Runs", "", f"`blkmig_cli.runs`. {text(runs)}", ""]
+    lines += ["## Runs", "", f"`blkmig_cli.wire.runs`. {text(runs)}", ""]
     for kind in (runs.Run, runs.Column):
         lines += part(kind)
     lines += [

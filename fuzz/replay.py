@@ -6,15 +6,15 @@ import tempfile
 import atheris
 
 with atheris.instrument_imports(include=["blkmig_cli"]):
-    from blkmig_cli.decode import Decoder
+    from blkmig_cli.wire.decoder import Decoder
     from blkmig_cli.errors import BlkmigError
-    from blkmig_cli.hints import Hints
-    from blkmig_cli.parse import Input
-    from blkmig_cli.replay import Replay, ReplayOptions
-    from blkmig_cli.target import Opening
-    from blkmig_cli.targets import Targets
-    from blkmig_cli.ticks import no_tick
-    from blkmig_cli.transport import open_stream
+    from blkmig_cli.wire.hints import Hints
+    from blkmig_cli.wire.schema_io import Input
+    from blkmig_cli.operations.replay.replay import Replay, ReplayOptions
+    from blkmig_cli.operations.replay.target import Opening
+    from blkmig_cli.operations.replay.targets import Targets
+    from blkmig_cli.progress import no_tick
+    from blkmig_cli.transport.source import open_stream
 
 from fuzz.common import fuzz, pieces
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from blkmig_cli.commands import cli
-from blkmig_cli.inputs import FileInput
+from blkmig_cli.transport.inputs import FileInput
 
 CAPTURES = Path(__file__).parent / "captures"
 NAMES = sorted(path.stem for path in CAPTURES.glob("*.json"))

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import pytest
 
 import blkmig_cli
-from blkmig_cli.events import Block, Header
-from blkmig_cli.runs import Run as Rows
-from blkmig_cli.runs import expand
-from tests import raw
+from blkmig_cli.wire.events import Block, Header
+from blkmig_cli.wire.runs import Run as Rows
+from blkmig_cli.wire.runs import expand
 from tests.conftest import Capture, get_capture
+from tests.support import raw
 
 MIB = 1 << 20
 DIRTY = raw.bitmap_start() + raw.bitmap_bits(0, 6144, b"\3".ljust(8, b"\0")) + raw.COMPLETE

@@ -12,17 +12,17 @@ import pytest
 import zstandard
 
 from blkmig_cli import limits
-from blkmig_cli.bitmap import DirtyBitmap, Room
-from blkmig_cli.bitmapfile import read_bitmaps
-from blkmig_cli.decode.description import parse_description
-from blkmig_cli.endstate import EndState, Stretch
+from blkmig_cli.contents.final_layout import EndState, Stretch
+from blkmig_cli.disks.bitmap import DirtyBitmap, Room
+from blkmig_cli.disks.bitmap_file import read_bitmaps
 from blkmig_cli.errors import FailureError, LimitError
-from blkmig_cli.hints import Hints
-from blkmig_cli.intervals import IntervalSet
-from tests import raw
+from blkmig_cli.ranges import IntervalSet
+from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.vm_description import parse_description
 from tests.conftest import Outcome, Run, fails
-from tests.feed import events, in_file, piped
-from tests.memory import memory_taken
+from tests.support import raw
+from tests.support.feed import events, in_file, piped
+from tests.support.memory import memory_taken
 
 MIB = 1 << 20
 SOURCE = Path(limits.__file__).read_text()
@@ -259,7 +259,7 @@ def test_many_beginnings_of_a_description(monkeypatch: pytest.MonkeyPatch) -> No
     """Each of the last bytes begins a text that reaches the end, and is tried; some are enough."""
     tries = []
     monkeypatch.setattr(
-        "blkmig_cli.decode.description.parse_description", lambda text: tries.append(len(text))
+        "blkmig_cli.wire.vm_description.parse_description", lambda text: tries.append(len(text))
     )
     state = raw.HEADER + raw.start(1, "timer", 2, kind=4)
     tail = b"".join(b"\6" + struct.pack(">I", 5 * at) for at in range(99, -1, -1))

@@ -9,9 +9,9 @@ import click
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import FailureError, SpecError
-from blkmig_cli.sinks import open_target, resolve_content, write_events
 from blkmig_cli.spec.files import beside, read_spec
 from blkmig_cli.text import count, escape
+from blkmig_cli.transport.target import open_target, resolve_content, write_events
 
 
 @click.command("build", cls=Command)

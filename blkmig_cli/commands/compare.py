@@ -8,16 +8,16 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
+from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import NotAStreamError, UsageError
-from blkmig_cli.hints import Hints
-from blkmig_cli.images import RawImage, open_raw
-from blkmig_cli.progress import progress
+from blkmig_cli.output.progress import progress
+from blkmig_cli.progress import Tick
 from blkmig_cli.text import escape, quote
-from blkmig_cli.ticks import Tick
-from blkmig_cli.transport import open_stream
+from blkmig_cli.transport.source import open_stream
+from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
-    from blkmig_cli.streamdisk import Contents
+    from blkmig_cli.contents.stream_disk import Contents
 
 
 @click.command("compare", cls=Command)
@@ -61,7 +61,7 @@ def command(
       blkmig compare stream.bin drive0=disk.img --output json
       blkmig compare old.bin new.bin
     """
-    from blkmig_cli.comparison import (  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.operations.compare import (  # noqa: PLC0415 (numpy is slow to load)
         compare_sides,
         comparison_json,
         image_side,
@@ -106,8 +106,8 @@ def command(
         document = comparison_json(comparison, strict=strict, incremental=incremental)
         click.echo(json.dumps(document, indent=1))
     elif not quiet:
-        from blkmig_cli.render.comparison import comparison_text  # noqa: PLC0415
-        from blkmig_cli.render.console import console  # noqa: PLC0415 (rich is slow to load)
+        from blkmig_cli.output.human.comparison import comparison_text  # noqa: PLC0415
+        from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
 
         comparison_text(comparison, console(), strict=strict, incremental=incremental)
     return int(not comparison.same(strict=strict, incremental=incremental))
@@ -117,7 +117,7 @@ def _stream(
     name: str, dialect: str, container: str, hints: Hints, stack: ExitStack, *, quiet: bool
 ) -> "Contents | None":
     """What is in the stream called ``name``; None where it is no stream."""
-    from blkmig_cli.streamdisk import read_contents  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.contents.stream_disk import read_contents  # noqa: PLC0415 (numpy is slow to load)
 
     device, path = options.split_device(name)
     if device is not None and path:

@@ -2,17 +2,17 @@
 
 import click
 
+from blkmig_cli.checks.compatibility import Version
 from blkmig_cli.commands import options
-from blkmig_cli.commands.emitting import warn, write
 from blkmig_cli.commands.help import Command
-from blkmig_cli.commands.whole import reading
+from blkmig_cli.commands.reading import reading
+from blkmig_cli.commands.sending import warn, write
 from blkmig_cli.errors import UsageError
-from blkmig_cli.progress import progress
-from blkmig_cli.qemu import Version
-from blkmig_cli.sendable import unplaced
-from blkmig_cli.sinks import open_target
-from blkmig_cli.source import SendOptions, send_events
+from blkmig_cli.operations.send.requirements import unplaced
+from blkmig_cli.operations.send.stream import SendOptions, send_events
+from blkmig_cli.output.progress import progress
 from blkmig_cli.text import count
+from blkmig_cli.transport.target import open_target
 
 
 @click.command("convert", cls=Command)
@@ -68,12 +68,12 @@ def command(
       blkmig convert stream.bin --dialect v2 --to v2.bin
       blkmig convert stream.bin --bitmaps-from daily.json --to with-bitmap.bin
     """
-    from blkmig_cli.convert import (  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.contents.stream_disk import source_of_data  # noqa: PLC0415
+    from blkmig_cli.operations.convert import (  # noqa: PLC0415 (numpy is slow to load)
         Translation,
         add_bitmaps,
         disks_of,
     )
-    from blkmig_cli.streamdisk import source_of_data  # noqa: PLC0415
 
     if machine is not None and not normalize:
         raise UsageError("--machine changes what is kept as it is", hint="say --normalize")

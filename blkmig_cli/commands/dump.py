@@ -10,16 +10,16 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.decode import Decoder
 from blkmig_cli.errors import StreamError, UsageError
-from blkmig_cli.events import BitmapBits, Block, Event
-from blkmig_cli.jsonout import EventJson
-from blkmig_cli.jsonrows import run_texts
-from blkmig_cli.lines import HEADING, fold_empty, fold_ram, line
-from blkmig_cli.runs import Column, Piece, Run, expand
+from blkmig_cli.output.event_rows_json import run_texts
+from blkmig_cli.output.events_json import EventJson
+from blkmig_cli.output.events_text import HEADING, fold_empty, fold_ram, line
 from blkmig_cli.spec.records import FIELDS, KEY, VERSION, RecordWriter
 from blkmig_cli.text import escape
-from blkmig_cli.transport import open_stream
+from blkmig_cli.transport.source import open_stream
+from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.wire.events import BitmapBits, Block, Event
+from blkmig_cli.wire.runs import Column, Piece, Run, expand
 
 _BATCH = 512
 _TYPES = [name for name in FIELDS if name != "raw"]  # raw is for build only

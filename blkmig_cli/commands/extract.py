@@ -4,11 +4,11 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.commands.whole import reading, told
+from blkmig_cli.commands.reading import reading, told
 from blkmig_cli.errors import UsageError
-from blkmig_cli.progress import progress
-from blkmig_cli.sinks import open_target
+from blkmig_cli.output.progress import progress
 from blkmig_cli.text import count
+from blkmig_cli.transport.target import open_target
 
 
 @click.command("extract", cls=Command)
@@ -46,8 +46,8 @@ def command(
       blkmig extract stream.bin --device drive0 | sha256sum
       blkmig extract stream.bin --bitmap drive0:daily --to daily.json
     """
-    from blkmig_cli.bitmapfile import bitmaps_text  # noqa: PLC0415 (numpy is slow to load)
-    from blkmig_cli.extract import copy_disk, find_bitmap, find_disk  # noqa: PLC0415
+    from blkmig_cli.disks.bitmap_file import bitmaps_text  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.operations.extract import copy_disk, find_bitmap, find_disk  # noqa: PLC0415
 
     if name is not None and device is not None:
         raise UsageError("--device is for disks", hint="say --bitmap DEVICE:NAME")

@@ -6,7 +6,7 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.commands.whole import reading, told
+from blkmig_cli.commands.reading import reading, told
 
 
 @click.command("info", cls=Command)
@@ -36,8 +36,8 @@ def command(
       blkmig info stream.bin
       zcat stream.gz | blkmig info - --output json
     """
-    from blkmig_cli.accounting import Accounts  # noqa: PLC0415 (numpy is slow to load)
-    from blkmig_cli.info import info_json, info_of  # noqa: PLC0415
+    from blkmig_cli.contents.accounts import Accounts  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.operations.info import info_json, info_of  # noqa: PLC0415
 
     hints = options.hints_of(granularities, device_sizes)
     accounts = Accounts()
@@ -48,8 +48,8 @@ def command(
     if output == "json":
         click.echo(json.dumps(info_json(info), indent=1))
     else:
-        from blkmig_cli.render.console import console  # noqa: PLC0415 (rich is slow to load)
-        from blkmig_cli.render.info import info_text  # noqa: PLC0415
+        from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
+        from blkmig_cli.output.human.info import info_text  # noqa: PLC0415
 
         info_text(info, console())
     return told(stream, info.report.failure)

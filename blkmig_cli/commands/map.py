@@ -6,10 +6,10 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.commands.whole import reading, told
+from blkmig_cli.commands.reading import reading, told
 from blkmig_cli.errors import UsageError
-from blkmig_cli.sinks import open_target
 from blkmig_cli.text import quote
+from blkmig_cli.transport.target import open_target
 
 
 @click.command("map", cls=Command)
@@ -45,8 +45,8 @@ def command(
       blkmig map stream.bin --device drive0 --svg map.svg
       blkmig map stream.bin --output json
     """
-    from blkmig_cli.mapping import map_disks, map_json  # noqa: PLC0415 (numpy is slow to load)
-    from blkmig_cli.svg import map_svg  # noqa: PLC0415
+    from blkmig_cli.operations.map import map_disks, map_json  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.output.svg import map_svg  # noqa: PLC0415
 
     hints = options.hints_of(granularities, device_sizes)
     with reading(stream, hints, dialect, container, quiet=quiet, verbose=verbose) as contents:
@@ -60,8 +60,8 @@ def command(
     if output == "json":
         click.echo(json.dumps(map_json(stream, maps), indent=1))
     else:
-        from blkmig_cli.render.console import console  # noqa: PLC0415 (rich is slow to load)
-        from blkmig_cli.render.map import map_text  # noqa: PLC0415
+        from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
+        from blkmig_cli.output.human.map import map_text  # noqa: PLC0415
 
         map_text(maps, console())
     return told(stream, contents.report.failure)

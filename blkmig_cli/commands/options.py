@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from blkmig_cli.checks.compatibility import Version, parse_version
 from blkmig_cli.errors import UsageError
-from blkmig_cli.hints import Hints
-from blkmig_cli.qemu import Version, parse_version
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
-from blkmig_cli.sockets import Say
+from blkmig_cli.system.sockets import Say
 from blkmig_cli.text import escape, parse_size
+from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
-    from blkmig_cli.decode import Decoder
-    from blkmig_cli.parse import Input
+    from blkmig_cli.wire.decoder import Decoder
+    from blkmig_cli.wire.schema_io import Input
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -155,7 +155,7 @@ def decoder_factory(
     dialect: str, container: Any, *, keep_state: bool = False
 ) -> "Callable[[Input, Hints], Decoder]":
     """What makes a decoder, with the options of :func:`stream_options`."""
-    from blkmig_cli.decode import Decoder  # noqa: PLC0415 (slow to load, and not for send)
+    from blkmig_cli.wire.decoder import Decoder  # noqa: PLC0415 (numpy is slow to load)
 
     def make(source: "Input", hints: Hints) -> Decoder:
         return Decoder(

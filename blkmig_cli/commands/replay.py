@@ -5,18 +5,18 @@ from contextlib import closing
 
 import click
 
+from blkmig_cli.checks.catalogue import Finding
+from blkmig_cli.checks.manifest import read_manifest
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import UsageError
-from blkmig_cli.findings import Finding
-from blkmig_cli.jsonout import report_json
-from blkmig_cli.manifest import read_manifest
-from blkmig_cli.progress import progress
-from blkmig_cli.replay import Replay, ReplayOptions, ReplayResult
-from blkmig_cli.target import Opening
-from blkmig_cli.targets import Targets
+from blkmig_cli.operations.replay.replay import Replay, ReplayOptions, ReplayResult
+from blkmig_cli.operations.replay.target import Opening
+from blkmig_cli.operations.replay.targets import Targets
+from blkmig_cli.output.events_json import report_json
+from blkmig_cli.output.progress import progress
 from blkmig_cli.text import escape, quote
-from blkmig_cli.transport import open_stream
+from blkmig_cli.transport.source import open_stream
 
 
 @click.command("replay", cls=Command)
@@ -81,8 +81,8 @@ def command(
       blkmig replay stream.bin --image disk.img --create --resume
       zcat stream.gz | blkmig replay - --image disk.img --create --device-size 20G
     """
-    from blkmig_cli.render.console import console  # noqa: PLC0415 (rich is slow to load)
-    from blkmig_cli.render.report import replay_text  # noqa: PLC0415
+    from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
+    from blkmig_cli.output.human.report import replay_text  # noqa: PLC0415
 
     if no_bitmaps and bitmaps_only:
         raise UsageError("--no-bitmaps and --bitmaps-only leave nothing to do")

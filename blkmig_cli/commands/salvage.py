@@ -5,13 +5,13 @@ import json
 import click
 
 from blkmig_cli.commands import options
-from blkmig_cli.commands.emitting import write
 from blkmig_cli.commands.help import Command
-from blkmig_cli.progress import progress
-from blkmig_cli.sinks import open_target
-from blkmig_cli.source import SendOptions, send_events
+from blkmig_cli.commands.sending import write
+from blkmig_cli.operations.send.stream import SendOptions, send_events
+from blkmig_cli.output.progress import progress
 from blkmig_cli.text import escape
-from blkmig_cli.transport import open_stream
+from blkmig_cli.transport.source import open_stream
+from blkmig_cli.transport.target import open_target
 
 
 @click.command("salvage", cls=Command)
@@ -45,8 +45,8 @@ def command(
       blkmig salvage broken.bin --device-size drive0=20G --to salvaged.bin
       blkmig replay salvaged.bin --image disk.img --create --allow-incomplete
     """
-    from blkmig_cli.salvage import Gap, Salvage, salvage_json  # noqa: PLC0415 (numpy is slow)
-    from blkmig_cli.streamdisk import source_of_data  # noqa: PLC0415
+    from blkmig_cli.contents.stream_disk import source_of_data  # noqa: PLC0415
+    from blkmig_cli.operations.salvage.salvage import Gap, Salvage, salvage_json  # noqa: PLC0415 (numpy is slow)
 
     hints = options.hints_of(granularities, device_sizes)
     with open_stream(stream, options.saying(quiet), again=True) as opened:
@@ -60,8 +60,8 @@ def command(
         if output == "json":
             click.echo(json.dumps(salvage_json(found), indent=1))
         else:
-            from blkmig_cli.render.console import console  # noqa: PLC0415 (rich is slow to load)
-            from blkmig_cli.render.salvage import salvage_text  # noqa: PLC0415
+            from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
+            from blkmig_cli.output.human.salvage import salvage_text  # noqa: PLC0415
 
             salvage_text(found, console())
         if found.empty:

@@ -4,11 +4,11 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.progress import progress
-from blkmig_cli.scrub import scrub
-from blkmig_cli.sinks import open_target
+from blkmig_cli.operations.scrub import scrub
+from blkmig_cli.output.progress import progress
 from blkmig_cli.text import count
-from blkmig_cli.transport import open_stream
+from blkmig_cli.transport.source import open_stream
+from blkmig_cli.transport.target import open_target
 
 
 @click.command("scrub", cls=Command)

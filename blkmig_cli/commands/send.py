@@ -4,17 +4,17 @@ from contextlib import ExitStack, closing
 
 import click
 
+from blkmig_cli.checks.compatibility import Version, answers
 from blkmig_cli.commands import options
-from blkmig_cli.commands.emitting import warn, write
 from blkmig_cli.commands.help import Command
+from blkmig_cli.commands.sending import warn, write
+from blkmig_cli.disks.raw import open_raw
 from blkmig_cli.errors import UsageError
-from blkmig_cli.images import open_raw
-from blkmig_cli.progress import progress
-from blkmig_cli.qemu import Version, answers
-from blkmig_cli.sendable import check_disks
-from blkmig_cli.sinks import is_socket, open_target, same_file
-from blkmig_cli.source import Disk, SendOptions, send_events
+from blkmig_cli.operations.send.requirements import check_disks
+from blkmig_cli.operations.send.stream import Disk, SendOptions, send_events
+from blkmig_cli.output.progress import progress
 from blkmig_cli.text import count, escape, quote
+from blkmig_cli.transport.target import is_socket, open_target, same_file
 
 
 @click.command("send", cls=Command)
@@ -93,7 +93,7 @@ def command(
             )
             disks.append(Disk(device, image))
         if with_bitmaps:
-            from blkmig_cli.attach import attach_bitmaps  # noqa: PLC0415 (numpy is slow to load)
+            from blkmig_cli.operations.send.bitmaps import attach_bitmaps  # noqa: PLC0415 (numpy is slow to load)
 
             attach_bitmaps(disks, paths, files, names)
         # A QEMU at the other end of a socket can be asked for its word.
@@ -117,7 +117,7 @@ def command(
                 write(send_events(disks, chosen), disks, sink, tick)
         options.log(verbose, f"{count(sink.written, 'byte')} written")
         if manifest is not None:
-            from blkmig_cli.manifest import manifest_of, write_manifest  # noqa: PLC0415 (numpy)
+            from blkmig_cli.checks.manifest import manifest_of, write_manifest  # noqa: PLC0415 (numpy)
 
             with progress("hashing", total, quiet=quiet) as tick:
                 made = manifest_of(disks, chosen, tick)

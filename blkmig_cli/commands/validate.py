@@ -5,18 +5,18 @@ from difflib import get_close_matches
 
 import click
 
-from blkmig_cli.checks import Report
+from blkmig_cli.checks.catalogue import CHECKS, finding_of
+from blkmig_cli.checks.checker import Report
+from blkmig_cli.checks.compatibility import Version
+from blkmig_cli.checks.manifest import Manifest, read_manifest
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command, one_of
 from blkmig_cli.errors import BlkmigError, UsageError
-from blkmig_cli.findings import CHECKS, finding_of
-from blkmig_cli.jsonout import report_json
-from blkmig_cli.manifest import Manifest, read_manifest
-from blkmig_cli.progress import progress
-from blkmig_cli.qemu import Version
+from blkmig_cli.operations.validate import ImagesToCompare, validate_stream
+from blkmig_cli.output.events_json import report_json
+from blkmig_cli.output.progress import progress
 from blkmig_cli.text import escape, quote
-from blkmig_cli.transport import Stream, open_stream
-from blkmig_cli.validation import ImagesToCompare, validate_stream
+from blkmig_cli.transport.source import Stream, open_stream
 
 # The worst of several streams, in this order.
 _WORST = (4, 3, 1, 0)
@@ -74,8 +74,8 @@ def command(
       blkmig validate stream.bin --for-qemu 7.2
       blkmig validate captures/* --strict --output junit > captures.xml
     """
-    from blkmig_cli.render import report as shown  # noqa: PLC0415 (rich is slow to load)
-    from blkmig_cli.render.console import console  # noqa: PLC0415
+    from blkmig_cli.output.human import report as shown  # noqa: PLC0415 (rich is slow to load)
+    from blkmig_cli.output.human.console import console  # noqa: PLC0415
 
     out = console()
     if list_checks:
@@ -142,11 +142,11 @@ def command(
 
 def _document(output: str, reports: list[Report], *, strict: bool) -> str:
     if output == "junit":
-        from blkmig_cli.junit import junit  # noqa: PLC0415 (as the next: only where it is asked for)
+        from blkmig_cli.output.junit import junit  # noqa: PLC0415 (as the next: only where it is asked for)
 
         return junit(reports, strict=strict)
     if output == "sarif":
-        from blkmig_cli.sarif import sarif  # noqa: PLC0415
+        from blkmig_cli.output.sarif import sarif  # noqa: PLC0415
 
         return sarif(reports)
     streams = [report_json(report) for report in reports]

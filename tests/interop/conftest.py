@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from blkmig_cli.qemu import BLOCKS_END
+from blkmig_cli.checks.compatibility import BLOCKS_END
 from tests.interop import qemu
 
 REQUIRED = "BLKMIG_REQUIRE_QEMU" in os.environ

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from blkmig_cli.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap import DirtyBitmap
 
 MIB = 1 << 20
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from blkmig_cli.bitmapfile import read_bitmaps
+from blkmig_cli.disks.bitmap_file import read_bitmaps
 from tests.conftest import Run, get_capture
 from tests.interop import qemu
 from tests.interop.qemu import Drive

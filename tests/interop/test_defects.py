@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from blkmig_cli.bitmapfile import BitmapFile, write_bitmaps
-from tests import raw
+from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from tests.conftest import Run, fails
 from tests.interop import disks, qemu
 from tests.interop.disks import MIB
 from tests.interop.qemu import Drive
+from tests.support import raw
 
 Found = dict[str, dict[str, Any]]
 

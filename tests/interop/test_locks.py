@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from blkmig_cli.images import open_raw
-from tests import raw
+from blkmig_cli.disks.raw import open_raw
 from tests.conftest import Run, fails
 from tests.interop import qemu
 from tests.interop.qemu import Drive, Qemu
+from tests.support import raw
 
 SIZE = 1 << 20
 STREAM = raw.qemu(raw.block(0, 0, rest=b"\7" * raw.CHUNK))

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from blkmig_cli.findings import CHECKS
+from blkmig_cli.checks.catalogue import CHECKS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "qemu.md").read_text()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from blkmig_cli.bitmapfile import read_bitmaps
+from blkmig_cli.disks.bitmap_file import read_bitmaps
 from tests.conftest import Run
 from tests.interop import disks, qemu
 from tests.interop.disks import MIB

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from blkmig_cli.bitmap import DirtyBitmap
-from blkmig_cli.bitmapfile import BitmapFile, write_bitmaps
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from tests.conftest import Run
 from tests.interop import disks, qemu
 from tests.interop.disks import MIB

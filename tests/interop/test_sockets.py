@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from blkmig_cli.bitmap import DirtyBitmap
-from blkmig_cli.bitmapfile import BitmapFile, write_bitmaps
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from tests.interop import disks, qemu
 from tests.interop.disks import MIB
 from tests.interop.qemu import Drive
-from tests.peers import BLKMIG, Listening, address, send
+from tests.support.peers import BLKMIG, Listening, address, send
 
 NAME = "mixed, all but a sector"
 

@@ -1,0 +1,271 @@
+"""Manifests: what a stream leaves behind, by SHA-256, as ``send`` knew it when it wrote the stream.
+
+A disk's digest is that of all its bytes (what ``sha256sum disk.img`` says), a bitmap's is QEMU's
+(x-debug-block-dirty-bitmap-sha256).  What a stream does not carry is None: the digest of a disk
+that is not sent whole, the flags of v1's bitmaps.
+"""
+
+import hashlib
+import re
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+
+from blkmig_cli import limits
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.image import Readable
+from blkmig_cli.operations.send.stream import Disk, SendOptions
+from blkmig_cli.progress import Tick
+from blkmig_cli.schemas.dirty_bitmap import granularity_fault
+from blkmig_cli.system.documents import Entry, read_document, write_document
+from blkmig_cli.text import quote
+from blkmig_cli.wire.hints import Hints
+
+VERSION = 1
+
+# What is read at once: it stays in the processor's cache until it has been added.
+_PIECE = 256 << 10
+_ZEROS = memoryview(bytes(_PIECE))
+_SHOWN = 12  # digits of a digest that tell it from others
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class DiskEntry:
+    """A disk of ``size`` bytes."""
+
+    device: str
+    size: int
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BitmapEntry:
+    """A bitmap; ``granularity``, and ``count`` of what is dirty, are in bytes."""
+
+    device: str
+    name: str
+    granularity: int
+    recording: bool | None
+    persistent: bool | None
+    count: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that is not as the manifest says."""
+
+    device: str
+    message: str
+
+
+@dataclass(slots=True)
+class Manifest:
+    """Disks by device, and bitmaps by device and name; ``path`` is the file they were read from."""
+
+    path: str = field(default="", compare=False)
+    disks: dict[str, DiskEntry] = field(default_factory=dict)
+    bitmaps: dict[tuple[str, str], BitmapEntry] = field(default_factory=dict)
+
+    @property
+    def to_read(self) -> int:
+        """Bytes of all disks that have a digest."""
+        return sum(entry.size for entry in self.disks.values() if entry.sha256 is not None)
+
+    def completing(self, told: Hints) -> Hints:
+        """What is ``told`` of a stream, and beside that what the manifest tells."""
+        known = Hints(
+            {device: entry.size for device, entry in self.disks.items()},
+            {key: entry.granularity for key, entry in self.bitmaps.items()},
+        )
+        sizes = known.sizes if None not in told.sizes else {}
+        return Hints({**sizes, **told.sizes}, {**known.granularities, **told.granularities})
+
+
+def manifest_of(disks: list[Disk], options: SendOptions, tick: Tick) -> Manifest:
+    """The manifest of ``disks`` as they are sent; ``tick`` is told the bytes read.
+
+    Raises FailureError where an image fails.
+    """
+    made, done = Manifest(), 0
+    for disk in disks:
+        digest = None
+        if options.disks and not options.skip_unallocated:
+            digest = _sha256(disk.image, done, tick)
+            done += disk.size
+        made.disks[disk.device] = DiskEntry(disk.device, disk.size, digest)
+        for bitmap in disk.bitmaps:
+            entry = _bitmap_entry(disk.device, bitmap, disk.size, flags=options.dialect != "v1")
+            made.bitmaps[disk.device, bitmap.name] = entry
+    return made
+
+
+def check_images(
+    manifest: Manifest,
+    disks: Mapping[str, Readable] | None,
+    bitmaps: Mapping[tuple[str, str], DirtyBitmap] | None,
+    tick: Tick,
+    skipped: Container[str] = (),
+) -> Iterator[Difference]:
+    """What of ``disks`` (by device) and ``bitmaps`` (by device and name) is not as it should be.
+
+    None: they are not looked at; of the devices ``skipped``, the disks are not.  ``tick`` is told
+    the bytes read.  Raises FailureError where an image fails.
+    """
+    if disks is not None:
+        yield from _check_disks(manifest, disks, tick, skipped)
+    if bitmaps is not None:
+        yield from _check_bitmaps(manifest, bitmaps)
+
+
+def _check_disks(
+    manifest: Manifest, disks: Mapping[str, Readable], tick: Tick, skipped: Container[str]
+) -> Iterator[Difference]:
+    done = 0
+    for device, entry in manifest.disks.items():
+        if entry.sha256 is None or device in skipped:
+            continue
+        image = disks.get(device)
+        if image is None:
+            yield Difference(device, "the disk is not there")
+        elif image.size != entry.size:
+            yield Difference(device, f"the disk has {image.size} bytes, not {entry.size}")
+        elif (digest := _sha256(image, done, tick)) != entry.sha256:
+            wanted = f"not {entry.sha256[:_SHOWN]}..."
+            yield Difference(device, f"the disk's SHA-256 is {digest[:_SHOWN]}..., {wanted}")
+        done += entry.size
+    for device in disks:
+        if device not in manifest.disks:
+            yield Difference(device, "the disk is not in the manifest")
+
+
+def _check_bitmaps(
+    manifest: Manifest, bitmaps: Mapping[tuple[str, str], DirtyBitmap]
+) -> Iterator[Difference]:
+    for (device, name), entry in manifest.bitmaps.items():
+        bitmap = bitmaps.get((device, name))
+        fault: str | None = "is not there"
+        if bitmap is not None:
+            fault = _fault(_bitmap_entry(device, bitmap, manifest.disks[device].size), entry)
+        if fault is not None:
+            yield Difference(device, f"bitmap {quote(name)}: {fault}")
+    for device, name in bitmaps:
+        if (device, name) not in manifest.bitmaps:
+            yield Difference(device, f"bitmap {quote(name)}: is not in the manifest")
+
+
+def _fault(found: BitmapEntry, wanted: BitmapEntry) -> str | None:
+    """What is not as ``wanted``, the most telling of it."""
+    if found.granularity != wanted.granularity:
+        return f"its granularity is {found.granularity}, not {wanted.granularity}"
+    if found.count != wanted.count:
+        return f"{found.count} bytes are dirty, not {wanted.count}"
+    if found.sha256 != wanted.sha256:
+        return "as many bytes are dirty, but others"
+    for name in ("recording", "persistent"):
+        if getattr(wanted, name) not in (None, getattr(found, name)):
+            return f"it is {'' if getattr(found, name) else 'not '}{name}"
+    return None
+
+
+def _bitmap_entry(
+    device: str, bitmap: DirtyBitmap, size: int, *, flags: bool = True
+) -> BitmapEntry:
+    return BitmapEntry(
+        device,
+        bitmap.name,
+        bitmap.granularity,
+        bitmap.recording if flags else None,
+        bitmap.persistent if flags else None,
+        bitmap.count(size),
+        bitmap.sha256(size),
+    )
+
+
+def _sha256(image: Readable, done: int, tick: Tick) -> str:
+    """The digest of an image's bytes; ``done`` bytes of others have been read before."""
+    found, at = hashlib.sha256(), 0
+    for start, length in chain(image.extents(), [(image.size, 0)]):
+        for zeros in range(at, start, _PIECE):
+            found.update(_ZEROS[: start - zeros])
+            tick(done + zeros)
+        for data in range(start, start + length, _PIECE):
+            found.update(image.read(data, min(_PIECE, start + length - data)))
+            tick(done + data)
+        at = start + length
+    return found.hexdigest()
+
+
+def write_manifest(path: str, manifest: Manifest) -> None:
+    """Write ``path`` atomically.  Raises FailureError."""
+    devices = [
+        {"device": entry.device, "size": entry.size, "sha256": entry.sha256}
+        for entry in manifest.disks.values()
+    ]
+    bitmaps = [
+        {
+            "device": entry.device,
+            "name": entry.name,
+            "granularity": entry.granularity,
+            "recording": entry.recording,
+            "persistent": entry.persistent,
+            "count": entry.count,
+            "sha256": entry.sha256,
+        }
+        for entry in manifest.bitmaps.values()
+    ]
+    write_document(path, {"version": VERSION, "devices": devices, "bitmaps": bitmaps})
+
+
+def read_manifest(path: str) -> Manifest:
+    """Read and check ``path``.
+
+    Raises FailureError where it is missing, damaged, or no manifest.
+    """
+    found = read_document(path, limits.MANIFEST_MAX, "manifest", _parse)
+    found.path = path
+    return found
+
+
+def _parse(root: Entry) -> Manifest:
+    root.check_version(VERSION)
+    found = Manifest()
+    for entry in root.entries("devices"):
+        device = entry.text("device")
+        if device in found.disks:
+            raise entry.fault(f"a second device {quote(device)}")
+        digest = None if entry.is_null("sha256") else _digest(entry)
+        found.disks[device] = DiskEntry(device, entry.number("size", limits.DISK_MAX), digest)
+    for entry in root.entries("bitmaps"):
+        bitmap = _parse_bitmap(entry, found)
+        if (bitmap.device, bitmap.name) in found.bitmaps:
+            raise entry.fault(f"a second bitmap {quote(bitmap.name)} of {quote(bitmap.device)}")
+        found.bitmaps[bitmap.device, bitmap.name] = bitmap
+    return found
+
+
+def _parse_bitmap(entry: Entry, found: Manifest) -> BitmapEntry:
+    device = entry.text("device")
+    if device not in found.disks:
+        raise entry.fault(f"no device is called {quote(device)}")
+    granularity = entry.number("granularity", limits.DISK_MAX)
+    fault = granularity_fault(granularity)
+    if fault is not None:
+        raise entry.fault(fault)
+    return BitmapEntry(
+        device,
+        entry.text("name"),
+        granularity,
+        None if entry.is_null("recording") else entry.flag("recording"),
+        None if entry.is_null("persistent") else entry.flag("persistent"),
+        entry.number("count", found.disks[device].size),
+        _digest(entry),
+    )
+
+
+def _digest(entry: Entry) -> str:
+    digest = entry.text("sha256")
+    if not _DIGEST.fullmatch(digest):
+        raise entry.fault("sha256 is no digest: 64 digits, 0 to 9 and a to f")
+    return digest

@@ -1,0 +1,233 @@
+"""Where data, zeros, repeats and holes lie on a stream's disks, and what its bitmaps call dirty.
+
+As extents, exact; and as cells of equal width, for pictures.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blkmig_cli.checks.checker import BitmapVerdict, DeviceVerdict
+from blkmig_cli.contents.final_layout import EndState, Stretch
+from blkmig_cli.contents.stream_disk import Contents
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
+
+#: What a part of a disk can be, what matters most first: of a cell that holds several, that is shown.
+KINDS = {
+    "missing": "never came",
+    "repeated": "data, came more than once",
+    "data": "data",
+    "zero": "zeros",
+}
+#: The same for a bitmap.
+SHADES = {"dirty": "dirty", "partly": "dirty in part", "clean": "clean"}
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Bytes [start, end) of a disk, of one of ``KINDS`` ("repeated" here is a flag of its own).
+
+    Data begins at byte ``offset`` of the stream, and each further MiB of it ``stride`` bytes on.
+    """
+
+    start: int
+    end: int
+    kind: str
+    repeated: bool = False
+    offset: int | None = None
+    stride: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskMap:
+    """A device's disk: its extents tile ``size`` bytes, all that is known to be of it."""
+
+    verdict: DeviceVerdict
+    size: int
+    extents: list[Extent]
+    bitmaps: list[BitmapVerdict]
+
+    def cells(self, number: int) -> list[str]:
+        """The kind of each of up to ``number`` cells of equal width."""
+        edges = cell_edges(self.size, number)
+        found = np.full(len(edges) - 1, len(KINDS), np.int64)
+        for rank, kind in enumerate(KINDS):
+            ours = [(e.start, e.end) for e in self.extents if _shown(e) == kind]
+            held = coverage(_sectors(ours), edges)
+            found[(held > 0) & (found == len(KINDS))] = rank
+        names = [*KINDS, "zero"]
+        return [names[rank] for rank in found.tolist()]
+
+    def amounts(self) -> dict[str, int]:
+        """Bytes of every kind."""
+        found = dict.fromkeys(KINDS, 0)
+        for extent in self.extents:
+            found[_shown(extent)] += extent.end - extent.start
+        return found
+
+
+def _shown(extent: Extent) -> str:
+    return "repeated" if extent.repeated and extent.kind == "data" else extent.kind
+
+
+def cell_edges(size: int, number: int) -> NDArray[np.int64]:
+    """The sectors at which up to ``number`` cells of ``size`` bytes begin, and the last one ends.
+
+    (Bytes would not do: a hostile disk ends where int64 does.)
+    """
+    sectors = -(-size // SECTOR_SIZE)
+    number = max(min(number, sectors), 1)
+    return np.array([sectors * at // number for at in range(number + 1)], np.int64)
+
+
+def _sectors(ranges: list[tuple[int, int]]) -> NDArray[np.int64]:
+    """Ranges (start, end) in bytes as sectors, of which a last one may be in part, shape (n, 2)."""
+    whole = [(start // SECTOR_SIZE, -(-end // SECTOR_SIZE)) for start, end in ranges]
+    return np.array(whole, np.int64).reshape(-1, 2)
+
+
+def coverage(ranges: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How much of ``ranges`` (start, end; ascending, apart; shape (n, 2)) is between each two ``edges``."""
+    if not len(ranges):
+        return np.zeros(len(edges) - 1, np.int64)
+    starts, ends = ranges[:, 0], ranges[:, 1]
+    before = np.concatenate([[0], np.cumsum(ends - starts)])
+    at = np.searchsorted(starts, edges, "right")
+    over = np.where(at > 0, np.maximum(ends[at - 1] - edges, 0), 0)
+    held: NDArray[np.int64] = np.diff(before[at] - over)
+    return held
+
+
+def bitmap_cells(bitmap: DirtyBitmap, size: int, number: int) -> list[str]:
+    """The shade of each of up to ``number`` cells of a disk of ``size`` bytes."""
+    edges = cell_edges(size, number)
+    ranges = _sectors([(start, start + length) for start, length in bitmap.ranges(size)])
+    held, widths = coverage(ranges, edges), np.diff(edges)
+    return [
+        "clean" if not dirty else "dirty" if dirty >= width else "partly"
+        for dirty, width in zip(held.tolist(), widths.tolist(), strict=True)
+    ]
+
+
+def map_disks(contents: Contents, device: str | None = None) -> list[DiskMap]:
+    """The maps of all disks and bitmaps of a stream, or of one ``device``."""
+    maps = []
+    for verdict in contents.report.devices:
+        name = verdict.disk.name
+        if device is not None and name != device:
+            continue
+        bitmaps = [found for found in contents.report.bitmaps if found.bitmap.device == name]
+        state = contents.states.disks.get(name, EndState())
+        covered = [found.bitmap.covered.end for found in bitmaps]
+        least = max(verdict.size.least, SECTOR_SIZE * max([state.end, *covered]))
+        size = verdict.size.exact if verdict.size.exact is not None else least
+        extents = list(_extents(state, size)) if verdict.disk.has_blocks else []
+        maps.append(DiskMap(verdict, size, extents, bitmaps))
+    return maps
+
+
+def _extents(state: EndState, size: int) -> Iterator[Extent]:
+    """All of a disk of ``size`` bytes, in order; neighbours of one kind are one extent."""
+    held: Extent | None = None
+    for extent in _parts(state, size):
+        both = None if held is None else _joined(held, extent)
+        if both is None and held is not None:
+            yield held
+        held = extent if both is None else both
+    if held is not None:
+        yield held
+
+
+def _joined(first: Extent, after: Extent) -> Extent | None:
+    same = (first.kind, first.repeated) == (after.kind, after.repeated)
+    if not same or first.kind == "data":
+        return None  # data in another place of the stream is an extent of its own
+    return Extent(first.start, after.end, first.kind, first.repeated)
+
+
+def _parts(state: EndState, size: int) -> Iterator[Extent]:
+    at, last = 0, -(-size // SECTOR_SIZE)
+    for stretch in state.between(0, last):
+        if at < stretch.start:
+            yield _extent("missing", at, stretch.start, size)
+        edges = sorted(
+            {stretch.start, stretch.end}
+            | {
+                edge
+                for low, high in state.repeated.between(stretch.start, stretch.end)
+                for edge in (low, high)
+            }
+        )
+        for low, high in pairwise(edges):
+            repeated = state.repeated.covers(low, high)
+            if stretch.offset is None:
+                yield _extent("zero", low, high, size, repeated)
+            else:
+                yield from _data(stretch, low, high, size, repeated)
+        at = stretch.end
+    if at < last:
+        yield _extent("missing", at, last, size)
+
+
+def _data(stretch: Stretch, low: int, high: int, size: int, repeated: bool) -> Iterator[Extent]:
+    """Sectors [low, high) of a stretch, chunks that are cut at their start by themselves."""
+    while low < high:
+        offset, sectors = stretch.place(low)
+        end = low + sectors if sectors < CHUNK_SECTORS else high
+        end = min(end, high)
+        several = end - low > CHUNK_SECTORS
+        found = _extent("data", low, end, size, repeated)
+        stride = stretch.step if several else None
+        yield Extent(found.start, found.end, "data", repeated, offset, stride)
+        low = end
+
+
+def _extent(kind: str, low: int, high: int, size: int, repeated: bool = False) -> Extent:
+    return Extent(low * SECTOR_SIZE, min(high * SECTOR_SIZE, size), kind, repeated)
+
+
+def map_json(stream: str, maps: list[DiskMap]) -> dict[str, Any]:
+    """The document of ``blkmig map --output json``; extents have the keys of ``qemu-img map``."""
+    return {
+        "version": 1,
+        "stream": stream,
+        "devices": [
+            {
+                "name": disk.verdict.disk.name,
+                "size": disk.verdict.size.exact,
+                "inferred-size": {"min": disk.verdict.size.least, "max": disk.verdict.size.most},
+                "extents": [_extent_json(extent) for extent in disk.extents],
+                "bitmaps": [_bitmap_json(verdict, disk.size) for verdict in disk.bitmaps],
+            }
+            for disk in maps
+        ],
+    }
+
+
+def _extent_json(extent: Extent) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "start": extent.start,
+        "length": extent.end - extent.start,
+        "depth": 0,
+        "present": extent.kind != "missing",
+        "zero": extent.kind == "zero",
+        "data": extent.kind == "data",
+        "repeated": extent.repeated,
+    }
+    if extent.offset is not None:
+        found["offset"] = extent.offset
+    if extent.stride is not None:
+        found["stride"] = extent.stride
+    return found
+
+
+def _bitmap_json(verdict: BitmapVerdict, size: int) -> dict[str, Any]:
+    bitmap, dirty = verdict.bitmap, None
+    if bitmap.content is not None:
+        dirty = [{"start": at, "length": length} for at, length in bitmap.content.ranges(size)]
+    return {"name": bitmap.name, "granularity": bitmap.granularity, "dirty": dirty}

@@ -1,0 +1,234 @@
+"""Events and reports as JSON objects: kebab-case keys, names kept exactly (surrogates for bad bytes)."""
+
+import base64
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from blkmig_cli.checks.checker import BitmapVerdict, DeviceVerdict, Report
+from blkmig_cli.schemas.constants import BitmapAttribute, BitmapFlag, BlockFlag, Command, RamFlag
+from blkmig_cli.wire.events import (
+    BitmapBits,
+    BitmapChunk,
+    BitmapEos,
+    BitmapStart,
+    Block,
+    BlockBitmap,
+    CommandEvent,
+    Configuration,
+    DeviceState,
+    Eos,
+    Event,
+    Footer,
+    Header,
+    Payload,
+    Progress,
+    Ram,
+    RamStretch,
+    SectionHeader,
+    Undecoded,
+    VmDescription,
+)
+from blkmig_cli.wire.schema_io import Input
+
+Json = dict[str, Any]
+
+_ENCODERS: dict[str, Callable[[memoryview], str]] = {
+    "sha256": lambda view: hashlib.sha256(view).hexdigest(),
+    "hex": lambda view: view.hex(),
+    "base64": lambda view: base64.b64encode(view).decode(),
+}
+
+
+def flag_names(kind: type[BlockFlag] | type[BitmapFlag] | type[RamFlag], value: int) -> list[str]:
+    """The set flags of ``value``, in kebab-case."""
+    return [(flag.name or "").lower().replace("_", "-") for flag in kind if value & flag]
+
+
+class EventJson:
+    """Events as the objects of ``dump``; ``payload`` is none, sha256, hex or base64."""
+
+    def __init__(self, source: Input, payload: str = "none") -> None:
+        self._source = source
+        self._encode = _ENCODERS.get(payload)
+        self._key = payload
+
+    def __call__(self, event: Event) -> Json:
+        """The object of one event, while the decoder is at it."""
+        found: Json = {
+            "offset": event.offset,
+            "length": event.length,
+            "section": event.section,
+            "type": event.type,
+        }
+        found.update(self._details(event))
+        return found
+
+    def _details(self, event: Event) -> Json:
+        match event:
+            case Block():
+                return self._block(event)
+            case Progress():
+                return {"percent": event.percent} | _flags(BlockFlag, event.flags)
+            case Eos():
+                return {"value": event.value}
+            case SectionHeader():
+                return {"id": event.id, "instance": event.instance, "version": event.version}
+            case Footer():
+                return {"id": event.id}
+            case Header():
+                return {"version": event.version}
+            case Configuration():
+                return _configuration(event)
+            case CommandEvent():
+                found: Json = {"command": Command(event.command).name.lower().replace("_", "-")}
+                found |= {"command-value": event.command, "data": event.data.hex()}
+                return found if event.package is None else found | {"package": event.package}
+            case BitmapChunk():
+                return self._bitmap_chunk(event)
+            case BitmapEos():
+                return _flags(BitmapFlag, event.flags)
+            case Ram():
+                return {"block": event.block, "address": event.offset_in_block} | _flags(
+                    RamFlag, event.flags
+                )
+            case RamStretch():
+                return {"records": event.records}
+            case DeviceState():
+                return {"sized-by": event.sized_by} | self._whole(event)
+            case Undecoded():
+                return {"reason": event.reason} | self._whole(event)
+            case VmDescription():
+                return self._payload(event.payload)
+        return {}
+
+    def _block(self, event: Block) -> Json:
+        zero = event.flags & BlockFlag.ZERO_BLOCK
+        data = "payload" if event.data is not None else "zero" if zero else "none"
+        found: Json = {"device": event.device, "sector": event.sector, "sectors": event.sectors}
+        if event.sectors_min != event.sectors:
+            found["sectors-min"] = event.sectors_min
+        found |= _flags(BlockFlag, event.flags)
+        found |= {"data": data, "bitmaps": [self._bitmap(part) for part in event.bitmaps]}
+        return found if event.data is None else found | self._payload(event.data)
+
+    def _bitmap(self, part: BlockBitmap) -> Json:
+        bits = self._source.view(part.bits)
+        dirty = int.from_bytes(bits, "little").bit_count()
+        found: Json = {
+            "name": part.name,
+            "granularity": part.granularity,
+            "count": None if part.granularity is None else dirty * part.granularity,
+            "length": part.bits.length,
+        }
+        if part.attributes is not None:
+            found |= _attributes(part.attributes)
+        return found | self._payload(part.bits)
+
+    def _bitmap_chunk(self, event: BitmapChunk) -> Json:
+        found: Json = {"device": event.device, "bitmap": event.bitmap}
+        found |= _flags(BitmapFlag, event.flags)
+        if isinstance(event, BitmapStart):
+            found |= {"granularity": event.granularity} | _attributes(event.attributes)
+        elif isinstance(event, BitmapBits):
+            found |= {"sector": event.sector, "sectors": event.sectors}
+            if event.bits is not None:
+                bits = self._source.view(event.bits)
+                dirty = int.from_bytes(bits, "little").bit_count()
+                found |= {"count": dirty * event.granularity, "bits-length": event.bits.length}
+                found |= self._payload(event.bits)
+            else:
+                found |= {"count": 0, "bits-length": 0}
+        return found
+
+    def _whole(self, event: Event) -> Json:
+        """The bytes of an event that is all payload."""
+        return self._payload(Payload(event.offset, event.length))
+
+    def _payload(self, payload: Payload) -> Json:
+        if self._encode is None:
+            return {}
+        return {self._key: self._encode(self._source.view(payload))}
+
+
+def _flags(kind: type[BlockFlag] | type[BitmapFlag] | type[RamFlag], value: int) -> Json:
+    return {"flags": flag_names(kind, value), "flags-value": value}
+
+
+def _attributes(value: int) -> Json:
+    return {
+        "recording": bool(value & BitmapAttribute.ENABLED),
+        "persistent": bool(value & BitmapAttribute.PERSISTENT),
+        "attributes-value": value,
+    }
+
+
+def _configuration(event: Configuration) -> Json:
+    found: Json = {"machine": event.machine}
+    if event.target_page_bits is not None:
+        found["target-page-bits"] = event.target_page_bits
+    if event.capabilities is not None:
+        found["capabilities"] = list(event.capabilities)
+    if event.uuid is not None:
+        found["uuid"] = event.uuid.hex()
+    return found
+
+
+def report_json(report: Report) -> Json:
+    """The object of one stream in ``validate``'s document."""
+    return {
+        "stream": report.stream,
+        "dialect": report.dialect,
+        "container": report.container,
+        "valid": report.valid,
+        "complete": report.complete,
+        "devices": [
+            _device(device) | _differing(report, device.disk.name) for device in report.devices
+        ],
+        "bitmaps": [_bitmap_verdict(bitmap) for bitmap in report.bitmaps],
+        "findings": [
+            {
+                "id": finding.id,
+                "severity": finding.severity,
+                "offset": finding.offset,
+                "device": finding.device,
+                "message": finding.message,
+            }
+            for finding in report.findings
+        ],
+    }
+
+
+def _device(verdict: DeviceVerdict) -> Json:
+    disk, size = verdict.disk, verdict.size
+    return {
+        "name": disk.name,
+        "chunks": disk.chunks,
+        "zero-chunks": disk.zero_chunks,
+        "repeated-chunks": disk.repeated_chunks,
+        "missing": [{"start": start, "length": length} for start, length in verdict.missing],
+        "size": size.exact,
+        "inferred-size": {"min": size.least, "max": size.most},
+    }
+
+
+def _differing(report: Report, device: str) -> Json:
+    """Where an image that the device was compared with holds something else."""
+    ranges = report.differing.get(device)
+    if ranges is None:
+        return {}
+    return {"differing": [{"start": start, "length": length} for start, length in ranges]}
+
+
+def _bitmap_verdict(verdict: BitmapVerdict) -> Json:
+    bitmap = verdict.bitmap
+    return {
+        "device": bitmap.device,
+        "name": bitmap.name,
+        "granularity": bitmap.granularity,
+        "candidates": verdict.candidates,
+        "recording": bitmap.recording,
+        "persistent": bitmap.persistent,
+        "count": verdict.count,
+        "complete": verdict.complete,
+    }

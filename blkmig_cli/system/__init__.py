@@ -1,0 +1,1 @@
+"""What the operating system gives: addresses, atomic files, documents of our own, pipes and sockets."""

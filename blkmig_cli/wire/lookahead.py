@@ -1,0 +1,45 @@
+"""An input that reads ahead in another without moving it: what inference follows its readings with."""
+
+from blkmig_cli.wire.events import Payload
+from blkmig_cli.wire.schema_io import Input
+
+
+class Ahead:
+    """``source``, read from ``offset`` on; see ``parse.Input`` for what its methods do."""
+
+    def __init__(self, source: Input, offset: int) -> None:
+        self._source = source
+        self.offset = offset
+        self.size = source.size
+
+    def peek(self, length: int) -> bytes:
+        """See ``parse.Input``."""
+        return self._source.peek_at(self.offset, length)
+
+    def peek_at(self, offset: int, length: int) -> bytes:
+        """See ``parse.Input``."""
+        return self._source.peek_at(offset, length)
+
+    def available(self, length: int) -> int:
+        """See ``parse.Input``."""
+        if self.size is not None:
+            return min(length, self.size - self.offset)
+        there = len(self._source.peek_at(self.offset + length - 1, 1)) if length else 0
+        return length if there else 0
+
+    def advance(self, length: int) -> None:
+        """See ``parse.Input``."""
+        self.offset += length
+
+    def discard(self, length: int) -> int:
+        """See ``parse.Input``."""
+        there = self.available(length)
+        self.offset += there
+        return there
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+    def view(self, payload: Payload) -> memoryview:
+        """See ``parse.Input``."""
+        return memoryview(self._source.peek_at(payload.offset, payload.length))

@@ -1,0 +1,76 @@
+"""Decoding that goes on behind damage, with what was learnt before it."""
+
+from collections.abc import Iterator
+
+from blkmig_cli.schemas.constants import BLOCK_SECTION, BLOCK_VERSION, SectionType
+from blkmig_cli.schemas.framing import SectionReference
+from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.wire.events import Footer, SectionHeader
+from blkmig_cli.wire.runs import Piece
+
+
+class ResumedDecoder(Decoder):
+    """Events from byte ``offset`` on: a record of the block section, or (``between``) a section's head.
+
+    ``before`` is the decoder that failed, ``dialect`` what its sound records speak, or ``auto``: it
+    may have taken another from the object that it failed at.  The names of bitmaps that chunks of the
+    ``dirty-bitmap`` section leave out are not taken from before: who named another may be lost.
+    """
+
+    def __init__(self, before: Decoder, offset: int, dialect: str, *, between: bool) -> None:
+        super().__init__(
+            before._source,
+            dialect=dialect,
+            container="qemu" if before.container == "auto" else before.container,
+            hints=before._hints,
+        )
+        self._source.offset = offset
+        self._sections = dict(before._sections)
+        self._open = set(before._open)
+        self._footers, self._configured = before._footers, before._configured
+        self._ram, self._page_size_known = before._ram, before._page_size_known
+        self._description = before._description
+        self._bitmaps.know(before._bitmaps)
+        self._pieces = self._resume(between=between)
+
+    def _resume(self, *, between: bool) -> Iterator[Piece]:
+        if self.container == "none":
+            yield from self._bare()
+            return
+        if not between:
+            self._reader.section = BLOCK_SECTION
+            self._current = self._block_id()
+            yield from self.block.payload()
+            self._reader.begin()
+            if not self._current:
+                self._learn_id()
+            footer: Footer | None = self._footer(self._current)
+            if footer is not None:
+                yield footer
+        yield from self._sections_to_the_end()
+
+    def _block_id(self) -> int:
+        """The block section's id; 0 where its start was lost."""
+        blocks = [at for at, head in self._sections.items() if head.section == BLOCK_SECTION]
+        return blocks[0] if blocks else 0
+
+    def _learn_id(self) -> None:
+        """What ends the first part of a block section whose start was lost tells its id."""
+        size = SectionReference.sizeof()
+        data = self._source.peek(size)
+        if len(data) == size and data[0] == SectionType.FOOTER:
+            number = int.from_bytes(data[1:], "big")
+            at = self._source.offset
+            head = SectionHeader(at, 0, BLOCK_SECTION, SectionType.START, number, 0, BLOCK_VERSION)
+            self._sections[number], self._current = head, number
+
+
+def part_heads(before: Decoder, names: tuple[str, ...]) -> list[bytes]:
+    """How parts and ends of the sections called ``names`` begin, as far as ``before`` knows them."""
+    heads: list[bytes] = [
+        SectionReference.build({"type": kind, "id": number})
+        for number, head in before._sections.items()
+        for kind in (SectionType.PART, SectionType.END)
+        if head.section in names
+    ]
+    return heads

@@ -1,0 +1,185 @@
+"""``compare``: one changed byte anywhere is found, sizes and missing chunks are told apart."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
+from blkmig_cli.operations.image_comparison import differing_sectors
+from tests.conftest import Capture, Outcome, Run, fails
+from tests.support import raw
+
+MIB = 1 << 20
+
+
+def put(folder: Path, content: bytes, name: str) -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def filled(sector: int, byte: int = 7, device: str = "d") -> bytes:
+    return raw.block(sector, 0, device, bytes([byte]) * MIB)
+
+
+def compared(run: Run, *words: object) -> tuple[int, Any]:
+    outcome = run("compare", *words, "--output", "json")
+    assert outcome.status in (0, 1), outcome
+    assert outcome.json["same"] is (outcome.status == 0)
+    return outcome.status, outcome.json
+
+
+TWO = raw.qemu(filled(0), raw.block(2048, 8))
+TOLD = "--device-size=2M"
+
+
+def test_captures_against_what_replay_makes_of_them(
+    capture: Capture, run: Run, tmp_path: Path
+) -> None:
+    devices = [name for name, disk in capture.truth["devices"].items() if disk.get("sha256")]
+    if capture.path.stat().st_size > 60 * MIB or not devices:
+        return
+    words = [f"--image={name}={tmp_path / name}" for name in devices]
+    run("replay", capture.path, *capture.told(), *words, "--create", "--allow-incomplete", "-q")
+    for name in devices:
+        if not (tmp_path / name).exists():
+            continue
+        image = f"{name}={tmp_path / name}"
+        told = [*capture.told(), "--incremental"]
+        status, _ = compared(run, capture.path, image, *told)
+        assert status == 0
+        path = tmp_path / name
+        content = bytearray(path.read_bytes())
+        with_data = np.flatnonzero(np.frombuffer(content, np.uint8))
+        place = int(with_data[len(with_data) // 2])
+        content[place] ^= 1
+        path.write_bytes(content)
+        status, found = compared(run, image, capture.path, *told)
+        (device,) = found["devices"]
+        assert device["differing"] == [{"start": place - place % 512, "length": 512}]
+        assert status == 1
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=1, max_size=3000), st.lists(st.integers(0, 2999), max_size=5))
+def test_sectors_that_differ(data: bytes, places: list[int]) -> None:
+    other = bytearray(data)
+    for place in places:
+        other[place % len(data)] ^= 0xFF
+    found = {at for low, high in differing_sectors(data, bytes(other)) for at in range(low, high)}
+    assert found == {at // 512 for at in range(len(data)) if data[at] != other[at]}
+
+
+def test_any_byte(run: Run, tmp_path: Path) -> None:
+    stream = put(tmp_path, TWO, "s.bin")
+    good = bytes([7]) * MIB + bytes(MIB)
+    assert run("compare", stream, put(tmp_path, good, "i"), TOLD).status == 0
+    for place in (0, 511, 512, MIB - 1, MIB, 2 * MIB - 1):
+        content = bytearray(good)
+        content[place] ^= 1
+        outcome = run("compare", stream, put(tmp_path, bytes(content), "i"), TOLD)
+        assert outcome.status == 1
+        low = place - place % 512
+        assert f"d: 512 B (bytes {low}-{low + 512}) differ" in outcome.out
+        assert outcome.out.endswith("different\n")
+
+
+def test_sizes(run: Run, tmp_path: Path) -> None:
+    stream = put(tmp_path, TWO, "s.bin")
+    longer = put(tmp_path, (bytes([7]) * MIB).ljust(3 * MIB, b"\0"), "longer")
+    outcome = run("compare", stream, longer, TOLD)
+    assert outcome.status == 0
+    assert f"d: {2 * MIB} and {3 * MIB} bytes" in outcome.out
+    assert run("compare", stream, longer, TOLD, "--strict").status == 1
+    longer.write_bytes((bytes([7]) * MIB).ljust(3 * MIB - 1, b"\0") + b"\1")
+    assert run("compare", stream, longer, TOLD).status == 1
+    cut = put(tmp_path, raw.qemu(filled(0), filled(2048)), "cut")
+    image = put(tmp_path, bytes([7]) * (MIB + 4096), "i")
+    # The disk's size is open: the image's own is as good as any.
+    assert run("compare", cut, image, "--strict").status == 0
+
+
+def test_what_never_came_is_no_zeros(run: Run, tmp_path: Path) -> None:
+    stream = put(tmp_path, raw.qemu(filled(0), filled(4096)), "s.bin")
+    zeros = put(tmp_path, bytes([7]) * MIB + bytes(MIB) + bytes([7]) * MIB, "i")
+    outcome = run("compare", stream, zeros, "--device-size=3M")
+    assert outcome.status == 1
+    assert f"1 MiB (bytes {MIB}-{2 * MIB}) never came in {stream}" in outcome.out
+    assert run("compare", stream, zeros, "--device-size=3M", "--incremental").status == 0
+    assert run("compare", stream, stream, "--device-size=3M").status == 0
+
+
+def test_devices(run: Run, tmp_path: Path) -> None:
+    both = put(tmp_path, raw.qemu(filled(0), filled(0, 8, "e")), "both")
+    one = put(tmp_path, raw.qemu(filled(0)), "one")
+    swapped = put(tmp_path, raw.qemu(filled(0, 8), filled(0, 7, "e")), "swapped")
+    assert run("compare", both, both).status == 0
+    outcome = run("compare", both, one)
+    assert outcome.status == 1
+    assert f"e: not in {one}" in outcome.out
+    assert run("compare", both, swapped).status == 1
+    image = put(tmp_path, bytes([8]) * MIB, "i")
+    assert run("compare", both, f"e={image}").status == 0
+    assert run("compare", f"d={image}", both).status == 1
+    fails(run("compare", both, image), 2, "say DEVICE=IMAGE")
+    fails(run("compare", both, f"x={image}"), 2, "the stream has 'd', 'e'")
+    fails(run("compare", image, image), 2, "is a stream")
+
+
+def test_bitmaps(run: Run, tmp_path: Path) -> None:
+    dirty = raw.bitmap_start() + raw.bitmap_bits(0, 4096, b"\3".ljust(8, b"\0")) + raw.COMPLETE
+    stream = put(tmp_path, raw.qemu(filled(0), raw.block(2048, 8), bitmaps=dirty), "s.bin")
+    image = tmp_path / "i"
+    assert run("replay", stream, "--image", image, "--create", "-q").status == 0
+    assert run("compare", stream, image).status == 0
+    held = read_bitmaps(f"{image}.bitmaps.json").bitmaps["b"]
+
+    def changed(*bitmaps: DirtyBitmap) -> Outcome:
+        named = {bitmap.name: bitmap for bitmap in bitmaps}
+        write_bitmaps(f"{image}.bitmaps.json", BitmapFile(2 * MIB, named))
+        return run("compare", stream, image)
+
+    other = DirtyBitmap("b", 65536, held.recording, held.persistent)
+    other.set_range(0, 65536)
+    outcome = changed(other)
+    assert outcome.status == 1
+    assert "d/b: dirty 131072 and 65536 bytes" in outcome.out
+    other.set_range(65536, 65536)
+    assert changed(other).status == 0
+    other.recording = not other.recording
+    assert "d/b: recording" in changed(other).out
+    assert "d/c: not in" in changed(held, DirtyBitmap("c", 512)).out
+    Path(f"{image}.bitmaps.json").unlink()
+    outcome = run("compare", stream, image)
+    assert outcome.status == 0
+    assert "bitmaps: not compared" in outcome.out
+
+
+def test_open_granularities_are_not_called_the_same(run: Run, unpacked: Path) -> None:
+    path = unpacked / "v1-blocks-and-bitmaps.bin"
+    outcome = run("compare", path, path)
+    assert outcome.status == 1
+    assert "its granularity open" in outcome.out
+
+
+def test_damaged_and_pipes(run: Run, tmp_path: Path) -> None:
+    stream = put(tmp_path, TWO, "s.bin")
+    damaged = put(tmp_path, TWO[: MIB // 2], "damaged")
+    fails(run("compare", stream, damaged), 3, "ends")
+    assert run("compare", stream, f"exec:cat {stream}").status == 0
+    fails(run("compare", stream, tmp_path / "missing"), 4, "No such file")
+    assert run("compare", stream, stream, "-q").out == ""
+
+
+@pytest.mark.parametrize("words", [["--output", "json"], []])
+def test_an_image_that_begins_like_a_stream(words: list[str], run: Run, tmp_path: Path) -> None:
+    stream = put(tmp_path, raw.qemu(raw.block(0, 0, "d", (TWO * 2)[:MIB])), "s.bin")
+    image = put(tmp_path, (TWO * 2)[:MIB], "i")
+    assert run("compare", stream, image, *words).status == 3  # taken for a stream, which is cut
+    assert run("compare", stream, image, "-f", "raw", *words).status == 0
+    assert run("compare", stream, f"d={image}", *words).status == 0

@@ -1,0 +1,167 @@
+"""``extract``: one disk or bitmap, whole or not at all."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Capture, Run, fails
+from tests.support import raw
+
+MIB = 1 << 20
+DIRTY = raw.bitmap_start() + raw.bitmap_bits(0, 4096, b"\3".ljust(8, b"\0")) + raw.COMPLETE
+
+
+def filled(sector: int, byte: int = 7, device: str = "d") -> bytes:
+    return raw.block(sector, 0, device, bytes([byte]) * MIB)
+
+
+def put(folder: Path, content: bytes, name: str = "s.bin") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+TWO = raw.qemu(filled(2048), raw.block(0, 8), bitmaps=DIRTY)
+DISK = bytes(MIB) + bytes([7]) * MIB
+
+
+def test_captures(capture: Capture, run: Run, tmp_path: Path) -> None:
+    if capture.path.stat().st_size > 60 * MIB:
+        return
+    whole = "incomplete" not in capture.name and "incremental" not in capture.name
+    blocks = run("validate", capture.path, *capture.told(), "--output", "json").report["devices"]
+    for device in [found["name"] for found in blocks if found["chunks"]]:
+        words = ["extract", capture.path, *capture.told(), "--device", device]
+        outcome = run(*words, "--to", tmp_path / device)
+        assert outcome.status == (0 if whole else 1), outcome
+        assert (tmp_path / device).exists() is whole
+        if whole:
+            digest = hashlib.sha256((tmp_path / device).read_bytes()).hexdigest()
+            assert digest == capture.truth["devices"][device]["sha256"]
+    for bitmap in capture.truth["bitmaps"]:
+        name = f"{bitmap['device']}:{bitmap['name']}"
+        target = tmp_path / "bitmap.json"
+        assert (
+            run("extract", capture.path, *capture.told(), "--bitmap", name, "--to", target).status
+            == 0
+        )
+        (found,) = json.loads(target.read_text())["bitmaps"]
+        assert found["dirty"] == bitmap["dirty"]
+        assert (found["recording"], found["persistent"]) == (
+            bitmap["enabled"],
+            bitmap["persistent"],
+        )
+
+
+def test_zeros_are_holes_in_a_new_file(run: Run, tmp_path: Path) -> None:
+    stream = put(tmp_path, raw.qemu(*[raw.block(2048 * at, 8) for at in range(64)], filled(131072)))
+    target = put(tmp_path, b"old" * MIB, "disk")
+    assert run("extract", stream, "--to", target, "-q").status == 0
+    assert target.stat().st_size == 65 * MIB
+    assert target.stat().st_blocks * 512 <= 2 * MIB
+    assert target.read_bytes() == bytes(64 * MIB) + bytes([7]) * MIB
+    as_data = put(tmp_path, raw.qemu(filled(2048), filled(0, 0)))
+    assert run("extract", as_data, "--to", target, "-q").status == 0
+    assert target.read_bytes() == DISK
+    assert target.stat().st_blocks * 512 < 2 * MIB
+    ending = put(tmp_path, raw.qemu(filled(0), raw.block(2048, 8)))
+    assert run("extract", ending, "--to", target, "-q").status == 0
+    assert target.read_bytes() == bytes([7]) * MIB + bytes(MIB)
+    assert run("extract", ending, "--to", f"exec:cat > {target}.2", "-q").status == 0
+    assert Path(f"{target}.2").read_bytes() == target.read_bytes()
+
+
+def test_what_never_came(run: Run, tmp_path: Path) -> None:
+    stream, target = put(tmp_path, raw.qemu(filled(0), filled(4096))), tmp_path / "disk"
+    words = ["extract", stream, "--to", target, "--device-size=3M"]
+    fails(run(*words), 1, "1 MiB never came: bytes 1048576-2097152")
+    assert not target.exists()
+    outcome = run(*words, "--allow-incomplete")
+    assert outcome.status == 0
+    assert outcome.err == "blkmig: warning: 1 MiB of 'd' never came, and are zeros\n"
+    assert target.read_bytes() == bytes([7]) * MIB + bytes(MIB) + bytes([7]) * MIB
+    bigger = run("extract", stream, "--to", target, "--device-size=4M", "-q")
+    assert bigger.status == 1
+
+
+def test_what_may_never_have_come(run: Run, tmp_path: Path) -> None:
+    """Of a disk whose end is not known, or that a guest went on writing, not even that is proven."""
+    target = tmp_path / "disk"
+    unfinished = raw.qemu(filled(0)).replace(raw.part(1, raw.progress(100) + raw.EOS, 3), b"")
+    unfinished = unfinished.replace(raw.footer(1) * 2, raw.footer(1))
+    stream = put(tmp_path, unfinished)
+    fails(run("extract", stream, "--to", target, "--device-size=1M"), 1, "section never ended")
+    outcome = run("extract", stream, "--to", target, "--device-size=1M", "--allow-incomplete")
+    assert outcome.err == "blkmig: warning: the block section never ended\n"
+    both = [filled(0), filled(0, 8, "e"), filled(2048, 8, "e"), raw.progress(5)]
+    stream = put(tmp_path, raw.qemu(*both))
+    fails(run("extract", stream, "--to", target, "--device", "d"), 1, "of these disks or of others")
+    words = ["extract", stream, "--to", target, "--device", "d", "--device-size", "d=1M"]
+    assert run(*words).status == 0  # all of this one came
+    assert target.read_bytes() == bytes([7]) * MIB
+
+
+def test_the_wrong_size(run: Run, tmp_path: Path) -> None:
+    target = tmp_path / "disk"
+    stream = put(tmp_path, raw.qemu(filled(0), filled(2048)))
+    for words in (["--device-size=1M"], ["--device-size=1M", "--allow-incomplete"]):
+        fails(run("extract", stream, "--to", target, *words), 4, "past the disk's end")
+    far = put(tmp_path, raw.qemu(filled(0), raw.block(1 << 45, 8)), "far")
+    fails(run("extract", far, "--to", target, "--allow-incomplete"), 4, "would be of 16 PiB")
+    assert not target.exists()
+    outcome = run("extract", stream, "--to", target)
+    assert "the size of 'd' is not in the stream; took 2097152 bytes" in outcome.err
+    assert run("extract", stream, "--to", target, "--device-size=1537K").err == ""
+    assert target.read_bytes() == bytes([7]) * (1537 << 10)
+
+
+def test_damaged(run: Run, tmp_path: Path) -> None:
+    stream, target = (
+        put(tmp_path, raw.qemu(filled(0), filled(2048))[: -MIB // 2]),
+        tmp_path / "disk",
+    )
+    fails(run("extract", stream, "--to", target), 3, "--allow-incomplete takes what is sound")
+    assert not target.exists()
+    outcome = run("extract", stream, "--to", target, "--allow-incomplete", "-q")
+    assert outcome.status == 3
+    assert "ends" in outcome.err
+    assert target.read_bytes() == bytes([7]) * MIB
+
+
+def test_which_device(run: Run, tmp_path: Path) -> None:
+    stream, target = put(tmp_path, raw.qemu(filled(0), filled(0, 8, "e"))), tmp_path / "disk"
+    fails(run("extract", stream, "--to", target), 2, "the disks 'd', 'e'; say --device")
+    fails(run("extract", stream, "--to", target, "--device", "f"), 2, "the disks 'd', 'e'")
+    fails(run("extract", stream, "--to", target, "--bitmap", "b"), 2, "the bitmaps none")
+    fails(run("extract", stream, "--to", target, "--bitmap", "b", "--device", "d"), 2, "for disks")
+    assert run("extract", stream, "--to", target, "--device", "e", "-q").status == 0
+    assert target.read_bytes() == bytes([8]) * MIB
+
+
+def test_pipes(run: Run, tmp_path: Path) -> None:
+    stream, target = put(tmp_path, TWO), tmp_path / "out"
+    assert run("extract", f"exec:cat {stream}", "--to", target).status == 0
+    assert target.read_bytes() == DISK
+    assert run("extract", f"exec:cat {stream}", "--bitmap", "b", "--to", target).status == 0
+    assert json.loads(target.read_text())["bitmaps"][0]["count"] == 131072
+    assert run("extract", stream, "--bitmap", "b", "--to", f"exec:cat > {target}").status == 0
+    assert json.loads(target.read_text())["virtual-size"] == 2 * MIB
+    fails(run("extract", stream, "--to", stream), 2, "cannot be the target")
+
+
+@pytest.mark.parametrize("told", [[], ["--granularity", "bitmap0=64K"]])
+def test_open_and_unfinished_bitmaps(
+    told: list[str], run: Run, unpacked: Path, tmp_path: Path
+) -> None:
+    words = ["extract", unpacked / "v1-blocks-and-bitmaps.bin", "--bitmap", "bitmap0"]
+    outcome = run(*words, *told, "--to", tmp_path / "b")
+    if not told:
+        fails(outcome, 3, "16 KiB, 32 KiB or 64 KiB")
+    else:
+        assert outcome.status == 0
+        assert "is not in the stream; took 9437184 bytes" in outcome.err
+        assert json.loads((tmp_path / "b").read_text())["virtual-size"] == 9 * MIB
+    half = put(tmp_path, raw.qemu(bitmaps=DIRTY[: -len(raw.COMPLETE)]))
+    fails(run("extract", half, "--bitmap", "b", "--to", tmp_path / "c"), 1, "is not whole")

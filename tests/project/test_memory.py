@@ -1,0 +1,90 @@
+"""A 10 GiB stream is handled in little memory, and records are found without reading payloads."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import raw
+
+CHUNKS = 10 << 10
+LIMIT_KIB = 150 << 10
+SEND_LIMIT_KIB = 60 << 10
+
+# Runs blkmig in a child of its own, and prints the child's peak of resident memory in KiB.
+MEASURE = """
+import resource, subprocess, sys
+status = subprocess.run([sys.executable, "-m", "blkmig_cli", *sys.argv[1:]],
+                        stdout=subprocess.DEVNULL).returncode
+print(status, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+@pytest.fixture(scope="module")
+def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classic stream of 10 GiB of data, all holes but for the records."""
+    path = tmp_path_factory.mktemp("huge") / "huge.bin"
+    with open(path, "wb") as file:
+        file.write(raw.HEADER + raw.configuration() + raw.start(1, "block", 1, raw.EOS))
+        file.write(raw.footer(1) + raw.part(1, b""))
+        for chunk in range(CHUNKS):
+            file.write(raw.block(chunk * 2048, 0))
+            file.seek(raw.CHUNK, 1)
+        file.write(raw.EOS + raw.footer(1))
+        file.write(raw.part(1, raw.progress(100) + raw.EOS, kind=3) + raw.footer(1) + raw.EOF)
+    return path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dump", "STREAM", "--output", "jsonl"],
+        ["validate", "STREAM", "--device-size", "10G"],
+        ["replay", "STREAM", "--image", "IMAGE", "--create", "--device-size", "10G"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_memory_stays_flat(huge: Path, tmp_path: Path, words: list[str]) -> None:
+    image = tmp_path / "disk.img"
+    named = [word.replace("STREAM", str(huge)).replace("IMAGE", str(image)) for word in words]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *named], capture_output=True, text=True, check=True
+    )
+    status, peak = map(int, done.stdout.split())
+    assert status == 0, done.stderr
+    assert peak < LIMIT_KIB
+    if image.exists():
+        assert image.stat().st_size == CHUNKS * raw.CHUNK
+        assert image.stat().st_blocks == 0
+
+
+def test_chunks_that_come_again(tmp_path: Path) -> None:
+    """1 TiB of zero blocks, twice: what replay must know of a repeated chunk takes few bytes."""
+    path = tmp_path / "twice.bin"
+    rows = np.tile(np.frombuffer(raw.block(0, 8, "d"), np.uint8), (1 << 20, 1))
+    words = np.arange(1 << 20, dtype=np.uint64) << np.uint64(20) | np.uint64(9)
+    rows[:, :8] = words.astype(">u8").view(np.uint8).reshape(-1, 8)
+    path.write_bytes(raw.qemu(rows.tobytes(), rows.tobytes()))
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, "replay", str(path), "--dry-run"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    status, peak = map(int, done.stdout.split())
+    assert status == 0, done.stderr
+    assert peak < LIMIT_KIB
+
+
+def test_sending_a_large_disk(tmp_path: Path) -> None:
+    """128 GiB of holes: nothing is kept of any record."""
+    disk = tmp_path / "disk.img"
+    with open(disk, "wb") as file:
+        file.truncate(128 << 30)
+    words = ["send", str(disk), "--to", "exec:cat >/dev/null", "-q"]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *words], capture_output=True, text=True, check=True
+    )
+    status, peak = map(int, done.stdout.split())
+    assert status == 0, done.stderr
+    assert peak < SEND_LIMIT_KIB

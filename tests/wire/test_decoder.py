@@ -1,0 +1,312 @@
+"""One table of cases: what is accepted, what is refused, and with which words."""
+
+import json
+import struct
+
+import pytest
+
+from blkmig_cli.errors import MalformedError, StreamError
+from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.wire.hints import Hints
+from tests.support import raw
+from tests.support.feed import events, in_file, piped
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+DATA = bytes(raw.CHUNK)
+BITS = bytes(8)
+HEAD = raw.HEADER + raw.configuration()
+
+
+def dirty(*chunks: bytes) -> bytes:
+    return raw.qemu(bitmaps=b"".join(chunks))
+
+
+def types(data: bytes) -> list[str]:
+    found, error = events(in_file(data))
+    assert error is None, error
+    return [event.type for event in found]
+
+
+GOOD = {
+    "bare-zero": raw.block(0, 8) + raw.EOS,
+    "bare-empty": raw.EOS,
+    "several-eos": raw.block(0, 8) + raw.EOS + raw.progress(100) + raw.EOS,
+    "block-and-eos": raw.block(0, 0x0A),
+    "block-and-progress-and-eos": raw.block(0, 0x0E),
+    "progress-and-eos": raw.word(100, 6),
+    "data-and-eos": raw.block(0, 2, rest=DATA),
+    "unnamed-device": raw.block(0, 8, device="") + raw.EOS,
+    "qemu": raw.qemu(raw.block(0, 8)),
+    "v1": raw.qemu(raw.block(0, 0x10, rest=DATA), raw.block(2048, 0)),
+    "v2": raw.qemu(raw.block(0, 0x68, rest=raw.v2(2048, ("b", 1, 65536, BITS)))),
+    "v2-far-bitmaps-only": raw.block(0, 0x60, rest=raw.v2(4096 * 2048, ("b", 3, 1 << 31, b"")))
+    + raw.EOS,
+    "v1-lifted-to-v2": raw.block(0, 0x10, rest=DATA)
+    + raw.block(0, 0x60, rest=raw.v2(100, ("b", 0, 512, bytes(16))))
+    + raw.EOS,
+    "bitmap": dirty(raw.bitmap_start(), raw.bitmap_bits(0, 128, BITS), raw.COMPLETE),
+    "bitmap-padded-bits": dirty(
+        raw.bitmap_start(), raw.bitmap_bits(0, 128, bytes(32)), raw.COMPLETE
+    ),
+    "bitmap-zeroes": dirty(raw.bitmap_start(), b"\x42" + struct.pack(">QI", 0, 128), raw.COMPLETE),
+    "bitmap-extra-flags": dirty(b"\x80" + raw.bitmap_start(), b"\x80\x80\x00\x20"),
+    "no-configuration-no-footers": raw.HEADER
+    + raw.start(1, "block", 1, raw.EOS)
+    + raw.part(1, raw.EOS, kind=3)
+    + raw.EOF,
+    "commands": HEAD + b"\x08\0\x02\0\x04abcd" + raw.EOF,
+    "package": HEAD
+    + b"\x08\0\x07\0\x04"
+    + struct.pack(">I", 10)
+    + b"\x08\0\x04\0\0\x08\0\x05\0\0"
+    + raw.EOF,
+    "unknown-section": HEAD + raw.start(9, "cmma", 1, b"xyz") + raw.footer(9) + raw.EOF,
+    "trailing-bytes": HEAD + raw.EOF + b"more",
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_accepted(name: str) -> None:
+    """Whole, byte by byte (small ones), and from a file: the same, to the last byte."""
+    data = GOOD[name]
+    found, error = events(in_file(data))
+    assert error is None
+    assert sum(event.length for event in found) == len(data)
+    assert events(piped(data)) == (found, None)
+    if len(data) < 4096:
+        assert events(piped(data, [1] * len(data))) == (found, None)
+
+
+def v2_pair(first: bytes, second: bytes) -> bytes:
+    return raw.block(0, 0x60, rest=first) + raw.block(2048, 0x60, rest=second) + raw.EOS
+
+
+ONE = ("b", 1, 65536, BITS)
+BAD = {
+    "text": (b"hello, this is text\n", "no migration stream"),
+    "version-2": (b"QEVM" + struct.pack(">I", 2), "obsolete"),
+    "unknown-flag": (raw.qemu(raw.block(0, 0x88)), "flags 0x80 are unknown"),
+    "no-flag": (raw.qemu(raw.word(5, 0)), "neither block, progress nor end"),
+    "wrong-footer": (raw.qemu()[:-6] + raw.footer(9) + raw.EOF, "footer of section 9"),
+    "no-footer": (HEAD + raw.start(1, "block", 1, raw.EOS) + raw.EOF, "footer is missing"),
+    "unstarted": (HEAD + raw.part(7, raw.EOS), "never started"),
+    "unknown-type": (HEAD + b"\x55", "0x55 opens no section"),
+    "unknown-command": (HEAD + b"\x08\0\x63\0\0" + raw.EOF, "command 99"),
+    "unknown-subsection": (
+        HEAD + b"\x05" + raw.name("configuration/x") + b"\0\0\0\1",
+        "'configuration/x' is unknown",
+    ),
+    "package-too-short": (
+        HEAD + b"\x08\0\x07\0\x04" + struct.pack(">I", 3) + b"\x08\0\x04\0\0" + raw.EOF,
+        "inside a section",
+    ),
+    "id-twice": (raw.qemu()[:-1] + raw.start(1, "block", 1, raw.EOS), "second time"),
+    "classic-then-v1": (
+        raw.block(0, 0, rest=DATA) + raw.block(2048, 0x10, rest=DATA) + raw.EOS,
+        "--dialect",
+    ),
+    "v1-bitmaps-then-v2": (
+        raw.block(0, 0x28, rest=raw.v1(("b", BITS)))
+        + raw.block(2048, 0x68, rest=raw.v2(2048, ONE))
+        + raw.EOS,
+        "--dialect",
+    ),
+    "v2-zero-and-data": (raw.block(0, 0x78, rest=raw.v2(2048, ONE)), "exclude each other"),
+    "v2-eos": (raw.block(0, 0x6A, rest=raw.v2(2048, ONE)), "no end"),
+    "v2-sized-alone": (raw.block(0, 0x48), "go together"),
+    "v2-no-sectors": (raw.block(0, 0x60, rest=raw.v2(0, ONE)), "0 sectors"),
+    "v2-unaligned": (raw.block(5, 0x60, rest=raw.v2(2048, ONE)), "does not start on a chunk"),
+    "v2-data-too-far": (raw.block(0, 0x70, rest=raw.v2(4096, ONE)), "data for a range"),
+    "v2-two-sizes": (v2_pair(raw.v2(100, ONE), raw.v2(100, ONE)), "disk ends at sector"),
+    "v2-beyond": (v2_pair(raw.v2(100, ONE), raw.v2(2048, ONE)), "records reach sector"),
+    "v2-empty-name": (raw.block(0, 0x60, rest=raw.v2(2048, ("", 1, 65536, BITS))), "name is empty"),
+    "v2-name-twice": (raw.block(0, 0x60, rest=raw.v2(2048, ONE, ONE)), "twice in one record"),
+    "v2-flags": (raw.block(0, 0x60, rest=raw.v2(2048, ("b", 4, 65536, BITS))), "reserved flags"),
+    "v2-granularity": (raw.block(0, 0x60, rest=raw.v2(2048, ("b", 1, 768, BITS))), "power of two"),
+    "v2-length": (raw.block(0, 0x60, rest=raw.v2(2048, ("b", 1, 512, BITS))), "256 are needed"),
+    "v2-new-name": (
+        v2_pair(raw.v2(2048, ONE), raw.v2(2048, ("c", 1, 65536, BITS))),
+        "not named in the device's first record",
+    ),
+    "v2-granularity-changes": (
+        v2_pair(raw.v2(2048, ONE), raw.v2(2048, ("b", 1, 131072, BITS))),
+        "it was 65536 before",
+    ),
+    "bitmap-granularity-0": (dirty(raw.bitmap_start(granularity=0)), "power of two"),
+    "bitmap-granularity-256": (dirty(raw.bitmap_start(granularity=256)), "power of two"),
+    "bitmap-granularity-odd": (dirty(raw.bitmap_start(granularity=3 * 512)), "power of two"),
+    "bitmap-second-start": (dirty(raw.bitmap_start(), raw.bitmap_start()), "second time"),
+    "bitmap-reserved": (dirty(raw.bitmap_start(flags=9)), "reserved flags 0x8"),
+    "bitmap-empty-name": (dirty(raw.bitmap_start(bitmap="")), "bitmap's name is empty"),
+    "bitmap-no-device": (dirty(raw.bitmap_start(device="")), "device's name is empty"),
+    "bitmap-0-sectors": (dirty(raw.bitmap_start(), raw.bitmap_bits(0, 0, BITS)), "0 sectors"),
+    "bitmap-unaligned": (
+        dirty(raw.bitmap_start(), raw.bitmap_bits(128, 128, BITS)),
+        "not start on a word",
+    ),
+    "bitmap-short": (
+        dirty(raw.bitmap_start(granularity=512), raw.bitmap_bits(0, 128, BITS)),
+        "16 are needed",
+    ),
+    "bitmap-long": (
+        dirty(raw.bitmap_start(), raw.bitmap_bits(0, 128, bytes(40))),
+        "40 bytes of bits",
+    ),
+    "bitmap-huge": (
+        dirty(raw.bitmap_start(), raw.bitmap_bits(0, 128, bytes(10241))),
+        "10240 are allowed",
+    ),
+    "bitmap-not-started": (dirty(raw.bitmap_bits(0, 128, BITS)), "names no device"),
+    "bitmap-after-end": (
+        dirty(raw.bitmap_start(), raw.COMPLETE, raw.bitmap_bits(0, 128, BITS)),
+        "has ended",
+    ),
+    "bitmap-no-flag": (dirty(b"\x00"), "neither start"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refused(name: str) -> None:
+    data, words = BAD[name]
+    found, error = events(in_file(data))
+    assert error is not None
+    assert words in error
+    assert "at byte" in error
+    assert events(piped(data)) == (found, error)
+
+
+def test_contradiction_names_both_offsets() -> None:
+    data, _ = BAD["classic-then-v1"]
+    _, error = events(in_file(data))
+    assert error is not None
+    second = len(raw.block(0, 0, rest=DATA))
+    assert "byte 0" in error
+    assert f"at byte {second}" in error
+
+
+def test_bare_zero_blocks_decide_nothing() -> None:
+    found, _ = events(in_file(raw.block(0, 8) + raw.block(0, 0x10, rest=DATA) + raw.EOS))
+    assert [getattr(event, "dialect", "-") for event in found] == [None, "v1", "-"]
+
+
+def test_a_failed_decoder_stays_failed() -> None:
+    decoder = Decoder(in_file(raw.qemu(raw.block(0, 0x80))))
+    with pytest.raises(MalformedError) as first:
+        list(decoder)
+    with pytest.raises(MalformedError) as second:
+        next(decoder)
+    assert first.value is second.value
+
+
+def state_stream(size: int, description: bytes | None) -> bytes:
+    """Device state of ``size`` bytes that holds a footer's look-alike."""
+    state = raw.footer(3).ljust(size, b"\x55")
+    out = HEAD + raw.start(3, "dev", 1, state, kind=4) + raw.footer(3) + raw.EOF
+    if description is not None:
+        out += b"\x06" + struct.pack(">I", len(description)) + description
+    return out
+
+
+def describe(size: int) -> bytes:
+    fields = [{"name": "x", "size": 2, "array_len": 3}, {"name": "y", "size": size - 6 - 9 - 4}]
+    sub = {"vmsd_name": "abc", "version": 1, "fields": [{"name": "z", "size": 4}]}
+    device = {"name": "dev", "instance_id": 0, "fields": fields, "subsections": [sub]}
+    return json.dumps({"page_size": 4096, "devices": [device]}).encode()
+
+
+def test_state_is_sized_by_the_description() -> None:
+    data = state_stream(40, describe(40))
+    state = next(e for e in events(in_file(data))[0] if e.type == "device-state")
+    assert (state.length, getattr(state, "sized_by", None)) == (40, "description")
+
+
+def test_state_is_sized_by_its_footer_without_one() -> None:
+    data = state_stream(40, None)
+    state = next(e for e in events(in_file(data))[0] if e.type == "device-state")
+    assert (state.length, getattr(state, "sized_by", None)) == (40, "footer")
+
+
+def test_a_lying_description_is_refused() -> None:
+    _, error = events(in_file(state_stream(40, describe(41))))
+    assert error is not None
+    assert "no footer stands there" in error
+
+
+def test_state_without_footers_is_undecoded() -> None:
+    data = (
+        raw.HEADER
+        + raw.start(1, "block", 1, raw.EOS)
+        + raw.part(1, raw.EOS, kind=3)
+        + raw.start(3, "dev", 1, b"state" * 9, kind=4)
+        + raw.EOF
+    )
+    found, error = events(piped(data))
+    assert error is None
+    assert found[-1].type == "undecoded"
+    assert found[-1].offset + found[-1].length == len(data)
+
+
+def ram(payload: bytes, *, before: bytes = b"", capabilities: tuple[str, ...] = ()) -> bytes:
+    head = HEAD
+    if capabilities:
+        names = b"".join(raw.name(item) for item in capabilities)
+        body = struct.pack(">I", len(capabilities)) + names
+        head += b"\x05" + raw.name("configuration/capabilities") + struct.pack(">I", 1) + body
+    payload += struct.pack(">Q", 0x10)
+    return head + before + raw.start(2, "ram", 4, payload) + raw.footer(2) + raw.EOF
+
+
+def mem_size(*entries: tuple[str, int, bytes]) -> bytes:
+    total = sum(length for _, length, _ in entries)
+    blocks = [raw.name(name) + struct.pack(">Q", length) + more for name, length, more in entries]
+    return struct.pack(">Q", total | 4) + b"".join(blocks)
+
+
+ADVICE = b"\x08\0\x03\0\x10" + struct.pack(">QQ", 0x201000, 4096)
+RAM = {
+    "empty": ram(b""),
+    "sizes": ram(mem_size(("a", 4096, b""), ("b", 8192, b""))),
+    "page": ram(struct.pack(">Q", 0x08) + raw.name("a") + bytes(4096)),
+    "page-continued": ram(struct.pack(">Q", 0x1028) + bytes(4096)),
+    "zero": ram(struct.pack(">Q", 0x02) + raw.name("a") + b"\0"),
+    "xbzrle": ram(struct.pack(">Q", 0x60) + b"\1\0\3abc"),
+    "compressed": ram(struct.pack(">Q", 0x120) + struct.pack(">I", 5) + b"abcde"),
+    "hook-and-flush": ram(struct.pack(">QQ", 0x80, 0x200)),
+    "addresses": ram(
+        mem_size(("a", 4096, struct.pack(">Q", 77))), capabilities=("x-ignore-shared",)
+    ),
+    "huge-pages": ram(
+        mem_size(("a", 1 << 21, struct.pack(">Q", 1 << 21)), ("b", 4096, b"")), before=ADVICE
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RAM)
+def test_ram_is_stepped_over(name: str) -> None:
+    assert types(RAM[name])[-3:] == ["ram", "section-footer", "eof"]
+
+
+def test_mapped_ram_jumps() -> None:
+    header = struct.pack(">IQQQ", 1, 4096, 0, 500)
+    prefix = ram(mem_size(("a", 4096, header)), capabilities=("mapped-ram",))
+    cut = prefix.rindex(header) + len(header)
+    data = prefix[:cut].ljust(500 + 4096, b"\xaa") + prefix[cut:]
+    assert types(data)[-3:] == ["ram", "section-footer", "eof"]
+
+
+def test_unknown_ram_is_refused_while_blocks_are_open() -> None:
+    data = raw.HEADER + raw.start(1, "block", 1, raw.EOS) + raw.start(2, "ram", 3, b"x" * 50)
+    found, error = events(in_file(data))
+    assert found[-1].type == "undecoded"
+    assert error is not None
+    assert "blocks or bitmaps had not ended" in error
+
+
+def test_told_sizes_reach_the_events() -> None:
+    found, _ = events(in_file(GOOD["bare-zero"]), hints=Hints({"d": 1024}))
+    assert getattr(found[0], "sectors", None) == 2
+
+
+def test_errors_have_one_root() -> None:
+    assert issubclass(MalformedError, StreamError)
