@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from blkmig_cli.checks.checker import Report
     from blkmig_cli.disks.bitmap import DirtyBitmap
     from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
+    from blkmig_cli.disks.disk import Disk
     from blkmig_cli.errors import (
         BlkmigError,
         FailureError,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
         StreamError,
         UsageError,
     )
-    from blkmig_cli.operations.send.stream import Disk
 
 __all__ = [
     "BitmapFile",

@@ -13,14 +13,16 @@ from types import TracebackType
 from typing import BinaryIO, Literal, get_args
 
 from blkmig_cli.checks.checker import Report
-from blkmig_cli.contents.stream_disk import Contents, StreamDisk, read_contents
+from blkmig_cli.checks.survey import Contents, read_contents
 from blkmig_cli.contents.stream_disk import Piece as DiskPiece
+from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.extract import find_disk
 from blkmig_cli.operations.send.requirements import check_disks
-from blkmig_cli.operations.send.stream import Disk, SendOptions, send_events
+from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.progress import no_tick
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.inputs import FileInput

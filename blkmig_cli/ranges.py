@@ -3,6 +3,9 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from blkmig_cli import limits
 from blkmig_cli.errors import LimitError
 
@@ -88,3 +91,15 @@ class IntervalSet:
 
     def __bool__(self) -> bool:
         return bool(self._starts)
+
+
+def tiles(starts: NDArray[np.int64], length: int) -> Iterator[slice]:
+    """Stretches of ``starts`` in which each is ``length`` more (or each ``length`` less) than the last."""
+    steps = np.diff(starts)
+    way = (steps == length).astype(np.int8) - (steps == -length)
+    turns = (way[1:] != way[:-1]) & (way[:-1] != 0)
+    breaks = np.flatnonzero((way == 0) | np.append(False, turns)) + 1
+    begin = 0
+    for end in [*breaks.tolist(), len(starts)]:
+        yield slice(begin, end)
+        begin = end

@@ -13,8 +13,8 @@ from itertools import chain
 
 from blkmig_cli import limits
 from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable
-from blkmig_cli.operations.send.stream import Disk, SendOptions
 from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.system.documents import Entry, read_document, write_document
@@ -83,20 +83,23 @@ class Manifest:
         return Hints({**sizes, **told.sizes}, {**known.granularities, **told.granularities})
 
 
-def manifest_of(disks: list[Disk], options: SendOptions, tick: Tick) -> Manifest:
-    """The manifest of ``disks`` as they are sent; ``tick`` is told the bytes read.
+def manifest_of(disks: list[Disk], tick: Tick, *, content: bool, flags: bool) -> Manifest:
+    """Return the manifest of ``disks``; ``tick`` gets the number of bytes read so far.
+
+    ``content``: the stream carries each disk's complete content; ``flags``: its dialect carries the
+    bitmaps' flags.
 
     Raises FailureError where an image fails.
     """
     made, done = Manifest(), 0
     for disk in disks:
         digest = None
-        if options.disks and not options.skip_unallocated:
+        if content:
             digest = _sha256(disk.image, done, tick)
             done += disk.size
         made.disks[disk.device] = DiskEntry(disk.device, disk.size, digest)
         for bitmap in disk.bitmaps:
-            entry = _bitmap_entry(disk.device, bitmap, disk.size, flags=options.dialect != "v1")
+            entry = _bitmap_entry(disk.device, bitmap, disk.size, flags=flags)
             made.bitmaps[disk.device, bitmap.name] = entry
     return made
 

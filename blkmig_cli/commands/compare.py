@@ -17,7 +17,7 @@ from blkmig_cli.transport.source import open_stream
 from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
-    from blkmig_cli.contents.stream_disk import Contents
+    from blkmig_cli.checks.survey import Contents
 
 
 @click.command("compare", cls=Command)
@@ -63,10 +63,10 @@ def command(
     """
     from blkmig_cli.operations.compare import (  # noqa: PLC0415 (numpy is slow to load)
         compare_sides,
-        comparison_json,
         image_side,
         stream_side,
     )
+    from blkmig_cli.output.documents import comparison_json  # noqa: PLC0415
 
     hints = options.hints_of(granularities, device_sizes)
     with ExitStack() as stack:
@@ -117,7 +117,7 @@ def _stream(
     name: str, dialect: str, container: str, hints: Hints, stack: ExitStack, *, quiet: bool
 ) -> "Contents | None":
     """What is in the stream called ``name``; None where it is no stream."""
-    from blkmig_cli.contents.stream_disk import read_contents  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.checks.survey import read_contents  # noqa: PLC0415 (numpy is slow to load)
 
     device, path = options.split_device(name)
     if device is not None and path:

@@ -68,7 +68,7 @@ def command(
       blkmig convert stream.bin --dialect v2 --to v2.bin
       blkmig convert stream.bin --bitmaps-from daily.json --to with-bitmap.bin
     """
-    from blkmig_cli.contents.stream_disk import source_of_data  # noqa: PLC0415
+    from blkmig_cli.checks.survey import source_of_data  # noqa: PLC0415
     from blkmig_cli.operations.convert import (  # noqa: PLC0415 (numpy is slow to load)
         Translation,
         add_bitmaps,

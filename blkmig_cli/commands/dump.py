@@ -11,8 +11,7 @@ import click
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import StreamError, UsageError
-from blkmig_cli.output.event_rows_json import run_texts
-from blkmig_cli.output.events_json import EventJson
+from blkmig_cli.output.events_json import EventJson, run_texts
 from blkmig_cli.output.events_text import HEADING, fold_empty, fold_ram, line
 from blkmig_cli.spec.records import FIELDS, KEY, VERSION, RecordWriter
 from blkmig_cli.text import escape

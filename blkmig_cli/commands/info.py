@@ -37,7 +37,8 @@ def command(
       zcat stream.gz | blkmig info - --output json
     """
     from blkmig_cli.contents.accounts import Accounts  # noqa: PLC0415 (numpy is slow to load)
-    from blkmig_cli.operations.info import info_json, info_of  # noqa: PLC0415
+    from blkmig_cli.operations.info import info_of  # noqa: PLC0415
+    from blkmig_cli.output.documents import info_json  # noqa: PLC0415
 
     hints = options.hints_of(granularities, device_sizes)
     accounts = Accounts()

@@ -45,7 +45,8 @@ def command(
       blkmig map stream.bin --device drive0 --svg map.svg
       blkmig map stream.bin --output json
     """
-    from blkmig_cli.operations.map import map_disks, map_json  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.operations.map import map_disks  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.output.documents import map_json  # noqa: PLC0415 (numpy is slow to load)
     from blkmig_cli.output.svg import map_svg  # noqa: PLC0415
 
     hints = options.hints_of(granularities, device_sizes)

@@ -14,7 +14,8 @@ from blkmig_cli.transport.source import open_stream
 from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
-    from blkmig_cli.contents.stream_disk import Contents, Taker
+    from blkmig_cli.checks.survey import Contents
+    from blkmig_cli.wire.runs import Consumer
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def reading(
     hints: Hints,
     dialect: str,
     container: str,
-    *others: "Taker",
+    *others: "Consumer",
     twice: bool = False,
     quiet: bool,
     verbose: bool,
@@ -32,7 +33,7 @@ def reading(
 
     ``twice``: data will be read, too.  Raises as ``open_stream`` and ``read_contents``.
     """
-    from blkmig_cli.contents.stream_disk import read_contents  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.checks.survey import read_contents  # noqa: PLC0415 (numpy is slow to load)
 
     with open_stream(stream, options.saying(quiet), again=twice) as opened:
         options.log(verbose, str(opened))

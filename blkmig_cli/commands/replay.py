@@ -13,7 +13,7 @@ from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.replay.replay import Replay, ReplayOptions, ReplayResult
 from blkmig_cli.operations.replay.target import Opening
 from blkmig_cli.operations.replay.targets import Targets
-from blkmig_cli.output.events_json import report_json
+from blkmig_cli.output.documents import replay_json
 from blkmig_cli.output.progress import progress
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.source import open_stream
@@ -136,7 +136,7 @@ def command(
         )
     _weigh(result, chosen)
     if output == "json":
-        click.echo(json.dumps(_document(result), indent=1))
+        click.echo(json.dumps(replay_json(result), indent=1))
     else:
         replay_text(result, console(), dry=dry_run)
     if not quiet:
@@ -163,13 +163,3 @@ def _weigh(result: ReplayResult, chosen: ReplayOptions) -> None:
             severity = "warning"
         weighed.append(Finding(found.id, severity, found.message, found.offset, found.device))
     result.report.findings = weighed
-
-
-def _document(result: ReplayResult) -> dict[str, object]:
-    stream = report_json(result.report)
-    for device in stream["devices"]:
-        device["bytes-written"] = result.written.get(device["name"], 0)
-        device["resumed"] = device["name"] in result.resumed
-    stream["bitmap-files"] = result.bitmap_files
-    stream["partial-images"] = result.partial_images
-    return {"version": 1, "streams": [stream]}

@@ -45,8 +45,9 @@ def command(
       blkmig salvage broken.bin --device-size drive0=20G --to salvaged.bin
       blkmig replay salvaged.bin --image disk.img --create --allow-incomplete
     """
-    from blkmig_cli.contents.stream_disk import source_of_data  # noqa: PLC0415
-    from blkmig_cli.operations.salvage.salvage import Gap, Salvage, salvage_json  # noqa: PLC0415 (numpy is slow)
+    from blkmig_cli.checks.survey import source_of_data  # noqa: PLC0415
+    from blkmig_cli.operations.salvage.salvage import Gap, Salvage  # noqa: PLC0415 (numpy is slow)
+    from blkmig_cli.output.documents import salvage_json  # noqa: PLC0415 (numpy is slow)
 
     hints = options.hints_of(granularities, device_sizes)
     with open_stream(stream, options.saying(quiet), again=True) as opened:

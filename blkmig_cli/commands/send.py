@@ -8,10 +8,11 @@ from blkmig_cli.checks.compatibility import Version, answers
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.commands.sending import warn, write
+from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.raw import open_raw
 from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.send.requirements import check_disks
-from blkmig_cli.operations.send.stream import Disk, SendOptions, send_events
+from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.output.progress import progress
 from blkmig_cli.text import count, escape, quote
 from blkmig_cli.transport.target import is_socket, open_target, same_file
@@ -120,7 +121,12 @@ def command(
             from blkmig_cli.checks.manifest import manifest_of, write_manifest  # noqa: PLC0415 (numpy)
 
             with progress("hashing", total, quiet=quiet) as tick:
-                made = manifest_of(disks, chosen, tick)
+                made = manifest_of(
+                    disks,
+                    tick,
+                    content=chosen.disks and not chosen.skip_unallocated,
+                    flags=chosen.dialect != "v1",
+                )
             write_manifest(manifest, made)
     return 0
 

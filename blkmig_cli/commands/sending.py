@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import click
 
 from blkmig_cli.checks.compatibility import Traits, Version, cut_tail, objections
+from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import UsageError
-from blkmig_cli.operations.send.stream import Disk, SendOptions, is_cut
+from blkmig_cli.operations.send.stream import SendOptions, is_cut
 from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.transport.target import Resolve, Sink, resolve_content, write_events

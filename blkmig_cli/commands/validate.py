@@ -13,7 +13,7 @@ from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command, one_of
 from blkmig_cli.errors import BlkmigError, UsageError
 from blkmig_cli.operations.validate import ImagesToCompare, validate_stream
-from blkmig_cli.output.events_json import report_json
+from blkmig_cli.output.documents import report_json
 from blkmig_cli.output.progress import progress
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.source import Stream, open_stream

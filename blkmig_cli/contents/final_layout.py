@@ -8,9 +8,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from blkmig_cli.ranges import IntervalSet, bounded
+from blkmig_cli.ranges import IntervalSet, bounded, tiles
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
-from blkmig_cli.tiles import tiles
 from blkmig_cli.wire.events import Block, Event
 from blkmig_cli.wire.runs import Run
 

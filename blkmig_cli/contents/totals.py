@@ -4,6 +4,7 @@ import numpy as np
 
 from blkmig_cli.contents.state import BitmapState, DiskState, StreamState
 from blkmig_cli.disks.bitmap import ascending, last_of_each
+from blkmig_cli.ranges import tiles
 from blkmig_cli.schemas.block import first_word
 from blkmig_cli.schemas.constants import (
     CHUNK_SECTORS,
@@ -12,7 +13,6 @@ from blkmig_cli.schemas.constants import (
     WORD_BITS,
     BlockFlag,
 )
-from blkmig_cli.tiles import tiles
 from blkmig_cli.wire.events import Block, BlockBitmap, Progress
 from blkmig_cli.wire.runs import Bytes, Column, Numbers, Run
 from blkmig_cli.wire.schema_io import Input

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from blkmig_cli import limits
 from blkmig_cli.errors import LimitError
+from blkmig_cli.ranges import tiles
 from blkmig_cli.schemas.constants import WORD_BITS, WORD_SIZE
-from blkmig_cli.tiles import tiles
 
 # Bytes of packed bits: few enough that bits strewn over a huge disk take little memory each.
 _SEGMENT = 1 << 13

@@ -6,9 +6,9 @@ What never came in a stream is no zeros: it is told apart, and is not the same a
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-from blkmig_cli.contents.stream_disk import Contents, Piece, StreamDisk
+from blkmig_cli.checks.survey import Contents
+from blkmig_cli.contents.stream_disk import Piece, StreamDisk
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
 from blkmig_cli.disks.raw import RawImage
@@ -249,37 +249,3 @@ def _compare_bitmaps(ours: Side, theirs: Side) -> Iterator[BitmapDifference]:
         if a.ranges(size) != b.ranges(size):
             differences.append(f"dirty {a.count(size)} and {b.count(size)} bytes, or elsewhere")
         yield BitmapDifference(device, name, differences)
-
-
-def comparison_json(comparison: Comparison, *, strict: bool, incremental: bool) -> dict[str, Any]:
-    """The document of ``blkmig compare --output json``."""
-    return {
-        "version": 1,
-        "same": comparison.same(strict=strict, incremental=incremental),
-        "sides": [{"name": side.name, "kind": side.kind} for side in comparison.sides],
-        "devices": [
-            {
-                "name": disk.device,
-                "sizes": list(disk.sizes),
-                "same": disk.same(strict=strict, incremental=incremental),
-                "differing": _ranges(disk.differing),
-                "missing": [_ranges(ranges) for ranges in disk.missing],
-            }
-            for disk in comparison.disks
-        ],
-        "bitmaps": None
-        if comparison.bitmaps is None
-        else [
-            {
-                "device": bitmap.device,
-                "name": bitmap.name,
-                "same": not bitmap.differences,
-                "differences": bitmap.differences,
-            }
-            for bitmap in comparison.bitmaps
-        ],
-    }
-
-
-def _ranges(ranges: IntervalSet) -> list[dict[str, int]]:
-    return [{"start": start, "length": end - start} for start, end in ranges]

@@ -8,13 +8,14 @@ kept byte for byte: records are said in the other dialect, bitmaps move to where
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from blkmig_cli.contents.stream_disk import Contents, StreamDisk
+from blkmig_cli.checks.survey import Contents
+from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import read_bitmaps
+from blkmig_cli.disks.disk import Disk, past_end
 from blkmig_cli.errors import FailureError, IncompleteError, UndecidableError, UsageError
-from blkmig_cli.operations.replay.writing import past_end
 from blkmig_cli.operations.send import dialects as sending
-from blkmig_cli.operations.send.stream import Disk, bitmap_sections, section
+from blkmig_cli.operations.send.stream import bitmap_sections, section
 from blkmig_cli.schemas.constants import (
     CHUNK_SECTORS,
     CHUNK_SIZE,

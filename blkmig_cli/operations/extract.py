@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from blkmig_cli import limits
 from blkmig_cli.checks.checker import BitmapVerdict, DeviceVerdict, Report
-from blkmig_cli.contents.stream_disk import Contents, StreamDisk
+from blkmig_cli.checks.survey import Contents
+from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.disks.bitmap_file import BitmapFile
+from blkmig_cli.disks.disk import past_end
 from blkmig_cli.errors import FailureError, IncompleteError, UndecidableError, UsageError
-from blkmig_cli.operations.replay.writing import past_end
 from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.text import human_size, quote

@@ -6,14 +6,13 @@ As extents, exact; and as cells of equal width, for pictures.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli.checks.checker import BitmapVerdict, DeviceVerdict
+from blkmig_cli.checks.survey import Contents
 from blkmig_cli.contents.final_layout import EndState, Stretch
-from blkmig_cli.contents.stream_disk import Contents
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 
@@ -189,45 +188,3 @@ def _data(stretch: Stretch, low: int, high: int, size: int, repeated: bool) -> I
 
 def _extent(kind: str, low: int, high: int, size: int, repeated: bool = False) -> Extent:
     return Extent(low * SECTOR_SIZE, min(high * SECTOR_SIZE, size), kind, repeated)
-
-
-def map_json(stream: str, maps: list[DiskMap]) -> dict[str, Any]:
-    """The document of ``blkmig map --output json``; extents have the keys of ``qemu-img map``."""
-    return {
-        "version": 1,
-        "stream": stream,
-        "devices": [
-            {
-                "name": disk.verdict.disk.name,
-                "size": disk.verdict.size.exact,
-                "inferred-size": {"min": disk.verdict.size.least, "max": disk.verdict.size.most},
-                "extents": [_extent_json(extent) for extent in disk.extents],
-                "bitmaps": [_bitmap_json(verdict, disk.size) for verdict in disk.bitmaps],
-            }
-            for disk in maps
-        ],
-    }
-
-
-def _extent_json(extent: Extent) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "start": extent.start,
-        "length": extent.end - extent.start,
-        "depth": 0,
-        "present": extent.kind != "missing",
-        "zero": extent.kind == "zero",
-        "data": extent.kind == "data",
-        "repeated": extent.repeated,
-    }
-    if extent.offset is not None:
-        found["offset"] = extent.offset
-    if extent.stride is not None:
-        found["stride"] = extent.stride
-    return found
-
-
-def _bitmap_json(verdict: BitmapVerdict, size: int) -> dict[str, Any]:
-    bitmap, dirty = verdict.bitmap, None
-    if bitmap.content is not None:
-        dirty = [{"start": at, "length": length} for at, length in bitmap.content.ranges(size)]
-    return {"name": bitmap.name, "granularity": bitmap.granularity, "dirty": dirty}

@@ -2,10 +2,13 @@
 
 import base64
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
-from blkmig_cli.checks.checker import BitmapVerdict, DeviceVerdict, Report
+import numpy as np
+
 from blkmig_cli.schemas.constants import BitmapAttribute, BitmapFlag, BlockFlag, Command, RamFlag
 from blkmig_cli.wire.events import (
     BitmapBits,
@@ -29,6 +32,7 @@ from blkmig_cli.wire.events import (
     Undecoded,
     VmDescription,
 )
+from blkmig_cli.wire.runs import Bytes, Column, Numbers, Run
 from blkmig_cli.wire.schema_io import Input
 
 Json = dict[str, Any]
@@ -174,61 +178,48 @@ def _configuration(event: Configuration) -> Json:
     return found
 
 
-def report_json(report: Report) -> Json:
-    """The object of one stream in ``validate``'s document."""
-    return {
-        "stream": report.stream,
-        "dialect": report.dialect,
-        "container": report.container,
-        "valid": report.valid,
-        "complete": report.complete,
-        "devices": [
-            _device(device) | _differing(report, device.disk.name) for device in report.devices
-        ],
-        "bitmaps": [_bitmap_verdict(bitmap) for bitmap in report.bitmaps],
-        "findings": [
-            {
-                "id": finding.id,
-                "severity": finding.severity,
-                "offset": finding.offset,
-                "device": finding.device,
-                "message": finding.message,
-            }
-            for finding in report.findings
-        ],
-    }
+# Dirty bits in a byte.
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 
 
-def _device(verdict: DeviceVerdict) -> Json:
-    disk, size = verdict.disk, verdict.size
-    return {
-        "name": disk.name,
-        "chunks": disk.chunks,
-        "zero-chunks": disk.zero_chunks,
-        "repeated-chunks": disk.repeated_chunks,
-        "missing": [{"start": start, "length": length} for start, length in verdict.missing],
-        "size": size.exact,
-        "inferred-size": {"min": size.least, "max": size.most},
-    }
+def run_texts(run: Run, as_json: Callable[[Any], Json]) -> Iterator[str]:
+    """The text of every event of ``run``; ``as_json`` makes the object of one, payloads aside."""
+    columns = [_texts(column, run, as_json) for column in run.columns]
+    return columns[0] if len(columns) == 1 else chain.from_iterable(zip(*columns, strict=True))
 
 
-def _differing(report: Report, device: str) -> Json:
-    """Where an image that the device was compared with holds something else."""
-    ranges = report.differing.get(device)
-    if ranges is None:
-        return {}
-    return {"differing": [{"start": start, "length": length} for start, length in ranges]}
+def _texts(column: Column, run: Run, as_json: Callable[[Any], Json]) -> Iterator[str]:
+    event, found = column.event, as_json(column.event)
+    numbers = {"offset": event.offset + run.stride * np.arange(run.rows)}
+    if column.numbers is not None:
+        numbers["sector" if isinstance(event, Block) else "percent"] = column.numbers
+    shown: Json = {key: _Hole() if key in numbers else value for key, value in found.items()}
+    values: list[Numbers] = [numbers[key] for key in found if key in numbers]
+    if isinstance(event, Block):
+        for part, bits in zip(found["bitmaps"], column.bits, strict=True):
+            if part["granularity"] is not None:
+                part["count"] = _Hole()
+                values.append(_dirty(bits) * part["granularity"])
+    return map(_pattern(shown).__mod__, zip(*(value.tolist() for value in values), strict=True))
 
 
-def _bitmap_verdict(verdict: BitmapVerdict) -> Json:
-    bitmap = verdict.bitmap
-    return {
-        "device": bitmap.device,
-        "name": bitmap.name,
-        "granularity": bitmap.granularity,
-        "candidates": verdict.candidates,
-        "recording": bitmap.recording,
-        "persistent": bitmap.persistent,
-        "count": verdict.count,
-        "complete": verdict.complete,
-    }
+class _Hole:
+    """Where each event has a number of its own."""
+
+
+def _pattern(value: Any) -> str:
+    """``json.dumps`` of ``value`` as a pattern for ``%``, with a number for every hole."""
+    if isinstance(value, _Hole):
+        return "%d"
+    if isinstance(value, dict):
+        items = (f"{_pattern(key)}: {_pattern(item)}" for key, item in value.items())
+        return "{" + ", ".join(items) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_pattern, value)) + "]"
+    return json.dumps(value).replace("%", "%%")
+
+
+def _dirty(bits: Bytes) -> Numbers:
+    """Dirty bits in each row of ``bits``."""
+    found: Numbers = _BITS[bits].sum(axis=1, dtype=np.int64)
+    return found

@@ -6,6 +6,7 @@ An input that ends in device state whose size nothing tells gives one last ``Und
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from blkmig_cli import limits
@@ -53,6 +54,30 @@ _OURS = (c.BLOCK_SECTION, c.DIRTY_BITMAP_SECTION)
 _TO_THE_END = 1 << 63
 
 
+@dataclass(slots=True)
+class Context:
+    """What a stream has said so far that the meaning of later bytes depends on.
+
+    ``sections``: starts by section id; ``open``: ids of sections that have not ended; ``footers``:
+    whether sections have footers, None until the first one ends; ``description``: None where the
+    stream has none, or it cannot be reached.
+    """
+
+    sections: dict[int, SectionHeader] = field(default_factory=dict)
+    open: set[int] = field(default_factory=set)
+    footers: bool | None = None
+    configured: bool = False
+    ram: RamContext = field(default_factory=RamContext)
+    page_size_known: bool = False
+    description: Description | Literal["unread"] | None = "unread"
+
+    def copy(self) -> "Context":
+        """Return a copy that further reading of the other one does not change."""
+        return replace(
+            self, sections=dict(self.sections), open=set(self.open), ram=replace(self.ram)
+        )
+
+
 class Decoder:
     """Events of the stream that ``source`` holds from its current offset.
 
@@ -70,22 +95,16 @@ class Decoder:
         hints: Hints | None = None,
         keep_state: bool = False,
     ) -> None:
-        self._source = source
-        self._hints = hints or Hints()
         self._reader = Reader(source, keep=keep_state)
+        self.source = source
+        self.hints = hints or Hints()
         self.container: Container = container
-        self.block = BlockDecoder(self._reader, DIALECTS.get(dialect), self._hints, self._after_eos)
-        self._bitmaps = DirtyBitmapDecoder(self._reader)
-        self._ram = RamContext()
-        self._page_size_known = False
-        self._sections: dict[int, SectionHeader] = {}
-        self._open: set[int] = set()
+        self.context = Context()
+        self.block = BlockDecoder(self._reader, DIALECTS.get(dialect), self.hints, self._after_eos)
+        self.bitmaps = DirtyBitmapDecoder(self._reader)
         self._current = 0
         self._lost = False
-        self._footers: bool | None = None
-        self._configured = False
         self._package_end: int | None = None
-        self._description: Description | Literal["unread"] | None = "unread"
         self._failure: BlkmigError | None = None
         self._pieces = self._decode()
         self._run: Iterator[Event] = iter(())
@@ -128,7 +147,7 @@ class Decoder:
     def _sections_to_the_end(self) -> Iterator[Piece]:
         while True:
             self._package_edge()
-            kind = self._source.peek(1)
+            kind = self.source.peek(1)
             self._reader.section = None
             self._reader.begin()
             if not kind:
@@ -146,7 +165,7 @@ class Decoder:
         yield from self._end()
 
     def _detect(self) -> Container:
-        head = self._source.peek(8)
+        head = self.source.peek(8)
         if head[:4] == c.MAGIC.to_bytes(4, "big"):
             return "qemu"
         if not head:
@@ -170,7 +189,7 @@ class Decoder:
 
     def _bare(self) -> Iterator[Piece]:
         yield from self.block.payload()
-        while self._source.peek(1):
+        while self.source.peek(1):
             yield from self.block.payload()
 
     def _preamble(self) -> Iterator[Event]:
@@ -182,7 +201,7 @@ class Decoder:
             reader.fail(f"stream version {version}{old}; only version {c.VERSION} is known")
         yield Header(offset, reader.length(), None, version)
         if reader.source.peek(1) == bytes([SectionType.CONFIGURATION]):
-            self._configured = True
+            self.context.configured = True
             yield self._configuration()
 
     def _configuration(self) -> Configuration:
@@ -208,8 +227,8 @@ class Decoder:
         if bits is not None:
             if not 10 <= bits <= 20:
                 reader.fail(f"pages of 2**{bits} bytes")
-            self._ram.page_size, self._page_size_known = 1 << bits, True
-        self._ram.capabilities = frozenset(found.capabilities or ())
+            self.context.ram.page_size, self.context.page_size_known = 1 << bits, True
+        self.context.ram.capabilities = frozenset(found.capabilities or ())
         return found
 
     def _end(self) -> Iterator[Event]:
@@ -242,19 +261,19 @@ class Decoder:
             if len(data) != schema.PackageLength.sizeof() or self._package_end is not None:
                 reader.fail("a package's command is damaged, or stands inside a package")
             package = int.from_bytes(data, "big")
-            self._package_end = self._source.offset + package
+            self._package_end = self.source.offset + package
         elif number == c.Command.POSTCOPY_ADVISE and data:
             if len(data) != ram_schema.PostcopyAdvise.sizeof():
                 reader.fail(f"postcopy advice of {length} bytes")
-            self._ram.page_sizes = int.from_bytes(data[:8], "big")
+            self.context.ram.page_sizes = int.from_bytes(data[:8], "big")
         return CommandEvent(offset, reader.length(), None, number, data, package)
 
     def _package_edge(self) -> None:
-        if self._package_end is not None and self._source.offset >= self._package_end:
-            if self._source.offset > self._package_end:
+        if self._package_end is not None and self.source.offset >= self._package_end:
+            if self.source.offset > self._package_end:
                 self._reader.fail(
                     f"a package ends at byte {self._package_end}, inside a section",
-                    offset=self._source.offset,
+                    offset=self.source.offset,
                 )
             self._package_end = None
 
@@ -267,7 +286,7 @@ class Decoder:
         if self._lost:
             return
         if header.kind == SectionType.END:
-            self._open.discard(header.id)
+            self.context.open.discard(header.id)
         reader.begin()
         footer = self._footer(header.id)
         if footer is not None:
@@ -280,21 +299,21 @@ class Decoder:
         if kind in (SectionType.START, SectionType.FULL):
             _, section_id, raw, instance, version = reader.take(schema.SectionHead)
             name: str | None = decode_name(raw)
-            if section_id in self._sections:
+            if section_id in self.context.sections:
                 reader.fail(f"section id {section_id} is used a second time")
-            if len(self._sections) == limits.SECTIONS_MAX:
+            if len(self.context.sections) == limits.SECTIONS_MAX:
                 reader.fail(f"over {limits.SECTIONS_MAX} sections", check="limit")
         else:
             _, section_id = reader.take(schema.SectionReference)
-            started = self._sections.get(section_id)
+            started = self.context.sections.get(section_id)
             if started is None:
                 reader.fail(f"section id {section_id} was never started", check="unknown-section")
             name, instance, version = started.section, started.instance, started.version
         header = SectionHeader(offset, reader.length(), name, kind, section_id, instance, version)
         if kind in (SectionType.START, SectionType.FULL):
-            self._sections[section_id] = header
+            self.context.sections[section_id] = header
             if kind == SectionType.START:
-                self._open.add(section_id)
+                self.context.open.add(section_id)
         return header
 
     def _payload(self, header: SectionHeader) -> Iterator[Piece]:
@@ -303,28 +322,28 @@ class Decoder:
         if known == (c.BLOCK_SECTION, c.BLOCK_VERSION):
             yield from self.block.payload()
         elif known == (c.DIRTY_BITMAP_SECTION, c.DIRTY_BITMAP_VERSION):
-            yield from self._bitmaps.payload()
+            yield from self.bitmaps.payload()
         elif known == (c.RAM_SECTION, c.RAM_VERSION):
             yield from ram_payload(self._reader, self._ram_context())
         else:
             yield from self._state(header)
 
     def _ram_context(self) -> RamContext:
-        if not self._page_size_known:
-            self._page_size_known = True
+        if not self.context.page_size_known:
+            self.context.page_size_known = True
             description = self._described()
             if description is not None and description.page_size is not None:
-                self._ram.page_size = description.page_size
-        return self._ram
+                self.context.ram.page_size = description.page_size
+        return self.context.ram
 
     def _described(self) -> Description | None:
-        if self._description == "unread":
-            self._description = find_description(self._source)
-        return self._description
+        if self.context.description == "unread":
+            self.context.description = find_description(self.source)
+        return self.context.description
 
     def _state(self, header: SectionHeader) -> Iterator[Event]:
         """A payload that only the description or a footer can size."""
-        reader, source = self._reader, self._source
+        reader, source = self._reader, self.source
         offset = reader.begin()
         size = None
         description = self._described()
@@ -332,7 +351,7 @@ class Decoder:
             size = description.sizes.get((header.section, header.instance))
         if size is not None:
             behind = source.peek_at(offset + size, FOOTER_SIZE)
-            if self._footers is not False and behind != footer_bytes(header.id):
+            if self.context.footers is not False and behind != footer_bytes(header.id):
                 reader.fail(
                     f"the description says {size} bytes of state, but no footer stands there",
                     check="device-state",
@@ -340,8 +359,8 @@ class Decoder:
             reader.skip(size)
             yield DeviceState(offset, size, reader.section, "description")
             return
-        if self._footers is not False:
-            found = seek_footer(reader, header.id, self._sections, self._package_end)
+        if self.context.footers is not False:
+            found = seek_footer(reader, header.id, self.context.sections, self._package_end)
             length = source.offset - offset
             if found:
                 yield DeviceState(offset, length, reader.section, "footer")
@@ -349,13 +368,13 @@ class Decoder:
         length = source.offset - offset + reader.pass_over(_TO_THE_END)
         self._lost = True
         yield Undecoded(offset, length, reader.section, "nothing tells where this state ends")
-        if self._footers:
+        if self.context.footers:
             raise TruncatedError(
                 "the stream ends inside a section's state: its footer never came",
                 offset=source.offset,
                 section=header.section,
             )
-        unfinished = [self._sections[number].section for number in self._open]
+        unfinished = [self.context.sections[number].section for number in self.context.open]
         if any(name in _OURS for name in unfinished):
             raise UndecidableError(
                 "nothing tells where this section ends, and blocks or bitmaps had not ended yet",
@@ -370,21 +389,23 @@ class Decoder:
             _, found = reader.take(schema.SectionReference)
             if found != section_id:
                 reader.fail(f"footer of section {found}, expected {section_id}", check="footer")
-            self._footers = True
+            self.context.footers = True
             return Footer(reader.start, reader.length(), reader.section, section_id)
         if not kind:
             reader.truncated(0)
-        if self._footers or (self._footers is None and self._configured):
+        if self.context.footers or (self.context.footers is None and self.context.configured):
             reader.fail("a section's footer is missing", check="footer")
-        self._footers = False
+        self.context.footers = False
         return None
 
     def _after_eos(self, offset: int) -> After:
         """What stands at ``offset``, if a payload's records end there."""
         if self.container == "none":
-            return After.RECORDS if self._source.peek_at(offset, 1) else After.END
-        data = self._source.peek_at(offset, FOOTER_SIZE + 6 + 255)
-        if self._footers or (self._footers is None and data[:1] == bytes([SectionType.FOOTER])):
+            return After.RECORDS if self.source.peek_at(offset, 1) else After.END
+        data = self.source.peek_at(offset, FOOTER_SIZE + 6 + 255)
+        if self.context.footers or (
+            self.context.footers is None and data[:1] == bytes([SectionType.FOOTER])
+        ):
             footer = footer_bytes(self._current)
             if len(data) <= FOOTER_SIZE:
                 return After.EDGE if footer.startswith(data) else After.NONSENSE
@@ -393,4 +414,4 @@ class Decoder:
             data = data[FOOTER_SIZE:]
         if not data:
             return After.EDGE
-        return After.END if plausible(data, self._sections) else After.NONSENSE
+        return After.END if plausible(data, self.context.sections) else After.NONSENSE

@@ -8,7 +8,10 @@ when its bytes are all there.  Offsets and lengths are bytes of the uncompressed
 from dataclasses import dataclass
 from typing import ClassVar
 
-from blkmig_cli.schemas.constants import SectionType
+from blkmig_cli.schemas.constants import BlockFlag, SectionType
+
+# As a plain number: operations on enums are slow.
+_ZERO_BLOCK = int(BlockFlag.ZERO_BLOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,11 @@ class Block(Event):
     dialect: str | None
     data: Payload | None
     bitmaps: tuple[BlockBitmap, ...]
+
+    @property
+    def has_content(self) -> bool:
+        """Whether the record holds what its chunk contains: data or zeros, not bitmaps alone."""
+        return self.data is not None or bool(self.flags & _ZERO_BLOCK)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,18 +19,14 @@ class ResumedDecoder(Decoder):
 
     def __init__(self, before: Decoder, offset: int, dialect: str, *, between: bool) -> None:
         super().__init__(
-            before._source,
+            before.source,
             dialect=dialect,
             container="qemu" if before.container == "auto" else before.container,
-            hints=before._hints,
+            hints=before.hints,
         )
-        self._source.offset = offset
-        self._sections = dict(before._sections)
-        self._open = set(before._open)
-        self._footers, self._configured = before._footers, before._configured
-        self._ram, self._page_size_known = before._ram, before._page_size_known
-        self._description = before._description
-        self._bitmaps.know(before._bitmaps)
+        self.source.offset = offset
+        self.context = before.context.copy()
+        self.bitmaps.know(before.bitmaps)
         self._pieces = self._resume(between=between)
 
     def _resume(self, *, between: bool) -> Iterator[Piece]:
@@ -51,25 +47,25 @@ class ResumedDecoder(Decoder):
 
     def _block_id(self) -> int:
         """The block section's id; 0 where its start was lost."""
-        blocks = [at for at, head in self._sections.items() if head.section == BLOCK_SECTION]
+        blocks = [at for at, head in self.context.sections.items() if head.section == BLOCK_SECTION]
         return blocks[0] if blocks else 0
 
     def _learn_id(self) -> None:
         """What ends the first part of a block section whose start was lost tells its id."""
         size = SectionReference.sizeof()
-        data = self._source.peek(size)
+        data = self.source.peek(size)
         if len(data) == size and data[0] == SectionType.FOOTER:
             number = int.from_bytes(data[1:], "big")
-            at = self._source.offset
+            at = self.source.offset
             head = SectionHeader(at, 0, BLOCK_SECTION, SectionType.START, number, 0, BLOCK_VERSION)
-            self._sections[number], self._current = head, number
+            self.context.sections[number], self._current = head, number
 
 
 def part_heads(before: Decoder, names: tuple[str, ...]) -> list[bytes]:
     """How parts and ends of the sections called ``names`` begin, as far as ``before`` knows them."""
     heads: list[bytes] = [
         SectionReference.build({"type": kind, "id": number})
-        for number, head in before._sections.items()
+        for number, head in before.context.sections.items()
         for kind in (SectionType.PART, SectionType.END)
         if head.section in names
     ]

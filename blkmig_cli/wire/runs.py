@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,16 @@ class Run:
 
 
 Piece = Event | Run
+
+
+class Consumer(Protocol):
+    """Takes the events of a stream in their order, one by one or in runs."""
+
+    def feed(self, event: Event) -> None:
+        """Take the next event."""
+
+    def feed_run(self, run: Run) -> None:
+        """Take a run of events."""
 
 
 def expand(pieces: Iterable[Piece]) -> Iterator[Event]:

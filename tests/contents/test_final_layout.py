@@ -6,8 +6,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blkmig_cli.checks.survey import read_contents
 from blkmig_cli.contents.final_layout import EndState, EndStates, Stretch
-from blkmig_cli.contents.stream_disk import read_contents
 from blkmig_cli.errors import StreamError
 from blkmig_cli.progress import no_tick
 from blkmig_cli.transport.source import Stream, open_stream

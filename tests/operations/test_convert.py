@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blkmig_cli.contents.stream_disk import Contents, read_contents
+from blkmig_cli.checks.survey import Contents, read_contents
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
 from blkmig_cli.errors import UsageError

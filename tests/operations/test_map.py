@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from blkmig_cli.checks.survey import read_contents
 from blkmig_cli.contents.final_layout import EndState, Stretch
-from blkmig_cli.contents.stream_disk import read_contents
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.errors import StreamError
 from blkmig_cli.operations.map import (

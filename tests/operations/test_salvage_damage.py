@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.contents.stream_disk import Piece, StreamDisk
+from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import StreamError
 from blkmig_cli.operations.salvage.resumption import Onward
 from blkmig_cli.operations.salvage.salvage import Salvage, Salvaged
-from blkmig_cli.operations.send.stream import Disk
 from blkmig_cli.progress import no_tick
 from blkmig_cli.transport.inputs import FileInput
 from blkmig_cli.wire.decoder import Decoder

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from blkmig_cli.disks.bitmap import DirtyBitmap
-from blkmig_cli.operations.send.stream import Disk, SendOptions, send_events
+from blkmig_cli.disks.disk import Disk
+from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.wire.events import Event
 from blkmig_cli.wire.hints import Hints
 from tests.support import raw

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blkmig_cli.disks import raw as raw_images
+from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.errors import FailureError
-from blkmig_cli.operations.send.stream import Disk, SendOptions, send_events
+from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.schemas.block import join_word
 from blkmig_cli.schemas.constants import BlockFlag, RamFlag
 from blkmig_cli.system import pipes

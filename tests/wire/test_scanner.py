@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from blkmig_cli.checks.checker import Checker
 from blkmig_cli.checks.survey import read_events
 from blkmig_cli.errors import FailureError, StreamError
-from blkmig_cli.output.event_rows_json import run_texts
-from blkmig_cli.output.events_json import EventJson, report_json
+from blkmig_cli.output.documents import report_json
+from blkmig_cli.output.events_json import EventJson, run_texts
 from blkmig_cli.progress import no_tick
 from blkmig_cli.transport.inputs import FileInput
 from blkmig_cli.wire.decoder import Decoder

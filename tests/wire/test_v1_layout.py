@@ -8,7 +8,8 @@ import pytest
 
 from blkmig_cli.contents.v1_granularity import Observations
 from blkmig_cli.disks.bitmap import DirtyBitmap
-from blkmig_cli.operations.send.stream import Disk, SendOptions
+from blkmig_cli.disks.disk import Disk
+from blkmig_cli.operations.send.stream import SendOptions
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block
 from blkmig_cli.wire.hints import Hints

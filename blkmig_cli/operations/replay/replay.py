@@ -13,11 +13,12 @@ from blkmig_cli.checks.manifest import Manifest, check_images
 from blkmig_cli.checks.survey import read_events
 from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
+from blkmig_cli.disks.disk import past_end
 from blkmig_cli.errors import BlkmigError, FailureError, UndecidableError
-from blkmig_cli.operations.replay.superseded import Superseded, has_content
+from blkmig_cli.operations.replay.superseded import Superseded
 from blkmig_cli.operations.replay.target import Target
 from blkmig_cli.operations.replay.targets import Targets
-from blkmig_cli.operations.replay.writing import Writer, past_end, placed
+from blkmig_cli.operations.replay.writing import Writer, placed
 from blkmig_cli.progress import Tick, no_tick
 from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE
 from blkmig_cli.text import escape, human_size, quote
@@ -238,7 +239,7 @@ class Replay:
     def _apply(self, event: Event, writer: Writer) -> None:
         """Write what a record says.  (From a pipe, this is the first that is known of it.)"""
         if isinstance(event, Block):
-            content = has_content(event)
+            content = event.has_content
             applies = (content and self._options.disks) or (
                 bool(event.bitmaps) and self._options.bitmaps
             )

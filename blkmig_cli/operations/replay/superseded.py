@@ -22,11 +22,6 @@ _ROWS_MIN = 1 << 20
 _BATCH = 1 << 16
 
 
-def has_content(event: Block) -> bool:
-    """Does a record say what its chunk holds?  (Others carry bitmaps only.)"""
-    return event.data is not None or bool(event.flags & _ZERO_BLOCK)
-
-
 class Superseded:
     """Fed with all records of a stream once, it knows from then on those that are superseded.
 
@@ -38,7 +33,7 @@ class Superseded:
 
     def feed(self, event: Block, covered: IntervalSet) -> None:
         """Take the next record; ``covered`` are the sectors of its disk that came before it."""
-        if has_content(event) and covered.touches(event.sector, event.sector + 1):
+        if event.has_content and covered.touches(event.sector, event.sector + 1):
             row = array("q", (event.sector, event.offset, event.sectors))
             self._of(event.device).add(memoryview(row))
 
@@ -46,7 +41,7 @@ class Superseded:
         """Take a run of records; ``covered`` gives a device's sectors that came before."""
         for column in run.columns:
             event, sectors = column.event, column.numbers
-            if isinstance(event, Block) and sectors is not None and has_content(event):
+            if isinstance(event, Block) and sectors is not None and event.has_content:
                 rows = _repeating(sectors, event.sectors, covered(event.device))
                 for first in range(0, len(rows), _BATCH):
                     part = rows[first : first + _BATCH]

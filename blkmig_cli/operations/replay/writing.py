@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
+from blkmig_cli.disks.disk import past_end
 from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.errors import FailureError
@@ -206,15 +207,3 @@ def placed(device: str, sector: int, offset: int) -> Iterator[None]:
             sector=sector,
             hint=error.hint,
         ) from error
-
-
-def past_end(device: str, sector: int, offset: int, limit: int) -> FailureError:
-    """What to raise for a record at ``sector``, when the disk ends at byte ``limit``."""
-    return FailureError(
-        f"a record lies past the disk's end at byte {limit}",
-        offset=offset,
-        section=BLOCK_SECTION,
-        device=device,
-        sector=sector,
-        hint="use a larger image, or check --device-size",
-    )

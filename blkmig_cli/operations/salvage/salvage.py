@@ -7,16 +7,14 @@ what it should be.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from blkmig_cli.contents.final_layout import EndState, EndStates
 from blkmig_cli.contents.state import BitmapState, StreamState
 from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.contents.totals import feed_run
+from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import StreamError, TruncatedError, UndecidableError
-from blkmig_cli.operations.replay.superseded import has_content
 from blkmig_cli.operations.salvage.resumption import Onward, suspicious
-from blkmig_cli.operations.send.stream import Disk
 from blkmig_cli.progress import Tick
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
@@ -205,7 +203,7 @@ class Salvage:
     def _doubt(self, events: list[Event]) -> None:
         """Leave records out; and what came before of their chunks, which they made out of date."""
         for event in events:
-            if isinstance(event, Block) and has_content(event):
+            if isinstance(event, Block) and event.has_content:
                 end = event.sector + event.sectors
                 left = self._result.doubtful.setdefault(event.device, IntervalSet())
                 left.add(event.sector, end)
@@ -287,38 +285,3 @@ class Salvage:
 
 def _has_data(event: Event) -> bool:
     return isinstance(event, Block) and event.data is not None
-
-
-def salvage_json(found: Salvaged) -> dict[str, Any]:
-    """The document of ``blkmig salvage --output json``."""
-    return {
-        "version": 1,
-        "stream": found.stream,
-        "sound": found.sound,
-        "size": found.size,
-        "gaps": [
-            {"start": gap.start, "length": gap.end - gap.start, "why": gap.why}
-            for gap in found.gaps
-        ],
-        "perhaps-stale": found.stale,
-        "doubtful": [
-            {"device": device, "start": start * SECTOR_SIZE, "length": (end - start) * SECTOR_SIZE}
-            for device, sectors in found.doubtful.items()
-            for start, end in sectors
-        ],
-        "devices": [
-            {
-                "name": disk.device,
-                "size": disk.size,
-                "missing": [
-                    {"start": start, "length": end - start} for start, end in found.missing(disk)
-                ],
-                "bitmaps": [bitmap.name for bitmap in disk.bitmaps],
-            }
-            for disk in found.disks
-        ],
-        "lost-bitmaps": [
-            {"device": lost.device, "name": lost.name, "why": lost.why}
-            for lost in found.lost_bitmaps
-        ],
-    }

@@ -3,8 +3,8 @@
 import os
 
 from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
+from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import FailureError, UsageError
-from blkmig_cli.operations.send.stream import Disk
 from blkmig_cli.text import escape, quote
 
 

@@ -32,7 +32,7 @@ from blkmig_cli.wire.events import (
 
 if TYPE_CHECKING:
     from blkmig_cli.disks.bitmap import DirtyBitmap
-    from blkmig_cli.operations.send.stream import Disk
+    from blkmig_cli.disks.disk import Disk
 
 # QEMU sends so many bytes of bits in one chunk of the dirty-bitmap section.
 _CHUNK_BITS = 1 << 10

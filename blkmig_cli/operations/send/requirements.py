@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import FailureError, UsageError
-from blkmig_cli.operations.send.stream import Disk, SendOptions
+from blkmig_cli.operations.send.stream import SendOptions
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.text import encode_name, escape, quote

@@ -5,9 +5,10 @@ section order are QEMU's.  How bitmaps travel is the dialect's: ``dialects.py`` 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable
 from blkmig_cli.operations.send import dialects as sending
 from blkmig_cli.schemas.constants import (
@@ -40,7 +41,7 @@ from blkmig_cli.wire.events import (
 )
 
 if TYPE_CHECKING:
-    from blkmig_cli.disks.bitmap import DirtyBitmap
+    pass
 
 # Chunks of one section part.  As in QEMU, their progress records come first: it submits some
 # chunks, counting them, before the first is written.  (A v1 layout can be inferred only where
@@ -52,20 +53,6 @@ _PART_BITS = 64
 _DESCRIPTION = b'{"devices": []}'
 _BLOCK_ID = 1
 _BITMAPS_ID = 2
-
-
-@dataclass(slots=True)
-class Disk:
-    """A disk to send: its device name, image and bitmaps.  ``size`` in bytes, a multiple of 512."""
-
-    device: str
-    image: Readable
-    bitmaps: "list[DirtyBitmap]" = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the disk."""
-        return self.image.size
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,37 @@
+"""A disk with its device name, image and bitmaps; and the error for records past a disk's end."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from blkmig_cli.disks.image import Readable
+from blkmig_cli.errors import FailureError
+from blkmig_cli.schemas.constants import BLOCK_SECTION
+
+if TYPE_CHECKING:
+    from blkmig_cli.disks.bitmap import DirtyBitmap
+
+
+@dataclass(slots=True)
+class Disk:
+    """A disk to send: its device name, image and bitmaps.  ``size`` in bytes, a multiple of 512."""
+
+    device: str
+    image: Readable
+    bitmaps: "list[DirtyBitmap]" = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the disk."""
+        return self.image.size
+
+
+def past_end(device: str, sector: int, offset: int, limit: int) -> FailureError:
+    """What to raise for a record at ``sector``, when the disk ends at byte ``limit``."""
+    return FailureError(
+        f"a record lies past the disk's end at byte {limit}",
+        offset=offset,
+        section=BLOCK_SECTION,
+        device=device,
+        sector=sector,
+        hint="use a larger image, or check --device-size",
+    )
