@@ -6,10 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from qemu.qmp.legacy import QEMUMonitorProtocol
+
+from blkmig_cli.checks.compatibility import BLOCKS_END
 
 BINARY = shutil.which("qemu-system-x86_64")
 QEMU_IMG = shutil.which("qemu-img")
@@ -197,9 +200,15 @@ def qemu_img(*words: object) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+@cache
 def version() -> tuple[int, int]:
-    """QEMU's version, such as (7, 2)."""
+    """Return QEMU's version, such as (7, 2)."""
     assert BINARY is not None
     text = subprocess.run([BINARY, "--version"], check=True, capture_output=True, text=True).stdout
     major, minor = text.split("version ")[1].split(".")[:2]
     return int(major), int(minor)
+
+
+def has_block_migration() -> bool:
+    """Return whether there is a QEMU that saves and loads disks in streams (up to 9.0)."""
+    return BINARY is not None and version() < BLOCKS_END

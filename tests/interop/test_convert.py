@@ -11,6 +11,7 @@ from tests.interop.qemu import Drive
 from tests.interop.test_send import FIRMWARE, check, same
 
 
+@pytest.mark.block_migration
 @pytest.mark.parametrize("name", ["v1-blocks-and-bitmaps", "classic-live-writes", "classic-tail"])
 def test_an_old_capture_is_loaded(name: str, run: Run, unpacked: Path, tmp_path: Path) -> None:
     capture, stream = get_capture(name, unpacked), tmp_path / "new.bin"

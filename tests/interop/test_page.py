@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from blkmig_cli.checks.catalogue import CHECKS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "qemu.md").read_text()
@@ -54,6 +56,7 @@ def await_file(path: Path) -> None:
     raise TimeoutError(path)
 
 
+@pytest.mark.block_migration
 def test_the_commands(tmp_path: Path) -> None:
     background: list[subprocess.Popen[bytes]] = []
     try:

@@ -47,6 +47,7 @@ def replayed(run: Run, stream: Path, source: list[Drive], folder: Path, *options
     return outcome.report
 
 
+@pytest.mark.block_migration
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
 @pytest.mark.parametrize("zero_blocks", [True, False])
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def compare_bitmaps(source: Qemu, report: Any, path: Path) -> None:
         assert bitmap.sha256(held.size) == source.sha256("drive0", name)
 
 
-@pytest.mark.parametrize("blocks", [True, False])
+@pytest.mark.parametrize("blocks", [pytest.param(True, marks=pytest.mark.block_migration), False])
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
 def test_bitmaps(run: Run, tmp_path: Path, image_format: str, blocks: bool) -> None:
     made, stream = drives(tmp_path, ["mixed, all but a sector"], image_format), tmp_path / "s.bin"
@@ -119,6 +120,7 @@ def test_bitmaps(run: Run, tmp_path: Path, image_format: str, blocks: bool) -> N
         assert (tmp_path / "drive0").read_bytes() == as_raw(made[0], tmp_path / "truth")
 
 
+@pytest.mark.block_migration
 def test_writes_during_the_migration(run: Run, tmp_path: Path) -> None:
     made, stream = drives(tmp_path, ["patterned"], "raw"), tmp_path / "s.bin"
     with open(made[0].path, "ab") as file:
@@ -138,6 +140,7 @@ def test_writes_during_the_migration(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "drive0").read_bytes() == made[0].path.read_bytes()
 
 
+@pytest.mark.block_migration
 def test_incremental(run: Run, tmp_path: Path) -> None:
     base = disks.make(tmp_path / "base", "mixed, all but a sector")
     overlay, stream = tmp_path / "overlay.qcow2", tmp_path / "s.bin"
@@ -198,6 +201,7 @@ def save_with(folder: Path, drive: Drive, stream: Path, capability: str) -> None
         assert source.wait() == "completed", source.log
 
 
+@pytest.mark.block_migration
 @pytest.mark.parametrize(
     ("capability", "record"), [("compress", "compress-page"), ("xbzrle", "xbzrle")]
 )

@@ -16,6 +16,7 @@ from tests.support.peers import BLKMIG, Listening, address, send
 NAME = "mixed, all but a sector"
 
 
+@pytest.mark.block_migration
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
 @pytest.mark.parametrize("confirmed", [True, False])
 def test_send_into_a_qemu(tmp_path: Path, kind: str, confirmed: bool) -> None:
@@ -37,6 +38,7 @@ def test_send_into_a_qemu(tmp_path: Path, kind: str, confirmed: bool) -> None:
     assert target.read_bytes() == image.read_bytes()
 
 
+@pytest.mark.block_migration
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
 def test_a_qemu_into_replay(tmp_path: Path, kind: str) -> None:
     image = disks.make(tmp_path / "d.img", NAME)
@@ -52,6 +54,7 @@ def test_a_qemu_into_replay(tmp_path: Path, kind: str) -> None:
     assert not (tmp_path / "s.sock").exists()
 
 
+@pytest.mark.block_migration
 def test_a_qemu_that_dies(tmp_path: Path) -> None:
     """Killed in mid-stream: replay says how far the disk got, and does not call it done."""
     image = tmp_path / "d.img"
