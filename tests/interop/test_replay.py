@@ -107,7 +107,7 @@ def test_bitmaps(run: Run, tmp_path: Path, image_format: str, blocks: bool) -> N
         source.capabilities("dirty-bitmaps")
         if blocks:
             source.parameters(**WHOLE)
-        source.cmd("migrate", uri=f"exec:cat > {stream}", blk=blocks)
+        source.cmd("migrate", uri=f"exec:cat > {stream}", **({"blk": True} if blocks else {}))
         if blocks:
             # Bitmaps converge only with a downtime that they fit into, which would end the bulk phase.
             source.await_bulk()
