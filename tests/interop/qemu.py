@@ -13,12 +13,12 @@ from typing import Any
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from blkmig_cli.checks.compatibility import BLOCKS_END
+from tests.support.peers import PATIENCE
 
 BINARY = shutil.which("qemu-system-x86_64")
 QEMU_IMG = shutil.which("qemu-img")
 #: What a destination that has disks is started as; its streams state a prefix of it.
 MACHINE = "pc"
-_PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Qemu:
             self.process = subprocess.Popen(
                 [*command, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        self._monitor.settimeout(_PATIENCE)
+        self._monitor.settimeout(PATIENCE)
         self._monitor.accept()
 
     def cmd(self, command: str, /, **arguments: Any) -> Any:
@@ -92,7 +92,7 @@ class Qemu:
 
     def wait(self, *states: str) -> str:
         """Wait until the migration is in one of ``states``, or has come to any end."""
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             status = self.status()
             if status in (*states, "completed", "failed", "cancelled", "gone"):
@@ -107,7 +107,7 @@ class Qemu:
 
     def await_bulk(self) -> None:
         """Wait until the bulk phase of the only disk is over: its last chunk has been taken up."""
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             told = self.cmd("query-migrate")
             if (
@@ -121,6 +121,14 @@ class Qemu:
         """Take a migration in; returns how it ended."""
         self.cmd("migrate-incoming", uri=uri)
         return self.wait()
+
+    def listen(self, uri: str) -> str:
+        """Wait for a migration at ``uri``; return it with the port that the system has chosen."""
+        self.cmd("migrate-incoming", uri=uri)
+        if not uri.startswith("tcp:"):
+            return uri
+        (at,) = self.cmd("query-migrate")["socket-address"]
+        return f"tcp:{at['host']}:{at['port']}"
 
     def bitmaps(self, device: str) -> dict[str, dict[str, Any]]:
         """The dirty bitmaps of a disk, by name, as query-block tells of them."""
@@ -140,7 +148,7 @@ class Qemu:
         if self.process.poll() is None:
             try:
                 self.cmd("quit")
-                self.process.wait(_PATIENCE)
+                self.process.wait(PATIENCE)
             except Exception:  # noqa: BLE001 (whatever is wrong with it, it ends here)
                 self.process.kill()
                 self.process.wait()

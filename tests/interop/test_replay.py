@@ -126,12 +126,14 @@ def test_writes_during_the_migration(run: Run, tmp_path: Path) -> None:
     with open(made[0].path, "ab") as file:
         file.write(disks.noisy(29 * MIB))
     with qemu.machine(tmp_path / "q", *made) as source:
-        source.parameters(max_bandwidth=24 * MIB, **WHOLE)
+        source.parameters(max_bandwidth=8 * MIB, **WHOLE)
         source.cmd("migrate", uri=f"exec:cat > {stream}", blk=True)
-        written = 0
-        while source.status() in ("setup", "active") and written < 40:
-            source.write("drive0", written + 1, written * 797 * 1024 % (31 * MIB), 65536)
+        written = sent = 0
+        while source.status() in ("setup", "active") and (written < 40 or sent < 4 * MIB):
+            source.write("drive0", written % 255 + 1, written * 797 * 1024 % (31 * MIB), 65536)
             written += 1
+            sent = source.cmd("query-migrate").get("disk", {}).get("transferred", 0)
+        source.write("drive0", 0x99, 0, 65536)  # a chunk that has been sent
         source.parameters(max_bandwidth=1 << 40)
         assert source.wait() == "completed", (source.log, source.cmd("query-migrate"))
     report = replayed(run, stream, made, tmp_path)
@@ -190,9 +192,12 @@ def save_with(folder: Path, drive: Drive, stream: Path, capability: str) -> None
         source.cmd("cont")
         source.cmd("migrate", uri=f"exec:cat > {stream}", blk=True)
         # Pages are encoded from their third round on.
-        for _ in range(200):
-            told = source.cmd("query-migrate").get(COUNTED[capability], {})
-            if told.get("pages", 0) > 100:
+        for _ in range(1000):
+            told = source.cmd("query-migrate")
+            if (
+                told["status"] == "completed"
+                or told.get(COUNTED[capability], {}).get("pages", 0) > 100
+            ):
                 break
             time.sleep(0.01)
         source.cmd("stop")
