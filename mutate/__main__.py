@@ -59,7 +59,8 @@ def attempt_all(drawn: list[Drawn], trees: list[Tree], *, every: bool) -> list[V
         futures = [pool.submit(attempt, path, mutation) for path, mutation in drawn]
         try:
             for number, _ in enumerate(as_completed(futures), 1):
-                print(f"{number} of {len(drawn)}", end="\r", file=sys.stderr, flush=True)
+                if sys.stderr.isatty():
+                    print(f"{number} of {len(drawn)}", end="\r", file=sys.stderr, flush=True)
             return [future.result() for future in futures]
         finally:
             pool.shutdown(cancel_futures=True)

@@ -51,8 +51,8 @@ def test_bitmaps_of_an_old_capture_are_loaded(
         with open(tmp_path / device, "wb") as file:
             file.truncate(disk["size"])
         drives.append(Drive(device, tmp_path / device))
-    words = ["-M", "none", *qemu.drive_words(*drives), "-incoming", "defer"]
-    with qemu.running(tmp_path / "q", *words) as destination:
+    machine = ["-M", "none", *qemu.drive_words(*drives), "-incoming", "defer"]
+    with qemu.running(tmp_path / "q", *machine) as destination:
         destination.capabilities("dirty-bitmaps")
         assert destination.load(f"exec:cat {stream}") == "completed", destination.log
         for bitmap in capture.truth["bitmaps"]:
