@@ -84,6 +84,8 @@ def home(homes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             "XDG_RUNTIME_DIR": "run",
         }.items():
             monkeypatch.setenv(variable, str(folder / place))
+        # So that a module is compiled once, and not by each process that a test starts.
+        monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         (folder / "tmp").mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(folder / "tmp"))
         yield folder

@@ -3,7 +3,7 @@
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
@@ -108,7 +108,7 @@ class Sent:
 
     disks: list[Disk]
     options: SendOptions
-    data: bytes
+    data: bytes = field(repr=False)
 
     def __repr__(self) -> str:
         disks = [
