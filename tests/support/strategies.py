@@ -3,7 +3,8 @@
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -102,13 +103,20 @@ def bitmaps(draw: st.DrawFn, size: int, name: str) -> DirtyBitmap:
     return bitmap
 
 
+class Shown:
+    """What hypothesis shows by its ``repr``, and not by all of its fields, which may be megabytes."""
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
+
+
 @dataclass(frozen=True)
-class Sent:
+class Sent(Shown):
     """Disks, how they are sent, and the stream's bytes."""
 
     disks: list[Disk]
     options: SendOptions
-    data: bytes = field(repr=False)
+    data: bytes
 
     def __repr__(self) -> str:
         disks = [
@@ -148,7 +156,7 @@ def stream_events(disks: list[Disk], options: SendOptions) -> list[Event]:
 
 
 @dataclass(frozen=True)
-class Repetitive:
+class Repetitive(Shown):
     """A stream in which records repeat, what is told of it, and perhaps some damage to it."""
 
     hints: Hints
