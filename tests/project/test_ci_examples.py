@@ -1,4 +1,4 @@
-"""examples/ci: every command that stands there is run, on streams that pass and streams that do not."""
+"""examples/ci: every command in it is run, on streams that pass and streams that do not."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def load(path: Path) -> Any:
 
 
 def shell(folder: Path, command: str) -> int:
-    """The exit status of a command, run as CI systems run it."""
+    """Run a command as CI systems do; return its exit status."""
     words = ["bash", "-e", "-o", "pipefail", "-c", command]
     return subprocess.run(
         words, cwd=folder, env=ENVIRONMENT, capture_output=True, check=False
@@ -75,7 +75,7 @@ def test_gitlab(tmp_path: Path, sound: bool) -> None:
 
 
 def test_pre_commit(tmp_path: Path, sound: bool) -> None:
-    """As pre-commit does it: the entry, the arguments, and the files that match."""
+    """The entry, the arguments and the matching files, as pre-commit uses them."""
     (hook,) = load(ROOT / ".pre-commit-hooks.yaml")
     (used,) = load(CI / "pre-commit-config.yaml")["repos"][0]["hooks"]
     assert used["id"] == hook["id"]

@@ -1,4 +1,4 @@
-"""Every example runs, and shows what it says."""
+"""Every example runs, and prints what it says."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def compare(folder: Path, truth: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_compare_with_truth_sees_every_difference(tmp_path: Path) -> None:
-    """A demo that ends with "identical" must have looked at the disk, each bitmap and its flags."""
+    """The script that ends the demo with "identical" compares the disk, each bitmap and its flags."""
     call(tmp_path, sys.executable, EXAMPLES / "make_disk.py", "disk.img")
     bitmaps = json.loads((tmp_path / "disk.img.bitmaps.json").read_text())["bitmaps"]
     for bitmap in bitmaps:

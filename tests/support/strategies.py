@@ -104,7 +104,7 @@ def bitmaps(draw: st.DrawFn, size: int, name: str) -> DirtyBitmap:
 
 
 class Shown:
-    """What hypothesis shows by its ``repr``, and not by all of its fields, which may be megabytes."""
+    """A dataclass that hypothesis shows by its ``repr``, as its fields may be megabytes."""
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self))
@@ -151,13 +151,13 @@ def streams(draw: st.DrawFn, *, most: int = 3 * MIB, devices: int = 2) -> Sent:
 
 
 def stream_events(disks: list[Disk], options: SendOptions) -> list[Event]:
-    """What ``send`` makes of the disks."""
+    """Return the events of ``send`` for the disks."""
     return list(send_events(disks, options))
 
 
 @dataclass(frozen=True)
 class Repetitive(Shown):
-    """A stream in which records repeat, what is told of it, and perhaps some damage to it."""
+    """A stream in which records repeat, perhaps damaged, and the hints for its decoder."""
 
     hints: Hints
     data: bytes
