@@ -1,11 +1,9 @@
 """docs/qemu.md: its commands are run in order in one folder, and it names the check of every defect."""
 
 import json
-import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -95,7 +93,6 @@ def holds(condition: str, answer: dict[str, Any]) -> bool:
 
 def run_lines(text: str, tmp_path: Path, background: list[subprocess.Popen[bytes]]) -> list[Any]:
     answers = []
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     monitor = None
     for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
         for line in block.splitlines():
@@ -106,7 +103,6 @@ def run_lines(text: str, tmp_path: Path, background: list[subprocess.Popen[bytes
                         f"exec {words.removesuffix('&')}",
                         shell=True,
                         cwd=tmp_path,
-                        env=environment,
                         stdout=subprocess.DEVNULL,
                         stderr=subprocess.DEVNULL,
                     )
@@ -116,7 +112,7 @@ def run_lines(text: str, tmp_path: Path, background: list[subprocess.Popen[bytes
                 wait_until((tmp_path / made).exists)
             elif line.startswith("$"):
                 done = subprocess.run(
-                    words, shell=True, cwd=tmp_path, env=environment, text=True,
+                    words, shell=True, cwd=tmp_path, text=True,
                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False,
                 )  # fmt: skip
                 assert done.returncode == 0, (words, done.stdout)

@@ -1,10 +1,8 @@
 """examples/ci: every command in it is run, on streams that pass and streams that do not."""
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ from tests.output.test_ci_formats import cases, run_of
 ROOT = Path(__file__).parents[2]
 CI = ROOT / "examples" / "ci"
 CAPTURES = Path(__file__).parents[1] / "captures"
-ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 INSTALL = 'pip install "$BLKMIG"'
 SOUND = ["bitmaps-7.2-with-blocks", "classic-tail"]
 UNSOUND = "classic-incomplete"
@@ -29,9 +26,7 @@ def load(path: Path) -> Any:
 def shell(folder: Path, command: str) -> int:
     """Run a command as CI systems do; return its exit status."""
     words = ["bash", "-e", "-o", "pipefail", "-c", command]
-    return subprocess.run(
-        words, cwd=folder, env=ENVIRONMENT, capture_output=True, check=False
-    ).returncode
+    return subprocess.run(words, cwd=folder, capture_output=True, check=False).returncode
 
 
 @pytest.fixture(params=[True, False], ids=["sound", "unsound"])

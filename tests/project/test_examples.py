@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +12,11 @@ from tests.support import raw
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CAPTURES = Path(__file__).parents[1] / "captures"
-ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def call(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
     command = [str(word) for word in words]
-    return subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def test_demo(tmp_path: Path) -> None:
