@@ -21,7 +21,7 @@ from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.extract import find_disk
-from blkmig_cli.operations.send.requirements import check_disks
+from blkmig_cli.operations.send.requirements import check_disks, check_images
 from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.progress import no_tick
 from blkmig_cli.text import escape, quote
@@ -319,6 +319,7 @@ def events_of(
     _check_words(dialect, container)
     sent = list(disks)
     options = SendOptions(dialect, container, machine, disks=content)
+    check_images(sent)
     check_disks(sent, options)
     return send_events(sent, options)
 

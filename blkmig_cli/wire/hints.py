@@ -25,6 +25,8 @@ class Hints:
         return self.sizes.get(device, self.sizes.get(None))
 
     def granularity(self, device: str, bitmap: str) -> int | None:
-        """Granularity of the device's bitmap in bytes, if told."""
-        told = self.granularities.get((device, bitmap))
-        return told if told is not None else self.granularities.get((None, bitmap))
+        """Granularity of the device's bitmap in bytes, if told; also as reports name it."""
+        for key in ((device, bitmap), (None, bitmap), (None, f"{device}/{bitmap}")):
+            if key in self.granularities:
+                return self.granularities[key]
+        return None
