@@ -9,7 +9,7 @@ from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import IncompleteError, LimitError, UndecidableError
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
-from blkmig_cli.text import human_size, quote
+from blkmig_cli.text import escape, human_size, quote
 from blkmig_cli.wire.v1_layout import describe
 
 # Findings that --incremental allows: these gaps are intentional.
@@ -94,7 +94,7 @@ def check_sizes(report: Report, disks: list[Disk], *, filled: bool, on_grid: boo
         cut = on_grid and disk.size % CHUNK_SIZE > 0
         if verdict.size.exact is not None or not (filled or cut or disk.bitmaps):
             continue
-        option = f"--device-size {disk.device}=SIZE"
+        option = f"--device-size {escape(disk.device)}=SIZE"
         if verdict.size.most is not None and disk.size > verdict.size.most:
             raise IncompleteError(
                 f"size of {quote(disk.device)} is unknown ({_bounds(verdict)})",
