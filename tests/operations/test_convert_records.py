@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blkmig_cli import limits
 from blkmig_cli.checks.survey import Contents, read_contents
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from blkmig_cli.errors import IncompleteError, UsageError
 from blkmig_cli.operations.convert.convert import ConvertOptions, convert
 from blkmig_cli.operations.reading import Reading
@@ -21,6 +25,7 @@ from blkmig_cli.progress import no_tick
 from blkmig_cli.transport.source import open_stream
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.hints import Hints
+from tests.conftest import Run, fails
 from tests.support import raw
 
 MIB = 1 << 20
@@ -102,25 +107,20 @@ def cases(draw: st.DrawFn) -> Case:
     names = draw(st.sampled_from([["d"], ["d", "e"]]))
     models: dict[str, Model] = {}
     for name in names:
-        sectors = draw(
-            st.one_of(
-                st.integers(1, 3 * CHUNK),
-                st.sampled_from([1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 7]),
-            )
-        )
+        sizes = [2 * CHUNK + 7, 3 * CHUNK, 5000, 3 * CHUNK - 1, CHUNK + 1, CHUNK, 1, CHUNK - 1]
+        sectors = draw(st.one_of(st.sampled_from(sizes), st.integers(1, 3 * CHUNK)))
         models[name] = Model(sectors)
     records: list[tuple[str, int]] = []
     if draw(st.booleans()):  # all of it, in some order
         records += [(n, at) for n, m in models.items() for at in range(0, m.sectors, CHUNK)]
         records = draw(st.permutations(records))
-    for _ in range(draw(st.integers(0, 5))):
+    for _ in range(draw(st.sampled_from([3, 1, 2, 5, 0]))):
         name = draw(st.sampled_from(names))
-        last = models[name].sectors - 1
-        moved = max(models[name].sectors - CHUNK, 0)
-        sector = draw(
-            st.one_of(st.integers(0, last), st.just(moved), st.just(last // CHUNK * CHUNK))
-        )
-        records.insert(draw(st.integers(0, len(records))), (name, sector))
+        end = models[name].sectors
+        near = [max(end - CHUNK, 0), end // 2, min(CHUNK - 7, end - 1), (end - 1) // CHUNK * CHUNK]
+        sector = draw(st.one_of(st.sampled_from(near), st.integers(0, end - 1)))
+        place = draw(st.sampled_from([len(records), draw(st.integers(0, len(records)))]))
+        records.insert(place, (name, sector))
     written = []
     used = {name for name, _ in records}
     for number, (name, sector) in enumerate(records):
@@ -148,12 +148,12 @@ def stream_of(
     parts = []
     while records:
         count = draw(st.integers(1, 4))
-        part, records = records[:count], records[count:]
+        some, records = records[:count], records[count:]
         if may_end and draw(st.booleans()):
-            part[-1] = part[-1][:7] + bytes([part[-1][7] | 2]) + part[-1][8:]
+            some[-1] = some[-1][:7] + bytes([some[-1][7] | 2]) + some[-1][8:]
         else:
-            part.append(raw.EOS)
-        parts.append(b"".join(part))
+            some.append(raw.EOS)
+        parts.append(b"".join(some))
     last = (raw.progress(100) if ended else b"") + raw.EOS
     if parts and not bits and draw(st.booleans()):
         return b"".join(parts) + last
@@ -233,3 +233,193 @@ def test_the_last_byte_counts(case: Case, dialect: str, normalize: bool) -> None
     rank = [worse_to_better.index(found.report.complete) for found in (before, after)]
     # Made anew, a stream says that what it leaves out is meant to be.
     assert rank[0] <= rank[1] if normalize else rank[0] == rank[1]
+
+
+def bits_of(sectors: int, granularity: int, *dirty: int) -> bytes:
+    """The bitmap ``b`` of ``d`` in the dirty-bitmap section."""
+    return section_bits(Model(sectors, granularity=granularity, dirty=set(dirty)), "d")
+
+
+def test_a_chunk_that_ends_with_a_small_disk(run: Run, tmp_path: Path) -> None:
+    """Seven sectors, the last four of which come again, off the grid; its bitmap states the size."""
+    records = raw.block(0, 0, "d", chunk(1)), raw.block(3, 0, "d", chunk(2))
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(raw.qemu(*records, bitmaps=bits_of(7, 512, 0, 6)))
+    for dialect in ("v1", "v2", "qemu"):
+        assert run("convert", source, "--dialect", dialect, "--to", target).status == 0
+        words = ["--device-size=3584", "--granularity=b=512"]
+        outcome = run("validate", target, *words, "--output", "json")
+        assert (outcome.status, outcome.report["complete"]) == (0, True)
+        assert run("compare", source, target, *words).status == 0
+        assert outcome.report["bitmaps"][0]["count"] == 1024
+
+
+@pytest.mark.parametrize("granularity", [512, 4096, 16384, 65536, 1 << 20])
+def test_bits_at_the_end_of_a_disk(run: Run, tmp_path: Path, granularity: int) -> None:
+    """``send`` moves the last chunk forward to end with the disk; in v1 its words would end too early."""
+    image, source, target = (tmp_path / name for name in ("d", "a", "b"))
+    sectors = 5 * CHUNK + 17
+    image.write_bytes(b"x" * sectors * 512)
+    last = (sectors * 512 - 1) // granularity
+    bitmap = DirtyBitmap("b", granularity)
+    bitmap.set_range(last * granularity, 1)
+    write_bitmaps(f"{image}.bitmaps.json", BitmapFile(sectors * 512, {"b": bitmap}))
+    assert run("send", f"d={image}", "--bitmaps", "--to", source).status == 0
+    for dialect in ("v1", "v2"):
+        assert run("convert", source, "--dialect", dialect, "--to", target).status == 0
+        words = [f"--device-size={sectors * 512}", f"--granularity=d:b={granularity}"]
+        report = run("validate", target, *words, "--output", "json").report
+        (found,) = report["bitmaps"]
+        assert (found["complete"], found["count"]) == (True, sectors * 512 - last * granularity)
+        assert report["complete"] is True
+
+
+def test_chunks_are_cut_anew_once(run: Run, tmp_path: Path) -> None:
+    """... and not at all where a record on the grid comes later."""
+    source, target = tmp_path / "a", tmp_path / "b"
+    grid, off = [raw.block(at * CHUNK, 8) for at in range(3)], raw.block(CHUNK + 5, 8)
+    words = ["convert", source, "--dialect", "v2", "--device-size=3M", "--to", target]
+    for records, count in (([off, *grid], 3), ([*grid, off, off], 5), ([*grid, off, grid[1]], 5)):
+        source.write_bytes(raw.qemu(*records))
+        assert run(*words).status == 0
+        report = run("validate", target, "--device-size=3M", "--output", "json").report
+        assert (report["devices"][0]["chunks"], report["complete"]) == (count, True)
+
+
+def test_padding_is_not_copied(run: Run, tmp_path: Path) -> None:
+    """What lies behind the disk's end in an old capture stays there, in every dialect."""
+    source, target = tmp_path / "a", tmp_path / "b"
+    secret = b"\x55" * 512
+    data = chunk(1)[: 7 * 512] + secret * (CHUNK - 7)
+    source.write_bytes(raw.qemu(raw.block(0, 0, "d", data)))
+    for dialect in ("classic", "qemu", "v1", "v2"):
+        for more in ([], ["--normalize"]):
+            words = ["convert", source, "--dialect", dialect, "--device-size=3584", *more]
+            assert run(*words, "--to", target).status == 0
+            assert secret not in target.read_bytes()
+            assert run("compare", source, target, "--device-size=3584").status == 0
+
+
+def test_a_part_of_a_chunk(run: Run, tmp_path: Path) -> None:
+    """Of an incremental stream; the destination keeps what the stream does not have."""
+    source, target, image = (tmp_path / name for name in ("a", "b", "d"))
+    source.write_bytes(raw.qemu(raw.block(100, 0, "d", chunk(1))))
+    words = ["convert", source, "--device-size=d=2M", "--incremental", "--to", target]
+    for dialect in ("v1", "v2"):
+        for more in ([], ["--normalize"]):
+            outcome = run(*words, "--dialect", dialect, *more)
+            fails(outcome, 1, "sectors 100-2148 are only a part of their chunks")
+            assert "see --dialect qemu" in outcome.err
+    assert not target.exists()
+    for more in ([], ["--normalize"]):
+        assert run(*words, *more).status == 0
+        image.write_bytes(b"\xee" * 2 * MIB)
+        assert run("replay", target, "--image", image, "--incremental").status == 0
+        assert image.read_bytes() == b"\xee" * 51200 + chunk(1) + b"\xee" * (MIB - 51200)
+
+
+def test_the_chunk_before_the_last(run: Run, tmp_path: Path) -> None:
+    """A last chunk is not moved forward over what the stream does not have."""
+    source, target, image = (tmp_path / name for name in ("a", "b", "d"))
+    source.write_bytes(raw.qemu(raw.block(CHUNK, 0, "d", chunk(1))))
+    size = MIB + 3584
+    words = ["convert", source, f"--device-size=d={size}", "--incremental", "--to", target]
+    for more in ([], ["--normalize"]):
+        assert run(*words, *more).status == 0
+        image.write_bytes(b"\xee" * size)
+        assert run("replay", target, "--image", image, "--incremental").status == 0
+        assert image.read_bytes() == b"\xee" * MIB + chunk(1)[:3584]
+
+
+@pytest.mark.parametrize("dialect", ["qemu", "v1", "v2"])
+def test_a_disk_of_which_only_bitmaps_came(run: Run, tmp_path: Path, dialect: str) -> None:
+    """Made anew beside a disk with content, it is no disk of zeros."""
+    source, target, image = (tmp_path / name for name in ("a", "b", "e"))
+    bitmap = section_bits(Model(2 * CHUNK, dirty={3}), "e")
+    source.write_bytes(raw.qemu(raw.block(0, 8, "d"), bitmaps=bitmap))
+    words = ["convert", source, "--device-size=d=1M", "--dialect", dialect, "--normalize"]
+    assert run(*words, "--to", target).status == 0
+    image.write_bytes(b"\xee" * 2 * MIB)
+    told = ["--device-size=d=1M", "--device-size=e=2M", "--granularity=e:b=64k"]
+    report = run("validate", target, *told, "--output", "json").report
+    assert [(d["name"], d["chunks"]) for d in report["devices"] if d["chunks"]] == [("d", 1)]
+    assert [(b["device"], b["count"], b["complete"]) for b in report["bitmaps"]] == [
+        ("e", 65536, True)
+    ]
+
+
+def test_bits_that_are_never_final(run: Run, tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    stream = raw.qemu(raw.block(0, 8, "d"), bitmaps=bits_of(CHUNK, 65536, 1))
+    source.write_bytes(stream.replace(raw.progress(100), b""))
+    words = ["convert", source, "--to", target]
+    fails(run(*words, "--dialect", "v2"), 1, "ends without 100 percent")
+    for more in (["--dialect", "v1"], ["--dialect", "qemu"], ["--dialect", "v2", "--normalize"]):
+        assert run(*words, *more).status == 0
+        told = ["--device-size=1M", "--granularity=b=64k"]
+        assert run("validate", target, *told, "--output", "json").report["complete"] is True
+
+
+FAULTS = {
+    "sector-past-end": (raw.qemu(raw.block(0, 8), raw.block(CHUNK, 8)), ["--device-size=1M"]),
+    "missing-chunks": (raw.qemu(raw.block(CHUNK, 8)), []),
+    "section-unfinished": (
+        raw.HEADER + raw.configuration()
+        + raw.start(1, "block", 1, raw.block(0, 8) + raw.EOS) + raw.footer(1) + raw.EOF, []),
+    "bitmap-incomplete": (
+        raw.qemu(raw.block(0, 8), bitmaps=bits_of(CHUNK, 65536).replace(raw.COMPLETE, b"")), []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("normalize", [False, True])
+def test_faults_are_not_carried_on(run: Run, tmp_path: Path, fault: str, normalize: bool) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    data, words = FAULTS[fault]
+    source.write_bytes(data)
+    outcome = run("validate", source, *words, "--output", "json")
+    assert fault in [finding["id"] for finding in outcome.report["findings"]]
+    more = ["--normalize"] if normalize else []
+    outcome = run("convert", source, "--to", target, *words, *more)
+    assert outcome.status == 1, outcome
+    assert len(outcome.err.splitlines()) == 1
+    assert not target.exists()
+    if fault == "bitmap-incomplete":
+        assert run("convert", source, "--to", target, "--no-bitmaps", *more).status == 0
+
+
+def test_records_for_bits_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """v1 has a record for every chunk, also of a disk whose size a few bytes claim."""
+    source, target = tmp_path / "a", tmp_path / "b"
+    ranges = b"".join(bytes([0x42]) + struct.pack(">QI", at << 31, 1 << 31) for at in range(64))
+    bitmap = raw.bitmap_start(granularity=1 << 31) + ranges + raw.COMPLETE
+    source.write_bytes(raw.qemu(bitmaps=bitmap))
+    words = ["convert", source, "--dialect", "v1", "--normalize", "--to", target]
+    fails(run(*words), 3, "over 524288 chunks without content")
+    monkeypatch.setattr(limits, "V1_EMPTY_CHUNKS_MAX", 2)
+    for sectors, status in ((3 * CHUNK - 1, 0), (3 * CHUNK, 3)):
+        source.write_bytes(raw.qemu(bitmaps=bits_of(sectors, 65536, 1)))
+        assert run(*words).status == status
+
+
+def test_names_that_v1_cannot_carry(run: Run, tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(raw.qemu(raw.block(0, 8, "a\0b")))
+    fails(run("convert", source, "--dialect", "v1", "--to", target), 4, "it has a NUL")
+    assert not target.exists()
+
+
+def test_what_options_name_must_be_there(run: Run, tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(raw.qemu(raw.block(0, 8), bitmaps=bits_of(CHUNK, 65536)))
+    words = ["convert", source, "--to", target]
+    fails(
+        run(*words, "--device-size=x=1M"),
+        2,
+        "--device-size: no device 'x'; there is the device 'd'",
+    )
+    fails(run(*words, "--granularity=x=64k"), 2, "no bitmap 'x'; there is the bitmap 'd/b'")
+    fails(run(*words, "--granularity=x:b=64k"), 2, "no bitmap 'x:b'")
+    assert not target.exists()
+    for name in ("b", "d:b", "d/b"):
+        assert run(*words, f"--granularity={name}=64k", "--device-size=d=max").status == 0

@@ -6,6 +6,7 @@ import lzma
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,7 @@ def test_as_many_bitmaps_as_are_read(
 
 
 STREAM = raw.qemu(raw.block(0, 8), raw.block(2048, 8))
-PACKED = {
+PACKED: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress, "xz": lzma.compress, "zstd": zstandard.ZstdCompressor().compress,
 }  # fmt: skip
 WRONG_KINDS = {
