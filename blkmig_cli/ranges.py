@@ -86,6 +86,11 @@ class IntervalSet:
         """The end of the last range; 0 if there is none."""
         return self._ends[-1] if self._ends else 0
 
+    @property
+    def total(self) -> int:
+        """How many numbers are in the set."""
+        return sum(self._ends) - sum(self._starts)
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(zip(self._starts, self._ends, strict=True))
 
