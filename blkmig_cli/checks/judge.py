@@ -259,7 +259,12 @@ class _Judge:
         """Whether QEMU's bulk phase reached the end of all disks; None: nothing tells."""
         if self._failure is not None:
             return None
-        sizes = {device.disk.name: device.size.exact for device in self._with_blocks}
+        # Disks of which only bitmaps came count in QEMU's progress as well.
+        sizes = {
+            device.disk.name: device.size.exact
+            for device in self._devices
+            if device.disk.has_blocks or device.size.exact is not None
+        }
         return self._state.progress.bulk_ended(sizes)
 
     def _contradiction(self) -> bool:

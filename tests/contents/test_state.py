@@ -3,7 +3,7 @@
 import contextlib
 import pickle
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.contents.state import StreamState
@@ -82,6 +82,7 @@ def check(data: bytes, hints: Hints, cuts: list[int]) -> None:
     assert table(merged) == table(whole)
 
 
+@settings(deadline=None)
 @given(repetitive(), st.data())
 def test_pieces_add_up_to_the_whole(made: Repetitive, data: st.DataObject) -> None:
     decoder = Decoder(in_file(made.data), hints=made.hints)
