@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from blkmig_cli.contents.accounts import Accounts
 from blkmig_cli.errors import StreamError
@@ -32,7 +32,6 @@ def put(folder: Path, content: bytes, name: str = "s.bin") -> Path:
     return path
 
 
-@settings(deadline=None)
 @given(repetitive())
 def test_every_byte_is_of_one_kind_in_runs_as_in_events(made: Repetitive) -> None:
     found = []

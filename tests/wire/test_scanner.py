@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.checks.checker import Checker
@@ -25,13 +25,8 @@ from blkmig_cli.wire.schema_io import Input
 from tests.conftest import get_capture
 from tests.support import raw
 from tests.support.feed import BySchemas, Pieces, in_file, piped
+from tests.support.long import examples
 from tests.support.strategies import Repetitive, repetitive, streams
-
-SETTINGS = settings(
-    deadline=None,
-    max_examples=150,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 
 
 def pieces(decoder: Decoder) -> Iterator[Piece]:
@@ -90,13 +85,15 @@ def same(data: bytes | Pieces, hints: Hints) -> None:
     assert read(in_file(data), hints, runs=True) == expected
 
 
-@SETTINGS
+@pytest.mark.scaled
+@settings(max_examples=examples(75, 1000))
 @given(repetitive())
 def test_repetitions(stream: Repetitive) -> None:
     same(stream.data, stream.hints)
 
 
-@settings(SETTINGS, max_examples=30)
+@pytest.mark.scaled
+@settings(max_examples=examples(30, 500))
 @given(streams(), st.integers(0), st.integers(0, 7))
 def test_what_send_makes_with_a_bit_flipped(sent: object, place: int, bit: int) -> None:
     data = bytearray(sent.data)  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.checks.checker import Checker
@@ -68,11 +68,7 @@ def truths(draw: st.DrawFn) -> Truth:
     return Truth(size, granularities, dirty, lengths, whole)
 
 
-SETTINGS = settings(
-    deadline=None,
-    max_examples=120,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+SETTINGS = settings(max_examples=120)
 
 
 def found_lengths(blocks: list[Block]) -> list[list[int]]:
