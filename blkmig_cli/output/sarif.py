@@ -13,7 +13,7 @@ from blkmig_cli import __version__
 from blkmig_cli.checks.catalogue import CHECKS, Finding
 from blkmig_cli.checks.checker import Report
 from blkmig_cli.errors import FailureError
-from blkmig_cli.system.address import path_of
+from blkmig_cli.system.address import parse_address
 from blkmig_cli.text import escape
 
 _SCHEMA = (
@@ -70,8 +70,8 @@ def _result(finding: Finding, uri: str, uris: list[str]) -> _Json:
 
 
 def _uri(stream: str) -> str:
-    path = path_of(stream)
-    if path is None:
+    address = parse_address(stream)
+    if address.scheme != "file":
         return "fd:0" if stream == "-" else quote(os.fsencode(stream), safe=":/?=,@[]")
-    encoded = quote(os.fsencode(path))
-    return f"file://{encoded}" if path.startswith("/") else encoded
+    encoded = quote(os.fsencode(address.path))
+    return f"file://{encoded}" if address.path.startswith("/") else encoded
