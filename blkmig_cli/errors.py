@@ -21,6 +21,7 @@ to continue: the operation adds that as a note (``error.add_note("a.img.partial 
 notes behind the message, on the same line.
 """
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -134,11 +135,11 @@ class FailureError(BlkmigError):
 
 
 class Interruption(BaseException):
-    """A signal ends the program; ``exit_status`` is 128 and its number."""
+    """The signal ``number`` ends the program."""
 
-    def __init__(self, signal: int) -> None:
-        super().__init__(signal)
-        self.exit_status = 128 + signal
+    def __init__(self, number: int) -> None:
+        super().__init__("interrupted" if number == signal.SIGINT else "terminated")
+        self.exit_status = 128 + number
 
 
 def reason(error: OSError) -> str:

@@ -98,7 +98,7 @@ class Sink:
         except (BrokenPipeError, ConnectionResetError) as error:
             if self._name == "-":
                 raise BrokenPipeError(*error.args) from error
-            raise self._failed("the reader has closed it") from error
+            raise self._failed("the reader closed its end") from error
         except BlockingIOError as error:
             raise self._failed("the reader does not take any more data") from error
         except OSError as error:

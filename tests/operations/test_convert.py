@@ -16,6 +16,7 @@ from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.convert import Translation, disks_of
 from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.progress import no_tick
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.transport.inputs import FileInput
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.target import adopt_target, write_events
@@ -129,7 +130,7 @@ def translated(data: bytes, hints: Hints, dialect: str) -> bytes:
     source.offset = 0
     translation = Translation(source, dialect, found.disks)
     made = io.BytesIO()
-    with adopt_target(made) as sink:
+    with adopt_target(made, FileUses()) as sink:
         events = translation.events(Decoder(source, hints=hints))
         write_events(events, sink, translation.resolve)
     return made.getvalue()

@@ -140,11 +140,13 @@ def test_an_existing_file_does_not_change_what_a_word_means(
     """A word that is a command when it is written is the command when it is read, too."""
     monkeypatch.chdir(tmp_path)
     stream = raw.qemu(raw.block(0, 8))
-    name = "exec:exit 7"
+    name = "exec:cat > out; exit 7"
     Path(name).write_bytes(stream)
     scrub = ("scrub", "--device-size", "1M", "-q")
-    fails(run(*scrub, f"./{name}", "--to", name), 4, "exec:exit 7 ended with status 7")
-    fails(run("validate", name), 4, "exec:exit 7 ended with status 7")
+    fails(run(*scrub, f"./{name}", "--to", name), 4, f"{name} ended with status 7")
+    assert Path("out").read_bytes() == stream
+    fails(run("validate", name), 4, f"{name} ended with status 7")
+    assert Path("out").read_bytes() == b""
     for path in (f"./{name}", f"file:{name}"):
         assert run("validate", path).status == 0
         assert run(*scrub, "exec:cat e*", "--to", path).status == 0

@@ -116,12 +116,6 @@ def test_fd(run: Run, stream: Path, expected: str) -> None:
     assert run("dump", "fd:987").status == 4
 
 
-def test_a_path_with_a_colon(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "exec:date").write_bytes(STREAM)
-    assert run("validate", "exec:date").status == 0
-
-
 INPUTS = {
     "empty": (b"", 3),
     "text": (b"This is no stream, but a text.\n", 3),
