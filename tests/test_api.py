@@ -287,7 +287,7 @@ def test_a_part_of_a_stream(tmp_path: Path) -> None:
     with blkmig_cli.open(both) as stream:
         with pytest.raises(TypeError, match="not being read"):
             blkmig_cli.write(stream.events(), io.BytesIO())
-        with pytest.raises(blkmig_cli.UsageError, match="cannot be the target"):
+        with pytest.raises(blkmig_cli.UsageError, match="are the same file"):
             blkmig_cli.write(stream.events(), both, source=stream)
 
 

@@ -11,8 +11,8 @@ from urllib.parse import quote
 from blkmig_cli import __version__
 from blkmig_cli.checks.catalogue import CHECKS, Finding
 from blkmig_cli.checks.report import Report
-from blkmig_cli.errors import FailureError
-from blkmig_cli.system.address import path_of
+from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.system.address import Address, parse_address
 from blkmig_cli.text import encode_name, escape
 
 _SCHEMA = (
@@ -69,8 +69,11 @@ def _result(finding: Finding, uri: str, uris: list[str]) -> _Json:
 
 
 def _uri(stream: str) -> str:
-    path = path_of(stream)
-    if path is None:
+    try:
+        address = parse_address(stream)
+    except UsageError:  # a name that the library was given, as that of a file object
+        address = Address(stream, "file", path=stream)
+    if address.scheme != "file":
         return "fd:0" if stream == "-" else quote(encode_name(stream), safe=":/?=,@[]")
-    encoded = quote(encode_name(path))
-    return f"file://{encoded}" if path.startswith("/") else encoded
+    encoded = quote(encode_name(address.path))
+    return f"file://{encoded}" if address.path.startswith("/") else encoded

@@ -225,9 +225,11 @@ def test_no_manifest_before_its_stream(run: Run, disk: Path, stream: Path, manif
     fails(run(*words, "-U", "--to", stream), 2, "others write")
     for path in (disk, stream, Path(f"{disk}.bitmaps.json")):
         named = ("send", disk, "--bitmaps-from", f"{disk}.bitmaps.json", "--to", stream, "-q")
-        fails(run(*named, "--manifest", path), 2, "read or written already")
+        fails(run(*named, "--manifest", path), 2, "are the same file")
     assert not stream.exists()
-    fails(run("send", disk, "-q", "--to", stream, "--manifest", "/dev/null"), 4, "is no file")
+    fails(
+        run("send", disk, "-q", "--to", stream, "--manifest", "/dev/null"), 4, "not a regular file"
+    )
     assert Path("/dev/null").is_char_device()
 
 
