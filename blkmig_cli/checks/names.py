@@ -10,7 +10,7 @@ from blkmig_cli.wire.events import BitmapChunk, Block, Event
 from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
-    from blkmig_cli.checks.checker import Report
+    from blkmig_cli.checks.report import Report
 
 _SHOWN = 8
 

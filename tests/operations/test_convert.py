@@ -16,11 +16,12 @@ from blkmig_cli.operations.convert.disks import disks_of
 from blkmig_cli.operations.convert.translation import LastRecords, Translation
 from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.progress import no_tick
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.target import adopt_target, resolving, write_events
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.hints import Hints
-from tests.conftest import Capture, Run, fails
+from tests.conftest import Capture, Run, each_record, fails
 from tests.support import raw
 from tests.support.feed import encoded, in_file
 from tests.support.strategies import Sent, streams
@@ -67,6 +68,7 @@ def left_behind(run: Run, stream: Path, folder: Path, *told: object) -> dict[str
     return found
 
 
+@each_record
 @pytest.mark.parametrize("dialect", ["qemu", "v1", "v2"])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_captures_in_every_dialect(
@@ -130,7 +132,7 @@ def translated(data: bytes, hints: Hints, dialect: str) -> bytes | None:
     if dialect != "qemu" and any(d.bitmaps and d.device not in last.offsets for d in disks):
         return None
     made = io.BytesIO()
-    with adopt_target(made) as sink:
+    with adopt_target(made, FileUses()) as sink:
         events = Translation(dialect, disks, last).events(Decoder(source.again(), hints=hints))
         write_events(events, sink, resolving(source))
     return made.getvalue()
@@ -153,7 +155,7 @@ def end_state(data: bytes, hints: Hints) -> dict[str, object]:
     return state
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(streams(), st.sampled_from(["qemu", "v1", "v2"]), st.booleans())
 def test_the_end_state_stays(sent: Sent, dialect: str, normalize: bool) -> None:
     hints = hints_of(sent)
@@ -227,7 +229,7 @@ def test_what_is_refused(run: Run, tmp_path: Path) -> None:
     fails(run(*words, "--container", "none", "--normalize"), 2, "no place for bitmaps")
     fails(run(*words, "--container", "none", "--dialect", "v2"), 2, "--normalize")
     fails(run(*words, "--machine", "pc"), 2, "--normalize")
-    fails(run("convert", stream, "--to", stream), 2, "cannot be the target")
+    fails(run("convert", stream, "--to", stream), 2, "are the same file")
     missing = put(tmp_path, raw.qemu(filled(0), filled(4096)), "m")
     fails(run("convert", missing, "--to", out), 1, "never came")
     cut = put(tmp_path, BOTH[: MIB // 2], "cut")

@@ -194,7 +194,7 @@ def refused(case: Case, options: ConvertOptions) -> bool:
     return on_grid and (parted or (not options.normalize and (unfinished or homeless)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(cases(), st.sampled_from(["qemu", "classic", "v1", "v2"]), st.booleans())
 def test_the_last_byte_counts(case: Case, dialect: str, normalize: bool) -> None:
     hints = Hints({name: case.models[name].sectors * 512 for name in case.models})

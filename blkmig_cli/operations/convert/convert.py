@@ -22,6 +22,7 @@ from blkmig_cli.operations.send.requirements import check_disks, warnings_for
 from blkmig_cli.operations.send.stream import SendOptions, send_pieces
 from blkmig_cli.operations.send.writing import write_disks
 from blkmig_cli.progress import ignore
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import quote
 from blkmig_cli.transport.target import open_target, resolving
 from blkmig_cli.wire.runs import Piece
@@ -109,8 +110,11 @@ def convert(
             pieces = send_pieces(disks, sending)
         else:
             pieces = Translation(chosen.dialect, disks, last).events(how.decoder(source))
+        uses = FileUses.of_stream(stream)
+        for file in files.values():
+            uses.add("the bitmaps file", file, writes=False)
         with (
-            open_target(target, [stream, *files.values()]) as sink,
+            open_target(target, uses) as sink,
             how.progress("converting", total) as tick,
         ):
             for warning in warnings:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from blkmig_cli import limits
-from blkmig_cli.checks.checker import BitmapVerdict, DeviceVerdict, Report
+from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.disk import Disk

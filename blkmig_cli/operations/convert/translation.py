@@ -24,6 +24,7 @@ from blkmig_cli.schemas.constants import (
 )
 from blkmig_cli.wire.events import Block, Eof, Eos, Event, Payload, Raw, SectionHeader
 from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.schema_io import Input
 
 
 @dataclass(slots=True)
@@ -32,15 +33,15 @@ class LastRecords:
 
     offsets: dict[str, int] = field(default_factory=dict)
 
-    def feed(self, event: Event) -> None:
+    def feed(self, event: Event, _: Input) -> None:
         """Take the next event."""
         if isinstance(event, Block):
             self.offsets[event.device] = event.offset
 
-    def feed_run(self, run: Run) -> None:
+    def feed_run(self, run: Run, source: Input) -> None:
         """Take a run of events."""
         for event in run.last():
-            self.feed(event)
+            self.feed(event, source)
 
 
 class Translation:

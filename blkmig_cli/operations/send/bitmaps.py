@@ -37,11 +37,11 @@ def add_bitmaps(disks: list[Disk], files: Files) -> None:
         disk.bitmaps = [*others, *content.bitmaps.values()]
 
 
-def attach_bitmaps(disks: list[Disk], files: Files, names: tuple[str, ...]) -> None:
+def attach_bitmaps(disks: list[Disk], files: Files, names: tuple[str, ...]) -> list[str]:
     """Give ``disks`` the bitmaps called ``names`` (none: all) of ``files``, else beside their images.
 
-    Raises UsageError for a name that no disk has, FailureError where no disk has any bitmap; and as
-    :func:`add_bitmaps`.
+    Returns the files that were read.  Raises UsageError for a name that no disk has, FailureError
+    where no disk has any bitmap; and as :func:`add_bitmaps`.
     """
     beside: dict[str | None, str] = {
         disk.device: path
@@ -50,10 +50,12 @@ def attach_bitmaps(disks: list[Disk], files: Files, names: tuple[str, ...]) -> N
         and None not in files
         and os.path.exists(path := default_path(disk.image.path))
     }
-    add_bitmaps(disks, {**beside, **files})
+    read = {**beside, **files}
+    add_bitmaps(disks, read)
     known: list[Key] = [(disk.device, bitmap.name) for disk in disks for bitmap in disk.bitmaps]
     if not known and not names:
         raise FailureError("no image has any bitmap", hint="name a file with --bitmaps-from")
     wanted = {key for name in names for key in find_bitmaps("--bitmap", split_bitmap(name), known)}
     for disk in disks if names else []:
         disk.bitmaps = [bitmap for bitmap in disk.bitmaps if (disk.device, bitmap.name) in wanted]
+    return list(read.values())

@@ -19,8 +19,10 @@ from blkmig_cli.operations.send.requirements import (
 from blkmig_cli.operations.send.stream import SendOptions, send_pieces
 from blkmig_cli.operations.send.writing import write_disks
 from blkmig_cli.progress import Progress, ignore, no_progress
-from blkmig_cli.text import escape
-from blkmig_cli.transport.target import is_socket, open_target, same_file
+from blkmig_cli.system.address import parse_target
+from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.text import quote
+from blkmig_cli.transport.target import open_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +69,18 @@ def send(
     FailureError where an image, a bitmap or the target fails or does not fit.
     """
     chosen = options or SendOptions()
-    if chosen.container == "qemu" and for_qemu is not None and is_socket(target):
+    if chosen.container == "qemu" and for_qemu is not None and parse_target(target).is_socket:
         chosen = replace(chosen, return_path=answers(for_qemu))
     files = {} if bitmaps is None else bitmaps.files
     if bitmaps is not None:
         check_bitmaps_fit(chosen.dialect, chosen.container, "use --dialect v1 or v2")
+    if manifest is not None and shared:
+        raise UsageError("--manifest and -U: the image may change after it was sent")
+    uses = FileUses()
+    for device, path in images.items():
+        uses.add(f"the image of {quote(device)}", path, writes=False)
     if manifest is not None:
-        if shared:
-            raise UsageError("--manifest and -U: the image may change after it was sent")
-        if any(same_file(manifest, other) for other in (*images.values(), *files.values(), target)):
-            raise UsageError(f"{escape(manifest)} is read or written already")
+        uses.add("the manifest", manifest, writes=True)
     with ExitStack() as stack:
         disks = []
         for device, path in images.items():
@@ -84,16 +88,16 @@ def send(
             disks.append(Disk(device, stack.enter_context(closing(image))))
         check_images(disks, force_raw=force_raw)
         if bitmaps is not None:
-            attach_bitmaps(disks, files, bitmaps.names)
+            for path in attach_bitmaps(disks, files, bitmaps.names):
+                uses.add("the bitmaps file", path, writes=False)
         check_disks(disks, chosen)
         content = chosen.disks and not chosen.skip_unallocated
         if manifest is not None:
             check_work(disks, content=content)
         warnings = tuple(warnings_for(disks, chosen, for_qemu))
         total = sum(disk.size for disk in disks)
-        inputs = [*images.values(), *files.values()]
         with (
-            open_target(target, inputs, confirmed=chosen.return_path) as sink,
+            open_target(target, uses, confirmed=chosen.return_path) as sink,
             progress("sending", total) as tick,
         ):
             for warning in warnings:
