@@ -1,11 +1,9 @@
-"""docs/qemu.md: its commands are run, in order, in one folder; and it names every defect's check."""
+"""docs/qemu.md: its commands are run in order in one folder, and it names the check of every defect."""
 
 import json
-import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "qemu.md").read_text()
 
 
 class Monitor:
-    """The QMP monitor at ``path``, spoken to line by line, as a person would."""
+    """The QMP monitor at ``path``, used line by line, as a person would."""
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -37,7 +35,7 @@ class Monitor:
         self.say('{"execute": "qmp_capabilities"}')
 
     def say(self, line: str) -> Any:
-        """Send a line; gives the answer, past the events before it."""
+        """Send a line; return the answer without the events before it."""
         self._file.write(line + "\n")
         self._file.flush()
         while True:
@@ -58,7 +56,7 @@ def test_the_commands(tmp_path: Path) -> None:
 
 
 def test_an_old_capture_to_a_qemu_of_today(run: Run, tmp_path: Path) -> None:
-    """That chapter by itself, which a QEMU without block migration is for, with a stream of ours."""
+    """That chapter by itself, with a stream made by blkmig, for every QEMU."""
     disk = tmp_path / "disk.img"
     disk.write_bytes(disks.noisy(4 << 20))
     daily = disks.bitmap("daily", 65536, 4 << 20)
@@ -82,7 +80,7 @@ $ qemu-system-x86_64 -nodefaults -display none -S -M none -qmp unix:qmp.sock,ser
 
 
 def run_commands(text: str, folder: Path) -> list[Any]:
-    """Run the commands in ``text``; gives what the monitors answered."""
+    """Run the commands in ``text``; return the answers of the monitors."""
     background: list[subprocess.Popen[bytes]] = []
     try:
         answers = run_lines(text, folder, background)
@@ -95,7 +93,7 @@ def run_commands(text: str, folder: Path) -> list[Any]:
 
 
 def holds(condition: str, answer: dict[str, Any]) -> bool:
-    """Is the answer to query-migrate what the page says to wait for?"""
+    """Return whether the answer to query-migrate is the one that the page says to wait for."""
     assert answer.get("status") not in ("failed", "cancelled"), answer
     if condition == "status is completed":
         return bool(answer.get("status") == "completed")
@@ -105,7 +103,6 @@ def holds(condition: str, answer: dict[str, Any]) -> bool:
 
 def run_lines(text: str, tmp_path: Path, background: list[subprocess.Popen[bytes]]) -> list[Any]:
     answers = []
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     monitor = None
     for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
         for line in block.splitlines():
@@ -116,7 +113,6 @@ def run_lines(text: str, tmp_path: Path, background: list[subprocess.Popen[bytes
                         f"exec {words.removesuffix('&')}",
                         shell=True,
                         cwd=tmp_path,
-                        env=environment,
                         stdout=subprocess.DEVNULL,
                         stderr=subprocess.DEVNULL,
                     )
@@ -126,7 +122,7 @@ def run_lines(text: str, tmp_path: Path, background: list[subprocess.Popen[bytes
                 wait_until((tmp_path / made).exists)
             elif line.startswith("$"):
                 done = subprocess.run(
-                    words, shell=True, cwd=tmp_path, env=environment, text=True,
+                    words, shell=True, cwd=tmp_path, text=True,
                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False,
                 )  # fmt: skip
                 assert done.returncode == 0, (words, done.stdout)
@@ -151,9 +147,9 @@ def run_lines(text: str, tmp_path: Path, background: list[subprocess.Popen[bytes
 
 
 def test_the_page_names_the_checks() -> None:
-    """Those that speak of QEMU are explained here, and nothing else passes for a check."""
-    told = set(re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE))
-    assert told <= set(CHECKS)
+    """Checks that concern QEMU are explained here, and no unknown check is named."""
+    named = set(re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE))
+    assert named <= set(CHECKS)
     about_qemu = {check for check, (_, text) in CHECKS.items() if "QEMU" in text}
-    assert about_qemu - {"qemu-cannot-load"} <= told
+    assert about_qemu - {"qemu-cannot-load"} <= named
     assert "`qemu-cannot-load`" in PAGE
