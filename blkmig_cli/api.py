@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import BinaryIO, Literal, get_args
 
-from blkmig_cli.checks.checker import Report
+from blkmig_cli.checks.report import Report
 from blkmig_cli.checks.survey import Contents, read_contents
 from blkmig_cli.contents.stream_disk import Piece as DiskPiece
 from blkmig_cli.contents.stream_disk import StreamDisk

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from blkmig_cli import __version__
 from blkmig_cli.checks.catalogue import CHECKS, Finding
-from blkmig_cli.checks.checker import Report
+from blkmig_cli.checks.report import Report
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.system.address import Address, parse_address
 from blkmig_cli.text import encode_name, escape

@@ -22,7 +22,7 @@ from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.target import adopt_target, write_events
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.hints import Hints
-from tests.conftest import Capture, Run, fails
+from tests.conftest import Capture, Run, each_record, fails
 from tests.support import raw
 from tests.support.feed import encoded, in_file
 from tests.support.strategies import Sent, streams
@@ -69,6 +69,7 @@ def left_behind(run: Run, stream: Path, folder: Path, *told: object) -> dict[str
     return found
 
 
+@each_record
 @pytest.mark.parametrize("dialect", ["qemu", "v1", "v2"])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_captures_in_every_dialect(
@@ -153,7 +154,7 @@ def end_state(data: bytes, hints: Hints) -> dict[str, object]:
     return state
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(streams(), st.sampled_from(["qemu", "v1", "v2"]), st.booleans())
 def test_the_end_state_stays(sent: Sent, dialect: str, normalize: bool) -> None:
     hints = hints_of(sent)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.disks.raw import RawImage, open_raw
@@ -118,7 +118,7 @@ def test_plain_targets_take_the_fast_way(
     assert ("read" in ways) == (not copied)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(max_examples=30)
 @given(
     suffix=st.sampled_from(sorted(UNPACK)),
     pieces=st.lists(
