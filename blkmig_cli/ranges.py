@@ -209,7 +209,7 @@ class IntervalSet:
     @property
     def total(self) -> int:
         """How many numbers are in the set."""
-        return sum(self._ends) - sum(self._starts)
+        return sum(sum(ends) - sum(starts) for starts, ends in self._blocks)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for starts, ends in self._blocks:
