@@ -75,7 +75,16 @@ $ qemu-system-x86_64 -nodefaults -display none -S -M none -qmp unix:qmp.sock,ser
 > {"execute": "quit"}
 ```""".replace("\\\n", "")
     assert {"sha256": daily.sha256(4 << 20)} in run_commands(again, tmp_path)
-    command = ["qemu-img", "compare", "-f", "raw", "-F", "qcow2", str(disk), tmp_path / "new.qcow2"]
+    command = [
+        "qemu-img",
+        "compare",
+        "-f",
+        "raw",
+        "-F",
+        "qcow2",
+        str(disk),
+        str(tmp_path / "new.qcow2"),
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
