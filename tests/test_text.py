@@ -43,7 +43,9 @@ def test_sizes(text: str, size: int) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^invalid size '.*': expected e\.g\. 512, 64k, 20G, 3MiB$"):
+    with pytest.raises(
+        ValueError, match=r"^invalid size '.*': expected e\.g\. 512, 64k, 20G, 3MiB$"
+    ):
         parse_size(text)
 
 

@@ -80,7 +80,9 @@ class Manifest:
             {key: entry.granularity for key, entry in self.bitmaps.items()},
         )
         sizes = known.sizes if None not in told.sizes else {}
-        return Hints({**sizes, **told.sizes}, {**known.granularities, **told.granularities})
+        return Hints(
+            {**sizes, **told.sizes}, {**known.granularities, **told.granularities}, told.largest
+        )
 
 
 def manifest_of(disks: list[Disk], tick: Tick, *, content: bool, flags: bool) -> Manifest:

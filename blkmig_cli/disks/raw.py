@@ -163,10 +163,6 @@ class RawImage:
         except OSError as error:
             raise self._failed(error, 0) from error
 
-    def finish(self) -> None:
-        """See ``image.Image``."""
-        self.flush()
-
     def uncache(self) -> None:
         """See ``image.Image``."""
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)

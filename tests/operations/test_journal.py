@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from blkmig_cli.commands import cli
 from blkmig_cli.disks.raw import RawImage
 from blkmig_cli.errors import FailureError
-from blkmig_cli.operations.replay import writing
+from blkmig_cli.operations.replay import writer
 from tests.conftest import Outcome, Run, fails
 from tests.support import raw
 
@@ -46,7 +46,7 @@ def records(count: int = 12, seed: int = 1) -> bytes:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Confirm what is written after every few chunks."""
-    monkeypatch.setattr(writing, "_CHECKPOINT", 3 * MIB)
+    monkeypatch.setattr(writer, "_CHECKPOINT", 3 * MIB)
 
 
 @pytest.fixture
@@ -336,7 +336,7 @@ def test_interrupted(run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_pa
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "pwrite", pwrite)
-        patch.setattr(writing, "Overlap", _InOrder)
+        patch.setattr(writer, "Overlap", _InOrder)
         outcome = run("replay", stream, "--image", image, "--create", "-q")
     assert outcome.status == 130
     assert run("replay", stream, "--image", image, "--resume", "-q").status == 0
