@@ -170,7 +170,9 @@ class Destination:
         if stands and request.makes:
             mode = os.lstat(path).st_mode
             if not (request.overwrite or request.resume):
-                raise self._in_the_way()
+                entry = None if request.restart else read_journal(self.neighbours)
+                unfinished = entry is not None and entry.state != "finished"
+                raise self._incomplete() if unfinished else self._in_the_way()
             if not stat.S_ISREG(mode):
                 kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
                 raise FailureError(f"{escape(path)} is {kind}", hint="name the file itself")
