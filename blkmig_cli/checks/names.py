@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from blkmig_cli.checks.checker import Report
+from blkmig_cli.checks.report import Report
 from blkmig_cli.errors import UsageError
 from blkmig_cli.text import quote
 from blkmig_cli.wire.events import BitmapChunk, Block, Event

@@ -5,14 +5,13 @@ file with other hard links) is refused: it is never followed, waited for or remo
 """
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from blkmig_cli.disks import block_device
 from blkmig_cli.disks.bitmap_file import default_path
-from blkmig_cli.errors import FailureError
-from blkmig_cli.text import escape
+from blkmig_cli.errors import failing
+from blkmig_cli.system.atomic import check_neighbour
 
 _JOURNAL = ".replay.json"
 _TEMPORARY = ".new"
@@ -20,15 +19,6 @@ _PARTIAL = ".partial"
 _IDENTITY = ".blkmig.json"
 #: What the names of these files end with, behind that of the image.
 SUFFIXES = (_JOURNAL, _JOURNAL + _TEMPORARY, _PARTIAL, _IDENTITY, default_path(""))
-
-_KINDS = (
-    (stat.S_ISLNK, "a symbolic link"),
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a FIFO"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISBLK, "a device"),
-    (stat.S_ISCHR, "a device"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +71,7 @@ def exists(path: str) -> bool:
 
     Raises FailureError where something else does, or the path cannot be looked at.
     """
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
-    kind = next((name for test, name in _KINDS if test(found.st_mode)), None)
-    if kind is None and found.st_nlink > 1:
-        kind = "a file with other hard links"
-    if kind is not None:
-        raise FailureError(f"{escape(path)} is {kind}", hint="remove or rename it")
-    return True
+    return check_neighbour(path) is not None
 
 
 def remove(path: str | None) -> bool:
@@ -102,8 +81,6 @@ def remove(path: str | None) -> bool:
     """
     if path is None or not exists(path):
         return False
-    try:
+    with failing(path):
         os.unlink(path)
-    except OSError as error:
-        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
     return True

@@ -46,11 +46,11 @@ def _libc() -> ctypes.CDLL:
 
 
 class RawImage:
-    """See ``image.Image``.  Made by :func:`open_raw`; ``is_device``: it is a block device."""
+    """See ``image.Image``.  Made by :func:`open_raw`; ``is_file``: it is not a block device."""
 
-    def __init__(self, path: str, fd: int, size: int, *, is_device: bool = False) -> None:
+    def __init__(self, path: str, fd: int, size: int, *, is_file: bool = True) -> None:
         self.path = path
-        self.is_device = is_device
+        self._is_file = is_file
         self._fd = fd
         self._size = size
         self._can_punch = True
@@ -60,6 +60,11 @@ class RawImage:
     def size(self) -> int:
         """The size in bytes."""
         return self._size
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file, whose size is the disk's; not a device."""
+        return self._is_file
 
     def read(self, offset: int, length: int) -> bytes:
         """See ``image.Image``; raises FailureError where the file ends before its size."""
@@ -140,7 +145,7 @@ class RawImage:
 
     def resize(self, size: int) -> None:
         """See ``image.Image``; raises FailureError for a block device."""
-        if self.is_device:
+        if not self._is_file:
             raise FailureError(f"{escape(self.path)} is a device of {self._size} bytes")
         try:
             os.ftruncate(self._fd, size)
@@ -268,4 +273,4 @@ def open_raw(
     except FailureError:
         os.close(fd)
         raise
-    return RawImage(path, fd, size, is_device=stat.S_ISBLK(mode))
+    return RawImage(path, fd, size, is_file=stat.S_ISREG(mode))

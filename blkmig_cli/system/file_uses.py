@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from blkmig_cli.errors import UsageError
+from blkmig_cli.system.address import Address, parse_address
 from blkmig_cli.text import escape
 
 _STANDARD = {0: "stdin", 1: "stdout", 2: "stderr"}
@@ -30,6 +31,22 @@ class FileUses:
 
     def __init__(self) -> None:
         self._uses: dict[Hashable, _Use] = {}
+
+    @classmethod
+    def of_stream(cls, stream: str) -> "FileUses":
+        """Return the uses of a command that reads the STREAM called ``stream``.
+
+        Raises UsageError for a malformed address.
+        """
+        uses = cls()
+        uses.add_address("the stream", parse_address(stream), writes=False)
+        return uses
+
+    def add_address(self, use: str, address: Address, *, writes: bool) -> None:
+        """Register the file that ``address`` names, if it names one; see :meth:`add`."""
+        file = address.file(writes=writes)
+        if file is not None:
+            self.add(use, file, writes=writes)
 
     def add(self, use: str, file: str | int, *, writes: bool) -> None:
         """Register ``file``, a path or a descriptor; ``use`` says what it is, as in "the stream".

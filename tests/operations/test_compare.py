@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blkmig_cli.disks.bitmap import DirtyBitmap
@@ -65,7 +65,6 @@ def test_captures_against_what_replay_makes_of_them(
         assert status == 1
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=3000), st.lists(st.integers(0, 2999), max_size=5))
 def test_sectors_that_differ(data: bytes, places: list[int]) -> None:
     other = bytearray(data)

@@ -228,7 +228,9 @@ def test_one_changed_byte_is_found_by_verify(
         content = bytearray(wanted[0])
         content[at] ^= 1
         image.write_bytes(content)
-        fails(run("replay", stream, "--image", image, "--resume", "--verify"), 4, "not as the replay")
+        fails(
+            run("replay", stream, "--image", image, "--resume", "--verify"), 4, "not as the replay"
+        )
 
 
 def test_a_finished_image_that_was_resized(run: Run, stream: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def told(sent: Sent) -> Hints:
     return hints
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(streams(), st.sampled_from(["cut", "remove", "insert", "ones"]), st.data())
 def test_what_is_given_was_there(sent: Sent, how: str, data: st.DataObject) -> None:
     hints = told(sent)
@@ -112,7 +112,7 @@ def test_what_is_given_was_there(sent: Sent, how: str, data: st.DataObject) -> N
                 }  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(repetitive())
 def test_runs_give_what_their_events_do(stream: Repetitive) -> None:
     found: list[object] = []

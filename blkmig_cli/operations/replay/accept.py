@@ -1,7 +1,7 @@
 """Accepting an image as an earlier replay left it, at the end of a stream that was not all right."""
 
 from blkmig_cli.checks.catalogue import Finding
-from blkmig_cli.checks.checker import Report
+from blkmig_cli.checks.report import Report
 from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.errors import BlkmigError, FailureError, StreamError
 from blkmig_cli.operations.replay.destination import Destination
@@ -35,12 +35,11 @@ def accept(request: ReplayRequest, destinations: Destinations) -> ReplayResult:
             SizeBounds(stop.least, stop.most, "stream"),
             0,
             stop.end,
-            None,
-            found.size,
-            request.known.takes_most(device or ""),
-            found.existing_size,
-            found.is_device,
-            True,
+            option=found.size,
+            largest=request.hints.takes_most(device or ""),
+            image=found.existing_size,
+            is_device=found.is_device,
+            gaps=True,
         )
         decision = decide_size(evidence)
         if decision.finding is not None:
@@ -62,7 +61,7 @@ def accept(request: ReplayRequest, destinations: Destinations) -> ReplayResult:
             first = stop.findings[0] if stop.findings else None
             message = "the stream was damaged" if first is None else first.message
             failure = StreamError(message, check=None if first is None else first.id)
-    report = Report("-", complete=False, findings=findings, failure=failure)
+    report = Report("-", complete=False, findings=tuple(findings), failure=failure)
     if any(found.severity == "error" for found in findings):
         return ReplayResult(report, accepted=False, partial_images=_incomplete(destinations))
     for found in destinations:

@@ -218,8 +218,8 @@ class Destination:
         existing, before = self.existing_size, self._before
         if existing is not None and self.size is not None and existing < self.size:
             raise FailureError(
-                f"{escape(self.path)} has {existing} bytes, --device-size says {self.size}",
-                hint="enlarge the image",
+                f"{escape(self.path)} has {existing} bytes, the disk {self.size}",
+                hint="enlarge the image, or see --device-size",
             )
         if before is None or before.size is None:
             return

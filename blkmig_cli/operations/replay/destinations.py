@@ -69,15 +69,16 @@ class Destinations:
     def hints(self) -> Hints:
         """Return what is known of disks and bitmaps: by the request, by image files and their bitmaps."""
         known = self._known
-        sizes, granularities = dict(known.sizes), dict(known.granularities)
+        granularities, images = dict(known.granularities), dict(known.images)
         for device, destination in self._images.items():
-            if destination.limit is not None:
-                sizes.setdefault(device, destination.limit)
+            size = None if destination.is_device else destination.existing_size
+            if size is not None:
+                images.setdefault(device, size)
         for places in (self._places, self._beside):
             for device, place in places.items():
                 for name, bitmap in place.bitmaps.items():
                     granularities.setdefault((device, name), bitmap.granularity)
-        return Hints(sizes, granularities, set(known.largest))
+        return Hints(dict(known.sizes), granularities, images, set(known.largest))
 
     @property
     def need_size(self) -> bool:

@@ -1,9 +1,14 @@
-"""How large a disk is, by order of belief: an option, the stream, an image file; or else its last chunk."""
+"""How large a disk is, by order of belief: an option, the stream, a manifest, an image file.
+
+Where none of them says it, the disk ends with its last chunk, if the bounds that the stream sets
+allow it.
+"""
 
 from dataclasses import dataclass
 
 from blkmig_cli import limits
-from blkmig_cli.checks.catalogue import CHECKS, Finding
+from blkmig_cli.checks.catalogue import Finding
+from blkmig_cli.checks.judge import found as finding
 from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.errors import FailureError
 from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE
@@ -16,9 +21,9 @@ class Evidence:
 
     ``stream``: what the stream states or allows.  ``top``, ``end``: where its last chunk begins and
     ends; ``offset``: its record's place in the stream.  ``option``: --device-size; ``largest``: that
-    is ``max``.  ``path``: the image; ``image``: its size if it is written in place, None where it is
-    made; ``is_device``: it is a block device, which may be larger.  ``gaps``: missing chunks are
-    accepted, so that the last one may be missing, too.
+    is ``max``.  ``manifest``: what a manifest says.  ``path``: the image; ``image``: its size if it is
+    written in place, None where it is made; ``is_device``: it is a block device, which may be larger.
+    ``gaps``: missing chunks are accepted, so that the last one may be missing, too.
     """
 
     device: str
@@ -29,6 +34,7 @@ class Evidence:
     offset: int | None = None
     option: int | None = None
     largest: bool = False
+    manifest: int | None = None
     image: int | None = None
     is_device: bool = False
     gaps: bool = False
@@ -45,6 +51,16 @@ class Evidence:
         if self.most is None:
             return f"at least {self.stream.least} bytes"
         return f"{self.stream.least} to {self.most} bytes"
+
+    def exceeds(self, size: int) -> bool:
+        """Return whether ``size`` is more than the stream allows.
+
+        Where chunks may be missing, its bounds prove nothing: progress goes on past them.
+        """
+        stream = self.stream
+        return (
+            stream.most is not None and size > stream.most and not (self.gaps and not stream.exact)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +80,9 @@ def decide_size(found: Evidence) -> Decision:
 
     Raises FailureError where the image is smaller than the disk, or would become too large.
     """
-    decision = _by_option(found) or _by_stream(found) or _by_image(found) or _by_last_chunk(found)
+    decision = (
+        _by_option(found) or _by_statement(found) or _by_image(found) or _by_last_chunk(found)
+    )
     size = decision.size
     least = found.stream.least if size is None else size
     if found.image is not None and found.image < least and decision.finding is None:
@@ -87,40 +105,43 @@ def decide_size(found: Evidence) -> Decision:
 
 
 def _by_option(found: Evidence) -> Decision | None:
-    option, stream = found.option, found.stream
+    """Decide by an option; judging the stream has found those that are too small."""
     if found.largest:
         if found.most is not None:
             return Decision(found.most)
         return Decision(None, _unknown(found, "nothing in the stream bounds it"))
-    if option is None:
+    if found.option is None:
         return None
-    # Of a record behind the disk's end, there is a finding of its own.
-    outside = found.top < option and (
-        option < stream.least
-        or (stream.exact is not None and option != stream.exact)
-        or (stream.most is not None and option > stream.most and not found.gaps)
-    )
-    what = f"--device-size says {option}"
-    return Decision(option, _mismatch(found, what) if outside else None)
+    if found.stream.exact is None and found.exceeds(found.option):
+        return Decision(found.option, _mismatch(found, f"--device-size says {found.option}"))
+    return Decision(found.option)
 
 
-def _by_stream(found: Evidence) -> Decision | None:
-    exact = found.stream.exact
-    if exact is None:
-        return None
-    if found.image is not None and found.image > exact and not found.is_device:
-        return Decision(exact, _mismatch(found, f"{escape(found.path)} has {found.image}"))
-    return Decision(exact)
+def _by_statement(found: Evidence) -> Decision | None:
+    """Decide by what the stream, or else the manifest, states."""
+    size = found.stream.exact
+    if size is None:
+        size = found.manifest
+        if size is None:
+            return None
+        if size < found.stream.least or found.exceeds(size):
+            return Decision(size, _mismatch(found, f"the manifest says {size}"))
+    if found.image is not None and found.image > size and not found.is_device:
+        what = f"{escape(found.path)} has {found.image}"
+        return Decision(
+            size, _mismatch(found, what, f"use --device-size {size} to write only these")
+        )
+    return Decision(size)
 
 
 def _by_image(found: Evidence) -> Decision | None:
     """Decide by the size of an image file that is there, unless it is too small."""
-    image, most = found.image, found.stream.most
+    image = found.image
     if image is None or found.is_device:
         return None
     if image < found.stream.least:
         return Decision(None)
-    if most is not None and image > most and not found.gaps:
+    if found.exceeds(image):
         return Decision(image, _mismatch(found, f"{escape(found.path)} has {image}"))
     return Decision(image)
 
@@ -133,22 +154,18 @@ def _by_last_chunk(found: Evidence) -> Decision:
     return Decision(None, _unknown(found, found.bounds))
 
 
-def _mismatch(found: Evidence, what: str) -> Finding:
-    exact = found.stream.exact
+def _mismatch(found: Evidence, what: str, hint: str = "") -> Finding:
+    exact = found.stream.exact or found.manifest
     disk = found.bounds if exact is None else f"{exact} bytes"
-    hint = (
-        f"; use --device-size {exact} to write only these" if found.option is None and exact else ""
-    )
-    return _finding("size-mismatch", f"the disk has {disk}, {what}{hint}", found)
+    text = f"the disk has {disk}, {what}{f'; {hint}' if hint else ''}"
+    return finding("size-mismatch", text, device=found.device)
 
 
 def _unknown(found: Evidence, why: str) -> Finding:
     device = f"{escape(found.device)}=" if found.device else ""
-    size = f"specify --device-size {device}SIZE"
     most = "" if found.most is None else f" or --device-size {device}max"
-    text = f"size of {quote(found.device)} is unknown ({why}); {size}{most}"
-    return _finding("size-unknown", text, found)
-
-
-def _finding(check: str, message: str, found: Evidence) -> Finding:
-    return Finding(check, CHECKS[check][0], message, None, found.device)
+    text = (
+        f"size of {quote(found.device)} is unknown ({why}); "
+        f"specify --device-size {device}SIZE{most}"
+    )
+    return finding("size-unknown", text, device=found.device)

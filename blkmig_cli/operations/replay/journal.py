@@ -11,11 +11,10 @@ from typing import Any, Literal, get_args
 from blkmig_cli import limits
 from blkmig_cli.checks.catalogue import CHECKS, Finding
 from blkmig_cli.disks.neighbours import Neighbours, exists, remove
-from blkmig_cli.errors import FailureError
+from blkmig_cli.errors import FailureError, failing
 from blkmig_cli.system.atomic import sync_folder
 from blkmig_cli.system.documents import Entry as Object
 from blkmig_cli.system.documents import read_document, write_document
-from blkmig_cli.text import escape
 
 VERSION = 1
 #: ``writing``: the image is being written.  ``incomplete``: the stream came to an end, but not all is
@@ -86,28 +85,18 @@ def write_journal(neighbours: Neighbours, entry: Entry) -> None:
     Raises FailureError.
     """
     path = neighbours.journal
-    exists(path)
-    remove(neighbours.temporary_journal)  # of a process that was killed
     if neighbours.partial is None:
-        _make_state_folder(os.path.dirname(path))
+        folder = os.path.dirname(path)
+        with failing(folder):
+            os.makedirs(folder, 0o700, exist_ok=True)
     write_document(path, _document(entry), neighbours.temporary_journal)
 
 
 def discard_journal(neighbours: Neighbours) -> None:
     """Remove the journal of an image, if it has one, on stable storage; raises FailureError."""
     if remove(neighbours.journal):
-        try:
+        with failing(neighbours.journal):
             sync_folder(neighbours.journal)
-        except OSError as error:
-            path = escape(neighbours.journal)
-            raise FailureError(f"{path}: {error.strerror or error}") from error
-
-
-def _make_state_folder(folder: str) -> None:
-    try:
-        os.makedirs(folder, 0o700, exist_ok=True)
-    except OSError as error:
-        raise FailureError(f"{escape(folder)}: {error.strerror or error}") from error
 
 
 def _document(entry: Entry) -> dict[str, Any]:

@@ -3,15 +3,17 @@
 A stream in a file is judged before the first write, one from a pipe at its end; by the same rules.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from blkmig_cli.checks.catalogue import Finding, Severity, finding_of
-from blkmig_cli.checks.checker import BitmapVerdict, Checker, Report
+from blkmig_cli.checks.checker import Checker
 from blkmig_cli.checks.names import Names
-from blkmig_cli.checks.survey import read_events
-from blkmig_cli.contents.sizes import SizeBounds
+from blkmig_cli.checks.report import BitmapVerdict, Report
+from blkmig_cli.checks.survey import cause, read_stream
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.errors import BlkmigError, FailureError, StreamError, UndecidableError
+from blkmig_cli.operations.replay.bitmap_place import BitmapPlace
 from blkmig_cli.operations.replay.destination import Destination
 from blkmig_cli.operations.replay.destinations import Destinations
 from blkmig_cli.operations.replay.disk_size import Decision, Evidence, decide_size
@@ -19,13 +21,13 @@ from blkmig_cli.operations.replay.journal import Stop
 from blkmig_cli.operations.replay.request import ReplayRequest
 from blkmig_cli.operations.replay.superseded import Superseded
 from blkmig_cli.progress import Tick
-from blkmig_cli.schemas.constants import BLOCK_SECTION, CHUNK_SECTORS, SECTOR_SIZE
+from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block, Event
-from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.runs import Consumer, Run
+from blkmig_cli.wire.schema_io import Input
 
 #: Errors that do not keep the disks from being written; the exit status says that a bitmap was not.
 _LEFT_OUT = ("bitmap-open",)
@@ -34,18 +36,15 @@ _MISSING = ("missing-chunks", "bulk-unfinished", "section-unfinished")
 
 
 class Reading:
-    """The stream, as it is read for a replay: what it adds up to, and which records are superseded."""
+    """A stream that is read for a replay: what it adds up to, and which records are superseded."""
 
     def __init__(self, stream: Stream, request: ReplayRequest, destinations: Destinations) -> None:
         self.stream = stream
         self.superseded = Superseded()
         self._request = request
         self._hints = destinations.hints()
-        known = request.known
-        # The size of an image file counts only if the stream does not state that of the disk.
-        self._believed = Hints(dict(known.sizes), self._hints.granularities, known.largest)
-        self.decoder = self.from_start()
-        self._checker = Checker(self.decoder, self._believed, incremental=request.incremental)
+        self._checker = Checker(self._hints, incremental=request.incremental)
+        self._decoder = self.from_start()
 
     def from_start(self) -> Decoder:
         """Return a decoder of the stream, which has not been read, or can be read again."""
@@ -57,20 +56,26 @@ class Reading:
             hints=self._hints,
         )
 
-    def feed(self, event: Event) -> None:
-        """Take the next event."""
+    def feed(self, event: Event, source: Input) -> None:
+        """Take the next event; raises UndecidableError as :meth:`check_merged`."""
         if isinstance(event, Block):
             self.superseded.feed(event, self._checker.state.covered(event.device))
-        self._checker.feed(event, self.stream.input)
+        self._checker.feed(event, source)
+        self.check_merged()
 
-    def feed_run(self, run: Run) -> None:
-        """Take a run of events."""
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Take a run of events; raises as :meth:`feed`."""
         self.superseded.feed_run(run, self._checker.state.covered)
-        self._checker.feed_run(run, self.stream.input)
+        self._checker.feed_run(run, source)
+        self.check_merged()
 
-    def to_end(self, tick: Tick) -> BlkmigError | None:
-        """Read all of the stream; return what ended the reading too early, if anything did."""
-        return read_events(self.decoder, self.feed, tick, self.feed_run)
+    def to_end(self, tick: Tick, *before: Consumer) -> BlkmigError | None:
+        """Read the stream, and give its events to ``before`` first.
+
+        Return what ended the reading too early, if anything did.  Raises what a consumer raises.
+        """
+        failure = read_stream(self._decoder, tick, *before, self)
+        return cause(failure, self.stream.damage)
 
     # What has been read.
 
@@ -100,42 +105,34 @@ class Reading:
                 check="merged-devices",
             )
 
+    def report(self, failure: BlkmigError | None) -> Report:
+        """Return the report on the stream, once; ``failure`` ended it, if anything did."""
+        return self._checker.finish(self.stream.name, self._decoder, failure)
+
     def evidence(self, device: str, destination: Destination | None) -> Evidence:
-        """Return what decides the size of the disk of ``device``."""
-        request, known, state = self._request, self._request.known, self._checker.state
+        """Return what decides the size of the disk of ``device``, once there is a report."""
+        request, state = self._request, self._checker.state
         disk = state.disk(device)
         covered = [disk.covered] if disk.has_blocks else []
-        covered += [found.covered for (owner, _), found in state.bitmaps.items() if owner == device]
-        ends = covered[:1] if disk.has_blocks else covered
-        bounds = state.size(device)
-        if bounds.exact is None and disk.top % CHUNK_SECTORS:
-            # It need not be a last chunk that was moved to end with its disk.
-            bounds = replace(bounds, least=(disk.top + 1) * SECTOR_SIZE)
+        if not disk.has_blocks:
+            covered = [
+                part.covered for (owner, _), part in state.bitmaps.items() if owner == device
+            ]
+        entry = None if request.manifest is None else request.manifest.disks.get(device)
         return Evidence(
             device,
             "" if destination is None else destination.path,
-            bounds,
+            state.proven_size(device),
             disk.top * SECTOR_SIZE,
-            max((sectors.end for sectors in ends), default=0) * SECTOR_SIZE,
+            max((part.end for part in covered), default=0) * SECTOR_SIZE,
             disk.top_offset,
-            known.size(device),
-            known.takes_most(device),
+            request.hints.option_size(device),
+            request.hints.takes_most(device),
+            None if entry is None else entry.size,
             None if destination is None else destination.existing_size,
             destination is not None and destination.is_device,
             request.incremental or request.allow_incomplete or not disk.has_blocks,
         )
-
-    def believe(self, device: str, size: int) -> None:
-        """The disk of ``device`` has ``size`` bytes, as its image file says."""
-        self._believed.sizes.setdefault(device, size)
-
-    def bounds(self, device: str) -> SizeBounds:
-        """Return the bounds of the size of a disk, as far as they are known."""
-        return self._checker.state.size(device, self._believed.size(device))
-
-    def report(self, failure: BlkmigError | None) -> Report:
-        """Return the report on the stream, for once; ``failure`` ended it, if anything did."""
-        return self._checker.finish(self.stream.name, self.stream.input, failure)
 
 
 @dataclass(slots=True)
@@ -150,6 +147,16 @@ class Judgement:
     accepted: bool
     sizes: dict[str, Decision] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+    def add_size(self, device: str, evidence: Evidence) -> int | None:
+        """Decide the size of a disk in bytes; None: it stays unknown.  Raises FailureError."""
+        decision = self.sizes[device] = decide_size(evidence)
+        if decision.assumed:
+            self.warnings.append(
+                f"size of {quote(device)} is not in the stream ({evidence.bounds}); took "
+                f"{decision.size} bytes, the end of its last chunk; see --device-size"
+            )
+        return decision.size
 
     def bitmaps(self, device: str) -> dict[str, DirtyBitmap]:
         """Return the complete bitmaps of a device, by name."""
@@ -186,7 +193,6 @@ def judge(
     Raises UsageError where a device has no destination, or an option names one that is not there;
     FailureError where an image or a file of bitmaps does not fit; UndecidableError.
     """
-    reading.check_merged()
     names = reading.names
     names.partly_read = failure is not None
     owners = dict.fromkeys(device for device, _ in names.bitmaps) if request.bitmaps else {}
@@ -196,45 +202,30 @@ def judge(
         if request.takes(device)
         and ((request.disks and reading.has_blocks(device)) or device in owners)
     ]
-    sizes: dict[str, Decision] = {}
-    warnings: list[str] = []
-    if request.images or request.bitmap_files:
+    anywhere = bool(request.images or request.bitmap_files)
+    if anywhere:
         destinations.bind(devices, names)
-        for device in devices:
-            blocks = request.disks and reading.has_blocks(device)
-            found = destinations.image_of(device) if blocks else destinations.find(device)
-            sizes[device] = _size(reading, device, found, warnings)
-            if found is not None and blocks and sizes[device].size is not None:
-                overlaps = reading.superseded.overlaps(device) if reading.stream.seekable else None
-                found.decide(sizes[device].size or 0, overlaps)
     else:
         names.check_devices("--device", request.devices or ())
         names.check_hints(request.hints)
     report = reading.report(failure)
-    decided = [decision.finding for decision in sizes.values() if decision.finding is not None]
-    weighed = [_weighed(found, request) for found in [*report.findings, *decided]]
-    report = replace(report, findings=weighed)
-    if request.images or request.bitmap_files:
-        for device in devices:
-            if device in owners:
-                _check_bitmaps(report.bitmaps, device, destinations, sizes[device].size)
-    return Judgement(report, _accepted(report, request), sizes, warnings)
-
-
-def _size(
-    reading: Reading, device: str, destination: Destination | None, warnings: list[str]
-) -> Decision:
-    evidence = reading.evidence(device, destination)
-    decision = decide_size(evidence)
-    if decision.assumed:
-        warnings.append(
-            f"size of {quote(device)} is not in the stream ({evidence.bounds}); took "
-            f"{decision.size} bytes, the end of its last chunk; see --device-size"
-        )
-    in_place = evidence.image is not None and not evidence.is_device
-    if in_place and decision.finding is None and decision.size is not None:
-        reading.believe(device, decision.size)
-    return decision
+    judgement = Judgement(report, accepted=False)
+    for device in devices if anywhere else ():
+        blocks = request.disks and reading.has_blocks(device)
+        found = destinations.image_of(device) if blocks else destinations.find(device)
+        size = judgement.add_size(device, reading.evidence(device, found))
+        if found is not None and blocks and size is not None:
+            overlaps = reading.superseded.overlaps(device) if reading.stream.seekable else None
+            found.decide(size, overlaps)
+        if device in owners:
+            _check_bitmaps(report.bitmaps, device, destinations.place_of(device), size)
+    decided = (decision.finding for decision in judgement.sizes.values())
+    report = report.adding(found for found in decided if found is not None)
+    judgement.report = replace(
+        report, findings=tuple(_weighed(found, request) for found in report.findings)
+    )
+    judgement.accepted = _accepted(judgement.report, request)
+    return judgement
 
 
 def _weighed(found: Finding, request: ReplayRequest) -> Finding:
@@ -265,10 +256,9 @@ def _accepted(report: Report, request: ReplayRequest) -> bool:
 
 
 def _check_bitmaps(
-    bitmaps: list[BitmapVerdict], device: str, destinations: Destinations, size: int | None
+    bitmaps: Iterable[BitmapVerdict], device: str, place: BitmapPlace, size: int | None
 ) -> None:
-    """Refuse bitmaps that do not fit those already in their place, or have none."""
-    place = destinations.place_of(device)
+    """Refuse bitmaps that do not fit those already in their place."""
     place.check_size(size)
     for verdict in bitmaps:
         bitmap, held = verdict.bitmap, place.bitmaps.get(verdict.bitmap.name)

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from blkmig_cli.checks.catalogue import CHECKS, Finding, finding_of
+from blkmig_cli.checks.catalogue import Finding, finding_of
+from blkmig_cli.checks.judge import found as finding
 from blkmig_cli.checks.manifest import Manifest, check_images
-from blkmig_cli.checks.survey import read_events
+from blkmig_cli.checks.survey import read_stream
 from blkmig_cli.disks.image import Beginning
 from blkmig_cli.errors import BlkmigError, FailureError, UsageError
 from blkmig_cli.operations.replay.accept import accept
@@ -28,7 +29,8 @@ from blkmig_cli.transport.inputs import PipeInput
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.spool import keep
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
-from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.runs import Numbers, Run
+from blkmig_cli.wire.schema_io import Input
 
 
 def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) -> ReplayResult:
@@ -44,8 +46,8 @@ def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) 
     request.check(with_stream=stream is not None)
     with ExitStack() as stack:
         uses = FileUses()
-        if stream is not None and stream.path is not None:
-            uses.add("the stream", stream.path, writes=False)
+        if stream is not None and stream.file is not None:
+            uses.add("the stream", stream.file, writes=False)
         if request.manifest is not None and request.manifest.path:
             uses.add("the manifest", request.manifest.path, writes=False)
         destinations = Destinations(request, uses)
@@ -62,7 +64,7 @@ def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) 
 def _spooled(stream: Stream, stack: ExitStack) -> Stream:
     """Return a stream that comes once as one in a temporary file."""
     assert isinstance(stream.input, PipeInput)
-    return Stream(stream.name, *keep(stream.input, stack))
+    return Stream(stream.name, *keep(stream.input, stack), file=stream.file)
 
 
 @contextmanager
@@ -112,14 +114,14 @@ class _Replay:
         """Write all records; where there is no ``judgement`` yet, judge the stream at its end."""
         reading, failed = self._reading, None
         failure: BlkmigError | None = None
-        decoder = reading.decoder if judgement is None else reading.from_start()
         superseded = Superseded() if judgement is None else reading.superseded
         with Writer(self._stream.input, superseded, verify=self._request.verify) as writer:
-            applying = _Applying(
-                writer, self._request, self._destinations, reading if judgement is None else None
-            )
+            applying = _Applying(writer, self._request, self._destinations)
             try:
-                failure = read_events(decoder, applying.feed, tick, applying.feed_run)
+                if judgement is None:
+                    failure = reading.to_end(tick, applying)
+                else:
+                    failure = read_stream(reading.from_start(), tick, applying)
                 writer.drain()
             except FailureError as error:
                 failed = error
@@ -128,9 +130,8 @@ class _Replay:
             return self._failed(judgement, failed, written)
         if judgement is None:
             judgement = judge(reading, failure, self._destinations, self._request)
-        elif (failure is None) != (judgement.report.failure is None):
-            failure = failure or FailureError(f"{escape(self._stream.name)} was changed meanwhile")
-            return self._failed(judgement, failure, written)
+        elif failure is not None and judgement.report.failure is None:
+            return self._failed(judgement, failure, written)  # the file was changed meanwhile
         if not judgement.accepted:
             return self._stop(judgement, written)
         return self._conclude(judgement, written)
@@ -142,8 +143,7 @@ class _Replay:
         if judgement is None:
             report = self._reading.report(error)
         else:
-            findings = [*judgement.report.findings, finding_of(error)]
-            report = replace(judgement.report, failure=error, findings=findings)
+            report = replace(judgement.report.adding([finding_of(error)]), failure=error)
         return ReplayResult(
             report,
             accepted=False,
@@ -176,8 +176,7 @@ class _Replay:
         if request.manifest is not None:
             differing = self._against(request.manifest, judgement)
             if differing:
-                findings = [*judgement.report.findings, *differing]
-                judgement.report = replace(judgement.report, findings=findings)
+                judgement.report = judgement.report.adding(differing)
                 return self._stop(judgement, written)
         for found in self._destinations:
             found.save(position, "written")
@@ -214,9 +213,8 @@ class _Replay:
             no_tick,
             left_out,
         )
-        check = "manifest-differs"
         return [
-            Finding(check, CHECKS[check][0], found.message, None, found.device)
+            finding("manifest-differs", found.message, device=found.device)
             for found in checked
             if request.takes(found.device)
         ]
@@ -261,21 +259,14 @@ def _unaware(path: str, names: list[str]) -> str:
 
 
 class _Applying:
-    """Takes the events of a stream, and writes what they say; ``reading`` takes them, too."""
+    """A consumer that writes what the events of a stream say."""
 
-    def __init__(
-        self,
-        writer: Writer,
-        request: ReplayRequest,
-        destinations: Destinations,
-        reading: Reading | None,
-    ) -> None:
+    def __init__(self, writer: Writer, request: ReplayRequest, destinations: Destinations) -> None:
         self._writer = writer
         self._request = request
         self._destinations = destinations
-        self._reading = reading
 
-    def feed(self, event: Event) -> None:
+    def feed(self, event: Event, source: Input) -> None:
         """Apply the next event.  (From a pipe, this is the first that is known of it.)"""
         if isinstance(event, Block) and self._request.takes(event.device):
             if event.has_content and self._request.disks:
@@ -289,33 +280,25 @@ class _Applying:
             and self._request.takes(event.device)
         ):
             self._destinations.place_of(event.device, event.offset)
-        if self._reading is not None:
-            self._reading.feed(event)
-            self._reading.check_merged()
         self._save(event.offset + event.length)
 
-    def feed_run(self, run: Run) -> None:
-        """Apply a run of events: zeros all at once."""
-        blocks = [column for column in run.columns if isinstance(column.event, Block)]
-        names = {column.event.device for column in blocks if isinstance(column.event, Block)}
-        for column in blocks:
-            event = column.event
-            assert isinstance(event, Block)
-            if event.data is not None or event.bitmaps or len(names) < len(blocks):
-                for single in run:
-                    self.feed(single)
-                return
-        for column in blocks:
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Apply a run of events: records of zeros all at once."""
+        zeros: dict[str, tuple[Block, Numbers]] = {}
+        for column in run.columns:
             event, sectors = column.event, column.numbers
-            assert isinstance(event, Block)
-            assert sectors is not None
-            if event.has_content and self._request.disks and self._request.takes(event.device):
-                destination = self._destinations.image_of(event.device, event.offset)
-                offsets = event.offset + np.arange(run.rows) * run.stride
+            if not isinstance(event, Block) or sectors is None:
+                continue
+            if event.data is not None or event.bitmaps or event.device in zeros:
+                for single in run:
+                    self.feed(single, source)
+                return
+            zeros[event.device] = (event, sectors)
+        for device, (event, sectors) in zeros.items():
+            if event.has_content and self._request.disks and self._request.takes(device):
+                destination = self._destinations.image_of(device, event.offset)
+                offsets = event.offset + np.arange(run.rows, dtype=np.int64) * run.stride
                 self._writer.write_zeros(event, offsets, sectors, destination)
-        if self._reading is not None:
-            self._reading.feed_run(run)
-            self._reading.check_merged()
         self._save(run.end)
 
     def _save(self, position: int) -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from blkmig_cli.checks.catalogue import Finding
-from blkmig_cli.checks.checker import Report
 from blkmig_cli.checks.manifest import Manifest
+from blkmig_cli.checks.report import Report
 from blkmig_cli.errors import UsageError
 from blkmig_cli.wire.decoder import Container
 from blkmig_cli.wire.hints import Hints
