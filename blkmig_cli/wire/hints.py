@@ -18,7 +18,7 @@ class Hints:
     largest: set[str | None] = field(default_factory=set)
 
     def takes_most(self, device: str) -> bool:
-        """Whether the device's disk is to be as large as the stream allows."""
+        """Return whether the device's disk is to be as large as the stream allows (``max``)."""
         return device in self.largest or (None in self.largest and device not in self.sizes)
 
     def option_size(self, device: str) -> int | None:
@@ -35,6 +35,8 @@ class Hints:
 
     def size(self, device: str) -> int | None:
         """Bytes of the device's disk by option, else by image, if either is known."""
+        if self.takes_most(device):
+            return None
         size = self.option_size(device)
         return self.image_size(device) if size is None else size
 
