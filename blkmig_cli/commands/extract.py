@@ -7,6 +7,7 @@ from blkmig_cli.commands.help import Command
 from blkmig_cli.commands.reading import reading, told
 from blkmig_cli.errors import UsageError
 from blkmig_cli.output.progress import progress
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import count
 from blkmig_cli.transport.target import open_target
 
@@ -57,12 +58,12 @@ def command(
     ) as contents:
         if name is not None:
             bitmap = find_bitmap(contents, name, allow_incomplete=allow_incomplete)
-            with open_target(target, [stream]) as sink:
+            with open_target(target, FileUses.of_stream(stream)) as sink:
                 _warn(bitmap.warnings, quiet=quiet)
                 sink.write(bitmaps_text(bitmap.file))
         else:
             found = find_disk(contents, device, allow_incomplete=allow_incomplete)
-            with open_target(target, [stream]) as sink:
+            with open_target(target, FileUses.of_stream(stream)) as sink:
                 _warn(found.warnings, quiet=quiet)
                 with progress("extracting", found.disk.size, quiet=quiet) as tick:
                     copy_disk(found.disk, sink, tick)

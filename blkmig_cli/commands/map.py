@@ -8,6 +8,7 @@ from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.commands.reading import reading, told
 from blkmig_cli.errors import UsageError
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import quote
 from blkmig_cli.transport.target import open_target
 
@@ -56,7 +57,7 @@ def command(
         names = ", ".join(quote(found.disk.name) for found in contents.report.devices)
         raise UsageError(f"no device {quote(device)}; the stream has {names or 'none'}")
     if svg is not None:
-        with open_target(svg, [stream]) as sink:
+        with open_target(svg, FileUses.of_stream(stream)) as sink:
             sink.write(map_svg(stream, maps).encode())
     if output == "json":
         click.echo(json.dumps(map_json(stream, maps), indent=1))

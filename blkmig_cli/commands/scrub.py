@@ -6,6 +6,7 @@ from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.operations.scrub import scrub
 from blkmig_cli.output.progress import progress
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import count
 from blkmig_cli.transport.source import open_stream
 from blkmig_cli.transport.target import open_target
@@ -43,7 +44,7 @@ def command(
     with open_stream(stream, options.saying(quiet)) as opened:
         options.log(verbose, str(opened))
         with (
-            open_target(target, [stream]) as sink,
+            open_target(target, FileUses.of_stream(stream)) as sink,
             progress("scrubbing", opened.input.size, quiet=quiet) as tick,
         ):
             found = scrub(opened, sink, hints, make, tick)

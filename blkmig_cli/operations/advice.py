@@ -4,7 +4,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from blkmig_cli.checks.checker import DeviceVerdict, Report
+from blkmig_cli.checks.report import DeviceVerdict, Report
 from blkmig_cli.errors import UndecidableError
 from blkmig_cli.text import human_size
 from blkmig_cli.wire.v1_layout import describe

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from blkmig_cli import limits
-from blkmig_cli.checks.checker import BitmapVerdict, DeviceVerdict, Report
+from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.disks.bitmap_file import BitmapFile

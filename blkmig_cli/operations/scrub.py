@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from blkmig_cli.checks.checker import Checker
-from blkmig_cli.checks.survey import read_events
+from blkmig_cli.checks.survey import read_stream
 from blkmig_cli.contents.padding import leaked, padding
 from blkmig_cli.errors import FailureError, UndecidableError
 from blkmig_cli.progress import Tick, no_tick
@@ -19,6 +19,7 @@ from blkmig_cli.transport.target import Sink
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block, Event, Payload
 from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.runs import EventConsumer
 from blkmig_cli.wire.schema_io import Input
 
 _PIECE = 1 << 20
@@ -52,34 +53,39 @@ def scrub(
         source.offset = 0
     events = decoder(source, hints)
 
-    def copy(event: Event) -> None:
-        part = None
-        if isinstance(event, Block):
-            size = sizes.get(event.device, sizes.get(None))
-            if event.data is not None and size is None and padding(event, None) is None:
-                raise _unknown(event.device, event.offset)
-            part = padding(event, size)
-            if size is not None and event.data is not None and event.sector * SECTOR_SIZE >= size:
-                raise FailureError(
-                    f"a record lies past the disk's end at byte {size}",
-                    offset=event.offset,
-                    section=event.section,
-                    device=event.device,
-                    sector=event.sector,
-                    hint="check --device-size",
-                )
-        end = event.offset + event.length
-        if part is None:
-            _write(source, sink, event.offset, end)
-            return
-        _write(source, sink, event.offset, part.offset)
-        sink.write(bytes(part.length))
-        _write(source, sink, part.offset + part.length, end)
-        found.chunks += 1
-        found.padding += part.length
-        found.leaked += leaked(part, source)
+    class Copy(EventConsumer):
+        def feed(self, event: Event, source: Input) -> None:
+            part = None
+            if isinstance(event, Block):
+                size = sizes.get(event.device, sizes.get(None))
+                if event.data is not None and size is None and padding(event, None) is None:
+                    raise _unknown(event.device, event.offset)
+                part = padding(event, size)
+                if (
+                    size is not None
+                    and event.data is not None
+                    and event.sector * SECTOR_SIZE >= size
+                ):
+                    raise FailureError(
+                        f"a record lies past the disk's end at byte {size}",
+                        offset=event.offset,
+                        section=event.section,
+                        device=event.device,
+                        sector=event.sector,
+                        hint="check --device-size",
+                    )
+            end = event.offset + event.length
+            if part is None:
+                _write(source, sink, event.offset, end)
+                return
+            _write(source, sink, event.offset, part.offset)
+            sink.write(bytes(part.length))
+            _write(source, sink, part.offset + part.length, end)
+            found.chunks += 1
+            found.padding += part.length
+            found.leaked += leaked(part, source)
 
-    failure = read_events(events, copy, tick)
+    failure = read_stream(events, tick, Copy())
     if failure is not None:
         raise failure
     return found
@@ -89,10 +95,9 @@ def _sizes(
     stream: Stream, hints: Hints, decoder: Callable[[Input, Hints], Decoder]
 ) -> Iterator[tuple[str, int]]:
     """The size in bytes of every disk that has data, from a first reading."""
-    events = decoder(stream.input, hints)
-    checker = Checker(events, hints)
-    failure = read_events(events, lambda event: checker.feed(event, stream.input), no_tick)
-    report = checker.finish(stream.name, stream.input, failure)
+    events, checker = decoder(stream.input, hints), Checker(hints)
+    failure = read_stream(events, no_tick, checker)
+    report = checker.finish(stream.name, events, failure)
     if failure is not None:
         raise failure
     for device in report.devices:
@@ -100,7 +105,7 @@ def _sizes(
             continue
         if device.size.exact is None:
             raise _unknown(device.disk.name, device.disk.top_offset, device.size.least)
-        bounds = checker.state.size(device.disk.name)
+        bounds = checker.state.proven_size(device.disk.name)
         if not bounds.least <= device.size.exact <= (bounds.most or device.size.exact):
             raise FailureError(
                 f"the disk has {bounds.least} to {bounds.most} bytes, not {device.size.exact}",

@@ -74,7 +74,10 @@ def test_runs_and_events_give_the_same(made: Repetitive) -> None:
         try:
             while True:
                 piece = decoder.piece() if by_runs else next(decoder)
-                states.feed_run(piece) if isinstance(piece, Rows) else states.feed(piece)
+                if isinstance(piece, Rows):
+                    states.feed_run(piece, decoder.source)
+                else:
+                    states.feed(piece, decoder.source)
         except (StopIteration, StreamError):
             pass
     assert {name: table(state) for name, state in whole.disks.items()} == {

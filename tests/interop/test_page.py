@@ -67,6 +67,25 @@ def test_an_old_capture_to_a_qemu_of_today(run: Run, tmp_path: Path) -> None:
     assert chapter.count("```console") == 1
     answers = run_commands(chapter, tmp_path)
     assert {"sha256": daily.sha256(4 << 20)} in answers
+    # What was promised is what the image holds for the next QEMU that opens it.
+    again = """```console
+$ qemu-system-x86_64 -nodefaults -display none -S -M none -qmp unix:qmp.sock,server=on,wait=off \
+-drive if=none,id=drive0,file=new.qcow2,format=qcow2 &
+> {"execute": "x-debug-block-dirty-bitmap-sha256", "arguments": {"node": "drive0", "name": "daily"}}
+> {"execute": "quit"}
+```""".replace("\\\n", "")
+    assert {"sha256": daily.sha256(4 << 20)} in run_commands(again, tmp_path)
+    command = [
+        "qemu-img",
+        "compare",
+        "-f",
+        "raw",
+        "-F",
+        "qcow2",
+        str(disk),
+        str(tmp_path / "new.qcow2"),
+    ]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def run_commands(text: str, folder: Path) -> list[Any]:

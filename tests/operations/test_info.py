@@ -42,10 +42,10 @@ def test_every_byte_is_of_one_kind_in_runs_as_in_events(made: Repetitive) -> Non
             while True:
                 piece = decoder.piece() if by_runs else next(decoder)
                 if isinstance(piece, Rows):
-                    accounts.feed_run(piece)
+                    accounts.feed_run(piece, decoder.source)
                     end = piece.end
                 else:
-                    accounts.feed(piece)
+                    accounts.feed(piece, decoder.source)
                     end = piece.offset + piece.length
         except (StopIteration, StreamError):
             pass

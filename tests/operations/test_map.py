@@ -210,7 +210,7 @@ def test_svg(run: Run, tmp_path: Path) -> None:
     assert any(text.startswith('</text><script>&"\\x1b\\x80, 1 MiB') for text in texts)
     titles = [element.text for element in root.iter(f"{SVG}title")]
     assert "data: 0 B to 1 MiB" in titles
-    fails(run("map", path, "--svg", path), 2, "cannot be the target")
+    fails(run("map", path, "--svg", path), 2, "are the same file")
 
 
 def test_devices(run: Run, tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
         run("salvage", f"exec:cat {path}", *told).out.splitlines()[1:]
         == outcome.out.splitlines()[1:]
     )
-    fails(run("salvage", path, "--to", path, *told), 2, "cannot be the target")
+    fails(run("salvage", path, "--to", path, *told), 2, "are the same file")
 
 
 @settings(max_examples=30)

@@ -124,7 +124,7 @@ def impatient(limit: str, *words: object) -> subprocess.CompletedProcess[str]:
 def test_nobody_calls(tmp_path: Path) -> None:
     done = impatient("PEER_WAIT", "validate", f"unix:{tmp_path}/s")
     assert done.returncode == 4
-    assert done.stderr.splitlines()[-1].endswith("nobody called within 1 second")
+    assert done.stderr.splitlines()[-1].endswith("no connection within 1 second")
     assert not (tmp_path / "s").exists()
 
 
@@ -162,7 +162,7 @@ def test_a_silent_writer(tmp_path: Path) -> None:
     done = impatient("PEER_SILENT", "validate", f"unix:{tmp_path}/s")
     thread.join()
     assert done.returncode == 4
-    assert "silent for 1 second" in done.stderr
+    assert "no data from the peer for 1 second" in done.stderr
 
 
 def test_a_reader_that_takes_nothing(image: Path, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_reader_that_takes_nothing(image: Path, tmp_path: Path) -> None:
     over.set()
     thread.join()
     assert done.returncode == 4
-    assert "has taken nothing" in done.stderr
+    assert "does not take any more data" in done.stderr
 
 
 def test_a_reader_that_never_closes(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_reader_that_never_closes(tmp_path: Path) -> None:
     over.set()
     thread.join()
     assert done.returncode == 4
-    assert "has not closed" in done.stderr
+    assert "has not closed the connection" in done.stderr
 
 
 def test_a_reader_that_hangs_up(image: Path, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_reader_that_hangs_up(image: Path, tmp_path: Path) -> None:
     done = send(image, f"unix:{tmp_path}/s")
     thread.join()
     assert done.returncode == 4
-    assert "hung up" in done.stderr
+    assert "closed" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -242,8 +242,5 @@ def test_what_is_there_stays(run: Run, tmp_path: Path) -> None:
     fails(run("validate", f"unix:{tmp_path}/no/s", "-q"), 4, "No such file")
 
 
-@pytest.mark.parametrize(
-    "uri", ["tcp:", "tcp:localhost", "tcp:localhost:x", "tcp:h:70000", "tcp::4"]
-)
-def test_addresses_that_are_off(run: Run, uri: str) -> None:
-    fails(run("validate", uri), 2, "say")
+def test_no_address_to_listen_at(run: Run) -> None:
+    fails(run("validate", "tcp::4"), 2, "tcp::4: no address to listen at is named")

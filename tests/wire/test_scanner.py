@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.checks.checker import Checker
-from blkmig_cli.checks.survey import read_events
+from blkmig_cli.checks.survey import read_stream
 from blkmig_cli.errors import FailureError, StreamError
 from blkmig_cli.output.documents import report_json
 from blkmig_cli.output.events_json import EventJson, run_texts
@@ -21,6 +21,7 @@ from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block, Event
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Piece, Run, expand
+from blkmig_cli.wire.schema_io import Input
 from tests.conftest import get_capture
 from tests.support import raw
 from tests.support.feed import BySchemas, Pieces, in_file, piped
@@ -40,23 +41,35 @@ def pieces(decoder: Decoder) -> Iterator[Piece]:
 def read(source: FileInput, hints: Hints, *, runs: bool) -> list[object]:
     """All that a stream gives: events, lines, the report, with every bitmap's content."""
     decoder = Decoder(source, hints=hints)
-    checker = Checker(decoder, hints)
+    checker = Checker(hints)
     as_json = EventJson(source)
     found: list[Event] = []
     lines: list[str] = []
 
-    def take(event: Event) -> None:
-        found.append(event)
-        lines.append(json.dumps(as_json(event)))
-        checker.feed(event, source)
+    class Lines:
+        def feed(self, event: Event, source: Input) -> None:
+            found.append(event)
+            lines.append(json.dumps(as_json(event)))
 
-    def take_run(run: Run) -> None:
-        found.extend(run)
-        lines.extend(run_texts(run, as_json))
-        checker.feed_run(run, source)
+        def feed_run(self, run: Run, source: Input) -> None:
+            if not runs:
+                for event in run:
+                    self.feed(event, source)
+                    checker.feed(event, source)
+                return
+            found.extend(run)
+            lines.extend(run_texts(run, as_json))
+            checker.feed_run(run, source)
 
-    failure = read_events(decoder, take, no_tick, take_run if runs else None)
-    report = checker.finish("s", source, failure)
+    class Single:
+        def feed(self, event: Event, source: Input) -> None:
+            checker.feed(event, source)
+
+        def feed_run(self, run: Run, source: Input) -> None:
+            pass
+
+    failure = read_stream(decoder, no_tick, Lines(), Single())
+    report = checker.finish("s", decoder, failure)
     contents = [
         verdict.bitmap.content.ranges(None)
         for verdict in report.bitmaps

@@ -91,7 +91,7 @@ def test_told(truth: Truth) -> None:
 def test_untold(truth: Truth, from_pipe: bool) -> None:
     source = piped(truth.data) if from_pipe else in_file(truth.data)
     decoder = Decoder(source)
-    checker = Checker(decoder, Hints())
+    checker = Checker(Hints())
     blocks = []
     try:
         for event in decoder:
@@ -102,7 +102,7 @@ def test_untold(truth: Truth, from_pipe: bool) -> None:
         assert found_lengths(blocks) == truth.lengths[: len(blocks)]
         return
     assert found_lengths(blocks) == truth.lengths
-    report = checker.finish("s", source)
+    report = checker.finish("s", decoder)
     for block in blocks:
         count = min(2048, truth.size // 512 - block.sector)
         assert block.sectors_min <= count <= block.sectors or not block.bitmaps
@@ -110,7 +110,7 @@ def test_untold(truth: Truth, from_pipe: bool) -> None:
         name = verdict.bitmap.name
         assert truth.granularities[name] in verdict.candidates
         if truth.granularities[name] < 16384 and truth.size > raw.CHUNK:
-            assert verdict.candidates == [truth.granularities[name]]
+            assert verdict.candidates == (truth.granularities[name],)
             assert verdict.bitmap.content is not None
             dirty = {
                 granule

@@ -8,10 +8,10 @@ what it should be.
 
 from dataclasses import dataclass, field
 
+from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.final_layout import EndState, EndStates
-from blkmig_cli.contents.state import BitmapState, StreamState
+from blkmig_cli.contents.state import StreamState
 from blkmig_cli.contents.stream_disk import StreamDisk
-from blkmig_cli.contents.totals import feed_run
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import StreamError, TruncatedError, UndecidableError
 from blkmig_cli.operations.salvage.resumption import Onward, suspicious
@@ -86,7 +86,7 @@ class Salvage:
         self._decoder = decoder
         self._hints = hints
         self._onward = Onward(source, hints)
-        self._state = StreamState(decoder, hints)
+        self._state = StreamState()
         self._ends = EndStates()
         self._held: list[Event] = []  # what nothing has confirmed yet
         self._first_bits: dict[tuple[str, str], int] = {}
@@ -102,7 +102,8 @@ class Salvage:
         following: Decoder | None = self._decoder
         while following is not None:
             following = self._follow(following, tick)
-        self._state.finish(whole=self._result.sound)
+        conclusion = self._decoder.conclusion()
+        self._state.conclude(conclusion, self._hints, proper_end=self._result.sound)
         self._settle()
         return self._result
 
@@ -215,7 +216,7 @@ class Salvage:
 
     def _take_held(self) -> None:
         for event in self._held:
-            self._ends.feed(event)
+            self._ends.feed(event, self._source)
             self._state.feed(event, self._source)
             self._note(event)
         self._held = []
@@ -227,8 +228,8 @@ class Salvage:
         self._take_held()
         if run.rows > 1:
             head = run.head(run.rows - 1)
-            self._ends.feed_run(head)
-            feed_run(self._state, head, self._source)
+            self._ends.feed_run(head, self._source)
+            self._state.feed_run(head, self._source)
         for event in run.last():
             self._hold(event)
 
@@ -265,7 +266,7 @@ class Salvage:
                 ]
                 size = max(ends or [state.end]) * SECTOR_SIZE
             disk = StreamDisk(result.stream, self._source, state, size)
-            result.disks.append(Disk(device, disk.incremental(), held))
+            result.disks.append(Disk(device, disk.incremental(), held, partial=True))
 
     def _why_lost(self, bitmap: BitmapState) -> str | None:
         gaps = self._result.gaps

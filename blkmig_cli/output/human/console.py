@@ -16,6 +16,13 @@ from blkmig_cli.text import escape, human_size
 _PIPED_WIDTH = 1 << 16
 
 
+class _Console(Console):
+    """A console that leaves it to the command line to handle a closed pipe."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console(file: IO[str] | None = None) -> Console:
     """A console on ``file`` (default: stdout); plain and not wrapped when piped.
 
@@ -23,7 +30,7 @@ def console(file: IO[str] | None = None) -> Console:
     """
     target = file or sys.stdout
     terminal = target.isatty()
-    return Console(
+    return _Console(
         file=target,
         width=None if terminal else _PIPED_WIDTH,
         soft_wrap=not terminal,
