@@ -368,7 +368,8 @@ def test_replay_holds_images_against_it(source: str, run: Run, tmp_path: Path) -
     assert outcome.status == 1
     assert "manifest-differs" in [found["id"] for found in outcome.report["findings"]]
     words = ["replay", name, "--bitmaps-only", "--bitmaps-to", tmp_path / "b.json"]
-    assert run(*words, "--manifest", manifest).status == 0
+    words += ["--manifest", manifest]
+    assert run(*words).status == 0
     fails(run(*words, "--dry-run"), 2, "see blkmig validate")
     fails(run(*words[:-1], tmp_path / "none"), 4, "No such file")
 
@@ -392,6 +393,7 @@ def test_a_disk_that_is_only_claimed(
     words = [command, stream, "--manifest", manifest, "--output", "json"]
     if command == "replay":
         words += ["--bitmaps-only", "--bitmaps-to", stream.with_name("b.json")]
+        words += ["--device-size", "64T"]  # so large a disk must be meant
     outcome = run(*words)
     assert outcome.status == 1
     (found,) = outcome.report["findings"]
