@@ -76,6 +76,7 @@ def parse_size(text: str) -> int:
         raise ValueError(f"invalid size {brief(text)}: expected e.g. 512, 64k, 20G, 3MiB")
     whole, fraction = found[1], found[2] or ""
     shift = 10 * _SUFFIXES.index((found[3] or " ").upper())
+    size: int
     size, rest = divmod(int(whole + fraction) << shift, 10 ** len(fraction))
     if size > _SIZE_MAX:
         raise ValueError(f"invalid size {brief(text)}: too large")

@@ -1,13 +1,16 @@
 """What options name must be in the stream: a device or bitmap that is not there is a usage error."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from blkmig_cli.checks.report import Report
 from blkmig_cli.errors import UsageError
 from blkmig_cli.text import quote
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
 from blkmig_cli.wire.hints import Hints
+
+if TYPE_CHECKING:
+    from blkmig_cli.checks.report import Report
 
 _SHOWN = 8
 
@@ -15,14 +18,52 @@ _SHOWN = 8
 Key = tuple[str, str]
 
 
-def bitmaps_meant(device: str | None, name: str, known: Iterable[Key]) -> list[Key]:
-    """Return those of the bitmaps ``known`` that ``[DEVICE:]NAME`` in an option means.
+def split_bitmap(text: str) -> tuple[str | None, str]:
+    """Split ``[DEVICE:]NAME`` at its first ``:``; the device is None where none is named."""
+    device, colon, name = text.partition(":")
+    return (device, name) if colon else (None, text)
 
-    Without ``device``: those called ``name``, and the one that reports print as DEVICE/NAME.
+
+def find_bitmaps(option: str, named: tuple[str | None, str], known: Collection[Key]) -> list[Key]:
+    """Return those of the bitmaps ``known`` that ``option`` means by ``named``, device and name.
+
+    Without a device: those of this name, or the one that reports print as DEVICE/NAME.  Raises
+    UsageError where there is none, or both.
     """
+    device, name = named
     if device is not None:
-        return [key for key in known if key == (device, name)]
-    return [key for key in known if name in (key[1], "/".join(key))]
+        found = [key for key in known if key == named]
+        printed: list[Key] = []
+    else:
+        found = [key for key in known if key[1] == name]
+        printed = [key for key in known if "/".join(key) == name]
+    meant = [*found, *(key for key in printed if key not in found)]
+    if not meant:
+        shown = name if device is None else ":".join((device, name))
+        raise UsageError(
+            f"{option}: no bitmap {quote(shown)}; there {_listed('bitmap', map('/'.join, known))}"
+        )
+    if len(meant) > len(found) > 0 or len(printed) > 1:
+        raise UsageError(
+            f"{option}: {quote(name)} may mean {', '.join(quote(':'.join(key)) for key in meant)}",
+            hint="use DEVICE:NAME",
+        )
+    return meant
+
+
+def find_device(option: str, device: str, known: Collection[str]) -> None:
+    """Check that a ``device`` named in ``option`` is one of those ``known``; raises UsageError."""
+    if device not in known:
+        raise UsageError(f"{option}: no device {quote(device)}; there {_listed('device', known)}")
+
+
+def _listed(noun: str, names: Iterable[str]) -> str:
+    """Return ``is no device``, ``is the device 'a'``, ``are the devices 'a', 'b'``."""
+    found = list(names)
+    if len(found) < 2:
+        return f"is the {noun} {quote(found[0])}" if found else f"is no {noun}"
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"are the {noun}s {', '.join(map(quote, found[:_SHOWN]))}{more}"
 
 
 @dataclass(slots=True)
@@ -37,7 +78,7 @@ class Names:
     partly_read: bool = False
 
     @classmethod
-    def of(cls, *reports: Report) -> "Names":
+    def of(cls, *reports: "Report") -> "Names":
         """Return the names in ``reports``, one for each stream."""
         found = cls()
         for report in reports:
@@ -63,11 +104,8 @@ class Names:
         Raises UsageError for one that no stream has.
         """
         for device in named:
-            if not (device is None or device in self.devices or self.partly_read):
-                raise UsageError(
-                    f"{option}: no device {quote(device)}; the stream has "
-                    f"{_listed('device', self.devices)}"
-                )
+            if device is not None and not self.partly_read:
+                find_device(option, device, self.devices)
 
     def check_hints(self, hints: Hints) -> None:
         """Check what --device-size and --granularity name.
@@ -75,25 +113,6 @@ class Names:
         Raises UsageError for a device or bitmap that no stream has, or that may be one of two.
         """
         self.check_devices("--device-size", [*hints.sizes, *hints.largest])
-        self.check_devices("--granularity", (device for device, _ in hints.granularities))
-        for device, name in hints.granularities:
-            meant = bitmaps_meant(device, name, self.bitmaps)
-            if not meant and not self.partly_read:
-                raise UsageError(
-                    f"--granularity: no bitmap {quote(name)}; the stream has "
-                    f"{_listed('bitmap', map('/'.join, self.bitmaps))}"
-                )
-            if len({key[1] == name for key in meant}) > 1:
-                raise UsageError(
-                    f"--granularity: {quote(name)} may be {_listed('bitmap', map('/'.join, meant))}",
-                    hint="use DEVICE:NAME",
-                )
-
-
-def _listed(noun: str, names: Iterable[str]) -> str:
-    found = list(names)
-    if not found:
-        return f"no {noun}s"
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    plural = "s" if len(found) > 1 else ""
-    return f"the {noun}{plural} {', '.join(map(quote, found[:_SHOWN]))}{more}"
+        for key in hints.granularities:
+            if not self.partly_read:
+                find_bitmaps("--granularity", key, self.bitmaps)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from blkmig_cli.checks.compatibility import Version, parse_version
+from blkmig_cli.checks.names import split_bitmap
 from blkmig_cli.errors import UsageError
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from blkmig_cli.wire.schema_io import Input
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+DEVICE_SIZE_HELP = "Size of a disk, e.g. 20G, or max: the most that the stream allows."
 
 _SHOWN = 80
 # What a path begins with that has a "=" in it, and is no DEVICE=PATH.
@@ -32,7 +35,7 @@ def stream_options(function: _F) -> _F:
             "device_sizes",
             multiple=True,
             metavar="[DEVICE=]SIZE",
-            help="Size of a disk, e.g. 20G, or max: the most that the stream allows.",
+            help=DEVICE_SIZE_HELP,
         ),
         click.option(
             "--granularity",
@@ -84,21 +87,26 @@ for_qemu_option = click.option(
     help="Warn of what a QEMU of this version, such as 7.2, cannot load.",
 )
 
-verbose_option = click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Print more on stderr.")
 
 
 def log(verbose: bool, message: str) -> None:
-    """A line on stderr for those who want to know more."""
+    """Print a line on stderr if it is asked for (-v)."""
     if verbose:
         click.echo(f"blkmig: {message}", err=True)
 
 
 def saying(quiet: bool) -> Say:
-    """What says on stderr that the program waits."""
+    """Return what prints on stderr that the program waits."""
     return lambda message: None if quiet else click.echo(f"blkmig: {message}", err=True)
 
 
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings.")
+def warn(message: str) -> None:
+    """Print a warning on stderr, also with -q: the result may not be what was asked for."""
+    click.echo(f"blkmig: warning: {message}", err=True)
+
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
 
 
 def output_option(*kinds: str) -> Callable[[_F], _F]:
@@ -172,12 +180,6 @@ def split_device(text: str) -> tuple[str | None, str]:
     if not equals or device.startswith(_PATHS):
         return None, text
     return device, path
-
-
-def split_bitmap(text: str) -> tuple[str | None, str]:
-    """Split ``[DEVICE:]NAME`` at its first ``:``; the device is None where none is named."""
-    device, colon, name = text.partition(":")
-    return (device, name) if colon else (None, text)
 
 
 def decoder_factory(

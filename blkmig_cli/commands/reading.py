@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -15,7 +15,25 @@ from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
     from blkmig_cli.checks.survey import Contents
+    from blkmig_cli.operations.reading import Reading
+    from blkmig_cli.wire.decoder import Container
     from blkmig_cli.wire.runs import Consumer
+
+
+def reading_of(
+    hints: Hints, dialect: str, container: str, *, quiet: bool, verbose: bool
+) -> "Reading":
+    """Return how streams are to be read by the options that commands share."""
+    from blkmig_cli.operations.reading import Reading  # noqa: PLC0415 (numpy is slow to load)
+
+    return Reading(
+        hints,
+        dialect,
+        cast("Container", container),
+        say=options.saying(quiet),
+        log=lambda message: options.log(verbose, message),
+        progress=lambda label, total: progress(label, total, quiet=quiet),
+    )
 
 
 @contextmanager

@@ -6,8 +6,6 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.commands.sending import write
-from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.output.progress import progress
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import escape
@@ -48,6 +46,8 @@ def command(
     """
     from blkmig_cli.checks.survey import source_of_data  # noqa: PLC0415
     from blkmig_cli.operations.salvage.salvage import Gap, Salvage  # noqa: PLC0415 (numpy is slow)
+    from blkmig_cli.operations.send.stream import SendOptions, send_pieces  # noqa: PLC0415
+    from blkmig_cli.operations.send.writing import write_disks  # noqa: PLC0415
     from blkmig_cli.output.documents import salvage_json  # noqa: PLC0415 (numpy is slow)
 
     hints = options.hints_of(granularities, device_sizes)
@@ -78,5 +78,5 @@ def command(
                 open_target(target, FileUses.of_stream(stream)) as sink,
                 progress("writing", total, quiet=quiet) as tick,
             ):
-                write(send_events(found.disks, chosen), found.disks, sink, tick)
+                write_disks(send_pieces(found.disks, chosen), found.disks, sink, tick)
     return int(not found.sound)

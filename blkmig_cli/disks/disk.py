@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Disk:
-    """A disk to send: its device name, image and bitmaps.  ``size`` in bytes, a multiple of 512."""
+    """A disk to send: its device name, image and bitmaps.  ``size`` in bytes, a multiple of 512.
+
+    ``partial``: only the extents of the image are known; what lies outside is never sent.
+    """
 
     device: str
     image: Readable
     bitmaps: "list[DirtyBitmap]" = field(default_factory=list)
+    partial: bool = False
 
     @property
     def size(self) -> int:

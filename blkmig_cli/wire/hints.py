@@ -9,7 +9,7 @@ class Hints:
 
     ``sizes`` come from options, which are believed before what the stream states; ``images`` from
     image files and manifests, which are believed after it.  ``largest``: the devices whose disks are
-    as large as the stream allows, by an option.
+    as large as the stream allows (``max`` in an option).
     """
 
     sizes: dict[str | None, int] = field(default_factory=dict)
@@ -28,7 +28,9 @@ class Hints:
         return self.sizes.get(device, self.sizes.get(None))
 
     def image_size(self, device: str) -> int | None:
-        """Bytes of the device's disk as an image file or a manifest says, if one does."""
+        """Bytes of the device's disk as an image file or a manifest says, if one does and may."""
+        if self.takes_most(device):
+            return None
         return self.images.get(device, self.images.get(None))
 
     def size(self, device: str) -> int | None:
@@ -39,6 +41,8 @@ class Hints:
         return self.image_size(device) if size is None else size
 
     def granularity(self, device: str, bitmap: str) -> int | None:
-        """Granularity in bytes of the device's bitmap, if known."""
-        found = self.granularities.get((device, bitmap))
-        return found if found is not None else self.granularities.get((None, bitmap))
+        """Granularity in bytes of the device's bitmap, if known; also as reports name it."""
+        for key in ((device, bitmap), (None, bitmap), (None, f"{device}/{bitmap}")):
+            if key in self.granularities:
+                return self.granularities[key]
+        return None

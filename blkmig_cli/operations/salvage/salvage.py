@@ -266,7 +266,7 @@ class Salvage:
                 ]
                 size = max(ends or [state.end]) * SECTOR_SIZE
             disk = StreamDisk(result.stream, self._source, state, size)
-            result.disks.append(Disk(device, disk.incremental(), held))
+            result.disks.append(Disk(device, disk.incremental(), held, partial=True))
 
     def _why_lost(self, bitmap: BitmapState) -> str | None:
         gaps = self._result.gaps
