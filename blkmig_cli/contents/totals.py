@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from blkmig_cli.contents.state import BitmapState, DiskState, StreamState
+from blkmig_cli.contents.state import BitmapState, StreamState
 from blkmig_cli.disks.bitmap import ascending, last_of_each
 from blkmig_cli.ranges import tiles
 from blkmig_cli.schemas.block import first_word
@@ -47,27 +47,14 @@ def _add_blocks(state: StreamState, event: Block, column: Column, stride: int) -
         if sectors[highest] > disk.top:
             disk.top = int(sectors[highest])
             disk.top_offset = event.offset + (highest + 1) * stride
-    for rows in tiles(sectors, event.sectors):
-        tile = sectors[rows]
-        low, high = int(tile.min()), int(tile.max()) + event.sectors
-        if content:
-            disk.repeated_chunks += _covered(disk, tile, low, high, event.sectors)
-            disk.covered.add(low, high)
-        if event.flags & BlockFlag.HAS_BITMAPS:
-            disk.bitmaps_covered.add(low, high)
-        for part, bits in zip(event.bitmaps, column.bits, strict=True):
-            bitmap = state.bitmaps[event.device, part.name]
-            bitmap.covered.add(low, high)
-            _add_bits(bitmap, part, tile, event.sectors, bits[1:][rows])
-
-
-def _covered(disk: DiskState, tile: Numbers, low: int, high: int, length: int) -> int:
-    """How many of the ranges of ``length`` sectors at ``tile``, together [low, high), have come before."""
-    if not disk.covered.touches(low, high):
-        return 0
-    if disk.covered.covers(low, high):
-        return len(tile)
-    return sum(disk.covered.covers(sector, sector + length) for sector in tile.tolist())
+        disk.repeated_chunks += disk.covered.add_each(sectors, event.sectors)
+    if event.flags & BlockFlag.HAS_BITMAPS:
+        disk.bitmaps_covered.add_each(sectors, event.sectors)
+    for part, bits in zip(event.bitmaps, column.bits, strict=True):
+        bitmap = state.bitmaps[event.device, part.name]
+        bitmap.covered.add_each(sectors, event.sectors)
+        for rows in tiles(sectors, event.sectors):
+            _add_bits(bitmap, part, sectors[rows], event.sectors, bits[1:][rows])
 
 
 def _add_bits(
