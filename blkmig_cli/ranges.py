@@ -7,6 +7,7 @@ and 16 bytes of memory a range.
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -302,4 +303,4 @@ def tile_edges(starts: NDArray[np.int64], length: int) -> list[int]:
 def tiles(starts: NDArray[np.int64], length: int) -> Iterator[slice]:
     """Stretches of ``starts`` in which each is ``length`` more (or each ``length`` less) than the last."""
     edges = tile_edges(starts, length)
-    return (slice(*edge) for edge in zip(edges, edges[1:], strict=False))
+    return (slice(low, high) for low, high in pairwise(edges))

@@ -83,8 +83,8 @@ class EndState:
     def between(self, start: int, end: int) -> Iterator[Stretch]:
         """What has come of the sectors [start, end), cut to them."""
         rows = self._settled()
-        low, high = np.searchsorted(rows[:, _END], start, "right"), np.searchsorted(rows[:, 0], end)
-        for found in _stretches(rows[low:high]):
+        rows = rows[np.searchsorted(rows[:, _END], start, "right") :]
+        for found in _stretches(rows[: np.searchsorted(rows[:, _START], end)]):
             low, high = max(found.start, start), min(found.end, end)
             yield Stretch(low, high, found.offset, found.first, found.step)
 
@@ -155,7 +155,9 @@ def _last_ones(rows: Table) -> tuple[Table, Table]:
     found[:, _END] = edges[np.append(begin[1:], len(owner))]
     came = rows[:, _OFFSET] != _REMOVED
     number = len(edges)
-    depth = np.cumsum(np.bincount(low[came], minlength=number) - np.bincount(high[came], minlength=number))
+    depth = np.cumsum(
+        np.bincount(low[came], minlength=number) - np.bincount(high[came], minlength=number)
+    )
     several = np.flatnonzero(np.diff((depth > 1).view(np.int8), prepend=np.int8(0)))
     return found[owner[begin] >= 0], edges[several].reshape(-1, 2)
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from blkmig_cli.contents.sizes import ProgressBounds, SizeBounds
 from blkmig_cli.contents.v1_granularity import Observations
-from blkmig_cli.disks.bitmap import DirtyBitmap, Room
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_words import Room
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.block import first_word
 from blkmig_cli.schemas.constants import (
