@@ -125,9 +125,11 @@ def test_what_is_not_in_the_stream(
     run: Run, stream: Path, command: str, words: list[str], text: str
 ) -> None:
     out = stream.with_name("out")
-    more = {"extract": ["--to", out], "convert": ["--to", out], "replay": [f"--image={out}"]}
-    if command == "replay":
-        more["replay"].append("--create")
+    more: dict[str, list[object]] = {
+        "extract": ["--to", out],
+        "convert": ["--to", out],
+        "replay": [f"--image={out}", "--create"],
+    }
     outcome = run(command, stream.with_name("b.bin"), *words, *more.get(command, []))
     assert outcome.status == 2, outcome
     assert text in outcome.err

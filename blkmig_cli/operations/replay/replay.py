@@ -186,9 +186,11 @@ class _Replay:
         files = self._write_bitmaps(judgement, warnings) if request.bitmaps else []
         for found in self._destinations:
             found.finish(position)
-        for path in self._destinations.bitmaps_beside_written():
-            if path not in files:
-                warnings.append(f"{escape(path)}: kept, but it does not record this write")
+        warnings += [
+            f"{escape(path)}: kept, but it does not record this write"
+            for path in self._destinations.bitmaps_beside_written()
+            if path not in files
+        ]
         return ReplayResult(
             judgement.report,
             accepted=True,
