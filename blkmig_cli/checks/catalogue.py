@@ -31,7 +31,10 @@ CHECKS: dict[str, tuple[Severity, str]] = {
         "A bitmap's granularity is no power of two from 512 B to 2 GiB: QEMU aborts (exit 3).",
     ),
     "bitmap-start": ("error", "Bits do not start on a word: QEMU aborts (exit 3)."),
-    "bitmap-range": ("error", "Bits of a range of 0 sectors: QEMU loops for ever (exit 3)."),
+    "bitmap-range": (
+        "error",
+        "Bits of 0 sectors, or past any disk: QEMU loops, or aborts (exit 3).",
+    ),
     "bitmap-length": ("error", "Bits of a wrong length: QEMU drops the bitmap, or fails (exit 3)."),
     "bitmap-flags": ("error", "A bitmap's reserved flags are set: QEMU fails (exit 3)."),
     "bitmap-restart": ("error", "A bitmap starts a second time: QEMU fails (exit 3)."),

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from tests.conftest import Run
 from tests.interop import disks
-from tests.support.peers import PATIENCE, wait_until
+from tests.support.peers import PATIENCE, connect, wait_until
 
 PAGE = (Path(__file__).parents[2] / "docs" / "qemu.md").read_text()
 
@@ -23,13 +22,7 @@ class Monitor:
     """The QMP monitor at ``path``, used line by line, as a person would."""
 
     def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        for _ in range(600):  # the socket has its name a moment before somebody listens
-            try:
-                self._socket.connect(str(path))
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.05)
+        self._socket = connect(path)
         self._file = self._socket.makefile("rw")
         assert "QMP" in json.loads(self._file.readline())
         self.say('{"execute": "qmp_capabilities"}')

@@ -22,10 +22,11 @@ from blkmig_cli.errors import FailureError
 from blkmig_cli.operations.replay import writer
 from tests.conftest import Outcome, Run, fails
 from tests.support import raw
+from tests.support.long import examples
 
 MIB = 1 << 20
-#: How many times a replay is killed in a run of the tests; the long form has 200.
-KILLS = int(os.environ.get("BLKMIG_KILLS", "24"))
+#: How many times a replay is killed in a run of the tests.
+KILLS = examples(24, 200)
 CALLS = ["pwrite", "fsync", "ftruncate", "replace", "rename", "unlink", "write", "open"]
 BITMAPS = raw.bitmap_start() + raw.bitmap_bits(0, 24576, b"\x15".ljust(24, b"\0")) + raw.COMPLETE
 
@@ -113,6 +114,7 @@ def is_incomplete(run: Run, words: list[object], image: Path) -> None:
     assert [path.read_bytes() for path in there] == before
 
 
+@pytest.mark.scaled
 @pytest.mark.parametrize("existing", [False, True])
 @pytest.mark.parametrize("source", ["file", "pipe"])
 def test_killed_anywhere_it_goes_on_to_the_same_end(

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 CI = ROOT / "examples" / "ci"
 CAPTURES = Path(__file__).parents[1] / "captures"
 INSTALL = 'pip install "$BLKMIG"'
-SOUND = ["bitmaps-7.2-with-blocks", "classic-tail"]
+SOUND = ["classic-none", "classic-tail"]
 UNSOUND = "classic-incomplete"
 
 

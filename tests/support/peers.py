@@ -37,6 +37,21 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
+def connect(path: Path) -> socket.socket:
+    """Return a connection to the socket at ``path``, once somebody listens there."""
+    peer = socket.socket(socket.AF_UNIX)
+
+    def listened() -> bool:
+        try:
+            peer.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):  # it has its name before it listens
+            return False
+        return True
+
+    wait_until(listened)
+    return peer
+
+
 def send(image: Path, uri: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run ``blkmig send`` to a peer."""
     command = [*BLKMIG, "send", str(image), "--to", uri, *options]
