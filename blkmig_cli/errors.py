@@ -1,7 +1,8 @@
 """Everything that blkmig raises on purpose; anything else is a bug.
 
 BlkmigError                 exit status
-├── IncompleteError         1   what is asked for never came whole
+├── FindingError            1   an error finding in the stream rules out what is asked for
+│   └── IncompleteError         what is asked for is not complete in the stream
 ├── UsageError              2   the command's words are off
 ├── SpecError               3   a spec for ``build`` has a mistake
 ├── StreamError             3   the stream cannot be read to its end
@@ -59,10 +60,15 @@ class BlkmigError(Exception):
         return f"{text}; {self.hint}" if self.hint else text
 
 
-class IncompleteError(BlkmigError):
-    """What is asked for never came whole."""
+class FindingError(BlkmigError):
+    """An error finding in the stream rules out what is asked for."""
 
     exit_status = 1
+
+
+class IncompleteError(FindingError):
+    """What is asked for is not complete in the stream."""
+
     default_check = "missing-chunks"
 
 

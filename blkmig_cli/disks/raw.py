@@ -56,6 +56,11 @@ class RawImage:
         """The size in bytes."""
         return self._size
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file, whose size is the disk's; not a device."""
+        return self._is_file
+
     def read(self, offset: int, length: int) -> bytes:
         """See ``base.Image``; raises FailureError where the file ends before its size."""
         pieces = []

@@ -13,7 +13,7 @@ from blkmig_cli.checks.manifest import Manifest, check_images
 from blkmig_cli.checks.survey import read_events
 from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
-from blkmig_cli.disks.disk import past_end
+from blkmig_cli.disks.disk import image_too_small
 from blkmig_cli.errors import BlkmigError, FailureError, UndecidableError
 from blkmig_cli.operations.replay.superseded import Superseded
 from blkmig_cli.operations.replay.target import Target
@@ -180,7 +180,9 @@ class Replay:
                 target.check_growth((disk.top + 1) * SECTOR_SIZE)
             limit = target.limit
             if limit is not None and verdict.disk.top * SECTOR_SIZE >= limit:
-                raise past_end(verdict.disk.name, verdict.disk.top, verdict.disk.top_offset, limit)
+                raise image_too_small(
+                    verdict.disk.name, verdict.disk.top, verdict.disk.top_offset, limit
+                )
         self._check_granularities(report)
 
     def _refuse_merged(self, checker: Checker) -> None:

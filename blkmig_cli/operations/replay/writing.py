@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
-from blkmig_cli.disks.disk import past_end
+from blkmig_cli.disks.disk import image_too_small
 from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.errors import FailureError
@@ -117,7 +117,7 @@ class Writer:
         """The byte at which writing ends; raises FailureError where the disk ends before the record."""
         limit, end = target.limit, start + event.sectors * SECTOR_SIZE
         if limit is not None and start >= limit:
-            raise past_end(event.device, event.sector, event.offset, limit)
+            raise image_too_small(event.device, event.sector, event.offset, limit)
         if limit is None or end <= limit:
             return end
         if event.sectors_min == event.sectors and event.bitmaps and event.dialect == "v2":
