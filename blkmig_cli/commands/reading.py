@@ -1,8 +1,8 @@
-"""What commands share that read a whole stream first, and show what is in it."""
+"""What commands share that read a stream: how it is to be read, warnings, and what ended the reading."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -10,12 +10,28 @@ from blkmig_cli.commands import options
 from blkmig_cli.errors import BlkmigError
 from blkmig_cli.output.progress import progress
 from blkmig_cli.text import escape
-from blkmig_cli.transport.source import open_stream
 from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
     from blkmig_cli.checks.survey import Contents
-    from blkmig_cli.wire.runs import Consumer
+    from blkmig_cli.operations.reading import Reading
+    from blkmig_cli.wire.decoder import Container
+
+
+def reading_of(
+    hints: Hints, dialect: str, container: str, *, quiet: bool, verbose: bool
+) -> "Reading":
+    """Return how streams are to be read by the options that commands share."""
+    from blkmig_cli.operations.reading import Reading  # noqa: PLC0415 (numpy is slow to load)
+
+    return Reading(
+        hints,
+        dialect,
+        cast("Container", container),
+        say=options.saying(quiet),
+        log=lambda message: options.log(verbose, message),
+        progress=lambda label, total: progress(label, total, quiet=quiet),
+    )
 
 
 @contextmanager
@@ -24,27 +40,25 @@ def reading(
     hints: Hints,
     dialect: str,
     container: str,
-    *others: "Consumer",
+    *,
     twice: bool = False,
     quiet: bool,
     verbose: bool,
 ) -> Iterator["Contents"]:
-    """Everything in the STREAM called ``stream``, while it is open; ``others`` take its events too.
-
-    ``twice``: data will be read, too.  Raises as ``open_stream`` and ``read_contents``.
-    """
-    from blkmig_cli.checks.survey import read_contents  # noqa: PLC0415 (numpy is slow to load)
-
-    with open_stream(stream, options.saying(quiet), again=twice) as opened:
-        options.log(verbose, str(opened))
-        decoder = options.decoder_factory(dialect, container)(opened.input, hints)
-        with progress("reading", opened.input.size, quiet=quiet) as tick:
-            contents = read_contents(opened, decoder, hints, tick, *others)
+    """Everything in the STREAM called ``stream``, while it is open; ``twice``: its data too."""
+    how = reading_of(hints, dialect, container, quiet=quiet, verbose=verbose)
+    with how.contents(stream, again=twice) as contents:
         yield contents
 
 
-def told(stream: str, failure: BlkmigError | None) -> int:
-    """Say what ended the reading of a stream, if anything did; returns the exit status."""
+def warn(warnings: Iterable[str]) -> None:
+    """Print warnings on stderr, also with -q: the result may not be what was asked for."""
+    for warning in warnings:
+        click.echo(f"blkmig: warning: {warning}", err=True)
+
+
+def exit_status(stream: str, failure: BlkmigError | None) -> int:
+    """Return the exit status for what ended the reading of ``stream``, and print that on stderr."""
     if failure is None:
         return 0
     click.echo(f"blkmig: {escape(stream)}: {failure}", err=True)

@@ -95,7 +95,7 @@ def command(
         shared=force_share,
     )
     wanted = None if manifest is None else read_manifest(manifest)
-    reread = wanted is not None and wanted.to_read > 0
+    reread = bool(images) or (wanted is not None and wanted.to_read > 0)
     make = options.decoder_factory(dialect, container)
     reports: list[Report] = []
     for number, name in enumerate(streams, 1):

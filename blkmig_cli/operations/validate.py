@@ -3,25 +3,23 @@
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 
-from blkmig_cli.checks.checker import Checker, Ranges, Report
+from blkmig_cli.checks.checker import Checker, Report
 from blkmig_cli.checks.compatibility import Traits, Version, objections
 from blkmig_cli.checks.manifest import Manifest, check_images
 from blkmig_cli.checks.survey import Contents, cause, read_events, source_of_data
 from blkmig_cli.contents.final_layout import EndStates
 from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import UsageError
-from blkmig_cli.operations.image_comparison import ImageComparison
+from blkmig_cli.operations.compare import differing_ranges
 from blkmig_cli.progress import Tick
-from blkmig_cli.text import count, escape, human_size, quote
+from blkmig_cli.ranges import IntervalSet
+from blkmig_cli.text import escape, human_size, quote, ranges_text
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.wire.decoder import Decoder
-from blkmig_cli.wire.events import Block, Configuration, Event
+from blkmig_cli.wire.events import Configuration, Event
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Run
 from blkmig_cli.wire.schema_io import Input
-
-# Ranges that a sentence names; the JSON has all of them.
-_SHOWN = 5
 
 
 class ImagesToCompare:
@@ -65,42 +63,46 @@ def validate_stream(
     against = ManifestCheck(manifest, stream)
     with ExitStack() as stack:
         images = to_compare.open(stack)
-        sizes = {device: image.size for device, image in images.items()}
+        if images:
+            source_of_data(stream)
+        sizes = {
+            device: image.size
+            for device, image in images.items()
+            if image.is_file and (device is None or hints.size(device) is None)
+        }
         known = against.hints(Hints({**sizes, **hints.sizes}, hints.granularities))
         events = decoder(stream.input, known)
         checker = Checker(events, known, incremental=incremental)
-        comparisons: dict[str, ImageComparison] = {}
+        states = EndStates()
         machine: str | None = None
 
         def take(event: Event) -> None:
             nonlocal machine
             checker.feed(event, stream.input)
             against.feed(event)
+            if images:
+                states.feed(event)
             if isinstance(event, Configuration):
                 machine = event.machine
-            if isinstance(event, Block) and images:
-                image = images.get(event.device, images.get(None))
-                if image is not None:
-                    if event.device not in comparisons:
-                        comparisons[event.device] = ImageComparison(image)
-                    comparisons[event.device].feed(event, stream.input)
 
         def take_run(run: Run) -> None:
             checker.feed_run(run, stream.input)
             against.feed_run(run)
+            if images:
+                states.feed_run(run)
 
-        failure = read_events(events, take, tick, None if images else take_run)
+        failure = read_events(events, take, tick, take_run)
         failure = cause(failure, stream.damage)
         report = checker.finish(stream.name, stream.input, failure)
         if for_qemu is not None and failure is None:
             for objection in objections(_traits(report, machine), for_qemu):
                 checker.add("qemu-cannot-load", objection)
-        _check_devices(images, comparisons, report)
-        for device, comparison in comparisons.items():
-            image = images.get(device, images.get(None))
-            assert image is not None
+        contents = Contents(stream, checker, report, states)
+        for device, image in _images_by_device(images, contents):
             _size_mismatch(checker, hints, device, image)
-            differing = report.differing[device] = comparison.differing()
+            disk = contents.disk(device)
+            differing = differing_ranges(disk, image, tick)
+            report.differing[device] = [(start, end - start) for start, end in differing]
             if differing:
                 checker.add("image-differs", _differing(differing, image.path), device=device)
             elif failure is None:
@@ -123,21 +125,28 @@ def _traits(report: Report, machine: str | None) -> Traits:
     )
 
 
-def _check_devices(
-    images: dict[str | None, RawImage], comparisons: dict[str, ImageComparison], report: Report
-) -> None:
+def _images_by_device(
+    images: dict[str | None, RawImage], contents: Contents
+) -> list[tuple[str, RawImage]]:
+    """Return the images with the devices that they are compared with."""
+    report = contents.report
+    disks = [verdict.disk.name for verdict in report.devices if verdict.disk.has_blocks]
     names = ", ".join(quote(verdict.disk.name) for verdict in report.devices) or "none"
     hint = f"the stream has {names}"
     for device in images:
-        if device is not None and device not in comparisons and report.failure is None:
+        if device is not None and device not in disks and report.failure is None:
             raise UsageError(f"no block is of device {quote(device)}", hint=hint)
-    if None in images and len(comparisons) > len(images):
+    if None in images and len(disks) > len(images):
         raise UsageError("an image without a device, and several devices", hint=hint)
+    found = ((device, images.get(device, images.get(None))) for device in disks)
+    return [(device, image) for device, image in found if image is not None]
 
 
 def _size_mismatch(checker: Checker, told: Hints, device: str, image: RawImage) -> None:
     bounds = checker.state.size(device, told.size(device))
-    if image.size < bounds.least or (bounds.most is not None and image.size > bounds.most):
+    larger = bounds.most is not None and image.size > bounds.most
+    may_be_larger = not image.is_file or told.size(device) is not None
+    if image.size < bounds.least or (larger and not may_be_larger):
         most = "?" if bounds.most is None else str(bounds.most)
         checker.add(
             "size-mismatch",
@@ -146,11 +155,9 @@ def _size_mismatch(checker: Checker, told: Hints, device: str, image: RawImage) 
         )
 
 
-def _differing(ranges: Ranges, path: str) -> str:
-    total = sum(length for _, length in ranges)
-    spans = ", ".join(f"{start}-{start + length}" for start, length in ranges[:_SHOWN])
-    more = f" and {count(len(ranges) - _SHOWN, 'range')} more" if len(ranges) > _SHOWN else ""
-    return f"{escape(path)} differs in {human_size(total)}: bytes {spans}{more}"
+def _differing(ranges: IntervalSet, path: str) -> str:
+    total = sum(end - start for start, end in ranges)
+    return f"{escape(path)} differs in {human_size(total)}: {ranges_text(ranges)}"
 
 
 _DIFFERS, _UNCHECKED = "manifest-differs", "manifest-unchecked"

@@ -149,17 +149,17 @@ def _bitmap_json(verdict: "BitmapVerdict", size: int) -> dict[str, Any]:
     return {"name": bitmap.name, "granularity": bitmap.granularity, "dirty": dirty}
 
 
-def comparison_json(comparison: "Comparison", *, strict: bool, incremental: bool) -> dict[str, Any]:
+def comparison_json(comparison: "Comparison") -> Json:
     """The document of ``blkmig compare --output json``."""
     return {
         "version": 1,
-        "same": comparison.same(strict=strict, incremental=incremental),
+        "same": comparison.same,
         "sides": [{"name": side.name, "kind": side.kind} for side in comparison.sides],
         "devices": [
             {
                 "name": disk.device,
                 "sizes": list(disk.sizes),
-                "same": disk.same(strict=strict, incremental=incremental),
+                "same": disk.is_same(comparison.options),
                 "differing": _ranges(disk.differing),
                 "missing": [_ranges(ranges) for ranges in disk.missing],
             }

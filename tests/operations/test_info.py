@@ -134,7 +134,7 @@ def test_names_are_hostile(run: Run, tmp_path: Path) -> None:
     both = put(tmp_path, raw.qemu(filled(0, HOSTILE), filled(0, "e")))
     steps = run("info", both, "--output", "json").json["next"]
     assert steps[-1] == {
-        "why": "its devices have names that no command line can say",
+        "why": "names of its devices cannot be written on a command line",
         "command": None,
     }
     files = put(tmp_path, raw.qemu(filled(0, "a b"), filled(0, "a?b")))

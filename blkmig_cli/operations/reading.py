@@ -1,0 +1,72 @@
+"""Opening streams and reading all that is in them, as the options that most commands share say."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+from blkmig_cli.checks.survey import Contents, read_contents
+from blkmig_cli.progress import Tick, no_tick
+from blkmig_cli.system.sockets import Say
+from blkmig_cli.transport.source import Stream, open_stream
+from blkmig_cli.wire.decoder import Container, Decoder
+from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.runs import Consumer
+from blkmig_cli.wire.schema_io import Input
+
+#: Shows one step of the work, by its name and its bytes in all (None: not known), while it goes on.
+Progress = Callable[[str, int | None], AbstractContextManager[Tick]]
+
+
+def _silent(_: str) -> None:
+    """Take a message for those who show none."""
+
+
+def no_progress(_: str, __: int | None) -> AbstractContextManager[Tick]:
+    """Return a step of work that is not shown."""
+    return nullcontext(no_tick)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How streams are read, and who is told what happens meanwhile.
+
+    ``hints``, ``dialect`` and ``container`` are those of the command line.  ``say`` is told where the
+    program waits for a peer, ``log`` what was opened.
+    """
+
+    hints: Hints = field(default_factory=Hints)
+    dialect: str = "auto"
+    container: Container = "auto"
+    say: Say = _silent
+    log: Say = _silent
+    progress: Progress = no_progress
+
+    def decoder(self, source: Input, *, keep_state: bool = False) -> Decoder:
+        """Return a decoder of the stream in ``source``; ``keep_state``: see :class:`Decoder`."""
+        return Decoder(
+            source,
+            dialect=self.dialect,
+            container=self.container,
+            hints=self.hints,
+            keep_state=keep_state,
+        )
+
+    @contextmanager
+    def open(self, name: str, *, again: bool = False) -> Iterator[Stream]:
+        """Open the STREAM called ``name``; ``again`` and what is raised: see :func:`open_stream`."""
+        with open_stream(name, self.say, again=again) as stream:
+            self.log(str(stream))
+            yield stream
+
+    @contextmanager
+    def contents(self, name: str, *others: Consumer, again: bool = False) -> Iterator[Contents]:
+        """Open the STREAM called ``name`` and read it to its end; ``others`` take its events as well.
+
+        ``again``: its data will be read, too.  Raises as :meth:`open` and :func:`read_contents`.
+        """
+        with self.open(name, again=again) as stream:
+            with self.progress("reading", stream.input.size) as tick:
+                contents = read_contents(
+                    stream, self.decoder(stream.input), self.hints, tick, *others
+                )
+            yield contents
