@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 def report_json(report: "Report") -> Json:
-    """The object of one stream in ``validate``'s document."""
+    """Return the object of one stream in ``validate``'s document."""
     return {
         "stream": report.stream,
         "dialect": report.dialect,
@@ -55,7 +55,7 @@ def _device(verdict: "DeviceVerdict") -> Json:
 
 
 def _differing(report: "Report", device: str) -> Json:
-    """Where an image that the device was compared with holds something else."""
+    """Return where an image that the device was compared with differs."""
     ranges = report.differing.get(device)
     if ranges is None:
         return {}
@@ -87,8 +87,8 @@ def replay_json(result: "ReplayResult") -> Json:
     return {"version": 1, "streams": [stream]}
 
 
-def info_json(info: "Info") -> dict[str, Any]:
-    """The document of ``blkmig info --output json``."""
+def info_json(info: "Info") -> Json:
+    """Return the document of ``blkmig info --output json``."""
     accounts, configuration = info.accounts, info.accounts.configuration
     return {
         "version": 1,
@@ -107,8 +107,8 @@ def info_json(info: "Info") -> dict[str, Any]:
     }
 
 
-def map_json(stream: str, maps: "list[DiskMap]") -> dict[str, Any]:
-    """The document of ``blkmig map --output json``; extents have the keys of ``qemu-img map``."""
+def map_json(stream: str, maps: "list[DiskMap]") -> Json:
+    """Return the document of ``blkmig map --output json``; extents have ``qemu-img map``'s keys."""
     return {
         "version": 1,
         "stream": stream,
@@ -125,8 +125,8 @@ def map_json(stream: str, maps: "list[DiskMap]") -> dict[str, Any]:
     }
 
 
-def _extent_json(extent: "Extent") -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _extent_json(extent: "Extent") -> Json:
+    found: Json = {
         "start": extent.start,
         "length": extent.end - extent.start,
         "depth": 0,
@@ -142,7 +142,7 @@ def _extent_json(extent: "Extent") -> dict[str, Any]:
     return found
 
 
-def _bitmap_json(verdict: "BitmapVerdict", size: int) -> dict[str, Any]:
+def _bitmap_json(verdict: "BitmapVerdict", size: int) -> Json:
     bitmap, dirty = verdict.bitmap, None
     if bitmap.content is not None:
         dirty = [{"start": at, "length": length} for at, length in bitmap.content.ranges(size)]
@@ -150,7 +150,7 @@ def _bitmap_json(verdict: "BitmapVerdict", size: int) -> dict[str, Any]:
 
 
 def comparison_json(comparison: "Comparison") -> Json:
-    """The document of ``blkmig compare --output json``."""
+    """Return the document of ``blkmig compare --output json``."""
     return {
         "version": 1,
         "same": comparison.same,
@@ -183,7 +183,7 @@ def _ranges(ranges: "IntervalSet") -> list[dict[str, int]]:
     return [{"start": start, "length": end - start} for start, end in ranges]
 
 
-def salvage_json(found: "Salvaged") -> dict[str, Any]:
+def salvage_json(found: "Salvaged") -> Json:
     """The document of ``blkmig salvage --output json``."""
     return {
         "version": 1,
