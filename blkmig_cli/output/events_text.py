@@ -140,7 +140,8 @@ def describe(event: Event) -> str:
             )
             return f"command {name}{package}"
         case BitmapStart():
-            return f"{bitmap_name(event.device, event.bitmap)}: starts, granularity {human_size(event.granularity)}"
+            name = bitmap_name(event.device, event.bitmap)
+            return f"{name}: starts, granularity {human_size(event.granularity)}"
         case BitmapBits():
             kind = "clean" if event.bits is None else f"{human_size(event.bits.length)} of bits"
             name = bitmap_name(event.device, event.bitmap)

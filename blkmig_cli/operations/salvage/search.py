@@ -1,8 +1,8 @@
-"""Where reading can go on behind damage.
+"""Searching for the place at which reading continues after damage.
 
-A place is taken where a record or a section's part stands whose successors are sound, over more than
-two chunks or up to the stream's end: so that a disk which itself holds a stream, or records, does
-not pass for one.
+A place is accepted where a record, or a part of a section, is followed by intact ones over more than
+two chunks, or up to the stream's end: so a disk that itself holds a stream, or records, is not taken
+for one.
 """
 
 from collections.abc import Container, Iterator
@@ -17,6 +17,7 @@ from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.block import RecordWord, split_word
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
+    CHUNK_SECTORS,
     CHUNK_SIZE,
     DIRTY_BITMAP_SECTION,
     SECTOR_SIZE,
@@ -36,7 +37,7 @@ _WORD = RecordWord.sizeof()
 _HEAD_MIN = _WORD + 1
 _HEAD_MAX = _HEAD_MIN + 255
 _CONFIRMED = 2 * CHUNK_SIZE + (1 << 12)
-# So many candidates are tried in one window, then the next one's: some garbage is made of them.
+# How many candidates of a kind are tried in one window: some garbage consists of them.
 _TRIALS = 1 << 9
 # The flags of block records, of any dialect.
 _FLAGS = [
@@ -48,8 +49,8 @@ _FLAGS = [
 ]
 
 
-class Onward:
-    """Searches ``source``; ``hints`` bound the disks."""
+class Search:
+    """Searches ``source`` for a place at which reading can continue; ``hints`` bound the disks."""
 
     def __init__(self, source: FileInput, hints: Hints) -> None:
         self._source = source
@@ -65,36 +66,36 @@ class Onward:
         stop: int,
         tick: Tick,
     ) -> Decoder | None:
-        """The decoder that goes on between the bytes ``start`` and ``stop``, the input being there.
+        """Return the decoder that continues between the bytes ``start`` and ``stop``, if one can.
 
-        ``before`` is the one that failed; ``dialect`` is what sound records speak, or ``auto``, and
-        ``known`` the devices that they name.  Raises FailureError.
+        ``before`` is the decoder that failed; ``dialect`` is that of the intact records, or ``auto``,
+        and ``known`` are the devices that they name.  The source stands where it continues.  Raises
+        FailureError.
         """
         for at in range(start, stop, _WINDOW):
             end = min(at + _WINDOW, stop)
-            trials = 0
-            doomed: set[int] = set()  # where what led to a dead end stands
-            for offset, between in self._candidates(before, known, at, end):
-                if offset in doomed:
+            trials = {"record": 0, "unaligned": 0, "part": 0}
+            failed: set[int] = set()  # where records stand that are not followed by enough others
+            for offset, kind in self._candidates(before, known, at, end):
+                if offset in failed or trials[kind] == _TRIALS:
                     continue
+                between = kind == "part"
                 trial = ResumedDecoder(before, offset, dialect, between=between)
-                if self._leads_on(trial, offset, doomed):
+                if self._is_confirmed(trial, offset, failed):
                     return ResumedDecoder(before, offset, dialect, between=between)
-                trials += 1
-                if trials == _TRIALS:
-                    break
+                trials[kind] += 1
             tick(end)
         return None
 
     def parts(self, piece: Piece) -> Iterator[Piece]:
-        """``piece`` as it is; a run of which a record is ``beyond`` as its events."""
-        return expand([piece]) if self.beyond(piece) else iter([piece])
+        """Return ``piece`` as it is, but as its events where a record is past the end of a disk."""
+        return expand([piece]) if self.is_past_end(piece) else iter([piece])
 
-    def beyond(self, piece: Piece) -> bool:
-        """Is any record of ``piece`` past the end of its device's disk, or of any disk?"""
+    def is_past_end(self, piece: Piece) -> bool:
+        """Return whether any record of ``piece`` is past the end of its disk, or of any disk."""
         columns = piece.columns if isinstance(piece, Run) else (Column(piece),)
         return any(
-            self._past(
+            self._is_past(
                 column.event.device,
                 column.event.sector if column.numbers is None else int(column.numbers.max()),
             )
@@ -102,15 +103,15 @@ class Onward:
             if isinstance(column.event, Block)
         )
 
-    def _past(self, device: str, sector: int) -> bool:
-        told = self._hints.size(device)
-        return sector * SECTOR_SIZE >= (limits.GROWTH_MAX if told is None else told)
+    def _is_past(self, device: str, sector: int) -> bool:
+        size = self._hints.size(device)
+        return sector * SECTOR_SIZE >= (limits.GROWTH_MAX if size is None else size)
 
-    def is_cut(self, offset: int, known: Container[str]) -> bool:
-        """Does the input end within what may follow a record that ends at byte ``offset``?
+    def is_truncated_at(self, offset: int, known: Container[str]) -> bool:
+        """Return whether the input ends within what can follow a record that ends at ``offset``.
 
-        Fewer bytes than a word tell nothing: as many may have been lost inside the record.  Nor does
-        a name that is not ``known``.
+        Fewer bytes than a word prove nothing: as many may have been lost inside the record.  Nor does
+        the name of a device that is not ``known``.
         """
         data = self._source.peek_at(offset, min(_HEAD_MAX, self._size - offset))
         if len(data) < _WORD:
@@ -119,50 +120,50 @@ class Onward:
         if flags in _FLAGS:
             name = data[_HEAD_MIN : _HEAD_MIN + data[_WORD]] if len(data) > _WORD else b""
             device = decode_name(name)
-            return device in known and not self._past(device, upper)
+            return device in known and not self._is_past(device, upper)
         return flags in (BlockFlag.EOS, BlockFlag.PROGRESS) and upper <= 100
 
     def _candidates(
         self, before: Decoder, known: Container[str], start: int, end: int
-    ) -> Iterator[tuple[int, bool]]:
-        """Where a record, or (True) a part's head may stand in [start, end), in this order."""
+    ) -> Iterator[tuple[int, str]]:
+        """Return where a record or a part of a section may begin in [start, end), in this order.
+
+        With its kind: ``record``, ``unaligned`` (a record whose sector is not on the grid of chunks),
+        or ``part``.
+        """
         data = self._source.peek_at(start, min(end - start + _HEAD_MAX, self._size - start))
-        records = ((place, False) for place in self._records(data, known))
         heads = sorted(
-            (place, True)
+            (place, "part")
             for head in part_heads(before, (BLOCK_SECTION, DIRTY_BITMAP_SECTION))
             for place in _places(data, head)
         )
-        for place, between in merge(records, heads):
+        for place, kind in merge(self._records(data, known), heads):
             if start + place >= end:
                 break
-            yield start + place, between
+            yield start + place, kind
 
-    def _records(self, data: bytes, known: Container[str]) -> Iterator[int]:
-        """Places in ``data`` where the head of a block record may stand."""
+    def _records(self, data: bytes, known: Container[str]) -> Iterator[tuple[int, str]]:
+        """Return places in ``data`` where a block record may begin."""
         raw = np.frombuffer(data, np.uint8)
         count = max(len(raw) - _HEAD_MIN + 1, 0)
 
         def byte(number: int) -> NDArray[np.uint8]:
             return raw[number : number + count]
 
-        # A chunk's sector leaves the lowest bits of its word to the flags.
-        may = (byte(0) == 0) & (byte(6) == 0) & (byte(5) & 0x0F == 0) & np.isin(byte(7), _FLAGS)
+        # The sector of a real disk leaves the first byte of its word 0, and the flags no bit 8.
+        may = (byte(0) == 0) & (byte(6) & 1 == 0) & np.isin(byte(7), _FLAGS)
         for place in np.flatnonzero(may).tolist():
-            if self._plausible(data[place : place + _HEAD_MAX], known):
-                yield place
+            head = data[place : place + _HEAD_MAX]
+            sector, _ = split_word(int.from_bytes(head[:_WORD], "big"))
+            device = decode_name(head[_HEAD_MIN : _HEAD_MIN + head[_WORD]])
+            named = device in known or (device != "" and device.isprintable())
+            if named and not self._is_past(device, sector):
+                yield place, "unaligned" if sector % CHUNK_SECTORS else "record"
 
-    def _plausible(self, head: bytes, known: Container[str]) -> bool:
-        """May ``head`` begin a record, of a device that is known or has a name that one may have?"""
-        sector, _ = split_word(int.from_bytes(head[:_WORD], "big"))
-        device = decode_name(head[_HEAD_MIN : _HEAD_MIN + head[_WORD]])
-        named = device in known or (device != "" and device.isprintable())
-        return named and not self._past(device, sector)
+    def _is_confirmed(self, decoder: Decoder, start: int, failed: set[int]) -> bool:
+        """Return whether what begins at byte ``start`` is intact over two chunks, or to the end.
 
-    def _leads_on(self, decoder: Decoder, start: int, doomed: set[int]) -> bool:
-        """Is what begins at byte ``start`` sound over more than two chunks, or to the end?
-
-        If not, the places of all records on the way join ``doomed``: starting there leads no further.
+        If not, the places of all records that were read are added to ``failed``.
         """
         path: list[int] = []
         end = start
@@ -170,33 +171,33 @@ class Onward:
             while end - start <= _CONFIRMED:
                 for part in self.parts(decoder.piece()):
                     if isinstance(part, Run):
-                        first, end, odd = part.columns[0].event.offset, part.end, False
+                        first, end, bad = part.columns[0].event.offset, part.end, False
                         far = min(end, start + _CONFIRMED)
                         for column in part.columns:
                             path.extend(range(column.event.offset, far, part.stride))
                     else:
                         first, end = part.offset, part.offset + part.length
                         path.append(first)
-                        odd = suspicious(part) or self.beyond(part)
-                    if odd or first in doomed:
-                        doomed.update(path)
+                        bad = may_hide_records(part) or self.is_past_end(part)
+                    if bad or first in failed:
+                        failed.update(path)
                         return False
         except StopIteration:
             pass
         except StreamError:
-            doomed.update(path)
+            failed.update(path)
             return False
         return True
 
 
-def suspicious(event: Event) -> bool:
-    """May ``event`` be damage that has swallowed records?"""
-    swallowed = isinstance(event, DeviceState) and event.sized_by == "footer"
-    return isinstance(event, Undecoded) or (swallowed and event.length > CHUNK_SIZE)
+def may_hide_records(event: Event) -> bool:
+    """Return whether ``event`` may be damage that records are taken to belong to."""
+    by_footer = isinstance(event, DeviceState) and event.sized_by == "footer"
+    return isinstance(event, Undecoded) or (by_footer and event.length > CHUNK_SIZE)
 
 
 def _places(data: bytes, wanted: bytes) -> Iterator[int]:
-    """Where ``wanted`` stands in ``data``."""
+    """Return where ``wanted`` stands in ``data``."""
     place = data.find(wanted)
     while place >= 0:
         yield place
