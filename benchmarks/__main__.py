@@ -1,6 +1,7 @@
 """make bench: how fast blkmig is, each figure beside its peer's, in one run.
 
-Usage: python -m benchmarks [--rounds N] [--size MIB] [--scale X] [--json FILE] [--growth]
+Usage: python -m benchmarks [--rounds N] [--size MIB] [--scale X] [--json FILE] [--growth [N]]
+                            [--folder DIR]
 """
 
 import argparse
@@ -78,7 +79,7 @@ def whole_disks(folder: Path, size: int, number: int) -> Iterator[Row]:
     works = {"send": send, "replay": replay, "piped": piped, "dd": dd, "cp": cp}
     if qemu.QEMU_IMG is not None:
         works["convert"] = convert
-    if qemu.BINARY is not None:
+    if qemu.has_block_migration():
         works["save"] = qemu_save(folder, disk, folder / "q.bin")
         works["load"] = qemu_load(folder, stream, folder / "q.img", size)
     taken = dict(zip(works, rounds(number, *works.values()), strict=True))
@@ -179,9 +180,9 @@ def small(folder: Path, number: int) -> Iterator[Row]:
         yield row
 
 
-def growth(folder: Path, scale: float, size: int) -> Iterator[dict[str, object]]:
-    """Records and bytes doubled five times: seconds and memory of each."""
-    for step in range(6):
+def growth(folder: Path, scale: float, size: int, times: int) -> Iterator[dict[str, object]]:
+    """Records and bytes doubled so many ``times``: seconds and memory of each."""
+    for step in range(times + 1):
         count = int((1 << 18) * scale) << step
         path = streams.stream(folder / "g.bin", streams.records(ZERO, count))
         words: list[object] = [*BLKMIG, "validate", path]
@@ -194,7 +195,7 @@ def growth(folder: Path, scale: float, size: int) -> Iterator[dict[str, object]]
         yield grown("replay, chunks that come twice", chunks, words)
         path.unlink()
         disk = folder / "g.img"
-        streams.disk(disk, max(size >> (5 - step), 16 * MIB))
+        streams.disk(disk, max(size >> (times - step), 16 * MIB))
         target = folder / "g.bin"
         yield grown("send, bytes", disk.stat().st_size, [*BLKMIG, "send", disk, "--to", target])
         words = ["replay", target, "--image", folder / "g.out", "--create", "--device-size"]
@@ -225,10 +226,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024, help="MiB of the disk")
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of records")
     parser.add_argument("--json", type=Path, default=Path("bench.json"))
-    parser.add_argument("--growth", action="store_true", help="also double everything five times")
+    parser.add_argument(
+        "--growth", type=int, nargs="?", const=5, metavar="N", help="also double everything N times"
+    )
+    parser.add_argument("--folder", type=Path, help="where files are made (default: /dev/shm)")
     options = parser.parse_args()
-    place = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="blkmig-", dir=place if place.is_dir() else None))
+    memory_files = Path("/dev/shm")
+    place = options.folder or (memory_files if memory_files.is_dir() else None)
+    folder = Path(tempfile.mkdtemp(prefix="blkmig-", dir=place))
     rows: list[Row] = []
     steps: list[dict[str, object]] = []
     try:
@@ -239,8 +244,8 @@ def main() -> None:
         ):
             rows.append(row)
             print(f"{row.name}: {row.figure:.3g}", file=sys.stderr)
-        if options.growth:
-            steps = list(growth(folder, options.scale, options.size * MIB))
+        if options.growth is not None:
+            steps = list(growth(folder, options.scale, options.size * MIB, options.growth))
     finally:
         shutil.rmtree(folder)
     show(rows, steps, Console(width=112))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         open_image,
         write,
     )
-    from blkmig_cli.checks.checker import Report
+    from blkmig_cli.checks.report import Report
     from blkmig_cli.disks.bitmap import DirtyBitmap
     from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
     from blkmig_cli.disks.disk import Disk

@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import BinaryIO, Literal, get_args
 
-from blkmig_cli.checks.checker import Report
+from blkmig_cli.checks.report import Report
 from blkmig_cli.checks.survey import Contents, read_contents
 from blkmig_cli.contents.stream_disk import Piece as DiskPiece
 from blkmig_cli.contents.stream_disk import StreamDisk
@@ -24,6 +24,7 @@ from blkmig_cli.operations.extract import find_disk
 from blkmig_cli.operations.send.requirements import check_disks
 from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.progress import no_tick
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.inputs import FileInput
 from blkmig_cli.transport.source import Stream, adopt_stream, open_stream
@@ -335,15 +336,18 @@ def write(
     all, some, or changed.  ``target``: its name, as TARGET on the command line (as in :func:`open`,
     URIs run and call; a file gets its name when all is written), or a binary file to write to.
 
-    Raises FailureError where the target or the data fail; ValueError where a value has no place on
-    the wire, or a pipe has gone past an event's data; TypeError for data of no ``source``.
+    Raises UsageError where the target is the stream itself; FailureError where the target or the
+    data fail; ValueError where a value has no place on the wire, or a pipe has gone past an event's
+    data; TypeError for data of no ``source``.
     """
     resolve = resolve_content if source is None else resolving(source._stream.input)
-    inputs = [] if source is None else [source._stream.name]
+    uses = FileUses()
+    if source is not None and source._stream.file is not None:
+        uses.add("the stream", source._stream.file, writes=False)
     with (
-        open_target(_name(target), inputs)
+        open_target(_name(target), uses)
         if isinstance(target, (str, os.PathLike))
-        else adopt_target(target)
+        else adopt_target(target, uses)
     ) as sink:
         write_events(events, sink, resolve)
     return sink.written

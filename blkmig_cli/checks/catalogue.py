@@ -59,6 +59,10 @@ CHECKS: dict[str, tuple[Severity, str]] = {
     "manifest-differs": ("error", "The stream does not leave behind what the manifest says."),
     "completeness-unknown": ("warning", "The disk's size is not known, and more may be missing."),
     "no-final-progress": ("warning", "The block section ended without its final 100 percent."),
+    "progress-contradiction": (
+        "error",
+        "Every chunk of the disks was sent, but progress stopped early: other disks may be missing.",
+    ),
     "progress-range": ("warning", "A progress record says more than 100 percent."),
     "bitmap-open": ("warning", "The granularity of a v1 bitmap stays open."),
     "bitmap-past-end": ("warning", "A bitmap has dirty bits past the disk's end."),

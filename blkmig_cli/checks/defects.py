@@ -8,17 +8,30 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from blkmig_cli.checks.catalogue import Found
+from blkmig_cli.checks.catalogue import CHECKS, Finding, Found
 from blkmig_cli.contents.padding import leaked, padding
 from blkmig_cli.disks.raw import other_format
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE, RamFlag, SectionType
-from blkmig_cli.text import count
-from blkmig_cli.wire.events import BitmapEos, Block, Eos, Event, Footer, Payload, Ram, SectionHeader
+from blkmig_cli.text import brief, count
+from blkmig_cli.wire.events import (
+    BitmapEos,
+    Block,
+    DeviceState,
+    Eos,
+    Event,
+    Footer,
+    Payload,
+    Progress,
+    Ram,
+    SectionHeader,
+)
 from blkmig_cli.wire.runs import Numbers, Run, moved
 from blkmig_cli.wire.schema_io import Input
 
 # So many empty parts are no accident of a slow disk any more.
 _MANY_PARTS = 1000
+# Progress records out of range that are named one by one.
+_PROGRESS_SHOWN = 16
 _UNNAMED = ""
 
 
@@ -55,9 +68,19 @@ class Defects:
         self._header: SectionHeader | None = None
         self._empty: dict[str, int] = {}
         self._empty_from = 0
+        self.progress: list[Finding] = []
+        self._resynchronised = 0
+        self._resynchronised_at = 0
 
     def feed(self, event: Event, source: Input) -> None:
         """Take the next event."""
+        if isinstance(event, Progress):
+            if event.percent > 100:
+                self._progress(event.percent, event.offset)
+        elif isinstance(event, DeviceState) and event.sized_by == "footer":
+            if not self._resynchronised:
+                self._resynchronised_at = event.offset
+            self._resynchronised += 1
         if isinstance(event, SectionHeader):
             self._header = event if event.kind == SectionType.PART else None
         elif isinstance(event, Footer):
@@ -84,6 +107,10 @@ class Defects:
         for name, number in self._empty.items():
             self._empty[name] += (number - before.get(name, 0)) * max(run.rows - 2, 0)
         for column in run.columns:
+            if isinstance(column.event, Progress) and column.numbers is not None:
+                for row in (np.flatnonzero(column.numbers[2:] > 100) + 2).tolist():
+                    offset = column.event.offset + row * run.stride
+                    self._progress(int(column.numbers[row]), offset)
             if isinstance(column.event, Block) and column.numbers is not None and run.rows > 2:
                 self._feed_blocks(column.event, column.numbers, run.stride, source)
 
@@ -119,6 +146,15 @@ class Defects:
         if total >= _MANY_PARTS:
             names = ", ".join(self._empty)
             yield "empty-parts", f"{count(total, 'empty part')} ({names})", self._empty_from
+        if self._resynchronised:
+            text = f"the state of {count(self._resynchronised, 'section')} was sized by its footer"
+            yield "resynchronised", text, self._resynchronised_at
+
+    def _progress(self, percent: int, offset: int) -> None:
+        check = "progress-range"
+        if len(self.progress) < _PROGRESS_SHOWN:
+            text = f"progress of {brief(percent)} percent"
+            self.progress.append(Finding(check, CHECKS[check][0], text, offset))
 
     def _empty_part(self, header: SectionHeader) -> None:
         if not self._empty:

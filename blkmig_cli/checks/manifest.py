@@ -73,14 +73,15 @@ class Manifest:
         """Bytes of all disks that have a digest."""
         return sum(entry.size for entry in self.disks.values() if entry.sha256 is not None)
 
-    def completing(self, told: Hints) -> Hints:
-        """What is ``told`` of a stream, and beside that what the manifest tells."""
-        known = Hints(
-            {device: entry.size for device, entry in self.disks.items()},
-            {key: entry.granularity for key, entry in self.bitmaps.items()},
+    def completing(self, hints: Hints) -> Hints:
+        """Return ``hints`` with the sizes and granularities that the manifest has beside them."""
+        sizes: dict[str | None, int] = {device: entry.size for device, entry in self.disks.items()}
+        granularities: dict[tuple[str | None, str], int] = {
+            key: entry.granularity for key, entry in self.bitmaps.items()
+        }
+        return Hints(
+            hints.sizes, {**granularities, **hints.granularities}, {**hints.images, **sizes}
         )
-        sizes = known.sizes if None not in told.sizes else {}
-        return Hints({**sizes, **told.sizes}, {**known.granularities, **told.granularities})
 
 
 def manifest_of(disks: list[Disk], tick: Tick, *, content: bool, flags: bool) -> Manifest:

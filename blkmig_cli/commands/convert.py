@@ -11,6 +11,7 @@ from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.send.requirements import unplaced
 from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.output.progress import progress
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import count
 from blkmig_cli.transport.target import open_target
 
@@ -101,7 +102,10 @@ def command(
             disks=any(device.disk.has_blocks for device in report.devices),
             skip_unallocated=incremental,
         )
-        with open_target(target, [stream, *files.values()]) as sink:
+        uses = FileUses.of_stream(stream)
+        for file in files.values():
+            uses.add("the bitmaps file", file, writes=False)
+        with open_target(target, uses) as sink:
             if not quiet:
                 for warning in converted.warnings:
                     click.echo(f"blkmig: warning: {warning}", err=True)

@@ -7,6 +7,7 @@ import click
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.commands.reading import exit_status, reading_of
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.transport.target import open_target
 
 
@@ -51,7 +52,7 @@ def command(
     reading = reading_of(hints, dialect, container, quiet=quiet, verbose=verbose)
     found = map_stream(stream, reading, device)
     if svg is not None:
-        with open_target(svg, [stream]) as sink:
+        with open_target(svg, FileUses.of_stream(stream)) as sink:
             sink.write(map_svg(stream, found.disks).encode())
     if output == "json":
         click.echo(json.dumps(map_json(stream, found.disks), indent=1))

@@ -5,12 +5,13 @@ from contextlib import closing
 
 import click
 
-from blkmig_cli.checks.catalogue import Finding
+from blkmig_cli.checks.catalogue import Severity
 from blkmig_cli.checks.manifest import read_manifest
+from blkmig_cli.checks.report import Report
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import UsageError
-from blkmig_cli.operations.replay.replay import Replay, ReplayOptions, ReplayResult
+from blkmig_cli.operations.replay.replay import Replay, ReplayOptions
 from blkmig_cli.operations.replay.target import Opening
 from blkmig_cli.operations.replay.targets import Targets
 from blkmig_cli.output.documents import replay_json
@@ -134,7 +135,7 @@ def command(
             f"no --image: the stream has the devices {names or 'none'}",
             hint="say --image DEVICE=IMAGE for each, or --dry-run",
         )
-    _weigh(result, chosen)
+    result.report = _weighed(result.report, chosen)
     if output == "json":
         click.echo(json.dumps(replay_json(result), indent=1))
     else:
@@ -147,19 +148,13 @@ def command(
     return result.report.exit_status()
 
 
-def _weigh(result: ReplayResult, chosen: ReplayOptions) -> None:
-    """What counts differently when a stream is applied: an open bitmap could not be had."""
-    weighed = []
-    for found in result.report.findings:
-        severity = found.severity
-        forgiven = {
-            "missing-chunks": chosen.allow_incomplete or not chosen.disks,
-            "bulk-unfinished": chosen.allow_incomplete or not chosen.disks,
-            "bitmap-incomplete": not chosen.bitmaps,
-        }
-        if found.id == "bitmap-open" and chosen.bitmaps:
-            severity = "error"
-        elif forgiven.get(found.id):
-            severity = "warning"
-        weighed.append(Finding(found.id, severity, found.message, found.offset, found.device))
-    result.report.findings = weighed
+def _weighed(report: Report, chosen: ReplayOptions) -> Report:
+    """What counts differently when a stream is applied: an open bitmap cannot be written."""
+    severities: dict[str, Severity] = {}
+    if chosen.allow_incomplete or not chosen.disks:
+        severities |= {"missing-chunks": "warning", "bulk-unfinished": "warning"}
+    if chosen.bitmaps:
+        severities["bitmap-open"] = "error"
+    else:
+        severities["bitmap-incomplete"] = "warning"
+    return report.weighed(severities)

@@ -9,6 +9,7 @@ from blkmig_cli.commands.help import Command
 from blkmig_cli.commands.sending import write
 from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.output.progress import progress
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import escape
 from blkmig_cli.transport.source import open_stream
 from blkmig_cli.transport.target import open_target
@@ -74,7 +75,7 @@ def command(
             chosen = SendOptions("qemu", disks=blocks, skip_unallocated=True)
             total = sum(disk.size for disk in found.disks)
             with (
-                open_target(target, [stream]) as sink,
+                open_target(target, FileUses.of_stream(stream)) as sink,
                 progress("writing", total, quiet=quiet) as tick,
             ):
                 write(send_events(found.disks, chosen), found.disks, sink, tick)

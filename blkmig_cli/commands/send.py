@@ -14,8 +14,10 @@ from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.send.requirements import check_disks
 from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.output.progress import progress
+from blkmig_cli.system.address import parse_target
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import count, escape, quote
-from blkmig_cli.transport.target import is_socket, open_target, same_file
+from blkmig_cli.transport.target import open_target
 
 
 @click.command("send", cls=Command)
@@ -79,11 +81,15 @@ def command(
         what = "dialect classic" if dialect == "classic" else "dialect qemu in --container none"
         raise UsageError(f"{what} has no place for bitmaps", hint="say --dialect v1 or v2")
     paths = _named(images)
+    if manifest is not None and force_share:
+        raise UsageError("--manifest cannot tell what an image held that others write (-U)")
+    uses = FileUses()
+    for device, path in paths.items():
+        uses.add(f"the image of {quote(device)}", path, writes=False)
+    for path in files.values():
+        uses.add("the bitmaps file", path, writes=False)
     if manifest is not None:
-        if force_share:
-            raise UsageError("--manifest cannot tell what an image held that others write (-U)")
-        if any(same_file(manifest, other) for other in (*paths.values(), *files.values(), target)):
-            raise UsageError(f"{escape(manifest)} is read or written already")
+        uses.add("the manifest", manifest, writes=True)
     with ExitStack() as stack:
         disks = []
         for device, path in paths.items():
@@ -96,9 +102,10 @@ def command(
         if with_bitmaps:
             from blkmig_cli.operations.send.bitmaps import attach_bitmaps  # noqa: PLC0415 (numpy is slow to load)
 
-            attach_bitmaps(disks, paths, files, names)
+            for path in attach_bitmaps(disks, paths, files, names):
+                uses.add("the bitmaps file", path, writes=False)
         # A QEMU at the other end of a socket can be asked for its word.
-        confirmed = for_qemu is not None and answers(for_qemu) and is_socket(target)
+        confirmed = for_qemu is not None and answers(for_qemu) and parse_target(target).is_socket
         chosen = SendOptions(
             dialect,
             container,
@@ -110,8 +117,7 @@ def command(
         )
         check_disks(disks, chosen)
         total = sum(disk.size for disk in disks)
-        inputs = [*paths.values(), *files.values()]
-        with open_target(target, inputs, confirmed=chosen.return_path) as sink:
+        with open_target(target, uses, confirmed=chosen.return_path) as sink:
             if not quiet:
                 warn(disks, chosen, for_qemu)
             with progress("sending", total, quiet=quiet) as tick:

@@ -5,21 +5,23 @@ from difflib import get_close_matches
 
 import click
 
-from blkmig_cli.checks.catalogue import CHECKS, finding_of
-from blkmig_cli.checks.checker import Report
+from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.compatibility import Version
 from blkmig_cli.checks.manifest import Manifest, read_manifest
+from blkmig_cli.checks.report import Report
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command, one_of
 from blkmig_cli.errors import BlkmigError, UsageError
-from blkmig_cli.operations.validate import ImagesToCompare, validate_stream
+from blkmig_cli.operations.validate import (
+    ValidateOptions,
+    failed_report,
+    validate_stream,
+    worst_status,
+)
 from blkmig_cli.output.documents import report_json
 from blkmig_cli.output.progress import progress
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.source import Stream, open_stream
-
-# The worst of several streams, in this order.
-_WORST = (4, 3, 1, 0)
 
 
 @click.command("validate", cls=Command)
@@ -89,39 +91,31 @@ def command(
             hint = f"did you mean {close}?" if close else "see --list-checks"
             raise UsageError(f"--ignore {escape(check)}: no such check", hint=hint)
     hints = options.hints_of(granularities, device_sizes)
-    to_compare = ImagesToCompare(
-        options.device_values("--image", images),
-        force=image_format == "raw",
-        shared=force_share,
-    )
     wanted = None if manifest is None else read_manifest(manifest)
-    reread = bool(images) or (wanted is not None and wanted.to_read > 0)
+    chosen = ValidateOptions(
+        options.device_values("--image", images),
+        force_raw=image_format == "raw",
+        shared=force_share,
+        incremental=incremental,
+        for_qemu=for_qemu,
+        manifest=wanted,
+    )
     make = options.decoder_factory(dialect, container)
     reports: list[Report] = []
     for number, name in enumerate(streams, 1):
         which = f" {number} of {len(streams)}" if len(streams) > 1 else ""
         try:
             with (
-                open_stream(name, options.saying(quiet), again=reread) as stream,
+                open_stream(name, options.saying(quiet), again=chosen.reads_data) as stream,
                 progress(f"validating{which}", _total(stream, wanted), quiet=quiet) as tick,
             ):
                 options.log(verbose, str(stream))
-                report = validate_stream(
-                    stream,
-                    hints,
-                    make,
-                    tick,
-                    to_compare,
-                    incremental=incremental,
-                    for_qemu=for_qemu,
-                    manifest=wanted,
-                )
+                report = validate_stream(stream, hints, make, tick, chosen)
         except BlkmigError as error:
             if isinstance(error, UsageError) or (output == "human" and len(streams) == 1):
                 raise
-            report = Report(name, failure=error)
-            report.findings = [finding_of(error)]
-        report.findings = [found for found in report.findings if found.id not in ignore]
+            report = failed_report(name, error)
+        report = report.ignoring(ignore)
         if output == "human":
             shown.report_text(report, out)
             if len(streams) > 1:
@@ -136,8 +130,7 @@ def command(
             name, failure = escape(report.stream), str(report.failure)
             named = failure if failure.startswith(name) else f"{name}: {failure}"
             click.echo(f"blkmig: {named}", err=True)
-    statuses = [report.exit_status(strict=strict) for report in reports]
-    return next(status for status in _WORST if status in statuses)
+    return worst_status(reports, strict=strict)
 
 
 def _document(output: str, reports: list[Report], *, strict: bool) -> str:

@@ -12,6 +12,7 @@ from blkmig_cli.ranges import IntervalSet, bounded, tiles
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
 from blkmig_cli.wire.events import Block, Event
 from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.schema_io import Input
 
 _ZERO_BLOCK = int(BlockFlag.ZERO_BLOCK)
 
@@ -135,18 +136,18 @@ class EndStates:
 
     disks: dict[str, EndState] = field(default_factory=dict)
 
-    def feed(self, event: Event) -> None:
+    def feed(self, event: Event, source: Input) -> None:
         """Take the next event."""
         if isinstance(event, Block):
             self._put(event, event.sector, event.sector + event.sectors, 0, 0)
 
-    def feed_run(self, run: Run) -> None:
+    def feed_run(self, run: Run, source: Input) -> None:
         """Take a run of events."""
         columns = [column for column in run.columns if isinstance(column.event, Block)]
         devices = {column.event.device for column in columns if isinstance(column.event, Block)}
         if len(devices) < len(columns):
             for event in run:  # the order within each row counts
-                self.feed(event)
+                self.feed(event, source)
             return
         for column in columns:
             event, sectors = column.event, column.numbers

@@ -6,7 +6,7 @@ Chunks that were not sent are not treated as zeros: without ``allow_incomplete``
 from dataclasses import dataclass, field
 
 from blkmig_cli import limits
-from blkmig_cli.checks.checker import BitmapVerdict, DeviceVerdict, Report
+from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.disks.bitmap_file import BitmapFile, bitmaps_text
@@ -19,9 +19,10 @@ from blkmig_cli.errors import (
     UndecidableError,
     UsageError,
 )
-from blkmig_cli.operations.reading import Reading
+from blkmig_cli.operations.reading import Reading, check_target
 from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import (
     device_name,
     escape,
@@ -80,16 +81,17 @@ def extract(
     :func:`open_target`.  With ``allow_incomplete``, what ended the reading of a damaged stream is in
     the result.
     """
+    check_target(stream, target)
     with reading.contents(stream, again=bitmap is None) as contents:
         failure = contents.report.failure
         if bitmap is not None:
             found = find_bitmap(contents, bitmap, allow_incomplete=allow_incomplete)
-            with open_target(target, [stream]) as sink:
+            with open_target(target, FileUses.of_stream(stream)) as sink:
                 sink.write(bitmaps_text(found.file))
             return Extracted(sink.written, found.warnings, failure)
         chosen = find_disk(contents, device, allow_incomplete=allow_incomplete)
         with (
-            open_target(target, [stream]) as sink,
+            open_target(target, FileUses.of_stream(stream)) as sink,
             reading.progress("extracting", chosen.disk.size) as tick,
         ):
             copy_disk(chosen.disk, sink, tick)
@@ -120,7 +122,7 @@ def find_disk(
         if not allow_incomplete:
             hint = "use --allow-incomplete to write zeros for what was not sent"
             raise IncompleteError(doubt, device=name, hint=hint)
-        missing = sum(length for _, length in verdict.missing)
+        missing = verdict.missing_bytes
         zeros = (
             f"{human_size(missing)} of {device_name(name)} was not sent, and is written as zeros"
         )

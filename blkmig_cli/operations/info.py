@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blkmig_cli.checks.checker import Report
+from blkmig_cli.checks.report import Report
 from blkmig_cli.contents.accounts import Accounts
 from blkmig_cli.operations.advice import Step, next_steps
 from blkmig_cli.operations.reading import Reading

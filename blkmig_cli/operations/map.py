@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from blkmig_cli.checks.checker import BitmapVerdict, DeviceVerdict
+from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.contents.final_layout import EndState, Stretch
 from blkmig_cli.disks.bitmap import DirtyBitmap

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from blkmig_cli.checks.survey import Contents, read_contents
 from blkmig_cli.progress import Tick, no_tick
+from blkmig_cli.system.address import parse_target
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.system.sockets import Say
 from blkmig_cli.transport.source import Stream, open_stream
 from blkmig_cli.wire.decoder import Container, Decoder
@@ -19,6 +21,15 @@ Progress = Callable[[str, int | None], AbstractContextManager[Tick]]
 
 def _silent(_: str) -> None:
     """Take a message for those who show none."""
+
+
+def check_target(stream: str, target: str | None) -> None:
+    """Check what can be known of the TARGET before the STREAM is read.
+
+    Raises UsageError where it is malformed, or is the file that is read.
+    """
+    uses = FileUses.of_stream(stream)
+    uses.add_address("the target", parse_target(target), writes=True)
 
 
 def no_progress(_: str, __: int | None) -> AbstractContextManager[Tick]:

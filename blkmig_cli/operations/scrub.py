@@ -7,17 +7,19 @@ the stream, or (in a file, which is read twice) as the only one that its progres
 from dataclasses import dataclass
 
 from blkmig_cli.checks.checker import Checker
-from blkmig_cli.checks.survey import read_events
+from blkmig_cli.checks.survey import read_stream
 from blkmig_cli.contents.padding import leaked, padding
 from blkmig_cli.disks.disk import past_end
 from blkmig_cli.errors import FindingError, UndecidableError
-from blkmig_cli.operations.reading import Reading
+from blkmig_cli.operations.reading import Reading, check_target
 from blkmig_cli.progress import no_tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import exact_size, quote, size_range
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.target import Sink, open_target
 from blkmig_cli.wire.events import Block, Event, Payload
+from blkmig_cli.wire.runs import EventConsumer
 from blkmig_cli.wire.schema_io import Input
 
 _PIECE = 1 << 20
@@ -38,25 +40,29 @@ def scrub(stream: str, target: str | None, reading: Reading) -> Scrubbed:
     Raises StreamError where the stream cannot be read to its end or a disk's size is not known,
     FindingError where a record lies past a disk's end.  Of a file, nothing is written then.
     """
-    with reading.open(stream) as opened, open_target(target, [stream]) as sink:
+    check_target(stream, target)
+    with reading.open(stream) as opened:
         sizes = dict(reading.hints.sizes)
         if opened.seekable:
             sizes |= _sizes(opened, reading)
             opened.input.offset = 0
-        copy = _Copy(opened.input, sink, sizes)
-        with reading.progress("scrubbing", opened.input.size) as tick:
-            failure = read_events(reading.decoder(opened.input, keep_state=True), copy.feed, tick)
-        if failure is not None:
-            raise failure
+        decoder = reading.decoder(opened.input, keep_state=True)
+        with (
+            open_target(target, FileUses.of_stream(stream)) as sink,
+            reading.progress("scrubbing", opened.input.size) as tick,
+        ):
+            copy = _Copy(sink, sizes)
+            failure = read_stream(decoder, tick, copy)
+            if failure is not None:
+                raise failure
     return copy.result
 
 
 def _sizes(stream: Stream, reading: Reading) -> dict[str | None, int]:
     """Return the size in bytes of every disk that has data, from a first reading."""
-    decoder = reading.decoder(stream.input)
-    checker = Checker(decoder, reading.hints)
-    failure = read_events(decoder, lambda event: checker.feed(event, stream.input), no_tick)
-    report = checker.finish(stream.name, stream.input, failure)
+    decoder, checker = reading.decoder(stream.input), Checker(reading.hints)
+    failure = read_stream(decoder, no_tick, checker)
+    report = checker.finish(stream.name, decoder, failure)
     if failure is not None:
         raise failure
     sizes: dict[str | None, int] = {}
@@ -69,7 +75,7 @@ def _sizes(stream: Stream, reading: Reading) -> dict[str | None, int]:
             raise _unknown(name, device.disk.top_offset, f" ({known})")
         if device.disk.top * SECTOR_SIZE >= exact:
             raise past_end(name, device.disk.top, device.disk.top_offset, exact)
-        bounds = checker.state.size(name)
+        bounds = checker.state.proven_size(name)
         if not bounds.allows(exact):
             raise FindingError(
                 f"the disk has {size_range(bounds.least, bounds.most)}, not {exact_size(exact)}",
@@ -81,28 +87,27 @@ def _sizes(stream: Stream, reading: Reading) -> dict[str | None, int]:
     return sizes
 
 
-class _Copy:
-    """Copies what ``source`` has into ``sink``, event by event; ``sizes`` of disks in bytes."""
+class _Copy(EventConsumer):
+    """Copies a stream into ``sink``, event by event; ``sizes`` of disks in bytes."""
 
-    def __init__(self, source: Input, sink: Sink, sizes: dict[str | None, int]) -> None:
-        self._source = source
+    def __init__(self, sink: Sink, sizes: dict[str | None, int]) -> None:
         self._sink = sink
         self._sizes = sizes
         self.result = Scrubbed()
 
-    def feed(self, event: Event) -> None:
+    def feed(self, event: Event, source: Input) -> None:
         """Copy the bytes of the next event."""
         part = self._padding(event) if isinstance(event, Block) else None
         end = event.offset + event.length
         if part is None:
-            self._write(event.offset, end)
+            self._write(source, event.offset, end)
             return
-        self._write(event.offset, part.offset)
+        self._write(source, event.offset, part.offset)
         self._sink.write(bytes(part.length))
-        self._write(part.offset + part.length, end)
+        self._write(source, part.offset + part.length, end)
         self.result.chunks += 1
         self.result.padding += part.length
-        self.result.leaked += leaked(part, self._source)
+        self.result.leaked += leaked(part, source)
 
     def _padding(self, event: Block) -> Payload | None:
         if event.data is None:
@@ -115,9 +120,9 @@ class _Copy:
             raise past_end(event.device, event.sector, event.offset, size)
         return part
 
-    def _write(self, start: int, end: int) -> None:
+    def _write(self, source: Input, start: int, end: int) -> None:
         for at in range(start, end, _PIECE):
-            self._sink.write(self._source.view(Payload(at, min(_PIECE, end - at))))
+            self._sink.write(source.view(Payload(at, min(_PIECE, end - at))))
 
 
 def _unknown(device: str, offset: int, known: str = "") -> UndecidableError:

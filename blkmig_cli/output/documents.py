@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 
 if TYPE_CHECKING:
-    from blkmig_cli.checks.checker import BitmapVerdict, DeviceVerdict, Report
+    from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
     from blkmig_cli.operations.compare import Comparison
     from blkmig_cli.operations.info import Info
     from blkmig_cli.operations.map import DiskMap, Extent
@@ -22,6 +22,7 @@ def report_json(report: "Report") -> Json:
         "stream": report.stream,
         "dialect": report.dialect,
         "container": report.container,
+        "verdict": report.verdict,
         "valid": report.valid,
         "complete": report.complete,
         "devices": [

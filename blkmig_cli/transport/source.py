@@ -14,12 +14,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from blkmig_cli.errors import FailureError, StreamError, UsageError
+from blkmig_cli.errors import FailureError, StreamError
 from blkmig_cli.system import sockets
-from blkmig_cli.system.address import split
+from blkmig_cli.system.address import Address, parse_address
 from blkmig_cli.system.pipes import read_some, widen, write_all
 from blkmig_cli.system.sockets import Say
-from blkmig_cli.text import count, escape, parse_size
+from blkmig_cli.text import count, escape
 from blkmig_cli.transport import compression
 from blkmig_cli.transport.inputs import FileInput, PipeInput
 from blkmig_cli.transport.spool import keep
@@ -29,12 +29,14 @@ from blkmig_cli.transport.spool import keep
 class Stream:
     """An opened STREAM: its input, and the name by which it was called.
 
-    ``damage``: what ended the unpacking of a stream that is kept, if anything did.
+    ``damage``: what ended the unpacking of a stream that is kept, if anything did.  ``file``: the
+    path or the descriptor that it is read from, None where there is none.
     """
 
     name: str
     input: FileInput | PipeInput
     damage: StreamError | None = None
+    file: str | int | None = None
 
     def __str__(self) -> str:
         size = self.input.size
@@ -48,8 +50,10 @@ class Stream:
 
     @property
     def path(self) -> str | None:
-        """The file whose bytes the stream's are, where it is one."""
-        return self.name if self.seekable and os.path.isfile(self.name) else None
+        """Path of the file whose bytes are the stream's, from its start; None where there is none."""
+        if not isinstance(self.file, str) or not self.seekable or not os.path.isfile(self.file):
+            return None
+        return None if parse_address(self.name).offset else self.file
 
 
 def _silent(_: str) -> None:
@@ -65,10 +69,12 @@ def open_stream(name: str, say: Say = _silent, *, again: bool = False) -> Iterat
     """
     with ExitStack() as stack:
         try:
-            source = _open(name, stack, say)
-            stream = Stream(name, source)
+            address = parse_address(name)
+            file = address.file(writes=False)
+            source = _open(address, stack, say)
+            stream = Stream(name, source, file=file)
             if again and isinstance(source, PipeInput):
-                stream = Stream(name, *keep(source, stack))
+                stream = Stream(name, *keep(source, stack), file=file)
         except OSError as error:
             raise FailureError(f"{escape(name)}: {error.strerror or error}") from error
         yield stream
@@ -93,7 +99,8 @@ def adopt_stream(source: bytes | BinaryIO) -> Iterator[Stream]:
         name = str(getattr(source, "name", "(file)"))
         try:
             if isinstance(getattr(source, "raw", source), io.FileIO) and source.seekable():
-                stream = Stream(name, _of_fd(source.fileno(), stack, source.tell()))
+                fd = source.fileno()
+                stream = Stream(name, _of_fd(fd, stack, source.tell()), file=fd)
             else:
                 stream = Stream(name, _of_pipe(cast(io.RawIOBase, source), stack))
         except OSError as error:
@@ -101,23 +108,18 @@ def adopt_stream(source: bytes | BinaryIO) -> Iterator[Stream]:
         yield stream
 
 
-def _open(name: str, stack: ExitStack, say: Say) -> FileInput | PipeInput:
-    scheme, rest = split(name)
-    if scheme == "file":
-        path, _, offset = rest.partition(",offset=")
-        try:
-            return _of_path(path, parse_size(offset) if offset else 0, stack)
-        except ValueError as error:
-            raise UsageError(f"{escape(name)}: {error}") from None
-    if scheme == "exec":
-        return _of_command(rest, stack)
-    if scheme == "fd":
-        if not rest.isascii() or not rest.isdigit():
-            raise UsageError(f"{escape(name)}: fd: takes the number of an open descriptor")
-        return _of_fd(int(rest), stack)
-    if scheme in sockets.SCHEMES:
-        return _of_pipe(stack.enter_context(sockets.accepted(name, say)), stack)
-    return _of_path(name, 0, stack)
+def _open(address: Address, stack: ExitStack, say: Say) -> FileInput | PipeInput:
+    match address.scheme:
+        case "exec":
+            return _of_command(address.command, stack)
+        case "-":
+            return _of_fd(0, stack)
+        case "fd":
+            return _of_fd(address.descriptor, stack)
+        case "tcp" | "unix":
+            return _of_pipe(stack.enter_context(sockets.accepted(address, say)), stack)
+        case "file":
+            return _of_path(address.path, address.offset or 0, stack)
 
 
 def _of_path(path: str, base: int, stack: ExitStack) -> FileInput | PipeInput:

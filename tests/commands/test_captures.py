@@ -1,6 +1,7 @@
 """Real streams against independent truth: disks, bitmaps, completeness, every byte accounted for."""
 
 import hashlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from blkmig_cli.disks.bitmap_file import read_bitmaps
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.encoder import encode
 from blkmig_cli.wire.events import DeviceState
-from tests.conftest import Capture, Run, get_capture
+from tests.conftest import MANY_PARTS, NAMES, Capture, Run, each_record, get_capture
 from tests.support.feed import events, in_file, piped
 
 COARSE = 16384
@@ -121,6 +122,7 @@ def test_incremental_is_meant(run: Run, unpacked: Path) -> None:
     assert run("validate", path, "--device-size", "8M").status == 1
 
 
+@each_record
 @pytest.mark.parametrize("options", [[], ["--all"]])
 def test_dump_tiles_the_file(capture: Capture, run: Run, options: list[str]) -> None:
     outcome = run("dump", capture.path, "--output", "jsonl", *options)
@@ -134,6 +136,7 @@ def test_dump_tiles_the_file(capture: Capture, run: Run, options: list[str]) -> 
     assert at == capture.path.stat().st_size
 
 
+@each_record
 def test_file_and_pipe_agree(capture: Capture) -> None:
     """Up to the sizing of device state, which only a file's description can do."""
     data = capture.data
@@ -148,6 +151,7 @@ def test_file_and_pipe_agree(capture: Capture) -> None:
             assert one == other
 
 
+@each_record
 def test_pipe_replay(capture: Capture, run: Run, tmp_path: Path) -> None:
     images = {device: tmp_path / f"{device}.img" for device in capture.truth["devices"]}
     words = [f"--image={device}={path}" for device, path in images.items()]
@@ -176,6 +180,7 @@ def test_one_byte_at_a_time(capture: Capture) -> None:
     assert len(whole[0]) > 10
 
 
+@each_record
 def test_encoder_is_the_inverse(capture: Capture) -> None:
     data = capture.data
     source = in_file(data)
@@ -186,8 +191,20 @@ def test_encoder_is_the_inverse(capture: Capture) -> None:
     assert digest.hexdigest() == capture.truth["sha256"]
 
 
-@pytest.mark.parametrize("payload", ["base64", "ref"])
-def test_spec_round_trip(capture: Capture, run: Run, tmp_path: Path, payload: str) -> None:
+PAYLOADS = ("base64", "ref")
+#: All but one of those with many parts, which have no payload that a spec could refer to.
+LONG_ROUND_TRIPS = [*itertools.product(MANY_PARTS, PAYLOADS)][1:]
+ROUND_TRIPS = [
+    pytest.param(
+        name, payload, marks=pytest.mark.long if (name, payload) in LONG_ROUND_TRIPS else []
+    )
+    for name, payload in itertools.product(NAMES, PAYLOADS)
+]
+
+
+@pytest.mark.parametrize(("name", "payload"), ROUND_TRIPS)
+def test_spec_round_trip(name: str, payload: str, run: Run, unpacked: Path, tmp_path: Path) -> None:
+    capture = get_capture(name, unpacked)
     spec, copy = tmp_path / "spec", tmp_path / "copy.bin"
     with open(spec, "w") as file:
         command = [sys.executable, "-m", "blkmig_cli", "dump", str(capture.path), "--spec"]

@@ -141,7 +141,7 @@ def test_missing_chunks(run: Run, tmp_path: Path) -> None:
     image.write_bytes(b"\x11" * 3 * MIB)
     outcome = run("replay", path, "--image", image)
     assert outcome.status == 1
-    assert "2 MiB never came: bytes 0-1048576, 2097152-3145728" in outcome.out
+    assert "2 MiB was not sent: bytes 0-1048576, 2097152-3145728" in outcome.out
     assert image.read_bytes() == b"\x11" * MIB + DATA + b"\x11" * MIB
     for option in ("--incremental", "--allow-incomplete"):
         assert run("replay", path, "--image", image, option).status == 0
@@ -221,7 +221,7 @@ def test_validate_statuses(run: Run, stream: Path, tmp_path: Path) -> None:
     assert [found["valid"] for found in several.json["streams"]] == [True, False]
     missing = run("validate", stream, bad, tmp_path / "missing")
     assert missing.status == 4
-    assert "3 streams: 1 perhaps not whole, 1 damaged, 1 failed" in missing.out
+    assert "3 streams: 1 unknown, 1 not-a-stream, 1 failed" in missing.out
 
 
 def test_list_checks(run: Run) -> None:

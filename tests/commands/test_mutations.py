@@ -1,7 +1,7 @@
 """Captures cut and with a bit flipped: validate and dump end with one of their statuses, and a line.
 
-They take no more memory than with the captures as they are.  BLKMIG_MUTATIONS sets how many of each
-there are for each capture; each number gives mutations of its own.
+They take no more memory than with the captures as they are.  NUMBER is how many of each there are for
+each capture; each number gives mutations of its own.
 """
 
 import io
@@ -15,9 +15,10 @@ import pytest
 
 from blkmig_cli.commands import cli
 from tests.conftest import NAMES, Capture, get_capture
+from tests.support.long import examples
 from tests.support.memory import memory_taken
 
-NUMBER = int(os.environ.get("BLKMIG_MUTATIONS", "15"))
+NUMBER = examples(12, 150)
 #: Over 6 MB: the same code would take too long.
 LARGE = {"bitmaps-7.2-with-blocks", "classic-incomplete", "classic-live-writes"}
 #: Beside what the interpreter and its modules take: a command stays below 200 MB with them.
@@ -54,6 +55,7 @@ def places(capture: Capture, length: int) -> Iterator[int]:
         yield place
 
 
+@pytest.mark.scaled
 def test_cut(small: Capture, tmp_path: Path) -> None:
     content, path = small.data, tmp_path / "cut.bin"
     for place in places(small, len(content)):
@@ -62,6 +64,7 @@ def test_cut(small: Capture, tmp_path: Path) -> None:
             ends_well("validate", path, *told)
 
 
+@pytest.mark.scaled
 def test_flipped(small: Capture, tmp_path: Path) -> None:
     content, path = bytearray(small.data), tmp_path / "flipped.bin"
     for place in places(small, len(content) * 8):

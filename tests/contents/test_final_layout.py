@@ -3,7 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blkmig_cli.checks.survey import read_contents
@@ -39,7 +39,6 @@ def table(state: EndState) -> dict[int, int | None]:
     return found
 
 
-@settings(deadline=None)
 @given(STRETCHES)
 def test_the_last_record_of_a_sector_counts(puts: list[tuple[int, int, int | None]]) -> None:
     state, expected = EndState(), dict[int, int | None]()
@@ -67,7 +66,6 @@ def test_chunks_in_order_are_one_stretch_both_ways() -> None:
         assert abs(stretch.step) == 2000
 
 
-@settings(deadline=None)
 @given(repetitive())
 def test_runs_and_events_give_the_same(made: Repetitive) -> None:
     whole, single = EndStates(), EndStates()
@@ -76,7 +74,10 @@ def test_runs_and_events_give_the_same(made: Repetitive) -> None:
         try:
             while True:
                 piece = decoder.piece() if by_runs else next(decoder)
-                states.feed_run(piece) if isinstance(piece, Rows) else states.feed(piece)
+                if isinstance(piece, Rows):
+                    states.feed_run(piece, decoder.source)
+                else:
+                    states.feed(piece, decoder.source)
         except (StopIteration, StreamError):
             pass
     assert {name: table(state) for name, state in whole.disks.items()} == {
@@ -84,7 +85,6 @@ def test_runs_and_events_give_the_same(made: Repetitive) -> None:
     }
 
 
-@settings(deadline=None)
 @given(streams())
 def test_a_disk_is_read_from_its_stream(sent: Sent) -> None:
     if not sent.options.disks or sent.options.skip_unallocated:

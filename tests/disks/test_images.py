@@ -152,7 +152,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(STEPS)
 def test_against_bytes(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, int, int, int]]

@@ -6,16 +6,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
+from blkmig_cli.checks.compatibility import BLOCKS_END
+from tests.support.peers import PATIENCE
+
 BINARY = shutil.which("qemu-system-x86_64")
 QEMU_IMG = shutil.which("qemu-img")
 #: What a destination that has disks is started as; its streams state a prefix of it.
 MACHINE = "pc"
-_PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Qemu:
             self.process = subprocess.Popen(
                 [*command, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        self._monitor.settimeout(_PATIENCE)
+        self._monitor.settimeout(PATIENCE)
         self._monitor.accept()
 
     def cmd(self, command: str, /, **arguments: Any) -> Any:
@@ -89,7 +92,7 @@ class Qemu:
 
     def wait(self, *states: str) -> str:
         """Wait until the migration is in one of ``states``, or has come to any end."""
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             status = self.status()
             if status in (*states, "completed", "failed", "cancelled", "gone"):
@@ -104,7 +107,7 @@ class Qemu:
 
     def await_bulk(self) -> None:
         """Wait until the bulk phase of the only disk is over: its last chunk has been taken up."""
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             told = self.cmd("query-migrate")
             if (
@@ -118,6 +121,14 @@ class Qemu:
         """Take a migration in; returns how it ended."""
         self.cmd("migrate-incoming", uri=uri)
         return self.wait()
+
+    def listen(self, uri: str) -> str:
+        """Wait for a migration at ``uri``; return it with the port that the system has chosen."""
+        self.cmd("migrate-incoming", uri=uri)
+        if not uri.startswith("tcp:"):
+            return uri
+        (at,) = self.cmd("query-migrate")["socket-address"]
+        return f"tcp:{at['host']}:{at['port']}"
 
     def bitmaps(self, device: str) -> dict[str, dict[str, Any]]:
         """The dirty bitmaps of a disk, by name, as query-block tells of them."""
@@ -137,7 +148,7 @@ class Qemu:
         if self.process.poll() is None:
             try:
                 self.cmd("quit")
-                self.process.wait(_PATIENCE)
+                self.process.wait(PATIENCE)
             except Exception:  # noqa: BLE001 (whatever is wrong with it, it ends here)
                 self.process.kill()
                 self.process.wait()
@@ -197,9 +208,15 @@ def qemu_img(*words: object) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+@cache
 def version() -> tuple[int, int]:
-    """QEMU's version, such as (7, 2)."""
+    """Return QEMU's version, such as (7, 2)."""
     assert BINARY is not None
     text = subprocess.run([BINARY, "--version"], check=True, capture_output=True, text=True).stdout
     major, minor = text.split("version ")[1].split(".")[:2]
     return int(major), int(minor)
+
+
+def has_block_migration() -> bool:
+    """Return whether there is a QEMU that saves and loads disks in streams (up to 9.0)."""
+    return BINARY is not None and version() < BLOCKS_END

@@ -12,6 +12,7 @@ from tests.conftest import Run, fails
 from tests.interop import qemu
 from tests.interop.qemu import Drive, Qemu
 from tests.support import raw
+from tests.support.peers import PATIENCE
 
 SIZE = 1 << 20
 STREAM = raw.qemu(raw.block(0, 0, rest=b"\7" * raw.CHUNK))
@@ -73,7 +74,7 @@ def test_an_image_that_is_written(image: Path, tmp_path: Path) -> None:
         words += ["-device", "virtio-blk,drive=drive0"]
         assert qemu.BINARY is not None
         done = subprocess.run(
-            [qemu.BINARY, *words], capture_output=True, text=True, check=False, timeout=60
+            [qemu.BINARY, *words], capture_output=True, text=True, check=False, timeout=PATIENCE
         )
         assert done.returncode == 1
         assert "lock" in done.stderr

@@ -10,7 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from blkmig_cli.checks.catalogue import CHECKS
+from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
+from tests.conftest import Run
+from tests.interop import disks
+from tests.support.peers import PATIENCE, wait_until
 
 PAGE = (Path(__file__).parents[2] / "docs" / "qemu.md").read_text()
 
@@ -45,25 +51,37 @@ class Monitor:
         self._socket.close()
 
 
-def await_file(path: Path) -> None:
-    """Wait until a program has made its socket."""
-    for _ in range(1000):
-        if path.exists():
-            return
-        time.sleep(0.01)
-    raise TimeoutError(path)
-
-
+@pytest.mark.block_migration
 def test_the_commands(tmp_path: Path) -> None:
+    run_commands(PAGE, tmp_path)
+    assert PAGE.count("```console") == 5
+
+
+def test_an_old_capture_to_a_qemu_of_today(run: Run, tmp_path: Path) -> None:
+    """That chapter by itself, which a QEMU without block migration is for, with a stream of ours."""
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(disks.noisy(4 << 20))
+    daily = disks.bitmap("daily", 65536, 4 << 20)
+    write_bitmaps(f"{disk}.bitmaps.json", BitmapFile(4 << 20, {"daily": daily}))
+    assert run("send", disk, "--bitmaps", "--to", tmp_path / "stream.bin").status == 0
+    _, _, rest = PAGE.partition("\n## An old capture to a QEMU of today\n")
+    chapter = rest.partition("\n## ")[0]
+    assert chapter.count("```console") == 1
+    answers = run_commands(chapter, tmp_path)
+    assert {"sha256": daily.sha256(4 << 20)} in answers
+
+
+def run_commands(text: str, folder: Path) -> list[Any]:
+    """Run the commands in ``text``; gives what the monitors answered."""
     background: list[subprocess.Popen[bytes]] = []
     try:
-        run_page(tmp_path, background)
+        answers = run_lines(text, folder, background)
         assert not background
     finally:
         for process in background:
             process.kill()
             process.wait()
-    assert PAGE.count("```console") == 5
+    return answers
 
 
 def holds(condition: str, answer: dict[str, Any]) -> bool:
@@ -75,10 +93,11 @@ def holds(condition: str, answer: dict[str, Any]) -> bool:
     return bool(answer.get("disk", {}).get("remaining", 1 << 60) <= 1048576)
 
 
-def run_page(tmp_path: Path, background: list[subprocess.Popen[bytes]]) -> None:
+def run_lines(text: str, tmp_path: Path, background: list[subprocess.Popen[bytes]]) -> list[Any]:
+    answers = []
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     monitor = None
-    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL):
+    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
         for line in block.splitlines():
             words = line[2:]
             if line.startswith("$") and words.endswith("&"):
@@ -94,11 +113,11 @@ def run_page(tmp_path: Path, background: list[subprocess.Popen[bytes]]) -> None:
                 )
                 # A person would not be faster than the program either.
                 made = "in.sock" if "replay unix:" in words else "qmp.sock"
-                await_file(tmp_path / made)
+                wait_until((tmp_path / made).exists)
             elif line.startswith("$"):
                 done = subprocess.run(
                     words, shell=True, cwd=tmp_path, env=environment, text=True,
-                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False,
+                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False,
                 )  # fmt: skip
                 assert done.returncode == 0, (words, done.stdout)
             else:
@@ -109,12 +128,16 @@ def run_page(tmp_path: Path, background: list[subprocess.Popen[bytes]]) -> None:
                 while condition and not holds(condition, answer):
                     time.sleep(0.001)
                     answer = monitor.say(command)
+                answers.append(answer)
                 if "quit" in words:
                     monitor.close()
                     monitor = None
-                    assert [process.wait(60) for process in background] == [0] * len(background)
+                    assert [process.wait(PATIENCE) for process in background] == [0] * len(
+                        background
+                    )
                     background.clear()
                     (tmp_path / "qmp.sock").unlink(missing_ok=True)
+    return answers
 
 
 def test_the_page_names_the_checks() -> None:

@@ -47,6 +47,7 @@ def replayed(run: Run, stream: Path, source: list[Drive], folder: Path, *options
     return outcome.report
 
 
+@pytest.mark.block_migration
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
 @pytest.mark.parametrize("zero_blocks", [True, False])
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def compare_bitmaps(source: Qemu, report: Any, path: Path) -> None:
         assert bitmap.sha256(held.size) == source.sha256("drive0", name)
 
 
-@pytest.mark.parametrize("blocks", [True, False])
+@pytest.mark.parametrize("blocks", [pytest.param(True, marks=pytest.mark.block_migration), False])
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
 def test_bitmaps(run: Run, tmp_path: Path, image_format: str, blocks: bool) -> None:
     made, stream = drives(tmp_path, ["mixed, all but a sector"], image_format), tmp_path / "s.bin"
@@ -106,7 +107,7 @@ def test_bitmaps(run: Run, tmp_path: Path, image_format: str, blocks: bool) -> N
         source.capabilities("dirty-bitmaps")
         if blocks:
             source.parameters(**WHOLE)
-        source.cmd("migrate", uri=f"exec:cat > {stream}", blk=blocks)
+        source.cmd("migrate", uri=f"exec:cat > {stream}", **({"blk": True} if blocks else {}))
         if blocks:
             # Bitmaps converge only with a downtime that they fit into, which would end the bulk phase.
             source.await_bulk()
@@ -119,17 +120,20 @@ def test_bitmaps(run: Run, tmp_path: Path, image_format: str, blocks: bool) -> N
         assert (tmp_path / "drive0").read_bytes() == as_raw(made[0], tmp_path / "truth")
 
 
+@pytest.mark.block_migration
 def test_writes_during_the_migration(run: Run, tmp_path: Path) -> None:
     made, stream = drives(tmp_path, ["patterned"], "raw"), tmp_path / "s.bin"
     with open(made[0].path, "ab") as file:
         file.write(disks.noisy(29 * MIB))
     with qemu.machine(tmp_path / "q", *made) as source:
-        source.parameters(max_bandwidth=24 * MIB, **WHOLE)
+        source.parameters(max_bandwidth=8 * MIB, **WHOLE)
         source.cmd("migrate", uri=f"exec:cat > {stream}", blk=True)
-        written = 0
-        while source.status() in ("setup", "active") and written < 40:
-            source.write("drive0", written + 1, written * 797 * 1024 % (31 * MIB), 65536)
+        written = sent = 0
+        while source.status() in ("setup", "active") and (written < 40 or sent < 4 * MIB):
+            source.write("drive0", written % 255 + 1, written * 797 * 1024 % (31 * MIB), 65536)
             written += 1
+            sent = source.cmd("query-migrate").get("disk", {}).get("transferred", 0)
+        source.write("drive0", 0x99, 0, 65536)  # a chunk that has been sent
         source.parameters(max_bandwidth=1 << 40)
         assert source.wait() == "completed", (source.log, source.cmd("query-migrate"))
     report = replayed(run, stream, made, tmp_path)
@@ -138,6 +142,7 @@ def test_writes_during_the_migration(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "drive0").read_bytes() == made[0].path.read_bytes()
 
 
+@pytest.mark.block_migration
 def test_incremental(run: Run, tmp_path: Path) -> None:
     base = disks.make(tmp_path / "base", "mixed, all but a sector")
     overlay, stream = tmp_path / "overlay.qcow2", tmp_path / "s.bin"
@@ -187,9 +192,12 @@ def save_with(folder: Path, drive: Drive, stream: Path, capability: str) -> None
         source.cmd("cont")
         source.cmd("migrate", uri=f"exec:cat > {stream}", blk=True)
         # Pages are encoded from their third round on.
-        for _ in range(200):
-            told = source.cmd("query-migrate").get(COUNTED[capability], {})
-            if told.get("pages", 0) > 100:
+        for _ in range(1000):
+            told = source.cmd("query-migrate")
+            if (
+                told["status"] == "completed"
+                or told.get(COUNTED[capability], {}).get("pages", 0) > 100
+            ):
                 break
             time.sleep(0.01)
         source.cmd("stop")
@@ -198,6 +206,7 @@ def save_with(folder: Path, drive: Drive, stream: Path, capability: str) -> None
         assert source.wait() == "completed", source.log
 
 
+@pytest.mark.block_migration
 @pytest.mark.parametrize(
     ("capability", "record"), [("compress", "compress-page"), ("xbzrle", "xbzrle")]
 )

@@ -45,6 +45,7 @@ CASES = [
 ]
 
 
+@pytest.mark.block_migration
 @pytest.mark.parametrize(("chosen", "image_format", "zero_blocks"), CASES)
 def test_disks(
     run: Run, tmp_path: Path, chosen: list[str], image_format: str, zero_blocks: bool
@@ -97,7 +98,7 @@ def with_bitmaps(path: Path, size: int) -> list[DirtyBitmap]:
 
 
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
-@pytest.mark.parametrize("only", [False, True])
+@pytest.mark.parametrize("only", [pytest.param(False, marks=pytest.mark.block_migration), True])
 def test_bitmaps(run: Run, tmp_path: Path, image_format: str, only: bool) -> None:
     size = 200 * MIB + 512 * 5
     image, stream = tmp_path / "d.img", tmp_path / "s.bin"

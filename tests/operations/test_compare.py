@@ -83,7 +83,6 @@ def test_captures_against_what_replay_makes_of_them(
         assert status == 1
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=3000), st.lists(st.integers(0, 2999), max_size=5))
 def test_sectors_that_differ(data: bytes, places: list[int]) -> None:
     other = bytearray(data)
@@ -221,7 +220,7 @@ def written(draw: st.DrawFn) -> tuple[bytes, bytearray, list[bool]]:
     return raw.qemu(*records), disk, sent
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(written(), st.lists(st.integers(0, 6146), max_size=5), st.sampled_from([-MIB, 0, 5 * 512]))
 def test_the_sectors_that_differ_are_those_of_a_model(
     made: tuple[bytes, bytearray, list[bool]], changed: list[int], more: int

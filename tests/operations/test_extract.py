@@ -76,7 +76,7 @@ def test_zeros_are_holes_in_a_new_file(run: Run, tmp_path: Path) -> None:
 def test_missing_chunks(run: Run, tmp_path: Path) -> None:
     stream, target = put(tmp_path, raw.qemu(filled(0), filled(4096))), tmp_path / "disk"
     words = ["extract", stream, "--to", target, "--device-size=3M"]
-    fails(run(*words), 1, "1 MiB never came: bytes 1048576-2097152")
+    fails(run(*words), 1, "1 MiB was not sent: bytes 1048576-2097152")
     assert not target.exists()
     outcome = run(*words, "--allow-incomplete")
     assert outcome.status == 0
@@ -158,7 +158,7 @@ def test_pipes(run: Run, tmp_path: Path) -> None:
     assert json.loads(target.read_text())["bitmaps"][0]["count"] == 131072
     assert run("extract", stream, "--bitmap", "b", "--to", f"exec:cat > {target}").status == 0
     assert json.loads(target.read_text())["virtual-size"] == 2 * MIB
-    fails(run("extract", stream, "--to", stream), 2, "cannot be the target")
+    fails(run("extract", stream, "--to", stream), 2, "are the same file")
 
 
 @pytest.mark.parametrize("told", [[], ["--granularity", "bitmap0=64K"]])

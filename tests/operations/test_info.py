@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from blkmig_cli.contents.accounts import Accounts
 from blkmig_cli.errors import StreamError
@@ -32,7 +32,6 @@ def put(folder: Path, content: bytes, name: str = "s.bin") -> Path:
     return path
 
 
-@settings(deadline=None)
 @given(repetitive())
 def test_every_byte_is_of_one_kind_in_runs_as_in_events(made: Repetitive) -> None:
     found = []
@@ -43,10 +42,10 @@ def test_every_byte_is_of_one_kind_in_runs_as_in_events(made: Repetitive) -> Non
             while True:
                 piece = decoder.piece() if by_runs else next(decoder)
                 if isinstance(piece, Rows):
-                    accounts.feed_run(piece)
+                    accounts.feed_run(piece, decoder.source)
                     end = piece.end
                 else:
-                    accounts.feed(piece)
+                    accounts.feed(piece, decoder.source)
                     end = piece.offset + piece.length
         except (StopIteration, StreamError):
             pass

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from blkmig_cli.contents.stream_disk import Piece, StreamDisk
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import StreamError
-from blkmig_cli.operations.salvage.resumption import Onward
 from blkmig_cli.operations.salvage.salvage import Salvage, Salvaged
+from blkmig_cli.operations.salvage.search import Search
 from blkmig_cli.progress import no_tick
 from blkmig_cli.transport.inputs import FileInput
 from blkmig_cli.wire.decoder import Decoder
@@ -72,7 +72,7 @@ def told(sent: Sent) -> Hints:
     return hints
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(streams(), st.sampled_from(["cut", "remove", "insert", "ones"]), st.data())
 def test_what_is_given_was_there(sent: Sent, how: str, data: st.DataObject) -> None:
     hints = told(sent)
@@ -112,7 +112,7 @@ def test_what_is_given_was_there(sent: Sent, how: str, data: st.DataObject) -> N
                 }  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(repetitive())
 def test_runs_give_what_their_events_do(stream: Repetitive) -> None:
     found: list[object] = []
@@ -234,13 +234,13 @@ def test_a_dead_end_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = bare(dict(content)) + BARE_END
     at = stream.index(zeros[:100]) - 10
     walks: list[int] = []
-    walk = Onward._leads_on
+    walk = Search._is_confirmed
 
-    def counted(self: Onward, decoder: Decoder, start: int, doomed: set[int]) -> bool:
+    def counted(self: Search, decoder: Decoder, start: int, failed: set[int]) -> bool:
         walks.append(start)
-        return walk(self, decoder, start, doomed)
+        return walk(self, decoder, start, failed)
 
-    monkeypatch.setattr(Onward, "_leads_on", counted)
+    monkeypatch.setattr(Search, "_is_confirmed", counted)
     found = salvaged(stream[:at] + b"\xff" * 10 + stream[at + 10 :])
     assert chunks(found) == {at: content[at] for at in (2, 3, 4)}
     assert len(walks) < 10

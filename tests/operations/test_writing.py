@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.disks import raw as raw_images
@@ -51,9 +51,7 @@ def stream(records: list[tuple[int, int]]) -> bytes:
 
 
 @given(records=RECORDS, existing=st.booleans())
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30)
 def test_the_last_record_counts(
     run: Run,
     tmp_path_factory: pytest.TempPathFactory,
@@ -85,7 +83,7 @@ def test_the_last_record_counts(
 
 
 @given(records=RECORDS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_superseded_by_runs_and_by_events(records: list[tuple[int, int]]) -> None:
     """A record is left out only if a later one begins where it does; whole runs say the same."""
     data = stream(records)
@@ -116,7 +114,7 @@ def test_superseded_by_runs_and_by_events(records: list[tuple[int, int]]) -> Non
 
 
 @given(records=RECORDS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_superseded_rows_are_thinned_out(records: list[tuple[int, int]]) -> None:
     """However often a chunk comes, its last record is known, and little more is kept."""
     with pytest.MonkeyPatch.context() as patch:

@@ -27,7 +27,7 @@ from blkmig_cli.output.events_json import EventJson
 from blkmig_cli.spec.records import FIELDS, RecordWriter, read_record
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Event
-from tests.conftest import Capture, Run, get_capture
+from tests.conftest import Capture, Run, each_record, get_capture
 from tests.support import raw
 from tests.support.feed import in_file
 from tests.support.strategies import Repetitive, bitmaps, repetitive
@@ -161,6 +161,7 @@ CALLS: dict[str, Callable[[Run, Capture, Path], Iterator[Any]]] = {
 }
 
 
+@each_record
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.iterdir()))
 def test_every_output_of_every_capture(
     name: str, capture: Capture, run: Run, tmp_path: Path
@@ -234,7 +235,7 @@ def test_damaged_streams(run: Run, unpacked: Path, tmp_path: Path, cut: int, nam
     hold(name, outcome.json)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(repetitive())
 def test_records_of_generated_streams(stream: Repetitive) -> None:
     """Streams of all dialects, damaged ones too: what comes before the damage keeps to the schemas."""

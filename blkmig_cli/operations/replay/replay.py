@@ -4,14 +4,17 @@ A stream in a file is read twice: first to find out whether all can be done, the
 pipe it is read once, and every record is checked before it is written.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
-from blkmig_cli.checks.catalogue import finding_of
-from blkmig_cli.checks.checker import BitmapVerdict, Checker, Report
+from blkmig_cli.checks.catalogue import Finding, finding_of
+from blkmig_cli.checks.checker import Checker
+from blkmig_cli.checks.judge import found
 from blkmig_cli.checks.manifest import Manifest, check_images
-from blkmig_cli.checks.survey import read_events
+from blkmig_cli.checks.report import BitmapVerdict, Report
+from blkmig_cli.checks.survey import read_stream
 from blkmig_cli.contents.sizes import SizeBounds
+from blkmig_cli.contents.state import StreamState
 from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from blkmig_cli.disks.disk import image_too_small
 from blkmig_cli.errors import BlkmigError, FailureError, UndecidableError
@@ -26,7 +29,7 @@ from blkmig_cli.transport.source import Stream
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.runs import EventConsumer, Run
 from blkmig_cli.wire.schema_io import Input
 
 
@@ -94,10 +97,9 @@ class Replay:
         """
         dry, superseded = self._options.dry_run, Superseded()
         if not (dry or self._stream.seekable):
-            source = self._stream.input
-            checker = self._checker()
-            writer, failure = self._write(checker.decoder, superseded, checker, tick)
-            report = checker.finish(self._stream.name, source, failure)
+            decoder, checker = self._decoder(), self._checker()
+            writer, failure = self._write(decoder, superseded, checker, tick)
+            report = checker.finish(self._stream.name, decoder, failure)
             return self._finish(checker, report, writer)
         checker, report = self._plan(tick if dry else no_tick, superseded)
         self._check_plan(checker, report)
@@ -106,31 +108,22 @@ class Replay:
         if not (self._options.disks and any(device.disk.has_blocks for device in report.devices)):
             return self._finish(checker, report, None)  # the bits have been read already
         self._stream.input.offset = 0
-        decoder = self._make_decoder(self._stream.input, self._hints)
-        writer, report.failure = self._write(decoder, superseded, None, tick)
-        if report.failure is not None:
-            report.findings.append(finding_of(report.failure))
+        writer, failure = self._write(self._decoder(), superseded, None, tick)
+        if failure is not None:
+            report = replace(report.adding([finding_of(failure)]), failure=failure)
         return self._finish(checker, report, writer)
 
+    def _decoder(self) -> Decoder:
+        return self._make_decoder(self._stream.input, self._hints)
+
     def _checker(self) -> Checker:
-        decoder = self._make_decoder(self._stream.input, self._hints)
-        return Checker(decoder, self._hints, incremental=self._options.incremental)
+        return Checker(self._hints, incremental=self._options.incremental)
 
     def _plan(self, tick: Tick, superseded: Superseded) -> tuple[Checker, Report]:
         """Read the stream without writing anything."""
-        source, checker = self._stream.input, self._checker()
-
-        def feed(event: Event) -> None:
-            if isinstance(event, Block):
-                superseded.feed(event, checker.state.covered(event.device))
-            checker.feed(event, source)
-
-        def feed_run(run: Run) -> None:
-            superseded.feed_run(run, checker.state.covered)
-            checker.feed_run(run, source)
-
-        failure = read_events(checker.decoder, feed, tick, feed_run)
-        return checker, checker.finish(self._stream.name, source, failure)
+        decoder, checker = self._decoder(), self._checker()
+        failure = read_stream(decoder, tick, _Repeats(superseded, checker.state), checker)
+        return checker, checker.finish(self._stream.name, decoder, failure)
 
     def _write(
         self, decoder: Decoder, superseded: Superseded, checker: Checker | None, tick: Tick
@@ -140,18 +133,21 @@ class Replay:
         Returns what knows how much was written, and what ended the work, if anything did.
         """
         with Writer(self._stream.input, superseded, verify=self._options.verify) as writer:
+            apply = self._apply
+            refuse_merged, checkpoint = self._refuse_merged, self._targets.checkpoint
 
-            def feed(event: Event) -> None:
-                self._apply(event, writer)
-                if checker is not None:
-                    checker.feed(event, self._stream.input)
-                    self._refuse_merged(checker)
-                if writer.due:
-                    writer.drain()
-                    self._targets.checkpoint(event.offset + event.length)
+            class Apply(EventConsumer):
+                def feed(self, event: Event, source: Input) -> None:
+                    apply(event, writer)
+                    if checker is not None:
+                        checker.feed(event, source)
+                        refuse_merged(checker)
+                    if writer.due:
+                        writer.drain()
+                        checkpoint(event.offset + event.length)
 
             try:
-                failure = read_events(decoder, feed, tick)
+                failure = read_stream(decoder, tick, Apply())
                 writer.drain()
             except (FailureError, UndecidableError) as error:
                 # Of an image, or of merged disks; what was written until then is told beside it.
@@ -173,7 +169,7 @@ class Replay:
             target = self._targets.get(verdict.disk.name)
             if target is None or not verdict.disk.has_blocks or not self._options.disks:
                 continue
-            bounds = checker.state.size(verdict.disk.name)
+            bounds = checker.state.proven_size(verdict.disk.name)
             self._check_size(target, verdict.disk.name, bounds)
             disk = verdict.disk
             with placed(disk.name, disk.top, disk.top_offset):
@@ -208,7 +204,7 @@ class Replay:
 
     def _check_size(self, target: Target, device: str, bounds: SizeBounds) -> None:
         """An existing image that is too small for the disk: refuse."""
-        if target.existing_size is None or self._told.size(device) is not None:
+        if target.existing_size is None or self._told.option_size(device) is not None:
             return
         if target.existing_size < bounds.least:
             raise FailureError(
@@ -279,17 +275,19 @@ class Replay:
         for verdict in report.devices:
             target = self._targets.get(verdict.disk.name)
             if target is not None and verdict.disk.has_blocks and not target.finished:
-                self._size_mismatch(checker, target, verdict.disk.name)
+                mismatch = self._size_mismatch(checker, target, verdict.disk.name)
+                result.report = result.report.adding(mismatch)
                 self._end_image(checker, target, verdict.disk.name, result)
         self._targets.finish(checker.state.end)
         if self._options.bitmaps:
             self._write_bitmaps(checker, report, result)
         self._targets.conclude(checker.state.end)
         if self._options.manifest is not None:
-            self._hold_against(self._options.manifest, checker, report)
+            differences = self._hold_against(self._options.manifest, report)
+            result.report = result.report.adding(list(differences))
 
-    def _hold_against(self, manifest: Manifest, checker: Checker, report: Report) -> None:
-        """Read the images, and say what is not as the manifest has it."""
+    def _hold_against(self, manifest: Manifest, report: Report) -> Iterator[Finding]:
+        """Read the images; gives what is not as the manifest says."""
         images = {}
         for verdict in report.devices:
             target = self._targets.get(verdict.disk.name)
@@ -300,23 +298,23 @@ class Replay:
             for verdict in report.bitmaps
             if verdict.bitmap.content is not None and verdict.complete is not False
         }
-        for found in check_images(
+        for difference in check_images(
             manifest,
             images if self._options.disks else None,
             bitmaps if self._options.bitmaps else None,
             no_tick,
         ):
-            checker.add("manifest-differs", found.message, device=found.device)
+            yield found("manifest-differs", difference.message, device=difference.device)
 
-    def _size_mismatch(self, checker: Checker, target: Target, device: str) -> None:
-        bounds = checker.state.size(device)
+    def _size_mismatch(self, checker: Checker, target: Target, device: str) -> Iterator[Finding]:
+        bounds = checker.state.proven_size(device)
         size = target.existing_size
-        if size is None or self._told.size(device) is not None:
+        if size is None or self._told.option_size(device) is not None:
             return
         if size < bounds.least or (bounds.most is not None and size > bounds.most):
             room = "" if bounds.exact else f"{bounds.least} to "
             most = "any number of" if bounds.most is None else bounds.most
-            checker.add(
+            yield found(
                 "size-mismatch",
                 f"{escape(target.path)} has {size} bytes, the disk {room}{most} bytes; "
                 "say --device-size if this is meant",
@@ -329,7 +327,7 @@ class Replay:
         """Give an image that grew with the stream its final size."""
         if target.limit is not None:
             return
-        bounds = checker.state.size(device)
+        bounds = checker.state.proven_size(device)
         stated = bounds.most if bounds.source in ("stream", "bitmap-layout") else None
         # Only padding may be cut off: never a chunk, whatever a bitmap says of the disk's size.
         if stated is not None and stated > checker.state.disk(device).top * SECTOR_SIZE:
@@ -378,3 +376,18 @@ class Replay:
                     )
             write_bitmaps(path, BitmapFile(size, {**kept, **whole}))
             result.bitmap_files.append(path)
+
+
+class _Repeats:
+    """Gives ``superseded`` the records, with the sectors that the ``state`` has of their disks."""
+
+    def __init__(self, superseded: Superseded, state: StreamState) -> None:
+        self._superseded = superseded
+        self._state = state
+
+    def feed(self, event: Event, source: Input) -> None:
+        if isinstance(event, Block):
+            self._superseded.feed(event, self._state.covered(event.device))
+
+    def feed_run(self, run: Run, source: Input) -> None:
+        self._superseded.feed_run(run, self._state.covered)

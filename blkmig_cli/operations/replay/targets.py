@@ -117,14 +117,14 @@ class Targets:
 
     def hints(self, told: Hints) -> Hints:
         """``told``, completed by what the images and their bitmaps say."""
-        sizes = dict(told.sizes)
+        sizes = dict(told.images)
         granularities = dict(told.granularities)
         for device, target in self._by_device.items():
-            if target.limit is not None:
+            if target.limit is not None and told.option_size(device or "") is None:
                 sizes.setdefault(device, target.limit)
             for name, bitmap in target.bitmaps.items():
                 granularities.setdefault((device, name), bitmap.granularity)
-        return Hints(sizes, granularities)
+        return Hints(told.sizes, granularities, sizes)
 
     def bind(self, devices: list[str]) -> None:
         """Give every one of ``devices`` its target; raises UsageError where one has none."""

@@ -1,6 +1,6 @@
 """What a damaged or truncated stream still gives.
 
-Behind damage, reading goes on where ``resumption.py`` finds a place.  What the record right before damage
+Behind damage, reading goes on where ``search.py`` finds a place.  What the record right before damage
 holds may have been hit by it, and what carries no data right behind it may be a disk's content that
 looks like records: both are left out.  Damage within data cannot be seen: nothing in a stream says
 what it should be.
@@ -8,13 +8,13 @@ what it should be.
 
 from dataclasses import dataclass, field
 
+from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.final_layout import EndState, EndStates
-from blkmig_cli.contents.state import BitmapState, StreamState
+from blkmig_cli.contents.state import StreamState
 from blkmig_cli.contents.stream_disk import StreamDisk
-from blkmig_cli.contents.totals import feed_run
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import StreamError, TruncatedError, UndecidableError
-from blkmig_cli.operations.salvage.resumption import Onward, suspicious
+from blkmig_cli.operations.salvage.search import Search, may_hide_records
 from blkmig_cli.progress import Tick
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
@@ -85,8 +85,8 @@ class Salvage:
         self._source = source
         self._decoder = decoder
         self._hints = hints
-        self._onward = Onward(source, hints)
-        self._state = StreamState(decoder, hints)
+        self._search = Search(source, hints)
+        self._state = StreamState()
         self._ends = EndStates()
         self._held: list[Event] = []  # what nothing has confirmed yet
         self._first_bits: dict[tuple[str, str], int] = {}
@@ -102,7 +102,8 @@ class Salvage:
         following: Decoder | None = self._decoder
         while following is not None:
             following = self._follow(following, tick)
-        self._state.finish(whole=self._result.sound)
+        conclusion = self._decoder.conclusion()
+        self._state.conclude(conclusion, self._hints, proper_end=self._result.sound)
         self._settle()
         return self._result
 
@@ -126,16 +127,16 @@ class Salvage:
             except StreamError as error:
                 cut = isinstance(error, TruncatedError)
                 return self._go_on(decoder, end, str(error), tick, cut=cut)
-            for part in expand([piece]) if doubted else self._onward.parts(piece):
+            for part in expand([piece]) if doubted else self._search.parts(piece):
                 if isinstance(part, Run):
                     end = part.end
                     self._take_run(part)
                     continue
-                if isinstance(part, Block) and self._onward.beyond(part):
+                if isinstance(part, Block) and self._search.is_past_end(part):
                     why = f"a record of sector {part.sector}, past the disk's end"
                     return self._go_on(decoder, end, why, tick)
                 start, end = end, part.offset + part.length
-                if suspicious(part):
+                if may_hide_records(part):
                     why = "records stand in what seemed to be something else"
                     inside = self._go_on(decoder, start, why, tick, stop=end)
                     if inside is not None:
@@ -163,7 +164,7 @@ class Salvage:
         ``stop``: there may be none, and reading goes on there if nothing is found before it.
         """
         size = self._result.size
-        following = self._onward.find(
+        following = self._search.find(
             decoder, self._dialect, self._ends.disks, start + 1, stop or size, tick
         )
         if following is not None or stop is None:
@@ -189,7 +190,9 @@ class Salvage:
     def _is_cut(self, last: Block) -> bool:
         """Is what stands behind the record ``last`` just cut off?"""
         known = {event.device for event in self._held if isinstance(event, Block)}
-        return self._onward.is_cut(last.offset + last.length, known | set(self._ends.disks))
+        return self._search.is_truncated_at(
+            last.offset + last.length, known | set(self._ends.disks)
+        )
 
     def _give_up(self, *, cut: bool) -> None:
         """Damage, or (``cut``) the input's end: what nothing confirms is left out."""
@@ -215,7 +218,7 @@ class Salvage:
 
     def _take_held(self) -> None:
         for event in self._held:
-            self._ends.feed(event)
+            self._ends.feed(event, self._source)
             self._state.feed(event, self._source)
             self._note(event)
         self._held = []
@@ -227,8 +230,8 @@ class Salvage:
         self._take_held()
         if run.rows > 1:
             head = run.head(run.rows - 1)
-            self._ends.feed_run(head)
-            feed_run(self._state, head, self._source)
+            self._ends.feed_run(head, self._source)
+            self._state.feed_run(head, self._source)
         for event in run.last():
             self._hold(event)
 

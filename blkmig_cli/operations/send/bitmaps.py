@@ -13,8 +13,8 @@ def attach_bitmaps(
     paths: dict[str, str],
     files: dict[str | None, str],
     names: tuple[str, ...],
-) -> None:
-    """Give ``disks`` the bitmaps called ``names`` (none: all) of their files.
+) -> list[str]:
+    """Give ``disks`` the bitmaps called ``names`` (none: all) of their files; return the files read.
 
     ``paths`` are the images by device, ``files`` those that were named (None: for the only disk).
     Raises UsageError; FailureError where a bitmap is missing, or is of another disk.
@@ -24,6 +24,7 @@ def attach_bitmaps(
     for device in files:
         if device is not None and device not in paths:
             raise UsageError(f"--bitmaps-from: no image is called {quote(device)}")
+    read = []
     found: set[str] = set()
     for disk in disks:
         file = files.get(disk.device, files.get(None))
@@ -31,6 +32,7 @@ def attach_bitmaps(
             file = default_path(paths[disk.device])
             if not os.path.exists(file):
                 continue
+        read.append(file)
         content = read_bitmaps(file)
         if content.size != disk.size:
             raise FailureError(
@@ -45,3 +47,4 @@ def attach_bitmaps(
         raise FailureError(f"no image has a bitmap {quote(missing[0])}")
     if not found:
         raise FailureError("no image has any bitmap", hint="say where with --bitmaps-from")
+    return read

@@ -16,7 +16,10 @@ _PIPED_WIDTH = 1 << 16
 
 
 class _Console(Console):
-    """A console whose lines do not end in blanks."""
+    """A console whose lines do not end in blanks, and that leaves a closed pipe to the command line."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.text import Text
 
 from blkmig_cli.checks.catalogue import CHECKS
-from blkmig_cli.checks.checker import Report, Verdict
+from blkmig_cli.checks.report import Report, Verdict
 from blkmig_cli.operations.replay.replay import ReplayResult
 from blkmig_cli.output.human.console import device_name, size_range
 from blkmig_cli.output.human.console import table as new_table
@@ -14,10 +14,11 @@ _SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 #: In this order a summary counts them.
 _VERDICT_STYLES: dict[Verdict, str] = {
     "whole": "bold green",
-    "whole with errors": "bold red",
-    "perhaps not whole": "yellow",
-    "not whole": "bold red",
+    "unknown": "yellow",
+    "incomplete": "bold red",
+    "faulty": "bold red",
     "damaged": "bold red",
+    "not-a-stream": "bold red",
     "failed": "bold red",
 }
 
@@ -36,9 +37,9 @@ def report_text(report: Report, out: Console) -> None:
     disks_table(report, out)
     bitmaps_table(report, out)
     for name, path in report.same:
-        out.print(Text(f"{escape(path)} holds the same as {escape(name) or '(unnamed)'}", "green"))
+        out.print(Text(f"{escape(path)} matches {escape(name) or '(unnamed)'}", "green"))
     if report.manifest is not None:
-        out.print(Text(f"all is as {escape(report.manifest)} says", "green"))
+        out.print(Text(f"matches {escape(report.manifest)}", "green"))
     findings_text(report, out)
 
 
@@ -72,7 +73,7 @@ def disks_table(report: Report, out: Console) -> None:
         right=("SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING"),
     )  # fmt: skip
     for device in disks:
-        missing = sum(length for _, length in device.missing)
+        missing = device.missing_bytes
         table.add_row(
             device_name(device.disk.name),
             size_range(device.size.least, device.size.most),
@@ -89,7 +90,7 @@ def bitmaps_table(report: Report, out: Console) -> None:
     if not report.bitmaps:
         return
     table = new_table(
-        "BITMAP", "GRANULARITY", "DIRTY", "FLAGS", "WHOLE", right=("GRANULARITY", "DIRTY")
+        "BITMAP", "GRANULARITY", "DIRTY", "FLAGS", "COMPLETE", right=("GRANULARITY", "DIRTY")
     )
     for verdict in report.bitmaps:
         bitmap = verdict.bitmap
@@ -97,7 +98,7 @@ def bitmaps_table(report: Report, out: Console) -> None:
             "recording" if bitmap.recording else "disabled",
             *(["persistent"] if bitmap.persistent else []),
         ]
-        whole = {True: "yes", False: "no", None: "?"}[verdict.complete]
+        complete = {True: "yes", False: "no", None: "?"}[verdict.complete]
         granularity = (
             f"{len(verdict.candidates)} candidates"
             if bitmap.granularity is None
@@ -108,7 +109,7 @@ def bitmaps_table(report: Report, out: Console) -> None:
             granularity,
             "?" if verdict.count is None else human_size(verdict.count),
             " ".join(flags),
-            Text(whole, "bold red" if verdict.complete is False else ""),
+            Text(complete, "bold red" if verdict.complete is False else ""),
         )
     out.print(table)
 
