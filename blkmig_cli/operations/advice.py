@@ -78,8 +78,7 @@ def _sized(stream: str, disk: DeviceVerdict) -> Step:
 
 
 def _size_option(name: str) -> str:
-    device = _device(name)
-    return "--device-size SIZE" if device is None else f"--device-size {_word(device)}=SIZE"
+    return f"--device-size {_word(name)}=SIZE" if _typed(name) else "--device-size SIZE"
 
 
 def _replay(report: Report, stream: str, disks: list[DeviceVerdict], new_name: "_NewNames") -> Step:

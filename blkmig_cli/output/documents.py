@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from blkmig_cli.operations.info import Info
     from blkmig_cli.operations.map import DiskMap, Extent
     from blkmig_cli.operations.replay.replay import ReplayResult
-    from blkmig_cli.operations.salvage.salvage import Salvaged
+    from blkmig_cli.operations.salvage.result import Salvaged
     from blkmig_cli.ranges import IntervalSet
 
 Json = dict[str, Any]
@@ -185,35 +185,39 @@ def _ranges(ranges: "IntervalSet") -> list[dict[str, int]]:
 
 
 def salvage_json(found: "Salvaged") -> Json:
-    """The document of ``blkmig salvage --output json``."""
+    """Return the document of ``blkmig salvage --output json``."""
     return {
         "version": 1,
         "stream": found.stream,
-        "sound": found.sound,
+        "intact": found.intact,
         "size": found.size,
         "gaps": [
             {"start": gap.start, "length": gap.end - gap.start, "why": gap.why}
             for gap in found.gaps
         ],
-        "perhaps-stale": found.stale,
-        "doubtful": [
+        "may-be-outdated": found.outdated,
+        "unconfirmed": [
             {"device": device, "start": start * SECTOR_SIZE, "length": (end - start) * SECTOR_SIZE}
-            for device, sectors in found.doubtful.items()
+            for device, sectors in found.unconfirmed.items()
             for start, end in sectors
         ],
         "devices": [
             {
                 "name": disk.device,
                 "size": disk.size,
+                "size-known": disk.size_known,
                 "missing": [
-                    {"start": start, "length": end - start} for start, end in found.missing(disk)
+                    {"start": start, "length": end - start} for start, end in disk.missing()
                 ],
                 "bitmaps": [bitmap.name for bitmap in disk.bitmaps],
             }
             for disk in found.disks
         ],
+        "lost-devices": [{"name": lost.device, "size": lost.size} for lost in found.lost_disks],
+        "other-missing": found.other_missing,
         "lost-bitmaps": [
             {"device": lost.device, "name": lost.name, "why": lost.why}
             for lost in found.lost_bitmaps
         ],
+        "bytes-written": found.written,
     }

@@ -207,7 +207,7 @@ def test_svg(run: Run, tmp_path: Path) -> None:
     assert root.tag == f"{SVG}svg"
     assert not list(root.iter(f"{SVG}script"))
     texts = [element.text or "" for element in root.iter(f"{SVG}text")]
-    assert any(text.startswith('</text><script>&"\\x1b\\x80, at least 1 MiB') for text in texts)
+    assert any(text.startswith('</text><script>&"\\x1b\\x80, at least 512 B') for text in texts)
     titles = [element.text for element in root.iter(f"{SVG}title")]
     assert "data: 0 B to 1 MiB" in titles
     fails(run("map", path, "--svg", path), 2, "are the same file")
