@@ -44,7 +44,9 @@ def stated_sizes(text: bytes | memoryview) -> dict[str, int]:
         return {}
     if len(disks) > limits.DEVICES_MAX:
         return {}
-    found: dict[str, Any] = {name: entry.get("size") for name, entry in disks if isinstance(entry, dict)}
+    found: dict[str, Any] = {
+        name: entry.get("size") for name, entry in disks if isinstance(entry, dict)
+    }
     return {name: size for name, size in found.items() if _is_size(size)}
 
 

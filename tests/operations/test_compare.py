@@ -298,3 +298,34 @@ def test_two_disks_of_unknown_sizes_get_one_size(tmp_path: Path) -> None:
             sides.append(side)
         (found,) = compare_sides(sides[0], sides[1], CompareOptions(strict=True), no_tick).disks
     assert found.is_same(CompareOptions(strict=True))
+
+
+@pytest.mark.parametrize("way", ["file", "pipe"])
+def test_validate_compares_as_far_as_the_disk_goes(way: str, run: Run, tmp_path: Path) -> None:
+    """The size that was told counts, not that of a larger image, nor what is behind it."""
+    stream = put(tmp_path, raw.qemu(filled(0), filled(2048)), "s.bin")
+    size = MIB + 4096
+    image = put(tmp_path, bytes([7]) * size + b"old data" * MIB, "lv")
+    source = stream if way == "file" else f"exec:cat {stream}"
+    words = ["validate", source, "--device-size", size, "--image", f"d={image}"]
+    outcome = run(*words, "--output", "json")
+    assert outcome.status == 0
+    assert outcome.report["devices"][0]["size"] == size
+    assert outcome.report["devices"][0]["differing"] == []
+    content = bytearray(image.read_bytes())
+    content[size - 1] ^= 1
+    image.write_bytes(content)
+    outcome = run(*words, "--output", "json")
+    assert outcome.status == 1
+    differing = outcome.report["devices"][0]["differing"]
+    assert differing == [{"start": size - 512, "length": 512}]
+
+
+def test_validate_looks_at_the_last_record_of_a_chunk_only(run: Run, tmp_path: Path) -> None:
+    stream = put(tmp_path, raw.qemu(filled(0, 1), filled(1024, 2), filled(0, 3)), "s.bin")
+    image = put(tmp_path, bytes([3]) * MIB + bytes([2]) * (MIB // 2), "i")
+    assert run("validate", stream, "--image", image).status == 0
+    image.write_bytes(bytes([3]) * MIB + bytes([2]) * (MIB // 2 - 1) + b"x")
+    outcome = run("validate", stream, "--image", image)
+    assert outcome.status == 1
+    assert "differs in 512 B" in outcome.out

@@ -175,3 +175,27 @@ def test_open_and_unfinished_bitmaps(
         assert json.loads((tmp_path / "b").read_text())["virtual-size"] == 9 * MIB
     half = put(tmp_path, raw.qemu(bitmaps=DIRTY[: -len(raw.COMPLETE)]))
     fails(run("extract", half, "--bitmap", "b", "--to", tmp_path / "c"), 1, "is incomplete")
+
+
+def test_a_size_that_the_stream_excludes_is_not_assumed(run: Run, tmp_path: Path) -> None:
+    """Its progress shows a disk that ends within its last chunk."""
+    records = [raw.progress(0), filled(0), raw.progress(49), filled(2048), raw.progress(98)]
+    stream, target = put(tmp_path, raw.qemu(*records, filled(4096))), tmp_path / "disk"
+    outcome = run("extract", stream, "--to", target)
+    fails(outcome, 1, "size of 'd' is unknown (2 to ")
+    assert "specify --device-size d=SIZE" in outcome.err
+    assert not target.exists()
+    assert run("extract", stream, "--to", target, "--device-size", 2 * MIB + 4096).status == 0
+    assert target.stat().st_size == 2 * MIB + 4096
+
+
+def test_bitmaps_as_reports_print_them(run: Run, tmp_path: Path) -> None:
+    chunks = raw.bitmap_start("d", "a/b") + raw.bitmap_bits(0, 2048, bytes(8)) + raw.COMPLETE
+    chunks += raw.bitmap_start("d/a", "b") + raw.bitmap_bits(0, 2048, bytes(8)) + raw.COMPLETE
+    chunks += raw.bitmap_start("d", "c") + raw.bitmap_bits(0, 2048, bytes(8)) + raw.COMPLETE
+    stream, target = put(tmp_path, raw.qemu(bitmaps=chunks)), tmp_path / "b"
+    for name in ("c", "d:c", "d/c", "a/b", "d/a:b"):
+        assert run("extract", stream, "--bitmap", name, "--to", target, "-q").status == 0, name
+    outcome = run("extract", stream, "--bitmap", "d/a/b", "--to", target)
+    fails(outcome, 2, "specify --bitmap DEVICE:NAME")
+    fails(run("extract", stream, "--bitmap", "x", "--to", target), 2, "no bitmap 'x'; the stream")

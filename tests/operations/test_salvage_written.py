@@ -263,7 +263,7 @@ def test_a_text_file_is_no_stream(run: Run, tmp_path: Path) -> None:
 def test_a_stream_on_stdout_has_its_report_on_stderr(run: Run, tmp_path: Path) -> None:
     path = put(tmp_path, raw.qemu(raw.block(0, 8)))
     fails(run("salvage", path, "--to", "-", "--output", "json"), 2, "both write to stdout")
-    command = [sys.executable, "-m", "blkmig_cli", "salvage", path, "--to", "-"]
+    command = [sys.executable, "-m", "blkmig_cli", "salvage", str(path), "--to", "-"]
     done = subprocess.run(command, capture_output=True, check=True)
     assert done.stdout.startswith(b"QEVM")
     assert done.stdout.endswith(b"}")

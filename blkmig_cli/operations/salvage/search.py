@@ -47,6 +47,7 @@ _FLAGS = [
     and not flags & (BlockFlag.EOS | BlockFlag.PROGRESS)
     and any(dialect.fault(flags) is None for dialect in DIALECTS.values())
 ]
+_IS_FLAGS = np.isin(np.arange(1 << 8), _FLAGS)
 
 
 class Search:
@@ -150,8 +151,12 @@ class Search:
         def byte(number: int) -> NDArray[np.uint8]:
             return raw[number : number + count]
 
-        # The sector of a real disk leaves the first byte of its word 0, and the flags no bit 8.
-        may = (byte(0) == 0) & (byte(6) & 1 == 0) & np.isin(byte(7), _FLAGS)
+        # A word without its flags is a byte of the disk: of most disks its first bytes are 0.
+        sizes = [limits.GROWTH_MAX, *self._hints.sizes.values()]
+        first, second = divmod(max(sizes) >> 48, 256)
+        may = (byte(0) <= first) & (byte(6) & 1 == 0) & _IS_FLAGS[byte(7)]
+        if not first:
+            may &= byte(1) <= second
         for place in np.flatnonzero(may).tolist():
             head = data[place : place + _HEAD_MAX]
             sector, _ = split_word(int.from_bytes(head[:_WORD], "big"))

@@ -7,9 +7,6 @@ from typing import IO
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
-from rich.text import Text
-
-from blkmig_cli import text
 
 # Wider than any line: what is piped is for grep and the like, so that a row is one line.
 _PIPED_WIDTH = 1 << 16
@@ -74,13 +71,3 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     for name in columns:
         made.add_column(name, justify="right" if name in right else "left", overflow="fold")
     return made
-
-
-def device_name(name: str) -> Text:
-    """Return a device's name as it is shown."""
-    return Text(text.device_name(name))
-
-
-def size_range(least: int, most: int | None) -> str:
-    """Return a size in bytes, or its bounds, for people."""
-    return text.size_range(least, most)
