@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from blkmig_cli.errors import (
         BlkmigError,
         FailureError,
+        FindingError,
         IncompleteError,
         StreamError,
         UsageError,
@@ -37,6 +38,7 @@ __all__ = [
     "Disk",
     "DiskFile",
     "FailureError",
+    "FindingError",
     "IncompleteError",
     "Report",
     "StreamError",
@@ -55,7 +57,14 @@ _HOMES = {
     "checks.checker": ("Report",),
     "disks.bitmap": ("DirtyBitmap",),
     "disks.bitmap_file": ("BitmapFile", "read_bitmaps", "write_bitmaps"),
-    "errors": ("BlkmigError", "FailureError", "IncompleteError", "StreamError", "UsageError"),
+    "errors": (
+        "BlkmigError",
+        "FailureError",
+        "FindingError",
+        "IncompleteError",
+        "StreamError",
+        "UsageError",
+    ),
     "operations.send.stream": ("Disk",),
 }
 

@@ -208,7 +208,7 @@ def image_side(device: str | None, image: RawImage) -> Side:
 
 
 def compare_sides(ours: Side, theirs: Side, options: CompareOptions, tick: Tick) -> Comparison:
-    """Compare disk by disk; ``tick`` is told how many bytes of disks have been compared.
+    """Compare disk by disk; ``tick`` gets the bytes of disks that have been compared.
 
     Raises FailureError where an image or a stream's file fails.
     """
@@ -234,9 +234,9 @@ def compare_sides(ours: Side, theirs: Side, options: CompareOptions, tick: Tick)
 
 
 def differing_ranges(disk: StreamDisk, image: RawImage, tick: Tick) -> IntervalSet:
-    """Return the bytes, ranges of whole sectors, in which ``image`` does not hold what ``disk`` does.
+    """Return the bytes, in ranges of sectors, in which ``image`` differs from ``disk``.
 
-    As far as both go, and without what was not sent.  ``tick`` is told the bytes of the disk that have
+    As far as both go, and without what was not sent.  ``tick`` gets the bytes of the disk that have
     been compared.  Raises FailureError where either fails.
     """
     found = DiskDifference("", (disk.size, image.size))

@@ -35,8 +35,8 @@ from blkmig_cli.text import (
 from blkmig_cli.transport.target import Sink, open_target
 from blkmig_cli.wire.v1_layout import describe
 
-# Findings that leave a disk in doubt: the first kind only while its size is not known, or some of it
-# is missing.
+# Findings that say that a disk is incomplete: the first kind only where its size is not known, or some
+# of it is missing.
 _UNSENT = ("missing-chunks", "bulk-unfinished")
 _BROKEN = ("section-unfinished", "merged-devices")
 
@@ -117,16 +117,16 @@ def find_disk(
     if exact is not None and verdict.disk.top * SECTOR_SIZE >= exact:
         raise past_end(name, verdict.disk.top, verdict.disk.top_offset, exact)
     warnings = []
-    doubt = _doubt(report, verdict)
-    if doubt is not None:
+    reason = _why_incomplete(report, verdict)
+    if reason is not None:
         if not allow_incomplete:
             hint = "use --allow-incomplete to write zeros for what was not sent"
-            raise IncompleteError(doubt, device=name, hint=hint)
+            raise IncompleteError(reason, device=name, hint=hint)
         missing = verdict.missing_bytes
         zeros = (
             f"{human_size(missing)} of {device_name(name)} was not sent, and is written as zeros"
         )
-        warnings.append(zeros if missing else doubt)
+        warnings.append(zeros if missing else reason)
     if exact is None:
         disk = disk.resized(_assumed_size(verdict))
         warnings.append(_assumed_text(name, disk.size))
@@ -167,7 +167,7 @@ def find_bitmap(contents: Contents, name: str, *, allow_incomplete: bool = False
 def copy_disk(disk: StreamDisk, sink: Sink, tick: Tick) -> None:
     """Write all of ``disk``; zeros, and what was not sent, as holes where ``sink`` can have holes.
 
-    ``tick`` is told the bytes of the disk that are done.  Raises FailureError.
+    ``tick`` gets the bytes of the disk that are done.  Raises FailureError.
     """
     for piece in disk.pieces():
         length = piece.end - piece.start
@@ -219,7 +219,7 @@ def _keys(name: str, known: list[tuple[str, str]]) -> set[tuple[str, str]]:
     return found or {key for key in known if name == f"{key[0]}/{key[1]}"}
 
 
-def _doubt(report: Report, verdict: DeviceVerdict) -> str | None:
+def _why_incomplete(report: Report, verdict: DeviceVerdict) -> str | None:
     """Return what proves that a disk is incomplete; that its size is not known proves nothing."""
     came = verdict.size.exact is not None and not verdict.missing
     for finding in report.findings:

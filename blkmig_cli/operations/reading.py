@@ -39,9 +39,9 @@ def no_progress(_: str, __: int | None) -> AbstractContextManager[Tick]:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How streams are read, and who is told what happens meanwhile.
+    """How streams are read, and how messages and progress are shown meanwhile.
 
-    ``hints``, ``dialect`` and ``container`` are those of the command line.  ``say`` is told where the
+    ``hints``, ``dialect`` and ``container`` are those of the command line.  ``say`` shows where the
     program waits for a peer, ``log`` what was opened.
     """
 

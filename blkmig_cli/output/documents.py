@@ -1,4 +1,4 @@
-"""The JSON documents of the commands: kebab-case keys, names kept exactly (surrogates for bad bytes)."""
+"""The JSON documents of the commands: kebab-case keys, names exact (surrogates for bad bytes)."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -80,7 +80,7 @@ def fold_empty(events: Iterable[Event], least: int = 3) -> Iterator[Event]:
             run.extend([*part, event] if event is not None and footer else part)
             part, number = [], number + 1
             if number >= least:
-                # Of what is folded only the extent is shown, so that nothing else is held.
+                # Of what is folded only the extent is shown, so that nothing else is kept.
                 run = [EmptyParts(run[0].offset, _extent(run), None, number)]
             if footer:
                 continue

@@ -64,7 +64,7 @@ class Salvaged:
     """What is intact in a stream of ``size`` bytes.
 
     ``unconfirmed``: by device, sectors of records beside damage that were left out.  ``outdated``: the
-    lost records may have held newer versions of chunks, or other disks.  ``other_missing``: bytes that
+    lost records may have contained newer versions of chunks, or other disks.  ``other_missing``: bytes that
     progress records prove to be missing beside those of the disks.  ``failure``: what the reading
     ended with, where it could not even begin; ``written``: bytes of the new stream.
     """

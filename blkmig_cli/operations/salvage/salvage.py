@@ -281,9 +281,9 @@ class Salvage:
 
     def _known_size(self, device: str, bitmaps: list[BitmapState]) -> int | None:
         """Return the size of a disk in bytes from an option or the stream; None: not known."""
-        told = self._hints.option_size(device)
-        if told is not None:
-            return told
+        size = self._hints.option_size(device)
+        if size is not None:
+            return size
         # Of an incomplete bitmap the last bits may be lost.
         ends = {b.covered.end * SECTOR_SIZE for b in bitmaps if b.origin == "dirty-bitmap"}
         disk = self._state.disks.get(device)
@@ -295,15 +295,15 @@ class Salvage:
         """Find disks of which nothing is left, and bytes that are missing beyond those of the disks."""
         result, hints = self._result, self._hints
         there = {disk.device: disk for disk in result.disks}
-        told = [name for name in hints.sizes if name is not None]
+        named = [name for name in hints.sizes if name is not None]
         if result.intact:
-            unknown = [name for name in told if name not in self._state.disks]
+            unknown = [name for name in named if name not in self._state.disks]
             if unknown and result.disks:
                 names = names_text(self._state.disks)
                 raise UsageError(f"no device {quote(unknown[0])}; the stream has {names}")
         else:
             owners = [bitmap.device for bitmap in self._state.bitmaps.values()]
-            lost = [*told, *self._ends.disks, *result.unconfirmed]
+            lost = [*named, *self._ends.disks, *result.unconfirmed]
             lost += owners if self._ends.disks else []
             for name in dict.fromkeys(lost):
                 if name not in there:
@@ -324,7 +324,7 @@ class Salvage:
         if key in self._unusable:
             return "its bits do not fit on any disk"
         if bitmap.origin != "dirty-bitmap":
-            return "a lost record may have held newer bits" if gaps else None
+            return "a lost record may have contained newer bits" if gaps else None
         if not bitmap.ended:
             return "it never ended"
         first, last = self._first_bits.get(key, 0), self._complete[key]

@@ -57,8 +57,8 @@ def unwritable_ranges(layout: EndState, size: int | None) -> list[tuple[int, int
 def salvaged_events(disks: Sequence[SalvagedDisk], *, intact: bool, tick: Tick) -> Iterator[Event]:
     """Return the events of a stream of ``disks``, which hold nothing that cannot be written.
 
-    Without ``intact`` the final progress of 100 % is left out.  ``tick`` is told how many bytes of the
-    disks are done.  Raises FailureError where the stream's file fails.
+    Without ``intact`` the final progress of 100 % is left out.  ``tick`` gets the bytes of the
+    disks that are done.  Raises FailureError where the stream's file fails.
     """
     with_blocks = any(any(disk.layout) for disk in disks)
     owners = [Disk(disk.device, disk.image, _cut(disk)) for disk in disks]

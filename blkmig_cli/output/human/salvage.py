@@ -93,7 +93,9 @@ def _known(found: Salvaged) -> list[str]:
         size = human_size(left_out * SECTOR_SIZE)
         texts.append(f"{size} next to damage is left out, as nothing confirms it")
     if found.outdated:
-        texts.append("lost records may have held newer versions of chunks above, or other disks")
+        texts.append(
+            "lost records may have contained newer versions of chunks above, or other disks"
+        )
     texts += [
         f"size of {quote(disk.device)} is unknown; specify --device-size "
         f"{escape(disk.device)}=SIZE, here or for replay"
