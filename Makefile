@@ -5,10 +5,10 @@ SECONDS ?= 60
 COUNT ?= 20
 SEED ?= 1
 # In parallel; who runs pytest by hand gets one test after the other.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 demo: $(VENV)/.run ## Make a disk and bitmaps, send, dump, validate, replay, compare; then captures made by QEMU
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh

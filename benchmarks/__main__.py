@@ -1,4 +1,4 @@
-"""make bench: how fast blkmig is, each figure beside its peer's, in one run.
+"""make bench: measure blkmig's speed, each figure beside that of a comparable tool, in one run.
 
 Usage: python -m benchmarks [--rounds N] [--size MIB] [--scale X] [--json FILE] [--growth [N]]
                             [--folder DIR]
@@ -26,7 +26,7 @@ from tests.interop.qemu import Drive
 
 
 def qemu_save(folder: Path, image: Path, target: Path) -> Work:
-    """QEMU's migrate -b into a file; its start does not count."""
+    """Return QEMU's migrate -b into a file, as work to measure without QEMU's start."""
 
     def work() -> float:
         target.unlink(missing_ok=True)
@@ -44,7 +44,7 @@ def qemu_save(folder: Path, image: Path, target: Path) -> Work:
 
 
 def qemu_load(folder: Path, stream: Path, image: Path, size: int) -> Work:
-    """QEMU's load of a stream onto a new image; its start does not count."""
+    """Return QEMU's load of a stream onto a new image, as work to measure without QEMU's start."""
 
     def work() -> float:
         image.unlink(missing_ok=True)
@@ -60,7 +60,7 @@ def qemu_load(folder: Path, stream: Path, image: Path, size: int) -> Work:
 
 
 def whole_disks(folder: Path, size: int, number: int) -> Iterator[Row]:
-    """Send and replay of a disk, against QEMU, dd and qemu-img."""
+    """Measure send and replay of a disk, against QEMU, dd and qemu-img."""
     disk, stream, made = folder / "disk.img", folder / "s.bin", folder / "made"
     streams.disk(disk, size)
     send = command([*BLKMIG, "send", disk, "--machine", "pc", "--to", stream], fresh=str(stream))
@@ -102,7 +102,7 @@ def whole_disks(folder: Path, size: int, number: int) -> Iterator[Row]:
 
 def rate(name: str, unit: str, words: list[object], amount: float, number: int,
          must: float, aim: float) -> Row:  # fmt: skip
-    """A command that handles ``amount`` of ``unit``."""
+    """Measure a command that handles ``amount`` of ``unit``."""
     row = Row(name, unit, must, aim, more=True)
     (taken,) = rounds(number, command(words))
     row.ours = [amount / seconds for seconds in taken]
@@ -110,7 +110,7 @@ def rate(name: str, unit: str, words: list[object], amount: float, number: int,
 
 
 def reading(folder: Path, scale: float, number: int) -> Iterator[Row]:
-    """Validate and dump, over streams of one kind of record."""
+    """Measure validate and dump on streams of one kind of record."""
     chunks = int((1 << 20) * scale)
     data = streams.stream(folder / "data.bin", streams.sparse_data(chunks))
     yield rate("validate data chunks", "GiB/s", [*BLKMIG, "validate", data], chunks / 1024, number,
@@ -147,7 +147,7 @@ def reading(folder: Path, scale: float, number: int) -> Iterator[Row]:
 
 
 def scanning(path: Path, count: int, number: int) -> Iterator[Row]:
-    """Records a second, whole process, against construct's plain parse of the same schemas."""
+    """Measure the time for a record, start-up included, against construct's parse of the same schemas."""
     few = min(count, 50_000)
     content = path.read_bytes()[: 200 + few * len(ZERO)]
     begin = content.index(ZERO)
@@ -169,7 +169,7 @@ def scanning(path: Path, count: int, number: int) -> Iterator[Row]:
 
 
 def small(folder: Path, number: int) -> Iterator[Row]:
-    """What takes no data: start-up, and a capture of empty parts."""
+    """Measure start-up, and a capture of empty parts."""
     path = streams.capture(folder, "bitmaps-5.2")
     for name, words, must, aim in (
         ("validate bitmaps-5.2", ["validate", path], 0.8, 0.3),
@@ -181,7 +181,7 @@ def small(folder: Path, number: int) -> Iterator[Row]:
 
 
 def growth(folder: Path, scale: float, size: int, times: int) -> Iterator[dict[str, object]]:
-    """Records and bytes doubled so many ``times``: seconds and memory of each."""
+    """Measure seconds and memory for amounts that are doubled ``times`` times."""
     for step in range(times + 1):
         count = int((1 << 18) * scale) << step
         path = streams.stream(folder / "g.bin", streams.records(ZERO, count))
@@ -211,7 +211,7 @@ def growth(folder: Path, scale: float, size: int, times: int) -> Iterator[dict[s
 
 
 def grown(name: str, amount: int, words: list[object]) -> dict[str, object]:
-    """One step: how much, how long, how much memory."""
+    """Return the amount, the seconds and the memory of one step."""
     held = memory(words)
     for number, word in enumerate(words):
         if word == "--image":
@@ -220,7 +220,7 @@ def grown(name: str, amount: int, words: list[object]) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure, show, and write."""
+    """Measure, print the tables, and write the JSON file."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--size", type=int, default=1024, help="MiB of the disk")
@@ -253,7 +253,7 @@ def main() -> None:
 
 
 def show(rows: list[Row], steps: list[dict[str, object]], out: Console) -> None:
-    """The tables."""
+    """Print the tables."""
     table = Table(box=None, pad_edge=False)
     for name in ("WORK", "MEDIAN", "SPREAD", "AGAINST", "ITS MEDIAN", "RATIO", "MUST", "AIM", ""):
         table.add_column(name, justify="left" if name in ("WORK", "AGAINST", "") else "right")
@@ -289,7 +289,7 @@ def show(rows: list[Row], steps: list[dict[str, object]], out: Console) -> None:
 
 
 def document(rows: list[Row], steps: list[dict[str, object]], place: Path) -> dict[str, object]:
-    """All of it, for other programs."""
+    """Return all figures as a JSON document."""
     return {
         "version": 1,
         "machine": {**machine(), "folder": str(place)},

@@ -1,8 +1,7 @@
 """Everything that blkmig raises on purpose; anything else is a bug.
 
 BlkmigError                 exit status
-├── FindingError            1   an error finding in the stream rules out what is asked for
-│   └── IncompleteError         what is asked for is not complete in the stream
+├── IncompleteError         1   what is asked for is not complete in the stream
 ├── UsageError              2   usage error
 ├── SpecError               3   a spec for ``build`` has a mistake
 ├── StreamError             3   the stream cannot be read to its end
@@ -72,15 +71,10 @@ class BlkmigError(Exception):
         return f"{text}; {self.hint}" if self.hint else text
 
 
-class FindingError(BlkmigError):
-    """An error finding in the stream rules out what is asked for."""
-
-    exit_status = 1
-
-
-class IncompleteError(FindingError):
+class IncompleteError(BlkmigError):
     """What is asked for is not complete in the stream."""
 
+    exit_status = 1
     default_check = "missing-chunks"
 
 

@@ -24,6 +24,8 @@ DEVICES_MAX = 1 << 12
 BITMAPS_MAX = 1 << 16
 #: Bitmaps of a v1 stream (the wire has 32 bits for those of one record).
 V1_BITMAPS_MAX = 1 << 10
+#: Chunks without content in a stream that is converted to v1, which needs a record for each.
+V1_EMPTY_CHUNKS_MAX = 1 << 19
 #: Bytes of one event from a pipe, which must be held in memory (in a file they are not).
 PIPE_EVENT_MAX = 256 << 20
 #: Bytes for the bits of all bitmaps of a stream or file: 4 TiB dirty at 512 B, 512 TiB at 64 KiB.
@@ -54,6 +56,10 @@ BITMAPS_FILE_MAX = 256 << 20
 JOURNAL_MAX = 1 << 16
 #: Bytes of a manifest.
 MANIFEST_MAX = 64 << 20
+#: Bytes of zeros that are hashed for a manifest, for each byte of data on the disks.
+ZEROS_HASHED = 512
+#: Bytes of data on the disks that are counted for that, where there are less.
+ZEROS_HASHED_FOR = 8 << 20
 #: Bytes of a spec that is one document.
 SPEC_DOCUMENT_MAX = 64 << 20
 #: Bytes of one line of a spec in JSON Lines.

@@ -7,6 +7,7 @@ and 16 bytes of memory a range.
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -307,4 +308,17 @@ def tile_edges(starts: NDArray[np.int64], length: int) -> list[int]:
 def tiles(starts: NDArray[np.int64], length: int) -> Iterator[slice]:
     """Stretches of ``starts`` in which each is ``length`` more (or each ``length`` less) than the last."""
     edges = tile_edges(starts, length)
-    return (slice(*edge) for edge in zip(edges, edges[1:], strict=False))
+    return (slice(*edge) for edge in pairwise(edges))
+
+
+def joined(starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Return what the ranges of ``length`` at ``starts`` cover together, in any order and overlapping.
+
+    The result has shape (n, 2): start and end of ranges that do not touch, ascending.
+    """
+    if not len(starts):
+        return np.empty((0, 2), np.int64)
+    ordered = np.sort(starts)
+    gaps = np.flatnonzero(np.diff(ordered) > length)
+    lows, highs = np.append(0, gaps + 1), np.append(gaps, len(ordered) - 1)
+    return np.stack((ordered[lows], ordered[highs] + length), axis=1)

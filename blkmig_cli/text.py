@@ -1,6 +1,9 @@
 """Names, sizes and counts as people read them.  Names from a stream are hostile: always escape."""
 
+import re
 from collections.abc import Iterable
+
+from blkmig_cli.schemas.constants import SECTOR_SIZE
 
 _RANGES_SHOWN = 5
 
@@ -112,19 +115,31 @@ def size_range(least: int, most: int | None) -> str:
     return f"{low} to {high} {unit}" if unit == other else f"{low} {unit} to {high} {other}"
 
 
-_SUFFIXES = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+_SIZE = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,9}))?(?: ?(?:([kmgtpe])(?:ib)?|b))?", re.A | re.I)
+_SUFFIXES = " KMGTPE"  # each 1024 times the one before
+_SIZE_MAX = (1 << 63) - 1
 
 
 def parse_size(text: str) -> int:
-    """Bytes that ``text`` says, with qemu-img's suffixes (k M G T P, powers of 1024).
+    """Return the bytes that ``text`` says: ``512``, ``64k``, ``20G``, ``3MiB``, ``2.5 GiB``.
 
-    Raises ValueError.
+    Units are qemu-img's, powers of 1024, also as :func:`human_size` prints them.  Raises ValueError,
+    also for a fraction that is no whole number of sectors, as rounded sizes are.
     """
-    digits = text.rstrip("BbKkMmGgTtPp")
-    suffix = text[len(digits) :].upper()
-    if not digits.isascii() or not digits.isdigit() or suffix not in _SUFFIXES:
-        raise ValueError(f"{text!r} is no size: digits, then k, M, G or T")
-    return int(digits) * _SUFFIXES[suffix]
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"invalid size {brief(text)}: expected e.g. 512, 64k, 20G, 3MiB")
+    whole, fraction = found[1], found[2] or ""
+    shift = 10 * _SUFFIXES.index((found[3] or " ").upper())
+    size: int
+    size, rest = divmod(int(whole + fraction) << shift, 10 ** len(fraction))
+    if size > _SIZE_MAX:
+        raise ValueError(f"invalid size {brief(text)}: too large")
+    if fraction and (rest or size % SECTOR_SIZE):
+        raise ValueError(
+            f"invalid size {brief(text)}: rounded to a part of a sector, use the exact bytes"
+        )
+    return size
 
 
 def count(number: int, noun: str) -> str:

@@ -121,6 +121,8 @@ class Tree:
 
     folder: Path
     seed: int
+    #: How many times a module of it has been written.
+    written: int = 0
 
     def run(self, step: Step, limit: float | None = None) -> tuple[int, str]:
         """Run tests; return the exit status and what was printed.
@@ -146,11 +148,7 @@ class Tree:
 
     def _environment(self) -> dict[str, str]:
         # Children of the tests find the copy, too, and not what is installed.
-        return {
-            **os.environ,
-            "PYTHONPATH": str(self.folder / "tree"),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
+        return {**os.environ, "PYTHONPATH": str(self.folder / "tree")}
 
     def measure(self, step: Step) -> float:
         """Run tests on the code as it is; return how many seconds they take.
@@ -170,7 +168,7 @@ class Tree:
         """
         path = self.folder / "tree" / module
         source = path.read_text()
-        path.write_text(mutation.apply(source))
+        self._write(path, mutation.apply(source))
         try:
             for step, seconds in steps.items():
                 if self.run(step, LIMIT + 5 * seconds)[0]:
@@ -178,8 +176,14 @@ class Tree:
         except subprocess.TimeoutExpired:
             return Verdict.TIMEOUT
         finally:
-            path.write_text(source)
+            self._write(path, source)
         return Verdict.SURVIVED
+
+    def _write(self, path: Path, source: str) -> None:
+        path.write_text(source)
+        # Python takes a compiled module for fresh whose source has the same time and size.
+        self.written += 1
+        os.utime(path, (self.written, self.written))
 
 
 @contextmanager

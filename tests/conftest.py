@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -71,7 +73,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def home(homes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A user's folders and a place for temporary files that no other test and no other run has."""
+    """A user's folders and a place for temporary files that no other test and no other run uses."""
     with tempfile.TemporaryDirectory(dir=homes) as name:
         folder = Path(name)
         for variable, place in {
@@ -84,6 +86,11 @@ def home(homes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             "XDG_RUNTIME_DIR": "run",
         }.items():
             monkeypatch.setenv(variable, str(folder / place))
+        # The commands of this installation, in the colours that a test asks for.  A module is compiled
+        # once, and not by each process that a test starts.
+        monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+        for variable in ("NO_COLOR", "PYTHONDONTWRITEBYTECODE"):
+            monkeypatch.delenv(variable, raising=False)
         (folder / "tmp").mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(folder / "tmp"))
         yield folder

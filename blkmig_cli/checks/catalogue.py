@@ -55,6 +55,10 @@ CHECKS: dict[str, tuple[Severity, str]] = {
     "sector-past-end": ("error", "A record lies past the disk's end."),
     "bitmap-size": ("error", "A bitmap is of a disk of another size: QEMU aborts, or drops it."),
     "size-mismatch": ("error", "An image is larger or smaller than the stream's disk can be."),
+    "size-unknown": (
+        "error",
+        "The size of a disk is not known, and an image of it cannot be made.",
+    ),
     "image-differs": ("error", "The image is not what the stream leaves behind."),
     "manifest-differs": ("error", "The stream does not leave behind what the manifest says."),
     "completeness-unknown": ("warning", "The disk's size is not known, and more may be missing."),

@@ -103,7 +103,8 @@ def command(
                 _print(texts)
             else:
                 _print_document(stream, texts)
-    dump.check_devices(devices)
+    dump.names.check_devices("--device", devices)
+    dump.names.check_hints(hints)
     return exit_status(stream, dump.failure)
 
 

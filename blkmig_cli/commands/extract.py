@@ -4,7 +4,7 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.commands.reading import exit_status, reading_of, warn
+from blkmig_cli.commands.reading import exit_status, reading_of
 from blkmig_cli.errors import UsageError
 from blkmig_cli.text import count
 
@@ -57,6 +57,7 @@ def command(
         bitmap=bitmap,
         allow_incomplete=allow_incomplete,
     )
-    warn(extracted.warnings)
+    for warning in extracted.warnings:
+        options.warn(warning)
     options.log(verbose, f"{count(extracted.written, 'byte')} written")
     return exit_status(stream, extracted.failure)

@@ -18,28 +18,30 @@ from blkmig_cli.system.process import interruptible, reserve_standard_descriptor
 from blkmig_cli.text import escape, quote
 
 _COMMANDS = {
-    "info": "Show what is in a stream, whether it is whole, what to do next.",
-    "validate": "Check whether streams are sound and whole.",
-    "map": "Show where things lie on the disks of a stream.",
+    "info": "Show what a stream contains, whether it is complete, and what to do next.",
+    "validate": "Check whether streams are valid and complete.",
+    "map": "Show where data, zeros and holes lie on the disks of a stream.",
     "dump": "Show every record of a stream.",
-    "compare": "Compare what streams leave behind, also with an image.",
+    "compare": "Compare the disks and bitmaps of two streams, or of a stream and an image.",
     "replay": "Apply a stream to disk images.",
-    "extract": "Take one disk, or one bitmap, out of a stream.",
+    "extract": "Extract one disk, or one bitmap, from a stream.",
     "salvage": "Find what is intact in a damaged stream.",
-    "send": "Make a stream of disk images and their bitmaps.",
+    "send": "Make a stream from disk images and their bitmaps.",
     "build": "Make a stream from a description.",
-    "convert": "Write a stream in another dialect.",
-    "scrub": "Zero what leaked into the padding of last chunks.",
-    "completion": "Print the script that completes words in a shell.",
+    "convert": "Convert a stream to another dialect.",
+    "scrub": "Zero the data that leaked into the padding of last chunks.",
+    "completion": "Print the completion script for a shell.",
 }
 
 STREAMS = (
     "A STREAM is a path, - for stdin, file:PATH[,offset=N], tcp:HOST:PORT, unix:PATH, "
-    "exec:COMMAND or fd:N; gzip, xz and zstd are recognised."
+    "exec:COMMAND or fd:N; a file whose name looks like a URI is ./NAME.  gzip, xz and zstd are "
+    "recognised."
 )
 EXIT_STATUS = (
-    "Exit status: 0 done and clean, 1 findings or a difference, 2 wrong words, 3 a damaged stream, "
-    "4 a failing image, file or peer."
+    "Exit status: 0 done and clean, 1 findings or a difference, 2 usage error, 3 a stream that is "
+    "malformed, truncated, or not a stream, 4 an image, file, tool or peer that failed, 130 "
+    "interrupted, 141 closed pipe, 143 terminated."
 )
 
 

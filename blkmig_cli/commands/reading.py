@@ -1,7 +1,5 @@
-"""What commands share that read a stream: how it is to be read, warnings, and what ended the reading."""
+"""What commands share that read a stream: how it is to be read, and what ended the reading."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -13,7 +11,6 @@ from blkmig_cli.text import escape
 from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
-    from blkmig_cli.checks.survey import Contents
     from blkmig_cli.operations.reading import Reading
     from blkmig_cli.wire.decoder import Container
 
@@ -32,29 +29,6 @@ def reading_of(
         log=lambda message: options.log(verbose, message),
         progress=lambda label, total: progress(label, total, quiet=quiet),
     )
-
-
-@contextmanager
-def reading(
-    stream: str,
-    hints: Hints,
-    dialect: str,
-    container: str,
-    *,
-    twice: bool = False,
-    quiet: bool,
-    verbose: bool,
-) -> Iterator["Contents"]:
-    """Everything in the STREAM called ``stream``, while it is open; ``twice``: its data too."""
-    how = reading_of(hints, dialect, container, quiet=quiet, verbose=verbose)
-    with how.contents(stream, again=twice) as contents:
-        yield contents
-
-
-def warn(warnings: Iterable[str]) -> None:
-    """Print warnings on stderr, also with -q: the result may not be what was asked for."""
-    for warning in warnings:
-        click.echo(f"blkmig: warning: {warning}", err=True)
 
 
 def exit_status(stream: str, failure: BlkmigError | None) -> int:

@@ -230,7 +230,10 @@ class StreamState:
             return SizeBounds(size, size, "stream")
         if (size := hints.image_size(device)) is not None:
             return SizeBounds(size, size, "image")
-        return self.proven_size(device)
+        proven = self.proven_size(device)
+        if proven.most is not None and hints.takes_most(device):
+            return SizeBounds(proven.most, proven.most, "option")
+        return proven
 
     def proven_size(self, device: str) -> SizeBounds:
         """The disk's size as far as the stream proves it, whatever options and images say."""

@@ -155,10 +155,14 @@ class DirtyBitmap:
         last = int(self.words(whole // WORD_BITS, 1).view("<u8")[0]) >> whole % WORD_BITS & 1
         return granules * self.granularity + last * rest
 
+    def digest_size(self, size: int) -> int:
+        """Return the bytes that :meth:`sha256` hashes for a disk of ``size`` bytes."""
+        granules = -(-size // self.granularity)
+        return -(-granules // WORD_BITS) * WORD_SIZE
+
     def sha256(self, size: int) -> str:
         """The digest of the words of ``size`` bytes, as QEMU's x-debug-block-dirty-bitmap-sha256 has it."""
-        granules = -(-size // self.granularity)
-        left = -(-granules // WORD_BITS) * WORD_SIZE
+        left = self.digest_size(size)
         found, clean = hashlib.sha256(), np.zeros(_SEGMENT, np.uint8)
         for number in range(-(-left // _SEGMENT)):
             found.update(self._segments.get(number, clean)[: left - number * _SEGMENT].data)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from blkmig_cli.checks.names import Names, find_device
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.contents.stream_disk import Piece, StreamDisk
@@ -22,7 +23,7 @@ from blkmig_cli.operations.reading import Reading
 from blkmig_cli.progress import Tick
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import SECTOR_SIZE
-from blkmig_cli.text import escape, names_text, quote
+from blkmig_cli.text import escape, names_text
 
 _PIECE = 1 << 20
 
@@ -136,14 +137,15 @@ def compare(
                 continue
             raw = open_raw(path, writable=False, force=options.raw, shared=options.shared)
             opened.append((device, stack.enter_context(closing(raw))))
-        stream = next((side for side in opened if isinstance(side, Contents)), None)
-        if stream is None:
+        streams = [side for side in opened if isinstance(side, Contents)]
+        if not streams:
             raise UsageError(
                 f"neither {escape(first[1])} nor {escape(second[1])} is a stream",
                 hint="compare images with qemu-img compare",
             )
+        Names.of(*(side.report for side in streams)).check_hints(reading.hints)
         named = next((side[0] for side in opened if isinstance(side, tuple)), None)
-        only = _device(named, stream) if any(isinstance(side, tuple) for side in opened) else None
+        only = _device(named, streams[0]) if len(streams) == 1 else None
         ours, theirs = (
             stream_side(side, only) if isinstance(side, Contents) else image_side(only, side[1])
             for side in opened
@@ -165,9 +167,9 @@ def _stream(name: str, reading: Reading, stack: ExitStack) -> Contents | None:
 def _device(named: str | None, contents: Contents) -> str:
     """Return the device of a stream that an image is compared with, ``named`` or the only one."""
     devices = [found.disk.name for found in contents.report.devices if found.disk.has_blocks]
-    if named is not None and named not in devices:
-        raise UsageError(f"no disk {quote(named)}; the stream has {names_text(devices)}")
-    if named is None and len(devices) != 1:
+    if named is not None:
+        find_device("DEVICE=IMAGE", named, devices)
+    elif len(devices) != 1:
         raise UsageError(
             f"the stream has the disks {names_text(devices)}", hint="specify DEVICE=IMAGE"
         )

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from blkmig_cli.errors import StreamError, UsageError
-from blkmig_cli.text import names_text, quote
+from blkmig_cli.checks.names import Names
+from blkmig_cli.errors import StreamError
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import BitmapBits, Block, Event
 from blkmig_cli.wire.runs import Column, Piece, Run
@@ -13,13 +13,13 @@ from blkmig_cli.wire.runs import Column, Piece, Run
 class Dump:
     """The pieces of the stream that ``decoder`` reads, for iterating once.
 
-    ``failure`` is what ended them too early, if anything did: what came before is given all the same.
+    ``names`` are those of its devices and bitmaps; ``failure`` is what ended the pieces too early, if
+    anything did: what came before is given all the same.
     """
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self._devices: dict[str, None] = {}
-        self._ended = False
+        self.names = Names(partly_read=True)
         self.failure: StreamError | None = None
 
     def __iter__(self) -> Iterator[Piece]:
@@ -28,21 +28,12 @@ class Dump:
                 piece = self._decoder.piece()
                 columns = piece.columns if isinstance(piece, Run) else (Column(piece),)
                 for column in columns:
-                    device = getattr(column.event, "device", None)
-                    if device is not None:
-                        self._devices[device] = None
+                    self.names.feed(column.event)
                 yield piece
         except StopIteration:
-            self._ended = True
+            self.names.partly_read = False
         except StreamError as error:
             self.failure = error
-
-    def check_devices(self, devices: Iterable[str]) -> None:
-        """Raise UsageError for the first of ``devices`` that the stream, read to its end, lacks."""
-        for device in devices if self._ended else ():
-            if device not in self._devices:
-                names = names_text(self._devices)
-                raise UsageError(f"no device {quote(device)}; the stream has {names}")
 
 
 @dataclass(frozen=True, slots=True)

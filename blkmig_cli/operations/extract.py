@@ -6,6 +6,7 @@ Chunks that were not sent are not treated as zeros: without ``allow_incomplete``
 from dataclasses import dataclass, field
 
 from blkmig_cli import limits
+from blkmig_cli.checks.names import Names, find_bitmaps, find_device, split_bitmap
 from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.contents.stream_disk import StreamDisk
@@ -14,7 +15,6 @@ from blkmig_cli.disks.disk import past_end
 from blkmig_cli.errors import (
     BlkmigError,
     FailureError,
-    FindingError,
     IncompleteError,
     UndecidableError,
     UsageError,
@@ -84,6 +84,7 @@ def extract(
     check_target(stream, target)
     with reading.contents(stream, again=bitmap is None) as contents:
         failure = contents.report.failure
+        Names.of(contents.report).check_hints(reading.hints)
         if bitmap is not None:
             found = find_bitmap(contents, bitmap, allow_incomplete=allow_incomplete)
             with open_target(target, FileUses.of_stream(stream)) as sink:
@@ -105,7 +106,7 @@ def find_disk(
 
     ``allow_incomplete``: what was not sent reads as zeros.  Without it, raises IncompleteError where
     something was not sent, and the StreamError of a damaged stream.  Raises UsageError where there is
-    no such disk, several, or the stream is a pipe; FindingError where a record lies past the disk's
+    no such disk, several, or the stream is a pipe; IncompleteError where a record lies past the disk's
     end, or its size is unknown and not where its last chunk ends; FailureError where that is further
     than any real disk goes.
     """
@@ -194,29 +195,19 @@ def _choose_disk(report: Report, device: str | None) -> DeviceVerdict:
             f"the stream has the disks {names_text(disks)}" if disks else "the stream has no disk"
         )
         raise UsageError(text, hint="specify --device DEVICE" if disks else None)
-    if device not in disks:
-        raise UsageError(f"no disk {quote(device)}; the stream has {names_text(disks)}")
+    find_device("--device", device, disks)
     return disks[device]
 
 
 def _choose_bitmap(report: Report, name: str) -> BitmapVerdict:
     known = [(found.bitmap.device, found.bitmap.name) for found in report.bitmaps]
-    wanted = _keys(name, known)
-    names = names_text(f"{device}:{bitmap}" for device, bitmap in known)
-    if not wanted:
-        raise UsageError(f"no bitmap {quote(name)}; the stream has {names}")
+    wanted = find_bitmaps("--bitmap", split_bitmap(name), known)
     if len(wanted) > 1:
+        names = names_text(f"{device}:{bitmap}" for device, bitmap in wanted)
         raise UsageError(f"the stream has the bitmaps {names}", hint="specify --bitmap DEVICE:NAME")
     return next(
         found for found in report.bitmaps if (found.bitmap.device, found.bitmap.name) in wanted
     )
-
-
-def _keys(name: str, known: list[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Return which of the ``known`` devices and bitmaps ``name`` means: NAME, DEVICE:NAME, DEVICE/NAME."""
-    device, _, bitmap = name.partition(":")
-    found = {key for key in known if name == key[1] or (device, bitmap) == key}
-    return found or {key for key in known if name == f"{key[0]}/{key[1]}"}
 
 
 def _why_incomplete(report: Report, verdict: DeviceVerdict) -> str | None:
@@ -232,16 +223,17 @@ def _why_incomplete(report: Report, verdict: DeviceVerdict) -> str | None:
 def _assumed_size(verdict: DeviceVerdict) -> int:
     """Return where the last chunk of a disk of unknown size ends, if the disk can end there.
 
-    Raises FindingError where it cannot, FailureError where no real disk is so large.
+    Raises IncompleteError where it cannot, FailureError where no real disk is so large.
     """
     size, end = verdict.size, verdict.disk.covered.end * SECTOR_SIZE
     name = verdict.disk.name
     if not size.allows(end):
         option = f"--device-size {escape(name)}=" if name else "--device-size "
-        raise FindingError(
+        most = "" if size.most is None else f" or {option}max"
+        raise IncompleteError(
             f"size of {quote(name)} is unknown ({size_range(size.least, size.most)})",
-            hint=f"specify {option}SIZE",
-            check="completeness-unknown",
+            hint=f"specify {option}SIZE{most}",
+            check="size-unknown",
         )
     if end > limits.GROWTH_MAX:
         raise FailureError(

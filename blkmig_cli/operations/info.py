@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import Report
 from blkmig_cli.contents.accounts import Accounts
 from blkmig_cli.operations.advice import Step, next_steps
@@ -21,11 +22,12 @@ class Info:
 def info(stream: str, reading: Reading) -> Info:
     """Return what there is to know of the STREAM; damage is in the report's ``failure``.
 
-    Raises FailureError where the input fails.
+    Raises UsageError for hints of what is not in the stream, FailureError where the input fails.
     """
     accounts = Accounts()
     with reading.contents(stream, accounts) as contents:
         report, size = contents.report, contents.stream.input.size
+    Names.of(report).check_hints(reading.hints)
     exact = {device.disk.name: device.size.exact for device in report.devices}
     accounts.settle({name: size for name, size in exact.items() if size is not None})
     if size is None and report.failure is None:

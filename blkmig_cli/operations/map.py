@@ -10,14 +10,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.contents.final_layout import EndState, Stretch
 from blkmig_cli.disks.bitmap import DirtyBitmap
-from blkmig_cli.errors import BlkmigError, UsageError
+from blkmig_cli.errors import BlkmigError
 from blkmig_cli.operations.reading import Reading
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
-from blkmig_cli.text import names_text, quote
 
 #: What a part of a disk can be.  A cell that holds several kinds shows the first of them.
 KINDS = {
@@ -135,11 +135,10 @@ def map_stream(stream: str, reading: Reading, device: str | None = None) -> Stre
     Raises UsageError for a device that a stream does not have, FailureError where the input fails.
     """
     with reading.contents(stream) as contents:
-        maps, report = map_disks(contents, device), contents.report
-        if device is not None and not maps and report.failure is None:
-            names = names_text(found.disk.name for found in report.devices)
-            raise UsageError(f"no device {quote(device)}; the stream has {names}")
-        return StreamMap(stream, maps, report.failure)
+        names = Names.of(contents.report)
+        names.check_devices("--device", [device])
+        names.check_hints(reading.hints)
+        return StreamMap(stream, map_disks(contents, device), contents.report.failure)
 
 
 def map_disks(contents: Contents, device: str | None = None) -> list[DiskMap]:

@@ -1,11 +1,11 @@
 """Opening streams and reading all that is in them, as the options that most commands share say."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from blkmig_cli.checks.survey import Contents, read_contents
-from blkmig_cli.progress import Tick, no_tick
+from blkmig_cli.progress import Progress, ignore, no_progress
 from blkmig_cli.system.address import parse_target
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.system.sockets import Say
@@ -15,13 +15,6 @@ from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Consumer
 from blkmig_cli.wire.schema_io import Input
 
-#: Shows one step of the work, by its name and its bytes in all (None: not known), while it goes on.
-Progress = Callable[[str, int | None], AbstractContextManager[Tick]]
-
-
-def _silent(_: str) -> None:
-    """Take a message for those who show none."""
-
 
 def check_target(stream: str, target: str | None) -> None:
     """Check what can be known of the TARGET before the STREAM is read.
@@ -30,11 +23,6 @@ def check_target(stream: str, target: str | None) -> None:
     """
     uses = FileUses.of_stream(stream)
     uses.add_address("the target", parse_target(target), writes=True)
-
-
-def no_progress(_: str, __: int | None) -> AbstractContextManager[Tick]:
-    """Return a step of work that is not shown."""
-    return nullcontext(no_tick)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +36,8 @@ class Reading:
     hints: Hints = field(default_factory=Hints)
     dialect: str = "auto"
     container: Container = "auto"
-    say: Say = _silent
-    log: Say = _silent
+    say: Say = ignore
+    log: Say = ignore
     progress: Progress = no_progress
 
     def decoder(self, source: Input, *, keep_state: bool = False) -> Decoder:

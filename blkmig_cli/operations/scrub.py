@@ -7,10 +7,11 @@ the stream, or (in a file, which is read twice) as the only one that its progres
 from dataclasses import dataclass
 
 from blkmig_cli.checks.checker import Checker
+from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.survey import read_stream
 from blkmig_cli.contents.padding import leaked, padding
 from blkmig_cli.disks.disk import past_end
-from blkmig_cli.errors import FindingError, UndecidableError
+from blkmig_cli.errors import IncompleteError, UndecidableError
 from blkmig_cli.operations.reading import Reading, check_target
 from blkmig_cli.progress import no_tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE
@@ -38,7 +39,7 @@ def scrub(stream: str, target: str | None, reading: Reading) -> Scrubbed:
     """Copy the STREAM to the TARGET, its padding zeroed.
 
     Raises StreamError where the stream cannot be read to its end or a disk's size is not known,
-    FindingError where a record lies past a disk's end.  Of a file, nothing is written then.
+    IncompleteError where a record lies past a disk's end.  Of a file, nothing is written then.
     """
     check_target(stream, target)
     with reading.open(stream) as opened:
@@ -55,6 +56,7 @@ def scrub(stream: str, target: str | None, reading: Reading) -> Scrubbed:
             failure = read_stream(decoder, tick, copy)
             if failure is not None:
                 raise failure
+            copy.names.check_hints(reading.hints)
     return copy.result
 
 
@@ -65,6 +67,7 @@ def _sizes(stream: Stream, reading: Reading) -> dict[str | None, int]:
     report = checker.finish(stream.name, decoder, failure)
     if failure is not None:
         raise failure
+    Names.of(report).check_hints(reading.hints)
     sizes: dict[str | None, int] = {}
     for device in report.devices:
         name, exact = device.disk.name, device.size.exact
@@ -77,7 +80,7 @@ def _sizes(stream: Stream, reading: Reading) -> dict[str | None, int]:
             raise past_end(name, device.disk.top, device.disk.top_offset, exact)
         bounds = checker.state.proven_size(name)
         if not bounds.allows(exact):
-            raise FindingError(
+            raise IncompleteError(
                 f"the disk has {size_range(bounds.least, bounds.most)}, not {exact_size(exact)}",
                 device=name,
                 hint="check --device-size",
@@ -93,10 +96,12 @@ class _Copy(EventConsumer):
     def __init__(self, sink: Sink, sizes: dict[str | None, int]) -> None:
         self._sink = sink
         self._sizes = sizes
+        self.names = Names()
         self.result = Scrubbed()
 
     def feed(self, event: Event, source: Input) -> None:
         """Copy the bytes of the next event."""
+        self.names.feed(event)
         part = self._padding(event) if isinstance(event, Block) else None
         end = event.offset + event.length
         if part is None:

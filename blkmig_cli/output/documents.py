@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from blkmig_cli.operations.compare import Comparison
     from blkmig_cli.operations.info import Info
     from blkmig_cli.operations.map import DiskMap, Extent
-    from blkmig_cli.operations.replay.replay import ReplayResult
+    from blkmig_cli.operations.replay.request import ReplayResult
     from blkmig_cli.operations.salvage.result import Salvaged
     from blkmig_cli.ranges import IntervalSet
 

@@ -9,8 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from blkmig_cli.errors import FailureError, failing
+from blkmig_cli.text import escape
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+}
 
 
 @contextmanager
@@ -74,11 +84,12 @@ def check_neighbour(path: str) -> os.stat_result | None:
             found = os.lstat(path)
         except FileNotFoundError:
             return None
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EEXIST, "exists, and is not a regular file")
-        if found.st_nlink > 1:
-            raise OSError(errno.EEXIST, "exists, and has other hard links")
-        return found
+    kind = _KINDS.get(stat.S_IFMT(found.st_mode))
+    if kind is None and found.st_nlink > 1:
+        kind = "a file with other hard links"
+    if kind is not None:
+        raise FailureError(f"{escape(path)} is {kind}", hint="remove or rename it")
+    return found
 
 
 def sync_folder(path: str) -> None:

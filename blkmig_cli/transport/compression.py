@@ -1,6 +1,6 @@
-"""gzip, zstd and xz: known by their first bytes when read, by the end of a name when written.
+"""gzip, zstd and xz: recognised by their first bytes when read, by the file's name when written.
 
-However much comes out of little, only what is asked for is unpacked, and in bounded memory.
+Only what is asked for is decompressed, and in limited memory, however much there is.
 """
 
 import gzip
@@ -16,11 +16,11 @@ from blkmig_cli.errors import LimitError, StreamError, TruncatedError
 _MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
 _SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
 
-# How liblzma and libzstd say that they were granted too little.
+# The messages of liblzma and libzstd for a memory limit that is too low.
 _TOO_LARGE = ("Memory usage limit exceeded", "Frame requires too much memory")
 _PACKED = 1 << 18
 
-#: Bytes that tell what a stream is packed with.
+#: Bytes at the start of a stream that show its compression.
 MAGIC_SIZE = max(map(len, _MAGICS))
 
 
@@ -31,27 +31,27 @@ class _Unpacking(Protocol):
 
 
 class Packer(Protocol):
-    """Packs a stream; what it gives are the packed bytes, in pieces as they come."""
+    """Compresses a stream piece by piece."""
 
     def compress(self, data: memoryview, /) -> bytes:
-        """Take more of the stream."""
+        """Take more of the stream; return the compressed bytes that are ready."""
 
     def flush(self) -> bytes:
-        """The end: nothing follows."""
+        """End the stream; return the rest of the compressed bytes."""
 
 
 def by_magic(first: bytes) -> str | None:
-    """What packed a stream that begins with ``first``; None for a plain one."""
+    """Return the compression of a stream that begins with ``first``; None if there is none."""
     return next((kind for magic, kind in _MAGICS.items() if first.startswith(magic)), None)
 
 
 def by_suffix(path: str) -> str | None:
-    """What the name of a file to be written asks for; None for a plain one."""
+    """Return the compression that the name of a new file asks for; None if it asks for none."""
     return next((kind for suffix, kind in _SUFFIXES.items() if path.endswith(suffix)), None)
 
 
 def packer(kind: str) -> Packer:
-    """What packs with ``kind``, at the level that its own tool takes."""
+    """Return a compressor of ``kind``, at the default level of its own tool."""
     if kind == "gzip":
         return cast(Packer, zlib.compressobj(wbits=31))
     if kind == "xz":

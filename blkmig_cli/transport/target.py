@@ -29,6 +29,7 @@ from blkmig_cli.wire.return_path import loaded
 
 if TYPE_CHECKING:
     from blkmig_cli.transport.inputs import FileInput, PipeInput
+    from blkmig_cli.wire.runs import Run
 
 _BUFFER = 1 << 18
 _PIECE = 1 << 20
@@ -297,12 +298,18 @@ def _special(path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def write_events(events: Iterable[Event], sink: Sink, resolve: Resolve) -> None:
-    """Encode ``events`` into ``sink``.
+def write_events(events: Iterable["Event | Run"], sink: Sink, resolve: Resolve) -> None:
+    """Encode ``events``, one by one or in runs without data, into ``sink``.
 
     Raises FailureError, and ValueError for a value that the format cannot hold.
     """
+    from blkmig_cli.wire.run_encoder import encode_run  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.wire.runs import Run  # noqa: PLC0415
+
     for event in events:
+        if isinstance(event, Run):
+            sink.write(encode_run(event))
+            continue
         for piece in encode(event):
             if isinstance(piece, bytes):
                 sink.write(piece)

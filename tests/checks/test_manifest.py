@@ -222,7 +222,7 @@ def test_no_manifest_before_its_stream(run: Run, disk: Path, stream: Path, manif
     fails(run(*words, "--to", "/dev/full"), 4, "No space left")
     fails(run(*words, "--to", "exec:cat >/dev/null; exit 3"), 4, "status 3")
     assert manifest.read_text() == "old"
-    fails(run(*words, "-U", "--to", stream), 2, "others write")
+    fails(run(*words, "-U", "--to", stream), 2, "may change after it was sent")
     for path in (disk, stream, Path(f"{disk}.bitmaps.json")):
         named = ("send", disk, "--bitmaps-from", f"{disk}.bitmaps.json", "--to", stream, "-q")
         fails(run(*named, "--manifest", path), 2, "are the same file")
@@ -328,9 +328,9 @@ def test_manifests_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
         read_manifest("/dev/zero")
 
 
-@pytest.mark.parametrize("content", [b"", b"x" * 512, bytes(MIB), bytes(MIB) + b"x" * 512])
+@pytest.mark.parametrize("content", [b"x" * 512, bytes(MIB), bytes(MIB) + b"x" * 512])
 def test_disks_of_all_kinds(run: Run, tmp_path: Path, content: bytes) -> None:
-    """Empty, only data, only a hole, a hole before data."""
+    """Only data, only a hole, a hole before data."""
     disk, stream, manifest = (tmp_path / name for name in ("d", "s", "m"))
     with open(disk, "wb") as file:
         file.truncate(len(content))
@@ -340,8 +340,7 @@ def test_disks_of_all_kinds(run: Run, tmp_path: Path, content: bytes) -> None:
     run("send", disk, "--to", stream, "--manifest", manifest, "-q")
     (entry,) = json.loads(manifest.read_text())["devices"]
     assert entry["sha256"] == hashlib.sha256(content).hexdigest()
-    if content:
-        assert run("validate", stream, "--manifest", manifest).status == 0
+    assert run("validate", stream, "--manifest", manifest).status == 0
 
 
 @pytest.mark.parametrize("source", ["file", "pipe"])

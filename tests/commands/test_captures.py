@@ -206,9 +206,7 @@ ROUND_TRIPS = [
 def test_spec_round_trip(name: str, payload: str, run: Run, unpacked: Path, tmp_path: Path) -> None:
     capture = get_capture(name, unpacked)
     spec, copy = tmp_path / "spec", tmp_path / "copy.bin"
-    with open(spec, "w") as file:
-        command = [sys.executable, "-m", "blkmig_cli", "dump", str(capture.path), "--spec"]
-        subprocess.run([*command, "--payload", payload], stdout=file, check=True)
+    spec.write_text(run("dump", capture.path, "--spec", "--payload", payload).out)
     assert run("build", spec, "--to", copy).status == 0
     assert sha256(copy.read_bytes()) == capture.truth["sha256"]
 

@@ -213,7 +213,7 @@ def test_validate_statuses(run: Run, stream: Path, tmp_path: Path) -> None:
     fails(run("validate", stream, "--ignore", "nonsense"), 2, "nonsense")
     fails(run("validate"), 2, "no STREAM")
     fails(run("validate", stream, "--granularity", "b=7"), 2, "power of two")
-    fails(run("validate", stream, "--device-size", "x=1Q"), 2, "no size")
+    fails(run("validate", stream, "--device-size", "x=1Q"), 2, "invalid size '1Q'")
     bad = tmp_path / "text"
     bad.write_text("nothing like a stream")
     several = run("validate", stream, bad, "--output", "json")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from blkmig_cli.commands import cli
-from tests.conftest import NAMES, Capture, get_capture
+from tests.conftest import MANY_PARTS, NAMES, Capture, get_capture
 from tests.support.long import examples
 from tests.support.memory import memory_taken
 
@@ -41,7 +41,12 @@ def _status(*words: object) -> int:
     return int(str(exit_.value.code))
 
 
-@pytest.fixture(params=sorted(set(NAMES) - LARGE))
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.long if name in MANY_PARTS[1:] else [])
+        for name in sorted(set(NAMES) - LARGE)
+    ]
+)
 def small(request: pytest.FixtureRequest, unpacked: Path) -> Capture:
     return get_capture(request.param, unpacked)
 

@@ -1,4 +1,4 @@
-"""A real QEMU, driven through QMP: started for one test, ended with it."""
+"""A real QEMU, controlled through QMP: started for one test, ended with it."""
 
 import shutil
 import subprocess
@@ -23,7 +23,7 @@ MACHINE = "pc"
 
 @dataclass(frozen=True)
 class Drive:
-    """A disk of QEMU's: its device name, and the image with its format."""
+    """A disk of QEMU: its device name, and the image with its format."""
 
     device: str
     path: Path
@@ -31,7 +31,7 @@ class Drive:
 
 
 class QmpError(Exception):
-    """QEMU refuses a command."""
+    """QEMU refused a command."""
 
 
 class Qemu:
@@ -52,7 +52,10 @@ class Qemu:
         self._monitor.accept()
 
     def cmd(self, command: str, /, **arguments: Any) -> Any:
-        """A QMP command; underscores in names are dashes.  Raises what the package raises."""
+        """Run a QMP command and return its result; underscores in names stand for dashes.
+
+        Raises QmpError where QEMU refuses it, and what the package ``qemu.qmp`` raises.
+        """
         words = {key.replace("_", "-"): value for key, value in arguments.items()}
         message = {"execute": command, "arguments": words}
         answer: Any = self._monitor.cmd_obj(message)
@@ -61,7 +64,7 @@ class Qemu:
         return answer["return"]
 
     def io(self, device: str, line: str) -> None:
-        """A qemu-io command on a disk."""
+        """Run a qemu-io command on a disk."""
         words = f'qemu-io {device} "{line}"'
         self.cmd("human-monitor-command", command_line=words)
 
@@ -71,7 +74,7 @@ class Qemu:
 
     @property
     def log(self) -> str:
-        """All that QEMU printed so far."""
+        """Return what QEMU printed so far."""
         return (self._folder / "qemu.log").read_text("utf-8", "replace")
 
     def capabilities(self, *names: str) -> None:
@@ -84,14 +87,14 @@ class Qemu:
         self.cmd("migrate-set-parameters", **values)
 
     def status(self) -> str:
-        """How the migration stands; ``gone`` where QEMU itself has ended."""
+        """Return the status of the migration; ``gone`` where QEMU itself has ended."""
         try:
             return str(self.cmd("query-migrate").get("status", "none"))
         except Exception:  # noqa: BLE001 (QEMU aborts and exits in many ways)
             return "gone"
 
     def wait(self, *states: str) -> str:
-        """Wait until the migration is in one of ``states``, or has come to any end."""
+        """Wait until the migration is in one of ``states`` or has ended; return its status."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             status = self.status()
@@ -101,24 +104,24 @@ class Qemu:
         raise TimeoutError(self.log)
 
     def save(self, uri: str, **arguments: Any) -> None:
-        """Migrate to ``uri``, to the end."""
+        """Migrate to ``uri``, and wait until it is completed."""
         self.cmd("migrate", uri=uri, **arguments)
         assert self.wait() == "completed", self.log
 
     def await_bulk(self) -> None:
-        """Wait until the bulk phase of the only disk is over: its last chunk has been taken up."""
+        """Wait until the bulk phase of the only disk is over: its last chunk has been read."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            told = self.cmd("query-migrate")
+            answer = self.cmd("query-migrate")
             if (
-                told["status"] == "completed"
-                or told.get("disk", {}).get("remaining", 1 << 60) <= 1 << 20
+                answer["status"] == "completed"
+                or answer.get("disk", {}).get("remaining", 1 << 60) <= 1 << 20
             ):
                 return
         raise TimeoutError(self.log)
 
     def load(self, uri: str) -> str:
-        """Take a migration in; returns how it ended."""
+        """Load a migration from ``uri``; return its last status."""
         self.cmd("migrate-incoming", uri=uri)
         return self.wait()
 
@@ -131,7 +134,7 @@ class Qemu:
         return f"tcp:{at['host']}:{at['port']}"
 
     def bitmaps(self, device: str) -> dict[str, dict[str, Any]]:
-        """The dirty bitmaps of a disk, by name, as query-block tells of them."""
+        """Return the dirty bitmaps of a disk, by name, as query-block shows them."""
         for block in self.cmd("query-block"):
             if block["device"] == device:
                 held = block["inserted"].get("dirty-bitmaps", [])
@@ -139,7 +142,7 @@ class Qemu:
         raise KeyError(device)
 
     def sha256(self, device: str, bitmap: str) -> str:
-        """QEMU's own SHA-256 of a bitmap."""
+        """Return QEMU's SHA-256 of a bitmap."""
         found = self.cmd("x-debug-block-dirty-bitmap-sha256", node=device, name=bitmap)
         return str(found["sha256"])
 
@@ -159,7 +162,7 @@ class Qemu:
 
 @contextmanager
 def running(folder: Path, *words: str) -> Iterator[Qemu]:
-    """A QEMU started with ``words``."""
+    """Start a QEMU with the options ``words``, and end it."""
     folder.mkdir(parents=True, exist_ok=True)
     qemu = Qemu(folder, list(words))
     try:
@@ -169,12 +172,12 @@ def running(folder: Path, *words: str) -> Iterator[Qemu]:
 
 
 def source(folder: Path, *drives: Drive) -> Any:
-    """A QEMU that has ``drives``, and will save them; it has no machine to speak of."""
+    """Start a QEMU that has ``drives`` and no machine, to save them."""
     return running(folder, "-M", "none", *drive_words(*drives))
 
 
 def machine(folder: Path, *drives: Drive, more: tuple[str, ...] = ()) -> Any:
-    """A QEMU with an empty firmware and a guest's device for every drive.
+    """Start a QEMU with an empty firmware and a guest device for every drive.
 
     (A drive without one is reopened at every change of its permissions, and QEMU aborts or fails
     where that meets a migration.)
@@ -189,12 +192,12 @@ def machine(folder: Path, *drives: Drive, more: tuple[str, ...] = ()) -> Any:
 
 
 def destination(folder: Path, *drives: Drive) -> Any:
-    """A machine that waits for ``migrate-incoming``."""
+    """Start a machine that waits for ``migrate-incoming``."""
     return machine(folder, *drives, more=("-incoming", "defer"))
 
 
 def drive_words(*drives: Drive) -> list[str]:
-    """Options that give QEMU its disks."""
+    """Return the options that give QEMU its disks."""
     words = []
     for drive in drives:
         words += ["-drive", f"if=none,id={drive.device},file={drive.path},format={drive.format}"]
@@ -202,7 +205,7 @@ def drive_words(*drives: Drive) -> list[str]:
 
 
 def qemu_img(*words: object) -> str:
-    """Run qemu-img; returns what it prints."""
+    """Run qemu-img; return what it prints."""
     assert QEMU_IMG is not None
     command = [QEMU_IMG, *map(str, words)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""Old captures, converted, are loaded by a QEMU that never read their dialect."""
+"""Old captures are converted, and loaded by a QEMU that does not read their dialect."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_an_old_capture_is_loaded(name: str, run: Run, unpacked: Path, tmp_path:
 def test_bitmaps_of_an_old_capture_are_loaded(
     name: str, run: Run, unpacked: Path, tmp_path: Path
 ) -> None:
-    """Also by a QEMU that has no block migration any more."""
+    """A QEMU without block migration loads them as well."""
     capture, stream = get_capture(name, unpacked), tmp_path / "new.bin"
     words = ["--normalize", "--for-qemu", "10.0", *capture.told(), "--to", stream]
     assert run("convert", capture.path, *words).status == 0

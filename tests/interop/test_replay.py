@@ -1,4 +1,4 @@
-"""What a real QEMU writes, blkmig reads: streams captured in the test itself, replayed, and compared."""
+"""blkmig reads what a real QEMU writes: streams captured in the test, replayed and compared."""
 
 import time
 from pathlib import Path
@@ -17,13 +17,13 @@ WHOLE = {"downtime_limit": 0}
 
 
 def as_raw(drive: Drive, path: Path) -> bytes:
-    """The drive's content, by qemu-img's word."""
+    """Return the drive's content, as qemu-img converts it."""
     qemu.qemu_img("convert", "-f", drive.format, "-O", "raw", drive.path, path)
     return path.read_bytes()
 
 
 def drives(folder: Path, names: list[str], image_format: str) -> list[Drive]:
-    """Disks by their names in ``disks.DISKS``, as images of QEMU's."""
+    """Make the disks named in ``disks.DISKS`` as drives of QEMU."""
     made = []
     for number, name in enumerate(names):
         path = disks.make(folder / f"{number}.raw", name)
@@ -36,7 +36,7 @@ def drives(folder: Path, names: list[str], image_format: str) -> list[Drive]:
 
 
 def replayed(run: Run, stream: Path, source: list[Drive], folder: Path, *options: str) -> Any:
-    """Replay ``stream`` onto new images of the drives' sizes; gives the report."""
+    """Replay ``stream`` onto new images of the drives' sizes; return the report."""
     words = []
     for drive in source:
         size = int(qemu.qemu_img("info", drive.path).split(" (")[1].split(" bytes")[0])
@@ -69,7 +69,7 @@ def test_disks(
 
 
 def add_bitmaps(source: Qemu, granularities: tuple[int, ...]) -> None:
-    """One of each granularity; every other one disabled; then writes that the enabled ones record."""
+    """Add a bitmap of each granularity, every other one disabled; then write to the disk."""
     for number, granularity in enumerate(granularities):
         source.cmd(
             "block-dirty-bitmap-add",
@@ -84,15 +84,15 @@ def add_bitmaps(source: Qemu, granularities: tuple[int, ...]) -> None:
 
 
 def compare_bitmaps(source: Qemu, report: Any, path: Path) -> None:
-    """Every bitmap in the file at ``path`` is QEMU's, by its own SHA-256, flags and granularity."""
+    """Check that the bitmaps in the file at ``path`` have QEMU's SHA-256, flags and granularity."""
     held = read_bitmaps(str(path))
-    told = source.bitmaps("drive0")
-    assert set(held.bitmaps) == set(told)
+    answer = source.bitmaps("drive0")
+    assert set(held.bitmaps) == set(answer)
     assert all(bitmap["complete"] for bitmap in report["bitmaps"])
     for name, bitmap in held.bitmaps.items():
-        assert bitmap.granularity == told[name]["granularity"]
-        assert bitmap.recording == told[name]["recording"]
-        assert bitmap.persistent == told[name]["persistent"]
+        assert bitmap.granularity == answer[name]["granularity"]
+        assert bitmap.recording == answer[name]["recording"]
+        assert bitmap.persistent == answer[name]["persistent"]
         assert bitmap.sha256(held.size) == source.sha256("drive0", name)
 
 
@@ -180,7 +180,7 @@ COUNTED = {"xbzrle": "xbzrle-cache", "compress": "compression"}
 
 
 def save_with(folder: Path, drive: Drive, stream: Path, capability: str) -> None:
-    """Save a guest that goes on changing its memory."""
+    """Save a guest that keeps changing its memory."""
     folder.mkdir(exist_ok=True)
     firmware = folder / "firmware"
     firmware.write_bytes(COUNTING.ljust((64 << 10) - len(RESET), b"\0") + RESET)
@@ -193,10 +193,10 @@ def save_with(folder: Path, drive: Drive, stream: Path, capability: str) -> None
         source.cmd("migrate", uri=f"exec:cat > {stream}", blk=True)
         # Pages are encoded from their third round on.
         for _ in range(1000):
-            told = source.cmd("query-migrate")
+            answer = source.cmd("query-migrate")
             if (
-                told["status"] == "completed"
-                or told.get(COUNTED[capability], {}).get("pages", 0) > 100
+                answer["status"] == "completed"
+                or answer.get(COUNTED[capability], {}).get("pages", 0) > 100
             ):
                 break
             time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Straight from blkmig into a QEMU and back, and QEMUs that die or refuse."""
+"""blkmig and QEMU connected by a socket, in both directions, and QEMUs that die or refuse."""
 
 import subprocess
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_a_qemu_into_replay(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.block_migration
 def test_a_qemu_that_dies(tmp_path: Path) -> None:
-    """Killed in mid-stream: replay says how far the disk got, and does not call it done."""
+    """QEMU is killed while it sends: replay reports how much was written, and that it is not complete."""
     image = tmp_path / "d.img"
     image.write_bytes(disks.noisy(64 * MIB))
     replay = Listening(f"unix:{tmp_path}/s", tmp_path / "out", "--device-size", str(64 * MIB))
@@ -75,7 +75,7 @@ def test_a_qemu_that_dies(tmp_path: Path) -> None:
 
 
 def test_a_qemu_that_refuses(tmp_path: Path) -> None:
-    """A destination without the disk hangs up; one that only drops it at the end is asked."""
+    """A destination without the disk closes the connection."""
     image, uri = tmp_path / "d.img", f"unix:{tmp_path}/s"
     image.write_bytes(disks.noisy(64 * MIB))
     target = tmp_path / "dst"
@@ -90,7 +90,7 @@ def test_a_qemu_that_refuses(tmp_path: Path) -> None:
 
 
 def test_a_small_stream_that_is_refused(tmp_path: Path) -> None:
-    """It fits into the socket's buffer: only the destination's own word tells."""
+    """It fits into the socket's buffer, so only the destination's answer shows the failure."""
     size = MIB
     image, uri = tmp_path / "d.img", f"unix:{tmp_path}/s"
     image.write_bytes(bytes(size))

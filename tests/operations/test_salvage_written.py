@@ -15,7 +15,7 @@ from blkmig_cli.contents.final_layout import EndStates
 from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.operations.salvage.result import Salvaged
 from blkmig_cli.operations.salvage.salvage import Salvage
-from blkmig_cli.operations.salvage.writing import salvaged_events, unwritable_ranges
+from blkmig_cli.operations.salvage.writing import disks_to_send, salvaged_pieces, unwritable
 from blkmig_cli.progress import no_tick
 from blkmig_cli.transport.payloads import ImageRange
 from blkmig_cli.transport.target import resolve_content
@@ -23,6 +23,7 @@ from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.encoder import encode
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.identity import description, stated_sizes
+from blkmig_cli.wire.runs import expand
 from tests.conftest import Run, fails
 from tests.support import raw
 from tests.support.feed import in_file
@@ -49,7 +50,8 @@ def salvaged(data: bytes, hints: Hints) -> Salvaged:
 def written(found: Salvaged) -> bytes:
     """Return the stream that is made of what was found."""
     out = bytearray()
-    for event in salvaged_events(found.disks, intact=found.intact, tick=no_tick):
+    disks = disks_to_send(found.disks)
+    for event in expand(salvaged_pieces(found.disks, disks, intact=found.intact)):
         for piece in encode(event):
             if isinstance(piece, bytes):
                 out += piece
@@ -120,7 +122,7 @@ def test_what_was_left_out_stays_left_out(
     for low, high in zip(edges[::2], edges[1::2], strict=False):
         layout.remove(min(low, high), max(low, high))
         sent[min(low, high) : max(low, high)] = [False] * len(sent[min(low, high) : max(low, high)])
-    for low, high in unwritable_ranges(layout, size):
+    for low, high in unwritable(found.disks[0].image, size_known=True):
         assert high - low < 2048
         assert all(sent[low:high])
         layout.remove(low, high)

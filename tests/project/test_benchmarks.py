@@ -5,17 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.interop import qemu
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "performance.md").read_text()
 
 
-def test_every_figure_is_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("growth", [None, pytest.param(1, marks=pytest.mark.long)])
+def test_every_figure_is_taken(tmp_path: Path, growth: int | None) -> None:
     target = tmp_path / "bench.json"
     folder = tmp_path / "made"
     folder.mkdir()
-    words = ["--rounds", "1", "--size", "16", "--scale", "0.001", "--growth", "1"]
+    words = ["--rounds", "1", "--size", "16", "--scale", "0.001"]
+    words += [] if growth is None else ["--growth", str(growth)]
     words += ["--folder", str(folder), "--json", str(target)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *words],
@@ -36,4 +40,4 @@ def test_every_figure_is_taken(tmp_path: Path) -> None:
         assert row["figure"] > 0
         assert row["name"].split(",")[0].removesuffix(" 16 MiB") in PAGE, row["name"]
         assert row["name"] in done.stdout or len(row["name"]) > 20
-    assert len(found["growth"]) == 2 * 6
+    assert len(found["growth"]) == (0 if growth is None else 6 * (growth + 1))

@@ -64,7 +64,7 @@ def test_memory_stays_flat(tmp_path: Path, words: list[str], gib: int) -> None:
 
 
 def test_chunks_that_come_again(tmp_path: Path) -> None:
-    """1 TiB of zero blocks, twice: what replay must know of a repeated chunk takes few bytes."""
+    """1 TiB of zero blocks, twice: replay holds few bytes for each repeated chunk."""
     path = tmp_path / "twice.bin"
     rows = np.tile(np.frombuffer(raw.block(0, 8, "d"), np.uint8), (1 << 20, 1))
     words = np.arange(1 << 20, dtype=np.uint64) << np.uint64(20) | np.uint64(9)
@@ -80,7 +80,7 @@ def test_chunks_that_come_again(tmp_path: Path) -> None:
 
 
 def test_sending_a_large_disk(tmp_path: Path) -> None:
-    """128 GiB of holes: nothing is kept of any record."""
+    """128 GiB of holes: send holds nothing for each record."""
     disk = tmp_path / "disk.img"
     with open(disk, "wb") as file:
         file.truncate(128 << 30)

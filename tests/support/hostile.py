@@ -30,7 +30,9 @@ def _rows(words: Words, flags: int, device: str, rest: bytes = b"") -> bytes:
     """Records of one device, at the sectors ``words``."""
     tail = raw.name(device) + rest
     rows = np.zeros((len(words), 8 + len(tail)), np.uint8)
-    rows[:, :8] = (words << np.uint64(9) | np.uint64(flags)).astype(">u8").view(np.uint8).reshape(-1, 8)
+    rows[:, :8] = (
+        (words << np.uint64(9) | np.uint64(flags)).astype(">u8").view(np.uint8).reshape(-1, 8)
+    )
     rows[:, 8:] = np.frombuffer(tail, np.uint8)
     return rows.tobytes()
 
@@ -254,7 +256,9 @@ def many_bitmaps() -> bytes:
     starts, ends = [], []
     for at in range(1 << 16):
         starts.append(raw.bitmap_start("d", f"{at:x}", 512))
-        ends.append(b"\x44" + raw.name(f"{at:x}") + struct.pack(">QIQ", at << 40, 64, 8) + b"\1" * 8)
+        ends.append(
+            b"\x44" + raw.name(f"{at:x}") + struct.pack(">QIQ", at << 40, 64, 8) + b"\1" * 8
+        )
         ends.append(raw.COMPLETE)
     return raw.qemu(bitmaps=b"".join([*starts, *ends]))
 
@@ -319,7 +323,9 @@ def v1_three_names() -> bytes:
     name = [b"\7" + bytes([letter]) * 7 for letter in b"abc"]
     dice = random.Random(7)
     pieces = b"".join(dice.choice(name) for _ in range(4 * 1025))
-    records = [raw.block(at * 2048, 0x28, rest=struct.pack(">I", 1024) + pieces) for at in range(60)]
+    records = [
+        raw.block(at * 2048, 0x28, rest=struct.pack(">I", 1024) + pieces) for at in range(60)
+    ]
     return raw.qemu(*records)
 
 
@@ -358,7 +364,9 @@ def v1_many_coarse() -> bytes:
     """1,024 coarse bitmaps in each record."""
     maps = [(f"{at:03x}", struct.pack("<Q", at)) for at in range(1000)]
     record = raw.v1(*maps)
-    return raw.qemu(*(raw.block(at * 2048, 0x28, rest=record) for at in range(_SIZE // len(record) - 1)))
+    return raw.qemu(
+        *(raw.block(at * 2048, 0x28, rest=record) for at in range(_SIZE // len(record) - 1))
+    )
 
 
 # -- bare, damaged, nested

@@ -1,4 +1,4 @@
-"""blkmig at one end of a socket, and waiting for what it does."""
+"""blkmig at one end of a socket, and waiting for a condition."""
 
 import socket
 import subprocess
@@ -22,14 +22,14 @@ def address(kind: str, folder: Path) -> str:
 
 @contextmanager
 def deaf_port() -> Iterator[int]:
-    """A port of this machine that nobody listens at, and nobody else gets meanwhile."""
+    """Reserve a port of this machine at which nobody listens."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another process or thread does; raises TimeoutError at last."""
+    """Wait for a change made by another process or thread; raises TimeoutError after PATIENCE."""
     end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
@@ -37,8 +37,23 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
+def connect(path: Path) -> socket.socket:
+    """Return a connection to the socket at ``path``, once somebody listens there."""
+    peer = socket.socket(socket.AF_UNIX)
+
+    def listened() -> bool:
+        try:
+            peer.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):  # it has its name before it listens
+            return False
+        return True
+
+    wait_until(listened)
+    return peer
+
+
 def send(image: Path, uri: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """``blkmig send`` to a peer."""
+    """Run ``blkmig send`` to a peer."""
     command = [*BLKMIG, "send", str(image), "--to", uri, *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
@@ -57,6 +72,6 @@ class Listening:
         self.uri = self.said.rsplit(" ", 1)[1].strip()
 
     def end(self) -> tuple[int, str, str]:
-        """Exit status, stdout, stderr."""
+        """Wait for its end; return exit status, stdout and stderr."""
         out, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, out, err

@@ -1,4 +1,4 @@
-"""Streams written with struct alone: an independent hand for what the tests feed in."""
+"""Streams written with struct alone, independent of the code under test."""
 
 import struct
 

@@ -251,14 +251,13 @@ def test_interrupted_at_a_call_of_the_system(
     assert path.read_bytes() == (b"new" if done else b"old")
 
 
-@pytest.mark.parametrize("call", CALLS)
+# A mode that cannot be set is no failure: the file is one that only its owner reads.
+@pytest.mark.parametrize("call", [call for call in CALLS if call != "fchmod"])
 def test_a_call_of_the_system_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"old")
-    if call == "fchmod":
-        pytest.skip("a mode that cannot be set leaves a file that only its owner reads")
 
     def failing(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
@@ -295,7 +294,7 @@ def test_neighbours_that_are_not_ours_are_refused(tmp_path: Path, name: str, mak
     make(path)
     before = os.lstat(path)
     there = names(tmp_path)
-    with pytest.raises(FailureError, match=rf"/{name}: exists, and "):
+    with pytest.raises(FailureError, match=rf"/{name} is a .*; remove or rename it"):
         put_own(tmp_path / "f")
     assert os.lstat(path) == before
     assert names(tmp_path) == there

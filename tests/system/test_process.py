@@ -102,6 +102,18 @@ def test_a_signal_ends_the_command_that_is_the_target(tmp_path: Path) -> None:
         os.kill(int(text), 0)
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_it_waits_for_a_peer(tmp_path: Path, number: signal.Signals) -> None:
+    command = [*BLKMIG, "validate", f"unix:{tmp_path}/s"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "waiting for a stream at" in process.stderr.readline()
+        process.send_signal(number)
+        assert process.stderr.read() == SIGNALS[number][1]
+    assert process.returncode == SIGNALS[number][0]
+    assert list(tmp_path.iterdir()) == []
+
+
 SCRIPT = """
 import os, signal
 from blkmig_cli.errors import Interruption

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import Run, fails
 from tests.support import raw
-from tests.support.peers import PATIENCE, Listening, deaf_port, send, wait_until
+from tests.support.peers import PATIENCE, Listening, connect, deaf_port, send, wait_until
 
 STREAM = raw.qemu(raw.block(0, 0, rest=b"\7" * raw.CHUNK), raw.block(2048, 8))
 SIZE = 2 * raw.CHUNK
@@ -150,9 +150,7 @@ def drain(peer: socket.socket) -> None:
 
 def test_a_silent_writer(tmp_path: Path) -> None:
     def dial() -> None:
-        wait_until((tmp_path / "s").exists)
-        with socket.socket(socket.AF_UNIX) as peer:
-            peer.connect(f"{tmp_path}/s")
+        with connect(tmp_path / "s") as peer:
             peer.sendall(STREAM[:50])
             peer.settimeout(PATIENCE)
             assert not peer.recv(1)

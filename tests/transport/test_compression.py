@@ -106,7 +106,8 @@ def test_plain_targets_take_the_fast_way(
 
     def noting(way: Callable[..., object]) -> Callable[..., object]:
         def call(image: RawImage, *words: int, **more: bool) -> object:
-            ways.add(way.__name__)
+            if words != (0, 512):  # what the image begins with is looked at first
+                ways.add(way.__name__)
             return way(image, *words, **more)
 
         return call

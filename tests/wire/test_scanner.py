@@ -86,7 +86,7 @@ def same(data: bytes | Pieces, hints: Hints) -> None:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(75, 1000))
+@settings(max_examples=examples(60, 1000))
 @given(repetitive())
 def test_repetitions(stream: Repetitive) -> None:
     same(stream.data, stream.hints)

@@ -6,6 +6,7 @@ records: both are left out, as nothing confirms them.  Damage within data cannot
 stream says what they should be.
 """
 
+from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.survey import source_of_data
 from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.final_layout import EndState, EndStates
@@ -17,19 +18,18 @@ from blkmig_cli.errors import (
     StreamError,
     TruncatedError,
     UndecidableError,
-    UsageError,
 )
 from blkmig_cli.operations.reading import Reading, check_target
 from blkmig_cli.operations.salvage.result import Gap, LostBitmap, LostDisk, Salvaged, SalvagedDisk
 from blkmig_cli.operations.salvage.search import Search, may_hide_records
-from blkmig_cli.operations.salvage.writing import salvaged_events, unwritable_ranges
+from blkmig_cli.operations.salvage.writing import disks_to_send, salvaged_pieces, unwritable
+from blkmig_cli.operations.send.writing import write_disks
 from blkmig_cli.progress import Tick
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
 from blkmig_cli.system.file_uses import FileUses
-from blkmig_cli.text import names_text, quote
 from blkmig_cli.transport.inputs import FileInput
-from blkmig_cli.transport.target import open_target, resolve_content, write_events
+from blkmig_cli.transport.target import open_target
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import (
     BitmapBits,
@@ -66,8 +66,9 @@ def salvage(stream: str, target: str | None, reading: Reading) -> Salvaged:
                 open_target(target, FileUses.of_stream(stream)) as sink,
                 reading.progress("writing", total) as tick,
             ):
-                events = salvaged_events(found.disks, intact=found.intact, tick=tick)
-                write_events(events, sink, resolve_content)
+                disks = disks_to_send(found.disks)
+                pieces = salvaged_pieces(found.disks, disks, intact=found.intact)
+                write_disks(pieces, disks, sink, tick)
             found.written = sink.written
     return found
 
@@ -270,9 +271,11 @@ class Salvage:
                     contents.append(bitmap.content)
                 else:
                     result.lost_bitmaps.append(LostBitmap(device, bitmap.name, why or ""))
-            for start, end in unwritable_ranges(state, known):
-                state.remove(start, end)
             image = StreamDisk(result.stream, self._source, state, size)
+            for start, end in unwritable(image, size_known=known is not None):
+                state.remove(start, end)
+            if known is None:
+                image = image.resized(state.end * SECTOR_SIZE)
             disk = SalvagedDisk(device, image, state, known is not None, contents)
             if any(state) or contents:
                 result.disks.append(disk)
@@ -297,10 +300,8 @@ class Salvage:
         there = {disk.device: disk for disk in result.disks}
         named = [name for name in hints.sizes if name is not None]
         if result.intact:
-            unknown = [name for name in named if name not in self._state.disks]
-            if unknown and result.disks:
-                names = names_text(self._state.disks)
-                raise UsageError(f"no device {quote(unknown[0])}; the stream has {names}")
+            names = Names(dict.fromkeys(self._state.disks), dict.fromkeys(self._state.bitmaps))
+            names.check_hints(hints)
         else:
             owners = [bitmap.device for bitmap in self._state.bitmaps.values()]
             lost = [*named, *self._ends.disks, *result.unconfirmed]

@@ -5,7 +5,7 @@ from rich.text import Text
 
 from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.report import Report, Verdict
-from blkmig_cli.operations.replay.replay import ReplayResult
+from blkmig_cli.operations.replay.request import ReplayResult
 from blkmig_cli.output.human.console import table as new_table
 from blkmig_cli.text import bitmap_name, count, device_name, escape, human_size, size_range
 
@@ -132,23 +132,26 @@ def findings_text(report: Report, out: Console) -> None:
         )
 
 
-def replay_text(result: ReplayResult, out: Console, *, dry: bool) -> None:
-    """What a replay did."""
-    report_text(result.report, out)
-    for device, at in result.resumed.items():
-        where = "finished already" if at is None else f"resumed at byte {at} of the stream"
-        out.print(f"{device_name(device)}: {where}")
-    for device, written in result.written.items():
-        if device in result.resumed and result.resumed[device] is None:
-            continue
-        out.print(f"{device_name(device)}: {human_size(written)} written")
-    for path in result.bitmap_files:
-        out.print(f"bitmaps in {escape(path)}")
+def replay_text(result: ReplayResult, out: Console, *, dry: bool, brief: bool = False) -> None:
+    """Print what a replay did; ``brief``: only the verdict, and what is incomplete."""
+    if brief:
+        heading(result.report, out)
+    else:
+        report_text(result.report, out)
+        for device, at in result.resumed.items():
+            where = "finished already" if at is None else f"resumed at byte {at} of the stream"
+            out.print(f"{device_name(device)}: {where}")
+        for device, written in result.written.items():
+            if device in result.resumed and result.resumed[device] is None:
+                continue
+            out.print(f"{device_name(device)}: {human_size(written)} written")
+        for path in result.bitmap_files:
+            out.print(f"bitmaps in {escape(path)}")
     for path in result.partial_images:
-        out.print(f"{escape(path)} is half done: go on with --resume")
-    if dry:
+        out.print(f"{escape(path)} is incomplete; use --resume to continue")
+    if dry and not brief:
         out.print("dry run: nothing was written")
-    elif result.report.failure is not None and not result.written:
+    elif not (result.accepted or result.partial_images):
         out.print("nothing was written")
 
 
