@@ -153,11 +153,11 @@ class StreamReader:
     def disk(self, device: str | None = None, *, allow_incomplete: bool = False) -> "DiskFile":
         """The disk of ``device`` (None: the only one) as a file.
 
-        Where nothing tells its size, it ends with the last chunk that came.  ``allow_incomplete``:
-        what never came reads as zeros; without it, raises IncompleteError where chunks never came,
-        and the StreamError of a damaged stream.  Raises UsageError for a device that is not there,
-        and for a pipe, whose data cannot be read a second time; FailureError where a record lies
-        past the disk's end.
+        A disk of unknown size ends with its last chunk.  ``allow_incomplete``: chunks that were not
+        sent read as zeros; without it, raises IncompleteError where chunks are missing, and the
+        StreamError of a damaged stream.  Raises UsageError for a device that is not there, and for a
+        pipe, whose data cannot be read a second time; IncompleteError where a record lies past the
+        disk's end, or the disk cannot end with its last chunk.
         """
         found = find_disk(self._read(), device, allow_incomplete=allow_incomplete)
         return DiskFile(found.disk, self)

@@ -12,6 +12,8 @@ NAME_MAX = 1 << 10
 MACHINE_MAX = 1 << 12
 #: Bytes of the JSON description at the end of a stream.
 DESCRIPTION_MAX = 16 << 20
+#: Bytes of a description in which the sizes of disks are looked for.
+IDENTITY_MAX = 4 << 20
 #: Places at the end of a file that look like a description, and are read as one.
 DESCRIPTION_TRIES_MAX = 16
 #: Sections of a stream.

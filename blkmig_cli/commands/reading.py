@@ -1,7 +1,5 @@
-"""What commands share that read a whole stream first, and show what is in it."""
+"""What commands share that read a stream: how it is to be read, and what ended the reading."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -13,10 +11,8 @@ from blkmig_cli.text import escape
 from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
-    from blkmig_cli.checks.survey import Contents
     from blkmig_cli.operations.reading import Reading
     from blkmig_cli.wire.decoder import Container
-    from blkmig_cli.wire.runs import Consumer
 
 
 def reading_of(
@@ -35,28 +31,8 @@ def reading_of(
     )
 
 
-@contextmanager
-def reading(
-    stream: str,
-    hints: Hints,
-    dialect: str,
-    container: str,
-    *others: "Consumer",
-    twice: bool = False,
-    quiet: bool,
-    verbose: bool,
-) -> Iterator["Contents"]:
-    """Everything in the STREAM called ``stream``, while it is open; ``others`` take its events too.
-
-    ``twice``: data will be read, too.  Raises as :meth:`Reading.contents`.
-    """
-    how = reading_of(hints, dialect, container, quiet=quiet, verbose=verbose)
-    with how.contents(stream, *others, again=twice) as contents:
-        yield contents
-
-
-def told(stream: str, failure: BlkmigError | None) -> int:
-    """Say what ended the reading of a stream, if anything did; returns the exit status."""
+def exit_status(stream: str, failure: BlkmigError | None) -> int:
+    """Return the exit status for what ended the reading of ``stream``, and print that on stderr."""
     if failure is None:
         return 0
     click.echo(f"blkmig: {escape(stream)}: {failure}", err=True)

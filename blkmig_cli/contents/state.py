@@ -34,8 +34,10 @@ from blkmig_cli.wire.events import (
     Progress,
     SectionHeader,
     Undecoded,
+    VmDescription,
 )
 from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.identity import stated_sizes
 from blkmig_cli.wire.runs import Column, Run
 from blkmig_cli.wire.schema_io import Input
 
@@ -94,8 +96,9 @@ class DiskState:
 class StreamState:
     """The sum of a stream's events so far; see the module for what it may be used for.
 
-    ``machine`` is the machine type; ``conclusion`` what the decoder knew at the end, None before
-    :meth:`conclude`.
+    ``machine`` is the machine type; ``described``: bytes of disks, by device, where the description at
+    the stream's end states them (``wire/identity.py``); ``conclusion`` what the decoder knew at the
+    end, None before :meth:`conclude`.
     """
 
     disks: dict[str, DiskState] = field(default_factory=dict)
@@ -105,6 +108,7 @@ class StreamState:
     block_ended: bool = False
     undecoded: list[Undecoded] = field(default_factory=list)
     machine: str | None = None
+    described: dict[str, int] = field(default_factory=dict)
     end: int = 0
     conclusion: Conclusion | None = None
     _owned: dict[str, list[BitmapState]] = field(default_factory=dict)
@@ -136,6 +140,8 @@ class StreamState:
             self.machine = event.machine
         elif isinstance(event, Undecoded):
             self.undecoded.append(event)
+        elif isinstance(event, VmDescription):
+            self.described |= stated_sizes(source.view(event.payload))
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run: as feeding its events one by one would, but by columns."""
@@ -189,6 +195,7 @@ class StreamState:
             self.block_started = True
             self._in_end, self.block_ended = later._in_end, later.block_ended
         self.undecoded += later.undecoded
+        self.described |= later.described
         self.machine = self.machine if later.machine is None else later.machine
         self.end = max(self.end, later.end)
 
@@ -205,7 +212,7 @@ class StreamState:
         return IntervalSet() if found is None else found.covered
 
     def stated_size(self, device: str) -> int | None:
-        """Bytes of the disk, as the stream itself says: v2 ranges, or the ranges of ended bitmaps."""
+        """Bytes of the disk, as the stream itself says: v2 ranges, ended bitmaps, its description."""
         disk = self.disks.get(device)
         if disk is not None and disk.stated is not None:
             return disk.stated
@@ -214,7 +221,7 @@ class StreamState:
             for bitmap in self._owned.get(device, ())
             if bitmap.origin == "dirty-bitmap" and bitmap.ended and bitmap.covered
         }
-        return sizes.pop() if len(sizes) == 1 else None
+        return sizes.pop() if len(sizes) == 1 else self.described.get(device)
 
     def size(self, device: str, hints: Hints) -> SizeBounds:
         """The disk's size by order of belief: an option, the stream, an image file, what bounds it."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.survey import Contents, read_contents
 from blkmig_cli.progress import Progress, ignore, no_progress
+from blkmig_cli.system.address import parse_target
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.system.sockets import Say
 from blkmig_cli.transport.source import Stream, open_stream
 from blkmig_cli.wire.decoder import Container, Decoder
@@ -15,11 +17,20 @@ from blkmig_cli.wire.runs import Consumer
 from blkmig_cli.wire.schema_io import Input
 
 
+def check_target(stream: str, target: str | None) -> None:
+    """Check what can be known of the TARGET before the STREAM is read.
+
+    Raises UsageError where it is malformed, or is the file that is read.
+    """
+    uses = FileUses.of_stream(stream)
+    uses.add_address("the target", parse_target(target), writes=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How streams are read, and who is told what happens meanwhile.
+    """How streams are read, and how messages and progress are shown meanwhile.
 
-    ``hints``, ``dialect`` and ``container`` are those of the command line.  ``say`` is told where the
+    ``hints``, ``dialect`` and ``container`` are those of the command line.  ``say`` shows where the
     program waits for a peer, ``log`` what was opened.
     """
 
