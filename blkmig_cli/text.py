@@ -116,7 +116,6 @@ def size_range(least: int, most: int | None) -> str:
 
 
 _SIZE = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,9}))?(?: ?(?:([kmgtpe])(?:ib)?|b))?", re.A | re.I)
-_SUFFIXES = " KMGTPE"  # each 1024 times the one before
 _SIZE_MAX = (1 << 63) - 1
 
 
@@ -130,7 +129,7 @@ def parse_size(text: str) -> int:
     if found is None:
         raise ValueError(f"invalid size {brief(text)}: expected e.g. 512, 64k, 20G, 3MiB")
     whole, fraction = found[1], found[2] or ""
-    shift = 10 * _SUFFIXES.index((found[3] or " ").upper())
+    shift = 10 * [unit[0] for unit in _UNITS].index((found[3] or "B").upper())
     size: int
     size, rest = divmod(int(whole + fraction) << shift, 10 ** len(fraction))
     if size > _SIZE_MAX:
