@@ -12,8 +12,20 @@ NAME_MAX = 1 << 10
 MACHINE_MAX = 1 << 12
 #: Bytes of the JSON description at the end of a stream.
 DESCRIPTION_MAX = 16 << 20
+#: Objects and arrays of that JSON.
+DESCRIPTION_NODES_MAX = 1 << 19
+#: Bytes of a device's state, and of the sum of all, that a description may claim.
+STATE_MAX = 1 << 48
+#: Bytes before the input's end in which its description is looked for.
+DESCRIPTION_REACH = 64 << 20
 #: Places at the end of a file that look like a description, and are read as one.
 DESCRIPTION_TRIES_MAX = 16
+#: Bytes that are read behind a stream's end.
+BEHIND_MAX = 64 << 20
+#: Streams in one file that are counted.
+STREAMS_MAX = 1 << 10
+#: Bytes between the header of libvirt's save image and the stream in it.
+SAVE_DATA_MAX = 64 << 20
 #: Sections of a stream.
 SECTIONS_MAX = 1 << 16
 #: Devices with blocks.
@@ -56,6 +68,8 @@ MANIFEST_MAX = 64 << 20
 SPEC_DOCUMENT_MAX = 64 << 20
 #: Bytes of one line of a spec in JSON Lines.
 SPEC_LINE_MAX = 512 << 20
+#: Bytes of zeros in a row that are copied to a temporary file.
+SPOOLED_ZEROS_MAX = 16 << 30
 #: A temporary file leaves the 20th part of its file system free.
 ROOM_LEFT = 20
 #: Seconds to wait for a peer to call.
