@@ -25,7 +25,6 @@ from blkmig_cli.operations.send.requirements import check_disks
 from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.progress import no_tick
 from blkmig_cli.text import escape, quote
-from blkmig_cli.transport.inputs import FileInput
 from blkmig_cli.transport.source import Stream, adopt_stream, open_stream
 from blkmig_cli.transport.target import (
     adopt_target,
@@ -38,6 +37,7 @@ from blkmig_cli.wire.decoder import Container, Decoder
 from blkmig_cli.wire.events import Event, Payload
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Piece, expand
+from blkmig_cli.wire.several import decoder_of
 
 Dialect = Literal["auto", "classic", "v1", "v2", "qemu"]
 
@@ -50,13 +50,20 @@ class StreamReader:
     """
 
     def __init__(
-        self, stream: Stream, held: ExitStack, hints: Hints, dialect: Dialect, container: Container
+        self,
+        stream: Stream,
+        held: ExitStack,
+        hints: Hints,
+        dialect: Dialect,
+        container: Container,
+        number: int | None,
     ) -> None:
         self._stream = stream
         self._held = held
         self._hints = hints
         self._dialect = dialect
         self._container = container
+        self._number = number
         self._contents: Contents | None = None
         self._used = False
         self._closed = False
@@ -179,7 +186,7 @@ class StreamReader:
     def _input(self) -> Stream:
         """The stream at its start, for one reading, which no other disturbs."""
         self._check_open()
-        if isinstance(self._stream.input, FileInput):
+        if self._stream.input.seekable:
             return replace(self._stream, input=self._stream.input.again())
         if self._used:
             raise UsageError(f"{escape(self._stream.name)} can be read only once")
@@ -187,8 +194,12 @@ class StreamReader:
         return self._stream
 
     def _decoder(self, stream: Stream) -> Decoder:
-        return Decoder(
-            stream.input, dialect=self._dialect, container=self._container, hints=self._hints
+        return decoder_of(
+            stream.input,
+            self._number,
+            hints=self._hints,
+            dialect=self._dialect,
+            container=self._container,
         )
 
     def _read(self) -> Contents:
@@ -269,6 +280,7 @@ def open(  # noqa: A001 (as gzip.open)
     granularities: Mapping[tuple[str | None, str], int] | None = None,
     dialect: Dialect = "auto",
     container: Container = "auto",
+    number: int | None = None,
 ) -> StreamReader:
     """Open a stream, for ``with``.
 
@@ -280,7 +292,9 @@ def open(  # noqa: A001 (as gzip.open)
 
     ``sizes`` of disks in bytes, by device (None: every device); ``granularities`` of v1 bitmaps in
     bytes, by device (None: every device) and name.  ``dialect`` and ``container`` as on the command
-    line.  Raises FailureError where it is missing, UsageError for a bad URI or word.
+    line.  ``number``: which of several streams that a file holds, from 1; without it, reading such
+    a file to the end of its first stream raises SeveralStreamsError, a UsageError.  Raises
+    FailureError where it is missing, UsageError for a bad URI or word.
     """
     _check_words(dialect, container)
     hints = Hints(dict(sizes or {}), dict(granularities or {}))
@@ -290,7 +304,7 @@ def open(  # noqa: A001 (as gzip.open)
             if isinstance(stream, (str, os.PathLike))
             else adopt_stream(stream)
         )
-        return StreamReader(opened, stack.pop_all(), hints, dialect, container)
+        return StreamReader(opened, stack.pop_all(), hints, dialect, container, number)
 
 
 def open_image(path: str | os.PathLike[str]) -> AbstractContextManager[RawImage]:

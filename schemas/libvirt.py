@@ -4,12 +4,12 @@ Source: libvirt, src/qemu/qemu_saveimage.h (_virQEMUSaveHeader) and qemu_saveima
 are in the byte order of the host that wrote them.
 """
 
-from construct import Bytes, Int32ub, Int32ul, Struct
+from construct import Bytes, Construct, Int32ub, Int32ul, Struct
 
 from .constants import SAVE_MAGIC
 
 
-def _save_header(number: object) -> Struct:
+def _save_header(number: Construct) -> Struct:
     return Struct(
         "magic" / Bytes(len(SAVE_MAGIC)),
         "version" / number,

@@ -14,7 +14,7 @@ from blkmig_cli.errors import BlkmigError, FailureError
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.text import count, human_size, quote
 from blkmig_cli.wire.decoder import Decoder
-from blkmig_cli.wire.events import DeviceState, Event, Progress
+from blkmig_cli.wire.events import DeviceState, Event, Progress, VmDescription
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Run
 from blkmig_cli.wire.schema_io import Input
@@ -52,7 +52,8 @@ class BitmapVerdict:
 class Report:
     """The verdict on one stream.
 
-    ``failure`` is what ended the reading, if anything did; ``same`` are the devices and paths of
+    ``failure`` is what ended the reading, if anything did; ``next_stream`` the byte at which a
+    further stream begins in the same input; ``same`` are the devices and paths of
     images that hold what the stream leaves behind; ``differing``, by device, the ranges in which an
     image does not; ``manifest``, the file of the manifest that the stream matches.
     """
@@ -65,6 +66,7 @@ class Report:
     bitmaps: list[BitmapVerdict] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     failure: BlkmigError | None = None
+    next_stream: int | None = None
     same: list[tuple[str, str]] = field(default_factory=list)
     differing: dict[str, Ranges] = field(default_factory=dict)
     manifest: str | None = None
@@ -115,6 +117,20 @@ class Checker:
             self._progress_range(event.percent, event.offset)
         elif isinstance(event, DeviceState) and event.sized_by == "footer":
             self._resynchronised.append(event.offset)
+        elif isinstance(event, VmDescription):
+            self._compare_states(event)
+
+    def _compare_states(self, description: VmDescription) -> None:
+        differing = {state.offset for state in description.mismatches}
+        settled = description.confirmed | differing
+        self._resynchronised = [at for at in self._resynchronised if at not in settled]
+        for state in description.mismatches:
+            self.add(
+                "device-state",
+                f"the state of {quote(state.section)} is {count(state.length, 'byte')} long, "
+                f"the description says {state.described:,}",
+                state.offset,
+            )
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run of events whole."""
@@ -152,7 +168,7 @@ class Checker:
         elif name is None and state.block_started:
             name = "classic"
         container = None if decoder.container == "auto" else decoder.container
-        report = Report(stream, name, container, failure=failure)
+        report = Report(stream, name, container, failure=failure, next_stream=decoder.next_stream)
         if failure is not None:
             self.findings.append(finding_of(failure))
         report.devices = [self._device(disk, source) for disk in state.disks.values()]
@@ -276,9 +292,8 @@ class Checker:
         if not report.devices and not report.bitmaps and not failed:
             self.add("nothing-here", "the stream holds neither disks nor bitmaps")
         for stretch in state.undecoded:
-            self.add(
-                "undecoded", f"{count(stretch.length, 'byte')}: {stretch.reason}", stretch.offset
-            )
+            check = "trailing-bytes" if stretch.behind else "undecoded"
+            self.add(check, f"{count(stretch.length, 'byte')}: {stretch.reason}", stretch.offset)
         if self._resynchronised:
             self.add(
                 "resynchronised",

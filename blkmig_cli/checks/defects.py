@@ -93,7 +93,7 @@ class Defects:
         tail = self._tails.get(device)
         inside = CHUNK_SIZE if tail is None else size - tail.sector * SECTOR_SIZE
         cut = 0 < inside < CHUNK_SIZE
-        if tail is not None and cut and source.size is not None:
+        if tail is not None and cut and source.seekable:
             # A pipe's payload is gone; where the size was told in time, it has been counted.
             for start in tail.uncounted:
                 leaks += leaked(Payload(start + inside, CHUNK_SIZE - inside), source)

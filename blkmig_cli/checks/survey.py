@@ -11,7 +11,6 @@ from blkmig_cli.errors import (
     FailureError,
     LimitError,
     StreamError,
-    TruncatedError,
     UsageError,
 )
 from blkmig_cli.progress import Tick
@@ -23,12 +22,6 @@ from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Event
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Consumer, Run
-
-
-def cause(failure: BlkmigError | None, damage: StreamError | None) -> BlkmigError | None:
-    """What ended a stream: where its unpacking was cut short by ``damage``, that explains a cut."""
-    cut = failure is None or isinstance(failure, TruncatedError)
-    return damage if damage is not None and cut else failure
 
 
 def read_events(
@@ -90,7 +83,7 @@ class Contents:
 
 def source_of_data(stream: Stream) -> FileInput:
     """The stream's input, if its data can be read a second time; raises UsageError."""
-    if not isinstance(stream.input, FileInput):
+    if not stream.input.seekable:
         raise UsageError(
             f"{escape(stream.name)} is read once, and its data are needed twice",
             hint="save the stream, unpacked, to a file",
@@ -119,7 +112,7 @@ def read_contents(
             consumer.feed_run(run)
         checker.feed_run(run, source)
 
-    failure = cause(read_events(decoder, feed, tick, feed_run), stream.damage)
+    failure = read_events(decoder, feed, tick, feed_run)
     report = checker.finish(stream.name, source, failure)
     if isinstance(failure, FailureError):
         raise failure

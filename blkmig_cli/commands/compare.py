@@ -1,7 +1,9 @@
 """``blkmig compare``: do two streams, or a stream and an image, leave the same behind?"""
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +19,8 @@ from blkmig_cli.transport.source import open_stream
 from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
+    from blkmig_cli.wire.decoder import Decoder
+    from blkmig_cli.wire.schema_io import Input
     from blkmig_cli.checks.survey import Contents
 
 
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @options.stream_options
+@click.option("--stream", "numbers", type=click.IntRange(min=1), multiple=True, metavar="N",
+              help="Which stream of a file that holds several; twice: of A, and of B.")  # fmt: skip
 @click.option("-f", "image_format", type=click.Choice(["raw"]),
               help="B is an image of this format, whatever it looks like.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Sizes count, too.")
@@ -39,6 +45,7 @@ def command(
     container: str,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    numbers: tuple[int, ...],
     image_format: str | None,
     strict: bool,
     incremental: bool,
@@ -68,13 +75,16 @@ def command(
     )
     from blkmig_cli.output.documents import comparison_json  # noqa: PLC0415
 
+    if len(numbers) > 2:
+        raise UsageError("--stream is given once, or for A and for B")
     hints = options.hints_of(granularities, device_sizes)
+    make = partial(options.decoder_factory, dialect, container)
     with ExitStack() as stack:
         opened: list[Contents | tuple[str | None, RawImage]] = []
-        for words in (first, second):
+        for words, number in zip((first, second), _of_each(numbers), strict=True):
             contents = None
             if not (words == second and image_format == "raw"):
-                contents = _stream(words, dialect, container, hints, stack, quiet=quiet)
+                contents = _stream(words, make(number), hints, stack, quiet=quiet)
             if contents is None:
                 device, path = options.split_device(words)
                 raw = open_raw(
@@ -113,8 +123,20 @@ def command(
     return int(not comparison.same(strict=strict, incremental=incremental))
 
 
+def _of_each(numbers: tuple[int, ...]) -> tuple[int | None, int | None]:
+    """Which stream of A, and of B, the values of --stream mean."""
+    if not numbers:
+        return None, None
+    return numbers[0], numbers[-1]
+
+
 def _stream(
-    name: str, dialect: str, container: str, hints: Hints, stack: ExitStack, *, quiet: bool
+    name: str,
+    make: "Callable[[Input, Hints], Decoder]",
+    hints: Hints,
+    stack: ExitStack,
+    *,
+    quiet: bool,
 ) -> "Contents | None":
     """What is in the stream called ``name``; None where it is no stream."""
     from blkmig_cli.checks.survey import read_contents  # noqa: PLC0415 (numpy is slow to load)
@@ -123,7 +145,7 @@ def _stream(
     if device is not None and path:
         return None  # DEVICE=IMAGE
     opened = stack.enter_context(open_stream(name, options.saying(quiet), again=True))
-    decoder = options.decoder_factory(dialect, container)(opened.input, hints)
+    decoder = make(opened.input, hints)
     tick: Tick
     with progress("reading", opened.input.size, quiet=quiet) as tick:
         contents = read_contents(opened, decoder, hints, tick)

@@ -35,6 +35,7 @@ from blkmig_cli.transport.target import open_target
               help="Add the bitmaps of FILE, in place of their namesakes.")  # fmt: skip
 @click.option("--no-bitmaps", is_flag=True, help="Leave the stream's bitmaps out.")
 @click.option("--incremental", is_flag=True, help="Missing chunks are meant, and stay left out.")
+@options.number_option
 @options.for_qemu_option
 @options.quiet_option
 @options.verbose_option
@@ -51,6 +52,7 @@ def command(
     bitmaps_from: tuple[str, ...],
     no_bitmaps: bool,
     incremental: bool,
+    number: int | None,
     for_qemu: Version | None,
     quiet: bool,
     verbose: bool,
@@ -80,7 +82,14 @@ def command(
     hints = options.hints_of(granularities, device_sizes)
     files = options.device_values("--bitmaps-from", bitmaps_from)
     with reading(
-        stream, hints, from_dialect, "auto", twice=True, quiet=quiet, verbose=verbose
+        stream,
+        hints,
+        from_dialect,
+        "auto",
+        number=number,
+        twice=True,
+        quiet=quiet,
+        verbose=verbose,
     ) as contents:
         report = contents.report
         if report.failure is not None:
@@ -114,7 +123,7 @@ def command(
                     source = source_of_data(contents.stream)
                     source.offset = 0
                     translation = Translation(source, dialect, disks)
-                    decoder = options.decoder_factory(from_dialect, "auto")(source, hints)
+                    decoder = options.decoder_factory(from_dialect, "auto", number)(source, hints)
                     events = translation.events(decoder)
                     write(events, disks, sink, tick, translation.resolve)
         options.log(verbose, f"{count(sink.written, 'byte')} written")

@@ -10,7 +10,7 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.errors import StreamError, UsageError
+from blkmig_cli.errors import BlkmigError, SeveralStreamsError, StreamError, UsageError
 from blkmig_cli.output.events_json import EventJson, run_texts
 from blkmig_cli.output.events_text import HEADING, fold_empty, fold_ram, line
 from blkmig_cli.spec.records import FIELDS, KEY, VERSION, RecordWriter
@@ -27,6 +27,7 @@ _TYPES = [name for name in FIELDS if name != "raw"]  # raw is for build only
 @click.command("dump", cls=Command)
 @click.argument("stream", metavar="STREAM")
 @options.stream_options
+@options.number_option
 @click.option("--all", "show_all", is_flag=True, help="Each RAM record, not one line a part.")
 @click.option("--device", "devices", multiple=True, metavar="NAME", help="Only this device's.")
 @click.option("--type", "types", multiple=True, metavar="TYPE", type=click.Choice(_TYPES),
@@ -46,6 +47,7 @@ def command(
     container: str,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    number: int | None,
     show_all: bool,
     devices: tuple[str, ...],
     types: tuple[str, ...],
@@ -82,7 +84,7 @@ def command(
         if payload == "ref" and opened.path is None:
             raise UsageError("--payload ref needs the path of an uncompressed file")
         keep = as_spec or payload != "none"
-        make = options.decoder_factory(dialect, container, keep_state=keep)
+        make = options.decoder_factory(dialect, container, number, keep_state=keep)
         failure = _Failure(make(opened.input, hints))
         pieces: Iterable[Piece] = failure if show_all or as_spec else fold_ram(failure)
         if wanted:
@@ -113,7 +115,7 @@ class _Failure:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self.error: StreamError | None = None
+        self.error: BlkmigError | None = None
 
     def __iter__(self) -> Iterator[Piece]:
         try:
@@ -121,7 +123,7 @@ class _Failure:
                 yield self._decoder.piece()
         except StopIteration:
             return
-        except StreamError as error:
+        except (StreamError, SeveralStreamsError) as error:
             self.error = error
 
 

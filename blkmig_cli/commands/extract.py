@@ -15,6 +15,7 @@ from blkmig_cli.transport.target import open_target
 @click.argument("stream", metavar="STREAM")
 @options.target_option
 @options.stream_options
+@options.number_option
 @click.option("--device", metavar="DEVICE", help="Whose disk (default: the only one).")
 @click.option("--bitmap", "name", metavar="[DEVICE:]NAME", help="A bitmap instead, as JSON.")
 @click.option("--allow-incomplete", is_flag=True, help="Chunks that never came become zeros.")
@@ -27,6 +28,7 @@ def command(
     container: str,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    number: int | None,
     device: str | None,
     name: str | None,
     allow_incomplete: bool,
@@ -53,7 +55,14 @@ def command(
         raise UsageError("--device is for disks", hint="say --bitmap DEVICE:NAME")
     hints = options.hints_of(granularities, device_sizes)
     with reading(
-        stream, hints, dialect, container, twice=name is None, quiet=quiet, verbose=verbose
+        stream,
+        hints,
+        dialect,
+        container,
+        number=number,
+        twice=name is None,
+        quiet=quiet,
+        verbose=verbose,
     ) as contents:
         if name is not None:
             bitmap = find_bitmap(contents, name, allow_incomplete=allow_incomplete)

@@ -15,6 +15,7 @@ from blkmig_cli.transport.target import open_target
 @click.command("map", cls=Command)
 @click.argument("stream", metavar="STREAM")
 @options.stream_options
+@options.number_option
 @click.option("--device", metavar="DEVICE", help="Show this device only.")
 @click.option("--svg", metavar="FILE", help="Write the picture as SVG, too.")
 @options.output_option("human", "json")
@@ -26,6 +27,7 @@ def command(
     container: str,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    number: int | None,
     device: str | None,
     svg: str | None,
     output: str,
@@ -50,7 +52,9 @@ def command(
     from blkmig_cli.output.svg import map_svg  # noqa: PLC0415
 
     hints = options.hints_of(granularities, device_sizes)
-    with reading(stream, hints, dialect, container, quiet=quiet, verbose=verbose) as contents:
+    with reading(
+        stream, hints, dialect, container, number=number, quiet=quiet, verbose=verbose
+    ) as contents:
         maps = map_disks(contents, device)
     if device is not None and not maps:
         names = ", ".join(quote(found.disk.name) for found in contents.report.devices)

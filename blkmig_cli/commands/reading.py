@@ -1,6 +1,6 @@
 """What commands share that read a whole stream first, and show what is in it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,9 @@ from blkmig_cli.transport.source import open_stream
 from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
+    from blkmig_cli.checks.checker import Report
     from blkmig_cli.checks.survey import Contents
+    from blkmig_cli.transport.source import Stream
     from blkmig_cli.wire.runs import Consumer
 
 
@@ -25,6 +27,7 @@ def reading(
     dialect: str,
     container: str,
     *others: "Consumer",
+    number: int | None,
     twice: bool = False,
     quiet: bool,
     verbose: bool,
@@ -37,10 +40,23 @@ def reading(
 
     with open_stream(stream, options.saying(quiet), again=twice) as opened:
         options.log(verbose, str(opened))
-        decoder = options.decoder_factory(dialect, container)(opened.input, hints)
+        decoder = options.decoder_factory(dialect, container, number)(opened.input, hints)
         with progress("reading", opened.input.size, quiet=quiet) as tick:
             contents = read_contents(opened, decoder, hints, tick, *others)
         yield contents
+
+
+def each_report(stream: "Stream", judge: "Callable[[Stream], Report]") -> Iterator["Report"]:
+    """The report that ``judge`` makes of each stream in the input of ``stream``, in order.
+
+    It reads the stream to its end, with a decoder of the stream 1 from where the input is.
+    """
+    while True:
+        report = judge(stream)
+        yield report
+        if report.next_stream is None:
+            return
+        stream = stream.following()
 
 
 def told(stream: str, failure: BlkmigError | None) -> int:

@@ -26,6 +26,7 @@ from blkmig_cli.transport.source import open_stream
 @click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
 @click.option("--create", is_flag=True, help="Make images that are missing.")
 @options.stream_options
+@options.number_option
 @click.option("--bitmaps-to", multiple=True, metavar="[DEVICE=]FILE",
               help="Where bitmaps go, instead of IMAGE.bitmaps.json.")  # fmt: skip
 @click.option("--no-bitmaps", is_flag=True, help="Leave the bitmaps out.")
@@ -51,6 +52,7 @@ def command(
     container: str,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    number: int | None,
     bitmaps_to: tuple[str, ...],
     no_bitmaps: bool,
     bitmaps_only: bool,
@@ -125,7 +127,7 @@ def command(
         known = targets.hints(hints)
         for device, size in known.sizes.items():
             options.log(verbose, f"{escape(device or 'the device')}: {size} bytes")
-        make = options.decoder_factory(dialect, container)
+        make = options.decoder_factory(dialect, container, number)
         with progress("replaying", opened.input.size, quiet=quiet) as tick:
             result = Replay(opened, targets, chosen, hints, make).run(tick)
     if not targets.any and not dry_run:

@@ -18,6 +18,7 @@ from blkmig_cli.transport.target import open_target
 @click.argument("stream", metavar="STREAM")
 @click.option("--to", "target", metavar="TARGET", help="Write what is intact as a sound stream.")
 @options.stream_options
+@options.number_option
 @options.output_option("human", "json")
 @options.quiet_option
 @options.verbose_option
@@ -28,6 +29,7 @@ def command(
     container: str,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    number: int | None,
     output: str,
     quiet: bool,
     verbose: bool,
@@ -46,18 +48,17 @@ def command(
       blkmig replay salvaged.bin --image disk.img --create --allow-incomplete
     """
     from blkmig_cli.checks.survey import source_of_data  # noqa: PLC0415
-    from blkmig_cli.operations.salvage.salvage import Gap, Salvage  # noqa: PLC0415 (numpy is slow)
+    from blkmig_cli.operations.salvage.salvage import Salvage  # noqa: PLC0415 (numpy is slow)
     from blkmig_cli.output.documents import salvage_json  # noqa: PLC0415 (numpy is slow)
 
     hints = options.hints_of(granularities, device_sizes)
     with open_stream(stream, options.saying(quiet), again=True) as opened:
         options.log(verbose, str(opened))
         source = source_of_data(opened)
-        decoder = options.decoder_factory(dialect, container)(source, hints)
+        source.complete()
+        decoder = options.decoder_factory(dialect, container, number)(source, hints)
         with progress("searching", source.size, quiet=quiet) as tick:
             found = Salvage(stream, source, decoder, hints, dialect).run(tick)
-        if opened.damage is not None and found.sound:
-            found.gaps.append(Gap(found.size, found.size, str(opened.damage)))
         if output == "json":
             click.echo(json.dumps(salvage_json(found), indent=1))
         else:

@@ -15,6 +15,7 @@ from blkmig_cli.transport.target import open_target
 @click.argument("stream", metavar="STREAM")
 @options.target_option
 @options.stream_options
+@options.number_option
 @options.quiet_option
 @options.verbose_option
 def command(
@@ -24,6 +25,7 @@ def command(
     container: str,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    number: int | None,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -39,7 +41,7 @@ def command(
       zcat stream.gz | blkmig scrub - --device-size drive0=5126K | gzip > clean.gz
     """
     hints = options.hints_of(granularities, device_sizes)
-    make = options.decoder_factory(dialect, container, keep_state=True)
+    make = options.decoder_factory(dialect, container, number, keep_state=True)
     with open_stream(stream, options.saying(quiet)) as opened:
         options.log(verbose, str(opened))
         with (

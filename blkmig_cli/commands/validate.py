@@ -2,6 +2,7 @@
 
 import json
 from difflib import get_close_matches
+from functools import partial
 
 import click
 
@@ -11,6 +12,7 @@ from blkmig_cli.checks.compatibility import Version
 from blkmig_cli.checks.manifest import Manifest, read_manifest
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command, one_of
+from blkmig_cli.commands.reading import each_report
 from blkmig_cli.errors import BlkmigError, UsageError
 from blkmig_cli.operations.validate import ImagesToCompare, validate_stream
 from blkmig_cli.output.documents import report_json
@@ -96,40 +98,45 @@ def command(
     )
     wanted = None if manifest is None else read_manifest(manifest)
     reread = wanted is not None and wanted.to_read > 0
-    make = options.decoder_factory(dialect, container)
+    make = options.decoder_factory(dialect, container, 1)
     reports: list[Report] = []
     for number, name in enumerate(streams, 1):
         which = f" {number} of {len(streams)}" if len(streams) > 1 else ""
+        found: list[Report] = []
         try:
             with (
                 open_stream(name, options.saying(quiet), again=reread) as stream,
                 progress(f"validating{which}", _total(stream, wanted), quiet=quiet) as tick,
             ):
                 options.log(verbose, str(stream))
-                report = validate_stream(
-                    stream,
-                    hints,
-                    make,
-                    tick,
-                    to_compare,
+                judge = partial(
+                    validate_stream,
+                    hints=hints,
+                    decoder=make,
+                    tick=tick,
+                    to_compare=to_compare,
                     incremental=incremental,
                     for_qemu=for_qemu,
                     manifest=wanted,
                 )
+                for report in each_report(stream, judge):
+                    found.append(report)  # noqa: PERF402 (kept where the next one fails)
         except BlkmigError as error:
             if isinstance(error, UsageError) or (output == "human" and len(streams) == 1):
                 raise
             report = Report(name, failure=error)
             report.findings = [finding_of(error)]
-        report.findings = [found for found in report.findings if found.id not in ignore]
-        if output == "human":
-            shown.report_text(report, out)
-            if len(streams) > 1:
-                out.print()
-        reports.append(report)
+            found.append(report)
+        for report in found:
+            report.findings = [one for one in report.findings if one.id not in ignore]
+            if output == "human":
+                shown.report_text(report, out)
+                if len(streams) > 1 or len(found) > 1:
+                    out.print()
+        reports += found
     if output != "human":
         click.echo(_document(output, reports, strict=strict))
-    elif len(streams) > 1:
+    elif len(reports) > 1:
         shown.summary(reports, out)
     for report in reports:
         if report.failure is not None:

@@ -23,7 +23,9 @@ def info_of(contents: Contents, accounts: Accounts) -> Info:
     report = contents.report
     exact = {device.disk.name: device.size.exact for device in report.devices}
     accounts.settle({name: size for name, size in exact.items() if size is not None})
-    size = contents.stream.input.size
+    stream = contents.stream
+    alone = stream.number == 1 and report.next_stream is None
+    size = stream.input.size if alone else None
     if size is None and report.failure is None:
         size = accounts.total
     return Info(report, accounts, next_steps(report), size)

@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 from blkmig_cli.checks.checker import Checker, Ranges, Report
 from blkmig_cli.checks.compatibility import Traits, Version, objections
 from blkmig_cli.checks.manifest import Manifest, check_images
-from blkmig_cli.checks.survey import Contents, cause, read_events, source_of_data
+from blkmig_cli.checks.survey import Contents, read_events, source_of_data
 from blkmig_cli.contents.final_layout import EndStates
 from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import UsageError
@@ -90,7 +90,6 @@ def validate_stream(
             against.feed_run(run)
 
         failure = read_events(events, take, tick, None if images else take_run)
-        failure = cause(failure, stream.damage)
         report = checker.finish(stream.name, stream.input, failure)
         if for_qemu is not None and failure is None:
             for objection in objections(_traits(report, machine), for_qemu):

@@ -26,7 +26,7 @@ from blkmig_cli.text import count, escape, parse_size
 from blkmig_cli.transport import compression
 from blkmig_cli.transport.inputs import FileInput, PipeInput
 from blkmig_cli.transport.spool import spool
-from blkmig_cli.wire.save_image import HEADER_SIZE, SaveImage, save_image
+from blkmig_cli.wire.save_image import HEADER_SIZE, save_image
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class ResumedDecoder(Decoder):
             dialect=dialect,
             container="qemu" if before.container == "auto" else before.container,
             hints=before.hints,
+            chosen=before.chosen,
         )
         self.source.offset = offset
         self.context = before.context.copy()

@@ -150,7 +150,7 @@ class Course:
         """
         done = self._ahead and event.offset < (self.resumed_at or 0)
         if not done:
-            self._compare(image, strict=source.size is not None)
+            self._compare(image, strict=source.seekable)
         head = 0
         if event.data is not None:
             first = Payload(event.data.offset, min(_HEAD, event.data.length))

@@ -49,7 +49,7 @@ class Writer:
         self._buffers = threading.local()
         self._stack = ExitStack()
         self._overlap = None
-        if isinstance(source, FileInput):
+        if source.seekable:
             self._overlap = self._stack.enter_context(Overlap())
 
     def __enter__(self) -> "Writer":
@@ -171,7 +171,7 @@ class Writer:
 
     def _copy(self, event: Block, data: Payload, image: Image, start: int) -> None:
         """One chunk from the stream to the image."""
-        if isinstance(self._source, FileInput):
+        if self._source.seekable:
             # In a thread, which has a buffer of its own.
             buffer = getattr(self._buffers, "chunk", None)
             if buffer is None:
