@@ -19,9 +19,9 @@ from blkmig_cli.transport.source import open_stream
 from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
+    from blkmig_cli.checks.survey import Contents
     from blkmig_cli.wire.decoder import Decoder
     from blkmig_cli.wire.schema_io import Input
-    from blkmig_cli.checks.survey import Contents
 
 
 @click.command("compare", cls=Command)

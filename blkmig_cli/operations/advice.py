@@ -20,9 +20,13 @@ class Step:
     command: str | None = None
 
 
-def next_steps(report: Report) -> list[Step]:
-    """What helps with the stream of ``report``, the most useful first."""
-    stream = _STDIN if report.stream == "-" else _word(report.stream)
+def next_steps(report: Report, argument: str, number: int | None = None) -> list[Step]:
+    """What helps with the stream of ``report``, the most useful first.
+
+    ``argument``: the STREAM as it was given; ``number``: which of several in it.
+    """
+    stream = _STDIN if argument == "-" else _word(argument)
+    chosen = stream if number is None else f"{stream} --stream {number}"
     found = {finding.id for finding in report.findings}
     disks = [device for device in report.devices if device.disk.has_blocks]
     if isinstance(report.failure, UndecidableError):
@@ -31,7 +35,7 @@ def next_steps(report: Report) -> list[Step]:
         if not report.devices and not report.bitmaps:
             return []
         why = "what is sound can be had as a stream of its own"
-        return [Step(why, f"blkmig salvage {stream} --to salvaged.bin")]
+        return [Step(why, f"blkmig salvage {chosen} --to salvaged.bin")]
     steps = []
     if "bulk-unfinished" in found:
         steps.append(
@@ -46,11 +50,11 @@ def next_steps(report: Report) -> list[Step]:
             steps.append(Step(why, command if _typed(key) else None))
     if "padding-leak" in found:
         why = "it carries foreign data behind a disk's end: before you give it away"
-        steps.append(Step(why, f"blkmig scrub {stream} --to clean.bin"))
+        steps.append(Step(why, f"blkmig scrub {chosen} --to clean.bin"))
     if disks or report.bitmaps:
-        steps.append(_replay(report, stream, disks))
+        steps.append(_replay(report, chosen, disks))
     if report.dialect in ("v1", "v2") and report.complete is not False:
-        command = f"blkmig convert {stream} --normalize --to new.bin"
+        command = f"blkmig convert {chosen} --normalize --to new.bin"
         steps.append(Step(f"no QEMU reads dialect {report.dialect}; to load it with one", command))
     return steps
 

@@ -28,4 +28,5 @@ def info_of(contents: Contents, accounts: Accounts) -> Info:
     size = stream.input.size if alone else None
     if size is None and report.failure is None:
         size = accounts.total
-    return Info(report, accounts, next_steps(report), size)
+    steps = next_steps(report, stream.argument, None if alone else stream.number)
+    return Info(report, accounts, steps, size)

@@ -160,27 +160,24 @@ def not_a_stream(source: Input) -> NotAStreamError:
     head = source.peek(_AT_START)
     if not head:
         return NotAStreamError("not a migration stream: the input is empty", offset=offset)
-    kind = _kind_of(head)
-    if kind is None and _is_text(head):
-        kind = _Kind("text", "", ())
-    if kind is None:
+    kind, text = _kind_of(head), _is_text(head)
+    if kind is None and (source.seekable or not text):
         head = source.peek(_ANYWHERE)
         kind = _kind_of(head)
     if kind is not None:
-        text = f"not a migration stream but {kind.name}"
-        return NotAStreamError(text, offset=offset, hint=kind.hint or None)
-    later = head.find(HEADER, 1, _WINDOW)
+        message = f"not a migration stream but {kind.name}"
+        return NotAStreamError(message, offset=offset, hint=kind.hint)
+    message = "not a migration stream (no QEVM magic or block record)"
+    hint, later = None, head.find(HEADER, 1, _WINDOW)
     if later >= 0:
         hint = (
             f"one may begin at byte {source.origin + offset + later}: file:PATH,offset=N reads it"
         )
+    elif text:
+        message = "not a migration stream but text"
     elif not any(head):
         hint = "it begins with zeros; file:PATH,offset=N reads a stream that begins later"
-    else:
-        hint = None
-    return NotAStreamError(
-        "not a migration stream (no QEVM magic or block record)", offset=offset, hint=hint
-    )
+    return NotAStreamError(message, offset=offset, hint=hint)
 
 
 def _kind_of(head: bytes) -> _Kind | None:

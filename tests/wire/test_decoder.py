@@ -7,6 +7,7 @@ import pytest
 
 from blkmig_cli.errors import MalformedError, StreamError
 from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.wire.events import DeviceState, Event, StateMismatch, Undecoded, VmDescription
 from blkmig_cli.wire.hints import Hints
 from tests.support import raw
 from tests.support.feed import events, in_file, piped
@@ -84,14 +85,14 @@ def v2_pair(first: bytes, second: bytes) -> bytes:
 
 ONE = ("b", 1, 65536, BITS)
 BAD = {
-    "text": (b"hello, this is text\n", "no migration stream"),
+    "text": (b"hello, this is text\n", "not a migration stream but text"),
     "version-2": (b"QEVM" + struct.pack(">I", 2), "obsolete"),
     "unknown-flag": (raw.qemu(raw.block(0, 0x88)), "flags 0x80 are unknown"),
     "no-flag": (raw.qemu(raw.word(5, 0)), "neither block, progress nor end"),
     "wrong-footer": (raw.qemu()[:-6] + raw.footer(9) + raw.EOF, "footer of section 9"),
     "no-footer": (HEAD + raw.start(1, "block", 1, raw.EOS) + raw.EOF, "footer is missing"),
     "unstarted": (HEAD + raw.part(7, raw.EOS), "never started"),
-    "unknown-type": (HEAD + b"\x55", "0x55 opens no section"),
+    "unknown-type": (HEAD + b"\x55", "section type 0x55 is unknown"),
     "unknown-command": (HEAD + b"\x08\0\x63\0\0" + raw.EOF, "command 99"),
     "unknown-subsection": (
         HEAD + b"\x05" + raw.name("configuration/x") + b"\0\0\0\1",
@@ -101,7 +102,7 @@ BAD = {
         HEAD + b"\x08\0\x07\0\x04" + struct.pack(">I", 3) + b"\x08\0\x04\0\0" + raw.EOF,
         "inside a section",
     ),
-    "id-twice": (raw.qemu()[:-1] + raw.start(1, "block", 1, raw.EOS), "second time"),
+    "id-twice": (raw.qemu()[:-1] + raw.start(1, "block", 1, raw.EOS), "used twice"),
     "classic-then-v1": (
         raw.block(0, 0, rest=DATA) + raw.block(2048, 0x10, rest=DATA) + raw.EOS,
         "--dialect",
@@ -199,13 +200,17 @@ def test_a_failed_decoder_stays_failed() -> None:
     assert first.value is second.value
 
 
+def described(stream: bytes, description: bytes | None) -> bytes:
+    if description is None:
+        return stream
+    return stream + b"\x06" + struct.pack(">I", len(description)) + description
+
+
 def state_stream(size: int, description: bytes | None) -> bytes:
     """Device state of ``size`` bytes that holds a footer's look-alike."""
     state = raw.footer(3).ljust(size, b"\x55")
     out = HEAD + raw.start(3, "dev", 1, state, kind=4) + raw.footer(3) + raw.EOF
-    if description is not None:
-        out += b"\x06" + struct.pack(">I", len(description)) + description
-    return out
+    return described(out, description)
 
 
 def describe(size: int) -> bytes:
@@ -215,22 +220,124 @@ def describe(size: int) -> bytes:
     return json.dumps({"page_size": 4096, "devices": [device]}).encode()
 
 
-def test_state_is_sized_by_the_description() -> None:
-    data = state_stream(40, describe(40))
-    state = next(e for e in events(in_file(data))[0] if e.type == "device-state")
-    assert (state.length, getattr(state, "sized_by", None)) == (40, "description")
+def same_anywhere(data: bytes) -> list[Event]:
+    """The events of a stream that ends properly, which are the same from a file and a pipe."""
+    found, error = events(in_file(data))
+    assert error is None
+    assert events(piped(data)) == (found, None)
+    assert events(piped(data, [1] * len(data))) == (found, None)
+    return found
+
+
+def test_state_is_sized_by_its_footer_and_confirmed_by_the_description() -> None:
+    *_, state, _, _, description = same_anywhere(state_stream(40, describe(40)))
+    assert isinstance(state, DeviceState)
+    assert (state.length, state.sized_by) == (40, "footer")
+    assert isinstance(description, VmDescription)
+    assert (description.confirmed, description.mismatches) == ({state.offset}, ())
 
 
 def test_state_is_sized_by_its_footer_without_one() -> None:
-    data = state_stream(40, None)
-    state = next(e for e in events(in_file(data))[0] if e.type == "device-state")
+    *_, state, _, _ = same_anywhere(state_stream(40, None))
+    assert isinstance(state, DeviceState)
+    assert (state.length, state.sized_by) == (40, "footer")
+
+
+@pytest.mark.parametrize("said", [38, 41, 45, 10**12])
+def test_a_lying_description_is_found(said: int) -> None:
+    *_, state, _, _, description = same_anywhere(state_stream(40, describe(said)))
+    assert isinstance(state, DeviceState)
+    assert state.length == 40
+    assert isinstance(description, VmDescription)
+    assert description.confirmed == frozenset()
+    assert description.mismatches == (StateMismatch(state.offset, "dev", 40, said),)
+
+
+NONSENSE = {
+    "no JSON": b"{'devices': []}",
+    "no devices": b'{"page_size": 4096}',
+    "no object": b"[1, 2, 3]",
+    "not bytes": b'{"devices": [{"name": "dev", "instance_id": 0, "fields": [{"size": "x"}]}]}',
+    "negative": describe(40).replace(b'"size": 2,', b'"size": -2,'),
+    "4000 digits": describe(40).replace(b'"size": 4}', b'"size": ' + b"9" * 4000 + b"}"),
+    "5000 digits": describe(40).replace(b'"size": 4}', b'"size": ' + b"9" * 5000 + b"}"),
+    "too large": describe(40).replace(b'"size": 4}', b'"size": ' + b"9" * 30 + b"}"),
+    "deep": b'{"devices": ' + b"[" * 100_000,
+    "many": b'{"devices": [' + b"{}," * 700_000 + b"{}]}",
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_a_description_that_makes_no_sense_says_nothing(name: str) -> None:
+    data = state_stream(40, NONSENSE[name])
+    found, error = events(in_file(data))
+    assert error is None
+    *_, state, _, _, description = found
     assert (state.length, getattr(state, "sized_by", None)) == (40, "footer")
+    assert isinstance(description, VmDescription)
+    assert (description.confirmed, description.mismatches) == (frozenset(), ())
+    assert events(piped(data)) == (found, error)
 
 
-def test_a_lying_description_is_refused() -> None:
-    _, error = events(in_file(state_stream(40, describe(41))))
+def without_footers(size: int, *more: bytes) -> bytes:
+    """As machine types up to 2.3 write it: neither configuration nor footers."""
+    return (
+        raw.HEADER
+        + raw.start(1, "block", 1, raw.EOS)
+        + raw.part(1, raw.EOS, kind=3)
+        + raw.start(3, "dev", 1, b"\x55" * size, kind=4)
+        + b"".join(more)
+        + raw.EOF
+    )
+
+
+def test_without_footers_the_description_sizes_state() -> None:
+    second = raw.start(4, "dev2", 1, b"more", kind=4)
+    text = json.dumps(
+        {
+            "devices": [
+                json.loads(describe(40))["devices"][0],
+                {"name": "dev2", "instance_id": 0, "fields": [{"size": 4}]},
+            ]
+        }
+    ).encode()
+    found = same_anywhere(described(without_footers(40, second), text))
+    states = [event for event in found if isinstance(event, DeviceState)]
+    assert [(state.length, state.sized_by) for state in states] == [
+        (40, "description"),
+        (4, "description"),
+    ]
+    assert isinstance(found[-1], VmDescription)
+    assert found[-1].confirmed == {state.offset for state in states}
+
+
+@pytest.mark.parametrize("said", [39, 41, 44, 1 << 40])
+def test_without_footers_a_lying_description_sizes_nothing(said: int) -> None:
+    found = same_anywhere(described(without_footers(40), describe(said)))
+    assert isinstance(found[-1], Undecoded)
+    assert found[-1].reason == "nothing tells where this state ends"
+
+
+def test_without_footers_another_streams_description_is_not_used() -> None:
+    """The one at the file's end fits, but what stands behind the state is no end with it."""
+    first = without_footers(40)
+    found, error = events(in_file(first + described(without_footers(40), describe(40))))
+    assert isinstance(found[-1], Undecoded)
+    assert found[-1].offset + found[-1].length == len(first)
     assert error is not None
-    assert "no footer stands there" in error
+    assert f"bytes 0, {len(first)}" in error
+
+
+def test_without_footers_another_streams_description_is_refused() -> None:
+    """As above, where what stands behind the state shows nothing."""
+    end = raw.part(1, raw.EOS, kind=3)
+    first = without_footers(40, end).replace(end, b"", 1)
+    data = first + described(without_footers(40), describe(40))
+    for source in (in_file(data), piped(data)):
+        found, error = events(source, chosen=True)
+        assert found[-1].type == "eof"
+        assert error is not None
+        assert "description that is not this stream's" in error
 
 
 def test_state_without_footers_is_undecoded() -> None:
@@ -300,7 +407,7 @@ def test_unknown_ram_is_refused_while_blocks_are_open() -> None:
     found, error = events(in_file(data))
     assert found[-1].type == "undecoded"
     assert error is not None
-    assert "blocks or bitmaps had not ended" in error
+    assert "blocks or bitmaps are not complete" in error
 
 
 def test_told_sizes_reach_the_events() -> None:
