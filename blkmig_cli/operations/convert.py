@@ -149,7 +149,8 @@ class Translation:
         Payloads are those of ``resolve``.  Raises StreamError where the stream cannot be read,
         FailureError for a record past its disk's end, UsageError where bitmaps find no place.
         """
-        end = highest = 0
+        highest = 0
+        end = self._kept = decoder.source.offset
         for event in decoder:
             end = event.offset + event.length
             if isinstance(event, SectionHeader):

@@ -26,7 +26,7 @@ from blkmig_cli.schemas import framing as schema
 from blkmig_cli.schemas import ram as ram_schema
 from blkmig_cli.schemas.constants import SectionType
 from blkmig_cli.schemas.dialects import DIALECTS
-from blkmig_cli.text import decode_name, quote
+from blkmig_cli.text import decode_name
 from blkmig_cli.wire.behind import behind_end
 from blkmig_cli.wire.block import BlockDecoder
 from blkmig_cli.wire.dirty_bitmap import DirtyBitmapDecoder
@@ -37,13 +37,12 @@ from blkmig_cli.wire.events import (
     Eof,
     Event,
     Footer,
-    Header,
     SectionHeader,
-    Subsection,
     Undecoded,
     VmDescription,
 )
 from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.preamble import preamble
 from blkmig_cli.wire.ram import RamContext, ram_payload
 from blkmig_cli.wire.recognition import HEADER, container_of, may_be_cut, not_a_stream
 from blkmig_cli.wire.resync import (
@@ -82,6 +81,13 @@ class Context:
     configured: bool = False
     ram: RamContext = field(default_factory=RamContext)
     description: StateSizes | Literal["unread"] | None = "unread"
+
+    def configure(self, configuration: Configuration) -> None:
+        """Take what the configuration says."""
+        self.configured = True
+        bits = configuration.target_page_bits
+        self.ram.page_size = None if bits is None else 1 << bits
+        self.ram.capabilities = frozenset(configuration.capabilities or ())
 
     def copy(self) -> "Context":
         """Return a copy that further reading of the other one does not change."""
@@ -162,7 +168,10 @@ class Decoder:
         if self.container == "none":
             yield from self._bare()
             return
-        yield from self._preamble()
+        for event in preamble(self._reader):
+            if isinstance(event, Configuration):
+                self.context.configure(event)
+            yield event
         yield from self._sections_to_the_end()
 
     def _sections_to_the_end(self) -> Iterator[Piece]:
@@ -204,45 +213,6 @@ class Decoder:
         while (data := self.source.peek(len(HEADER))) and data != HEADER:
             yield from self.block.payload()
         yield from self._behind()
-
-    def _preamble(self) -> Iterator[Event]:
-        reader = self._reader
-        offset = reader.begin()
-        _, version = reader.take(schema.FileHeader)
-        if version != c.VERSION:
-            old = " (obsolete)" if version == c.VERSION_OBSOLETE else ""
-            reader.fail(f"stream version {version}{old} is not supported, only {c.VERSION}")
-        yield Header(offset, reader.length(), None, version)
-        if reader.source.peek(1) == bytes([SectionType.CONFIGURATION]):
-            self.context.configured = True
-            yield self._configuration()
-
-    def _configuration(self) -> Configuration:
-        reader = self._reader
-        offset = reader.begin()
-        _, length = reader.take(schema.ConfigurationHead)
-        if length > limits.MACHINE_MAX:
-            reader.fail(f"the machine type is {length} bytes long")
-        machine = decode_name(reader.take_bytes(length))
-        subsections: dict[str, Subsection] = {}
-        while reader.source.peek(1) == bytes([SectionType.SUBSECTION]):
-            _, raw, version = reader.take(schema.SubsectionHead)
-            name = decode_name(raw)
-            body = schema.SUBSECTION_BODIES.get(raw)
-            if body is None or name in subsections:
-                reader.fail(f"configuration subsection {quote(name)} is unknown or repeated")
-            (value,) = reader.take(body)
-            if isinstance(value, list):
-                value = tuple(decode_name(capability) for capability in value)
-            subsections[name] = Subsection(name, version, value)
-        found = Configuration(offset, reader.length(), None, machine, tuple(subsections.values()))
-        bits = found.target_page_bits
-        if bits is not None:
-            if not 10 <= bits <= 20:
-                reader.fail(f"the page size is 2**{bits} bytes")
-            self.context.ram.page_size = 1 << bits
-        self.context.ram.capabilities = frozenset(found.capabilities or ())
-        return found
 
     def _end(self) -> Iterator[Event]:
         reader = self._reader
