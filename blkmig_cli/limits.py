@@ -16,8 +16,8 @@ DESCRIPTION_MAX = 16 << 20
 DESCRIPTION_NODES_MAX = 1 << 19
 #: Bytes of a device's state, and of the sum of all, that a description may claim.
 STATE_MAX = 1 << 48
-#: Bytes before the input's end in which its description is looked for.
-DESCRIPTION_REACH = 64 << 20
+#: Bytes before the input's end in which the description of a stream without footers is looked for.
+DESCRIPTION_REACH = 16 << 20
 #: Places at the end of a file that look like a description, and are read as one.
 DESCRIPTION_TRIES_MAX = 16
 #: Bytes that are read behind a stream's end.

@@ -213,7 +213,7 @@ class BlockDecoder:
         if device not in self._devices:
             self._devices.add(device)
             if len(self._devices) > limits.DEVICES_MAX:
-                reader.fail(f"more than {limits.DEVICES_MAX} devices", check="limit")
+                reader.fail(f"over {limits.DEVICES_MAX} devices", check="limit")
             self._note_first(name)
         dialect = self.dialect or CLASSIC
         bitmaps: tuple[BlockBitmap, ...] = ()

@@ -113,7 +113,7 @@ def _mem_size(reader: Reader, context: RamContext, total: int) -> Iterator[RamBl
     while total > 0:
         number += 1
         if number > limits.RAM_BLOCKS_MAX:
-            reader.fail(f"more than {limits.RAM_BLOCKS_MAX} RAM blocks", check="limit")
+            reader.fail(f"over {limits.RAM_BLOCKS_MAX} RAM blocks", check="limit")
         raw, length = reader.take(schema.MemSizeEntry)
         if length > total:
             reader.fail(f"the RAM blocks are {length - total} bytes larger than their total")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
-from blkmig_cli.errors import StreamError
+from blkmig_cli.errors import SeveralStreamsError, StreamError
 from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.block import RecordWord, split_word
 from blkmig_cli.schemas.constants import (
@@ -183,7 +183,7 @@ class Onward:
                         return False
         except StopIteration:
             pass
-        except StreamError:
+        except (StreamError, SeveralStreamsError):
             doomed.update(path)
             return False
         return True
