@@ -55,7 +55,7 @@ GROWTH_MAX = 16 << 40
 #: Bytes of a disk: what a file offset can say.
 DISK_MAX = (1 << 63) - (1 << 20)
 #: Bytes below which a bare record's first sector must lie for the input to count as a stream.
-BARE_DISK_MAX = 1 << 60
+BARE_DISK_MAX = 1 << 56
 #: Bytes of memory for unpacking xz and zstd: more than their usual levels need.
 UNPACKING_MAX = 256 << 20
 #: Bytes of a file of bitmaps (IMAGE.bitmaps.json).

@@ -137,6 +137,7 @@ _KINDS = (
         ((0, b"\x11\x22\x33\x44"),),
     ),
     _Kind("an NBD server", "name it as an image: nbd://HOST/EXPORT", ((0, b"NBDMAGIC"),)),
+    _Kind("an SSH server", "use SSH to forward a port, or exec:ssh HOST ...", ((0, b"SSH-"),)),
     _Kind("a QMP monitor", "give the address that QEMU migrates to", ((0, b'{"QMP":'),)),
     _Kind("a spec", "blkmig build makes a stream of it", ((0, b'{"blkmig-spec":'),)),
     _Kind("a tar archive", "extract the stream from it first", ((257, b"ustar"),)),
@@ -149,6 +150,7 @@ _KINDS = (
     _Kind("an ISO 9660 image", _AS_IMAGE, ((0x8001, b"CD001"),)),
     _Kind("a swap area", _AS_IMAGE, ((4086, b"SWAPSPACE2"),)),
 )
+_TEXT = 64
 _AT_START = max(len(mark) for kind in _KINDS for at, mark in kind.marks if at == 0)
 _ANYWHERE = max(at + len(mark) for kind in _KINDS for at, mark in kind.marks)
 
@@ -156,14 +158,14 @@ _ANYWHERE = max(at + len(mark) for kind in _KINDS for at, mark in kind.marks)
 def not_a_stream(source: Input) -> NotAStreamError:
     """Return the error for ``source``, at whose offset no stream begins: what it is, what to do."""
     offset = source.offset
-    # A peer that waits for an answer shows what it is in its first bytes, and may send no more.
-    head = source.peek(_AT_START)
+    # Little by little: a peer that waits for an answer sends no more than its first bytes.
+    head, kind = source.peek(1), None
+    for size in (len(HEADER), _AT_START, _ANYWHERE):
+        if kind is None:
+            head = source.peek(size)
+            kind = _kind_of(head)
     if not head:
         return NotAStreamError("not a migration stream: the input is empty", offset=offset)
-    kind, text = _kind_of(head), _is_text(head)
-    if kind is None and (source.seekable or not text):
-        head = source.peek(_ANYWHERE)
-        kind = _kind_of(head)
     if kind is not None:
         message = f"not a migration stream but {kind.name}"
         return NotAStreamError(message, offset=offset, hint=kind.hint)
@@ -173,7 +175,7 @@ def not_a_stream(source: Input) -> NotAStreamError:
         hint = (
             f"one may begin at byte {source.origin + offset + later}: file:PATH,offset=N reads it"
         )
-    elif text:
+    elif _is_text(head):
         message = "not a migration stream but text"
     elif not any(head):
         hint = "it begins with zeros; file:PATH,offset=N reads a stream that begins later"
@@ -189,7 +191,7 @@ def _shows(kind: _Kind, head: bytes) -> bool:
 
 
 def _is_text(head: bytes) -> bool:
-    text = head.decode("utf-8", "replace")
+    text = head[:_TEXT].decode("utf-8", "replace")
     return all(char.isprintable() or char in "\t\n\r\f\ufffd" for char in text) and (
         "\ufffd" not in text[:-1]
     )

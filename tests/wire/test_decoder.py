@@ -1,14 +1,18 @@
 """One table of cases: what is accepted, what is refused, and with which words."""
 
+import gzip
 import json
 import struct
+from pathlib import Path
 
 import pytest
 
 from blkmig_cli.errors import MalformedError, StreamError
+from blkmig_cli.transport.source import adopt_stream, open_stream
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import DeviceState, Event, StateMismatch, Undecoded, VmDescription
 from blkmig_cli.wire.hints import Hints
+from tests.conftest import Run, fails
 from tests.support import raw
 from tests.support.feed import events, in_file, piped
 
@@ -417,3 +421,89 @@ def test_told_sizes_reach_the_events() -> None:
 
 def test_errors_have_one_root() -> None:
     assert issubclass(MalformedError, StreamError)
+
+
+CASES = Path(__file__).parents[1] / "cases"
+
+
+@pytest.mark.parametrize("origin", [0, 4096, 500])
+def test_mapped_ram_at_an_offset_of_the_file(origin: int, tmp_path: Path) -> None:
+    """The offsets in its headers count from the start of the file."""
+    header = struct.pack(">IQQQ", 1, 4096, 0, origin + 500)
+    prefix = ram(mem_size(("a", 4096, header)), capabilities=("mapped-ram",))
+    cut = prefix.rindex(header) + len(header)
+    data = prefix[:cut].ljust(500 + 4096, b"\xaa") + prefix[cut:]
+    path = tmp_path / "m.bin"
+    path.write_bytes(bytes(origin) + data)
+    with open_stream(f"file:{path},offset={origin}") as stream:
+        found = list(Decoder(stream.input))
+    assert [event.type for event in found][-3:] == ["ram", "section-footer", "eof"]
+    assert (found[0].offset, found[-1].offset) == (0, len(data) - 1)
+    with open(path, "rb") as file:
+        file.seek(origin)
+        with adopt_stream(file) as stream:
+            assert list(Decoder(stream.input)) == found
+    # A second stream in the same file is where the file says, too.
+    path.write_bytes(HEAD + raw.EOF + bytes(origin) + data)
+    with open_stream(str(path)) as stream:
+        first = Decoder(stream.input, chosen=True)
+        assert list(first)[-1].type in ("eof", "undecoded")
+        decoder = Decoder(stream.input)
+        if origin:
+            with pytest.raises(MalformedError):
+                list(decoder)
+
+
+def test_the_case_of_mapped_ram_at_4096(run: Run, tmp_path: Path) -> None:
+    """QEMU 10.0 wrote it with ``migrate file:F,offset=4096``; padding before it is no stream."""
+    path = tmp_path / "m.bin"
+    path.write_bytes(gzip.decompress((CASES / "mapped-ram-at-4096.bin.gz").read_bytes()))
+    outcome = run("validate", f"file:{path},offset=4096", "--output", "json")
+    assert outcome.status == 0
+    assert outcome.report["complete"] is True
+    (bitmap,) = outcome.report["bitmaps"]
+    assert (bitmap["device"], bitmap["name"], bitmap["count"]) == ("drive0", "daily", 256 << 10)
+    fails(run("validate", path), 3, "one may begin at byte 4096: file:PATH,offset=N reads it")
+    piped_part = f"exec:tail -c +4097 {path}"
+    fails(run("dump", piped_part, "--limit", "2000000"), 3, "see file:PATH,offset=N")
+
+
+@pytest.mark.parametrize("size", [4096, 8192])
+@pytest.mark.parametrize("behind", ["continued", "named", "zero", "end", "hook"])
+def test_a_page_size_that_nothing_says(size: int, behind: str) -> None:
+    """sparc64 and alpha have pages of 8 KiB, and say so nowhere: the first page shows it."""
+    page = struct.pack(">Q", 0x08) + raw.name("a") + b"\x55" * size
+    after = {
+        "continued": struct.pack(">Q", size | 0x28) + b"\x66" * size,
+        "named": struct.pack(">Q", size | 0x08) + raw.name("bc") + b"\x66" * size,
+        "zero": struct.pack(">Q", size | 0x22) + b"\0",
+        "end": b"",
+        "hook": struct.pack(">Q", 0x80),
+    }[behind]
+    found = same_anywhere(ram(page + after))
+    assert [event.type for event in found[3:-2]] == ["ram"] * (2 + bool(after))
+
+
+def test_the_description_case(run: Run) -> None:
+    """A device's size of 8000 digits: no size at all."""
+    outcome = run("validate", CASES / "description-size-4000-digits.bin", "--output", "json")
+    assert outcome.status == 0
+    assert "resynchronised" in [finding["id"] for finding in outcome.report["findings"]]
+
+
+def test_a_mismatch_is_an_error_from_file_and_pipe(run: Run, tmp_path: Path) -> None:
+    """The disk is all there: the state of a device is not the stream's failure."""
+    inner = raw.qemu(raw.block(0, 8))[:-1] + raw.start(3, "dev", 1, bytes(38), kind=4)
+    path = tmp_path / "s.bin"
+    path.write_bytes(described(inner + raw.footer(3) + raw.EOF, describe(40)))
+    reports = []
+    for name in (path, f"exec:cat {path}"):
+        outcome = run("validate", name, "--device-size", "1M", "--output", "json")
+        assert outcome.status == 1
+        reports.append(outcome.report | {"stream": None})
+    assert reports[0] == reports[1]
+    (finding,) = reports[0]["findings"]
+    assert (finding["id"], finding["severity"]) == ("device-state", "error")
+    assert finding["offset"] == len(inner) - 38
+    assert "38 bytes long, the description says 40" in finding["message"]
+    assert reports[0]["complete"] is True
