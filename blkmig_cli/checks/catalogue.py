@@ -21,7 +21,7 @@ CHECKS: dict[str, tuple[Severity, str]] = {
     "unknown-section": ("error", "A section's type or id is unknown (exit 3)."),
     "unknown-command": ("error", "A command's number is unknown (exit 3)."),
     "footer": ("error", "A section's footer is missing or wrong (exit 3)."),
-    "device-state": ("error", "Device state is not as long as described (exit 3)."),
+    "device-state": ("error", "Device state is not as long as the description says."),
     "dialect": ("error", "Records of two dialects in one stream (exit 3)."),
     "v2-rules": ("error", "A record breaks a rule of dialect v2 (exit 3)."),
     "bitmap-layout": ("error", "No length of a v1 record's bitmaps makes sense (exit 3)."),
@@ -92,6 +92,7 @@ CHECKS: dict[str, tuple[Severity, str]] = {
         "Chunks are missing, as --incremental allows: the disk cannot be held against the manifest.",
     ),
     "nothing-here": ("warning", "The stream holds neither disks nor bitmaps."),
+    "trailing-bytes": ("note", "Other bytes stand behind the stream's end."),
     "resynchronised": ("note", "Device state was sized by searching for its footer."),
     "partial-tail": (
         "note",

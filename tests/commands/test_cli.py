@@ -248,7 +248,7 @@ def test_validate_against_an_image(run: Run, stream: Path, tmp_path: Path) -> No
     ("content", "status", "words"),
     [
         (b"", 3, "empty"),
-        (b"This is text, and no stream.\n", 3, "no migration stream"),
+        (b"This is text, and no stream.\n", 3, "not a migration stream"),
         (raw.qemu(raw.block(0, 0x88)), 3, "flags 0x80 are unknown"),
     ],
 )

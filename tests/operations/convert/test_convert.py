@@ -244,7 +244,7 @@ def test_what_is_refused(run: Run, tmp_path: Path) -> None:
     missing = put(tmp_path, raw.qemu(filled(0), filled(4096)), "m")
     fails(run("convert", missing, "--to", out), 1, "was not sent")
     cut = put(tmp_path, BOTH[: MIB // 2], "cut")
-    fails(run("convert", cut, "--to", out), 3, "ends")
+    fails(run("convert", cut, "--to", out), 3, "truncated")
     only = put(tmp_path, raw.qemu(bitmaps=DIRTY), "only")
     fails(run("convert", only, "--dialect", "v2", "--to", out), 2, "--normalize")
     assert not out.exists()

@@ -439,3 +439,20 @@ def test_sizes_that_are_known_are_stated(run: Run, tmp_path: Path) -> None:
         assert run(*words, "--dialect", dialect).status == 0
         report = run("validate", target, "--output", "json").report
         assert (report["complete"], report["devices"][0]["size"]) == (True, 2 * MIB)
+
+
+def test_one_of_several_streams(run: Run, tmp_path: Path) -> None:
+    """Nothing of the others, nor of what stands behind it."""
+    source, target = tmp_path / "a", tmp_path / "b"
+    streams = [raw.qemu(raw.block(at * CHUNK, 0, "d", chunk(at))) for at in range(3)]
+    source.write_bytes(b"".join(streams) + b"behind it")
+    words = ["convert", source, "--to", target, "--incremental", "--dialect", "classic"]
+    fails(run(*words), 2, "--stream")
+    assert not target.exists()
+    for number, stream in enumerate(streams, 1):
+        assert run(*words, "--stream", number).status == 0
+        assert target.read_bytes() == stream
+        assert run(*words, "--stream", number, "--normalize").status == 0
+        (device,) = run("validate", target, "--output", "json").report["devices"]
+        assert device["chunks"] == 1
+        assert run("compare", source, target, "--stream", number).status == 0
