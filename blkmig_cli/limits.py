@@ -46,6 +46,8 @@ DISK_MAX = (1 << 63) - (1 << 20)
 BARE_DISK_MAX = 1 << 60
 #: Bytes of memory for unpacking xz and zstd: more than their usual levels need.
 UNPACKING_MAX = 256 << 20
+#: Lists and objects of a JSON document; a larger one may have one for every 16 of its bytes.
+JSON_PARTS_MAX = 1 << 16
 #: Bytes of a file of bitmaps (IMAGE.bitmaps.json).
 BITMAPS_FILE_MAX = 256 << 20
 #: Bytes of a journal (IMAGE.replay.json).

@@ -1,10 +1,10 @@
 """The JSON description at a file's end: how long each device's state is, and the page size."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from blkmig_cli import limits
+from blkmig_cli.json_text import parse_json
 from blkmig_cli.schemas.constants import NAME_WRAP, SectionType
 from blkmig_cli.schemas.framing import DescriptionHead, subsection_overhead
 from blkmig_cli.wire.schema_io import Input
@@ -54,7 +54,7 @@ def parse_description(text: bytes) -> Description | None:
     if not text.startswith(b"{"):
         return None
     try:
-        root = json.loads(text)
+        root = parse_json(text)
         devices = root["devices"]
         page_size = root.get("page_size")
         sizes = {}
@@ -86,4 +86,6 @@ def _state_size(state: dict[str, Any]) -> int:
         if len(name) >= NAME_WRAP:
             raise ValueError("a name that is too long for its length byte")
         total += subsection_overhead(name) + _state_size(subsection)
+    if total > limits.DISK_MAX:
+        raise ValueError("a state larger than any file")
     return total
