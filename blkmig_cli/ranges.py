@@ -207,6 +207,11 @@ class IntervalSet:
         """The end of the last range; 0 if there is none."""
         return self._blocks[-1][1][-1] if self._count else 0
 
+    @property
+    def total(self) -> int:
+        """How many numbers are in the set."""
+        return sum(sum(ends) - sum(starts) for starts, ends in self._blocks)
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for starts, ends in self._blocks:
             yield from zip(starts, ends, strict=True)
@@ -303,4 +308,17 @@ def tile_edges(starts: NDArray[np.int64], length: int) -> list[int]:
 def tiles(starts: NDArray[np.int64], length: int) -> Iterator[slice]:
     """Stretches of ``starts`` in which each is ``length`` more (or each ``length`` less) than the last."""
     edges = tile_edges(starts, length)
-    return (slice(low, high) for low, high in pairwise(edges))
+    return (slice(*edge) for edge in pairwise(edges))
+
+
+def joined(starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Return what the ranges of ``length`` at ``starts`` cover together, in any order and overlapping.
+
+    The result has shape (n, 2): start and end of ranges that do not touch, ascending.
+    """
+    if not len(starts):
+        return np.empty((0, 2), np.int64)
+    ordered = np.sort(starts)
+    gaps = np.flatnonzero(np.diff(ordered) > length)
+    lows, highs = np.append(0, gaps + 1), np.append(gaps, len(ordered) - 1)
+    return np.stack((ordered[lows], ordered[highs] + length), axis=1)

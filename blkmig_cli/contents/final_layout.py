@@ -18,6 +18,7 @@ from blkmig_cli.ranges import IntervalSet, Table, bounded, tile_edges
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
 from blkmig_cli.wire.events import Block, Event
 from blkmig_cli.wire.runs import Column, Run
+from blkmig_cli.wire.schema_io import Input
 
 _ZERO_BLOCK = int(BlockFlag.ZERO_BLOCK)
 
@@ -211,13 +212,13 @@ class EndStates:
 
     disks: dict[str, EndState] = field(default_factory=dict)
 
-    def feed(self, event: Event) -> None:
+    def feed(self, event: Event, source: Input) -> None:
         """Take the next event; raises LimitError."""
         if isinstance(event, Block) and event.has_content:
             sector, offset = event.sector, None if event.data is None else event.data.offset
             self._of(event).put(Stretch(sector, sector + event.sectors, offset, sector))
 
-    def feed_run(self, run: Run) -> None:
+    def feed_run(self, run: Run, source: Input) -> None:
         """Take a run of events; raises LimitError."""
         columns: dict[str, list[Column]] = {}
         for column in run.columns:

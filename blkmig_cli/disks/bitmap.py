@@ -169,13 +169,17 @@ class DirtyBitmap:
         )
         return all(one == another for one, another in zip_longest(ours, theirs))
 
+    def digest_size(self, size: int) -> int:
+        """Return the bytes that :meth:`sha256` hashes for a disk of ``size`` bytes."""
+        granules = -(-size // self.granularity)
+        return -(-granules // WORD_BITS) * WORD_SIZE
+
     def sha256(self, size: int) -> str:
         """The digest of the words of ``size`` bytes, as QEMU's x-debug-block-dirty-bitmap-sha256 has it.
 
         Raises LimitError where these are over ``limits.BITS_MAX`` bytes.
         """
-        granules = -(-size // self.granularity)
-        words = -(-granules // WORD_BITS)
+        words = self.digest_size(size) // WORD_SIZE
         if words * WORD_SIZE > limits.BITS_MAX:
             raise LimitError(f"a bitmap of over {limits.BITS_MAX >> 20} MiB of bits")
         found = hashlib.sha256()

@@ -5,7 +5,8 @@ when its bytes are all there.  Offsets and lengths are bytes of the uncompressed
 512 bytes; names are text with undecodable bytes kept as surrogates.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from blkmig_cli.schemas.constants import BlockFlag, SectionType
@@ -137,11 +138,27 @@ class Eof(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StateMismatch:
+    """Device state at byte ``offset``: its length, and the one in the description, in bytes."""
+
+    offset: int
+    section: str
+    length: int
+    described: int
+
+
+@dataclass(frozen=True, slots=True)
 class VmDescription(Event):
-    """The JSON description of the devices' state."""
+    """The JSON description of the devices' state.
+
+    ``confirmed``: offsets of the DeviceState events whose length is the one in the description;
+    ``mismatches``: those of another length.
+    """
 
     type = "vm-description"
     payload: Payload
+    confirmed: frozenset[int] = frozenset()
+    mismatches: tuple[StateMismatch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +316,10 @@ class Raw(Event):
 
 @dataclass(frozen=True, slots=True)
 class DeviceState(Event):
-    """A device's state; ``sized_by`` says how its end was found: ``description`` or ``footer``."""
+    """A device's state; ``sized_by`` says how its end was found.
+
+    That is ``footer``, or ``description`` in a stream without footers.
+    """
 
     type = "device-state"
     sized_by: str
@@ -307,7 +327,27 @@ class DeviceState(Event):
 
 @dataclass(frozen=True, slots=True)
 class Undecoded(Event):
-    """A stretch up to the end of the input that nothing explains."""
+    """A stretch up to the end of the input, or to a further stream, that could not be decoded.
+
+    ``behind``: it is no part of the stream, but stands behind its end.
+    """
 
     type = "undecoded"
     reason: str
+    behind: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What the decoder knows when it stops and no single event says.
+
+    ``container``: ``qemu``, ``none``, or None where it was not found out; ``dialect``: that of the
+    block records, None where none decided it.  ``tails``: by device, least and most bytes of a disk
+    whose end the bits of a v1 record showed.  ``granularities``: of v1's bitmaps, by device and name,
+    those in bytes that their layout leaves possible, ascending.
+    """
+
+    container: str | None = None
+    dialect: str | None = None
+    tails: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    granularities: Mapping[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
