@@ -13,6 +13,7 @@ from blkmig_cli.commands.reading import reading_of
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @options.stream_options
+@options.number_option
 @click.option("-f", "image_format", type=click.Choice(["raw"]),
               help="B is an image of this format, whatever it starts with.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Sizes must be equal, too.")
@@ -28,6 +29,7 @@ def command(
     container: str,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    number: int | None,
     image_format: str | None,
     strict: bool,
     incremental: bool,
@@ -58,7 +60,7 @@ def command(
     comparison = compare(
         options.split_device(first),
         options.split_device(second),
-        reading_of(hints, dialect, container, quiet=quiet, verbose=verbose),
+        reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose),
         CompareOptions(strict, incremental, raw=image_format == "raw", shared=force_share),
     )
     if output == "json":

@@ -31,6 +31,7 @@ from blkmig_cli.text import count
 @click.option(
     "--incremental", is_flag=True, help="Missing chunks are intentional, and stay left out."
 )
+@options.number_option
 @options.for_qemu_option
 @options.quiet_option
 @options.verbose_option
@@ -47,6 +48,7 @@ def command(
     bitmaps_from: tuple[str, ...],
     no_bitmaps: bool,
     incremental: bool,
+    number: int | None,
     for_qemu: Version | None,
     quiet: bool,
     verbose: bool,
@@ -81,7 +83,9 @@ def command(
             bitmaps=not no_bitmaps,
             incremental=incremental,
         ),
-        reading=reading_of(hints, from_dialect, "auto", quiet=quiet, verbose=verbose),
+        reading=reading_of(
+            hints, from_dialect, "auto", number=number, quiet=quiet, verbose=verbose
+        ),
         bitmaps_from=options.device_values("--bitmaps-from", bitmaps_from),
         for_qemu=for_qemu,
         warn=options.warn,

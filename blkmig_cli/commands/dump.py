@@ -26,6 +26,7 @@ _TYPES = [name for name in FIELDS if name != "raw"]  # raw is for build only
 @click.command("dump", cls=Command)
 @click.argument("stream", metavar="STREAM")
 @options.stream_options
+@options.number_option
 @click.option("--all", "show_all", is_flag=True, help="Each RAM record, not one record a part.")
 @click.option(
     "--device", "devices", multiple=True, metavar="NAME", help="Only records of this device."
@@ -49,6 +50,7 @@ def command(
     container: str,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    number: int | None,
     show_all: bool,
     devices: tuple[str, ...],
     types: tuple[str, ...],
@@ -80,7 +82,7 @@ def command(
         raise UsageError("--payload goes with --output json or jsonl")
     selection = Selection(devices, types, _sectors(sectors))
     hints = options.hints_of(granularities, device_sizes)
-    reading = reading_of(hints, dialect, container, quiet=quiet, verbose=verbose)
+    reading = reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose)
     with reading.open(stream) as opened:
         if payload == "ref" and opened.path is None:
             raise UsageError("--payload ref needs the path of an uncompressed file")

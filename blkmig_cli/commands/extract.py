@@ -13,6 +13,7 @@ from blkmig_cli.text import count
 @click.argument("stream", metavar="STREAM")
 @options.target_option
 @options.stream_options
+@options.number_option
 @click.option("--device", metavar="DEVICE", help="Whose disk (default: the only one).")
 @click.option("--bitmap", metavar="[DEVICE:]NAME", help="A bitmap instead, as JSON.")
 @click.option("--allow-incomplete", is_flag=True, help="Write zeros for chunks that were not sent.")
@@ -25,6 +26,7 @@ def command(
     container: str,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    number: int | None,
     device: str | None,
     bitmap: str | None,
     allow_incomplete: bool,
@@ -52,7 +54,7 @@ def command(
     extracted = extract(
         stream,
         target,
-        reading_of(hints, dialect, container, quiet=quiet, verbose=verbose),
+        reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose),
         device=device,
         bitmap=bitmap,
         allow_incomplete=allow_incomplete,

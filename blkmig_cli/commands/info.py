@@ -42,10 +42,15 @@ def command(
     hints = options.hints_of(granularities, device_sizes)
     found = info(stream, reading_of(hints, dialect, container, quiet=quiet, verbose=verbose))
     if output == "json":
-        click.echo(json.dumps(info_json(found), indent=1))
+        first, *further = map(info_json, found)
+        click.echo(json.dumps({**first, "further-streams": further}, indent=1))
     else:
         from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
         from blkmig_cli.output.human.info import info_text  # noqa: PLC0415
 
-        info_text(found, console())
-    return exit_status(stream, found.report.failure)
+        out = console()
+        for number, one in enumerate(found):
+            if number:
+                out.print()
+            info_text(one, out)
+    return exit_status(found[-1].report.stream, found[-1].report.failure)

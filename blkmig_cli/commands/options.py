@@ -27,6 +27,13 @@ _SHOWN = 80
 _PATHS = ("/", "./", "../")
 
 
+#: --stream: which of several streams in one file is read.
+number_option = click.option(
+    "--stream", "number", type=click.IntRange(min=1), metavar="N",
+    help="Which stream, where a file holds several, one behind the other.",
+)  # fmt: skip
+
+
 def stream_options(function: _F) -> _F:
     """--dialect, --container, --granularity, --device-size: how a stream is read."""
     for option in (
@@ -183,14 +190,22 @@ def split_device(text: str) -> tuple[str | None, str]:
 
 
 def decoder_factory(
-    dialect: str, container: Any, *, keep_state: bool = False
+    dialect: str, container: Any, number: int | None, *, keep_state: bool = False
 ) -> "Callable[[Input, Hints], Decoder]":
-    """What makes a decoder, with the options of :func:`stream_options`."""
-    from blkmig_cli.wire.decoder import Decoder  # noqa: PLC0415 (numpy is slow to load)
+    """What makes a decoder, with the options of :func:`stream_options` and ``number_option``.
 
-    def make(source: "Input", hints: Hints) -> Decoder:
-        return Decoder(
-            source, dialect=dialect, container=container, hints=hints, keep_state=keep_state
+    It is given an input at its start, and moves it to the stream ``number``.
+    """
+    from blkmig_cli.wire.several import decoder_of  # noqa: PLC0415 (numpy is slow to load)
+
+    def make(source: "Input", hints: Hints) -> "Decoder":
+        return decoder_of(
+            source,
+            number,
+            hints=hints,
+            dialect=dialect,
+            container=container,
+            keep_state=keep_state,
         )
 
     return make

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 def reading_of(
-    hints: Hints, dialect: str, container: str, *, quiet: bool, verbose: bool
+    hints: Hints,
+    dialect: str,
+    container: str,
+    *,
+    number: int | None = None,
+    quiet: bool,
+    verbose: bool,
 ) -> "Reading":
     """Return how streams are to be read by the options that commands share."""
     from blkmig_cli.operations.reading import Reading  # noqa: PLC0415 (numpy is slow to load)
@@ -25,6 +31,7 @@ def reading_of(
         hints,
         dialect,
         cast("Container", container),
+        number,
         say=options.saying(quiet),
         log=lambda message: options.log(verbose, message),
         progress=lambda label, total: progress(label, total, quiet=quiet),

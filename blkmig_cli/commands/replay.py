@@ -29,6 +29,7 @@ from blkmig_cli.wire.decoder import Container
 @click.option("--overwrite", is_flag=True,
               help="Make the images; each replaces an existing one when it is complete.")  # fmt: skip
 @options.stream_options
+@options.number_option
 @click.option("--bitmaps-to", multiple=True, metavar="[DEVICE=]FILE",
               help="Where bitmaps go, instead of IMAGE.bitmaps.json.")  # fmt: skip
 @click.option("--no-bitmaps", is_flag=True, help="Do not write bitmaps.")
@@ -57,6 +58,7 @@ def command(
     container: Container,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    number: int | None,
     bitmaps_to: tuple[str, ...],
     no_bitmaps: bool,
     bitmaps_only: bool,
@@ -74,10 +76,10 @@ def command(
 ) -> int:
     """Apply a stream to disk images.
 
-    Existing images are written in place; --create makes new ones, --overwrite
+    Existing images are written in place; --create makes new ones, and --overwrite
     replaces existing ones.  A stream in a file is checked to its end before anything
-    is written, and nothing is written unless it is all right; --incremental and
-    --allow-incomplete say what may be missing.  A new image is IMAGE.partial until
+    is written, and nothing is written unless it is all right; what may be missing is
+    said with --incremental or --allow-incomplete.  A new image is IMAGE.partial until
     it is complete.  Bitmaps go to IMAGE.bitmaps.json.  Zero chunks become holes.
 
     IMAGE.replay.json says how far a replay has come.  One that was interrupted, for
@@ -114,6 +116,7 @@ def command(
         verify=verify,
         manifest=None if manifest is None else read_manifest(manifest),
         hints=options.hints_of(granularities, device_sizes),
+        number=number,
         dialect=dialect,
         container=container,
     )

@@ -16,6 +16,7 @@ from blkmig_cli.text import escape
 @click.argument("stream", metavar="STREAM")
 @click.option("--to", "target", metavar="TARGET", help="Write what is intact as a stream.")
 @options.stream_options
+@options.number_option
 @options.output_option("human", "json")
 @options.quiet_option
 @options.verbose_option
@@ -26,6 +27,7 @@ def command(
     container: str,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    number: int | None,
     output: str,
     quiet: bool,
     verbose: bool,
@@ -51,7 +53,7 @@ def command(
     if to_stdout and output == "json":
         raise UsageError("--output json and --to - both write to stdout")
     hints = options.hints_of(granularities, device_sizes)
-    reading = reading_of(hints, dialect, container, quiet=quiet, verbose=verbose)
+    reading = reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose)
     found = salvage(stream, target, reading)
     if output == "json":
         click.echo(json.dumps(salvage_json(found), indent=1))

@@ -12,6 +12,7 @@ from blkmig_cli.text import count
 @click.argument("stream", metavar="STREAM")
 @options.target_option
 @options.stream_options
+@options.number_option
 @options.quiet_option
 @options.verbose_option
 def command(
@@ -21,6 +22,7 @@ def command(
     container: str,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    number: int | None,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -39,7 +41,9 @@ def command(
 
     hints = options.hints_of(granularities, device_sizes)
     found = scrub(
-        stream, target, reading_of(hints, dialect, container, quiet=quiet, verbose=verbose)
+        stream,
+        target,
+        reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose),
     )
     if not quiet:
         click.echo(

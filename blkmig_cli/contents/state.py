@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.sizes import ProgressBounds, SizeBounds
 from blkmig_cli.contents.v1_granularity import Observations
-from blkmig_cli.disks.bitmap import DirtyBitmap, Room
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_words import Room
 from blkmig_cli.ranges import IntervalSet, tiles
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
@@ -291,16 +292,15 @@ class StreamState:
                 disk.top = int(sectors[highest])
                 disk.top_offset = event.offset + (highest + 1) * stride
                 self.progress.chunk(event.device, disk.top)
-        for rows in tiles(sectors, event.sectors):
-            tile = sectors[rows]
-            low, high = int(tile.min()), int(tile.max()) + event.sectors
-            if event.has_content:
-                disk.covered.add(low, high)
-            if event.flags & _HAS_BITMAPS:
-                disk.bitmaps_covered.add(low, high)
-            for part, bits in zip(event.bitmaps, column.bits, strict=True):
-                bitmap = self.bitmaps[event.device, part.name]
-                bitmap.add_rows(part, tile, event.sectors, bits[1:][rows])
+        if event.has_content:
+            disk.covered.add_each(sectors, event.sectors)
+        if event.flags & _HAS_BITMAPS:
+            disk.bitmaps_covered.add_each(sectors, event.sectors)
+        for part, bits in zip(event.bitmaps, column.bits, strict=True):
+            bitmap = self.bitmaps[event.device, part.name]
+            bitmap.cover_rows(part, sectors, event.sectors, bits.shape[1])
+            for rows in tiles(sectors, event.sectors):
+                bitmap.add_rows(part, sectors[rows], event.sectors, bits[1:][rows])
 
     def _own(self, bitmap: BitmapState) -> None:
         self.bitmaps[bitmap.device, bitmap.name] = bitmap

@@ -26,9 +26,13 @@ class Step:
     command: str | None = None
 
 
-def next_steps(report: Report) -> list[Step]:
-    """Return what helps with the stream of ``report``, the most useful first."""
-    stream, new_name = _STDIN if report.stream == "-" else _word(report.stream), _NewNames()
+def next_steps(report: Report, argument: str, number: int | None = None) -> list[Step]:
+    """Return what helps with the stream of ``report``, the most useful first.
+
+    ``argument``: the STREAM as it was given; ``number``: which of several streams in it.
+    """
+    stream, new_name = _STDIN if argument == "-" else _word(argument), _NewNames()
+    chosen = stream if number is None else f"{stream} --stream {number}"
     disks = [device for device in report.devices if device.disk.has_blocks]
     if isinstance(report.failure, UndecidableError):
         return [Step("the stream can be read in more than one way", _decided(report, stream))]
@@ -37,7 +41,7 @@ def next_steps(report: Report) -> list[Step]:
             return []
         target = new_name("salvaged", ".bin")
         why = "to write what is intact as a stream of its own"
-        return [Step(why, f"blkmig salvage {stream} --to {target}")]
+        return [Step(why, f"blkmig salvage {chosen} --to {target}")]
     steps = []
     found = {finding.id for finding in report.findings}
     if "bulk-unfinished" in found:
@@ -56,11 +60,11 @@ def next_steps(report: Report) -> list[Step]:
             steps.append(Step(why, command if _typed(key) else None))
     if "padding-leak" in found:
         why = "the padding behind a disk's end holds other data: to remove it"
-        steps.append(Step(why, f"blkmig scrub {stream} --to {new_name('clean', '.bin')}"))
+        steps.append(Step(why, f"blkmig scrub {chosen} --to {new_name('clean', '.bin')}"))
     if (disks or report.bitmaps) and "sector-past-end" not in found:
-        steps.append(_replay(report, stream, disks, new_name))
+        steps.append(_replay(report, chosen, disks, new_name))
     if report.dialect in ("v1", "v2") and report.complete is not False:
-        command = f"blkmig convert {stream} --normalize --to {new_name('new', '.bin')}"
+        command = f"blkmig convert {chosen} --normalize --to {new_name('new', '.bin')}"
         steps.append(Step(f"no QEMU reads dialect {report.dialect}: to load it with one", command))
     return steps
 

@@ -10,7 +10,7 @@ from blkmig_cli.checks.compatibility import Traits, Version, objections
 from blkmig_cli.checks.judge import differing, found
 from blkmig_cli.checks.manifest import Manifest, check_images
 from blkmig_cli.checks.report import Report
-from blkmig_cli.checks.survey import Contents, cause, read_stream, source_of_data
+from blkmig_cli.checks.survey import Contents, read_stream, source_of_data
 from blkmig_cli.contents.final_layout import EndStates
 from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import BlkmigError, UsageError
@@ -84,7 +84,7 @@ def validate_stream(
         consumers: list[Consumer] = [checker]
         if images or options.manifest is not None:
             consumers.append(states)
-        failure = cause(read_stream(decoder, tick, *consumers), stream.damage)
+        failure = read_stream(decoder, tick, *consumers)
         report = checker.finish(stream.name, decoder, failure)
         if images:
             contents = Contents(stream, checker, report, states)

@@ -105,7 +105,7 @@ def test_padding(run: Run, tmp_path: Path) -> None:
 def test_a_damaged_stream_shows_what_is_sound(run: Run, tmp_path: Path) -> None:
     path = put(tmp_path, raw.qemu(filled(0), filled(2048))[: -MIB // 2])
     outcome = run("info", path)
-    fails(outcome, 3, "ends")
+    fails(outcome, 3, "truncated")
     assert "damaged" in outcome.out
     assert "blkmig salvage" in outcome.out
     assert "1 MiB" in outcome.out

@@ -223,7 +223,7 @@ def test_devices(run: Run, tmp_path: Path) -> None:
 def test_damaged(run: Run, tmp_path: Path) -> None:
     path = put(tmp_path, raw.qemu(filled(0), filled(2048))[: -MIB // 2])
     outcome = run("map", path)
-    fails(outcome, 3, "ends")
+    fails(outcome, 3, "truncated")
     assert "data 1 MiB" in outcome.out
     piped = run("map", f"exec:cat {path}", "--output", "json")
     assert piped.status == 3

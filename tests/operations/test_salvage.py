@@ -227,7 +227,7 @@ def test_the_start_is_lost(run: Run, tmp_path: Path) -> None:
         assert set(chunks(found)) >= set(range(first + 1, 12))
         assert all(data == CHUNKS[at] for at, data in chunks(found).items())
     path = put(tmp_path, random.Random(5).randbytes(3 * MIB))
-    fails(run("salvage", path), 3, "no migration stream")
+    fails(run("salvage", path), 3, "not a migration stream")
 
 
 def test_bare_records() -> None:

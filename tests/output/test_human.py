@@ -32,7 +32,7 @@ def compared(path: str, out: Console) -> None:
 
 
 SHOWN: dict[str, Callable[[str, Console], None]] = {
-    "info": lambda path, out: info_text(info(path, Reading()), out),
+    "info": lambda path, out: info_text(info(path, Reading())[0], out),
     "map": lambda path, out: map_text(map_stream(path, Reading()).disks, out),
     "compare": compared,
     "salvage": lambda path, out: salvage_text(salvage(path, None, Reading()), out),

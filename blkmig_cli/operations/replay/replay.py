@@ -27,7 +27,7 @@ from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.inputs import PipeInput
 from blkmig_cli.transport.source import Stream
-from blkmig_cli.transport.spool import keep
+from blkmig_cli.transport.spool import spool
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
 from blkmig_cli.wire.runs import Numbers, Run
 from blkmig_cli.wire.schema_io import Input
@@ -64,7 +64,7 @@ def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) 
 def _spooled(stream: Stream, stack: ExitStack) -> Stream:
     """Return a stream that comes once as one in a temporary file."""
     assert isinstance(stream.input, PipeInput)
-    return Stream(stream.name, *keep(stream.input, stack), file=stream.file)
+    return replace(stream, input=spool(stream.input, stack))
 
 
 @contextmanager
@@ -186,7 +186,11 @@ class _Replay:
         files = self._write_bitmaps(judgement, warnings) if request.bitmaps else []
         for found in self._destinations:
             found.finish(position)
-        warnings += self._stale_bitmaps(files)
+        warnings += [
+            f"{escape(path)}: kept, but it does not record this write"
+            for path in self._destinations.bitmaps_beside_written()
+            if path not in files
+        ]
         return ReplayResult(
             judgement.report,
             accepted=True,
@@ -230,16 +234,11 @@ class _Replay:
             others = place.write(bitmaps, decision.size or 0)
             files.append(place.path)
             if others:
-                warnings.append(_unaware(place.path, others))
+                names = ", ".join(map(escape, others))
+                warnings.append(
+                    f"{escape(place.path)}: kept {names}, which do not record this write"
+                )
         return files
-
-    def _stale_bitmaps(self, written: list[str]) -> list[str]:
-        """Return warnings of bitmaps beside the images that none were added to."""
-        return [
-            _unaware(place.path, list(place.bitmaps))
-            for place in self._destinations.places_beside_written()
-            if place.bitmaps and place.path not in written
-        ]
 
     def _incomplete(self) -> list[str]:
         paths = (found.incomplete_path for found in self._destinations)
@@ -252,10 +251,6 @@ class _Replay:
             if found is not None and found.history.resumed_at is not None:
                 resumed[device] = None if found.finished else found.history.resumed_at
         return resumed
-
-
-def _unaware(path: str, names: list[str]) -> str:
-    return f"{escape(path)}: kept {', '.join(map(escape, names))}, which do not record this write"
 
 
 class _Applying:

@@ -55,11 +55,10 @@ def salvage(stream: str, target: str | None, reading: Reading) -> Salvaged:
         check_target(stream, target)
     with reading.open(stream, again=True) as opened:
         source = source_of_data(opened)
+        source.complete()
         decoder = reading.decoder(source)
         with reading.progress("searching", source.size) as tick:
             found = Salvage(stream, source, decoder, reading.hints, reading.dialect).run(tick)
-        if opened.damage is not None and found.intact:
-            found.gaps.append(Gap(found.size, found.size, str(opened.damage)))
         if target is not None and found.disks:
             total = sum(disk.size for disk in found.disks)
             with (

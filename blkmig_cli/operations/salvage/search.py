@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
-from blkmig_cli.errors import StreamError
+from blkmig_cli.errors import SeveralStreamsError, StreamError
 from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.block import RecordWord, split_word
 from blkmig_cli.schemas.constants import (
@@ -189,7 +189,7 @@ class Search:
                         return False
         except StopIteration:
             pass
-        except StreamError:
+        except (StreamError, SeveralStreamsError):
             failed.update(path)
             return False
         return True

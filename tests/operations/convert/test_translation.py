@@ -366,6 +366,8 @@ FAULTS = {
     "section-unfinished": (
         raw.HEADER + raw.configuration()
         + raw.start(1, "block", 1, raw.block(0, 8) + raw.EOS) + raw.footer(1) + raw.EOF, []),
+    "size-mismatch": (
+        raw.qemu(raw.block(0, 8), bitmaps=bits_of(CHUNK, 65536)), ["--device-size=512k"]),
     "bitmap-incomplete": (
         raw.qemu(raw.block(0, 8), bitmaps=bits_of(CHUNK, 65536).replace(raw.COMPLETE, b"")), []),
 }  # fmt: skip
