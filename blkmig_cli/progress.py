@@ -1,23 +1,24 @@
-"""Progress of long work, for people at a terminal; others wait for no library that draws it."""
+"""How work tells its caller how far it has come."""
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
-from blkmig_cli.ticks import Tick, no_tick
+#: Called with the bytes done so far.
+Tick = Callable[[int], None]
+
+#: Called with a label and the bytes in all (None: unknown) for each piece of work, and entered while
+#: it goes on.
+Progress = Callable[[str, int | None], AbstractContextManager[Tick]]
 
 
-@contextmanager
-def progress(label: str, total: int | None, *, quiet: bool) -> Iterator[Tick]:
-    """A progress bar on stderr while work goes on; ``total`` bytes, None if unknown.
+def no_tick(_: int) -> None:
+    """Show nothing."""
 
-    Gives the function to call with the bytes done.  Nothing is shown unless stderr is a terminal.
-    """
-    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield no_tick
-        return
-    from blkmig_cli.bars import bar  # noqa: PLC0415 (rich is slow to load)
 
-    with bar(label, total) as tick:
-        yield tick
+def no_progress(_: str, __: int | None) -> AbstractContextManager[Tick]:
+    """Show nothing of any piece of work."""
+    return nullcontext(no_tick)
+
+
+def ignore(_: str) -> None:
+    """Take a message, and show it nowhere."""

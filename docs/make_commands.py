@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from blkmig_cli import limits
+from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.commands import cli
-from blkmig_cli.findings import CHECKS
 from blkmig_cli.spec.records import FIELDS
 from blkmig_cli.text import human_size
 

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import blkmig_cli
-from blkmig_cli import checks, errors, events, findings, runs, sizes, state, streamdisk
+from blkmig_cli import errors
+from blkmig_cli.checks import catalogue as findings
+from blkmig_cli.checks import report as checks
+from blkmig_cli.contents import bitmaps, sizes, state
+from blkmig_cli.contents import stream_disk as streamdisk
+from blkmig_cli.wire import events, runs
 
 TARGET = Path(__file__).with_name("library.md")
 EXAMPLES = ("copy_disk", "dirty_ranges", "list_chunks", "make_stream", "check_stream")
@@ -30,6 +35,23 @@ CHAPTERS = {
     "Reading": ("open", "StreamReader", "DiskFile", "Report"),
     "Writing": ("events_of", "Disk", "open_image", "write"),
     "Bitmaps": ("DirtyBitmap", "BitmapFile", "read_bitmaps", "write_bitmaps"),
+    "What the commands do": (
+        "validate",
+        "ValidateOptions",
+        "replay",
+        "ReplayRequest",
+        "ReplayResult",
+        "send",
+        "SendOptions",
+        "SendBitmaps",
+        "SendResult",
+        "convert",
+        "ConvertOptions",
+        "ConvertResult",
+        "Hints",
+        "Manifest",
+        "read_manifest",
+    ),
 }
 #: What a report and a disk are made of.
 PARTS = (
@@ -37,7 +59,7 @@ PARTS = (
     state.DiskState,
     sizes.SizeBounds,
     checks.BitmapVerdict,
-    state.BitmapState,
+    bitmaps.BitmapState,
     findings.Finding,
     streamdisk.Piece,
 )

@@ -4,7 +4,7 @@ import sys
 from collections import Counter
 
 import blkmig_cli
-from blkmig_cli.events import Block
+from blkmig_cli.wire.events import Block
 
 counts: Counter[str] = Counter()
 with blkmig_cli.open(sys.argv[1]) as stream:

@@ -2,8 +2,8 @@
 
 import sys
 
-from blkmig_cli.bitmap import DirtyBitmap
-from blkmig_cli.bitmapfile import BitmapFile, default_path, write_bitmaps
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_file import BitmapFile, default_path, write_bitmaps
 
 MIB = 1 << 20
 SIZE = 64 * MIB + 19 * 512

@@ -6,7 +6,7 @@ import tempfile
 import atheris
 
 with atheris.instrument_imports(include=["blkmig_cli"]):
-    from blkmig_cli.bitmapfile import read_bitmaps, write_bitmaps
+    from blkmig_cli.disks.bitmap_file import read_bitmaps, write_bitmaps
     from blkmig_cli.errors import FailureError
 
 from fuzz.common import fuzz

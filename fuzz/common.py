@@ -7,8 +7,8 @@ from collections.abc import Callable
 import atheris
 
 from blkmig_cli import limits
-from blkmig_cli.hints import Hints
-from tests.feed import Pieces
+from blkmig_cli.wire.hints import Hints
+from tests.support.feed import Pieces
 
 #: What stands in an input for zeros, so many bytes of them: whole records take little room.
 HOLES = {b"<chunk>": 1 << 20, b"<page>": 1 << 12, b"<bits>": 1 << 10}

@@ -3,13 +3,13 @@
 import atheris
 
 with atheris.instrument_imports(include=["blkmig_cli"]):
-    from blkmig_cli.decode import Decoder
-    from blkmig_cli.decode.description import find_description
+    from blkmig_cli.wire.decoder import Decoder
+    from blkmig_cli.wire.vm_description import find_description
     from blkmig_cli.errors import StreamError
-    from blkmig_cli.parse import Input
+    from blkmig_cli.wire.schema_io import Input
 
 from fuzz.common import fuzz, pieces, told, whole
-from tests.feed import NarrowPipe, in_file, piped
+from tests.support.feed import NarrowPipe, in_file, piped
 
 DIALECTS = ("auto", "auto", "v1", "v2")
 

@@ -7,7 +7,7 @@ import atheris
 
 with atheris.instrument_imports(include=["blkmig_cli"]):
     from blkmig_cli.errors import FailureError
-    from blkmig_cli.manifest import read_manifest, write_manifest
+    from blkmig_cli.checks.manifest import read_manifest, write_manifest
 
 from fuzz.common import fuzz
 

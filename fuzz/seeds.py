@@ -11,15 +11,23 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from blkmig_cli.decode import Decoder
+from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.errors import StreamError
-from blkmig_cli.events import Block, DeviceState, Event, Footer, Ram, SectionHeader, VmDescription
-from blkmig_cli.runs import Run
+from blkmig_cli.wire.events import (
+    Block,
+    DeviceState,
+    Event,
+    Footer,
+    Ram,
+    SectionHeader,
+    VmDescription,
+)
+from blkmig_cli.wire.runs import Run
 from blkmig_cli.schemas.constants import SectionType
 from blkmig_cli.spec.records import KEY, VERSION, RecordWriter
 from fuzz.common import HOLES, MAX_LENGTH, pieces
-from tests import raw
-from tests.feed import in_file
+from tests.support import raw
+from tests.support.feed import in_file
 
 _CAPTURES = Path(__file__).parents[1] / "tests" / "captures"
 _EACH = 2

@@ -5,7 +5,7 @@ import io
 import atheris
 
 with atheris.instrument_imports(include=["blkmig_cli"]):
-    from blkmig_cli.encode import encode
+    from blkmig_cli.wire.encoder import encode
     from blkmig_cli.errors import SpecError
     from blkmig_cli.spec.files import read_spec
 

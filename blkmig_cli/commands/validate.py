@@ -2,24 +2,29 @@
 
 import json
 from difflib import get_close_matches
+from functools import partial
 
 import click
 
-from blkmig_cli.checks import Report
+from blkmig_cli.checks.catalogue import CHECKS
+from blkmig_cli.checks.compatibility import Version
+from blkmig_cli.checks.manifest import Manifest, read_manifest
+from blkmig_cli.checks.names import Names
+from blkmig_cli.checks.report import Report
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command, one_of
 from blkmig_cli.errors import BlkmigError, UsageError
-from blkmig_cli.findings import CHECKS, finding_of
-from blkmig_cli.jsonout import report_json
-from blkmig_cli.manifest import Manifest, read_manifest
-from blkmig_cli.progress import progress
-from blkmig_cli.qemu import Version
+from blkmig_cli.operations.reading import each_report
+from blkmig_cli.operations.validate import (
+    ValidateOptions,
+    failed_report,
+    validate_stream,
+    worst_status,
+)
+from blkmig_cli.output.documents import report_json
+from blkmig_cli.output.progress import progress
 from blkmig_cli.text import escape, quote
-from blkmig_cli.transport import Stream, open_stream
-from blkmig_cli.validation import ImagesToCompare, validate_stream
-
-# The worst of several streams, in this order.
-_WORST = (4, 3, 1, 0)
+from blkmig_cli.transport.source import Stream, open_stream
 
 
 @click.command("validate", cls=Command)
@@ -74,8 +79,8 @@ def command(
       blkmig validate stream.bin --for-qemu 7.2
       blkmig validate captures/* --strict --output junit > captures.xml
     """
-    from blkmig_cli.render import report as shown  # noqa: PLC0415 (rich is slow to load)
-    from blkmig_cli.render.console import console  # noqa: PLC0415
+    from blkmig_cli.output.human import report as shown  # noqa: PLC0415 (rich is slow to load)
+    from blkmig_cli.output.human.console import console  # noqa: PLC0415
 
     out = console()
     if list_checks:
@@ -89,64 +94,62 @@ def command(
             hint = f"did you mean {close}?" if close else "see --list-checks"
             raise UsageError(f"--ignore {escape(check)}: no such check", hint=hint)
     hints = options.hints_of(granularities, device_sizes)
-    to_compare = ImagesToCompare(
-        options.device_values("--image", images),
-        force=image_format == "raw",
-        shared=force_share,
-    )
     wanted = None if manifest is None else read_manifest(manifest)
-    reread = wanted is not None and wanted.to_read > 0
-    make = options.decoder_factory(dialect, container)
+    chosen = ValidateOptions(
+        options.device_values("--image", images),
+        force_raw=image_format == "raw",
+        shared=force_share,
+        incremental=incremental,
+        for_qemu=for_qemu,
+        manifest=wanted,
+    )
+    make = options.decoder_factory(dialect, container, 1)
     reports: list[Report] = []
     for number, name in enumerate(streams, 1):
         which = f" {number} of {len(streams)}" if len(streams) > 1 else ""
+        found: list[Report] = []
         try:
             with (
-                open_stream(name, options.saying(quiet), again=reread) as stream,
+                open_stream(name, options.saying(quiet), again=chosen.reads_data) as stream,
                 progress(f"validating{which}", _total(stream, wanted), quiet=quiet) as tick,
             ):
                 options.log(verbose, str(stream))
-                report = validate_stream(
-                    stream,
-                    hints,
-                    make,
-                    tick,
-                    to_compare,
-                    incremental=incremental,
-                    for_qemu=for_qemu,
-                    manifest=wanted,
+                judge = partial(
+                    validate_stream, hints=hints, make_decoder=make, tick=tick, options=chosen
                 )
+                for report in each_report(stream, judge):
+                    found.append(report)  # noqa: PERF402 (kept where the next one fails)
         except BlkmigError as error:
             if isinstance(error, UsageError) or (output == "human" and len(streams) == 1):
                 raise
-            report = Report(name, failure=error)
-            report.findings = [finding_of(error)]
-        report.findings = [found for found in report.findings if found.id not in ignore]
-        if output == "human":
-            shown.report_text(report, out)
-            if len(streams) > 1:
-                out.print()
-        reports.append(report)
+            found.append(failed_report(name, error))
+        found = [report.ignoring(ignore) for report in found]
+        for report in found:
+            if output == "human":
+                shown.report_text(report, out)
+                if len(streams) > 1 or len(found) > 1:
+                    out.print()
+        reports += found
+    Names.of(*reports).check_hints(hints)
     if output != "human":
         click.echo(_document(output, reports, strict=strict))
-    elif len(streams) > 1:
+    elif len(reports) > 1:
         shown.summary(reports, out)
     for report in reports:
         if report.failure is not None:
             name, failure = escape(report.stream), str(report.failure)
             named = failure if failure.startswith(name) else f"{name}: {failure}"
             click.echo(f"blkmig: {named}", err=True)
-    statuses = [report.exit_status(strict=strict) for report in reports]
-    return next(status for status in _WORST if status in statuses)
+    return worst_status(reports, strict=strict)
 
 
 def _document(output: str, reports: list[Report], *, strict: bool) -> str:
     if output == "junit":
-        from blkmig_cli.junit import junit  # noqa: PLC0415 (as the next: only where it is asked for)
+        from blkmig_cli.output.junit import junit  # noqa: PLC0415 (as the next: only where it is asked for)
 
         return junit(reports, strict=strict)
     if output == "sarif":
-        from blkmig_cli.sarif import sarif  # noqa: PLC0415
+        from blkmig_cli.output.sarif import sarif  # noqa: PLC0415
 
         return sarif(reports)
     streams = [report_json(report) for report in reports]

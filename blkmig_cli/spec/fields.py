@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any
 
-from blkmig_cli.content import FileRange, Fill, literal
-from blkmig_cli.events import BlockBitmap, Payload, RamBlock, Subsection
 from blkmig_cli.schemas.constants import BitmapFlag, BlockFlag, RamFlag
 from blkmig_cli.text import brief
+from blkmig_cli.transport.payloads import FileRange, Fill, literal
+from blkmig_cli.wire.events import BlockBitmap, Payload, RamBlock, Subsection
 
 #: Shows a payload's bytes as JSON; where they are is the stream's business.
 ShowPayload = Callable[[Payload], Any]

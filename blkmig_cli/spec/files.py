@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from blkmig_cli import limits
-from blkmig_cli.content import FileRange
 from blkmig_cli.errors import SpecError
-from blkmig_cli.events import Event, Payload
 from blkmig_cli.spec.records import KEY, VERSION, read_record
 from blkmig_cli.text import brief
+from blkmig_cli.transport.payloads import FileRange
+from blkmig_cli.wire.events import Event, Payload
 
 
 def read_spec(file: BinaryIO) -> Iterator[Event]:

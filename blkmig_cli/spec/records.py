@@ -6,13 +6,13 @@ A spec is JSON Lines: ``{"blkmig-spec": 1}``, then one record a line.
 import base64
 from typing import Any
 
-from blkmig_cli import events as e
 from blkmig_cli.errors import SpecError
-from blkmig_cli.parse import Input
 from blkmig_cli.schemas.constants import BlockFlag, Command, SectionType
 from blkmig_cli.spec import fields as f
 from blkmig_cli.spec.fields import Field
 from blkmig_cli.text import brief
+from blkmig_cli.wire import events as e
+from blkmig_cli.wire.schema_io import Input
 
 VERSION = 1
 KEY = "blkmig-spec"

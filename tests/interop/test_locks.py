@@ -1,4 +1,4 @@
-"""Images in use: blkmig, a running QEMU and qemu-img refuse each other, in either order."""
+"""Images in use: blkmig, a running QEMU and qemu-img refuse an image that another uses."""
 
 import subprocess
 from collections.abc import Iterator
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from blkmig_cli.images import open_raw
-from tests import raw
+from blkmig_cli.disks.raw import open_raw
 from tests.conftest import Run, fails
 from tests.interop import qemu
 from tests.interop.qemu import Drive, Qemu
+from tests.support import raw
+from tests.support.peers import PATIENCE
 
 SIZE = 1 << 20
 STREAM = raw.qemu(raw.block(0, 0, rest=b"\7" * raw.CHUNK))
@@ -33,13 +34,13 @@ def stream(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def guest(image: Path, tmp_path: Path) -> Iterator[Qemu]:
-    """A QEMU whose guest has the image as its disk."""
+    """Start a QEMU whose guest has the image as its disk."""
     with qemu.machine(tmp_path / "q", Drive("drive0", image)) as running:
         yield running
 
 
 def convert(image: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """qemu-img reads all of the image."""
+    """Read all of the image with qemu-img convert."""
     assert qemu.QEMU_IMG is not None
     words = ["convert", *options, "-f", "raw", "-O", "raw", str(image), f"{image}.copy"]
     return subprocess.run([qemu.QEMU_IMG, *words], capture_output=True, text=True, check=False)
@@ -73,7 +74,7 @@ def test_an_image_that_is_written(image: Path, tmp_path: Path) -> None:
         words += ["-device", "virtio-blk,drive=drive0"]
         assert qemu.BINARY is not None
         done = subprocess.run(
-            [qemu.BINARY, *words], capture_output=True, text=True, check=False, timeout=60
+            [qemu.BINARY, *words], capture_output=True, text=True, check=False, timeout=PATIENCE
         )
         assert done.returncode == 1
         assert "lock" in done.stderr
@@ -81,7 +82,7 @@ def test_an_image_that_is_written(image: Path, tmp_path: Path) -> None:
 
 
 def test_an_image_that_is_read(run: Run, image: Path, stream: Path) -> None:
-    """Others may read it, too, but nobody may write."""
+    """Others may read it as well, but not write."""
     with closing(open_raw(str(image), writable=False)):
         assert convert(image).returncode == 0
         with pytest.raises(subprocess.CalledProcessError):

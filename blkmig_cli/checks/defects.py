@@ -1,0 +1,215 @@
+"""What QEMU is known to get wrong, watched for in the events of one stream.
+
+What breaks a rule of the format is the decoder's to refuse; here is what reads well and is wrong.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from blkmig_cli.checks.catalogue import CHECKS, Finding, Found
+from blkmig_cli.contents.padding import leaked, padding
+from blkmig_cli.disks.raw import other_format
+from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE, RamFlag, SectionType
+from blkmig_cli.text import brief, count, quote
+from blkmig_cli.wire.events import (
+    BitmapEos,
+    Block,
+    DeviceState,
+    Eos,
+    Event,
+    Footer,
+    Payload,
+    Progress,
+    Ram,
+    SectionHeader,
+    StateMismatch,
+    VmDescription,
+)
+from blkmig_cli.wire.runs import Numbers, Run, moved
+from blkmig_cli.wire.schema_io import Input
+
+# So many empty parts are no accident of a slow disk any more.
+_MANY_PARTS = 1000
+# Progress records out of range that are named one by one.
+_PROGRESS_SHOWN = 16
+_UNNAMED = ""
+
+
+def _ends_payload(event: Event) -> bool:
+    """Is it all that an empty part has?"""
+    return isinstance(event, Eos | BitmapEos) or (
+        isinstance(event, Ram) and event.flags == RamFlag.EOS
+    )
+
+
+@dataclass(slots=True)
+class _Tail:
+    """Records of a disk's highest sector; where the data of those begins whose padding is unknown."""
+
+    sector: int
+    offset: int
+    uncounted: list[int] = field(default_factory=list)
+
+
+class Defects:
+    """Takes events, and says what is wrong with them.
+
+    ``merged`` turns true at the record that proves a disk and its own file to be mixed.
+    """
+
+    def __init__(self) -> None:
+        self.merged = False
+        self._merged_at = 0
+        self._unnamed: Block | None = None
+        self._unnamed_repeats = 0
+        self._formats: set[str | None] = set()
+        self._leaks: dict[str, tuple[int, int]] = {}
+        self._tails: dict[str, _Tail] = {}
+        self._header: SectionHeader | None = None
+        self._empty: dict[str, int] = {}
+        self._empty_from = 0
+        self.progress: list[Finding] = []
+        self._resynchronised: set[int] = set()
+        self._mismatches: list[StateMismatch] = []
+
+    def feed(self, event: Event, source: Input) -> None:
+        """Take the next event."""
+        if isinstance(event, Progress):
+            if event.percent > 100:
+                self._progress(event.percent, event.offset)
+        elif isinstance(event, DeviceState) and event.sized_by == "footer":
+            self._resynchronised.add(event.offset)
+        elif isinstance(event, VmDescription):
+            self._mismatches += event.mismatches
+            self._resynchronised -= event.confirmed
+            self._resynchronised -= {state.offset for state in event.mismatches}
+        if isinstance(event, SectionHeader):
+            self._header = event if event.kind == SectionType.PART else None
+        elif isinstance(event, Footer):
+            if self._header is not None:
+                self._empty_part(self._header)
+        elif isinstance(event, Block):
+            self._header = None
+            if event.device == _UNNAMED:
+                self._feed_unnamed(event, source)
+            if event.data is not None:
+                self._feed_tail(event, event.data, source)
+        elif self._header is not None and not _ends_payload(event):
+            self._header = None
+
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Take a run of events whole."""
+        # A row may begin anywhere in what repeats, so that the second one is the first to count.
+        for event in run.head(1):
+            self.feed(event, source)
+        before = dict(self._empty)
+        for event in run.head(2) if run.rows > 1 else ():
+            if event.offset >= run.columns[0].event.offset + run.stride:
+                self.feed(event, source)
+        for name, number in self._empty.items():
+            self._empty[name] += (number - before.get(name, 0)) * max(run.rows - 2, 0)
+        for column in run.columns:
+            if isinstance(column.event, Progress) and column.numbers is not None:
+                for row in (np.flatnonzero(column.numbers[2:] > 100) + 2).tolist():
+                    offset = column.event.offset + row * run.stride
+                    self._progress(int(column.numbers[row]), offset)
+            if isinstance(column.event, Block) and column.numbers is not None and run.rows > 2:
+                self._feed_blocks(column.event, column.numbers, run.stride, source)
+
+    def tail(self, device: str, size: int, source: Input) -> Iterator[Found]:
+        """What is wrong with the last chunk of a disk of ``size`` bytes, or fewer."""
+        leaks, offset = self._leaks.get(device, (0, None))
+        tail = self._tails.get(device)
+        inside = CHUNK_SIZE if tail is None else size - tail.sector * SECTOR_SIZE
+        cut = 0 < inside < CHUNK_SIZE
+        if tail is not None and cut and source.seekable:
+            # A pipe's payload is gone; where the size was told in time, it has been counted.
+            for start in tail.uncounted:
+                leaks += leaked(Payload(start + inside, CHUNK_SIZE - inside), source)
+                offset = tail.offset
+        if leaks:
+            text = f"{count(leaks, 'byte')} of other data behind the disk's end"
+            yield "padding-leak", f"{text}; blkmig scrub zeroes them", offset
+        if tail is not None and cut:
+            text = "the disk's end cuts the last chunk, which QEMU 2.10 to 9.0 fails to load"
+            yield "partial-tail", text, tail.offset
+
+    def findings(self) -> Iterator[Found]:
+        """What is wrong with the stream as a whole."""
+        if self.merged:
+            text = "a disk and the file that holds it are mixed under an empty name"
+            yield "merged-devices", f"{text}; neither can be had", self._merged_at
+        elif self._unnamed is not None:
+            text = "a disk without a name: no QEMU loads it"
+            if self._unnamed_repeats:
+                text += f"; {count(self._unnamed_repeats, 'first chunk')} more came: several disks?"
+            yield "unnamed-device", text, self._unnamed.offset
+        total = sum(self._empty.values())
+        if total >= _MANY_PARTS:
+            names = ", ".join(self._empty)
+            yield "empty-parts", f"{count(total, 'empty part')} ({names})", self._empty_from
+        for state in self._mismatches:
+            text = (
+                f"the state of {quote(state.section)} is {count(state.length, 'byte')} long, the "
+                f"description says {state.described:,}"
+            )
+            yield "device-state", text, state.offset
+        if self._resynchronised:
+            number = count(len(self._resynchronised), "section")
+            text = f"the state of {number} was sized by its footer"
+            yield "resynchronised", text, min(self._resynchronised)
+
+    def _progress(self, percent: int, offset: int) -> None:
+        check = "progress-range"
+        if len(self.progress) < _PROGRESS_SHOWN:
+            text = f"progress of {brief(percent)} percent"
+            self.progress.append(Finding(check, CHECKS[check][0], text, offset))
+
+    def _empty_part(self, header: SectionHeader) -> None:
+        if not self._empty:
+            self._empty_from = header.offset
+        name = header.section or ""
+        self._empty[name] = self._empty.get(name, 0) + 1
+        self._header = None
+
+    def _feed_unnamed(self, event: Block, source: Input) -> None:
+        if self._unnamed is None:
+            self._unnamed = event
+        if event.sector != 0:
+            return
+        found = None
+        if event.data is not None:
+            found = other_format(bytes(source.view(Payload(event.data.offset, SECTOR_SIZE))))
+        self._unnamed_repeats += bool(self._formats)
+        self._formats.add(found)
+        if len(self._formats) > 1 and not self.merged:
+            self.merged, self._merged_at = True, event.offset
+
+    def _feed_blocks(self, event: Block, sectors: Numbers, stride: int, source: Input) -> None:
+        """The rows from the third on of a run of ``event``, at ``sectors``."""
+        wanted = np.zeros(len(sectors), bool)
+        if event.device == _UNNAMED:
+            wanted |= sectors == 0
+        if event.data is not None:
+            # Only those at the highest sector so far may be cut by the disk's end.
+            tail = self._tails[event.device]
+            wanted |= sectors == max(int(sectors.max()), tail.sector)
+            wanted |= padding(event, None) is not None
+        wanted[:2] = False
+        for row in np.flatnonzero(wanted).tolist():
+            self.feed(moved(event, row * stride, int(sectors[row])), source)
+
+    def _feed_tail(self, event: Block, data: Payload, source: Input) -> None:
+        tail = self._tails.get(event.device)
+        if tail is None or event.sector > tail.sector:
+            tail = self._tails[event.device] = _Tail(event.sector, event.offset)
+        part = padding(event, None)
+        if part is not None:
+            number, _ = self._leaks.get(event.device, (0, 0))
+            found = leaked(part, source)
+            if found:
+                self._leaks[event.device] = (number + found, event.offset)
+        elif event.sector == tail.sector:
+            tail.uncounted.append(data.offset)

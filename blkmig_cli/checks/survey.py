@@ -1,0 +1,101 @@
+"""Reading a stream to its end: the one loop that gives its events to whoever takes them."""
+
+from dataclasses import dataclass
+
+from blkmig_cli.checks.checker import Checker
+from blkmig_cli.checks.report import Report
+from blkmig_cli.contents.final_layout import EndState, EndStates
+from blkmig_cli.contents.stream_disk import StreamDisk
+from blkmig_cli.errors import (
+    BlkmigError,
+    FailureError,
+    LimitError,
+    StreamError,
+    UsageError,
+)
+from blkmig_cli.progress import Tick
+from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.text import escape
+from blkmig_cli.transport.inputs import FileInput
+from blkmig_cli.transport.source import Stream
+from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.runs import Consumer, Run
+
+
+def read_stream(decoder: Decoder, tick: Tick, *consumers: Consumer) -> BlkmigError | None:
+    """Give every event to the ``consumers``, in their order; ``tick`` gets the bytes read so far.
+
+    Returns what ended the reading, None for the proper end: a StreamError, a FailureError of the
+    input, or a LimitError of a consumer.  Anything else that a consumer raises is raised.
+    """
+    source = decoder.source
+    while True:
+        try:
+            piece = decoder.piece()
+        except StopIteration:
+            return None
+        except (StreamError, FailureError) as error:
+            return error
+        try:
+            if isinstance(piece, Run):
+                for consumer in consumers:
+                    consumer.feed_run(piece, source)
+                tick(piece.end)
+            else:
+                for consumer in consumers:
+                    consumer.feed(piece, source)
+                tick(piece.offset + piece.length)
+        except LimitError as error:
+            error.offset = piece.columns[0].event.offset if isinstance(piece, Run) else piece.offset
+            return error
+
+
+@dataclass(slots=True)
+class Contents:
+    """What is in a stream: its report, and where each disk's content stands."""
+
+    stream: Stream
+    checker: Checker
+    report: Report
+    states: EndStates
+
+    def disk(self, device: str, size: int | None = None) -> StreamDisk:
+        """The disk of ``device``, of ``size`` bytes.
+
+        Without ``size``: what is known of it, at least up to its last chunk.  Raises UsageError where
+        the stream is a pipe, as its data cannot be read a second time.
+        """
+        source = source_of_data(self.stream)
+        state = self.states.disks.get(device, EndState())
+        if size is None:
+            bounds = self.checker.size(device)
+            size = bounds.exact
+            if size is None:
+                size = max(state.end * SECTOR_SIZE, bounds.least)
+        return StreamDisk(self.stream.name, source, state, size)
+
+
+def source_of_data(stream: Stream) -> FileInput:
+    """The stream's input, if its data can be read a second time; raises UsageError."""
+    if not isinstance(stream.input, FileInput):
+        raise UsageError(
+            f"{escape(stream.name)} can be read only once, and its data are needed twice",
+            hint="save the stream to a file, uncompressed",
+        )
+    return stream.input
+
+
+def read_contents(
+    stream: Stream, decoder: Decoder, hints: Hints, tick: Tick, *others: Consumer
+) -> Contents:
+    """Read all records of ``stream``, but none of its data; ``others`` take its events as well.
+
+    What is damaged is in the report's ``failure``.  Raises FailureError where the input fails.
+    """
+    checker, states = Checker(hints), EndStates()
+    failure = read_stream(decoder, tick, states, *others, checker)
+    report = checker.finish(stream.name, decoder, failure)
+    if isinstance(failure, FailureError):
+        raise failure
+    return Contents(stream, checker, report, states)

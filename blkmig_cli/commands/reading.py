@@ -1,0 +1,46 @@
+"""What commands share that read a stream: how it is to be read, and what ended the reading."""
+
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from blkmig_cli.commands import options
+from blkmig_cli.errors import BlkmigError
+from blkmig_cli.output.progress import progress
+from blkmig_cli.text import escape
+from blkmig_cli.wire.hints import Hints
+
+if TYPE_CHECKING:
+    from blkmig_cli.operations.reading import Reading
+    from blkmig_cli.wire.decoder import Container
+
+
+def reading_of(
+    hints: Hints,
+    dialect: str,
+    container: str,
+    *,
+    number: int | None = None,
+    quiet: bool,
+    verbose: bool,
+) -> "Reading":
+    """Return how streams are to be read by the options that commands share."""
+    from blkmig_cli.operations.reading import Reading  # noqa: PLC0415 (numpy is slow to load)
+
+    return Reading(
+        hints,
+        dialect,
+        cast("Container", container),
+        number,
+        say=options.saying(quiet),
+        log=lambda message: options.log(verbose, message),
+        progress=lambda label, total: progress(label, total, quiet=quiet),
+    )
+
+
+def exit_status(stream: str, failure: BlkmigError | None) -> int:
+    """Return the exit status for what ended the reading of ``stream``, and print that on stderr."""
+    if failure is None:
+        return 0
+    click.echo(f"blkmig: {escape(stream)}: {failure}", err=True)
+    return failure.exit_status

@@ -1,0 +1,144 @@
+"""A disk as its stream leaves it, read from the stream's file without unpacking it.
+
+It is an image that can be read (``images.Readable``).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from blkmig_cli.contents.final_layout import EndState
+from blkmig_cli.disks.zeros import is_zero
+from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.system.pipes import write_all
+from blkmig_cli.transport.inputs import FileInput
+from blkmig_cli.wire.events import Payload
+
+_PIECE = 256 << 10
+_PROBE = 4 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes [start, end) of a disk: ``data`` or ``zero``, or ``missing``: no record holds them.
+
+    ``offset``: the byte of the stream at which data begins.
+    """
+
+    start: int
+    end: int
+    kind: str
+    offset: int | None = None
+
+
+class StreamDisk:
+    """The disk of ``size`` bytes that ``state`` describes, its data in ``source``.
+
+    What never came reads as zeros; ``pieces`` tells it apart.  ``path`` is the stream's name.
+    """
+
+    def __init__(self, path: str, source: FileInput, state: EndState, size: int) -> None:
+        self.path = path
+        self._source = source
+        self._state = state
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+        return self._size
+
+    def resized(self, size: int) -> "StreamDisk":
+        """The same, as a disk of ``size`` bytes."""
+        return StreamDisk(self.path, self._source, self._state, size)
+
+    def incremental(self) -> "StreamDisk":
+        """The same, of which all that came is allocated, zeros too, and nothing else."""
+        return _Incremental(self.path, self._source, self._state, self._size)
+
+    def pieces(self, offset: int = 0, length: int | None = None) -> Iterator[Piece]:
+        """The bytes from ``offset`` (to the disk's end) in pieces that touch, in their order.
+
+        Data comes in pieces that are in one place in the stream: at most a chunk.
+        """
+        end = self._size if length is None else min(offset + length, self._size)
+        for start, stop, kind, place in self._sectors(offset, end):
+            low, high = max(start * SECTOR_SIZE, offset), min(stop * SECTOR_SIZE, end)
+            if low < high:
+                at = None if place is None else place + low - start * SECTOR_SIZE
+                yield Piece(low, high, kind, at)
+
+    def _sectors(self, offset: int, end: int) -> Iterator[tuple[int, int, str, int | None]]:
+        at, last = offset // SECTOR_SIZE, -(-end // SECTOR_SIZE)
+        for stretch in self._state.between(at, last):
+            if at < stretch.start:
+                yield at, stretch.start, "missing", None
+            at = stretch.start
+            if stretch.offset is None:
+                yield at, stretch.end, "zero", None
+                at = stretch.end
+            while at < stretch.end:
+                place, sectors = stretch.place(at)
+                yield at, at + sectors, "data", place
+                at += sectors
+        if at < last:
+            yield at, last, "missing", None
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See ``images.Readable``; raises FailureError where the stream's file fails."""
+        found = bytearray(length)
+        self.read_into(memoryview(found), offset)
+        return bytes(found)
+
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fill ``target`` with the disk's bytes from ``offset`` on; raises as :meth:`read`."""
+        for piece in self.pieces(offset, len(target)):
+            part = target[piece.start - offset : piece.end - offset]
+            if piece.offset is None:
+                part[:] = bytes(len(part))
+            else:
+                self._source.read_into(part, piece.offset)
+
+    def is_zero(self, offset: int, length: int) -> bool:
+        """See ``images.Readable``; most data shows itself in its first bytes."""
+        return all(
+            is_zero(memoryview(self.read(start, end - start)))
+            for piece in self.pieces(offset, length)
+            if piece.offset is not None
+            for start, end in _steps(piece.start, piece.end)
+        )
+
+    def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
+        """See ``images.Readable``."""
+        buffer = memoryview(bytearray(min(length, _PIECE)))
+        for piece in self.pieces(offset, length):
+            at = piece.start
+            if pipe and piece.offset is not None:
+                at += self._source.give_to(target, Payload(piece.offset, piece.end - at))
+            for start in range(at, piece.end, _PIECE):
+                part = buffer[: min(_PIECE, piece.end - start)]
+                self.read_into(part, start)
+                write_all(target, part)
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """See ``images.Readable``: what came as data."""
+        for stretch in self._state:
+            start, end = stretch.start * SECTOR_SIZE, min(stretch.end * SECTOR_SIZE, self._size)
+            if stretch.offset is not None and start < end:
+                yield start, end - start
+
+
+def _steps(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Bytes [start, end) in steps, of which the first is small."""
+    step = _PROBE
+    while start < end:
+        yield start, min(start + step, end)
+        start, step = start + step, _PIECE
+
+
+class _Incremental(StreamDisk):
+    """See :meth:`StreamDisk.incremental`."""
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        for piece in self.pieces():
+            if piece.kind != "missing":
+                yield piece.start, piece.end - piece.start

@@ -1,0 +1,125 @@
+"""Narrowing the granularity of a coarse v1 bitmap by what its records repeat.
+
+Eight bytes of bits per chunk mean 16 KiB or anything above.  From 32 KiB on, one word covers
+several chunks, so their records repeat it.  A granularity is out if the records contradict it:
+
+- a bit that was set is clear in a later record of the same word;
+- a bit appears in a later record of the same word, though no chunk that it stands for was sent
+  since (a write that sets the bit dirties the chunk, and a dirty chunk is sent again);
+- a bit lies past the disk's end.
+"""
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blkmig_cli.schemas.block import first_word
+from blkmig_cli.schemas.constants import (
+    CHUNK_SECTORS,
+    CHUNK_SIZE,
+    SECTOR_SIZE,
+    WORD_BITS,
+    WORD_SIZE,
+)
+
+
+@dataclass(slots=True)
+class Observations:
+    """The bits of a bitmap whose granularity is open, in stream order: sector, and raw bytes."""
+
+    sectors: "array[int]" = field(default_factory=lambda: array("Q"))
+    lengths: "array[int]" = field(default_factory=lambda: array("H"))
+    bits: bytearray = field(default_factory=bytearray)
+
+    def add(self, sector: int, bits: memoryview) -> None:
+        """One more record."""
+        self.sectors.append(sector)
+        self.lengths.append(len(bits))
+        self.bits += bits
+
+    def add_rows(self, sectors: NDArray[np.int64], bits: NDArray[np.uint8]) -> None:
+        """A record for each of ``sectors``, with its row of ``bits``: shape (rows, bytes)."""
+        rows, length = bits.shape
+        self.sectors.frombytes(sectors.astype(np.uint64).tobytes())
+        self.lengths.extend(array("H", [length]) * rows)
+        self.bits += bits.tobytes()
+
+    def numbers(self) -> NDArray[np.int64]:
+        """The sectors of all records, in stream order: int64, shape (records,)."""
+        return np.frombuffer(self.sectors, np.int64)
+
+    def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+        """All records: sectors, and their bits in rows, shape (rows, bytes), as long as these are equal."""
+        sectors = np.frombuffer(self.sectors, np.int64)
+        lengths = np.frombuffer(self.lengths, np.uint16)
+        begin = at = 0
+        for end in [*(np.flatnonzero(np.diff(lengths)) + 1).tolist(), len(lengths)]:
+            if begin < end:
+                size = (end - begin) * int(lengths[begin])
+                bits = np.frombuffer(self.bits, np.uint8, size, at)
+                yield sectors[begin:end], bits.reshape(end - begin, -1)
+                begin, at = end, at + size
+
+    def narrow(self, candidates: list[int], size: int | None) -> list[int]:
+        """Those granularities out of ``candidates`` (bytes) that nothing contradicts.
+
+        ``size`` is the most bytes that the disk can have, if known.
+        """
+        if np.any(np.frombuffer(self.lengths, np.uint16) != WORD_SIZE):
+            return candidates
+        words = np.frombuffer(self.bits, "<u8")
+        sectors = np.frombuffer(self.sectors, np.int64)
+        return [g for g in candidates if _possible(g, sectors, words, size)]
+
+
+def _possible(
+    granularity: int,
+    sectors: NDArray[np.int64],
+    words: NDArray[np.uint64],
+    size: int | None,
+) -> bool:
+    index = sectors // (WORD_BITS * granularity // SECTOR_SIZE)
+    if size is not None and _bits_past(granularity, index, words, size):
+        return False
+    # Records of the same word, each with the next one: mostly, they stand together as they came.
+    order = None
+    if np.any(index[1:] < index[:-1]):
+        order = np.argsort(index, kind="stable")
+        index, words = index[order], words[order]
+    same = index[1:] == index[:-1]
+    if np.any(same & (words[:-1] & ~words[1:] != 0)):
+        return False
+    grown = np.flatnonzero(same & (words[1:] & ~words[:-1] != 0))
+    latest: dict[int, int] = {}
+    top = 0
+    if len(grown):
+        top = int(sectors.max()) // CHUNK_SECTORS + 1
+        latest = dict(zip((sectors // CHUNK_SECTORS).tolist(), range(len(sectors)), strict=True))
+    for at in grown.tolist():
+        before = at if order is None else int(order[at])
+        new = int(words[at + 1] & ~words[at])
+        base = int(index[at]) * WORD_BITS
+        for bit in (bit for bit in range(WORD_BITS) if new >> bit & 1):
+            start = (base + bit) * granularity // CHUNK_SIZE
+            stop = max(((base + bit + 1) * granularity - 1) // CHUNK_SIZE, start) + 1
+            chunks = range(start, min(stop, top))
+            if all(latest.get(chunk, -1) <= before for chunk in chunks):
+                return False
+    return True
+
+
+def _bits_past(
+    granularity: int,
+    index: NDArray[np.int64],
+    words: NDArray[np.uint64],
+    size: int,
+) -> bool:
+    last_granule = -(-size // granularity) - 1
+    last_word = first_word(last_granule * granularity // SECTOR_SIZE, granularity)
+    if np.any(words[index > last_word]):
+        return True
+    keep = (1 << (last_granule % WORD_BITS + 1)) - 1
+    return bool(np.any(words[index == last_word] & np.uint64(~keep & (1 << WORD_BITS) - 1)))

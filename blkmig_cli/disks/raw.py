@@ -1,0 +1,276 @@
+"""Raw images: a file or block device whose bytes are those of the disk.  Zeros become holes."""
+
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from functools import cache
+
+from blkmig_cli.disks.locks import lock
+from blkmig_cli.disks.zeros import is_zero
+from blkmig_cli.errors import FailureError
+from blkmig_cli.system.pipes import give_pages, write_all
+from blkmig_cli.text import escape
+
+# An image that starts with one of these is taken as a file of that format, except with -f raw.
+_OTHER_FORMATS = {
+    b"QFI\xfb": "qcow2",
+    b"QED\0": "qed",
+    b"KDMV": "vmdk",
+    b"COWD": "vmdk",
+    b"# Disk DescriptorFile": "vmdk",
+    b"vhdxfile": "vhdx",
+    b"conectix": "vpc",
+    b"<<< ": "vdi",
+    b"WithoutFreeSpace": "parallels",
+    b"WithouFreSpacExt": "parallels",
+    b"LUKS\xba\xbe": "luks",
+}
+# Formats that the suffix of a file's name announces.
+_SUFFIXES = {
+    ".qcow2": "qcow2", ".qcow": "qcow", ".vmdk": "vmdk", ".vdi": "vdi", ".vhdx": "vhdx",
+}  # fmt: skip
+# <linux/falloc.h>: FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE.
+_PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
+# Bytes read at once: few enough to stay in the processor's cache until they are used.
+_PIECE = 256 << 10
+_PROBE = 4 << 10
+_ZEROS = bytes(_PIECE)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    """Return the C library: Python has no fallocate that punches holes."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
+class RawImage:
+    """See ``image.Image``.  Made by :func:`open_raw`; ``is_file``: it is not a block device."""
+
+    def __init__(self, path: str, fd: int, size: int, *, is_file: bool = True) -> None:
+        self.path = path
+        self._is_file = is_file
+        self._fd = fd
+        self._size = size
+        self._can_punch = True
+        self._scratch = bytearray(0)
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+        return self._size
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file, whose size is the disk's; not a device."""
+        return self._is_file
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See ``image.Image``; raises FailureError where the file ends before its size."""
+        pieces = []
+        while length:
+            try:
+                piece = os.pread(self._fd, length, offset)
+            except OSError as error:
+                raise self._failed(error, offset) from error
+            if not piece:
+                raise self._shrunk()
+            pieces.append(piece)
+            offset += len(piece)
+            length -= len(piece)
+        return b"".join(pieces)
+
+    def is_zero(self, offset: int, length: int) -> bool:
+        """See ``image.Image``; the first bytes of most data are not all zero."""
+        piece = min(length, _PROBE)
+        while length:
+            found = self._fill(offset, piece)
+            if not is_zero(memoryview(self._scratch)[:found]):
+                return False
+            offset += found
+            length -= found
+            piece = min(length, _PIECE)
+        return True
+
+    def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
+        """See ``image.Image``; raises FailureError where the image fails or ends."""
+        if pipe:
+            # The pipe takes the pages of the file without a copy.  (Into a file, two copies of a
+            # small buffer are faster than sendfile, which uses a pipe of its own.)
+            sent = give_pages(target, self._fd, offset, length)
+            offset, length = offset + sent, length - sent
+        while length:
+            found = self._fill(offset, min(length, _PIECE))
+            write_all(target, memoryview(self._scratch)[:found])
+            offset += found
+            length -= found
+
+    def _fill(self, offset: int, length: int) -> int:
+        """Read up to ``length`` bytes, at most _PIECE, into the buffer, which is reused."""
+        if not self._scratch:
+            self._scratch = bytearray(_PIECE)
+        try:
+            found = os.preadv(self._fd, [memoryview(self._scratch)[:length]], offset)
+        except OSError as error:
+            raise self._failed(error, offset) from error
+        if not found:
+            raise self._shrunk()
+        return found
+
+    def _shrunk(self) -> FailureError:
+        return FailureError(f"{escape(self.path)} became shorter while it was read")
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """See ``image.Image``."""
+        if offset < 0 or offset + len(data) > self._size:
+            raise ValueError("a write past the disk's end")
+        try:
+            while data:
+                written = os.pwrite(self._fd, data, offset)
+                data = data[written:]
+                offset += written
+        except OSError as error:
+            raise self._failed(error, offset) from error
+
+    def zero(self, offset: int, length: int) -> None:
+        """See ``image.Image``; makes holes where there is data, or else writes zeros there."""
+        if offset < 0 or offset + length > self._size:
+            raise ValueError("a write past the disk's end")
+        for start, end in self._data(offset, offset + length):
+            if self._punch(start, end - start):
+                continue
+            for at in range(start, end, _PIECE):
+                self.write(at, memoryview(_ZEROS)[: end - at])
+
+    def resize(self, size: int) -> None:
+        """See ``image.Image``; raises FailureError for a block device."""
+        if not self._is_file:
+            raise FailureError(f"{escape(self.path)} is a device of {self._size} bytes")
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError as error:
+            raise self._failed(error, size) from error
+        self._size = size
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """See ``image.Image``; raises FailureError where the file ends before its size."""
+        for start, end in self._data(0, self._size):
+            yield start, end - start
+        # Behind the end of a file that became shorter, a hole is reported.
+        if os.lseek(self._fd, 0, os.SEEK_END) < self._size:
+            raise self._shrunk()
+
+    def flush(self) -> None:
+        """See ``image.Image``."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise self._failed(error, 0) from error
+
+    def uncache(self) -> None:
+        """See ``image.Image``."""
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def close(self) -> None:
+        """See ``image.Image``."""
+        os.close(self._fd)
+
+    def _data(self, offset: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield the ranges (start, end) of the bytes [offset, end) that are no holes, ascending."""
+        while offset < end:
+            start = self._seek(offset, os.SEEK_DATA)
+            if start is None or start >= end:
+                return
+            offset = min(self._seek(start, os.SEEK_HOLE) or end, end)
+            yield start, offset
+
+    def _seek(self, offset: int, whence: int) -> int | None:
+        """Return where data or a hole begins from ``offset`` on; None behind the last data."""
+        try:
+            return os.lseek(self._fd, offset, whence)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            # The file system does not support the call: all of it counts as data.
+            return offset if whence == os.SEEK_DATA else self._size
+
+    def _punch(self, offset: int, length: int) -> bool:
+        """Make a hole; return whether the file system could."""
+        if not self._can_punch:
+            return False
+        result = _libc().fallocate(
+            self._fd, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length)
+        )
+        if result and ctypes.get_errno() in (errno.EOPNOTSUPP, errno.ENOSYS):
+            self._can_punch = False
+        return bool(result == 0)
+
+    def _failed(self, error: OSError, offset: int) -> FailureError:
+        return FailureError(f"{escape(self.path)}: {error.strerror or error} at its byte {offset}")
+
+
+def other_format(head: bytes) -> str | None:
+    """Return the format whose magic ``head``, the first bytes of an image, begins with.
+
+    None: none that is known, so that the image may be raw.
+    """
+    return next((name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None)
+
+
+def check_suffix(path: str) -> None:
+    """Raise FailureError where the name of an image announces another format than raw."""
+    kind = _SUFFIXES.get(os.path.splitext(path)[1].lower())
+    if kind is not None:
+        raise FailureError(
+            f"{escape(path)}: format {kind} is not supported", hint="use -f raw if it is raw"
+        )
+
+
+def open_raw(
+    path: str, *, writable: bool, force: bool = False, shared: bool = False, claimed: bool = False
+) -> RawImage:
+    """Open the image at ``path``, and lock it as QEMU does.
+
+    ``force``: it is raw, whatever its name and its first bytes say (-f raw).  ``shared``: read it
+    even while others write it (-U).  ``claimed``: write a block device even while it is mounted
+    (--force).
+
+    Raises FailureError where it is missing, is neither a file nor a block device, looks like another
+    format, or is in use.
+    """
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
+    try:
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            raise FailureError(f"{escape(path)} is neither a file nor a block device")
+        if writable and not claimed and stat.S_ISBLK(mode):
+            flags |= os.O_EXCL  # Linux: EBUSY where it is mounted, swapped to, or part of another
+        fd = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise FailureError(
+                f"{escape(path)} is mounted, or in use otherwise",
+                hint="end that first, or use --force to write it all the same",
+            ) from error
+        missing = isinstance(error, FileNotFoundError) and writable
+        hint = "use --create to make it" if missing else None
+        raise FailureError(f"{escape(path)}: {error.strerror or error}", hint=hint) from error
+    try:
+        size = os.lseek(fd, 0, os.SEEK_END)
+        kind = other_format(os.pread(fd, 32, 0))
+        if kind is not None and not force:
+            raise FailureError(
+                f"{escape(path)} looks like {kind}, which is not supported",
+                hint="convert it with qemu-img, or use -f raw if it is raw",
+            )
+        if not force:
+            check_suffix(path)
+        lock(fd, path, writable=writable, shared=shared)
+    except OSError as error:
+        os.close(fd)
+        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
+    except FailureError:
+        os.close(fd)
+        raise
+    return RawImage(path, fd, size, is_file=stat.S_ISREG(mode))

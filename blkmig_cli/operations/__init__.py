@@ -1,0 +1,1 @@
+"""One module or folder for each thing that blkmig does, without a command line."""

@@ -1,0 +1,164 @@
+"""The journal of an image (IMAGE.replay.json): how far a replay has come, and of which stream.
+
+It is written before the first byte of the image, and never says more than is on stable storage.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from blkmig_cli import limits
+from blkmig_cli.checks.catalogue import CHECKS, Finding
+from blkmig_cli.disks.neighbours import Neighbours, exists, remove
+from blkmig_cli.errors import FailureError, failing
+from blkmig_cli.system.atomic import sync_folder
+from blkmig_cli.system.documents import Entry as Object
+from blkmig_cli.system.documents import read_document, write_document
+
+VERSION = 1
+#: ``writing``: the image is being written.  ``incomplete``: the stream came to an end, but not all is
+#: right.  ``written``: the image has all its bytes.  ``finished``: it has its name and bitmaps, too.
+State = Literal["writing", "incomplete", "written", "finished"]
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+NO_RECORDS = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # SHA-256 of b""
+_FINDINGS = 8
+_MESSAGE = 400
+_BITMAPS = 32
+_NAME = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a replay stopped at the end of a stream: what is needed to accept the image as it is.
+
+    ``least``, ``most``: bounds of the disk's size; ``end``: where its last chunk ends; in bytes.
+    ``damaged``: the stream could not be read to its end.  ``bitmaps``: names of those that were
+    complete, and that only the stream has.
+    """
+
+    least: int
+    most: int | None
+    end: int
+    damaged: bool
+    findings: tuple[Finding, ...]
+    bitmaps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a journal says.
+
+    ``position``: all records that begin before this byte of the stream are on the image; ``records``
+    of them were applied, ``data_records`` of these with data, and ``digest`` is their SHA-256 (see
+    ``history.py``).  ``new``: the image is IMAGE.partial until it is written.  ``size``: bytes of the
+    disk, None while it is unknown.  ``stop``: of an incomplete one.
+    """
+
+    state: State
+    new: bool
+    size: int | None
+    position: int = 0
+    records: int = 0
+    data_records: int = 0
+    digest: str = NO_RECORDS
+    stop: Stop | None = None
+
+
+def read_journal(neighbours: Neighbours) -> Entry | None:
+    """Return the journal of an image, None where there is none.
+
+    Raises FailureError where it is damaged.
+    """
+    path = neighbours.journal
+    if not exists(path):
+        return None
+    try:
+        return read_document(path, limits.JOURNAL_MAX, "journal of a replay", _parse)
+    except FailureError as error:
+        raise FailureError(error.message, hint="use --restart to start afresh") from error
+
+
+def write_journal(neighbours: Neighbours, entry: Entry) -> None:
+    """Replace the journal of an image, on stable storage; the image must be locked.
+
+    Raises FailureError.
+    """
+    path = neighbours.journal
+    if neighbours.partial is None:
+        folder = os.path.dirname(path)
+        with failing(folder):
+            os.makedirs(folder, 0o700, exist_ok=True)
+    write_document(path, _document(entry), neighbours.temporary_journal)
+
+
+def discard_journal(neighbours: Neighbours) -> None:
+    """Remove the journal of an image, if it has one, on stable storage; raises FailureError."""
+    if remove(neighbours.journal):
+        with failing(neighbours.journal):
+            sync_folder(neighbours.journal)
+
+
+def _document(entry: Entry) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "state": entry.state,
+        "new": entry.new,
+        "size": entry.size,
+        "position": entry.position,
+        "records": entry.records,
+        "data-records": entry.data_records,
+        "digest": entry.digest,
+    } | ({} if entry.stop is None else _stop_document(entry.stop))
+
+
+def _stop_document(stop: Stop) -> dict[str, Any]:
+    return {
+        "least": stop.least,
+        "most": stop.most,
+        "end": stop.end,
+        "damaged": stop.damaged,
+        "findings": [
+            {"id": found.id, "message": found.message[:_MESSAGE]}
+            for found in stop.findings[:_FINDINGS]
+        ],
+        "bitmaps": [{"name": name[:_NAME]} for name in stop.bitmaps[:_BITMAPS]],
+    }
+
+
+def _parse(root: Object) -> Entry:
+    root.check_version(VERSION)
+    states: dict[str, State] = {state: state for state in get_args(State)}
+    state = states.get(root.text("state"))
+    if state is None:
+        raise root.fault("unknown state")
+    digest = root.text("digest")
+    if not _DIGEST.fullmatch(digest):
+        raise root.fault("digest is no SHA-256")
+    position = root.number("position", limits.DISK_MAX)
+    records = root.number("records", position)
+    data_records = root.number("data-records", records)
+    if (records == 0) != (position == 0) or (records == 0) != (digest == NO_RECORDS):
+        raise root.fault("position, records and digest do not fit together")
+    stop = _parse_stop(root) if state == "incomplete" else None
+    size = None if root.is_null("size") else root.number("size", limits.DISK_MAX)
+    if size is None and state in ("written", "finished"):
+        raise root.fault("no size")
+    return Entry(state, root.flag("new"), size, position, records, data_records, digest, stop)
+
+
+def _parse_stop(found: Object) -> Stop:
+    findings = []
+    for entry in found.entries("findings"):
+        check = entry.text("id")
+        if check not in CHECKS:
+            raise entry.fault("unknown id")
+        findings.append(Finding(check, CHECKS[check][0], entry.text("message")))
+    return Stop(
+        found.number("least", limits.DISK_MAX),
+        None if found.is_null("most") else found.number("most", limits.DISK_MAX),
+        found.number("end", limits.DISK_MAX),
+        found.flag("damaged"),
+        tuple(findings),
+        tuple(entry.text("name") for entry in found.entries("bitmaps")),
+    )

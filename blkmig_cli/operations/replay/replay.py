@@ -1,0 +1,303 @@
+"""Applying a stream to disk images: blocks onto the images, bitmaps into files beside them.
+
+A stream in a file is read twice: first it is judged, then it is applied.  One from a pipe is applied
+as it comes, and judged at its end; then the images count as complete, or stay incomplete.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from blkmig_cli.checks.catalogue import Finding, finding_of
+from blkmig_cli.checks.judge import found as finding
+from blkmig_cli.checks.manifest import Manifest, check_images
+from blkmig_cli.checks.survey import read_stream
+from blkmig_cli.disks.image import Beginning
+from blkmig_cli.errors import BlkmigError, FailureError, UsageError
+from blkmig_cli.operations.replay.accept import accept
+from blkmig_cli.operations.replay.destinations import Destinations
+from blkmig_cli.operations.replay.judgement import Judgement, Reading, judge
+from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
+from blkmig_cli.operations.replay.superseded import Superseded
+from blkmig_cli.operations.replay.writer import Writer
+from blkmig_cli.progress import Tick, no_tick
+from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.text import escape, quote
+from blkmig_cli.transport.inputs import PipeInput
+from blkmig_cli.transport.source import Stream
+from blkmig_cli.transport.spool import spool
+from blkmig_cli.wire.events import BitmapChunk, Block, Event
+from blkmig_cli.wire.runs import Numbers, Run
+from blkmig_cli.wire.schema_io import Input
+
+
+def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) -> ReplayResult:
+    """Apply ``stream`` as ``request`` says; ``tick`` gets the bytes of the stream that are done.
+
+    Without a stream: accept images that an earlier replay left incomplete.  A stream that is damaged,
+    or not all right otherwise, is told in the report of the result.
+
+    Raises UsageError (a device without image, a file with two uses, options that contradict each
+    other) and FailureError (an image that is missing, in the way, in use or too small); for a stream
+    in a file, before anything is written.  What was left behind is in the notes of the exception.
+    """
+    request.check(with_stream=stream is not None)
+    with ExitStack() as stack:
+        uses = FileUses()
+        if stream is not None and stream.file is not None:
+            uses.add("the stream", stream.file, writes=False)
+        if request.manifest is not None and request.manifest.path:
+            uses.add("the manifest", request.manifest.path, writes=False)
+        destinations = Destinations(request, uses)
+        stack.callback(destinations.close)
+        destinations.open()
+        with _noting(destinations):
+            if stream is None:
+                return accept(request, destinations)
+            if destinations.need_size and not (request.dry_run or stream.seekable):
+                stream = _spooled(stream, stack)
+            return _Replay(stream, request, destinations).run(tick)
+
+
+def _spooled(stream: Stream, stack: ExitStack) -> Stream:
+    """Return a stream that comes once as one in a temporary file."""
+    assert isinstance(stream.input, PipeInput)
+    return replace(stream, input=spool(stream.input, stack))
+
+
+@contextmanager
+def _noting(destinations: Destinations) -> Iterator[None]:
+    """Add to whatever ends the replay which images it leaves incomplete, and how to continue."""
+    try:
+        yield
+    except BaseException as error:
+        left = [path for path in (found.incomplete_path for found in destinations) if path]
+        if left:
+            paths = ", ".join(map(escape, left))
+            verb = "are" if len(left) > 1 else "is"
+            error.add_note(f"{paths} {verb} incomplete; use --resume to continue")
+        raise
+
+
+class _Replay:
+    """One stream onto its destinations, which are open."""
+
+    def __init__(self, stream: Stream, request: ReplayRequest, destinations: Destinations) -> None:
+        self._stream = stream
+        self._request = request
+        self._destinations = destinations
+        self._reading = Reading(stream, request, destinations)
+
+    def run(self, tick: Tick) -> ReplayResult:
+        """Apply the stream; raises as :func:`replay`."""
+        request, reading = self._request, self._reading
+        nowhere = not (request.images or request.bitmap_files)
+        judgement = None
+        if self._stream.seekable or request.dry_run or nowhere:
+            failure = reading.to_end(tick if request.dry_run else no_tick)
+            judgement = judge(reading, failure, self._destinations, request)
+            if nowhere and not request.dry_run:
+                names = ", ".join(map(quote, reading.names.devices)) or "none"
+                raise UsageError(
+                    f"no --image is named; the stream has the devices {names}",
+                    hint="use --image DEVICE=IMAGE for each, or --dry-run",
+                )
+            if request.dry_run or not judgement.accepted:
+                return ReplayResult(judgement.report, judgement.accepted)
+            if not (request.disks and any(map(reading.has_blocks, judgement.sizes))):
+                return self._conclude(judgement, {})  # the bitmaps have been read already
+        return self._apply(judgement, tick)
+
+    def _apply(self, judgement: Judgement | None, tick: Tick) -> ReplayResult:
+        """Write all records; where there is no ``judgement`` yet, judge the stream at its end."""
+        reading, failed = self._reading, None
+        failure: BlkmigError | None = None
+        superseded = Superseded() if judgement is None else reading.superseded
+        with Writer(self._stream.input, superseded, verify=self._request.verify) as writer:
+            applying = _Applying(writer, self._request, self._destinations)
+            try:
+                if judgement is None:
+                    failure = reading.to_end(tick, applying)
+                else:
+                    failure = read_stream(reading.from_start(), tick, applying)
+                writer.drain()
+            except FailureError as error:
+                failed = error
+        written = writer.written()
+        if failed is not None:
+            return self._failed(judgement, failed, written)
+        if judgement is None:
+            judgement = judge(reading, failure, self._destinations, self._request)
+        elif failure is not None and judgement.report.failure is None:
+            return self._failed(judgement, failure, written)  # the file was changed meanwhile
+        if not judgement.accepted:
+            return self._stop(judgement, written)
+        return self._conclude(judgement, written)
+
+    def _failed(
+        self, judgement: Judgement | None, error: BlkmigError, written: dict[str, int]
+    ) -> ReplayResult:
+        """An image failed: what was written before stays, to be continued."""
+        if judgement is None:
+            report = self._reading.report(error)
+        else:
+            report = replace(judgement.report.adding([finding_of(error)]), failure=error)
+        return ReplayResult(
+            report,
+            accepted=False,
+            written=written,
+            partial_images=self._incomplete(),
+            resumed=self._resumed(),
+        )
+
+    def _stop(self, judgement: Judgement, written: dict[str, int]) -> ReplayResult:
+        """The stream is over, and not all right: the images stay incomplete."""
+        for device in judgement.sizes:
+            found = self._destinations.find(device)
+            if found is not None and found.begun:
+                found.stop(self._reading.position, judgement.stop(self._reading, device, found))
+        return ReplayResult(
+            judgement.report,
+            accepted=False,
+            written=written,
+            partial_images=self._incomplete(),
+            resumed=self._resumed(),
+            warnings=judgement.warnings,
+        )
+
+    def _conclude(self, judgement: Judgement, written: dict[str, int]) -> ReplayResult:
+        """The disks have all their bytes: images get their sizes and names, bitmaps are written."""
+        position, request = self._reading.position, self._request
+        for found in self._destinations:
+            found.complete()
+        self._destinations.make_empty()
+        if request.manifest is not None:
+            differing = self._against(request.manifest, judgement)
+            if differing:
+                judgement.report = judgement.report.adding(differing)
+                return self._stop(judgement, written)
+        for found in self._destinations:
+            found.save(position, "written")
+        for found in self._destinations:
+            found.rename()
+        warnings = list(judgement.warnings)
+        files = self._write_bitmaps(judgement, warnings) if request.bitmaps else []
+        for found in self._destinations:
+            found.finish(position)
+        warnings += [
+            f"{escape(path)}: kept, but it does not record this write"
+            for path in self._destinations.bitmaps_beside_written()
+            if path not in files
+        ]
+        return ReplayResult(
+            judgement.report,
+            accepted=True,
+            written=written,
+            bitmap_files=files,
+            resumed=self._resumed(),
+            warnings=warnings,
+        )
+
+    def _against(self, manifest: Manifest, judgement: Judgement) -> list[Finding]:
+        """Read the images; return what is not as the manifest says."""
+        request, disks, bitmaps = self._request, {}, {}
+        for device, decision in judgement.sizes.items():
+            found = self._destinations.find(device)
+            if found is not None and found.image is not None and self._reading.has_blocks(device):
+                disks[device] = Beginning(found.image, decision.size or 0)
+            for name, bitmap in judgement.bitmaps(device).items():
+                bitmaps[device, name] = bitmap
+        left_out = [device for device in manifest.disks if not request.takes(device)]
+        checked = check_images(
+            manifest,
+            disks if request.disks else None,
+            bitmaps if request.bitmaps else None,
+            no_tick,
+            left_out,
+        )
+        return [
+            finding("manifest-differs", found.message, device=found.device)
+            for found in checked
+            if request.takes(found.device)
+        ]
+
+    def _write_bitmaps(self, judgement: Judgement, warnings: list[str]) -> list[str]:
+        files = []
+        for device, decision in judgement.sizes.items():
+            destination = self._destinations.find(device)
+            bitmaps = judgement.bitmaps(device)
+            if not bitmaps or (destination is not None and destination.finished):
+                continue
+            place = self._destinations.place_of(device)
+            others = place.write(bitmaps, decision.size or 0)
+            files.append(place.path)
+            if others:
+                names = ", ".join(map(escape, others))
+                warnings.append(
+                    f"{escape(place.path)}: kept {names}, which do not record this write"
+                )
+        return files
+
+    def _incomplete(self) -> list[str]:
+        paths = (found.incomplete_path for found in self._destinations)
+        return [path for path in paths if path is not None]
+
+    def _resumed(self) -> dict[str, int | None]:
+        resumed: dict[str, int | None] = {}
+        for device in self._reading.names.devices:
+            found = self._destinations.find(device) if self._request.takes(device) else None
+            if found is not None and found.history.resumed_at is not None:
+                resumed[device] = None if found.finished else found.history.resumed_at
+        return resumed
+
+
+class _Applying:
+    """A consumer that writes what the events of a stream say."""
+
+    def __init__(self, writer: Writer, request: ReplayRequest, destinations: Destinations) -> None:
+        self._writer = writer
+        self._request = request
+        self._destinations = destinations
+
+    def feed(self, event: Event, source: Input) -> None:
+        """Apply the next event.  (From a pipe, this is the first that is known of it.)"""
+        if isinstance(event, Block) and self._request.takes(event.device):
+            if event.has_content and self._request.disks:
+                destination = self._destinations.image_of(event.device, event.offset)
+                self._writer.write(event, destination)
+            if event.bitmaps and self._request.bitmaps:
+                self._destinations.place_of(event.device, event.offset)
+        elif (
+            isinstance(event, BitmapChunk)
+            and self._request.bitmaps
+            and self._request.takes(event.device)
+        ):
+            self._destinations.place_of(event.device, event.offset)
+        self._save(event.offset + event.length)
+
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Apply a run of events: records of zeros all at once."""
+        zeros: dict[str, tuple[Block, Numbers]] = {}
+        for column in run.columns:
+            event, sectors = column.event, column.numbers
+            if not isinstance(event, Block) or sectors is None:
+                continue
+            if event.data is not None or event.bitmaps or event.device in zeros:
+                for single in run:
+                    self.feed(single, source)
+                return
+            zeros[event.device] = (event, sectors)
+        for device, (event, sectors) in zeros.items():
+            if event.has_content and self._request.disks and self._request.takes(device):
+                destination = self._destinations.image_of(device, event.offset)
+                offsets = event.offset + np.arange(run.rows, dtype=np.int64) * run.stride
+                self._writer.write_zeros(event, offsets, sectors, destination)
+        self._save(run.end)
+
+    def _save(self, position: int) -> None:
+        if self._writer.due:
+            self._writer.drain()
+            for destination in self._destinations:
+                destination.save(position)

@@ -1,0 +1,1 @@
+"""Recovering what is sound in a damaged stream."""

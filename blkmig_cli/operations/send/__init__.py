@@ -1,0 +1,1 @@
+"""Making a stream of disk images and bitmaps."""

@@ -1,0 +1,61 @@
+"""Which bitmaps go with the disks of a stream: those of files that are named, or beside the images."""
+
+import os
+from collections.abc import Mapping
+
+from blkmig_cli.checks.names import Key, find_bitmaps, find_device, split_bitmap
+from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
+from blkmig_cli.disks.disk import Disk
+from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.text import escape, quote
+
+#: Files of bitmaps by device; None stands for the only disk.
+Files = Mapping[str | None, str]
+
+
+def add_bitmaps(disks: list[Disk], files: Files) -> None:
+    """Give ``disks`` all bitmaps of ``files``, in place of those of the same name.
+
+    Raises UsageError where a device is unknown or not named, FailureError where a file is missing,
+    damaged, or of a disk of another size.
+    """
+    by_name = {disk.device: disk for disk in disks}
+    if None in files and len(disks) != 1:
+        names = ", ".join(map(quote, by_name)) or "none"
+        raise UsageError(f"--bitmaps-from without DEVICE, and the devices are {names}")
+    for device, path in files.items():
+        if device is not None:
+            find_device("--bitmaps-from", device, by_name)
+        disk = disks[0] if device is None else by_name[device]
+        content = read_bitmaps(path)
+        if content.size != disk.size:
+            raise FailureError(
+                f"{escape(path)} is of a disk of {content.size} bytes, not {disk.size}",
+                device=disk.device,
+            )
+        others = [bitmap for bitmap in disk.bitmaps if bitmap.name not in content.bitmaps]
+        disk.bitmaps = [*others, *content.bitmaps.values()]
+
+
+def attach_bitmaps(disks: list[Disk], files: Files, names: tuple[str, ...]) -> list[str]:
+    """Give ``disks`` the bitmaps called ``names`` (none: all) of ``files``, else beside their images.
+
+    Returns the files that were read.  Raises UsageError for a name that no disk has, FailureError
+    where no disk has any bitmap; and as :func:`add_bitmaps`.
+    """
+    beside: dict[str | None, str] = {
+        disk.device: path
+        for disk in disks
+        if disk.device not in files
+        and None not in files
+        and os.path.exists(path := default_path(disk.image.path))
+    }
+    read = {**beside, **files}
+    add_bitmaps(disks, read)
+    known: list[Key] = [(disk.device, bitmap.name) for disk in disks for bitmap in disk.bitmaps]
+    if not known and not names:
+        raise FailureError("no image has any bitmap", hint="name a file with --bitmaps-from")
+    wanted = {key for name in names for key in find_bitmaps("--bitmap", split_bitmap(name), known)}
+    for disk in disks if names else []:
+        disk.bitmaps = [bitmap for bitmap in disk.bitmaps if (disk.device, bitmap.name) in wanted]
+    return list(read.values())

@@ -1,0 +1,211 @@
+"""Validating one stream: the checks over its events, and images and manifests held against it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+
+from blkmig_cli.checks.catalogue import Finding, finding_of
+from blkmig_cli.checks.checker import Checker
+from blkmig_cli.checks.compatibility import Traits, Version, objections
+from blkmig_cli.checks.judge import differing, found
+from blkmig_cli.checks.manifest import Manifest, check_images
+from blkmig_cli.checks.report import Report
+from blkmig_cli.checks.survey import Contents, read_stream, source_of_data
+from blkmig_cli.contents.final_layout import EndStates
+from blkmig_cli.disks.raw import RawImage, open_raw
+from blkmig_cli.errors import BlkmigError, UsageError
+from blkmig_cli.operations.compare import differing_ranges
+from blkmig_cli.progress import Tick
+from blkmig_cli.text import escape, human_size, names_text, quote
+from blkmig_cli.transport.source import Stream
+from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.runs import Consumer
+from blkmig_cli.wire.schema_io import Input
+
+#: Exit statuses of several streams, the worst first: the first that occurs counts.
+WORST = (4, 3, 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ValidateOptions:
+    """What to check beside the stream itself.
+
+    ``images``: paths of images to compare, by device (None: the stream's only one); ``force_raw``:
+    they are raw, whatever they look like; ``shared``: also where another program writes them.
+    ``incremental``: missing chunks are intentional.  ``for_qemu``: warn of what this QEMU cannot load.
+    """
+
+    images: dict[str | None, str] = field(default_factory=dict)
+    force_raw: bool = False
+    shared: bool = False
+    incremental: bool = False
+    for_qemu: Version | None = None
+    manifest: Manifest | None = None
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether the disks' content is read after the stream's records."""
+        return bool(self.images) or (self.manifest is not None and self.manifest.to_read > 0)
+
+    def open_images(self, stack: ExitStack) -> dict[str | None, RawImage]:
+        """Open the images, to be closed by ``stack``; raises FailureError."""
+        return {
+            device: stack.enter_context(
+                closing(open_raw(path, writable=False, force=self.force_raw, shared=self.shared))
+            )
+            for device, path in self.images.items()
+        }
+
+
+def validate_stream(
+    stream: Stream,
+    hints: Hints,
+    make_decoder: Callable[[Input, Hints], Decoder],
+    tick: Tick,
+    options: ValidateOptions,
+) -> Report:
+    """Read ``stream`` to its end, and judge it.
+
+    Raises FailureError where the input or an image fails; UsageError where an image has no device,
+    or a manifest needs the data of a pipe.
+    """
+    if options.reads_data:
+        source_of_data(stream)
+    with ExitStack() as stack:
+        images = options.open_images(stack)
+        sizes = {device: image.size for device, image in images.items() if image.is_file}
+        known = replace(hints, images={**hints.images, **sizes})
+        if options.manifest is not None:
+            known = options.manifest.completing(known)
+        decoder = make_decoder(stream.input, known)
+        checker = Checker(known, incremental=options.incremental)
+        states = EndStates()
+        consumers: list[Consumer] = [checker]
+        if images or options.manifest is not None:
+            consumers.append(states)
+        failure = read_stream(decoder, tick, *consumers)
+        report = checker.finish(stream.name, decoder, failure)
+        if images:
+            contents = Contents(stream, checker, report, states)
+            report = _against_images(images, contents, known, tick)
+        if failure is None and options.for_qemu is not None:
+            traits = _traits(report, checker.state.machine)
+            texts = objections(traits, options.for_qemu)
+            report = report.adding(found("qemu-cannot-load", text) for text in texts)
+        if failure is None and options.manifest is not None:
+            contents = Contents(stream, checker, report, states)
+            report = _against_manifest(options.manifest, contents, tick, options)
+        return report
+
+
+def failed_report(stream: str, error: BlkmigError) -> Report:
+    """Return the report on a stream that could not be opened or read because of ``error``."""
+    return Report(stream, failure=error, findings=(finding_of(error),))
+
+
+def worst_status(reports: Iterable[Report], *, strict: bool) -> int:
+    """Return the exit status of several streams together."""
+    statuses = {report.exit_status(strict=strict) for report in reports}
+    return next((status for status in WORST if status in statuses), 0)
+
+
+def _traits(report: Report, machine: str | None) -> Traits:
+    disks = [device for device in report.devices if device.disk.has_blocks]
+    cut = {finding.device for finding in report.findings if finding.id == "partial-tail"}
+    return Traits(
+        report.dialect or "classic",
+        report.container or "qemu",
+        machine,
+        [device.disk.name for device in disks],
+        [device.disk.name for device in disks if device.disk.name in cut],
+        zero_blocks=any(device.disk.zero_chunks for device in disks),
+        bitmaps=bool(report.bitmaps),
+    )
+
+
+def _images_by_device(
+    images: dict[str | None, RawImage], report: Report
+) -> list[tuple[str, RawImage]]:
+    """Return the images with the devices whose disks they are compared with.
+
+    Raises UsageError where an image belongs to no device of the stream, or to several.
+    """
+    disks = [verdict.disk.name for verdict in report.devices if verdict.disk.has_blocks]
+    hint = f"the stream has {names_text(verdict.disk.name for verdict in report.devices)}"
+    for device in images:
+        if device is not None and device not in disks and report.failure is None:
+            raise UsageError(f"the stream has no blocks of device {quote(device)}", hint=hint)
+    if None in images and len(disks) > len(images):
+        raise UsageError("an image without DEVICE, and several devices", hint=hint)
+    found_images = ((device, images.get(device, images.get(None))) for device in disks)
+    return [(device, image) for device, image in found_images if image is not None]
+
+
+def _against_images(
+    images: dict[str | None, RawImage], contents: Contents, hints: Hints, tick: Tick
+) -> Report:
+    """Return the report with what is not as in the ``images``, by device (None: the only one)."""
+    report = contents.report
+    findings: list[Finding] = []
+    same, ranges = [], {}
+    for device, image in _images_by_device(images, report):
+        findings += _sizes(contents.checker, hints, device, image)
+        differ = differing_ranges(contents.disk(device), image, tick)
+        ranges[device] = tuple((start, end - start) for start, end in differ)
+        findings += differing(ranges[device], image.path, device)
+        if not ranges[device] and report.failure is None:
+            same.append((device, image.path))
+    return replace(report.adding(findings), same=tuple(same), differing=ranges)
+
+
+def _sizes(checker: Checker, hints: Hints, device: str, image: RawImage) -> Iterator[Finding]:
+    """The finding that an image cannot have the disk's size; a device may be larger."""
+    size = hints.option_size(device)
+    least = most = size
+    if size is None:
+        bounds = checker.state.proven_size(device)
+        least, most = bounds.least, bounds.most
+    larger = image.is_file and most is not None and image.size > most and size is None
+    if image.size < (least or 0) or larger:
+        disk = str(most) if least == most else f"{least} to {'any' if most is None else most}"
+        text = f"{escape(image.path)} has {image.size} bytes, the disk has {disk}"
+        yield found("size-mismatch", text, device=device)
+
+
+def _against_manifest(
+    manifest: Manifest, contents: Contents, tick: Tick, options: ValidateOptions
+) -> Report:
+    """Return the report with what is not as ``manifest`` says.
+
+    ``tick`` gets the bytes gone through.  Raises FailureError where the stream's file fails.
+    """
+    report, findings = contents.report, []
+    disks, partial = {}, set()
+    for verdict in report.devices:
+        name, entry = verdict.disk.name, manifest.disks.get(verdict.disk.name)
+        if not verdict.disk.has_blocks or (entry is not None and entry.sha256 is None):
+            continue
+        if entry is not None and verdict.missing:
+            partial.add(name)
+            text = f"{human_size(verdict.missing_bytes)} of the disk was not sent"
+            check = "manifest-unchecked" if options.incremental else "manifest-differs"
+            findings.append(found(check, text, device=name))
+        elif entry is not None:
+            disks[name] = contents.disk(name)
+        else:
+            findings.append(
+                found("manifest-differs", "the disk is not in the manifest", device=name)
+            )
+    bitmaps = {
+        key: bitmap.content
+        for key, bitmap in contents.checker.state.bitmaps.items()
+        if bitmap.content is not None
+    }
+    read = contents.stream.input.size or 0
+    differences = check_images(manifest, disks, bitmaps, lambda done: tick(read + done), partial)
+    findings += [
+        found("manifest-differs", difference.message, device=difference.device)
+        for difference in differences
+    ]
+    return report.adding(findings) if findings else replace(report, manifest=manifest.path)

@@ -1,0 +1,1 @@
+"""Results drawn for a terminal; the only importer of rich."""

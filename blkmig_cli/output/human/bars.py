@@ -1,0 +1,74 @@
+"""Progress bars on a terminal: what is done, how fast, and the time left."""
+
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from blkmig_cli.output.human.console import console
+from blkmig_cli.progress import Tick
+from blkmig_cli.text import human_size
+
+
+class _Figure(ProgressColumn):
+    """What is never folded."""
+
+    def get_table_column(self) -> Column:
+        return Column(no_wrap=True)
+
+
+class _Done(_Figure):
+    """Bytes done, and of how many, in the units of all other sizes."""
+
+    def render(self, task: Task) -> Text:
+        done = human_size(int(task.completed))
+        return Text(done if task.total is None else f"{done} of {human_size(int(task.total))}")
+
+
+class _Speed(_Figure):
+    """Bytes a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{human_size(int(task.speed))}/s")
+
+
+class _Left(_Figure):
+    """The time left; where the end is not known, the time that has gone by."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        seconds, what = (
+            (task.elapsed, "so far") if task.total is None else (task.time_remaining, "left")
+        )
+        return Text("" if seconds is None else f"{timedelta(seconds=math.ceil(seconds))} {what}")
+
+
+@contextmanager
+def bar(label: str, total: int | None) -> Iterator[Tick]:
+    """A progress bar on stderr; see ``progress.py``."""
+    # Half the width of a small terminal: the figures keep their places while they grow.
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        _Done(),
+        _Speed(),
+        _Left(),
+    )
+    with Progress(*columns, console=console(sys.stderr), transient=True) as shown_bar:
+        task = shown_bar.add_task(label, total=total)
+        shown = 0
+
+        def tick(done: int) -> None:
+            # Drawing costs more than reading a record does.
+            nonlocal shown
+            if done - shown >= 1 << 20:
+                shown = done
+                shown_bar.update(task, completed=done)
+
+        yield tick

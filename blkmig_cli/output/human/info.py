@@ -1,0 +1,79 @@
+"""``blkmig info`` for people: one screen."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from blkmig_cli.contents.accounts import KINDS, Accounts
+from blkmig_cli.operations.info import Info
+from blkmig_cli.output.human import report as shown
+from blkmig_cli.output.human.console import table as new_table
+from blkmig_cli.text import escape, exact_size, human_size
+
+_SECTIONS_MAX = 4
+
+
+def info_text(info: Info, out: Console) -> None:
+    """Print name and verdict, disks, bitmaps, bytes, sections, findings, and what to do next."""
+    shown.heading(info.report, out)
+    out.print(Text("  " + ", ".join(_facts(info))), soft_wrap=False)
+    out.print()
+    shown.disks_table(info.report, out)
+    if info.report.bitmaps:
+        out.print()
+        shown.bitmaps_table(info.report, out)
+    out.print()
+    out.print(_bytes(info.accounts))
+    if any(info.accounts.sections):
+        out.print()
+        out.print(_sections(info.accounts))
+    if info.report.findings:
+        out.print()
+        shown.findings_text(info.report, out)
+    if info.steps:
+        out.print()
+    for step in info.steps:
+        out.print(Text.assemble(("next: ", "bold"), escape(step.why), ":" if step.command else ""))
+        if step.command is not None:
+            out.print(Text(f"  {step.command}", "cyan"), soft_wrap=True)
+
+
+def _facts(info: Info) -> list[str]:
+    accounts = info.accounts
+    facts = [] if info.size is None else [exact_size(info.size)]
+    if accounts.version is not None:
+        facts.append(f"QEVM version {accounts.version}")
+    if accounts.configuration is not None:
+        facts.append(f"machine {escape(accounts.configuration.machine)}")
+        capabilities = accounts.configuration.capabilities
+        if capabilities:
+            facts.append("capabilities " + " ".join(map(escape, capabilities)))
+    return facts
+
+
+def _bytes(accounts: Accounts) -> Table:
+    table = new_table("BYTES", "SIZE", "SHARE", "", right=("SIZE", "SHARE"))
+    for kind, meaning in KINDS.items():
+        size = accounts.kinds[kind]
+        if size:
+            share = f"{100 * size / accounts.total:.2f} %"
+            table.add_row(kind, human_size(size), share, Text(meaning, "dim"))
+    if accounts.overhead is not None:
+        overhead = f"{100 * accounts.overhead:.2f} %"
+        table.add_row("", "", overhead, Text("bitmaps and records, relative to the data", "dim"))
+    return table
+
+
+def _sections(accounts: Accounts) -> Table:
+    """Return a table of the largest sections, and the others as one."""
+    table = new_table("SECTION", "PARTS", "SIZE", right=("PARTS", "SIZE"))
+    named = [(name, section) for name, section in accounts.sections.items() if name]
+    by_size = sorted(named, key=lambda item: -item[1].size)
+    for name, section in by_size[:_SECTIONS_MAX]:
+        table.add_row(escape(name), f"{section.parts:,}", human_size(section.size))
+    rest = [section for _, section in by_size[_SECTIONS_MAX:]]
+    if rest:
+        parts = sum(section.parts for section in rest)
+        size = human_size(sum(section.size for section in rest))
+        table.add_row(f"{len(rest)} more", f"{parts:,}", size)
+    return table

@@ -1,0 +1,184 @@
+"""Reports for people: what a stream holds, what a replay did, the list of checks."""
+
+from rich.console import Console
+from rich.text import Text
+
+from blkmig_cli.checks.catalogue import CHECKS
+from blkmig_cli.checks.report import Report, Verdict
+from blkmig_cli.operations.replay.request import ReplayResult
+from blkmig_cli.output.human.console import table as new_table
+from blkmig_cli.text import bitmap_name, count, device_name, escape, human_size, size_range
+
+_SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+#: In this order a summary counts them.
+_VERDICT_STYLES: dict[Verdict, str] = {
+    "whole": "bold green",
+    "unknown": "yellow",
+    "incomplete": "bold red",
+    "faulty": "bold red",
+    "damaged": "bold red",
+    "not-a-stream": "bold red",
+    "failed": "bold red",
+}
+
+
+def _name(report: Report) -> str:
+    return "(stdin)" if report.stream == "-" else escape(report.stream)
+
+
+def _verdict(verdict: Verdict) -> Text:
+    return Text(verdict, _VERDICT_STYLES[verdict])
+
+
+def report_text(report: Report, out: Console) -> None:
+    """A stream's report: verdict, disks, bitmaps, findings."""
+    heading(report, out)
+    disks_table(report, out)
+    bitmaps_table(report, out)
+    for name, path in report.same:
+        out.print(Text(f"{escape(path)} matches {device_name(name)}", "green"))
+    if report.manifest is not None:
+        out.print(Text(f"matches {escape(report.manifest)}", "green"))
+    findings_text(report, out)
+
+
+def heading(report: Report, out: Console) -> None:
+    """The stream's name and the verdict on it."""
+    kind = ", ".join(
+        part
+        for part in (
+            f"dialect {report.dialect}" if report.dialect else "",
+            f"container {report.container}" if report.container else "",
+        )
+        if part
+    )
+    out.print(
+        Text.assemble(
+            _name(report),
+            ": ",
+            _verdict(report.verdict),
+            f"  ({kind})" if kind else "",
+        )
+    )
+
+
+def disks_table(report: Report, out: Console) -> None:
+    """A row for each disk, if there is any."""
+    disks = [device for device in report.devices if device.disk.has_blocks]
+    if not disks:
+        return
+    table = new_table(
+        "DISK", "SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING",
+        right=("SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING"),
+    )  # fmt: skip
+    for device in disks:
+        missing = device.missing_bytes
+        table.add_row(
+            Text(device_name(device.disk.name)),
+            size_range(device.size.least, device.size.most),
+            f"{device.disk.chunks:,}",
+            f"{device.disk.zero_chunks:,}",
+            f"{device.disk.repeated_chunks:,}",
+            Text(human_size(missing), "bold red" if missing else ""),
+        )
+    out.print(table)
+
+
+def bitmaps_table(report: Report, out: Console) -> None:
+    """A row for each bitmap, if there is any."""
+    if not report.bitmaps:
+        return
+    table = new_table(
+        "BITMAP", "GRANULARITY", "DIRTY", "FLAGS", "COMPLETE", right=("GRANULARITY", "DIRTY")
+    )
+    for verdict in report.bitmaps:
+        bitmap = verdict.bitmap
+        flags = [
+            "recording" if bitmap.recording else "disabled",
+            *(["persistent"] if bitmap.persistent else []),
+        ]
+        complete = {True: "yes", False: "no", None: "?"}[verdict.complete]
+        granularity = (
+            f"{len(verdict.candidates)} candidates"
+            if bitmap.granularity is None
+            else human_size(bitmap.granularity)
+        )
+        table.add_row(
+            Text(bitmap_name(bitmap.device, bitmap.name)),
+            granularity,
+            "?" if verdict.count is None else human_size(verdict.count),
+            " ".join(flags),
+            Text(complete, "bold red" if verdict.complete is False else ""),
+        )
+    out.print(table)
+
+
+def findings_text(report: Report, out: Console) -> None:
+    """A line for each finding, but for the error that is said on stderr."""
+    for finding in report.findings:
+        if report.failure is not None and (finding.id, finding.offset) == (
+            report.failure.check,
+            report.failure.offset,
+        ):
+            continue
+        place = finding.place
+        out.print(
+            Text.assemble(
+                (f"{finding.severity}: ", _SEVERITY_STYLES[finding.severity]),
+                finding.message,
+                f" ({place})" if place else "",
+                (f" [{finding.id}]", "dim"),
+            )
+        )
+
+
+def replay_text(result: ReplayResult, out: Console, *, dry: bool, brief: bool = False) -> None:
+    """Print what a replay did; ``brief``: only the verdict, and what is incomplete."""
+    if brief:
+        heading(result.report, out)
+    else:
+        report_text(result.report, out)
+        for device, at in result.resumed.items():
+            where = "finished already" if at is None else f"resumed at byte {at} of the stream"
+            out.print(f"{device_name(device)}: {where}")
+        for device, written in result.written.items():
+            if device in result.resumed and result.resumed[device] is None:
+                continue
+            out.print(f"{device_name(device)}: {human_size(written)} written")
+        for path in result.bitmap_files:
+            out.print(f"bitmaps in {escape(path)}")
+    for path in result.partial_images:
+        out.print(f"{escape(path)} is incomplete; use --resume to continue")
+    if dry and not brief:
+        out.print("dry run: nothing was written")
+    elif not (result.accepted or result.partial_images):
+        out.print("nothing was written")
+
+
+def checks_text(out: Console) -> None:
+    """The list of checks."""
+    table = new_table("CHECK", "SEVERITY", "MEANING")
+    for check, (severity, meaning) in CHECKS.items():
+        table.add_row(check, Text(severity, _SEVERITY_STYLES[severity]), meaning)
+    out.print(table)
+
+
+def summary(reports: list[Report], out: Console) -> None:
+    """What several streams come to: a line for each, in their order, and their number by verdict."""
+    table = new_table("STREAM", "VERDICT", "ERRORS", "WARNINGS", right=("ERRORS", "WARNINGS"))
+    for report in reports:
+        found = [finding.severity for finding in report.findings]
+        table.add_row(
+            _name(report),
+            _verdict(report.verdict),
+            f"{found.count('error'):,}",
+            f"{found.count('warning'):,}",
+        )
+    out.print(table)
+    verdicts = [report.verdict for report in reports]
+    counts = [
+        Text.assemble(f"{verdicts.count(verdict):,} ", _verdict(verdict))
+        for verdict in _VERDICT_STYLES
+        if verdict in verdicts
+    ]
+    out.print(f"{count(len(reports), 'stream')}: ", Text(", ").join(counts), sep="")

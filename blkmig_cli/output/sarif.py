@@ -1,0 +1,79 @@
+"""Reports as SARIF 2.1.0, for code scanning: every check is a rule, every finding a result.
+
+A file's URI is its path: relative as it was given, or absolute; other streams keep the URI by which
+they were called.  Regions are bytes of the (uncompressed) stream.
+"""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+from blkmig_cli import __version__
+from blkmig_cli.checks.catalogue import CHECKS, Finding
+from blkmig_cli.checks.report import Report
+from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.system.address import Address, parse_address
+from blkmig_cli.text import encode_name, escape
+
+_SCHEMA = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
+_RULES = list(CHECKS)
+
+_Json = dict[str, Any]
+
+
+def sarif(reports: list[Report]) -> str:
+    """The document of ``reports``: one run."""
+    uris = list(dict.fromkeys(_uri(report.stream) for report in reports))
+    run = {
+        "tool": {"driver": {"name": "blkmig", "version": __version__, "rules": _rules()}},
+        "invocations": [
+            {"executionSuccessful": not any(isinstance(r.failure, FailureError) for r in reports)}
+        ],
+        "artifacts": [{"location": {"uri": uri}, "roles": ["analysisTarget"]} for uri in uris],
+        "results": [
+            _result(finding, _uri(report.stream), uris)
+            for report in reports
+            for finding in report.findings
+        ],
+    }
+    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1)
+
+
+def _rules() -> list[_Json]:
+    return [
+        {
+            "id": check,
+            "shortDescription": {"text": meaning},
+            "defaultConfiguration": {"level": severity},
+        }
+        for check, (severity, meaning) in CHECKS.items()
+    ]
+
+
+def _result(finding: Finding, uri: str, uris: list[str]) -> _Json:
+    physical: _Json = {"artifactLocation": {"uri": uri, "index": uris.index(uri)}}
+    if finding.offset is not None:
+        physical["region"] = {"byteOffset": finding.offset}
+    location: _Json = {"physicalLocation": physical}
+    if finding.device is not None:
+        location["logicalLocations"] = [{"name": escape(finding.device), "kind": "device"}]
+    return {
+        "ruleId": finding.id,
+        "ruleIndex": _RULES.index(finding.id),
+        "level": finding.severity,
+        "message": {"text": escape(finding.message)},
+        "locations": [location],
+    }
+
+
+def _uri(stream: str) -> str:
+    try:
+        address = parse_address(stream)
+    except UsageError:  # a name that the library was given, as that of a file object
+        address = Address(stream, "file", path=stream)
+    if address.scheme != "file":
+        return "fd:0" if stream == "-" else quote(encode_name(stream), safe=":/?=,@[]")
+    encoded = quote(encode_name(address.path))
+    return f"file://{encoded}" if address.path.startswith("/") else encoded

@@ -1,1 +1,0 @@
-"""Output for people, a module for each kind of it."""

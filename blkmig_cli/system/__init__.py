@@ -1,0 +1,1 @@
+"""The operating system: addresses, atomic files, our own JSON documents, pipes, sockets, signals."""

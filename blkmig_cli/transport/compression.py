@@ -1,0 +1,187 @@
+"""gzip, xz and zstd: recognised by their first bytes when read, by a file name's suffix when written.
+
+bzip2 is read only where a header names it.  However much comes out of little, only what is asked
+for is unpacked, and in bounded memory.
+"""
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import BinaryIO, Protocol, cast
+
+from blkmig_cli import limits
+from blkmig_cli.errors import LimitError, StreamError, TruncatedError
+
+_MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
+_SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
+
+# The messages of liblzma and libzstd for a memory limit that is too low.
+_TOO_LARGE = ("Memory usage limit exceeded", "Frame requires too much memory")
+_PACKED = 1 << 18
+
+
+class _Unpacking(Protocol):
+    def readinto(self, target: memoryview, /) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Packer(Protocol):
+    """Compresses a stream, piece by piece."""
+
+    def compress(self, data: memoryview, /) -> bytes:
+        """Take more of the stream; return compressed bytes, if there are any yet."""
+
+    def flush(self) -> bytes:
+        """Return the last compressed bytes; nothing may follow."""
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+def by_magic(first: bytes) -> str | None:
+    """Return what compressed a stream that begins with ``first``; None for a plain one."""
+    return next((kind for magic, kind in _MAGICS.items() if first.startswith(magic)), None)
+
+
+def by_suffix(path: str) -> str | None:
+    """Return what a file named ``path`` is to be compressed with; None for a plain one."""
+    return next((kind for suffix, kind in _SUFFIXES.items() if path.endswith(suffix)), None)
+
+
+def packer(kind: str) -> Packer:
+    """Return what compresses with ``kind``, at the level that its own tool takes by default."""
+    if kind == "gzip":
+        return cast(Packer, zlib.compressobj(wbits=31))
+    if kind == "xz":
+        return lzma.LZMACompressor()
+    import zstandard  # noqa: PLC0415 (slow to load; as below)
+
+    return zstandard.ZstdCompressor(write_checksum=True).compressobj()
+
+
+@contextmanager
+def unpacked(kind: str, file: BinaryIO) -> Iterator[Callable[[memoryview], int]]:
+    """Give a function that reads, as ``readinto``, the bytes that ``file`` unpacks to.
+
+    ``kind``: ``gzip``, ``xz``, ``zstd`` or ``bzip2``.  The function raises TruncatedError,
+    StreamError where the compressed data are damaged, LimitError where they need too much memory.
+    """
+    opened: _Unpacking
+    damage: tuple[type[Exception], ...]
+    if kind in _DECOMPRESSORS:
+        opened, damage = _Members(file, _DECOMPRESSORS[kind]), (_Damaged,)
+    else:
+        import zstandard  # noqa: PLC0415
+
+        unpacking = zstandard.ZstdDecompressor(max_window_size=limits.UNPACKING_MAX)
+        reader = unpacking.stream_reader(file, read_across_frames=True)
+        opened, damage = cast(_Unpacking, reader), (zstandard.ZstdError,)
+
+    def readinto(target: memoryview) -> int:
+        try:
+            return opened.readinto(target)
+        except EOFError:
+            raise TruncatedError(f"the {kind} data is truncated") from None
+        except damage as error:
+            if any(words in str(error) for words in _TOO_LARGE):
+                most = limits.UNPACKING_MAX >> 20
+                raise LimitError(
+                    f"unpacking the {kind} data takes over {most} MiB of memory",
+                    hint=f"unpack it with {kind}, and read that",
+                ) from None
+            raise StreamError(f"the {kind} data is damaged: {error}") from None
+
+    with closing(opened):
+        yield readinto
+
+
+class _Damaged(Exception):  # noqa: N818 (it becomes a StreamError)
+    """The compressed data are damaged.  (bz2 raises OSError, as a failing read does.)"""
+
+
+class _Gunzip:
+    """Unpacks one gzip member, in the manner of the decompressors of bz2 and lzma."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=31)
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        found = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+        self.needs_input = not self._inner.unconsumed_tail and len(found) < max_length
+        return found
+
+
+def _unxz() -> lzma.LZMADecompressor:
+    # lzma.LZMAFile would grant any memory.
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.UNPACKING_MAX)
+
+
+_DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
+    "gzip": _Gunzip,
+    "xz": _unxz,
+    "bzip2": bz2.BZ2Decompressor,
+}
+
+
+class _Members:
+    """Compressed members, one behind the other; ``make`` makes a decompressor of one."""
+
+    def __init__(self, packed: BinaryIO, make: Callable[[], _Decompressor]) -> None:
+        self._packed = packed
+        self._make = make
+        self._decoder = make()
+
+    def readinto(self, target: memoryview, /) -> int:
+        while True:
+            packed = b""
+            if self._decoder.eof:
+                packed = self._behind(self._decoder.unused_data)
+                if not packed:
+                    return 0
+                self._decoder = self._make()
+            elif self._decoder.needs_input:
+                packed = self._packed.read(_PACKED)
+                if not packed:
+                    raise EOFError
+            try:
+                found = self._decoder.decompress(packed, len(target))
+            except (zlib.error, lzma.LZMAError, OSError) as error:
+                raise _Damaged(str(error)) from None
+            if found:
+                target[: len(found)] = found
+                return len(found)
+
+    def _behind(self, packed: bytes) -> bytes:
+        """Return what follows a member and its padding; ``packed`` of it has been read."""
+        padding = 0
+        while not packed.strip(b"\0"):
+            padding += len(packed)
+            packed = self._packed.read(_PACKED)
+            if not packed or padding > limits.BEHIND_MAX:
+                return b""
+        return packed.lstrip(b"\0")
+
+    def close(self) -> None:
+        """Nothing is held."""

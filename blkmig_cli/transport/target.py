@@ -1,0 +1,366 @@
+"""TARGET: where a stream is written to.  A file never looks finished unless it is.
+
+Files are written under a temporary name beside their own, and renamed when all is written; a name
+that ends in .gz, .zst or .xz asks for compression.
+"""
+
+import io
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, BinaryIO
+
+from blkmig_cli.disks.image import Readable
+from blkmig_cli.errors import FailureError, UsageError, failing, reason
+from blkmig_cli.system import sockets
+from blkmig_cli.system.address import Address, parse_target
+from blkmig_cli.system.atomic import replacing
+from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.system.pipes import widen, write_all
+from blkmig_cli.text import escape
+from blkmig_cli.transport import compression
+from blkmig_cli.transport.payloads import FileRange, Fill, ImageRange, Literal
+from blkmig_cli.wire.encoder import encode
+from blkmig_cli.wire.events import Event, Payload
+from blkmig_cli.wire.return_path import loaded
+
+if TYPE_CHECKING:
+    from blkmig_cli.transport.inputs import FileInput, PipeInput
+    from blkmig_cli.wire.runs import Run
+
+_BUFFER = 1 << 18
+_PIECE = 1 << 20
+_ZEROS = bytes(_PIECE)
+
+#: Gives the bytes of a payload in pieces.
+Resolve = Callable[[Payload], Iterable[bytes | memoryview]]
+
+
+class Sink:
+    """Writes a stream to the descriptor ``fd``; ``written`` counts its bytes.
+
+    ``name`` is that of the target in errors; a closed pipe at ``-``, stdout, is not a failure but
+    ends the program.  Small pieces are gathered.  (io.BufferedWriter would write what has failed
+    once more when it is collected.)
+    """
+
+    #: Whether zeros become holes.
+    sparse = False
+
+    def __init__(self, name: str, fd: int) -> None:
+        self._name = name
+        self._fd = fd
+        self._gathered = bytearray()
+        self._is_pipe = widen(fd)
+        self.written = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write all of ``data``; raises FailureError, or BrokenPipeError on stdout."""
+        if len(self._gathered) + len(data) < _BUFFER:
+            self._gathered += data
+        else:
+            self.flush()
+            self._write(memoryview(data))
+        self.written += len(data)
+
+    def copy(self, image: Readable, offset: int, length: int) -> None:
+        """Write ``length`` bytes of ``image`` from byte ``offset``; raises as :meth:`write`."""
+        self.flush()
+        with self._failing():
+            image.copy_to(self._fd, offset, length, pipe=self._is_pipe)
+        self.written += length
+
+    def zeros(self, length: int) -> None:
+        """Write ``length`` zeros, as a hole in a new file; raises as :meth:`write`."""
+        for at in range(0, length, _PIECE):
+            self.write(memoryview(_ZEROS)[: length - at])
+
+    def flush(self) -> None:
+        """Write what has been gathered; raises as :meth:`write`."""
+        gathered, self._gathered = self._gathered, bytearray()
+        self._write(memoryview(gathered))
+
+    def finish(self) -> None:
+        """Write all that is left at the stream's end; raises as :meth:`write`."""
+        self.flush()
+
+    def _write(self, data: memoryview) -> None:
+        with self._failing():
+            write_all(self._fd, data)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Turn what the system says of a write into a FailureError."""
+        try:
+            yield
+        except (BrokenPipeError, ConnectionResetError) as error:
+            if self._name == "-":
+                raise BrokenPipeError(*error.args) from error
+            raise self._failed("the reader closed its end") from error
+        except BlockingIOError as error:
+            raise self._failed("the reader does not take any more data") from error
+        except OSError as error:
+            raise self._failed(reason(error)) from error
+
+    def _failed(self, what: str) -> FailureError:
+        return FailureError(f"{escape(self._name)}: {what} (after {self.written} bytes)")
+
+
+class _Through(Sink):
+    """A sink that sees all bytes, those of images too."""
+
+    def copy(self, image: Readable, offset: int, length: int) -> None:
+        for at in range(0, length, _PIECE):
+            self.write(image.read(offset + at, min(_PIECE, length - at)))
+
+
+class _PackedSink(_Through):
+    """A sink that compresses; ``written`` counts the bytes before that."""
+
+    def __init__(self, name: str, fd: int, packer: compression.Packer) -> None:
+        super().__init__(name, fd)
+        self._packer = packer
+
+    def finish(self) -> None:
+        self.flush()
+        super()._write(memoryview(self._packer.flush()))
+
+    def _write(self, data: memoryview) -> None:
+        super()._write(memoryview(self._packer.compress(data)))
+
+
+class _ObjectSink(_Through):
+    """A sink that writes to a binary file of the caller's."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._name = str(getattr(file, "name", "(file)"))
+        self._gathered = bytearray()
+        self._file = file
+        self.written = 0
+
+    def _write(self, data: memoryview) -> None:
+        with self._failing():
+            while data:
+                data = data[self._file.write(data) :]
+
+
+class _NewFile(Sink):
+    """A sink for a new regular file, in which zeros become holes."""
+
+    sparse = True
+
+    def zeros(self, length: int) -> None:
+        self.flush()
+        with self._failing():
+            os.lseek(self._fd, length, os.SEEK_CUR)
+        self.written += length
+
+    def finish(self) -> None:
+        self.flush()
+        with self._failing():
+            os.ftruncate(self._fd, self.written)
+
+
+@contextmanager
+def adopt_target(file: BinaryIO, uses: FileUses) -> Iterator[Sink]:
+    """Write to a binary file that the caller has opened, and closes.
+
+    ``uses``, and what is raised: see :func:`open_target`.
+    """
+    with suppress(AttributeError, io.UnsupportedOperation):  # not a file of the system
+        uses.add("the target", file.fileno(), writes=True)
+    sink = _ObjectSink(file)
+    yield sink
+    sink.finish()
+
+
+@contextmanager
+def open_target(name: str | None, uses: FileUses, *, confirmed: bool = False) -> Iterator[Sink]:
+    """Open the TARGET called ``name`` (None: stdout) for writing.
+
+    ``uses`` holds the files that the command reads; the target is added to them.  Leaving without
+    an exception finishes the target; with one, no file is left or changed.  ``confirmed``: the
+    stream asks the QEMU at the other end of a socket to confirm that it has loaded everything.
+
+    Raises UsageError where the address is malformed, the target has another use or stdout is a
+    terminal; FailureError where the target fails; BrokenPipeError for a closed pipe at stdout.
+    """
+    address = parse_target(name)
+    uses.add_address("the target", address, writes=True)
+    match address.scheme:
+        case "-":
+            opened = _stdout(address)
+        case "fd":
+            opened = _sink(address.text, address.descriptor)
+        case "exec":
+            opened = _command(address)
+        case "tcp" | "unix":
+            opened = _peer(address, confirmed=confirmed)
+        case "file":
+            opened = _file(address)
+    with opened as sink:
+        yield sink
+
+
+@contextmanager
+def _stdout(address: Address) -> Iterator[Sink]:
+    if sys.stdout is None:
+        raise FailureError("stdout is closed")
+    if sys.stdout.isatty():
+        raise UsageError(
+            "refusing to write binary data to a terminal", hint="use --to FILE, or redirect stdout"
+        )
+    sys.stdout.flush()
+    with _sink(address.text, sys.stdout.fileno()) as sink:
+        yield sink
+
+
+@contextmanager
+def _sink(name: str, fd: int, packed: str | None = None, kind: type[Sink] = Sink) -> Iterator[Sink]:
+    with failing(name):
+        sink = (
+            kind(name, fd) if packed is None else _PackedSink(name, fd, compression.packer(packed))
+        )
+    yield sink
+    sink.finish()
+
+
+@contextmanager
+def _command(address: Address) -> Iterator[Sink]:
+    with failing(address.text):
+        shell = ["/bin/sh", "-c", address.command]
+        process = subprocess.Popen(shell, stdin=subprocess.PIPE, bufsize=0)
+    assert process.stdin is not None
+    try:
+        with _sink(address.text, process.stdin.fileno()) as sink:
+            yield sink
+        process.stdin.close()
+        status = process.wait()
+    except BaseException:
+        process.stdin.close()
+        process.terminate()
+        process.wait()
+        raise
+    if status:
+        raise FailureError(f"{address} ended with status {status}")
+
+
+@contextmanager
+def _peer(address: Address, *, confirmed: bool) -> Iterator[Sink]:
+    with sockets.called(address) as peer:
+        with _sink(address.text, peer.fileno()) as sink:
+            yield sink
+        answer = sockets.finish(address, peer, sink.written)
+        if confirmed and not loaded(answer):
+            raise FailureError(
+                f"{address}: QEMU has not loaded the stream, though it took all of its "
+                f"{sink.written} bytes",
+                hint="see the stderr of QEMU for the reason",
+            )
+
+
+@contextmanager
+def _file(address: Address) -> Iterator[Sink]:
+    path = address.path
+    packed = compression.by_suffix(path)
+    if _is_special(path):
+        with _special(path) as fd, _sink(path, fd, packed) as sink:
+            yield sink
+    else:
+        with replacing(path) as fd, _sink(path, fd, packed, _NewFile) as sink:
+            yield sink
+
+
+def _is_special(path: str) -> bool:
+    """Return whether a FIFO, a device or a socket stands at ``path``; raises FailureError."""
+    with failing(path):
+        try:
+            mode = os.stat(path).st_mode
+        except FileNotFoundError:
+            return False
+        return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+@contextmanager
+def _special(path: str) -> Iterator[int]:
+    """Open a FIFO, which waits for its reader, or a device, which is flushed at the end."""
+    with failing(path):
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        yield fd
+        if stat.S_ISBLK(os.fstat(fd).st_mode):
+            with failing(path):
+                os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_events(events: Iterable["Event | Run"], sink: Sink, resolve: Resolve) -> None:
+    """Encode ``events``, one by one or in runs without data, into ``sink``.
+
+    Raises FailureError, and ValueError for a value that the format cannot hold.
+    """
+    from blkmig_cli.wire.run_encoder import encode_run  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.wire.runs import Run  # noqa: PLC0415
+
+    for event in events:
+        if isinstance(event, Run):
+            sink.write(encode_run(event))
+            continue
+        for piece in encode(event):
+            if isinstance(piece, bytes):
+                sink.write(piece)
+            elif isinstance(piece, ImageRange):
+                sink.copy(piece.image, piece.offset, piece.length - piece.padding)
+                sink.write(bytes(piece.padding))
+            else:
+                for data in resolve(piece):
+                    sink.write(data)
+
+
+def resolve_content(payload: Payload) -> Iterator[bytes | memoryview]:
+    """Give the bytes of a payload that is in no stream (``payloads.py``); raises FailureError."""
+    match payload:
+        case Literal():
+            yield payload.data
+        case Fill():
+            block = bytes([payload.byte]) * min(payload.length, _PIECE)
+            for at in range(0, payload.length, _PIECE):
+                yield memoryview(block)[: payload.length - at]
+        case FileRange():
+            yield from _file_range(payload)
+        case _:
+            raise TypeError("a payload of a stream that is not being read")
+
+
+def resolving(source: "FileInput | PipeInput") -> Resolve:
+    """Return what gives the bytes of payloads in the stream ``source``, and of those in none.
+
+    It raises FailureError, and ValueError for what a pipe does not hold any more.
+    """
+
+    def resolve(payload: Payload) -> Iterator[bytes | memoryview]:
+        if type(payload) is not Payload:
+            yield from resolve_content(payload)
+            return
+        for at in range(0, payload.length, _PIECE):
+            length = min(_PIECE, payload.length - at)
+            yield source.view(Payload(payload.offset + at, length))
+
+    return resolve
+
+
+def _file_range(payload: FileRange) -> Iterator[bytes]:
+    with failing(payload.path), open(payload.path, "rb") as file:
+        file.seek(payload.offset)
+        left = payload.length
+        while left:
+            data = file.read(min(left, _PIECE))
+            if not data:
+                end = payload.offset + payload.length
+                raise FailureError(f"{escape(payload.path)} ends before byte {end}")
+            left -= len(data)
+            yield data

@@ -1,0 +1,1 @@
+"""Bytes to events and events to bytes, without any I/O."""

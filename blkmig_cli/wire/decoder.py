@@ -1,0 +1,446 @@
+"""The container, and the one decoder over all sections: bytes in, events out, nothing else.
+
+Iterating gives events that are contiguous.  It ends at the stream's proper end, behind which a
+further stream may begin; otherwise it raises one of the StreamErrors, and raises it again when
+called again.  An input that ends in device state of unknown size gives one last ``Undecoded``.
+
+What sizes a payload is the same for a file and a pipe: the records of a section, then its footer.
+The description at the stream's end sizes device state only where a stream has no footers; where
+there are both, it is compared with what the footers gave.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal, NoReturn
+
+from blkmig_cli import limits
+from blkmig_cli.errors import (
+    BlkmigError,
+    SeveralStreamsError,
+    StreamError,
+    TruncatedError,
+    UndecidableError,
+)
+from blkmig_cli.schemas import constants as c
+from blkmig_cli.schemas import framing as schema
+from blkmig_cli.schemas import ram as ram_schema
+from blkmig_cli.schemas.constants import SectionType
+from blkmig_cli.schemas.dialects import DIALECTS
+from blkmig_cli.text import decode_name
+from blkmig_cli.wire.behind import behind_end
+from blkmig_cli.wire.block import BlockDecoder
+from blkmig_cli.wire.dirty_bitmap import DirtyBitmapDecoder
+from blkmig_cli.wire.events import (
+    CommandEvent,
+    Conclusion,
+    Configuration,
+    DeviceState,
+    Eof,
+    Event,
+    Footer,
+    SectionHeader,
+    Undecoded,
+    VmDescription,
+)
+from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.preamble import preamble
+from blkmig_cli.wire.ram import RamContext, ram_payload
+from blkmig_cli.wire.recognition import HEADER, container_of, may_be_cut, not_a_stream
+from blkmig_cli.wire.resync import (
+    FOOTER_SIZE,
+    LOOK_SIZE,
+    footer_bytes,
+    plausible,
+    seek_footer,
+    seek_header,
+)
+from blkmig_cli.wire.runs import Piece, Run
+from blkmig_cli.wire.scanner import Repeats
+from blkmig_cli.wire.schema_io import Input, Reader
+from blkmig_cli.wire.v1_layout import After
+from blkmig_cli.wire.vm_description import StateSizes, compare_sizes, find_description
+
+Container = Literal["auto", "qemu", "none"]
+
+# Sections with disks and bitmaps: their end must be found.
+_OURS = (c.BLOCK_SECTION, c.DIRTY_BITMAP_SECTION)
+
+
+@dataclass(slots=True)
+class Context:
+    """What a stream has said so far that the meaning of later bytes depends on.
+
+    ``start``: the stream's first byte in the input.  ``sections``: starts by section id; ``open``:
+    ids of sections that have not ended; ``footers``: whether sections have footers, None until the
+    first one ends; ``description``: what the one at the input's end says, None where there is none.
+    """
+
+    start: int = 0
+    sections: dict[int, SectionHeader] = field(default_factory=dict)
+    open: set[int] = field(default_factory=set)
+    footers: bool | None = None
+    configured: bool = False
+    ram: RamContext = field(default_factory=RamContext)
+    description: StateSizes | Literal["unread"] | None = "unread"
+
+    def configure(self, configuration: Configuration) -> None:
+        """Take what the configuration says."""
+        self.configured = True
+        bits = configuration.target_page_bits
+        self.ram.page_size = None if bits is None else 1 << bits
+        self.ram.capabilities = frozenset(configuration.capabilities or ())
+
+    def copy(self) -> "Context":
+        """Return a copy that further reading of the other one does not change."""
+        return replace(
+            self, sections=dict(self.sections), open=set(self.open), ram=replace(self.ram)
+        )
+
+
+class Decoder:
+    """Events of the stream that begins where ``source`` is.
+
+    ``dialect``: a value of ``--dialect``; ``container`` likewise.  ``keep_state``: device state from
+    a pipe can be viewed, and so is held in memory.  ``chosen``: further streams may follow in the
+    same input; without it, one that does is refused with SeveralStreamsError behind the last event.
+
+    Afterwards (or in between) ``container`` and ``block.dialect`` say what was found, and
+    ``next_stream`` is the byte at which a further stream begins and the input is; None for none.
+    """
+
+    def __init__(
+        self,
+        source: Input,
+        *,
+        dialect: str = "auto",
+        container: Container = "auto",
+        hints: Hints | None = None,
+        keep_state: bool = False,
+        chosen: bool = False,
+    ) -> None:
+        self._reader = Reader(source, keep=keep_state)
+        self.source = source
+        self.hints = hints or Hints()
+        self.container: Container = container
+        self.chosen = chosen
+        self.next_stream: int | None = None
+        self.context = Context(source.offset, ram=RamContext(source.origin))
+        self.block = BlockDecoder(self._reader, DIALECTS.get(dialect), self.hints, self._after_eos)
+        self.bitmaps = DirtyBitmapDecoder(self._reader)
+        self._current = 0
+        self._undecoded = False
+        self._package_end: int | None = None
+        self._states: dict[tuple[str, int], DeviceState] = {}
+        self._failure: BlkmigError | None = None
+        self._pieces = self._decode()
+        self._run: Iterator[Event] = iter(())
+        self._repeats = Repeats(self.block.scanner)
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        for event in self._run:
+            return event
+        piece = self.piece()
+        if not isinstance(piece, Run):
+            return piece
+        self._run = iter(piece)
+        return next(self._run)
+
+    def piece(self) -> Piece:
+        """Return the next event, or run of events: the same stream, in larger steps.
+
+        Raises StopIteration at the end, as ``next``; not to be mixed with it.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return next(self._pieces)
+        except TruncatedError as error:
+            self._failure = self.source.damage or error
+        except BlkmigError as error:
+            self._failure = error
+        raise self._failure
+
+    def conclusion(self) -> Conclusion:
+        """What is known at this point of the stream and no event says; final after the last event."""
+        dialect, layouts = self.block.dialect, self.block.layouts
+        return Conclusion(
+            None if self.container == "auto" else self.container,
+            None if dialect is None else dialect.name,
+            layouts.tails(),
+            layouts.all_granularities(),
+        )
+
+    def _decode(self) -> Iterator[Piece]:
+        if self.container == "auto":
+            self.container = self._detect()
+        if self.container == "none":
+            yield from self._bare()
+            return
+        for event in preamble(self._reader):
+            if isinstance(event, Configuration):
+                self.context.configure(event)
+            yield event
+        yield from self._sections_to_the_end()
+
+    def _sections_to_the_end(self) -> Iterator[Piece]:
+        while True:
+            self._package_edge()
+            kind = self.source.peek(1)
+            self._reader.section = None
+            self._reader.begin()
+            if not kind:
+                self._reader.truncated(0)
+            if kind[0] == SectionType.EOF:
+                break
+            if kind[0] == SectionType.COMMAND:
+                yield self._command()
+            elif SectionType.START <= kind[0] <= SectionType.FULL:
+                yield from self._repeats.section(self._section(), self._package_end)
+                if self._undecoded:
+                    yield from self._behind()
+                    return
+            else:
+                self._reader.fail(
+                    f"section type {kind[0]:#04x} is unknown", check="unknown-section"
+                )
+        yield from self._end()
+
+    def _detect(self) -> Container:
+        head = self.source.peek(len(HEADER))
+        found = container_of(head)
+        if found is not None:
+            return found
+        if 0 < len(head) < len(HEADER) and may_be_cut(head):
+            raise TruncatedError(
+                "stream truncated inside its first bytes", offset=self.source.offset + len(head)
+            )
+        raise not_a_stream(self.source)
+
+    def _bare(self) -> Iterator[Piece]:
+        yield from self.block.payload()
+        while (data := self.source.peek(len(HEADER))) and data != HEADER:
+            yield from self.block.payload()
+        yield from self._behind()
+
+    def _end(self) -> Iterator[Event]:
+        reader = self._reader
+        reader.take(schema.TypeByte)
+        if self._package_end is not None:
+            reader.fail("the stream ends inside a package")
+        yield Eof(reader.start, 1, None)
+        reader.begin()
+        if reader.source.peek(1) == bytes([SectionType.VMDESCRIPTION]):
+            yield self._description()
+        elif any(state.sized_by == "description" for state in self._states.values()):
+            reader.fail(
+                "device state was sized by a description that is not this stream's",
+                check="device-state",
+            )
+        yield from self._behind()
+
+    def _description(self) -> VmDescription:
+        """The description, compared with the states that came before it."""
+        reader = self._reader
+        _, length = reader.take(schema.DescriptionHead)
+        if length > limits.DESCRIPTION_MAX:
+            reader.fail(f"the description is {length} bytes long")
+        payload = reader.payload(length)
+        confirmed, mismatches = compare_sizes(self._states, self.source.view(payload))
+        return VmDescription(reader.start, reader.length(), None, payload, confirmed, mismatches)
+
+    def _behind(self) -> Iterator[Event]:
+        """What follows the stream's end."""
+        self.next_stream = yield from behind_end(self._reader)
+        if self.next_stream is not None and not self.chosen:
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        """Raise SeveralStreamsError, in a file with the places of all streams."""
+        starts, following = [self.context.start], self.next_stream
+        while following is not None and len(starts) < limits.STREAMS_MAX:
+            starts.append(following)
+            if not self.source.seekable:
+                break
+            decoder = Decoder(self.source, hints=self.hints, chosen=True)
+            try:
+                while True:
+                    decoder.piece()
+            except (StopIteration, StreamError):
+                following = decoder.next_stream
+        raise SeveralStreamsError(starts, counted=self.source.seekable)
+
+    def _command(self) -> CommandEvent:
+        reader = self._reader
+        offset = reader.start
+        _, number, length = reader.take(schema.CommandHead)
+        data = reader.take_bytes(length)
+        package = None
+        if number not in set(c.Command):
+            reader.fail(f"command {number} is unknown", check="unknown-command")
+        if number == c.Command.PACKAGED:
+            if len(data) != schema.PackageLength.sizeof() or self._package_end is not None:
+                reader.fail("a package command is malformed or inside a package")
+            package = int.from_bytes(data, "big")
+            self._package_end = self.source.offset + package
+        elif number == c.Command.POSTCOPY_ADVISE and data:
+            if len(data) != ram_schema.PostcopyAdvise.sizeof():
+                reader.fail(f"the command postcopy-advise has {length} bytes of data")
+            self.context.ram.page_sizes = int.from_bytes(data[:8], "big")
+        return CommandEvent(offset, reader.length(), None, number, data, package)
+
+    def _package_edge(self) -> None:
+        if self._package_end is not None and self.source.offset >= self._package_end:
+            if self.source.offset > self._package_end:
+                self._reader.fail(
+                    f"a package ends at byte {self._package_end}, inside a section",
+                    offset=self.source.offset,
+                )
+            self._package_end = None
+
+    def _section(self) -> Iterator[Piece]:
+        header = self._section_header()
+        reader = self._reader
+        reader.section = header.section
+        yield header
+        yield from self._payload(header)
+        if self._undecoded:
+            return
+        if header.kind == SectionType.END:
+            self.context.open.discard(header.id)
+        reader.begin()
+        footer = self._footer(header.id)
+        if footer is not None:
+            yield footer
+
+    def _section_header(self) -> SectionHeader:
+        reader = self._reader
+        offset = reader.start
+        kind = SectionType(reader.source.peek(1)[0])
+        if kind in (SectionType.START, SectionType.FULL):
+            _, section_id, raw, instance, version = reader.take(schema.SectionHead)
+            name: str | None = decode_name(raw)
+            if section_id in self.context.sections:
+                reader.fail(f"section id {section_id} is used twice")
+            if len(self.context.sections) == limits.SECTIONS_MAX:
+                reader.fail(f"over {limits.SECTIONS_MAX} sections", check="limit")
+        else:
+            _, section_id = reader.take(schema.SectionReference)
+            started = self.context.sections.get(section_id)
+            if started is None:
+                reader.fail(f"section id {section_id} was never started", check="unknown-section")
+            name, instance, version = started.section, started.instance, started.version
+        header = SectionHeader(offset, reader.length(), name, kind, section_id, instance, version)
+        if kind in (SectionType.START, SectionType.FULL):
+            self.context.sections[section_id] = header
+            if kind == SectionType.START:
+                self.context.open.add(section_id)
+        return header
+
+    def _payload(self, header: SectionHeader) -> Iterator[Piece]:
+        known = (header.section, header.version)
+        self._current = header.id
+        if known == (c.BLOCK_SECTION, c.BLOCK_VERSION):
+            yield from self.block.payload()
+        elif known == (c.DIRTY_BITMAP_SECTION, c.DIRTY_BITMAP_VERSION):
+            yield from self.bitmaps.payload()
+        elif known == (c.RAM_SECTION, c.RAM_VERSION):
+            yield from ram_payload(self._reader, self.context.ram)
+        else:
+            yield from self._state(header)
+
+    def _state(self, header: SectionHeader) -> Iterator[Event]:
+        """A payload that only a footer or the description can size."""
+        reader, source = self._reader, self.source
+        offset = reader.begin()
+        size = self._described(header)
+        if size is not None:
+            reader.skip(size)
+            sized_by = "description"
+        elif self.context.footers is not False and seek_footer(
+            reader, header.id, self.context.sections, self._package_end
+        ):
+            sized_by = "footer"
+        else:
+            yield from self._no_end(header, offset)
+            return
+        state = DeviceState(offset, source.offset - offset, reader.section, sized_by)
+        if header.kind == SectionType.FULL and header.section is not None:
+            self._states[header.section, header.instance] = state
+        yield state
+
+    def _described(self, header: SectionHeader) -> int | None:
+        """The size that the description says, where there are no footers and it makes sense."""
+        has_footers = self.context.footers or (
+            self.context.footers is None and self.context.configured
+        )
+        if has_footers or header.kind != SectionType.FULL or header.section is None:
+            return None
+        if self.context.description == "unread":
+            self.context.description = find_description(self.source)
+        if self.context.description is None:
+            return None
+        size = self.context.description.get((header.section, header.instance))
+        if size is None or size > limits.DESCRIPTION_REACH:
+            return None
+        behind = self.source.peek_at(self.source.offset + size, LOOK_SIZE)
+        if self.context.footers is None and behind.startswith(footer_bytes(header.id)):
+            return size
+        return size if plausible(behind, self.context.sections) else None
+
+    def _no_end(self, header: SectionHeader, offset: int) -> Iterator[Event]:
+        """A payload whose end nothing tells: all that is left, up to a further stream."""
+        reader, source = self._reader, self.source
+        seek_header(reader)
+        self._undecoded = True
+        reason = "nothing tells where this state ends"
+        yield Undecoded(offset, source.offset - offset, reader.section, reason)
+        if self.context.footers:
+            raise TruncatedError(
+                "stream truncated inside a section's state: its footer is missing",
+                offset=source.offset,
+                section=header.section,
+            )
+        unfinished = [self.context.sections[number].section for number in self.context.open]
+        if any(name in _OURS for name in unfinished):
+            raise UndecidableError(
+                "nothing tells where this section ends, and blocks or bitmaps are not complete",
+                offset=offset,
+                section=header.section,
+            )
+
+    def _footer(self, section_id: int) -> Footer | None:
+        reader = self._reader
+        kind = reader.source.peek(1)
+        if kind == bytes([SectionType.FOOTER]):
+            _, found = reader.take(schema.SectionReference)
+            if found != section_id:
+                reader.fail(f"footer of section {found}, expected {section_id}", check="footer")
+            self.context.footers = True
+            return Footer(reader.start, reader.length(), reader.section, section_id)
+        if not kind:
+            reader.truncated(0)
+        if self.context.footers or (self.context.footers is None and self.context.configured):
+            reader.fail("a section's footer is missing", check="footer")
+        self.context.footers = False
+        return None
+
+    def _after_eos(self, offset: int) -> After:
+        """Return what is at ``offset``, if a payload's records end there."""
+        if self.container == "none":
+            return After.RECORDS if self.source.peek_at(offset, 1) else After.END
+        data = self.source.peek_at(offset, FOOTER_SIZE + 6 + 255)
+        if self.context.footers or (
+            self.context.footers is None and data[:1] == bytes([SectionType.FOOTER])
+        ):
+            footer = footer_bytes(self._current)
+            if len(data) <= FOOTER_SIZE:
+                return After.EDGE if footer.startswith(data) else After.NONSENSE
+            if not data.startswith(footer):
+                return After.NONSENSE
+            data = data[FOOTER_SIZE:]
+        if not data:
+            return After.EDGE
+        return After.END if plausible(data, self.context.sections) else After.NONSENSE

@@ -1,0 +1,163 @@
+"""The ``dirty-bitmap`` section: names carried from chunk to chunk, and every rule that QEMU enforces.
+
+QEMU aborts, loops, or silently drops bitmaps on most of what is refused here.
+"""
+
+from collections.abc import Iterator
+
+from blkmig_cli import limits
+from blkmig_cli.schemas import dirty_bitmap as schema
+from blkmig_cli.schemas.constants import (
+    DIRTY_BITMAP_BITS_MAX,
+    SECTOR_SIZE,
+    START_ATTRIBUTES,
+    WORD_BITS,
+    BitmapFlag,
+    without,
+)
+from blkmig_cli.text import decode_name, quote
+from blkmig_cli.wire.events import BitmapBits, BitmapComplete, BitmapEos, BitmapStart, Event
+from blkmig_cli.wire.schema_io import Reader
+
+
+class DirtyBitmapDecoder:
+    """State across the section's parts: the names last used, and the bitmaps begun and ended."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._device: str | None = None
+        self._bitmap: str | None = None
+        self._open: dict[tuple[str, str], int] = {}
+        self._started: set[tuple[str, str]] = set()
+
+    def know(self, other: "DirtyBitmapDecoder") -> None:
+        """Take over which bitmaps ``other`` has seen begin and end."""
+        self._open, self._started = dict(other._open), set(other._started)
+
+    def payload(self) -> Iterator[Event]:
+        """The chunks of one part of the section, up to the one with EOS.
+
+        Raises TruncatedError, MalformedError.
+        """
+        while True:
+            reader = self._reader
+            offset = reader.begin()
+            flags, extra = self._flags()
+            if flags & BitmapFlag.DEVICE_NAME:
+                self._device = self._name("device")
+            if flags & BitmapFlag.BITMAP_NAME:
+                self._bitmap = self._name("bitmap")
+            if flags & (BitmapFlag.START | BitmapFlag.COMPLETE | BitmapFlag.BITS):
+                yield self._body(offset, flags, extra)
+            elif flags & BitmapFlag.EOS:
+                yield BitmapEos(offset, reader.length(), reader.section, flags, extra)
+            else:
+                reader.fail(f"chunk flags {flags:#x} are neither start, bits, complete nor end")
+            if flags & BitmapFlag.EOS:
+                return
+
+    def _flags(self) -> tuple[int, bytes]:
+        """The flags that count, and the bytes before them."""
+        reader = self._reader
+        flags: int = reader.take(schema.ChunkFlags)[0]
+        extra = b""
+        if flags & BitmapFlag.EXTRA_FLAGS:
+            extra += bytes([flags])
+            flags = reader.take(schema.ChunkFlags)[0]
+            if flags & BitmapFlag.EXTRA_FLAGS:
+                extra += bytes([flags])
+                high, flags = divmod(reader.take(schema.MoreFlags)[0], 256)
+                if high:
+                    reader.fail(f"chunk flags {high:#x}00 are unknown")
+                extra += bytes([high])
+        return flags, extra
+
+    def _name(self, what: str) -> str:
+        name = decode_name(self._reader.take(schema.Alias)[0])
+        if not name:
+            self._reader.fail(f"the {what}'s name is empty", check="bitmap-name")
+        return name
+
+    def _body(self, offset: int, flags: int, extra: bytes) -> Event:
+        reader, device, bitmap = self._reader, self._device, self._bitmap
+        if device is None or bitmap is None:
+            reader.fail("the first chunk names no device and bitmap")
+        key = (device, bitmap)
+        if flags & BitmapFlag.START:
+            granularity, attributes = self._start(key)
+            return BitmapStart(
+                offset,
+                reader.length(),
+                reader.section,
+                device,
+                bitmap,
+                flags,
+                extra,
+                granularity,
+                attributes,
+            )
+        if key not in self._open:
+            state = "has ended" if key in self._started else "was never started"
+            reader.fail(f"bitmap {quote(bitmap)} {state}", device=device)
+        if flags & BitmapFlag.COMPLETE:
+            del self._open[key]
+            return BitmapComplete(
+                offset, reader.length(), reader.section, device, bitmap, flags, extra
+            )
+        return self._bits(offset, flags, extra, device, bitmap)
+
+    def _start(self, key: tuple[str, str]) -> tuple[int, int]:
+        reader = self._reader
+        granularity, attributes = reader.take(schema.Start)
+        fault, check = schema.granularity_fault(granularity), "bitmap-granularity"
+        if fault is None and key in self._started:
+            fault, check = "it starts a second time", "bitmap-restart"
+        reserved = without(attributes, START_ATTRIBUTES)
+        if fault is None and reserved:
+            fault, check = f"reserved flags {reserved:#x} are set", "bitmap-flags"
+        if fault is not None:
+            reader.fail(f"bitmap {quote(key[1])}: {fault}", device=key[0], check=check)
+        if len(self._started) == limits.BITMAPS_MAX:
+            reader.fail(f"over {limits.BITMAPS_MAX} bitmaps", check="limit")
+        self._started.add(key)
+        self._open[key] = granularity
+        return granularity, attributes
+
+    def _bits(self, offset: int, flags: int, extra: bytes, device: str, bitmap: str) -> BitmapBits:
+        reader = self._reader
+        granularity = self._open[device, bitmap]
+        sector, sectors = reader.take(schema.Range)
+        bits = None
+        fault, check = None, "bitmap-length"
+        if sectors == 0:
+            fault, check = "a range of 0 sectors (QEMU would loop for ever)", "bitmap-range"
+        elif (sector + sectors) * SECTOR_SIZE > limits.DISK_MAX:
+            fault, check = f"its range ends past {limits.DISK_MAX} bytes", "bitmap-range"
+        elif sector * SECTOR_SIZE % (WORD_BITS * granularity):
+            fault, check = "its range does not start on a word of bits", "bitmap-start"
+        elif not flags & BitmapFlag.ZEROES:
+            (length,) = reader.take(schema.BitsLength)
+            lengths = schema.bits_lengths(sectors, granularity)
+            if length > DIRTY_BITMAP_BITS_MAX:
+                fault = f"{length} bytes of bits in one chunk, {DIRTY_BITMAP_BITS_MAX} are allowed"
+            elif length not in lengths:
+                fault = f"{length} bytes of bits for {sectors} sectors, {lengths[0]} are needed"
+            else:
+                bits = reader.payload(length)
+        if fault is not None:
+            reader.fail(
+                f"bitmap {quote(bitmap)}: {fault}", device=device, sector=sector, check=check
+            )
+        return BitmapBits(
+            offset,
+            reader.length(),
+            reader.section,
+            device,
+            bitmap,
+            flags,
+            extra,
+            sector,
+            sectors,
+            granularity,
+            bits,
+        )

@@ -1,0 +1,149 @@
+"""Runs: many events in rows of equal stride, as arrays.
+
+What a run stands for is exactly the events that iterating it gives; whoever can take arrays does
+without them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from operator import attrgetter
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blkmig_cli.wire.events import Block, BlockBitmap, Event, Payload, Progress
+from blkmig_cli.wire.schema_io import Input
+
+#: Sectors or percentages, one per row.
+Numbers = NDArray[np.int64]
+#: Raw bytes, one row of the stream per row.
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One event of every row.
+
+    ``event`` is that of the first row.  ``numbers``, shape (rows,): the sectors of a Block, the
+    percentages of a Progress; None for an event that repeats as it is.  ``bits``: for each bitmap
+    of a Block its bits, shape (rows, length); they lie in a buffer that the decoder's next step
+    overwrites.
+    """
+
+    event: Event
+    numbers: Numbers | None = None
+    bits: tuple[Bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """``rows`` times the events of ``columns``, each row ``stride`` bytes behind the one before."""
+
+    columns: tuple[Column, ...]
+    stride: int
+    rows: int
+
+    @property
+    def end(self) -> int:
+        """The byte behind the last row."""
+        return self.columns[0].event.offset + self.rows * self.stride
+
+    def head(self, rows: int) -> "Run":
+        """The first ``rows`` rows, as a run."""
+        columns = tuple(
+            column if column.numbers is None else replace(column, numbers=column.numbers[:rows])
+            for column in self.columns
+        )
+        return Run(columns, self.stride, min(rows, self.rows))
+
+    def last(self) -> list[Event]:
+        """The events of the last row."""
+        by = (self.rows - 1) * self.stride
+        return [
+            moved(column.event, by, 0 if column.numbers is None else int(column.numbers[-1]))
+            for column in self.columns
+        ]
+
+    def __iter__(self) -> Iterator[Event]:
+        numbers = [
+            [0] * self.rows if column.numbers is None else column.numbers.tolist()
+            for column in self.columns
+        ]
+        events = [column.event for column in self.columns]
+        for row, upper in enumerate(zip(*numbers, strict=True)):
+            by = row * self.stride
+            for event, number in zip(events, upper, strict=True):
+                yield moved(event, by, number)
+
+
+Piece = Event | Run
+
+
+class Consumer(Protocol):
+    """Takes the events of a stream in their order, one by one or in runs."""
+
+    def feed(self, event: Event, source: Input) -> None:
+        """Take the next event; ``source`` gives the bytes of its payloads, until it returns."""
+
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Take the next events as a run."""
+
+
+class EventConsumer:
+    """A consumer that takes the events of a run one by one."""
+
+    def feed(self, event: Event, source: Input) -> None:
+        """Take the next event."""
+        raise NotImplementedError
+
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Take the events of a run."""
+        for event in run:
+            self.feed(event, source)
+
+
+def expand(pieces: Iterable[Piece]) -> Iterator[Event]:
+    """The events of ``pieces``, one by one."""
+    for piece in pieces:
+        if isinstance(piece, Run):
+            yield from piece
+        else:
+            yield piece
+
+
+def moved(event: Event, by: int, number: int) -> Event:
+    """``event`` as it stands ``by`` bytes further on, with ``number`` as sector or percentage."""
+    if isinstance(event, Block):
+        return Block(
+            event.offset + by,
+            event.length,
+            event.section,
+            event.device,
+            number,
+            event.sectors,
+            event.sectors_min,
+            event.flags,
+            event.dialect,
+            None if event.data is None else _payload(event.data, by),
+            tuple(
+                BlockBitmap(part.name, part.granularity, part.attributes, _payload(part.bits, by))
+                for part in event.bitmaps
+            ),
+        )
+    if isinstance(event, Progress):
+        return Progress(event.offset + by, event.length, event.section, number, event.flags)
+    return type(event)(event.offset + by, *_behind_offset(type(event))(event))  # type: ignore[arg-type]
+
+
+@cache
+def _behind_offset(kind: type[Event]) -> Callable[[Event], tuple[Any, ...]]:
+    """What gives all fields of an event but its offset (``replace`` takes five times as long)."""
+    first, *rest = (field.name for field in fields(kind))
+    assert first == "offset"
+    return attrgetter(*rest)
+
+
+def _payload(payload: Payload, by: int) -> Payload:
+    return Payload(payload.offset + by, payload.length)

@@ -1,0 +1,163 @@
+"""The rules of dialect v2, checked while its records are read."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blkmig_cli import limits
+from blkmig_cli.schemas import block as schema
+from blkmig_cli.schemas.constants import (
+    CHUNK_SECTORS,
+    SECTOR_SIZE,
+    V2_ATTRIBUTES,
+    V2_BITMAPS_MAX,
+    V2_BITS_MAX,
+    WORD_SIZE,
+    BlockFlag,
+    without,
+)
+from blkmig_cli.schemas.dirty_bitmap import granularity_fault
+from blkmig_cli.text import decode_name, quote
+from blkmig_cli.wire.events import Block, BlockBitmap
+from blkmig_cli.wire.schema_io import Reader
+
+
+@dataclass(slots=True)
+class _Device:
+    """What a device's records have said: disk size, highest sector, bitmaps.  All in sectors."""
+
+    size: int | None = None
+    size_at: int = 0
+    reach: int = 0
+    granularities: dict[str, int] | None = None
+
+
+class V2Rules:
+    """State over all records of a v2 stream."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._devices: dict[str, _Device] = {}
+        self._bitmaps = 0
+
+    def stated_size(self, device: str) -> int | None:
+        """Bytes of the device's disk, if a record's range stated it."""
+        known = self._devices.get(device)
+        return None if known is None or known.size is None else known.size * SECTOR_SIZE
+
+    def note(self, device: str, sector: int) -> None:
+        """A record read before the dialect was known to be v2 stands at ``sector``."""
+        known = self._devices.setdefault(device, _Device())
+        known.reach = max(known.reach, sector + 1)
+
+    def record(self, device: str, sector: int, flags: int) -> tuple[int, tuple[BlockBitmap, ...]]:
+        """Read what stands between device name and data: sectors covered, and the bitmaps.
+
+        Raises TruncatedError, MalformedError.
+        """
+        known = self._devices.setdefault(device, _Device())
+        if not flags & BlockFlag.HAS_BITMAPS:
+            self._reach(known, device, sector, sector + 1)
+            left = CHUNK_SECTORS if known.size is None else known.size - sector
+            return min(CHUNK_SECTORS, left), ()
+        sectors, number = self._reader.take(schema.V2Range)
+        self._range(known, device, sector, sectors, flags)
+        if number > V2_BITMAPS_MAX:
+            self._fail(
+                f"{number} bitmaps in one record, {V2_BITMAPS_MAX} are allowed", device, sector
+            )
+        first = known.granularities is None
+        if known.granularities is None:
+            known.granularities = {}
+        names: set[str] = set()
+        bitmaps = []
+        for _ in range(number):
+            bitmap = self._bitmap(known.granularities, first, device, sector, sectors)
+            if bitmap.name in names:
+                self._fail(f"bitmap {quote(bitmap.name)} twice in one record", device, sector)
+            names.add(bitmap.name)
+            self._bitmaps += first
+            if self._bitmaps > limits.BITMAPS_MAX:
+                self._reader.fail(f"over {limits.BITMAPS_MAX} bitmaps", check="limit")
+            bitmaps.append(bitmap)
+        return sectors, tuple(bitmaps)
+
+    def admits(self, event: Block, sectors: Any) -> NDArray[np.bool_]:
+        """See ``scan.Rules``; ``sectors`` (int64) are so small that their bytes fit as well."""
+        known = self._devices[event.device]
+        good = np.ones(len(sectors), np.bool_)
+        if known.size is not None:
+            good &= sectors <= known.size - event.sectors
+        if event.flags & BlockFlag.HAS_BITMAPS:
+            good &= sectors % CHUNK_SECTORS == 0
+        for part in event.bitmaps:
+            if part.bits.length and part.granularity is not None:
+                words = schema.v2_words(sectors, event.sectors, part.granularity)
+                good &= words * WORD_SIZE == part.bits.length
+        return good
+
+    def took(self, event: Block, top: int) -> None:
+        """See ``scan.Rules``."""
+        known = self._devices[event.device]
+        covered = event.sectors if event.flags & BlockFlag.HAS_BITMAPS else 1
+        known.reach = max(known.reach, top + covered)
+
+    def _range(self, known: _Device, device: str, sector: int, sectors: int, flags: int) -> None:
+        if sectors == 0:
+            self._fail("a range of 0 sectors", device, sector)
+        if sector % CHUNK_SECTORS:
+            self._fail("the range does not start on a chunk", device, sector)
+        if flags & (BlockFlag.HAS_BLOCK | BlockFlag.ZERO_BLOCK) and sectors > CHUNK_SECTORS:
+            self._fail(f"data for a range of {sectors} sectors", device, sector)
+        end = sector + sectors
+        if sectors % CHUNK_SECTORS:
+            if known.size is not None and known.size != end:
+                self._fail(
+                    f"the disk ends at sector {end} here, at {known.size} at byte {known.size_at}",
+                    device,
+                    sector,
+                )
+            known.size, known.size_at = end, self._reader.start
+        self._reach(known, device, sector, end)
+
+    def _reach(self, known: _Device, device: str, sector: int, end: int) -> None:
+        known.reach = max(known.reach, end)
+        if known.size is not None and known.reach > known.size:
+            self._fail(
+                f"records reach sector {known.reach}, but the disk ends at {known.size} "
+                f"(stated at byte {known.size_at})",
+                device,
+                sector,
+            )
+
+    def _bitmap(
+        self, granularities: dict[str, int], first: bool, device: str, sector: int, sectors: int
+    ) -> BlockBitmap:
+        raw, attributes, granularity, length = self._reader.take(schema.V2BitmapHead)
+        name = decode_name(raw)
+        words = (
+            0 if granularity_fault(granularity) else schema.v2_words(sector, sectors, granularity)
+        )
+        fault = granularity_fault(granularity)
+        if not raw:
+            fault = "its name is empty"
+        elif fault is not None:
+            pass
+        elif without(attributes, V2_ATTRIBUTES):
+            fault = f"reserved flags {without(attributes, V2_ATTRIBUTES):#x} are set"
+        elif not first and name not in granularities:
+            fault = "it was not named in the device's first record with bitmaps"
+        elif granularities.setdefault(name, granularity) != granularity:
+            fault = f"granularity {granularity}, it was {granularities[name]} before"
+        elif length > V2_BITS_MAX:
+            fault = f"{length} bytes of bits, {V2_BITS_MAX} are allowed"
+        elif length not in (0, words * WORD_SIZE):
+            fault = f"{length} bytes of bits for {sectors} sectors, {words * WORD_SIZE} are needed"
+        if fault is not None:
+            self._fail(f"bitmap {quote(name)}: {fault}", device, sector)
+        return BlockBitmap(name, granularity, attributes, self._reader.payload(length))
+
+    def _fail(self, message: str, device: str, sector: int) -> None:
+        self._reader.fail(message, device=device, sector=sector, check="v2-rules")

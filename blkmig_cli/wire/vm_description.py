@@ -1,0 +1,100 @@
+"""The JSON description at a stream's end: how long each device's state is."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from blkmig_cli import limits
+from blkmig_cli.schemas.constants import NAME_WRAP, SectionType
+from blkmig_cli.schemas.framing import DescriptionHead, subsection_overhead
+from blkmig_cli.wire.events import DeviceState, StateMismatch
+from blkmig_cli.wire.schema_io import Input
+
+_HEAD = DescriptionHead.sizeof()
+
+#: Sizes of devices' state in bytes, by section name and instance id.
+StateSizes = dict[tuple[str, int], int]
+
+
+def find_description(source: Input) -> StateSizes | None:
+    """Return what the description at the input's end says; None where none is in reach.
+
+    It is found from the end as 0x06 and a be32 length that reaches exactly the end; the same byte
+    can occur inside, so the search goes on until the text is one.  A pipe is read ahead for it.
+    """
+    left = source.available(limits.DESCRIPTION_REACH)
+    if left == limits.DESCRIPTION_REACH:
+        return None
+    end, window, tries = source.offset + left, 1 << 16, 0
+    while True:
+        start = max(end - window, source.offset)
+        tail = source.peek_at(start, end - start)
+        at = tail.rfind(SectionType.VMDESCRIPTION)
+        while at >= 0 and tries < limits.DESCRIPTION_TRIES_MAX:
+            length = len(tail) - at - _HEAD
+            if length > 0 and int.from_bytes(tail[at + 1 : at + _HEAD], "big") == length:
+                found = parse_description(tail[at + _HEAD :])
+                if found is not None:
+                    return found
+                tries += 1
+            at = tail.rfind(SectionType.VMDESCRIPTION, 0, at)
+        if start == source.offset or window >= limits.DESCRIPTION_MAX:
+            return None
+        window = min(window * 16, limits.DESCRIPTION_MAX)
+
+
+def parse_description(text: bytes) -> StateSizes | None:
+    """Return the sizes in the JSON ``text``; None if it is not a description.
+
+    A device whose entry makes no sense is left out.
+    """
+    nodes = text.count(b"{") + text.count(b"[")
+    if not text.startswith(b"{") or nodes > limits.DESCRIPTION_NODES_MAX:
+        return None
+    sizes: StateSizes = {}
+    try:
+        for device in json.loads(text)["devices"]:
+            try:
+                name, instance = device["name"], device["instance_id"]
+                if isinstance(name, str) and isinstance(instance, int):
+                    sizes[name, instance] = _state_size(device)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                continue
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return sizes
+
+
+def compare_sizes(
+    states: Mapping[tuple[str, int], DeviceState], text: bytes | memoryview
+) -> tuple[frozenset[int], tuple[StateMismatch, ...]]:
+    """Compare ``states``, by section name and instance id, with the description ``text``.
+
+    Returns the offsets of those that have the described length, and those that have another.
+    """
+    sizes = parse_description(bytes(text)) if states else None
+    confirmed, mismatches = set(), []
+    for key, state in states.items():
+        size = (sizes or {}).get(key)
+        if size == state.length:
+            confirmed.add(state.offset)
+        elif size is not None:
+            mismatches.append(StateMismatch(state.offset, key[0], state.length, size))
+    return frozenset(confirmed), tuple(mismatches)
+
+
+def _state_size(state: dict[str, Any]) -> int:
+    total = 0
+    for field in state.get("fields", []):
+        size, repeat = field["size"], field.get("array_len", 1)
+        if not isinstance(size, int) or not isinstance(repeat, int) or size < 0 or repeat < 0:
+            raise ValueError("a field's size is not a number of bytes")
+        total += size * repeat
+    for subsection in state.get("subsections", []):
+        name = subsection["vmsd_name"].encode()
+        if len(name) >= NAME_WRAP:
+            raise ValueError("a name that is too long for its length byte")
+        total += subsection_overhead(name) + _state_size(subsection)
+    if total > limits.STATE_MAX:
+        raise ValueError("a device's state is too large")
+    return total

@@ -1,0 +1,142 @@
+"""What QEMU gets wrong, on streams made by hand: for machines without a QEMU."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blkmig_cli.checks.compatibility import Traits, objections, parse_version
+from tests.conftest import Run
+from tests.support import raw
+
+DATA = b"\x22" * raw.CHUNK
+QCOW2 = b"QFI\xfb".ljust(raw.CHUNK, b"\0")
+
+
+def findings(run: Run, path: Path, content: bytes, *options: object) -> dict[str, Any]:
+    path.write_bytes(content)
+    found = run("validate", path, "--output", "json", *options).report["findings"]
+    return {finding["id"]: finding for finding in found}
+
+
+def bulk(*percents: int, chunks: int, device: str = "d") -> bytes:
+    """Chunks from the disk's begin, after progress records."""
+    records = [raw.progress(percent) for percent in percents]
+    return raw.qemu(*records, *(raw.block(n * 2048, 8, device) for n in range(chunks)))
+
+
+@pytest.mark.parametrize(
+    ("percents", "chunks", "size", "expected"),
+    [
+        ((0, 10, 20), 3, "10M", "bulk-unfinished"),
+        ((0, 10, 20), 3, None, "bulk-unfinished"),  # the last chunk of a disk is no 80 percent
+        ((0, 33, 66), 3, None, None),
+        ((0, 33, 66), 3, "3M", None),
+        ((0, 50, 100), 2, "4M", "missing-chunks"),  # an incremental one went on to the end
+        ((0, 50, 75), 2, "4M", "missing-chunks"),
+        ((0, 49), 2, "4M", "bulk-unfinished"),
+        ((), 2, "4M", "missing-chunks"),
+    ],
+)
+def test_abandoned_or_incremental(
+    run: Run,
+    tmp_path: Path,
+    percents: tuple[int, ...],
+    chunks: int,
+    size: str | None,
+    expected: str,
+) -> None:
+    options = [] if size is None else ["--device-size", size]
+    found = findings(run, tmp_path / "s.bin", bulk(*percents, chunks=chunks), *options)
+    assert {"bulk-unfinished", "missing-chunks"} & set(found) == ({expected} - {None})
+    meant = findings(
+        run, tmp_path / "s.bin", bulk(*percents, chunks=chunks), "--incremental", *options
+    )
+    assert ("bulk-unfinished" in meant) == (expected == "bulk-unfinished")
+
+
+def test_a_truncated_stream_was_not_abandoned(run: Run, tmp_path: Path) -> None:
+    content = bulk(0, 10, chunks=2)[:-60]
+    found = findings(run, tmp_path / "s.bin", content, "--device-size", "10M")
+    assert "truncated" in found
+    assert "bulk-unfinished" not in found
+
+
+def test_unnamed_and_merged(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "s.bin"
+    one = raw.qemu(raw.block(0, 0, "", DATA))
+    assert "several disks?" not in findings(run, path, one)["unnamed-device"]["message"]
+    twice = raw.qemu(raw.block(0, 0, "", DATA), raw.block(0, 0, "", DATA))
+    assert "several disks?" in findings(run, path, twice)["unnamed-device"]["message"]
+    mixed = raw.qemu(raw.block(0, 0, "", QCOW2), raw.block(0, 0, "", DATA))
+    found = findings(run, path, mixed)
+    assert "merged-devices" in found
+    assert "unnamed-device" not in found
+    # A disk with a name may hold what it likes.
+    named = raw.qemu(raw.block(0, 0, "d", QCOW2), raw.block(0, 0, "d", DATA))
+    assert not {"merged-devices", "unnamed-device"} & set(findings(run, path, named))
+
+
+def wrapped(name: bytes, *, zero: bool) -> bytes:
+    """Two records and an end, with a name of over 255 bytes as QEMU writes it."""
+    head = bytes([len(name) % 256]) + name
+    rest = b"" if zero else DATA
+    flags = 9 if zero else 1
+    return raw.qemu(raw.word(0, flags) + head + rest, raw.word(2048, flags) + head + rest)
+
+
+@pytest.mark.parametrize("zero", [True, False])
+@pytest.mark.parametrize("length", [256, 300, 700])
+@pytest.mark.parametrize("letter", [b"n", b"a", b"\xff"])
+def test_names_that_wrap(run: Run, tmp_path: Path, letter: bytes, length: int, zero: bool) -> None:
+    found = findings(run, tmp_path / "s.bin", wrapped(letter * length, zero=zero))
+    assert "name-wrapped" in found
+    assert f"{length // 256 * 256} bytes longer" in found["name-wrapped"]["message"]
+
+
+def test_damage_is_not_taken_for_a_wrapped_name(run: Run, tmp_path: Path) -> None:
+    content = bytearray(
+        raw.qemu(raw.block(0, 8), raw.block(2048, 0, rest=DATA), raw.block(4096, 8))
+    )
+    at = content.index(DATA) + len(DATA)
+    content[at : at + 8] = b"\xff" * 8
+    found = findings(run, tmp_path / "s.bin", bytes(content))
+    assert "name-wrapped" not in found
+
+
+def test_empty_parts(run: Run, tmp_path: Path) -> None:
+    empty = raw.part(1, raw.EOS) + raw.footer(1)
+    whole = raw.qemu(raw.block(0, 8))
+    at = whole.index(raw.part(1, raw.block(0, 8)))
+    few, many = (whole[:at] + empty * number + whole[at:] for number in (999, 1000))
+    assert "empty-parts" not in findings(run, tmp_path / "s.bin", few)
+    found = findings(run, tmp_path / "s.bin", many)["empty-parts"]
+    assert (found["message"], found["offset"]) == ("1,000 empty parts (block)", at)
+
+
+@pytest.mark.parametrize(
+    ("text", "version"), [("7.2", (7, 2)), ("10.0.3", (10, 0)), ("9", (9, 0)), ("2.12", (2, 12))]
+)
+def test_versions(text: str, version: tuple[int, int]) -> None:
+    assert parse_version(text) == version
+
+
+@pytest.mark.parametrize("text", ["", "x", "7.", "7.2.x", "-1", "1.2.3.4", "9999.1"])
+def test_no_versions(run: Run, text: str) -> None:
+    with pytest.raises(ValueError, match="no version"):
+        parse_version(text)
+    assert run("send", "x", "--for-qemu", text).status == 2
+
+
+def test_what_every_version_objects_to() -> None:
+    """From the first QEMU to one yet to come: a feature is missing before its version only."""
+    traits = Traits("qemu", "qemu", "pc", ["d"], ["d"], zero_blocks=True, bitmaps=True)
+    found = {
+        version: list(objections(traits, version))
+        for version in [(1, 5), (1, 6), (2, 3), (2, 4), (2, 9), (2, 10), (2, 12), (9, 0), (9, 1)]
+    }
+    assert [len(found[version]) for version in found] == [3, 2, 2, 1, 1, 2, 1, 1, 1]
+    assert "2.12" in found[2, 10][0]
+    assert "last chunk" in found[9, 0][0]
+    assert "no block section" in found[9, 1][0]
+    assert not list(objections(Traits("qemu", "qemu", "none", bitmaps=True), (10, 0)))

@@ -1,0 +1,274 @@
+"""``convert``: whatever the dialect, the disks and bitmaps that a stream leaves behind stay."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blkmig_cli.checks.survey import Contents, read_contents
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
+from blkmig_cli.operations.convert.disks import disks_of
+from blkmig_cli.operations.convert.translation import LastRecords, Translation
+from blkmig_cli.operations.send.stream import SendOptions, send_events
+from blkmig_cli.progress import no_tick
+from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.transport.source import Stream
+from blkmig_cli.transport.target import adopt_target, resolving, write_events
+from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.wire.hints import Hints
+from tests.conftest import Capture, Run, each_record, fails
+from tests.support import raw
+from tests.support.feed import encoded, in_file
+from tests.support.strategies import Sent, streams
+
+MIB = 1 << 20
+DIRTY = raw.bitmap_start() + raw.bitmap_bits(0, 4096, b"\3".ljust(8, b"\0")) + raw.COMPLETE
+
+
+def put(folder: Path, content: bytes, name: str = "s.bin") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def filled(sector: int, byte: int = 7, device: str = "d") -> bytes:
+    return raw.block(sector, 0, device, bytes([byte]) * MIB)
+
+
+BOTH = raw.qemu(filled(0), raw.block(2048, 8), bitmaps=DIRTY)
+
+
+def left_behind(run: Run, stream: Path, folder: Path, *told: object) -> dict[str, object]:
+    """What replay makes of a stream: digests of disks, and bitmaps."""
+    folder.mkdir()
+    devices = run("validate", stream, *told, "--output", "json").report["devices"]
+    found: dict[str, object] = {}
+    words: list[object] = []
+    for number, device in enumerate(devices):
+        if device["chunks"]:
+            words.append(f"--image={device['name']}={folder / str(number)}")
+        else:
+            words.append(f"--bitmaps-to={device['name']}={folder / str(number)}.bitmaps.json")
+    outcome = run("replay", stream, *told, *words, "--create", "--allow-incomplete", "-q")
+    assert outcome.status == 0, outcome
+    for number, device in enumerate(devices):
+        image, bitmaps = folder / str(number), folder / f"{number}.bitmaps.json"
+        if device["chunks"]:
+            found[device["name"]] = hashlib.sha256(image.read_bytes()).hexdigest()
+        if bitmaps.exists():
+            for bitmap in json.loads(bitmaps.read_text())["bitmaps"]:
+                # v1 has no place for flags.
+                kept = {key: bitmap[key] for key in ("granularity", "count", "dirty")}
+                found[f"{device['name']}/{bitmap['name']}"] = kept
+    return found
+
+
+@pytest.fixture(scope="module")
+def wanted() -> dict[str, dict[str, object]]:
+    """What replay makes of captures, by their names, as far as it was needed."""
+    return {}
+
+
+@each_record
+@pytest.mark.parametrize("dialect", ["qemu", "v1", "v2"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_captures_in_every_dialect(
+    dialect: str,
+    normalize: bool,
+    capture: Capture,
+    run: Run,
+    tmp_path: Path,
+    wanted: dict[str, dict[str, object]],
+) -> None:
+    if capture.path.stat().st_size > 60 * MIB:
+        return
+    out, words = tmp_path / "out.bin", [*capture.told(), "-q", *(["--normalize"] * normalize)]
+    whole = "incomplete" not in capture.name and "incremental" not in capture.name
+    words += [] if whole else ["--incremental"]
+    outcome = run("convert", capture.path, "--dialect", dialect, "--to", out, *words)
+    if outcome.status == 2:  # bitmaps only, and no record to carry them
+        assert dialect in ("v1", "v2")
+        assert not normalize
+        assert "use --normalize" in outcome.err
+        return
+    assert outcome.status == 0, outcome
+    told = [
+        f"--device-size={device}={disk['size']}"
+        for device, disk in capture.truth["devices"].items()
+    ]
+    for bitmap in capture.truth["bitmaps"] if dialect == "v1" else []:
+        name = f"{bitmap['device']}:{bitmap['name']}"
+        told.append(f"--granularity={name}={bitmap['granularity']}")
+    found = left_behind(run, out, tmp_path / "found", *told)
+    if capture.name not in wanted:
+        folder = tmp_path / "wanted"
+        wanted[capture.name] = left_behind(run, capture.path, folder, *capture.told())
+    assert found == wanted[capture.name]
+    status = run("validate", out, *told, "--incremental", "-q").status
+    # Made anew, it says that what it leaves out is meant to be.
+    assert status == ("incomplete" in capture.name and not normalize)
+
+
+def contents_of(data: bytes, hints: Hints) -> Contents:
+    source = in_file(data)
+    return read_contents(Stream("s", source), Decoder(source, hints=hints), hints, no_tick)
+
+
+def hints_of(sent: Sent) -> Hints:
+    return Hints(
+        {disk.device: disk.size for disk in sent.disks},
+        {
+            (disk.device, bitmap.name): bitmap.granularity
+            for disk in sent.disks
+            for bitmap in disk.bitmaps
+        },
+    )
+
+
+def normalized(data: bytes, hints: Hints, options: SendOptions) -> bytes:
+    contents = contents_of(data, hints)
+    disks = disks_of(contents, bitmaps=True, incremental=options.skip_unallocated)
+    return encoded(list(send_events(disks, options)))
+
+
+def translated(data: bytes, hints: Hints, dialect: str) -> bytes | None:
+    """The stream in another dialect; None where a device with bitmaps has no records."""
+    source, last = in_file(data), LastRecords()
+    contents = read_contents(
+        Stream("s", source), Decoder(source, hints=hints), hints, no_tick, last
+    )
+    disks = disks_of(contents, bitmaps=True, incremental=True)
+    if dialect != "qemu" and any(d.bitmaps and d.device not in last.offsets for d in disks):
+        return None
+    made = io.BytesIO()
+    with adopt_target(made, FileUses()) as sink:
+        events = Translation(dialect, disks, last).events(Decoder(source.again(), hints=hints))
+        write_events(events, sink, resolving(source))
+    return made.getvalue()
+
+
+def end_state(data: bytes, hints: Hints) -> dict[str, object]:
+    contents = contents_of(data, hints)
+    assert contents.report.failure is None, contents.report.failure
+    state: dict[str, object] = {}
+    for device in contents.report.devices:
+        if device.disk.has_blocks:
+            disk = contents.disk(device.disk.name)
+            kinds = [(p.start, p.end) for p in disk.pieces() if p.kind == "missing"]
+            state[device.disk.name] = (disk.size, disk.read(0, disk.size), kinds)
+    for verdict in contents.report.bitmaps:
+        bitmap = verdict.bitmap.content
+        assert bitmap is not None
+        size = hints.size(verdict.bitmap.device)
+        state[f"{verdict.bitmap.device}/{bitmap.name}"] = (bitmap.granularity, bitmap.ranges(size))
+    return state
+
+
+@settings(max_examples=60)
+@given(streams(), st.sampled_from(["qemu", "v1", "v2"]), st.booleans())
+def test_the_end_state_stays(sent: Sent, dialect: str, normalize: bool) -> None:
+    hints = hints_of(sent)
+    if sent.options.container == "none" and dialect == "qemu":
+        return
+    if normalize:
+        disks = any(disk for disk in end_state(sent.data, hints) if "/" not in disk)
+        options = SendOptions(
+            dialect, sent.options.container, disks=disks, skip_unallocated=True
+        )  # fmt: skip
+        made = normalized(sent.data, hints, options)
+        assert normalized(made, hints, options) == made
+    else:
+        translation = translated(sent.data, hints, dialect)
+        if translation is None:
+            return
+        made = translation
+    assert end_state(made, hints) == end_state(sent.data, hints)
+
+
+def test_all_that_is_no_record_stays(run: Run, unpacked: Path, tmp_path: Path) -> None:
+    """RAM, devices, progress and the description, byte for byte and in their order."""
+    stream, out = unpacked / "classic-zero-two-drives-pc.bin", tmp_path / "out.bin"
+    assert run("convert", stream, "--dialect", "v2", "--to", out).status == 0
+    kept = []
+    for path in (stream, out):
+        lines = run("dump", path, "--output", "jsonl", "--payload", "sha256").out.splitlines()
+        records = [json.loads(line) for line in lines]
+        kept.append([
+            {key: value for key, value in record.items() if key != "offset"}
+            for record in records
+            if record["type"] != "block"
+        ])  # fmt: skip
+    assert kept[0] == kept[1]
+    assert len(kept[0]) > 100
+
+
+def test_nothing_to_change_changes_nothing(run: Run, tmp_path: Path) -> None:
+    stream, out = put(tmp_path, raw.qemu(filled(0), raw.block(2048, 8))), tmp_path / "out"
+    assert run("convert", stream, "--dialect", "classic", "--to", out).status == 0
+    assert out.read_bytes() == stream.read_bytes()
+
+
+def test_bitmaps_are_added_and_left_out(run: Run, tmp_path: Path) -> None:
+    stream, out, file = put(tmp_path, BOTH), tmp_path / "out", tmp_path / "b.json"
+    more = DirtyBitmap("more", 4096, recording=True, persistent=True)
+    more.set_range(8192, 4096)
+    write_bitmaps(str(file), BitmapFile(2 * MIB, {"more": more}))
+    words = ["convert", stream, "--to", out, "--device-size=2M"]
+    assert run(*words, "--bitmaps-from", file).status == 0
+    report = run("validate", out, "--output", "json").report
+    assert [b["name"] for b in report["bitmaps"]] == ["b", "more"]
+    image = tmp_path / "image"
+    assert run("replay", out, "--image", image, "--create", "-q").status == 0
+    held = read_bitmaps(f"{image}.bitmaps.json").bitmaps["more"]
+    assert (held.persistent, held.ranges(2 * MIB)) == (True, [(8192, 4096)])
+    assert run(*words, "--no-bitmaps").status == 0
+    assert run("validate", out, "--output", "json").report["bitmaps"] == []
+    fails(run(*words, "--bitmaps-from", f"x={file}"), 2, "no device 'x'")
+    write_bitmaps(str(file), BitmapFile(4 * MIB, {"more": more}))
+    fails(run(*words, "--bitmaps-from", file), 4, "is of a disk of 4194304 bytes, not 2097152")
+
+
+def test_what_is_refused(run: Run, tmp_path: Path) -> None:
+    stream, out = put(tmp_path, BOTH), tmp_path / "out"
+    words = ["convert", stream, "--to", out]
+    fails(run(*words, "--dialect", "classic"), 2, "no place for bitmaps")
+    fails(run(*words, "--container", "none", "--normalize"), 2, "no place for bitmaps")
+    fails(run(*words, "--container", "none", "--dialect", "v2"), 2, "--normalize")
+    fails(run(*words, "--machine", "pc"), 2, "--normalize")
+    fails(run("convert", stream, "--to", stream), 2, "are the same file")
+    missing = put(tmp_path, raw.qemu(filled(0), filled(4096)), "m")
+    fails(run("convert", missing, "--to", out), 1, "was not sent")
+    cut = put(tmp_path, BOTH[: MIB // 2], "cut")
+    fails(run("convert", cut, "--to", out), 3, "truncated")
+    only = put(tmp_path, raw.qemu(bitmaps=DIRTY), "only")
+    fails(run("convert", only, "--dialect", "v2", "--to", out), 2, "--normalize")
+    assert not out.exists()
+    assert run("convert", only, "--dialect", "v2", "--normalize", "--to", out).status == 0
+
+
+def test_a_missing_chunk_is_not_made_a_zero(run: Run, tmp_path: Path) -> None:
+    stream, out = put(tmp_path, raw.qemu(filled(0), filled(4096))), tmp_path / "out"
+    for more in ([], ["--normalize"]):
+        words = ["convert", stream, "--to", out, "--incremental", "-q", *more]
+        assert run(*words).status == 0
+        (device,) = run("map", out, "--output", "json").json["devices"]
+        assert [extent["present"] for extent in device["extents"]] == [True, False, True]
+
+
+def test_a_size_that_is_not_known(run: Run, unpacked: Path, tmp_path: Path) -> None:
+    """The end of the last chunk is taken for the disk's where it can be that; else it must be said."""
+    out, whole = tmp_path / "o", put(tmp_path, raw.qemu(filled(0), raw.block(2048, 8)))
+    outcome = run("convert", whole, "--normalize", "--for-qemu", "9.1", "--to", out, "-q")
+    assert outcome.status == 0
+    assert "size of 'd' is unknown, 2 MiB (2097152 bytes) are assumed" in outcome.err
+    assert "9.1 has no block section" in outcome.err
+    assert run("convert", whole, "--to", out).err == ""  # no size is used
+    tail = unpacked / "classic-tail.bin"
+    fails(run("convert", tail, "--normalize", "--to", out), 1, "specify --device-size vd=SIZE")
+    assert run("convert", tail, "--normalize", "--to", out, "--device-size=2738176").status == 0
+    assert run("validate", out, "--device-size=2738176").status == 0

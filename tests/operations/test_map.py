@@ -1,0 +1,260 @@
+"""``map``: extents tile the disk and agree with the stream; cells agree with the extents."""
+
+import io
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from blkmig_cli.checks.survey import read_contents
+from blkmig_cli.contents.final_layout import EndState, Stretch
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.errors import StreamError
+from blkmig_cli.operations.map import (
+    KINDS,
+    bitmap_cells,
+    cell_edges,
+    coverage,
+    map_disks,
+)
+from blkmig_cli.output.human.console import console
+from blkmig_cli.output.human.map import map_text
+from blkmig_cli.progress import no_tick
+from blkmig_cli.schemas.constants import BlockFlag
+from blkmig_cli.transport.inputs import FileInput
+from blkmig_cli.transport.source import Stream, open_stream
+from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.wire.events import Block, Payload
+from blkmig_cli.wire.hints import Hints
+from tests.conftest import Capture, Run, fails
+from tests.support import raw
+from tests.support.feed import in_file
+from tests.support.strategies import Repetitive, repetitive
+
+MIB = 1 << 20
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def put(folder: Path, content: bytes, name: str = "s.bin") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def filled(sector: int, device: str = "d", byte: int = 7) -> bytes:
+    return raw.block(sector, 0, device, bytes([byte]) * MIB)
+
+
+#: 0: data, 1: zeros, 2: not sent, 3: data twice, 4: zeros twice.
+ALL_KINDS = raw.qemu(
+    filled(0), raw.block(2048, 8), filled(6144), filled(6144, byte=8), raw.block(8192, 8),
+    raw.block(8192, 8),
+)  # fmt: skip
+
+
+def test_every_kind(run: Run, tmp_path: Path) -> None:
+    path = put(tmp_path, ALL_KINDS)
+    (device,) = run("map", path, "--device-size=6M", "--output", "json").json["devices"]
+    keys = ("start", "length", "present", "zero", "data", "repeated")
+    found = [tuple(extent[key] for key in keys) for extent in device["extents"]]
+    assert found == [
+        (0, MIB, True, False, True, False),
+        (MIB, MIB, True, True, False, False),
+        (2 * MIB, MIB, False, False, False, False),
+        (3 * MIB, MIB, True, False, True, True),
+        (4 * MIB, MIB, True, True, False, True),
+        (5 * MIB, MIB, False, False, False, False),
+    ]
+    content = path.read_bytes()
+    for extent in device["extents"]:
+        if extent["data"]:
+            byte = 8 if extent["repeated"] else 7
+            assert content[extent["offset"] :][:MIB] == bytes([byte]) * MIB
+    out = run("map", path, "--device-size=6M").out
+    (row,) = [line for line in out.splitlines() if line.startswith("  disk")]
+    signs = row.split()[1]
+    assert [signs[len(signs) * at // 12] for at in range(1, 12, 2)] == list("█·?▒·?")
+    for meaning in KINDS.values():
+        assert meaning in out
+
+
+def test_captures(capture: Capture, run: Run) -> None:
+    found = run("map", capture.path, *capture.told(), "--output", "json").json
+    for device in found["devices"]:
+        truth = capture.truth["devices"][device["name"]]
+        at = 0
+        with open_stream(str(capture.path)) as stream:
+            assert isinstance(stream.input, FileInput)
+            for extent in device["extents"]:
+                assert extent["start"] == at
+                at += extent["length"]
+                assert (extent["present"], extent["zero"] or extent["data"]).count(True) in (0, 2)
+                if extent["data"]:
+                    view = stream.input.view  # it begins where a chunk's data do
+                    assert len(view(_first(extent))) == min(extent["length"], 512)
+        assert not device["extents"] or at == truth["size"]
+    told = {(bitmap["device"], bitmap["name"]): bitmap for bitmap in capture.truth["bitmaps"]}
+    for device in found["devices"]:
+        for bitmap in device["bitmaps"]:
+            expected = told.pop((device["name"], bitmap["name"]))
+            assert bitmap["granularity"] == expected["granularity"]
+            total = sum(item["length"] for item in bitmap["dirty"])
+            assert total == expected.get("count", total)
+    assert not told
+    assert run("map", capture.path, *capture.told()).status == 0
+
+
+def _first(extent: dict[str, int]) -> Payload:
+    return Payload(extent["offset"], min(extent["length"], 512))
+
+
+@given(repetitive())
+def test_extents_say_what_the_records_say(made: Repetitive) -> None:
+    source = in_file(made.data)
+    expected: dict[str, dict[int, tuple[str, int | None]]] = {}
+    again: dict[str, set[int]] = {}
+    decoder = Decoder(in_file(made.data), hints=made.hints)
+    try:
+        for event in decoder:
+            if isinstance(event, Block) and (event.data or event.flags & BlockFlag.ZERO_BLOCK):
+                table = expected.setdefault(event.device, {})
+                first = -(-event.sector // 128) * 128
+                for sector in range(first, event.sector + event.sectors, 128):
+                    if sector in table:
+                        again.setdefault(event.device, set()).add(sector)
+                    place = None
+                    if event.data is not None:
+                        place = event.data.offset + (sector - event.sector) * 512
+                    table[sector] = ("data" if event.data else "zero", place)
+    except StreamError:
+        pass
+    contents = read_contents(
+        Stream("s", source), Decoder(source, hints=made.hints), made.hints, no_tick
+    )
+    for disk in map_disks(contents):
+        assert all(first.end == after.start for first, after in pairwise(disk.extents))
+        if not disk.extents:
+            continue
+        assert (disk.extents[0].start, disk.extents[-1].end) == (0, disk.size)
+        table, twice = expected[disk.verdict.disk.name], again.get(disk.verdict.disk.name, set())
+        for sector, (kind, place) in table.items():
+            if sector * 512 >= disk.size:
+                continue
+            (extent,) = [e for e in disk.extents if e.start <= sector * 512 < e.end]
+            assert extent.kind == kind
+            assert extent.repeated == (sector in twice)
+            if place is not None and extent.offset is not None:
+                chunk, inside = divmod(sector * 512 - extent.start, MIB)
+                assert extent.offset + chunk * (extent.stride or 0) + inside == place
+        for cells in (disk.cells(7), disk.cells(80)):
+            edges = [512 * edge for edge in cell_edges(disk.size, len(cells)).tolist()]
+            for cell, (low, high) in zip(cells, pairwise(edges), strict=True):
+                inside_it = {
+                    "repeated" if e.repeated and e.kind == "data" else e.kind
+                    for e in disk.extents
+                    if e.start < high and low < e.end
+                }
+                assert cell == next(kind for kind in KINDS if kind in inside_it)
+
+
+@given(
+    st.lists(st.integers(0, 500), min_size=2, max_size=20, unique=True),
+    st.integers(1, 50),
+)
+def test_coverage(points: list[int], number: int) -> None:
+    points = sorted(points)[: len(points) // 2 * 2]
+    ranges = np.array(points, np.int64).reshape(-1, 2)
+    edges = np.array(sorted({500 * at // number for at in range(number + 1)}), np.int64)
+    held = {byte for low, high in ranges.tolist() for byte in range(low, high)}
+    expected = [len(held & set(range(low, high))) for low, high in pairwise(edges.tolist())]
+    assert coverage(ranges, edges).tolist() == expected
+
+
+def test_cells_of_bitmaps() -> None:
+    bitmap = DirtyBitmap("b", 65536)
+    bitmap.set_range(0, 131072)
+    bitmap.set_range(262144, 65536)
+    assert bitmap_cells(bitmap, 524288, 4) == ["dirty", "clean", "partly", "clean"]
+    assert bitmap_cells(bitmap, 131072 + 512, 2) == ["dirty", "partly"]
+
+
+def test_the_largest_disk(run: Run, tmp_path: Path) -> None:
+    path = put(tmp_path, raw.qemu(raw.block(0, 8), raw.block((1 << 54) - 2048, 8)))
+    assert "not sent 8 EiB" in run("map", path, "--svg", tmp_path / "svg").out
+
+
+def test_a_run_of_chunks_is_one_stretch(tmp_path: Path) -> None:
+    """So that 1 TiB of them costs no more than 1 MiB."""
+    path = put(tmp_path, raw.qemu(*[filled(2048 * at) for at in range(9)]))
+    with open_stream(str(path)) as stream:
+        decoder = Decoder(stream.input)
+        contents = read_contents(stream, decoder, Hints(), no_tick)
+        (disk,) = map_disks(contents)
+    (extent,) = [e for e in disk.extents if e.kind == "data"]
+    assert (extent.end, extent.stride) == (9 * MIB, MIB + 10)
+
+
+def test_svg(run: Run, tmp_path: Path) -> None:
+    hostile = '</text><script>&"\x1b\x80'
+    path, svg = put(tmp_path, raw.qemu(filled(0, hostile), filled(0, "e"))), tmp_path / "m.svg"
+    assert run("map", path, "--svg", svg, "-q").status == 0
+    root = ET.fromstring(svg.read_text())
+    assert root.tag == f"{SVG}svg"
+    assert not list(root.iter(f"{SVG}script"))
+    texts = [element.text or "" for element in root.iter(f"{SVG}text")]
+    assert any(text.startswith('</text><script>&"\\x1b\\x80, at least 512 B') for text in texts)
+    titles = [element.text for element in root.iter(f"{SVG}title")]
+    assert "data: 0 B to 1 MiB" in titles
+    fails(run("map", path, "--svg", path), 2, "are the same file")
+
+
+def test_devices(run: Run, tmp_path: Path) -> None:
+    path = put(tmp_path, raw.qemu(filled(0), filled(0, "e")))
+    found = run("map", path, "--device", "e", "--output", "json").json
+    assert [device["name"] for device in found["devices"]] == ["e"]
+    fails(run("map", path, "--device", "f"), 2, "no device 'f'; the stream has 'd', 'e'")
+
+
+def test_damaged(run: Run, tmp_path: Path) -> None:
+    path = put(tmp_path, raw.qemu(filled(0), filled(2048))[: -MIB // 2])
+    outcome = run("map", path)
+    fails(outcome, 3, "truncated")
+    assert "data 1 MiB" in outcome.out
+    piped = run("map", f"exec:cat {path}", "--output", "json")
+    assert piped.status == 3
+    assert [extent["data"] for extent in piped.json["devices"][0]["extents"]] == [True]
+
+
+def test_plain_signs(tmp_path: Path) -> None:
+    path = put(tmp_path, ALL_KINDS)
+    with open_stream(str(path)) as stream:
+        contents = read_contents(stream, Decoder(stream.input), Hints(), no_tick)
+    target = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    map_text(map_disks(contents), console(target))
+    target.flush()
+    text = target.buffer.getvalue().decode("ascii")
+    assert "# data" in text
+    assert "? not sent" in text
+
+
+def test_state_remembers_what_came_again() -> None:
+    state = EndState()
+    state.put(Stretch(0, 4096))
+    state.put(Stretch(2048, 6144))
+    assert list(state.repeated) == [(2048, 4096)]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_it_fits_the_terminal(width: int, capture: Capture) -> None:
+    with open_stream(str(capture.path)) as stream:
+        decoder = Decoder(stream.input, hints=Hints())
+        contents = read_contents(stream, decoder, Hints(), no_tick)
+    target = io.StringIO()
+    map_text(map_disks(contents), Console(file=target, width=width, force_terminal=False))
+    rows = [line for line in target.getvalue().splitlines() if not line.startswith("  █ data")]
+    assert all(len(line) <= width for line in rows)

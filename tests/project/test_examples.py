@@ -1,0 +1,112 @@
+"""Every example runs, and prints what it says."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import raw
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CAPTURES = Path(__file__).parents[1] / "captures"
+
+
+def call(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    command = [str(word) for word in words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_demo(tmp_path: Path) -> None:
+    done = call(tmp_path, "sh", EXAMPLES / "demo.sh")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("identical; the incomplete stream was found out.\n")
+
+
+def compare(folder: Path, truth: object) -> subprocess.CompletedProcess[str]:
+    (folder / "truth.json").write_text(json.dumps(truth))
+    script = EXAMPLES / "compare_with_truth.py"
+    return call(folder, sys.executable, script, "truth.json", "drive0=disk.img")
+
+
+def test_compare_with_truth_sees_every_difference(tmp_path: Path) -> None:
+    """The script that ends the demo with "identical" compares the disk, each bitmap and its flags."""
+    call(tmp_path, sys.executable, EXAMPLES / "make_disk.py", "disk.img")
+    bitmaps = json.loads((tmp_path / "disk.img.bitmaps.json").read_text())["bitmaps"]
+    for bitmap in bitmaps:
+        bitmap |= {"device": "drive0", "enabled": bitmap["recording"]}
+    disk = hashlib.sha256((tmp_path / "disk.img").read_bytes()).hexdigest()
+    truth = {"devices": {"drive0": {"sha256": disk}}, "bitmaps": bitmaps}
+    assert compare(tmp_path, truth).returncode == 0
+    first, second = bitmaps
+    wrong = [
+        {**truth, "devices": {"drive0": {"sha256": "0" * 64}}},
+        {**truth, "devices": {**truth["devices"], "drive1": {"sha256": disk}}},
+        {**truth, "bitmaps": [first]},
+        *(
+            {**truth, "bitmaps": [{**first, key: value}, second]}
+            for key, value in {
+                "enabled": not first["enabled"],
+                "persistent": not first["persistent"],
+                "granularity": 4096,
+                "count": 1,
+                "dirty": [],
+            }.items()
+        ),
+    ]
+    for different in wrong:
+        assert compare(tmp_path, different).returncode == 1, different
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("classic-none", 0), ("classic-incomplete", 1), ("v1-no-bitmaps", 0)]
+)
+def test_check_capture(tmp_path: Path, name: str, status: int) -> None:
+    done = call(tmp_path, "sh", EXAMPLES / "check_capture.sh", CAPTURES / f"{name}.bin.gz")
+    assert done.returncode == status
+    assert f"exit status {status}" in done.stdout
+
+
+def test_list_chunks(tmp_path: Path) -> None:
+    stream = CAPTURES / "classic-live-writes.bin.gz"
+    done = call(tmp_path, sys.executable, EXAMPLES / "list_chunks.py", stream)
+    assert done.stdout == "drive0: 18 chunks\n"
+
+
+def test_broken_spec_builds_a_broken_stream(tmp_path: Path) -> None:
+    built = call(tmp_path, "blkmig", "build", EXAMPLES / "broken.yaml", "--to", "broken.bin")
+    assert built.returncode == 0
+    done = call(tmp_path, "blkmig", "validate", "broken.bin")
+    assert done.returncode == 3
+    assert "footer of section 7, expected 1" in done.stderr
+
+
+def example(name: str, *words: object) -> subprocess.CompletedProcess[str]:
+    return call(EXAMPLES, sys.executable, EXAMPLES / name, *words)
+
+
+def test_the_library(tmp_path: Path) -> None:
+    mib, data = 1 << 20, bytes([9]) * (1 << 20)
+    dirty = raw.bitmap_start() + raw.bitmap_bits(0, 4096, b"\3".ljust(8, b"\0")) + raw.COMPLETE
+    path, image, made = tmp_path / "s.bin", tmp_path / "disk", tmp_path / "made"
+    path.write_bytes(raw.qemu(raw.block(2048, 0, "d", data), raw.block(0, 8), bitmaps=dirty))
+    assert example("list_chunks.py", path).stdout == "d: 2 chunks\n"
+    assert example("copy_disk.py", path, "d", image).stdout == f"d: {2 * mib} bytes\n"
+    assert image.read_bytes() == bytes(mib) + data
+    assert example("dirty_ranges.py", path).stdout == "d/b: 131072 bytes from 0\n"
+    done = example("make_stream.py", image, made)
+    assert done.stdout == f"{made.stat().st_size} bytes\n", done.stderr
+    assert example("dirty_ranges.py", made).stdout == f"drive0/daily: {mib} bytes from 0\n"
+    assert example("check_stream.py", made).returncode == 0
+    made.write_bytes(raw.qemu(raw.block(0, 0, "d", data), raw.block(4096, 8)))
+    done = example("check_stream.py", made)
+    assert done.returncode == 1
+    assert "1 MiB never came" in done.stdout
+
+
+def test_every_example_is_tested() -> None:
+    tested = Path(__file__).read_text() + (EXAMPLES / "demo.sh").read_text()
+    for path in filter(Path.is_file, EXAMPLES.iterdir()):  # those of ci/: test_ci_examples.py
+        assert path.name in tested

@@ -1,0 +1,307 @@
+"""The scanner gives what the schemas give: events, errors, totals, lines; and it does take runs."""
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blkmig_cli.checks.checker import Checker
+from blkmig_cli.checks.survey import read_stream
+from blkmig_cli.errors import FailureError, StreamError
+from blkmig_cli.output.documents import report_json
+from blkmig_cli.output.events_json import EventJson, run_texts
+from blkmig_cli.progress import no_tick
+from blkmig_cli.transport.inputs import FileInput
+from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.wire.events import Block, Event
+from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.runs import Piece, Run, expand
+from blkmig_cli.wire.schema_io import Input
+from tests.conftest import get_capture
+from tests.support import raw
+from tests.support.feed import BySchemas, Pieces, in_file, piped
+from tests.support.long import examples
+from tests.support.strategies import Repetitive, repetitive, streams
+
+
+def pieces(decoder: Decoder) -> Iterator[Piece]:
+    """What ``decoder`` gives, runs whole, up to an error."""
+    try:
+        while True:
+            yield decoder.piece()
+    except (StopIteration, StreamError):
+        return
+
+
+def read(source: FileInput, hints: Hints, *, runs: bool) -> list[object]:
+    """All that a stream gives: events, lines, the report, with every bitmap's content."""
+    decoder = Decoder(source, hints=hints)
+    checker = Checker(hints)
+    as_json = EventJson(source)
+    found: list[Event] = []
+    lines: list[str] = []
+
+    class Lines:
+        def feed(self, event: Event, source: Input) -> None:
+            found.append(event)
+            lines.append(json.dumps(as_json(event)))
+
+        def feed_run(self, run: Run, source: Input) -> None:
+            if not runs:
+                for event in run:
+                    self.feed(event, source)
+                    checker.feed(event, source)
+                return
+            found.extend(run)
+            lines.extend(run_texts(run, as_json))
+            checker.feed_run(run, source)
+
+    class Single:
+        def feed(self, event: Event, source: Input) -> None:
+            checker.feed(event, source)
+
+        def feed_run(self, run: Run, source: Input) -> None:
+            pass
+
+    failure = read_stream(decoder, no_tick, Lines(), Single())
+    report = checker.finish("s", decoder, failure)
+    contents = [
+        verdict.bitmap.content.ranges(None)
+        for verdict in report.bitmaps
+        if verdict.bitmap.content is not None
+    ]
+    tops = [(disk.top, disk.top_offset) for disk in checker.state.disks.values()]
+    covered = [list(bitmap.covered) for bitmap in checker.state.bitmaps.values()]
+    return [found, lines, report_json(report), contents, tops, covered, checker.state.end]
+
+
+def same(data: bytes | Pieces, hints: Hints) -> None:
+    expected = read(in_file(data, BySchemas), hints, runs=False)
+    assert read(in_file(data), hints, runs=True) == expected
+
+
+@pytest.mark.scaled
+@settings(max_examples=examples(60, 1000))
+@given(repetitive())
+def test_repetitions(stream: Repetitive) -> None:
+    same(stream.data, stream.hints)
+
+
+@pytest.mark.scaled
+@settings(max_examples=examples(30, 500))
+@given(streams(), st.integers(0), st.integers(0, 7))
+def test_what_send_makes_with_a_bit_flipped(sent: object, place: int, bit: int) -> None:
+    data = bytearray(sent.data)  # type: ignore[attr-defined]
+    data[place % len(data)] ^= 1 << bit
+    same(bytes(data), Hints())
+
+
+Sectors = list[int]
+
+
+def up(count: int, start: int = 0, step: int = 2048) -> Sectors:
+    return [start + step * at for at in range(count)]
+
+
+def down(count: int, start: int = 0) -> Sectors:
+    return up(count, start)[::-1]
+
+
+def bits(seed: int, length: int = 8) -> bytes:
+    """Bits that differ from record to record."""
+    return bytes((seed * 37 + at * 101) % 256 for at in range(length))
+
+
+def zeros(sectors: Sectors, device: str = "d") -> bytes:
+    return b"".join(raw.block(sector, 8, device) for sector in sectors)
+
+
+def v1(sectors: Sectors, length: int = 8, flags: int = 0x28, *, clean: bool = False) -> bytes:
+    return b"".join(
+        raw.block(s, flags, rest=raw.v1(("b", bytes(length) if clean else bits(at + 1, length))))
+        for at, s in enumerate(sectors)
+    )
+
+
+def v2(sectors: Sectors, granularity: int = 65536, covered: int = 2048, length: int = 8) -> bytes:
+    return b"".join(
+        raw.block(s, 0x60, rest=raw.v2(covered, ("b", 1, granularity, bits(at + 1, length))))
+        for at, s in enumerate(sectors)
+    )
+
+
+def turns(*columns: tuple[int, Sectors]) -> bytes:
+    """v1 records of one device in turns, each column with flags of its own."""
+    flags, sectors = zip(*columns, strict=True)
+    rows = zip(*sectors, strict=True)
+    return b"".join(
+        raw.block(s, flag, rest=raw.v1(("b", bits(at * 2 + flag))))
+        for at, row in enumerate(rows)
+        for flag, s in zip(flags, row, strict=True)
+    )
+
+
+def told(granularity: int, size: int | None = None) -> Hints:
+    return Hints({} if size is None else {None: size}, {(None, "b"): granularity})
+
+
+PROGRESSES = raw.progress(1) * 3
+EMPTY = (raw.part(1, raw.EOS) + raw.footer(1) + raw.part(2, raw.word(0, 0x10)) + raw.footer(2)) * 9
+SECTIONS = raw.start(2, "ram", 4, raw.word(0, 0x10)) + raw.footer(2)
+OLD = raw.HEADER + raw.start(1, "block", 1, raw.EOS) + raw.part(1, raw.EOS) * 9
+
+#: Streams in which a run must end at the right row, or leave the right state: bytes, what is told.
+CASES: dict[str, tuple[bytes, Hints]] = {
+    "v2-over-the-end": (v2([20480], covered=100) + v2(up(12)), Hints()),
+    "v2-unaligned": (v2([*up(4), 8197, 10240]), Hints()),
+    "v2-another-word": (v2([*up(5, step=4096), 22528], 32768, 4096), Hints()),
+    "v2-reach": (v2(up(10)) + v2([2048], covered=100), Hints()),
+    "v2-stated-again": (v2([20480] * 6, covered=100) + v2([22528]), Hints()),
+    "v2-two-chunks": (v2(up(9, step=4096), 1 << 20, 4096), Hints()),
+    "v2-shared-granules": (v2(up(20), 4 << 20) + v2(down(30), 4 << 20), Hints()),
+    "v2-shared-words": (v2(up(20)) + v2(down(31, 2048)), Hints()),
+    "v2-fine": (v2(up(9), 8192, length=16) + v2(down(20), 8192, length=16), Hints()),
+    "v2-clears": (v2(up(20)) + v2(up(9, 4096), length=0), Hints()),
+    "v2-after-zeros": (zeros(up(10)) + v2([2048], covered=100), Hints()),
+    "v1-past-a-tail": (
+        v1([20480], 16, clean=True) + v1(up(13), 256, clean=True) + raw.EOS, told(512)),
+    "v1-zeros-past-a-tail": (v1([20480], 16, clean=True) + zeros(up(13)) + raw.EOS, told(512)),
+    "v1-many-worlds": (
+        raw.block(0, 0x28, rest=raw.v1(("b" * 240, b"\xff" * 8))) * 9 + zeros(up(3)), Hints()),
+    "v1-below-the-top-then-above": (v1([*down(12), 61440, 4096]), told(65536)),
+    "v1-up-then-below": (v1([*up(9), 2048, 4096]), told(65536)),
+    "v1-ambiguous-last": (
+        b"".join(raw.block(at, 0x28, rest=raw.v1(("bits", b"\xff" * 32))) for at in up(9))
+        + raw.block(18432, 0x28, rest=raw.v1(("bits", bytes(8) + PROGRESSES))), Hints()),
+    "v1-after-zeros": (zeros(up(10)) + v1([10240, 2048]), told(65536)),
+    "v1-too-far": (raw.progress(0) + v1(up(20, (1 << 54) - 20480)), told(65536)),
+    "v1-told": (v1(up(9), 64) + v1(down(12), 64), told(2048, 12 << 20)),
+    "v1-told-coarse": (v1(up(30)) + v1(down(20)), told(65536, 30 << 20)),
+    "v1-told-past-the-end": (v1(up(30)), told(65536, 20 << 20)),
+    "v1-two-columns": (
+        turns((0x28, [*up(5, step=4096), 204800]), (0x20, up(6, 2048, 4096))), told(65536)),
+    "v1-two-columns-of-a-word": (
+        turns((0x28, up(9)), (0x20, up(9, 2048))), told(65536, 20 << 20)),
+    "up-and-down": (zeros([*up(9), *down(8), *up(9)]), Hints()),
+    "partly-repeated": (zeros([*up(3), *up(3, 12288), *up(12)]), Hints()),
+    "all-repeated": (zeros([*up(20), *up(10, 2048)]), Hints()),
+    "highest-inside": (zeros([*up(9), 2048, 4096]), Hints()),
+    "progress": (b"".join(map(raw.progress, [*range(10), 101, 102, 50])) + zeros([0]), Hints()),
+    "two-devices": (b"".join(zeros([s]) + zeros([s], "e") for s in [*up(9), 9, 5]), Hints()),
+    "parts-of-runs": (
+        raw.qemu(zeros(up(2)), raw.EOS + raw.footer(1), EMPTY.replace(raw.part(2, b""), b""),
+                 raw.part(1, b""), zeros(up(9))), Hints()),
+    "progress-between": (
+        b"".join(raw.progress(at) + zeros([s]) for at, s in enumerate(up(9))), Hints()),
+    "cut-pair": (
+        raw.qemu(zeros([0]) + zeros([0], "ee") + zeros([2048]), raw.EOS + raw.footer(1)
+                 + raw.part(1, b""), zeros([2048], "ee") + zeros([4096])), Hints()),
+    "old-machine": (OLD + raw.EOF, Hints()),
+    "old-machine-footer": (OLD + raw.footer(1), Hints()),
+    "old-machine-cut": (OLD, Hints()),
+    "empty-parts": (raw.qemu(raw.EOS + raw.footer(1), SECTIONS, EMPTY, raw.part(1, b"")), Hints()),
+    "empty-parts-end": (
+        raw.qemu(raw.EOS + raw.footer(1), SECTIONS, EMPTY)[:-50], Hints()),
+    "package": (
+        raw.HEADER + raw.configuration() + raw.start(1, "block", 1, raw.EOS) + raw.footer(1)
+        + b"\x08\0\x07\0\x04" + struct.pack(">I", 50) + (raw.part(1, raw.EOS) + raw.footer(1)) * 9,
+        Hints()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cases(name: str) -> None:
+    data, hints = CASES[name]
+    if not data.startswith(raw.HEADER) and not data.endswith(raw.EOS):
+        data += raw.EOS
+    same(data, hints)
+
+
+def test_a_record_before_the_dialect_is_no_template() -> None:
+    decoder = Decoder(in_file(zeros([0]) + v1([2048]) + raw.EOS), hints=told(65536))
+    undecided, block, _ = list(decoder)
+    assert isinstance(undecided, Block)
+    assert isinstance(block, Block)
+    assert not decoder.block.repeatable(undecided)
+    assert decoder.block.repeatable(block)
+
+
+@pytest.mark.parametrize("name", ["v1-many-worlds", "v1-ambiguous-last", "v1-too-far"])
+def test_no_runs_while_layouts_are_open(name: str) -> None:
+    data, hints = CASES[name]
+    assert not any(isinstance(p, Run) for p in pieces(Decoder(in_file(data), hints=hints)))
+
+
+DATA = bytes(raw.CHUNK)
+TAKEN: dict[str, tuple[bytes, Hints]] = {
+    "zero": (zeros(up(400)), Hints()),
+    "zero-backwards": (zeros(down(400)), Hints()),
+    "zero-two-devices": (b"".join(zeros([s]) + zeros([s], "e") for s in up(200)), Hints()),
+    "data": (b"".join(raw.block(s, 0, rest=DATA) for s in up(40)), Hints()),
+    "progress": (raw.progress(7) * 400, Hints()),
+    "v1-told": (v1(up(400), 256), told(512, 400 << 20)),
+    "v1-coarse": (v1(up(400)), told(65536)),
+    "v1-below-the-top": (v1(down(400), 256, clean=True), Hints()),
+    "v2": (v2(up(400)), Hints()),
+    "v2-ranges": (v2(up(400, step=1 << 17), 1 << 20, 1 << 17), Hints()),
+    "v2-clean": (v2(up(400), length=0), Hints()),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_runs_are_taken(name: str) -> None:
+    data, hints = TAKEN[name]
+    found = list(pieces(Decoder(in_file(data + raw.EOS), hints=hints)))
+    rows = sum(piece.rows for piece in found if isinstance(piece, Run))
+    assert rows >= 36
+    assert sum(not isinstance(piece, Run) for piece in found) <= 6
+    same(data + raw.EOS, hints)
+
+
+@pytest.mark.parametrize("name", ["bitmaps-5.2", "bitmaps-10.0"])
+def test_empty_parts_are_taken(name: str, unpacked: Path) -> None:
+    """Hundreds of thousands of events, nearly all of them in runs of whole sections."""
+    path = get_capture(name, unpacked).path
+    with open(path, "rb") as file:
+        found = list(pieces(Decoder(FileInput(file.fileno(), path.stat().st_size))))
+    assert len(found) < 200
+    assert any(isinstance(piece, Run) and len(piece.columns) == 6 for piece in found)
+
+
+def test_pipes_give_no_runs() -> None:
+    found = list(pieces(Decoder(piped(TAKEN["zero"][0] + raw.EOS))))
+    assert not any(isinstance(piece, Run) for piece in found)
+    assert len(found) == 401
+
+
+@pytest.mark.parametrize("name", ["zero", "data"])
+def test_a_file_that_shrinks(name: str, tmp_path: Path) -> None:
+    """What is gone between opening and reading is a failure of the file, told with its place."""
+    data = TAKEN[name][0]
+    path = tmp_path / "s.bin"
+    path.write_bytes(data[: len(data) // 2])
+    with open(path, "rb") as file:
+        decoder = Decoder(FileInput(file.fileno(), len(data)))
+        with pytest.raises(FailureError, match="became shorter"):
+            list(expand(pieces(decoder)))
+
+
+def test_a_file_that_changes_under_a_run() -> None:
+    """Rows are taken as they are when they are read; the place goes on from there."""
+    data = TAKEN["zero"][0]
+    with os.fdopen(os.memfd_create("s"), "r+b") as file:
+        file.write(data)
+        file.flush()
+        decoder = Decoder(FileInput(file.fileno(), len(data)))
+        seen: list[Event] = []
+        while len(seen) < 100:
+            seen.append(next(decoder))
+        os.pwrite(file.fileno(), b"\xff" * len(data), 0)
+        with pytest.raises(StreamError, match="unknown"):
+            seen.extend(decoder)
+    assert [event.sector for event in seen if isinstance(event, Block)] == up(len(seen))
