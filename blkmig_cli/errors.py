@@ -3,7 +3,7 @@
 BlkmigError                 exit status
 ├── IncompleteError         1   what is asked for is not complete in the stream
 ├── UsageError              2   usage error
-├── SpecError               3   a spec for ``build`` has a mistake
+├── SpecError               3   a spec for ``build`` has an error
 ├── StreamError             3   the stream cannot be read to its end
 │   ├── NotAStreamError         not a stream
 │   ├── TruncatedError          the stream ends too early (an EOFError, too)
@@ -86,7 +86,7 @@ class UsageError(BlkmigError):
 
 
 class SpecError(BlkmigError):
-    """A spec for ``build`` has a mistake; the message says which line and field."""
+    """A spec for ``build`` has an error; the message says which line and field."""
 
     exit_status = 3
     default_check = "spec"

@@ -303,7 +303,7 @@ def test_what_cannot_be_sent(tmp_path: Path) -> None:
         (fit, "d", [late], {}, "dirty up to byte 1536"),
         (fit, "d", [wrong], {}, "granularity 1000"),
         (fit, "", [good], {}, "a device without a name"),
-        (fit, "d" * 256, [], {}, "at most 255"),
+        (fit, "d" * 256, [], {}, "over 255 bytes"),
         (fit, "d", [good], {"dialect": "classic"}, "no place for bitmaps"),
         (fit, "d", [good], {"container": "none"}, "no place for bitmaps"),
         (fit, "d", [], {"dialect": "v3"}, "none of"),
