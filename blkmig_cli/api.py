@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import BinaryIO, Literal, get_args
 
+from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import Report
 from blkmig_cli.checks.survey import Contents, read_contents
 from blkmig_cli.contents.stream_disk import Piece as DiskPiece
@@ -382,7 +383,9 @@ def validate(
         return Decoder(source, dialect=dialect, container=container, hints=known)
 
     with _opened(stream, again=chosen.reads_data) as opened:
-        return validate_stream(opened, hints, decoder, no_tick, chosen)
+        report = validate_stream(opened, hints, decoder, no_tick, chosen)
+        Names.of(report).check_hints(hints)
+        return report
 
 
 def replay(

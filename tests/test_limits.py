@@ -96,7 +96,7 @@ def test_a_new_image_of_zeros_takes_no_room(run: Run, tmp_path: Path, packer: st
     chunks = b"".join(raw.block(2048 * at, 0, rest=bytes(MIB)) for at in range(16))
     far = raw.block((limits.GROWTH_MAX >> 9) + 2048, 8)
     path.write_bytes(bomb(packer, (HEAD + raw.part(1, b""), 1), (chunks, 25), (far, 1)))
-    fails(limited(run, "replay", path, "--image", disk, "--create"), 4, "say --device-size")
+    fails(limited(run, "replay", path, "--image", disk, "--create"), 4, "specify --device-size")
     left = sum(entry.stat().st_blocks for entry in tmp_path.iterdir() if entry != path)
     assert left * 512 < MIB
 

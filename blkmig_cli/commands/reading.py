@@ -10,7 +10,6 @@ from blkmig_cli.commands import options
 from blkmig_cli.errors import BlkmigError
 from blkmig_cli.output.progress import progress
 from blkmig_cli.text import escape
-from blkmig_cli.transport.source import open_stream
 from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
@@ -49,15 +48,10 @@ def reading(
 ) -> Iterator["Contents"]:
     """Everything in the STREAM called ``stream``, while it is open; ``others`` take its events too.
 
-    ``twice``: data will be read, too.  Raises as ``open_stream`` and ``read_contents``.
+    ``twice``: data will be read, too.  Raises as :meth:`Reading.contents`.
     """
-    from blkmig_cli.checks.survey import read_contents  # noqa: PLC0415 (numpy is slow to load)
-
-    with open_stream(stream, options.saying(quiet), again=twice) as opened:
-        options.log(verbose, str(opened))
-        decoder = options.decoder_factory(dialect, container)(opened.input, hints)
-        with progress("reading", opened.input.size, quiet=quiet) as tick:
-            contents = read_contents(opened, decoder, hints, tick, *others)
+    how = reading_of(hints, dialect, container, quiet=quiet, verbose=verbose)
+    with how.contents(stream, *others, again=twice) as contents:
         yield contents
 
 

@@ -74,10 +74,10 @@ def command(
 ) -> int:
     """Apply a stream to disk images.
 
-    Existing images are written in place; --create makes new ones, --overwrite
+    Existing images are written in place; --create makes new ones, and --overwrite
     replaces existing ones.  A stream in a file is checked to its end before anything
-    is written, and nothing is written unless it is all right; --incremental and
-    --allow-incomplete say what may be missing.  A new image is IMAGE.partial until
+    is written, and nothing is written unless it is all right; what may be missing is
+    said with --incremental or --allow-incomplete.  A new image is IMAGE.partial until
     it is complete.  Bitmaps go to IMAGE.bitmaps.json.  Zero chunks become holes.
 
     IMAGE.replay.json says how far a replay has come.  One that was interrupted, for

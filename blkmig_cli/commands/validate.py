@@ -8,6 +8,7 @@ import click
 from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.compatibility import Version
 from blkmig_cli.checks.manifest import Manifest, read_manifest
+from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import Report
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command, one_of
@@ -121,6 +122,7 @@ def command(
             if len(streams) > 1:
                 out.print()
         reports.append(report)
+    Names.of(*reports).check_hints(hints)
     if output != "human":
         click.echo(_document(output, reports, strict=strict))
     elif len(streams) > 1:

@@ -29,8 +29,8 @@ def replay(capture: Capture, run: Run, folder: Path, *options: str) -> tuple[int
     words = [f"--image={device}={path}" for device, path in images.items()]
     if capture.base.exists():
         shutil.copy(capture.base, images["drive0"])
-        words.append("--incremental")
-    return run("replay", capture.path, "--create", *words, *options).status, images
+    words.append("--incremental" if capture.base.exists() else "--create")
+    return run("replay", capture.path, *words, *options).status, images
 
 
 def check_disks(capture: Capture, images: dict[str, Path], *, exact: bool) -> None:
@@ -74,7 +74,14 @@ def test_replay_told(capture: Capture, run: Run, tmp_path: Path) -> None:
 
 def test_replay_untold(capture: Capture, run: Run, tmp_path: Path) -> None:
     """With nothing told: the same disks and fine bitmaps; what stays open is said."""
-    status, images = replay(capture, run, tmp_path)
+    more = []
+    if capture.name == "classic-tail":
+        # A last chunk that is cut by the disk's end: its size is only known within bounds.
+        status, images = replay(capture, run, tmp_path)
+        assert status == 1
+        assert not any(path.exists() for path in images.values())
+        more = ["--device-size", "max"]
+    status, images = replay(capture, run, tmp_path, *more)
     v1 = capture.truth["dialect"] == "v1"
     open_bitmaps = [b for b in capture.truth["bitmaps"] if v1 and b["granularity"] >= COARSE]
     assert status == int(bool(open_bitmaps) or not capture.truth["complete"])
@@ -157,8 +164,8 @@ def test_pipe_replay(capture: Capture, run: Run, tmp_path: Path) -> None:
     words = [f"--image={device}={path}" for device, path in images.items()]
     if capture.base.exists():
         shutil.copy(capture.base, images["drive0"])
-        words.append("--incremental")
-    command = [sys.executable, "-m", "blkmig_cli", "replay", "-", "--create", *words]
+    words.append("--incremental" if capture.base.exists() else "--create")
+    command = [sys.executable, "-m", "blkmig_cli", "replay", "-", *words]
     with subprocess.Popen(["cat", capture.path], stdout=subprocess.PIPE) as cat:
         done = subprocess.run(
             [*command, *capture.told()], stdin=cat.stdout, capture_output=True, check=False

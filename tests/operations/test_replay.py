@@ -212,7 +212,7 @@ def test_sector_past_the_told_end(run: Run, tmp_path: Path) -> None:
     before = snapshot(tmp_path)
     for option in ([], ["--allow-incomplete"], ["--incremental"]):
         outcome = run("replay", path, "--image", image, "--device-size", "1M", *option)
-        fails(outcome, 1, "sector 2048 is past the disk's")
+        fails(outcome, 1, "sector 2048 is past the disk's end")
         assert "sector-past-end" in outcome.out
         assert snapshot(tmp_path) == before
 

@@ -110,7 +110,8 @@ def replayed(run: Run, capture: Capture, folder: Path) -> Iterator[Any]:
         shutil.copy(capture.base, images["drive0"])
     for words in (["--dry-run"], []):
         options = [f"--image={device}={path}" for device, path in images.items()]
-        options += ["--incremental", "--create", *capture.told(), *words, "--output", "json"]
+        options += ["--incremental", *capture.told(), *words, "--output", "json"]
+        options += [] if capture.base.exists() else ["--create"]
         outcome = run("replay", capture.path, *options)
         assert outcome.status in (0, 1), outcome.err
         yield outcome.json

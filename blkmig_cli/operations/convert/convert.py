@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from blkmig_cli.checks.compatibility import Version
-from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.survey import Contents, source_of_data
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import IncompleteError, UsageError
@@ -80,7 +79,6 @@ def convert(
     with how.contents(stream, last, again=True) as contents:
         report = contents.report
         refuse_faults(report, bitmaps=chosen.bitmaps, incremental=chosen.incremental)
-        Names.of(report).check_hints(how.hints)
         container = report.container or "qemu"
         if not chosen.normalize and chosen.container not in (None, container):
             raise UsageError("another container needs a stream made anew", hint="use --normalize")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 from blkmig_cli.checks.names import Names
-from blkmig_cli.disks.neighbours import SUFFIXES
+from blkmig_cli.disks.neighbours import SUFFIXES, exists
 from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.replay.bitmap_place import BitmapPlace
 from blkmig_cli.operations.replay.destination import Destination
@@ -156,24 +156,29 @@ class Destinations:
                     f"device {quote(device)} has no image; the stream has {known}", hint=_EACH
                 )
         # Of a disk of 0 bytes there is nothing in a stream.
-        empty = {device for device, size in self._known.sizes.items() if size == 0}
-        names.check_devices("--image", set(request.images) - empty)
-        names.check_devices("--bitmaps-to", set(request.bitmap_files) - empty)
+        for option, paths in (("--image", request.images), ("--bitmaps-to", request.bitmap_files)):
+            names.check_devices(option, (name for name in paths if not self._is_empty(name)))
         names.check_devices("--device", request.devices or ())
-        names.check_hints(request.hints)
+        hints = request.hints
+        sizes = {device: size for device, size in hints.sizes.items() if size}
+        names.check_hints(Hints(sizes, hints.granularities, largest=hints.largest))
 
-    def places_beside_written(self) -> Iterator[BitmapPlace]:
-        """Yield the files of bitmaps beside images that this run has written."""
-        for device, place in self._beside.items():
-            destination = self._images[device]
-            if destination.begun and not destination.finished:
-                yield place
+    def bitmaps_beside_written(self) -> Iterator[str]:
+        """Yield the paths of files of bitmaps beside images that this run has written."""
+        for destination in self:
+            path = destination.neighbours.bitmaps
+            if destination.begun and not destination.finished and path and exists(path):
+                yield path
 
     def make_empty(self) -> None:
         """Make the images of disks of 0 bytes, of which nothing is in the stream."""
         if self._request.makes and self._request.disks:
             for destination in self:
                 destination.make_empty()
+
+    def _is_empty(self, device: str | None) -> bool:
+        """Return whether the disk of ``device`` is known to have 0 bytes."""
+        return device is not None and self._known.size(device) == 0
 
     def _is_only(self, device: str) -> bool:
         """Return whether what is named without a device is that of ``device``."""

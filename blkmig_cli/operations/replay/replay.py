@@ -186,7 +186,9 @@ class _Replay:
         files = self._write_bitmaps(judgement, warnings) if request.bitmaps else []
         for found in self._destinations:
             found.finish(position)
-        warnings += self._stale_bitmaps(files)
+        for path in self._destinations.bitmaps_beside_written():
+            if path not in files:
+                warnings.append(f"{escape(path)}: kept, but it does not record this write")
         return ReplayResult(
             judgement.report,
             accepted=True,
@@ -230,16 +232,11 @@ class _Replay:
             others = place.write(bitmaps, decision.size or 0)
             files.append(place.path)
             if others:
-                warnings.append(_unaware(place.path, others))
+                names = ", ".join(map(escape, others))
+                warnings.append(
+                    f"{escape(place.path)}: kept {names}, which do not record this write"
+                )
         return files
-
-    def _stale_bitmaps(self, written: list[str]) -> list[str]:
-        """Return warnings of bitmaps beside the images that none were added to."""
-        return [
-            _unaware(place.path, list(place.bitmaps))
-            for place in self._destinations.places_beside_written()
-            if place.bitmaps and place.path not in written
-        ]
 
     def _incomplete(self) -> list[str]:
         paths = (found.incomplete_path for found in self._destinations)
@@ -252,10 +249,6 @@ class _Replay:
             if found is not None and found.history.resumed_at is not None:
                 resumed[device] = None if found.finished else found.history.resumed_at
         return resumed
-
-
-def _unaware(path: str, names: list[str]) -> str:
-    return f"{escape(path)}: kept {', '.join(map(escape, names))}, which do not record this write"
 
 
 class _Applying:
