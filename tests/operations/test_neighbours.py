@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from blkmig_cli.disks import new_image
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
 from tests.conftest import Run, fails
@@ -303,7 +304,7 @@ def test_of_two_that_make_one_image_one_is_refused(
     """Both have looked when neither has begun."""
     from blkmig_cli.operations.replay import destination
 
-    original, both = destination.create_partial, threading.Event()
+    original, both = new_image.create_partial, threading.Event()
 
     def create(path: str) -> object:
         if not both.is_set():
@@ -323,7 +324,7 @@ def test_an_image_that_appears_meanwhile(
     """It keeps its name; what was made stays beside it."""
     from blkmig_cli.operations.replay import destination
 
-    original = destination.create_partial
+    original = new_image.create_partial
 
     def create(path: str) -> object:
         Path("x").write_bytes(b"mine")
