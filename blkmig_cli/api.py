@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import BinaryIO, Literal, get_args
 
+from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import Report
 from blkmig_cli.checks.survey import Contents, read_contents
 from blkmig_cli.contents.stream_disk import Piece as DiskPiece
@@ -34,7 +35,6 @@ from blkmig_cli.operations.validate import ValidateOptions, validate_stream
 from blkmig_cli.progress import no_tick
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import escape, quote
-from blkmig_cli.transport.inputs import FileInput
 from blkmig_cli.transport.source import Stream, adopt_stream, open_stream
 from blkmig_cli.transport.target import (
     adopt_target,
@@ -48,6 +48,7 @@ from blkmig_cli.wire.events import Event, Payload
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Piece, expand
 from blkmig_cli.wire.schema_io import Input
+from blkmig_cli.wire.several import decoder_of
 
 Dialect = Literal["auto", "classic", "v1", "v2", "qemu"]
 
@@ -60,13 +61,20 @@ class StreamReader:
     """
 
     def __init__(
-        self, stream: Stream, held: ExitStack, hints: Hints, dialect: Dialect, container: Container
+        self,
+        stream: Stream,
+        held: ExitStack,
+        hints: Hints,
+        dialect: Dialect,
+        container: Container,
+        number: int | None,
     ) -> None:
         self._stream = stream
         self._held = held
         self._hints = hints
         self._dialect = dialect
         self._container = container
+        self._number = number
         self._contents: Contents | None = None
         self._used = False
         self._closed = False
@@ -152,11 +160,11 @@ class StreamReader:
     def disk(self, device: str | None = None, *, allow_incomplete: bool = False) -> "DiskFile":
         """The disk of ``device`` (None: the only one) as a file.
 
-        Where nothing tells its size, it ends with the last chunk that came.  ``allow_incomplete``:
-        what never came reads as zeros; without it, raises IncompleteError where chunks never came,
-        and the StreamError of a damaged stream.  Raises UsageError for a device that is not there,
-        and for a pipe, whose data cannot be read a second time; FailureError where a record lies
-        past the disk's end.
+        A disk of unknown size ends with its last chunk.  ``allow_incomplete``: chunks that were not
+        sent read as zeros; without it, raises IncompleteError where chunks are missing, and the
+        StreamError of a damaged stream.  Raises UsageError for a device that is not there, and for a
+        pipe, whose data cannot be read a second time; IncompleteError where a record lies past the
+        disk's end, or the disk cannot end with its last chunk.
         """
         found = find_disk(self._read(), device, allow_incomplete=allow_incomplete)
         return DiskFile(found.disk, self)
@@ -189,7 +197,7 @@ class StreamReader:
     def _input(self) -> Stream:
         """The stream at its start, for one reading, which no other disturbs."""
         self._check_open()
-        if isinstance(self._stream.input, FileInput):
+        if self._stream.input.seekable:
             return replace(self._stream, input=self._stream.input.again())
         if self._used:
             raise UsageError(f"{escape(self._stream.name)} can be read only once")
@@ -197,8 +205,12 @@ class StreamReader:
         return self._stream
 
     def _decoder(self, stream: Stream) -> Decoder:
-        return Decoder(
-            stream.input, dialect=self._dialect, container=self._container, hints=self._hints
+        return decoder_of(
+            stream.input,
+            self._number,
+            hints=self._hints,
+            dialect=self._dialect,
+            container=self._container,
         )
 
     def _read(self) -> Contents:
@@ -279,6 +291,7 @@ def open(  # noqa: A001 (as gzip.open)
     granularities: Mapping[tuple[str | None, str], int] | None = None,
     dialect: Dialect = "auto",
     container: Container = "auto",
+    number: int | None = None,
 ) -> StreamReader:
     """Open a stream, for ``with``.
 
@@ -290,13 +303,15 @@ def open(  # noqa: A001 (as gzip.open)
 
     ``sizes`` of disks in bytes, by device (None: every device); ``granularities`` of v1 bitmaps in
     bytes, by device (None: every device) and name.  ``dialect`` and ``container`` as on the command
-    line.  Raises FailureError where it is missing, UsageError for a bad URI or word.
+    line.  ``number``: which of several streams that a file holds, from 1; without it, reading such
+    a file to the end of its first stream raises SeveralStreamsError, a UsageError.  Raises
+    FailureError where it is missing, UsageError for a bad URI or word.
     """
     _check_words(dialect, container)
     hints = Hints(dict(sizes or {}), dict(granularities or {}))
     with ExitStack() as stack:
         opened = stack.enter_context(_opened(stream))
-        return StreamReader(opened, stack.pop_all(), hints, dialect, container)
+        return StreamReader(opened, stack.pop_all(), hints, dialect, container, number)
 
 
 def open_image(path: str | os.PathLike[str]) -> AbstractContextManager[RawImage]:
@@ -367,6 +382,7 @@ def validate(
     granularities: Mapping[tuple[str | None, str], int] | None = None,
     dialect: Dialect = "auto",
     container: Container = "auto",
+    number: int | None = None,
 ) -> Report:
     """Return what ``blkmig validate`` finds; arguments as those of :func:`open`.
 
@@ -379,10 +395,12 @@ def validate(
     hints = Hints(dict(sizes or {}), dict(granularities or {}))
 
     def decoder(source: Input, known: Hints) -> Decoder:
-        return Decoder(source, dialect=dialect, container=container, hints=known)
+        return decoder_of(source, number, hints=known, dialect=dialect, container=container)
 
     with _opened(stream, again=chosen.reads_data) as opened:
-        return validate_stream(opened, hints, decoder, no_tick, chosen)
+        report = validate_stream(opened, hints, decoder, no_tick, chosen)
+        Names.of(report).check_hints(hints)
+        return report
 
 
 def replay(

@@ -3,6 +3,7 @@
 BlkmigError                 exit status
 ├── IncompleteError         1   what is asked for is not complete in the stream
 ├── UsageError              2   usage error
+│   └── SeveralStreamsError     a file holds several streams
 ├── SpecError               3   a spec for ``build`` has an error
 ├── StreamError             3   the stream cannot be read to its end
 │   ├── NotAStreamError         not a stream
@@ -83,6 +84,22 @@ class UsageError(BlkmigError):
 
     exit_status = 2
     default_check = "usage"
+
+
+class SeveralStreamsError(UsageError):
+    """An input holds several streams, and nothing says which one to read.
+
+    ``starts``: the bytes at which they begin; of a pipe (not ``counted``), only the first two.
+    """
+
+    def __init__(self, starts: list[int], *, counted: bool) -> None:
+        if counted:
+            shown = ", ".join(map(str, starts[:8])) + (", ..." if len(starts) > 8 else "")
+            message = f"there are {len(starts)} streams, which begin at bytes {shown}"
+        else:
+            message = f"there are several streams: the second begins at byte {starts[1]}"
+        super().__init__(message, hint="choose one with --stream N")
+        self.starts = starts
 
 
 class SpecError(BlkmigError):

@@ -12,8 +12,20 @@ NAME_MAX = 1 << 10
 MACHINE_MAX = 1 << 12
 #: Bytes of the JSON description at the end of a stream.
 DESCRIPTION_MAX = 16 << 20
+#: Bytes of a description in which the sizes of disks are looked for.
+IDENTITY_MAX = 4 << 20
+#: Bytes of a device's state, and of the sum of all, that a description may claim.
+STATE_MAX = 1 << 48
+#: Bytes before the input's end in which the description of a stream without footers is looked for.
+DESCRIPTION_REACH = 16 << 20
 #: Places at the end of a file that look like a description, and are read as one.
 DESCRIPTION_TRIES_MAX = 16
+#: Bytes that are read behind a stream's end.
+BEHIND_MAX = 64 << 20
+#: Streams in one file that are counted.
+STREAMS_MAX = 1 << 10
+#: Bytes between the header of libvirt's save image and the stream in it.
+SAVE_DATA_MAX = 64 << 20
 #: Sections of a stream.
 SECTIONS_MAX = 1 << 16
 #: Devices with blocks.
@@ -45,9 +57,11 @@ GROWTH_MAX = 16 << 40
 #: Bytes of a disk: what a file offset can say.
 DISK_MAX = (1 << 63) - (1 << 20)
 #: Bytes below which a bare record's first sector must lie for the input to count as a stream.
-BARE_DISK_MAX = 1 << 60
+BARE_DISK_MAX = 1 << 56
 #: Bytes of memory for unpacking xz and zstd: more than their usual levels need.
 UNPACKING_MAX = 256 << 20
+#: Lists and objects of a JSON document; a larger one may have one for every 16 of its bytes.
+JSON_PARTS_MAX = 1 << 16
 #: Bytes of a file of bitmaps (IMAGE.bitmaps.json).
 BITMAPS_FILE_MAX = 256 << 20
 #: Bytes of a journal (IMAGE.replay.json).
@@ -62,6 +76,8 @@ ZEROS_HASHED_FOR = 8 << 20
 SPEC_DOCUMENT_MAX = 64 << 20
 #: Bytes of one line of a spec in JSON Lines.
 SPEC_LINE_MAX = 512 << 20
+#: Bytes of zeros in a row that are copied to a temporary file.
+SPOOLED_ZEROS_MAX = 16 << 30
 #: A temporary file leaves the 20th part of its file system free.
 ROOM_LEFT = 20
 #: Seconds to wait for a peer to call.

@@ -20,7 +20,7 @@ from construct import (
     Struct,
 )
 
-from blkmig_cli.schemas import block, constants, dialects, dirty_bitmap, framing, ram
+from blkmig_cli.schemas import block, constants, dialects, dirty_bitmap, framing, libvirt, ram
 from blkmig_cli.schemas.constants import BlockFlag
 from blkmig_cli.schemas.dialects import DIALECTS
 
@@ -33,7 +33,8 @@ def type_name(schema: Construct) -> str:
     if isinstance(schema, Renamed):
         return type_name(schema.subcon)
     if isinstance(schema, FormatField):
-        return _NUMBERS[schema.fmtstr[1:]]
+        name = _NUMBERS[schema.fmtstr[1:]]
+        return name if schema.fmtstr[0] == ">" else name.replace("be", "le")
     if schema is framing.CountedString:
         return "counted string (u8 length, bytes)"
     if isinstance(schema, Const):
@@ -134,13 +135,14 @@ def document() -> str:
         "# The wire formats",
         "",
         "Made by `make docs` from `schemas/`: what the decoder and the encoder work from is what",
-        "stands here. All integers are big-endian; a sector is 512 bytes, a chunk 1 MiB.",
+        "stands here. Integers are big-endian (be) or, in libvirt's header, little-endian (le);",
+        "a sector is 512 bytes, a chunk 1 MiB.",
         "",
     ]
     for module in (framing, block):
         lines += module_part(module)
     lines += dialects_part()
-    for module in (dirty_bitmap, ram):
+    for module in (dirty_bitmap, ram, libvirt):
         lines += module_part(module)
     lines += constants_part()
     text = "\n".join(lines)

@@ -46,13 +46,13 @@ MEANT: dict[str, tuple[str, ...]] = {
         "tests/operations/test_properties.py", "tests/operations/test_journal.py",
     ),
     "transport": (
-        "tests/system", "tests/commands/test_cli.py", "tests/operations/test_send.py",
+        "tests/system", "tests/commands/test_cli.py", "tests/operations/send",
         "tests/operations/test_replay.py",
     ),
     "contents": (
         "tests/checks", "tests/operations/test_map.py", "tests/operations/test_compare.py",
         "tests/operations/test_info.py", "tests/operations/test_validate.py",
-        "tests/operations/test_convert.py", "tests/commands/test_captures.py",
+        "tests/operations/convert", "tests/commands/test_captures.py",
     ),
     "checks": (
         "tests/operations/test_validate.py", "tests/operations/test_replay.py",

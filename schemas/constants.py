@@ -133,3 +133,19 @@ RAM_SECTION = "ram"
 RAM_VERSION = 4
 CAP_IGNORE_SHARED = "x-ignore-shared"
 CAP_MAPPED_RAM = "mapped-ram"
+
+SAVE_MAGIC = b"LibvirtQemudSave"  # a save image (libvirt, src/qemu/qemu_saveimage.h)
+PARTIAL_MAGIC = b"LibvirtQemudPart"  # one that libvirt had not finished writing
+SAVE_VERSIONS = (1, 2)
+
+
+class SaveFormat(IntEnum):
+    """What the stream in libvirt's save image is compressed with (virQEMUSaveFormat)."""
+
+    RAW = 0
+    GZIP = 1
+    BZIP2 = 2
+    XZ = 3
+    LZOP = 4
+    ZSTD = 5
+    SPARSE = 6  # not compressed: mapped RAM

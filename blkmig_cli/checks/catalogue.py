@@ -21,7 +21,7 @@ CHECKS: dict[str, tuple[Severity, str]] = {
     "unknown-section": ("error", "A section's type or id is unknown (exit 3)."),
     "unknown-command": ("error", "A command's number is unknown (exit 3)."),
     "footer": ("error", "A section's footer is missing or wrong (exit 3)."),
-    "device-state": ("error", "Device state is not as long as described (exit 3)."),
+    "device-state": ("error", "Device state is not as long as the description says."),
     "dialect": ("error", "Records of two dialects in one stream (exit 3)."),
     "v2-rules": ("error", "A record breaks a rule of dialect v2 (exit 3)."),
     "bitmap-layout": ("error", "No length of a v1 record's bitmaps makes sense (exit 3)."),
@@ -31,7 +31,10 @@ CHECKS: dict[str, tuple[Severity, str]] = {
         "A bitmap's granularity is no power of two from 512 B to 2 GiB: QEMU aborts (exit 3).",
     ),
     "bitmap-start": ("error", "Bits do not start on a word: QEMU aborts (exit 3)."),
-    "bitmap-range": ("error", "Bits of a range of 0 sectors: QEMU loops for ever (exit 3)."),
+    "bitmap-range": (
+        "error",
+        "Bits of 0 sectors, or past any disk: QEMU loops, or aborts (exit 3).",
+    ),
     "bitmap-length": ("error", "Bits of a wrong length: QEMU drops the bitmap, or fails (exit 3)."),
     "bitmap-flags": ("error", "A bitmap's reserved flags are set: QEMU fails (exit 3)."),
     "bitmap-restart": ("error", "A bitmap starts a second time: QEMU fails (exit 3)."),
@@ -89,6 +92,7 @@ CHECKS: dict[str, tuple[Severity, str]] = {
         "Chunks are missing, as --incremental allows: the disk cannot be held against the manifest.",
     ),
     "nothing-here": ("warning", "The stream holds neither disks nor bitmaps."),
+    "trailing-bytes": ("note", "Other bytes stand behind the stream's end."),
     "resynchronised": ("note", "Device state was sized by searching for its footer."),
     "partial-tail": (
         "note",

@@ -1,6 +1,7 @@
 """What is gathered of a stream while it is read, and judged when it has been."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from blkmig_cli.checks.catalogue import Finding
 from blkmig_cli.checks.defects import Defects
@@ -51,7 +52,7 @@ class Checker:
         ``failure`` is what ended the reading, if anything did; ``more``: findings from elsewhere.
         """
         self.state.conclude(decoder.conclusion(), self._hints, proper_end=failure is None)
-        return judge(
+        report = judge(
             stream,
             self.state,
             self.defects,
@@ -61,3 +62,4 @@ class Checker:
             incremental=self._incremental,
             more=more,
         )
+        return replace(report, next_stream=decoder.next_stream)

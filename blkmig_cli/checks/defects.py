@@ -12,7 +12,7 @@ from blkmig_cli.checks.catalogue import CHECKS, Finding, Found
 from blkmig_cli.contents.padding import leaked, padding
 from blkmig_cli.disks.raw import other_format
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE, RamFlag, SectionType
-from blkmig_cli.text import brief, count
+from blkmig_cli.text import brief, count, quote
 from blkmig_cli.wire.events import (
     BitmapEos,
     Block,
@@ -24,6 +24,8 @@ from blkmig_cli.wire.events import (
     Progress,
     Ram,
     SectionHeader,
+    StateMismatch,
+    VmDescription,
 )
 from blkmig_cli.wire.runs import Numbers, Run, moved
 from blkmig_cli.wire.schema_io import Input
@@ -69,8 +71,8 @@ class Defects:
         self._empty: dict[str, int] = {}
         self._empty_from = 0
         self.progress: list[Finding] = []
-        self._resynchronised = 0
-        self._resynchronised_at = 0
+        self._resynchronised: set[int] = set()
+        self._mismatches: list[StateMismatch] = []
 
     def feed(self, event: Event, source: Input) -> None:
         """Take the next event."""
@@ -78,9 +80,11 @@ class Defects:
             if event.percent > 100:
                 self._progress(event.percent, event.offset)
         elif isinstance(event, DeviceState) and event.sized_by == "footer":
-            if not self._resynchronised:
-                self._resynchronised_at = event.offset
-            self._resynchronised += 1
+            self._resynchronised.add(event.offset)
+        elif isinstance(event, VmDescription):
+            self._mismatches += event.mismatches
+            self._resynchronised -= event.confirmed
+            self._resynchronised -= {state.offset for state in event.mismatches}
         if isinstance(event, SectionHeader):
             self._header = event if event.kind == SectionType.PART else None
         elif isinstance(event, Footer):
@@ -120,7 +124,7 @@ class Defects:
         tail = self._tails.get(device)
         inside = CHUNK_SIZE if tail is None else size - tail.sector * SECTOR_SIZE
         cut = 0 < inside < CHUNK_SIZE
-        if tail is not None and cut and source.size is not None:
+        if tail is not None and cut and source.seekable:
             # A pipe's payload is gone; where the size was told in time, it has been counted.
             for start in tail.uncounted:
                 leaks += leaked(Payload(start + inside, CHUNK_SIZE - inside), source)
@@ -146,9 +150,16 @@ class Defects:
         if total >= _MANY_PARTS:
             names = ", ".join(self._empty)
             yield "empty-parts", f"{count(total, 'empty part')} ({names})", self._empty_from
+        for state in self._mismatches:
+            text = (
+                f"the state of {quote(state.section)} is {count(state.length, 'byte')} long, the "
+                f"description says {state.described:,}"
+            )
+            yield "device-state", text, state.offset
         if self._resynchronised:
-            text = f"the state of {count(self._resynchronised, 'section')} was sized by its footer"
-            yield "resynchronised", text, self._resynchronised_at
+            number = count(len(self._resynchronised), "section")
+            text = f"the state of {number} was sized by its footer"
+            yield "resynchronised", text, min(self._resynchronised)
 
     def _progress(self, percent: int, offset: int) -> None:
         check = "progress-range"

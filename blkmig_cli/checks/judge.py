@@ -242,9 +242,9 @@ class _Judge:
         if not self._devices and not self._bitmaps and not failed:
             self._add("nothing-here", "the stream holds neither disks nor bitmaps")
         for stretch in state.undecoded:
-            self._add(
-                "undecoded", f"{count(stretch.length, 'byte')}: {stretch.reason}", stretch.offset
-            )
+            check = "trailing-bytes" if stretch.behind else "undecoded"
+            text = f"{count(stretch.length, 'byte')}: {stretch.reason}"
+            self._add(check, text, stretch.offset)
 
     def _owners(self) -> None:
         """Bitmaps of the ``dirty-bitmap`` section find their disk by its name, or are dropped."""

@@ -48,7 +48,8 @@ class BitmapVerdict:
 class Report:
     """The verdict on one stream.
 
-    ``complete`` is None where nothing tells.  ``failure`` is what ended the reading, if anything did.
+    ``complete`` is None where nothing tells.  ``failure`` is what ended the reading, if anything did;
+    ``next_stream`` the byte at which a further stream begins in the input.
     ``same``: devices and paths of images that match what the stream leaves behind; ``differing``: by
     device, the ranges in which an image does not; ``manifest``: the file of the manifest that the
     stream matches.
@@ -62,6 +63,7 @@ class Report:
     bitmaps: tuple[BitmapVerdict, ...] = ()
     findings: tuple[Finding, ...] = ()
     failure: BlkmigError | None = None
+    next_stream: int | None = None
     same: tuple[tuple[str, str], ...] = ()
     differing: Mapping[str, Ranges] = field(default_factory=dict)
     manifest: str | None = None

@@ -11,7 +11,6 @@ from blkmig_cli.errors import (
     FailureError,
     LimitError,
     StreamError,
-    TruncatedError,
     UsageError,
 )
 from blkmig_cli.progress import Tick
@@ -50,12 +49,6 @@ def read_stream(decoder: Decoder, tick: Tick, *consumers: Consumer) -> BlkmigErr
         except LimitError as error:
             error.offset = piece.columns[0].event.offset if isinstance(piece, Run) else piece.offset
             return error
-
-
-def cause(failure: BlkmigError | None, damage: StreamError | None) -> BlkmigError | None:
-    """What ended a stream: ``damage``, which cut its unpacking short, explains that it was cut."""
-    cut = failure is None or isinstance(failure, TruncatedError)
-    return damage if damage is not None and cut else failure
 
 
 @dataclass(slots=True)
@@ -101,7 +94,7 @@ def read_contents(
     What is damaged is in the report's ``failure``.  Raises FailureError where the input fails.
     """
     checker, states = Checker(hints), EndStates()
-    failure = cause(read_stream(decoder, tick, states, *others, checker), stream.damage)
+    failure = read_stream(decoder, tick, states, *others, checker)
     report = checker.finish(stream.name, decoder, failure)
     if isinstance(failure, FailureError):
         raise failure

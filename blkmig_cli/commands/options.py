@@ -27,8 +27,15 @@ _SHOWN = 80
 _PATHS = ("/", "./", "../")
 
 
+#: --stream: which of several streams in one file is read.
+number_option = click.option(
+    "--stream", "number", type=click.IntRange(min=1), metavar="N",
+    help="Which stream, where a file holds several, one behind the other.",
+)  # fmt: skip
+
+
 def stream_options(function: _F) -> _F:
-    """--dialect, --container, --granularity, --device-size: how a stream is read."""
+    """Add --dialect, --container, --granularity and --device-size: how a stream is read."""
     for option in (
         click.option(
             "--device-size",
@@ -49,7 +56,7 @@ def stream_options(function: _F) -> _F:
             type=click.Choice(["auto", "qemu", "none"]),
             default="auto",
             show_default=True,
-            help="What holds the block records.",
+            help="What the block records are in.",
         ),
         click.option(
             "--dialect",
@@ -97,7 +104,7 @@ def log(verbose: bool, message: str) -> None:
 
 
 def saying(quiet: bool) -> Say:
-    """Return what prints on stderr that the program waits."""
+    """Return what prints on stderr that the program waits for a peer."""
     return lambda message: None if quiet else click.echo(f"blkmig: {message}", err=True)
 
 
@@ -110,7 +117,7 @@ quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no
 
 
 def output_option(*kinds: str) -> Callable[[_F], _F]:
-    """--output, the first of ``kinds`` being the default."""
+    """Return --output; the first of ``kinds`` is the default."""
     return click.option(
         "--output", type=click.Choice(kinds), default=kinds[0], show_default=True, help="Form of the output."
     )  # fmt: skip
@@ -183,14 +190,22 @@ def split_device(text: str) -> tuple[str | None, str]:
 
 
 def decoder_factory(
-    dialect: str, container: Any, *, keep_state: bool = False
+    dialect: str, container: Any, number: int | None, *, keep_state: bool = False
 ) -> "Callable[[Input, Hints], Decoder]":
-    """What makes a decoder, with the options of :func:`stream_options`."""
-    from blkmig_cli.wire.decoder import Decoder  # noqa: PLC0415 (numpy is slow to load)
+    """What makes a decoder, with the options of :func:`stream_options` and ``number_option``.
 
-    def make(source: "Input", hints: Hints) -> Decoder:
-        return Decoder(
-            source, dialect=dialect, container=container, hints=hints, keep_state=keep_state
+    It is given an input at its start, and moves it to the stream ``number``.
+    """
+    from blkmig_cli.wire.several import decoder_of  # noqa: PLC0415 (numpy is slow to load)
+
+    def make(source: "Input", hints: Hints) -> "Decoder":
+        return decoder_of(
+            source,
+            number,
+            hints=hints,
+            dialect=dialect,
+            container=container,
+            keep_state=keep_state,
         )
 
     return make

@@ -1,7 +1,5 @@
-"""What commands share that read a whole stream first, and show what is in it."""
+"""What commands share that read a stream: how it is to be read, and what ended the reading."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -10,18 +8,21 @@ from blkmig_cli.commands import options
 from blkmig_cli.errors import BlkmigError
 from blkmig_cli.output.progress import progress
 from blkmig_cli.text import escape
-from blkmig_cli.transport.source import open_stream
 from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
-    from blkmig_cli.checks.survey import Contents
     from blkmig_cli.operations.reading import Reading
     from blkmig_cli.wire.decoder import Container
-    from blkmig_cli.wire.runs import Consumer
 
 
 def reading_of(
-    hints: Hints, dialect: str, container: str, *, quiet: bool, verbose: bool
+    hints: Hints,
+    dialect: str,
+    container: str,
+    *,
+    number: int | None = None,
+    quiet: bool,
+    verbose: bool,
 ) -> "Reading":
     """Return how streams are to be read by the options that commands share."""
     from blkmig_cli.operations.reading import Reading  # noqa: PLC0415 (numpy is slow to load)
@@ -30,39 +31,15 @@ def reading_of(
         hints,
         dialect,
         cast("Container", container),
+        number,
         say=options.saying(quiet),
         log=lambda message: options.log(verbose, message),
         progress=lambda label, total: progress(label, total, quiet=quiet),
     )
 
 
-@contextmanager
-def reading(
-    stream: str,
-    hints: Hints,
-    dialect: str,
-    container: str,
-    *others: "Consumer",
-    twice: bool = False,
-    quiet: bool,
-    verbose: bool,
-) -> Iterator["Contents"]:
-    """Everything in the STREAM called ``stream``, while it is open; ``others`` take its events too.
-
-    ``twice``: data will be read, too.  Raises as ``open_stream`` and ``read_contents``.
-    """
-    from blkmig_cli.checks.survey import read_contents  # noqa: PLC0415 (numpy is slow to load)
-
-    with open_stream(stream, options.saying(quiet), again=twice) as opened:
-        options.log(verbose, str(opened))
-        decoder = options.decoder_factory(dialect, container)(opened.input, hints)
-        with progress("reading", opened.input.size, quiet=quiet) as tick:
-            contents = read_contents(opened, decoder, hints, tick, *others)
-        yield contents
-
-
-def told(stream: str, failure: BlkmigError | None) -> int:
-    """Say what ended the reading of a stream, if anything did; returns the exit status."""
+def exit_status(stream: str, failure: BlkmigError | None) -> int:
+    """Return the exit status for what ended the reading of ``stream``, and print that on stderr."""
     if failure is None:
         return 0
     click.echo(f"blkmig: {escape(stream)}: {failure}", err=True)

@@ -29,6 +29,7 @@ from blkmig_cli.wire.decoder import Container
 @click.option("--overwrite", is_flag=True,
               help="Make the images; each replaces an existing one when it is complete.")  # fmt: skip
 @options.stream_options
+@options.number_option
 @click.option("--bitmaps-to", multiple=True, metavar="[DEVICE=]FILE",
               help="Where bitmaps go, instead of IMAGE.bitmaps.json.")  # fmt: skip
 @click.option("--no-bitmaps", is_flag=True, help="Do not write bitmaps.")
@@ -57,6 +58,7 @@ def command(
     container: Container,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    number: int | None,
     bitmaps_to: tuple[str, ...],
     no_bitmaps: bool,
     bitmaps_only: bool,
@@ -114,6 +116,7 @@ def command(
         verify=verify,
         manifest=None if manifest is None else read_manifest(manifest),
         hints=options.hints_of(granularities, device_sizes),
+        number=number,
         dialect=dialect,
         container=container,
     )

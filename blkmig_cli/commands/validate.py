@@ -2,16 +2,19 @@
 
 import json
 from difflib import get_close_matches
+from functools import partial
 
 import click
 
 from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.compatibility import Version
 from blkmig_cli.checks.manifest import Manifest, read_manifest
+from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import Report
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command, one_of
 from blkmig_cli.errors import BlkmigError, UsageError
+from blkmig_cli.operations.reading import each_report
 from blkmig_cli.operations.validate import (
     ValidateOptions,
     failed_report,
@@ -100,30 +103,37 @@ def command(
         for_qemu=for_qemu,
         manifest=wanted,
     )
-    make = options.decoder_factory(dialect, container)
+    make = options.decoder_factory(dialect, container, 1)
     reports: list[Report] = []
     for number, name in enumerate(streams, 1):
         which = f" {number} of {len(streams)}" if len(streams) > 1 else ""
+        found: list[Report] = []
         try:
             with (
                 open_stream(name, options.saying(quiet), again=chosen.reads_data) as stream,
                 progress(f"validating{which}", _total(stream, wanted), quiet=quiet) as tick,
             ):
                 options.log(verbose, str(stream))
-                report = validate_stream(stream, hints, make, tick, chosen)
+                judge = partial(
+                    validate_stream, hints=hints, make_decoder=make, tick=tick, options=chosen
+                )
+                for report in each_report(stream, judge):
+                    found.append(report)  # noqa: PERF402 (kept where the next one fails)
         except BlkmigError as error:
             if isinstance(error, UsageError) or (output == "human" and len(streams) == 1):
                 raise
-            report = failed_report(name, error)
-        report = report.ignoring(ignore)
-        if output == "human":
-            shown.report_text(report, out)
-            if len(streams) > 1:
-                out.print()
-        reports.append(report)
+            found.append(failed_report(name, error))
+        found = [report.ignoring(ignore) for report in found]
+        for report in found:
+            if output == "human":
+                shown.report_text(report, out)
+                if len(streams) > 1 or len(found) > 1:
+                    out.print()
+        reports += found
+    Names.of(*reports).check_hints(hints)
     if output != "human":
         click.echo(_document(output, reports, strict=strict))
-    elif len(streams) > 1:
+    elif len(reports) > 1:
         shown.summary(reports, out)
     for report in reports:
         if report.failure is not None:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from blkmig_cli.contents.v1_granularity import Observations
-from blkmig_cli.disks.bitmap import DirtyBitmap, Room, ascending, last_of_each
+from blkmig_cli.disks.bitmap import DirtyBitmap, ascending, last_of_each
+from blkmig_cli.disks.bitmap_words import Room
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.block import first_word
 from blkmig_cli.schemas.constants import (
@@ -102,20 +103,24 @@ class BitmapState:
                 bits,
             )
 
+    def cover_rows(self, part: BlockBitmap, sectors: Numbers, length: int, size: int) -> None:
+        """Note that records of ``length`` sectors at ``sectors`` each had ``size`` bytes of bits."""
+        known = None if self.content is None else self.content.granularity
+        if part.attributes is None and known is not None and (sectors % CHUNK_SECTORS).any():
+            ends = _words_end(sectors, size, known)
+            for start, end in zip(sectors.tolist(), ends.tolist(), strict=True):
+                self.covered.add(start, min(end, start + length))
+        else:
+            self.covered.add_each(sectors, length)
+
     def add_rows(self, part: BlockBitmap, sectors: Numbers, length: int, bits: Bytes) -> None:
         """Take the bits of records of ``length`` sectors at neighbouring ``sectors``.
 
         ``sectors``: int64, shape (rows,), only rising or only falling; ``bits``: uint8, shape (rows,
-        bytes).  Raises LimitError.
+        bytes).  :meth:`cover_rows` takes what they cover.  Raises LimitError.
         """
         low, high = int(sectors.min()), int(sectors.max()) + length
         content = self.content
-        if part.attributes is None and content is not None and low % CHUNK_SECTORS:
-            ends = _words_end(sectors, bits.shape[1], content.granularity)
-            for start, end in zip(sectors.tolist(), ends.tolist(), strict=True):
-                self.covered.add(start, min(end, start + length))
-        else:
-            self.covered.add(low, high)
         if content is None:
             assert self.open is not None
             self.open.add_rows(sectors, bits)

@@ -38,6 +38,10 @@ class SizeBounds:
         """The size in bytes, if there is no room for another."""
         return self.least if self.least == self.most else None
 
+    def allows(self, size: int) -> bool:
+        """Return whether a disk of ``size`` bytes is within the bounds."""
+        return self.least <= size and (self.most is None or size <= self.most)
+
 
 @dataclass(slots=True)
 class ProgressBounds:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.sizes import ProgressBounds, SizeBounds
 from blkmig_cli.contents.v1_granularity import Observations
-from blkmig_cli.disks.bitmap import DirtyBitmap, Room
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_words import Room
 from blkmig_cli.ranges import IntervalSet, tiles
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
@@ -33,8 +34,10 @@ from blkmig_cli.wire.events import (
     Progress,
     SectionHeader,
     Undecoded,
+    VmDescription,
 )
 from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.identity import stated_sizes
 from blkmig_cli.wire.runs import Column, Run
 from blkmig_cli.wire.schema_io import Input
 
@@ -93,8 +96,9 @@ class DiskState:
 class StreamState:
     """The sum of a stream's events so far; see the module for what it may be used for.
 
-    ``machine`` is the machine type; ``conclusion`` what the decoder knew at the end, None before
-    :meth:`conclude`.
+    ``machine`` is the machine type; ``described``: bytes of disks, by device, where the description at
+    the stream's end states them (``wire/identity.py``); ``conclusion`` what the decoder knew at the
+    end, None before :meth:`conclude`.
     """
 
     disks: dict[str, DiskState] = field(default_factory=dict)
@@ -104,6 +108,7 @@ class StreamState:
     block_ended: bool = False
     undecoded: list[Undecoded] = field(default_factory=list)
     machine: str | None = None
+    described: dict[str, int] = field(default_factory=dict)
     end: int = 0
     conclusion: Conclusion | None = None
     _owned: dict[str, list[BitmapState]] = field(default_factory=dict)
@@ -135,6 +140,8 @@ class StreamState:
             self.machine = event.machine
         elif isinstance(event, Undecoded):
             self.undecoded.append(event)
+        elif isinstance(event, VmDescription):
+            self.described |= stated_sizes(source.view(event.payload))
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run: as feeding its events one by one would, but by columns."""
@@ -188,6 +195,7 @@ class StreamState:
             self.block_started = True
             self._in_end, self.block_ended = later._in_end, later.block_ended
         self.undecoded += later.undecoded
+        self.described |= later.described
         self.machine = self.machine if later.machine is None else later.machine
         self.end = max(self.end, later.end)
 
@@ -204,7 +212,7 @@ class StreamState:
         return IntervalSet() if found is None else found.covered
 
     def stated_size(self, device: str) -> int | None:
-        """Bytes of the disk, as the stream itself says: v2 ranges, or the ranges of ended bitmaps."""
+        """Bytes of the disk, as the stream itself says: v2 ranges, ended bitmaps, its description."""
         disk = self.disks.get(device)
         if disk is not None and disk.stated is not None:
             return disk.stated
@@ -213,7 +221,7 @@ class StreamState:
             for bitmap in self._owned.get(device, ())
             if bitmap.origin == "dirty-bitmap" and bitmap.ended and bitmap.covered
         }
-        return sizes.pop() if len(sizes) == 1 else None
+        return sizes.pop() if len(sizes) == 1 else self.described.get(device)
 
     def size(self, device: str, hints: Hints) -> SizeBounds:
         """The disk's size by order of belief: an option, the stream, an image file, what bounds it."""
@@ -284,16 +292,15 @@ class StreamState:
                 disk.top = int(sectors[highest])
                 disk.top_offset = event.offset + (highest + 1) * stride
                 self.progress.chunk(event.device, disk.top)
-        for rows in tiles(sectors, event.sectors):
-            tile = sectors[rows]
-            low, high = int(tile.min()), int(tile.max()) + event.sectors
-            if event.has_content:
-                disk.covered.add(low, high)
-            if event.flags & _HAS_BITMAPS:
-                disk.bitmaps_covered.add(low, high)
-            for part, bits in zip(event.bitmaps, column.bits, strict=True):
-                bitmap = self.bitmaps[event.device, part.name]
-                bitmap.add_rows(part, tile, event.sectors, bits[1:][rows])
+        if event.has_content:
+            disk.covered.add_each(sectors, event.sectors)
+        if event.flags & _HAS_BITMAPS:
+            disk.bitmaps_covered.add_each(sectors, event.sectors)
+        for part, bits in zip(event.bitmaps, column.bits, strict=True):
+            bitmap = self.bitmaps[event.device, part.name]
+            bitmap.cover_rows(part, sectors, event.sectors, bits.shape[1])
+            for rows in tiles(sectors, event.sectors):
+                bitmap.add_rows(part, sectors[rows], event.sectors, bits[1:][rows])
 
     def _own(self, bitmap: BitmapState) -> None:
         self.bitmaps[bitmap.device, bitmap.name] = bitmap

@@ -10,18 +10,17 @@ from blkmig_cli.checks.compatibility import Traits, Version, objections
 from blkmig_cli.checks.judge import differing, found
 from blkmig_cli.checks.manifest import Manifest, check_images
 from blkmig_cli.checks.report import Report
-from blkmig_cli.checks.survey import Contents, cause, read_stream, source_of_data
+from blkmig_cli.checks.survey import Contents, read_stream, source_of_data
 from blkmig_cli.contents.final_layout import EndStates
 from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import BlkmigError, UsageError
-from blkmig_cli.operations.image_comparison import ImageComparison
+from blkmig_cli.operations.compare import differing_ranges
 from blkmig_cli.progress import Tick
-from blkmig_cli.text import escape, human_size, quote
+from blkmig_cli.text import escape, human_size, names_text, quote
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.wire.decoder import Decoder
-from blkmig_cli.wire.events import Block, Event
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Consumer, EventConsumer
+from blkmig_cli.wire.runs import Consumer
 from blkmig_cli.wire.schema_io import Input
 
 #: Exit statuses of several streams, the worst first: the first that occurs counts.
@@ -47,7 +46,7 @@ class ValidateOptions:
     @property
     def reads_data(self) -> bool:
         """Whether the disks' content is read after the stream's records."""
-        return self.manifest is not None and self.manifest.to_read > 0
+        return bool(self.images) or (self.manifest is not None and self.manifest.to_read > 0)
 
     def open_images(self, stack: ExitStack) -> dict[str | None, RawImage]:
         """Open the images, to be closed by ``stack``; raises FailureError."""
@@ -81,16 +80,15 @@ def validate_stream(
             known = options.manifest.completing(known)
         decoder = make_decoder(stream.input, known)
         checker = Checker(known, incremental=options.incremental)
-        states, comparisons = EndStates(), _Comparisons(images)
+        states = EndStates()
         consumers: list[Consumer] = [checker]
-        if options.manifest is not None:
+        if images or options.manifest is not None:
             consumers.append(states)
-        if images:
-            consumers.append(comparisons)
-        failure = cause(read_stream(decoder, tick, *consumers), stream.damage)
+        failure = read_stream(decoder, tick, *consumers)
         report = checker.finish(stream.name, decoder, failure)
-        comparisons.check_devices(report)
-        report = comparisons.judge(report, checker, known)
+        if images:
+            contents = Contents(stream, checker, report, states)
+            report = _against_images(images, contents, known, tick)
         if failure is None and options.for_qemu is not None:
             traits = _traits(report, checker.state.machine)
             texts = objections(traits, options.for_qemu)
@@ -126,61 +124,53 @@ def _traits(report: Report, machine: str | None) -> Traits:
     )
 
 
-class _Comparisons(EventConsumer):
-    """Compares the content of block records with ``images``, by device (None: the only one)."""
+def _images_by_device(
+    images: dict[str | None, RawImage], report: Report
+) -> list[tuple[str, RawImage]]:
+    """Return the images with the devices whose disks they are compared with.
 
-    def __init__(self, images: dict[str | None, RawImage]) -> None:
-        self._images = images
-        self._by_device: dict[str, ImageComparison] = {}
+    Raises UsageError where an image belongs to no device of the stream, or to several.
+    """
+    disks = [verdict.disk.name for verdict in report.devices if verdict.disk.has_blocks]
+    hint = f"the stream has {names_text(verdict.disk.name for verdict in report.devices)}"
+    for device in images:
+        if device is not None and device not in disks and report.failure is None:
+            raise UsageError(f"the stream has no blocks of device {quote(device)}", hint=hint)
+    if None in images and len(disks) > len(images):
+        raise UsageError("an image without DEVICE, and several devices", hint=hint)
+    found_images = ((device, images.get(device, images.get(None))) for device in disks)
+    return [(device, image) for device, image in found_images if image is not None]
 
-    def feed(self, event: Event, source: Input) -> None:
-        image = self._image(event.device) if isinstance(event, Block) else None
-        if isinstance(event, Block) and image is not None:
-            if event.device not in self._by_device:
-                self._by_device[event.device] = ImageComparison(image)
-            self._by_device[event.device].feed(event, source)
 
-    def _image(self, device: str) -> RawImage | None:
-        return self._images.get(device, self._images.get(None))
+def _against_images(
+    images: dict[str | None, RawImage], contents: Contents, hints: Hints, tick: Tick
+) -> Report:
+    """Return the report with what is not as in the ``images``, by device (None: the only one)."""
+    report = contents.report
+    findings: list[Finding] = []
+    same, ranges = [], {}
+    for device, image in _images_by_device(images, report):
+        findings += _sizes(contents.checker, hints, device, image)
+        differ = differing_ranges(contents.disk(device), image, tick)
+        ranges[device] = tuple((start, end - start) for start, end in differ)
+        findings += differing(ranges[device], image.path, device)
+        if not ranges[device] and report.failure is None:
+            same.append((device, image.path))
+    return replace(report.adding(findings), same=tuple(same), differing=ranges)
 
-    def check_devices(self, report: Report) -> None:
-        """Raises UsageError where an image belongs to no device of the stream, or to several."""
-        names = ", ".join(quote(verdict.disk.name) for verdict in report.devices) or "none"
-        hint = f"the stream has {names}"
-        for device in self._images:
-            if device is not None and device not in self._by_device and report.failure is None:
-                raise UsageError(f"the stream has no blocks of device {quote(device)}", hint=hint)
-        if None in self._images and len(self._by_device) > len(self._images):
-            raise UsageError("an image without DEVICE, and several devices", hint=hint)
 
-    def judge(self, report: Report, checker: Checker, hints: Hints) -> Report:
-        """Return ``report`` with what the comparisons found."""
-        findings: list[Finding] = []
-        same, ranges = [], {}
-        for device, comparison in self._by_device.items():
-            image = self._image(device)
-            assert image is not None
-            findings += self._sizes(checker, hints, device, image)
-            ranges[device] = tuple(comparison.differing())
-            findings += differing(ranges[device], image.path, device)
-            if not ranges[device] and report.failure is None:
-                same.append((device, image.path))
-        return replace(report.adding(findings), same=tuple(same), differing=ranges)
-
-    def _sizes(
-        self, checker: Checker, hints: Hints, device: str, image: RawImage
-    ) -> Iterator[Finding]:
-        """The finding that an image cannot have the disk's size; a device may be larger."""
-        size = hints.option_size(device)
-        least = most = size
-        if size is None:
-            bounds = checker.state.proven_size(device)
-            least, most = bounds.least, bounds.most
-        larger = image.is_file and most is not None and image.size > most and size is None
-        if image.size < (least or 0) or larger:
-            disk = str(most) if least == most else f"{least} to {'any' if most is None else most}"
-            text = f"{escape(image.path)} has {image.size} bytes, the disk has {disk}"
-            yield found("size-mismatch", text, device=device)
+def _sizes(checker: Checker, hints: Hints, device: str, image: RawImage) -> Iterator[Finding]:
+    """The finding that an image cannot have the disk's size; a device may be larger."""
+    size = hints.option_size(device)
+    least = most = size
+    if size is None:
+        bounds = checker.state.proven_size(device)
+        least, most = bounds.least, bounds.most
+    larger = image.is_file and most is not None and image.size > most and size is None
+    if image.size < (least or 0) or larger:
+        disk = str(most) if least == most else f"{least} to {'any' if most is None else most}"
+        text = f"{escape(image.path)} has {image.size} bytes, the disk has {disk}"
+        yield found("size-mismatch", text, device=device)
 
 
 def _against_manifest(

@@ -1,14 +1,15 @@
-"""gzip, zstd and xz: recognised by their first bytes when read, by the file's name when written.
+"""gzip, xz and zstd: recognised by their first bytes when read, by a file name's suffix when written.
 
-Only what is asked for is decompressed, and in limited memory, however much there is.
+bzip2 is read only where a header names it.  However much comes out of little, only what is asked
+for is unpacked, and in bounded memory.
 """
 
-import gzip
+import bz2
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any, BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol, cast
 
 from blkmig_cli import limits
 from blkmig_cli.errors import LimitError, StreamError, TruncatedError
@@ -20,9 +21,6 @@ _SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
 _TOO_LARGE = ("Memory usage limit exceeded", "Frame requires too much memory")
 _PACKED = 1 << 18
 
-#: Bytes at the start of a stream that show its compression.
-MAGIC_SIZE = max(map(len, _MAGICS))
-
 
 class _Unpacking(Protocol):
     def readinto(self, target: memoryview, /) -> int: ...
@@ -31,27 +29,40 @@ class _Unpacking(Protocol):
 
 
 class Packer(Protocol):
-    """Compresses a stream piece by piece."""
+    """Compresses a stream, piece by piece."""
 
     def compress(self, data: memoryview, /) -> bytes:
-        """Take more of the stream; return the compressed bytes that are ready."""
+        """Take more of the stream; return compressed bytes, if there are any yet."""
 
     def flush(self) -> bytes:
-        """End the stream; return the rest of the compressed bytes."""
+        """Return the last compressed bytes; nothing may follow."""
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
 def by_magic(first: bytes) -> str | None:
-    """Return the compression of a stream that begins with ``first``; None if there is none."""
+    """Return what compressed a stream that begins with ``first``; None for a plain one."""
     return next((kind for magic, kind in _MAGICS.items() if first.startswith(magic)), None)
 
 
 def by_suffix(path: str) -> str | None:
-    """Return the compression that the name of a new file asks for; None if it asks for none."""
+    """Return what a file named ``path`` is to be compressed with; None for a plain one."""
     return next((kind for suffix, kind in _SUFFIXES.items() if path.endswith(suffix)), None)
 
 
 def packer(kind: str) -> Packer:
-    """Return a compressor of ``kind``, at the default level of its own tool."""
+    """Return what compresses with ``kind``, at the level that its own tool takes by default."""
     if kind == "gzip":
         return cast(Packer, zlib.compressobj(wbits=31))
     if kind == "xz":
@@ -63,17 +74,15 @@ def packer(kind: str) -> Packer:
 
 @contextmanager
 def unpacked(kind: str, file: BinaryIO) -> Iterator[Callable[[memoryview], int]]:
-    """What reads into a buffer, as ``readinto``, the bytes that ``file`` unpacks to.
+    """Give a function that reads, as ``readinto``, the bytes that ``file`` unpacks to.
 
-    It raises TruncatedError, StreamError where the packed data is damaged, LimitError where it
-    takes too much memory.
+    ``kind``: ``gzip``, ``xz``, ``zstd`` or ``bzip2``.  The function raises TruncatedError,
+    StreamError where the compressed data are damaged, LimitError where they need too much memory.
     """
     opened: _Unpacking
     damage: tuple[type[Exception], ...]
-    if kind == "gzip":
-        opened, damage = _Gzip(fileobj=file), (gzip.BadGzipFile, zlib.error)
-    elif kind == "xz":
-        opened, damage = _Xz(file), (lzma.LZMAError,)
+    if kind in _DECOMPRESSORS:
+        opened, damage = _Members(file, _DECOMPRESSORS[kind]), (_Damaged,)
     else:
         import zstandard  # noqa: PLC0415
 
@@ -85,7 +94,7 @@ def unpacked(kind: str, file: BinaryIO) -> Iterator[Callable[[memoryview], int]]
         try:
             return opened.readinto(target)
         except EOFError:
-            raise TruncatedError(f"the {kind} data ends too early") from None
+            raise TruncatedError(f"the {kind} data is truncated") from None
         except damage as error:
             if any(words in str(error) for words in _TOO_LARGE):
                 most = limits.UNPACKING_MAX >> 20
@@ -99,23 +108,50 @@ def unpacked(kind: str, file: BinaryIO) -> Iterator[Callable[[memoryview], int]]
         yield readinto
 
 
-class _Gzip(gzip.GzipFile):
-    """Gives what it has before it says that the rest is missing."""
-
-    def readinto(self, target: Any) -> int:
-        return self.readinto1(target)
+class _Damaged(Exception):  # noqa: N818 (it becomes a StreamError)
+    """The compressed data are damaged.  (bz2 raises OSError, as a failing read does.)"""
 
 
-class _Xz:
-    """xz streams, one behind the other.  (lzma.LZMAFile grants them any memory.)"""
+class _Gunzip:
+    """Unpacks one gzip member, in the manner of the decompressors of bz2 and lzma."""
 
-    def __init__(self, packed: BinaryIO) -> None:
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=31)
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        found = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+        self.needs_input = not self._inner.unconsumed_tail and len(found) < max_length
+        return found
+
+
+def _unxz() -> lzma.LZMADecompressor:
+    # lzma.LZMAFile would grant any memory.
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.UNPACKING_MAX)
+
+
+_DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
+    "gzip": _Gunzip,
+    "xz": _unxz,
+    "bzip2": bz2.BZ2Decompressor,
+}
+
+
+class _Members:
+    """Compressed members, one behind the other; ``make`` makes a decompressor of one."""
+
+    def __init__(self, packed: BinaryIO, make: Callable[[], _Decompressor]) -> None:
         self._packed = packed
-        self._decoder = self._next()
-
-    @staticmethod
-    def _next() -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.UNPACKING_MAX)
+        self._make = make
+        self._decoder = make()
 
     def readinto(self, target: memoryview, /) -> int:
         while True:
@@ -124,21 +160,26 @@ class _Xz:
                 packed = self._behind(self._decoder.unused_data)
                 if not packed:
                     return 0
-                self._decoder = self._next()
+                self._decoder = self._make()
             elif self._decoder.needs_input:
                 packed = self._packed.read(_PACKED)
                 if not packed:
                     raise EOFError
-            found = self._decoder.decompress(packed, len(target))
+            try:
+                found = self._decoder.decompress(packed, len(target))
+            except (zlib.error, lzma.LZMAError, OSError) as error:
+                raise _Damaged(str(error)) from None
             if found:
                 target[: len(found)] = found
                 return len(found)
 
     def _behind(self, packed: bytes) -> bytes:
-        """What comes behind a stream, of which ``packed`` has been read, and behind its padding."""
+        """Return what follows a member and its padding; ``packed`` of it has been read."""
+        padding = 0
         while not packed.strip(b"\0"):
+            padding += len(packed)
             packed = self._packed.read(_PACKED)
-            if not packed:
+            if not packed or padding > limits.BEHIND_MAX:
                 return b""
         return packed.lstrip(b"\0")
 

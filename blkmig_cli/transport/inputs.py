@@ -1,24 +1,25 @@
-"""The two kinds of input that the decoder reads: a file, found by seeking, and a pipe, held in part.
+"""The two kinds of input that the decoder reads: a seekable file, and a pipe, of which a part is held.
 
-Both keep the contract of ``parse.Input``.  Neither holds more than an event and a read ahead.
+Both implement ``schema_io.Input``.  Neither holds more than an event and what is read ahead of it.
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
-from blkmig_cli.errors import FailureError, LimitError
+from blkmig_cli.errors import FailureError, LimitError, StreamError
 from blkmig_cli.system.pipes import give_pages
 from blkmig_cli.wire.events import Payload
 
 
 @contextmanager
 def _failing(offset: int) -> Iterator[None]:
-    """What the system says of a read becomes an error of ours, with the byte of the stream."""
+    """Raise an OSError of a read as a FailureError with the byte of the stream."""
     try:
         yield
     except OSError as error:
@@ -26,60 +27,90 @@ def _failing(offset: int) -> Iterator[None]:
         raise FailureError(message, offset=offset) from error
 
 
+_FAR = 1 << 63
 _READ_MIN = 512
 _READ_MAX = 1 << 18
 
 
 class FileInput:
-    """A stream in a seekable file; ``base`` is the byte of the file at which it begins.
+    """A stream in a seekable file of ``size`` bytes; it begins at byte ``base`` of the file.
 
-    Reads ahead little after a hop over a payload, and more while it goes on from where it was.
+    Reads ahead little after a jump over a payload, and more while reads are contiguous.
+    ``damage``: see ``schema_io.Input``.
     """
 
-    def __init__(self, fd: int, size: int, base: int = 0) -> None:
+    seekable: Literal[True] = True
+    #: Whether it reads the file that the user named, not a copy.
+    in_place = True
+
+    def __init__(
+        self, fd: int, size: int, base: int = 0, damage: StreamError | None = None
+    ) -> None:
         self._fd = fd
         self._base = base
+        self._damage = damage
+        self.origin = base
         self._buffer = b""
         self._buffer_at = 0
         self._ahead = _READ_MIN
         self._scratch = bytearray(0)
         self._rows = np.empty(0, np.uint8)
         self.offset = 0
-        self.size: int | None = max(size - base, 0)
-        self._size = self.size
+        self._size = max(size - base, 0)
+
+    @property
+    def size(self) -> int | None:
+        """See ``schema_io.Input``."""
+        return self._size
+
+    @property
+    def damage(self) -> StreamError | None:
+        """See ``schema_io.Input``."""
+        return self._damage
 
     def again(self) -> "FileInput":
-        """The same stream, to be read from its start, apart from this reading of it."""
-        return FileInput(self._fd, self._base + self._size, self._base)
+        """Return an input for the same stream, at its start and independent of this one."""
+        return FileInput(self._fd, self._base + self._size, self._base, self._damage)
+
+    def complete(self) -> None:
+        """Read all of a stream that is still being received, so that ``size`` is known.
+
+        A file has it all.  Raises FailureError.
+        """
+        self._end(_FAR)
+
+    def _end(self, wanted: int) -> int:
+        """Return the byte at which the data end, as far as that matters up to byte ``wanted``."""
+        return self._size
 
     def peek(self, length: int) -> bytes:
-        """See ``parse.Input``."""
+        """See ``schema_io.Input``."""
         start = self.offset - self._buffer_at
         if start >= 0 and start + length <= len(self._buffer):
             return self._buffer[start : start + length]
-        onward = 0 <= start <= len(self._buffer)
-        self._ahead = min(self._ahead * 2, _READ_MAX) if onward else _READ_MIN
-        self._buffer = self._read(self.offset, max(length, self._ahead))
+        contiguous = 0 <= start <= len(self._buffer)
+        self._ahead = min(self._ahead * 2, _READ_MAX) if contiguous else _READ_MIN
+        self._buffer = self._read(self.offset, length, self._ahead)
         self._buffer_at = self.offset
         return self._buffer[:length]
 
     def peek_at(self, offset: int, length: int) -> bytes:
-        """See ``parse.Input``; anywhere in the file."""
+        """See ``schema_io.Input``; anywhere in the file."""
         start = offset - self._buffer_at
         if start >= 0 and start + length <= len(self._buffer):
             return self._buffer[start : start + length]
         return self._read(offset, length)
 
     def available(self, length: int) -> int:
-        """See ``parse.Input``; reads nothing."""
-        return min(length, self._size - self.offset)
+        """See ``schema_io.Input``; reads nothing."""
+        return min(length, self._end(self.offset + length) - self.offset)
 
     def advance(self, length: int) -> None:
-        """See ``parse.Input``."""
+        """See ``schema_io.Input``."""
         self.offset += length
 
     def discard(self, length: int) -> int:
-        """See ``parse.Input``; reads nothing."""
+        """See ``schema_io.Input``; reads nothing."""
         there = self.available(length)
         self.offset += there
         return there
@@ -88,7 +119,7 @@ class FileInput:
         """Nothing is held."""
 
     def view(self, payload: Payload) -> memoryview:
-        """See ``parse.Input``; any payload of the file, into one reused buffer."""
+        """See ``schema_io.Input``; any payload of the file, into one reused buffer."""
         if len(self._scratch) < payload.length:
             self._scratch = bytearray(payload.length)
         target = memoryview(self._scratch)[: payload.length]
@@ -98,11 +129,11 @@ class FileInput:
     def rows(
         self, offset: int, stride: int, pieces: Sequence[tuple[int, int]], most: int
     ) -> NDArray[np.uint8]:
-        """See ``scan.RowInput``: one read where the rows are dense, else one read a piece.
+        """See ``scanner.RowInput``: one read where the rows are dense, else one read a piece.
 
         Nothing is mapped: a mapped file that shrinks kills its reader.
         """
-        count = max(min(most, (self._size - offset) // stride), 0)
+        count = max(min(most, (self._end(offset + stride) - offset) // stride), 0)
         width = sum(length for _, length in pieces)
         if width < stride:
             return self._read_apart(offset, stride, pieces, count).reshape(count, width)
@@ -140,11 +171,11 @@ class FileInput:
             filled += count
 
     def give_to(self, pipe: int, payload: Payload) -> int:
-        """See ``pipes.give_pages``."""
+        """Write ``payload`` to ``pipe`` as ``pipes.give_pages`` does; returns the bytes written."""
         return give_pages(pipe, self._fd, self._base + payload.offset, payload.length)
 
-    def _read(self, offset: int, length: int) -> bytes:
-        wanted = min(length, max(self._size - offset, 0))
+    def _read(self, offset: int, length: int, ahead: int = 0) -> bytes:
+        wanted = min(max(length, ahead), max(self._end(offset + length) - offset, 0))
         data = b""
         while len(data) < wanted:
             at = offset + len(data)
@@ -160,17 +191,27 @@ class FileInput:
 
 
 class PipeInput:
-    """A stream that comes once, from ``readinto`` (fills a buffer, returns the count, 0 at the end).
+    """A stream that is read once, from ``readinto`` (fills a buffer, returns the count, 0 at the end).
 
     What the current event has consumed stays readable until ``release``; nothing before it does.
-    The buffer begins with ``first_room`` bytes, and grows with the largest event.
+    The buffer begins with ``first_room`` bytes, and grows with the largest event.  ``origin`` and
+    ``damage``: see ``schema_io.Input``.
     """
 
+    seekable: Literal[False] = False
+    in_place = False
     size: int | None = None
     first_room = 1 << 16
 
-    def __init__(self, readinto: Callable[[memoryview], int | None]) -> None:
+    def __init__(
+        self,
+        readinto: Callable[[memoryview], int | None],
+        origin: int = 0,
+        damage: StreamError | None = None,
+    ) -> None:
         self._readinto = readinto
+        self.origin = origin
+        self.damage = damage
         self._buffer = bytearray(self.first_room)
         self._at = 0  # offset of the buffer's first byte
         self._end = 0  # offset behind the last byte read
@@ -178,26 +219,26 @@ class PipeInput:
         self.offset = 0
 
     def peek(self, length: int) -> bytes:
-        """See ``parse.Input``."""
+        """See ``schema_io.Input``."""
         return self.peek_at(self.offset, length)
 
     def peek_at(self, offset: int, length: int) -> bytes:
-        """See ``parse.Input``; from what is held, onwards."""
+        """See ``schema_io.Input``; from what is held on."""
         self._fill(offset + length)
         start = offset - self._at
         return bytes(self._buffer[start : min(start + length, self._end - self._at)])
 
     def available(self, length: int) -> int:
-        """See ``parse.Input``; reads the bytes, so that they can be viewed."""
+        """See ``schema_io.Input``; reads the bytes, so that they can be viewed."""
         self._fill(self.offset + length)
         return min(length, self._end - self.offset)
 
     def advance(self, length: int) -> None:
-        """See ``parse.Input``."""
+        """See ``schema_io.Input``."""
         self.offset += length
 
     def discard(self, length: int) -> int:
-        """See ``parse.Input``."""
+        """See ``schema_io.Input``."""
         start, target = self.offset, self.offset + length
         while self.offset < target:
             self.offset = min(target, max(self._end, self.offset))
@@ -209,20 +250,21 @@ class PipeInput:
         return self.offset - start
 
     def release(self) -> None:
-        """See ``parse.Input``."""
+        """See ``schema_io.Input``."""
         self._kept = self.offset
 
     def view(self, payload: Payload) -> memoryview:
-        """See ``parse.Input``; a payload of the current event, without a copy."""
+        """See ``schema_io.Input``; a payload of the current event, without a copy."""
         if payload.offset < self._kept:
             raise ValueError("a pipe's payload was asked for after its event")
         start = payload.offset - self._at
         return memoryview(self._buffer)[start : start + payload.length]
 
     def take(self, target: memoryview) -> int:
-        """Fill some of ``target`` with what comes next; 0 at the end.  For who takes nothing else.
+        """Fill some of ``target`` with the next bytes; returns how many, 0 at the end.
 
-        Raises FailureError, and StreamError where packed data is damaged.
+        Not to be mixed with the other methods.  Raises FailureError, and StreamError where
+        compressed data are damaged.
         """
         with _failing(self._end):
             count = self._readinto(target) or 0
@@ -230,7 +272,7 @@ class PipeInput:
         return count
 
     def _fill(self, end: int) -> None:
-        """Read on until ``end``, or the input's end."""
+        """Read up to byte ``end`` at least, or to the input's end."""
         while self._end < end:
             if end - self._at > len(self._buffer):
                 self._make_room(end)
@@ -242,7 +284,10 @@ class PipeInput:
             self._end += count
 
     def _make_room(self, end: int) -> None:
-        """Room up to ``end``, or for some of it: it grows with what comes, not with what is claimed."""
+        """Make room for some of what is missing up to ``end``.
+
+        The buffer grows with what arrives, not with a length that the stream claims.
+        """
         needed = end - self._kept
         if needed > limits.PIPE_EVENT_MAX:
             raise LimitError(

@@ -1,6 +1,7 @@
 """Where a STREAM comes from: a path, ``-``, or a URI in QEMU's spelling; compressed or not.
 
-Only the command line names files, commands and descriptors; nothing in a stream does.
+The stream in a libvirt save image is read as its header says.  Only the command line names files,
+commands and descriptors; nothing in a stream does.
 """
 
 import errno
@@ -9,12 +10,14 @@ import os
 import signal
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import BinaryIO, cast
 
 from blkmig_cli.errors import FailureError, StreamError
+from blkmig_cli.schemas.constants import PARTIAL_MAGIC, SAVE_MAGIC
 from blkmig_cli.system import sockets
 from blkmig_cli.system.address import Address, parse_address
 from blkmig_cli.system.pipes import read_some, widen, write_all
@@ -22,21 +25,27 @@ from blkmig_cli.system.sockets import Say
 from blkmig_cli.text import count, escape
 from blkmig_cli.transport import compression
 from blkmig_cli.transport.inputs import FileInput, PipeInput
-from blkmig_cli.transport.spool import keep
+from blkmig_cli.transport.spool import spool
+from blkmig_cli.wire.save_image import HEADER_SIZE, save_image
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An opened STREAM: its input, and the name by which it was called.
+    """An opened STREAM: how it was named, and its input.
 
-    ``damage``: what ended the unpacking of a stream that is kept, if anything did.  ``file``: the
-    path or the descriptor that it is read from, None where there is none.
+    ``number``: which of the streams in the input it is, from 1.  ``file``: the path or the descriptor
+    that it is read from, None where there is none.
     """
 
-    name: str
+    argument: str
     input: FileInput | PipeInput
-    damage: StreamError | None = None
+    number: int = 1
     file: str | int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name for reports."""
+        return self.argument if self.number == 1 else f"{self.argument} (stream {self.number})"
 
     def __str__(self) -> str:
         size = self.input.size
@@ -45,36 +54,40 @@ class Stream:
 
     @property
     def seekable(self) -> bool:
-        """Can it be read twice?"""
-        return self.input.size is not None
+        """Whether it can be read a second time."""
+        return self.input.seekable
 
     @property
     def path(self) -> str | None:
-        """Path of the file whose bytes are the stream's, from its start; None where there is none."""
-        if not isinstance(self.file, str) or not self.seekable or not os.path.isfile(self.file):
-            return None
-        return None if parse_address(self.name).offset else self.file
+        """The file in which the stream's offsets are bytes; None if there is none."""
+        plain = self.input.in_place and self.input.origin == 0
+        path = self.file if isinstance(self.file, str) and plain else None
+        return path if path is not None and os.path.isfile(path) else None
+
+    def following(self) -> "Stream":
+        """Return the stream behind this one, at whose start the input is."""
+        return replace(self, number=self.number + 1)
 
 
 def _silent(_: str) -> None:
-    """For those who show nothing."""
+    """Show nothing."""
 
 
 @contextmanager
 def open_stream(name: str, say: Say = _silent, *, again: bool = False) -> Iterator[Stream]:
-    """Open the STREAM called ``name``; ``say`` is told where the program waits for a peer.
+    """Open the STREAM called ``name``; ``say`` is called where the program waits for a peer.
 
-    ``again``: its data are read a second time, so that what comes once is kept (``spool.py``).  Raises
-    FailureError where it is missing or fails, UsageError where the URI is off.
+    ``again``: it must be seekable, so that a pipe is copied to a temporary file (``spool.py``).
+    Raises FailureError where it is missing or fails, UsageError for an invalid URI, StreamError for
+    a libvirt save image that is not supported.
     """
     with ExitStack() as stack:
         try:
             address = parse_address(name)
-            file = address.file(writes=False)
             source = _open(address, stack, say)
-            stream = Stream(name, source, file=file)
-            if again and isinstance(source, PipeInput):
-                stream = Stream(name, *keep(source, stack), file=file)
+            if again and not source.seekable:
+                source = spool(source, stack)
+            stream = Stream(name, source, file=address.file(writes=False))
         except OSError as error:
             raise FailureError(f"{escape(name)}: {error.strerror or error}") from error
         yield stream
@@ -82,10 +95,10 @@ def open_stream(name: str, say: Say = _silent, *, again: bool = False) -> Iterat
 
 @contextmanager
 def adopt_stream(source: bytes | BinaryIO) -> Iterator[Stream]:
-    """A stream in memory, or in a binary file that the caller has opened, and closes.
+    """Give a stream in memory, or in a binary file that the caller has opened, and closes.
 
-    A file of the system is read in place, from where it stands; any other file once, as a pipe.
-    Raises FailureError where it fails, TypeError for a file of text.
+    A file of the system is read in place, from its position; any other file once, as a pipe.
+    Raises FailureError where it fails, TypeError for a text file.
     """
     with ExitStack() as stack:
         if isinstance(source, bytes):
@@ -131,7 +144,7 @@ def _of_path(path: str, base: int, stack: ExitStack) -> FileInput | PipeInput:
 def _of_fd(fd: int, stack: ExitStack, base: int | None = None) -> FileInput | PipeInput:
     mode = os.fstat(fd).st_mode
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "is a directory, no stream")
+        raise IsADirectoryError(errno.EISDIR, "is a directory")
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         widen(fd)
         raw = stack.enter_context(io.FileIO(fd, closefd=False))
@@ -139,7 +152,11 @@ def _of_fd(fd: int, stack: ExitStack, base: int | None = None) -> FileInput | Pi
     if base is None:
         base = os.lseek(fd, 0, os.SEEK_CUR)
     size = os.lseek(fd, 0, os.SEEK_END)
-    if compression.by_magic(os.pread(fd, compression.MAGIC_SIZE, base)) is None:
+    head = os.pread(fd, HEADER_SIZE, base)
+    image = save_image(head)
+    if image is not None and image.compression is None:
+        return FileInput(fd, size, base + image.start, image.damage)
+    if image is None and compression.by_magic(head) is None:
         return FileInput(fd, size, base)
     os.lseek(fd, base, os.SEEK_SET)
     return _of_pipe(stack.enter_context(io.FileIO(fd, closefd=False)), stack)
@@ -165,24 +182,59 @@ def _of_command(command: str, stack: ExitStack) -> PipeInput:
 
 
 def _of_pipe(raw: io.RawIOBase, stack: ExitStack) -> PipeInput:
-    head = _Head(raw)
-    kind = compression.by_magic(head.first)
+    return _of_first_bytes(_Pipe(partial(read_some, raw)), stack)
+
+
+def _of_first_bytes(pipe: "_Pipe", stack: ExitStack, *, unpack: bool = True) -> PipeInput:
+    """Return an input for what ``pipe`` gives, as its first bytes say.
+
+    ``unpack``: it may be compressed.
+    """
+    head = pipe.peek(len(SAVE_MAGIC))
+    if head in (SAVE_MAGIC, PARTIAL_MAGIC):
+        head = pipe.peek(HEADER_SIZE)
+    image = save_image(head)
+    if image is not None:
+        pipe.skip(image.start)
+        if image.compression is None:
+            return PipeInput(pipe.readinto, image.start, image.damage)
+        return PipeInput(_unpacked(image.compression, pipe, stack), damage=image.damage)
+    kind = compression.by_magic(head) if unpack else None
     if kind is None:
-        return PipeInput(head.readinto)
-    packed = cast(BinaryIO, io.BufferedReader(head, 1 << 18))
-    return PipeInput(stack.enter_context(compression.unpacked(kind, packed)))
+        return PipeInput(pipe.readinto)
+    return _of_first_bytes(_Pipe(_unpacked(kind, pipe, stack)), stack, unpack=False)
 
 
-class _Head(io.RawIOBase):
-    """A pipe whose first bytes have been looked at."""
+def _unpacked(kind: str, raw: io.RawIOBase, stack: ExitStack) -> Callable[[memoryview], int]:
+    packed = cast(BinaryIO, io.BufferedReader(raw, 1 << 18))
+    return stack.enter_context(compression.unpacked(kind, packed))
 
-    def __init__(self, raw: io.RawIOBase) -> None:
-        self._raw = raw
-        begin = memoryview(bytearray(compression.MAGIC_SIZE))
-        filled = 0
-        while filled < compression.MAGIC_SIZE and (more := read_some(raw, begin[filled:])):
-            filled += more
-        self.first = self._left = bytes(begin[:filled])
+
+class _Pipe(io.RawIOBase):
+    """A pipe whose first bytes can be looked at; ``read_into`` reads the next ones."""
+
+    def __init__(self, read_into: Callable[[memoryview], int]) -> None:
+        self._read_into = read_into
+        self._left = b""
+        self._failure: StreamError | None = None
+
+    def peek(self, length: int) -> bytes:
+        """Return the next ``length`` bytes, fewer only at the end, or before damaged data."""
+        buffer = memoryview(bytearray(length))
+        try:
+            while len(self._left) < length and (
+                more := self._read_into(buffer[: length - len(self._left)])
+            ):
+                self._left += buffer[:more]
+        except StreamError as error:
+            self._failure = error
+        return self._left[:length]
+
+    def skip(self, length: int) -> None:
+        """Pass over the next ``length`` bytes, or up to the end."""
+        buffer = memoryview(bytearray(min(length, 1 << 16)))
+        while length and (passed := self.readinto(buffer[:length])):
+            length -= passed
 
     def readable(self) -> bool:
         return True
@@ -192,4 +244,6 @@ class _Head(io.RawIOBase):
             count = min(len(self._left), len(target))
             target[:count], self._left = self._left[:count], self._left[count:]
             return count
-        return read_some(self._raw, target)
+        if self._failure is not None:
+            raise self._failure
+        return self._read_into(target)

@@ -1,7 +1,8 @@
-"""What comes once, kept in a temporary file without a name, so that it can be read again.
+"""A stream that is read once, copied into a temporary file without a name so that it can be reread.
 
-Zeros become holes, and some room of the file system is left to others: what a small compressed file
-unpacks to must not fill a disk.
+The copy is made as it is read, so that what a peer sends behind the stream's end is not waited for.
+Zeros become holes, and a part of the file system is left free: what a small compressed file unpacks
+to must not fill a disk.
 """
 
 import os
@@ -10,66 +11,126 @@ from contextlib import ExitStack
 
 from blkmig_cli import limits
 from blkmig_cli.disks.zeros import is_zero
-from blkmig_cli.errors import FailureError, StreamError
+from blkmig_cli.errors import FailureError, LimitError, StreamError
 from blkmig_cli.system.pipes import write_all
 from blkmig_cli.text import escape
 from blkmig_cli.transport.inputs import FileInput, PipeInput
 
 _PIECE = 1 << 20
 _HOLE = 1 << 16
-_CHECK = 64 << 20  # so many bytes from one look at the room to the next
+_CHECK = 64 << 20  # bytes between two looks at the free space
 # As qemu-img: /tmp is often in memory.
 _FOLDER = "/var/tmp"  # noqa: S108
 
 
-def keep(source: PipeInput, stack: ExitStack) -> tuple[FileInput, StreamError | None]:
-    """All that ``source`` has to give, as a file that goes with ``stack``.
+def spool(source: PipeInput, stack: ExitStack) -> FileInput:
+    """Return ``source`` as a seekable input; ``stack`` closes its temporary file.
 
-    With it comes what ended the unpacking too early, if anything did: what came before is there.
-    Raises FailureError where the input fails, or there is no room.
+    What ends the unpacking of compressed data too early becomes the input's ``damage``.  Raises
+    FailureError, as do reads of the input, where ``source`` fails or space is short.
     """
     folder = os.environ.get("TMPDIR", _FOLDER)
     try:
         file = stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115
-        size, failure = _copy(source, file.fileno(), folder)
     except OSError as error:
-        raise FailureError(
-            f"keeping the stream in {escape(folder)}: {error.strerror or error}",
-            hint="set TMPDIR to a folder with room, or unpack the stream to a file yourself",
-        ) from error
-    return FileInput(file.fileno(), size), failure
+        raise _failed(folder, error) from error
+    return _SpooledInput(_Spool(source, file.fileno(), folder))
 
 
-def _copy(source: PipeInput, fd: int, folder: str) -> tuple[int, StreamError | None]:
-    buffer, size, checked = memoryview(bytearray(_PIECE)), 0, -_CHECK
-    failure = None
-    while True:
-        if size - checked >= _CHECK:
-            _check_room(fd, folder)
-            checked = size
-        try:
-            count = source.take(buffer)
-        except StreamError as error:
-            failure = error
-            break
-        if not count:
-            break
-        for at in range(0, count, _HOLE):
-            piece = buffer[at : min(at + _HOLE, count)]
-            if is_zero(piece):
-                os.lseek(fd, len(piece), os.SEEK_CUR)
+class _Spool:
+    """The temporary file ``fd`` in ``folder``, and the input from which it is filled."""
+
+    def __init__(self, source: PipeInput, fd: int, folder: str) -> None:
+        self._source = source
+        self._folder = folder
+        self._buffer = memoryview(bytearray(_PIECE))
+        self._checked = -_CHECK
+        self._zeros = 0
+        self.fd = fd
+        self.origin = source.origin
+        self.size = 0
+        self.ended = False
+        self.damage = source.damage
+
+    def reach(self, wanted: int) -> int:
+        """Copy up to byte ``wanted`` at least, or to the input's end; returns the bytes copied.
+
+        Raises FailureError.
+        """
+        while self.size < wanted and not self.ended:
+            try:
+                count = self._source.take(self._buffer)
+            except StreamError as error:
+                self.damage, count = error, 0
+            if not count:
+                self.ended = True
             else:
-                write_all(fd, piece)
-        size += count
-    os.ftruncate(fd, size)
-    return size, failure
+                self._append(self._buffer[:count])
+        return self.size
+
+    def _append(self, data: memoryview) -> None:
+        try:
+            if self.size - self._checked >= _CHECK:
+                _check_space(self.fd, self._folder)
+                self._checked = self.size
+            for at in range(0, len(data), _HOLE):
+                piece = data[at : at + _HOLE]
+                if is_zero(piece):
+                    self._zeros += len(piece)
+                else:
+                    os.lseek(self.fd, self.size + at, os.SEEK_SET)
+                    write_all(self.fd, piece)
+                    self._zeros = 0
+            self.size += len(data)
+            os.ftruncate(self.fd, self.size)
+        except OSError as error:
+            raise _failed(self._folder, error) from error
+        if self._zeros > limits.SPOOLED_ZEROS_MAX:
+            self.ended = True
+            self.damage = LimitError(
+                f"over {limits.SPOOLED_ZEROS_MAX >> 30} GiB of zeros in a row are not copied to a "
+                "temporary file",
+                hint="save the stream to a file and read that",
+            )
 
 
-def _check_room(fd: int, folder: str) -> None:
+class _SpooledInput(FileInput):
+    """A seekable input over a spool, which it fills as far as it is read."""
+
+    in_place = False
+
+    def __init__(self, filled: _Spool) -> None:
+        super().__init__(filled.fd, 0)
+        self._spool = filled
+        self.origin = filled.origin
+
+    @property
+    def size(self) -> int | None:
+        return self._spool.size if self._spool.ended else None
+
+    @property
+    def damage(self) -> StreamError | None:
+        return self._spool.damage
+
+    def again(self) -> FileInput:
+        return _SpooledInput(self._spool)
+
+    def _end(self, wanted: int) -> int:
+        return self._spool.reach(wanted)
+
+
+def _failed(folder: str, error: OSError) -> FailureError:
+    return FailureError(
+        f"cannot keep a copy of the stream in {escape(folder)}: {error.strerror or error}",
+        hint="set TMPDIR to a folder with enough space, or unpack the stream to a file yourself",
+    )
+
+
+def _check_space(fd: int, folder: str) -> None:
     found = os.fstatvfs(fd)
     if found.f_bavail * limits.ROOM_LEFT < found.f_blocks:
         raise FailureError(
-            f"keeping the stream in {escape(folder)} would leave less than 1/{limits.ROOM_LEFT} of "
-            "its file system free",
-            hint="set TMPDIR to a folder with room, or unpack the stream to a file yourself",
+            f"a copy of the stream in {escape(folder)} would leave less than 1/{limits.ROOM_LEFT} "
+            "of its file system free",
+            hint="set TMPDIR to a folder with enough space, or unpack the stream to a file yourself",
         )

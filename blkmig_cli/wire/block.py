@@ -1,9 +1,10 @@
 """Block records: the ``block`` section's payload, and streams of bare records.
 
-Decides the dialect, sizes v1's bits (``v1_layout.py``), and holds v2 to every rule of its definition.
+Decides the dialect, sizes v1's bits (``v1_layout.py``), and checks v2's rules (``v2_rules.py``).
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,23 +18,31 @@ from blkmig_cli.wire.events import Block, BlockBitmap, Eos, Event, Payload, Prog
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Numbers, Piece
 from blkmig_cli.wire.scanner import Repeats, RowInput, Scanner
-from blkmig_cli.wire.schema_io import Reader
+from blkmig_cli.wire.schema_io import Reader, build
 from blkmig_cli.wire.v1_layout import After, Layouts
 from blkmig_cli.wire.v2_rules import V2Rules
 
-# Records further out are read one by one, so that whoever takes runs can count bytes in 63 bits.
+# Records beyond are read one by one, so that 63 bits are enough for the bytes of a run.
 _RUN_SECTORS = limits.DISK_MAX // SECTOR_SIZE - (1 << 32)
 
 
-# As plain numbers: an operation on an enum takes as long as reading a record should.
+# As plain numbers: operations on enums are slow.
 _DEVICE_BLOCK = int(BlockFlag.DEVICE_BLOCK)
 _EOS = int(BlockFlag.EOS)
 _PROGRESS = int(BlockFlag.PROGRESS)
 _HAS_BITMAPS = int(BlockFlag.HAS_BITMAPS)
 
 
+@dataclass(frozen=True, slots=True)
+class _FirstRecord:
+    """A device's first record: the name, and the text behind it that may be more of the name."""
+
+    name: bytes
+    behind: bytes
+
+
 class BlockDecoder:
-    """State across the section's parts: dialect, layouts, and what v2 must keep to.
+    """Decodes block records; its state lasts across the section's parts.
 
     ``dialect`` is None until a record decides it.
     """
@@ -50,8 +59,8 @@ class BlockDecoder:
         self._decided_at = 0
         self._bitmaps_seen = False
         self._not_v2: int | None = None
-        self._last_name: bytes | None = None
         self._devices: set[str] = set()
+        self._first: _FirstRecord | None = None
         self._hints = hints
         self.dialect = dialect
         self.layouts = Layouts(reader.source, hints, after_eos)
@@ -60,7 +69,7 @@ class BlockDecoder:
         self._repeats = Repeats(self.scanner)
 
     def payload(self) -> Iterator[Piece]:
-        """The records of one part of the section, up to the one with EOS.
+        """Give the records of one part of the section, up to the one with EOS.
 
         Raises TruncatedError, MalformedError, UndecidableError.
         """
@@ -72,7 +81,7 @@ class BlockDecoder:
             yield from self._repeats.record(event)
 
     def repeatable(self, event: Block) -> bool:
-        """See ``scan.Rules``: it is no disk's last, and would be read the same way again."""
+        """See ``scanner.Rules``: not for a disk's last chunk, or where a repeat would differ."""
         dialect = None if self.dialect is None else self.dialect.name
         return (
             event.dialect == dialect
@@ -82,7 +91,7 @@ class BlockDecoder:
         )
 
     def admits(self, event: Block, sectors: Numbers) -> NDArray[np.bool_]:
-        """See ``scan.Rules``."""
+        """See ``scanner.Rules``."""
         good = sectors <= _RUN_SECTORS
         if self.dialect is V2:
             return good & self.v2.admits(event, np.minimum(sectors, _RUN_SECTORS))
@@ -92,7 +101,7 @@ class BlockDecoder:
         return good & self.layouts.admits(event, sectors)
 
     def took(self, event: Block, top: int) -> None:
-        """See ``scan.Rules``."""
+        """See ``scanner.Rules``."""
         if self.dialect is V2:
             self.v2.took(event, top)
             return
@@ -101,7 +110,7 @@ class BlockDecoder:
         self.layouts.note(event.device, top)
 
     def record(self) -> tuple[Event, bool]:
-        """One record, and whether it ends the payload."""
+        """Read one record; return it, and whether it ends the payload."""
         reader = self._reader
         offset = reader.begin()
         (word,) = reader.take(schema.RecordWord)
@@ -113,6 +122,7 @@ class BlockDecoder:
         if fault is not None:
             self._fail_if_wrapped()
             reader.fail(fault, check="unknown-flags", hint=self._hint())
+        self._first = None
         last = bool(flags & _EOS)
         if flags & _DEVICE_BLOCK:
             return self._block(offset, upper, flags), last
@@ -122,24 +132,25 @@ class BlockDecoder:
         return Eos(offset, length, section, word), last
 
     def _fail_if_wrapped(self) -> None:
-        """Say so where a name longer than its length byte explains that no record stands here.
+        """Raise MalformedError for a device's name that is longer than its length byte says.
 
-        QEMU writes the length modulo 256 and all of the name, so that the next record stands a
-        multiple of 256 bytes behind where it should.
+        QEMU writes the length modulo 256 and all of the name (blk_send in migration/block.c), so
+        that the record behind the device's first one is a multiple of 256 bytes late.
         """
-        if self._last_name is None:
+        first = self._first
+        if first is None:
             return
-        for extra in range(NAME_WRAP, limits.NAME_MAX, NAME_WRAP):
-            if self._record_at(self._reader.start + extra):
+        for extra in range(NAME_WRAP, len(first.behind) + 1, NAME_WRAP):
+            if self._record_at(self._reader.start + extra, first.name, first.behind[:extra]):
                 self._reader.fail(
                     f"the device's name is {extra} bytes longer than its length byte says",
-                    device=decode_name(self._last_name),
+                    device=decode_name(first.name),
                     hint="QEMU does this to names over 255 bytes; capture again with a shorter one",
                     check="name-wrapped",
                 )
 
-    def _record_at(self, offset: int) -> bool:
-        """Does a record that is no accident stand at ``offset``: the same device, or an end?"""
+    def _record_at(self, offset: int, name: bytes, rest: bytes) -> bool:
+        """Return whether a record of the device ``name`` and ``rest``, or an end, is at ``offset``."""
         source, head = self._reader.source, schema.RecordWord.sizeof()
         raw = source.peek_at(offset, head)
         if len(raw) < head:
@@ -148,17 +159,29 @@ class BlockDecoder:
         if (self.dialect or CLASSIC).fault(flags) is not None:
             return False
         if flags & _DEVICE_BLOCK:
-            name = schema.DeviceName.build({"device": self._last_name})
-            return bool(source.peek_at(offset + head, len(name)) == name)
+            wanted = build(schema.DeviceName, name) + rest
+            return source.peek_at(offset + head, len(wanted)) == wanted
         return upper <= 100
+
+    def _note_first(self, name: bytes) -> None:
+        """Remember what follows the name in a device's first record, as far as it may belong to it.
+
+        QEMU's ids have letters, digits and a few signs (id_wellformed in util/id.c): no space.
+        """
+        data = self._reader.source.peek(limits.NAME_MAX)
+        text = next((at for at, byte in enumerate(data) if byte <= 0x20 or byte == 0x7F), len(data))
+        self._first = _FirstRecord(name, data[:text])
 
     def _hint(self) -> str | None:
         if self._fixed or self.dialect is None:
             return None
-        return f"dialect {self.dialect.name} was decided at byte {self._decided_at}; see --dialect"
+        return (
+            f"dialect {self.dialect.name} was detected at byte {self._decided_at}; "
+            "set another with --dialect"
+        )
 
     def _choose_dialect(self, flags: int) -> None:
-        """Decide, keep, or lift the dialect (wire format: dialect auto)."""
+        """Decide the dialect at its first record, or change v1 to v2 where the flags show that."""
         if self._fixed:
             return
         spoken = dialect_of(flags)
@@ -180,20 +203,21 @@ class BlockDecoder:
         assert self.dialect is not None
         self._fail_if_wrapped()
         self._reader.fail(
-            f"this record is dialect {spoken.name}, but the one at byte {other} is "
+            f"this record has dialect {spoken.name}, but the one at byte {other} has "
             f"dialect {self.dialect.name}",
-            hint="say which with --dialect",
+            hint="choose one with --dialect",
             check="dialect",
         )
 
     def _block(self, offset: int, sector: int, flags: int) -> Block:
         reader = self._reader
-        self._last_name = reader.take(schema.DeviceName)[0]
-        device = decode_name(self._last_name)
+        (name,) = reader.take(schema.DeviceName)
+        device = decode_name(name)
         if device not in self._devices:
             self._devices.add(device)
             if len(self._devices) > limits.DEVICES_MAX:
                 reader.fail(f"over {limits.DEVICES_MAX} devices", check="limit")
+            self._note_first(name)
         dialect = self.dialect or CLASSIC
         bitmaps: tuple[BlockBitmap, ...] = ()
         low = high = self._covered(device, sector)
@@ -223,7 +247,7 @@ class BlockDecoder:
         )
 
     def _covered(self, device: str, sector: int) -> int:
-        """Sectors of the disk that a chunk at ``sector`` covers, as far as the size is told."""
+        """Return the sectors of the disk that a chunk at ``sector`` covers; 2048 without a size."""
         size = self._hints.size(device)
         if size is None:
             return CHUNK_SECTORS

@@ -1,28 +1,33 @@
 """The container, and the one decoder over all sections: bytes in, events out, nothing else.
 
-Iterating gives events that tile the stream.  It ends at the stream's proper end; otherwise it
-raises one of the StreamErrors, and goes on raising it: a decoder that has failed stays failed.
-An input that ends in device state whose size nothing tells gives one last ``Undecoded``.
+Iterating gives events that are contiguous.  It ends at the stream's proper end, behind which a
+further stream may begin; otherwise it raises one of the StreamErrors, and raises it again when
+called again.  An input that ends in device state of unknown size gives one last ``Undecoded``.
+
+What sizes a payload is the same for a file and a pipe: the records of a section, then its footer.
+The description at the stream's end sizes device state only where a stream has no footers; where
+there are both, it is compared with what the footers gave.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NoReturn
 
 from blkmig_cli import limits
 from blkmig_cli.errors import (
     BlkmigError,
-    NotAStreamError,
+    SeveralStreamsError,
+    StreamError,
     TruncatedError,
     UndecidableError,
 )
-from blkmig_cli.schemas import block as block_schema
 from blkmig_cli.schemas import constants as c
 from blkmig_cli.schemas import framing as schema
 from blkmig_cli.schemas import ram as ram_schema
 from blkmig_cli.schemas.constants import SectionType
-from blkmig_cli.schemas.dialects import DIALECTS, V2
-from blkmig_cli.text import decode_name, quote
+from blkmig_cli.schemas.dialects import DIALECTS
+from blkmig_cli.text import decode_name
+from blkmig_cli.wire.behind import behind_end
 from blkmig_cli.wire.block import BlockDecoder
 from blkmig_cli.wire.dirty_bitmap import DirtyBitmapDecoder
 from blkmig_cli.wire.events import (
@@ -33,44 +38,57 @@ from blkmig_cli.wire.events import (
     Eof,
     Event,
     Footer,
-    Header,
     SectionHeader,
-    Subsection,
     Undecoded,
     VmDescription,
 )
 from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.preamble import preamble
 from blkmig_cli.wire.ram import RamContext, ram_payload
-from blkmig_cli.wire.resync import FOOTER_SIZE, footer_bytes, plausible, seek_footer
+from blkmig_cli.wire.recognition import HEADER, container_of, may_be_cut, not_a_stream
+from blkmig_cli.wire.resync import (
+    FOOTER_SIZE,
+    LOOK_SIZE,
+    footer_bytes,
+    plausible,
+    seek_footer,
+    seek_header,
+)
 from blkmig_cli.wire.runs import Piece, Run
 from blkmig_cli.wire.scanner import Repeats
 from blkmig_cli.wire.schema_io import Input, Reader
 from blkmig_cli.wire.v1_layout import After
-from blkmig_cli.wire.vm_description import Description, find_description
+from blkmig_cli.wire.vm_description import StateSizes, compare_sizes, find_description
 
 Container = Literal["auto", "qemu", "none"]
 
-# Sections that hold what this project is about: their end must be found.
+# Sections with disks and bitmaps: their end must be found.
 _OURS = (c.BLOCK_SECTION, c.DIRTY_BITMAP_SECTION)
-_TO_THE_END = 1 << 63
 
 
 @dataclass(slots=True)
 class Context:
     """What a stream has said so far that the meaning of later bytes depends on.
 
-    ``sections``: starts by section id; ``open``: ids of sections that have not ended; ``footers``:
-    whether sections have footers, None until the first one ends; ``description``: None where the
-    stream has none, or it cannot be reached.
+    ``start``: the stream's first byte in the input.  ``sections``: starts by section id; ``open``:
+    ids of sections that have not ended; ``footers``: whether sections have footers, None until the
+    first one ends; ``description``: what the one at the input's end says, None where there is none.
     """
 
+    start: int = 0
     sections: dict[int, SectionHeader] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
     footers: bool | None = None
     configured: bool = False
     ram: RamContext = field(default_factory=RamContext)
-    page_size_known: bool = False
-    description: Description | Literal["unread"] | None = "unread"
+    description: StateSizes | Literal["unread"] | None = "unread"
+
+    def configure(self, configuration: Configuration) -> None:
+        """Take what the configuration says."""
+        self.configured = True
+        bits = configuration.target_page_bits
+        self.ram.page_size = None if bits is None else 1 << bits
+        self.ram.capabilities = frozenset(configuration.capabilities or ())
 
     def copy(self) -> "Context":
         """Return a copy that further reading of the other one does not change."""
@@ -80,11 +98,14 @@ class Context:
 
 
 class Decoder:
-    """Events of the stream that ``source`` holds from its current offset.
+    """Events of the stream that begins where ``source`` is.
 
-    ``dialect``: a name from ``--dialect``, or ``auto``; ``container`` likewise.  ``keep_state``:
-    device state from a pipe can be viewed, and so is held in memory.  After the events
-    (or while they come) ``container`` and ``block.dialect`` say what was found.
+    ``dialect``: a value of ``--dialect``; ``container`` likewise.  ``keep_state``: device state from
+    a pipe can be viewed, and so is held in memory.  ``chosen``: further streams may follow in the
+    same input; without it, one that does is refused with SeveralStreamsError behind the last event.
+
+    Afterwards (or in between) ``container`` and ``block.dialect`` say what was found, and
+    ``next_stream`` is the byte at which a further stream begins and the input is; None for none.
     """
 
     def __init__(
@@ -95,17 +116,21 @@ class Decoder:
         container: Container = "auto",
         hints: Hints | None = None,
         keep_state: bool = False,
+        chosen: bool = False,
     ) -> None:
         self._reader = Reader(source, keep=keep_state)
         self.source = source
         self.hints = hints or Hints()
         self.container: Container = container
-        self.context = Context()
+        self.chosen = chosen
+        self.next_stream: int | None = None
+        self.context = Context(source.offset, ram=RamContext(source.origin))
         self.block = BlockDecoder(self._reader, DIALECTS.get(dialect), self.hints, self._after_eos)
         self.bitmaps = DirtyBitmapDecoder(self._reader)
         self._current = 0
-        self._lost = False
+        self._undecoded = False
         self._package_end: int | None = None
+        self._states: dict[tuple[str, int], DeviceState] = {}
         self._failure: BlkmigError | None = None
         self._pieces = self._decode()
         self._run: Iterator[Event] = iter(())
@@ -124,7 +149,7 @@ class Decoder:
         return next(self._run)
 
     def piece(self) -> Piece:
-        """The next event, or run of events: the same stream, in larger steps.
+        """Return the next event, or run of events: the same stream, in larger steps.
 
         Raises StopIteration at the end, as ``next``; not to be mixed with it.
         """
@@ -132,9 +157,11 @@ class Decoder:
             raise self._failure
         try:
             return next(self._pieces)
+        except TruncatedError as error:
+            self._failure = self.source.damage or error
         except BlkmigError as error:
             self._failure = error
-            raise
+        raise self._failure
 
     def conclusion(self) -> Conclusion:
         """What is known at this point of the stream and no event says; final after the last event."""
@@ -152,7 +179,10 @@ class Decoder:
         if self.container == "none":
             yield from self._bare()
             return
-        yield from self._preamble()
+        for event in preamble(self._reader):
+            if isinstance(event, Configuration):
+                self.context.configure(event)
+            yield event
         yield from self._sections_to_the_end()
 
     def _sections_to_the_end(self) -> Iterator[Piece]:
@@ -169,78 +199,31 @@ class Decoder:
                 yield self._command()
             elif SectionType.START <= kind[0] <= SectionType.FULL:
                 yield from self._repeats.section(self._section(), self._package_end)
-                if self._lost:
+                if self._undecoded:
+                    yield from self._behind()
                     return
             else:
-                self._reader.fail(f"{kind[0]:#04x} opens no section", check="unknown-section")
+                self._reader.fail(
+                    f"section type {kind[0]:#04x} is unknown", check="unknown-section"
+                )
         yield from self._end()
 
     def _detect(self) -> Container:
-        head = self.source.peek(8)
-        if head[:4] == c.MAGIC.to_bytes(4, "big"):
-            return "qemu"
-        if not head:
-            raise TruncatedError("the input is empty", offset=0)
-        if len(head) < 8:
-            raise TruncatedError("the input is too short to be a stream", offset=len(head))
-        upper, flags = block_schema.split_word(int.from_bytes(head, "big"))
-        sector = upper if flags & c.BlockFlag.DEVICE_BLOCK else 0
-        bare = (
-            V2.flags & flags == flags
-            and flags & (c.BlockFlag.DEVICE_BLOCK | c.BlockFlag.EOS | c.BlockFlag.PROGRESS)
-            and (flags & c.BlockFlag.DEVICE_BLOCK or upper <= 100)
-            and sector * c.SECTOR_SIZE < limits.BARE_DISK_MAX
-        )
-        if bare:
-            return "none"
-        raise NotAStreamError(
-            "this is no migration stream: neither QEVM nor a block record stands at its start",
-            offset=0,
-        )
+        head = self.source.peek(len(HEADER))
+        found = container_of(head)
+        if found is not None:
+            return found
+        if 0 < len(head) < len(HEADER) and may_be_cut(head):
+            raise TruncatedError(
+                "stream truncated inside its first bytes", offset=self.source.offset + len(head)
+            )
+        raise not_a_stream(self.source)
 
     def _bare(self) -> Iterator[Piece]:
         yield from self.block.payload()
-        while self.source.peek(1):
+        while (data := self.source.peek(len(HEADER))) and data != HEADER:
             yield from self.block.payload()
-
-    def _preamble(self) -> Iterator[Event]:
-        reader = self._reader
-        offset = reader.begin()
-        _, version = reader.take(schema.FileHeader)
-        if version != c.VERSION:
-            old = " (obsolete)" if version == c.VERSION_OBSOLETE else ""
-            reader.fail(f"stream version {version}{old}; only version {c.VERSION} is known")
-        yield Header(offset, reader.length(), None, version)
-        if reader.source.peek(1) == bytes([SectionType.CONFIGURATION]):
-            self.context.configured = True
-            yield self._configuration()
-
-    def _configuration(self) -> Configuration:
-        reader = self._reader
-        offset = reader.begin()
-        _, length = reader.take(schema.ConfigurationHead)
-        if length > limits.MACHINE_MAX:
-            reader.fail(f"a machine type of {length} bytes")
-        machine = decode_name(reader.take_bytes(length))
-        subsections: dict[str, Subsection] = {}
-        while reader.source.peek(1) == bytes([SectionType.SUBSECTION]):
-            _, raw, version = reader.take(schema.SubsectionHead)
-            name = decode_name(raw)
-            body = schema.SUBSECTION_BODIES.get(raw)
-            if body is None or name in subsections:
-                reader.fail(f"configuration subsection {quote(name)} is unknown, or came before")
-            (value,) = reader.take(body)
-            if isinstance(value, list):
-                value = tuple(decode_name(capability) for capability in value)
-            subsections[name] = Subsection(name, version, value)
-        found = Configuration(offset, reader.length(), None, machine, tuple(subsections.values()))
-        bits = found.target_page_bits
-        if bits is not None:
-            if not 10 <= bits <= 20:
-                reader.fail(f"pages of 2**{bits} bytes")
-            self.context.ram.page_size, self.context.page_size_known = 1 << bits, True
-        self.context.ram.capabilities = frozenset(found.capabilities or ())
-        return found
+        yield from self._behind()
 
     def _end(self) -> Iterator[Event]:
         reader = self._reader
@@ -248,17 +231,46 @@ class Decoder:
         if self._package_end is not None:
             reader.fail("the stream ends inside a package")
         yield Eof(reader.start, 1, None)
-        offset = reader.begin()
+        reader.begin()
         if reader.source.peek(1) == bytes([SectionType.VMDESCRIPTION]):
-            _, length = reader.take(schema.DescriptionHead)
-            if length > limits.DESCRIPTION_MAX:
-                reader.fail(f"a description of {length} bytes")
-            payload = reader.payload(length)
-            yield VmDescription(offset, reader.length(), None, payload)
-            offset = reader.begin()
-        if reader.source.peek(1):
-            rest = reader.pass_over(_TO_THE_END)
-            yield Undecoded(offset, rest, None, "bytes after the stream's end")
+            yield self._description()
+        elif any(state.sized_by == "description" for state in self._states.values()):
+            reader.fail(
+                "device state was sized by a description that is not this stream's",
+                check="device-state",
+            )
+        yield from self._behind()
+
+    def _description(self) -> VmDescription:
+        """The description, compared with the states that came before it."""
+        reader = self._reader
+        _, length = reader.take(schema.DescriptionHead)
+        if length > limits.DESCRIPTION_MAX:
+            reader.fail(f"the description is {length} bytes long")
+        payload = reader.payload(length)
+        confirmed, mismatches = compare_sizes(self._states, self.source.view(payload))
+        return VmDescription(reader.start, reader.length(), None, payload, confirmed, mismatches)
+
+    def _behind(self) -> Iterator[Event]:
+        """What follows the stream's end."""
+        self.next_stream = yield from behind_end(self._reader)
+        if self.next_stream is not None and not self.chosen:
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        """Raise SeveralStreamsError, in a file with the places of all streams."""
+        starts, following = [self.context.start], self.next_stream
+        while following is not None and len(starts) < limits.STREAMS_MAX:
+            starts.append(following)
+            if not self.source.seekable:
+                break
+            decoder = Decoder(self.source, hints=self.hints, chosen=True)
+            try:
+                while True:
+                    decoder.piece()
+            except (StopIteration, StreamError):
+                following = decoder.next_stream
+        raise SeveralStreamsError(starts, counted=self.source.seekable)
 
     def _command(self) -> CommandEvent:
         reader = self._reader
@@ -270,12 +282,12 @@ class Decoder:
             reader.fail(f"command {number} is unknown", check="unknown-command")
         if number == c.Command.PACKAGED:
             if len(data) != schema.PackageLength.sizeof() or self._package_end is not None:
-                reader.fail("a package's command is damaged, or stands inside a package")
+                reader.fail("a package command is malformed or inside a package")
             package = int.from_bytes(data, "big")
             self._package_end = self.source.offset + package
         elif number == c.Command.POSTCOPY_ADVISE and data:
             if len(data) != ram_schema.PostcopyAdvise.sizeof():
-                reader.fail(f"postcopy advice of {length} bytes")
+                reader.fail(f"the command postcopy-advise has {length} bytes of data")
             self.context.ram.page_sizes = int.from_bytes(data[:8], "big")
         return CommandEvent(offset, reader.length(), None, number, data, package)
 
@@ -294,7 +306,7 @@ class Decoder:
         reader.section = header.section
         yield header
         yield from self._payload(header)
-        if self._lost:
+        if self._undecoded:
             return
         if header.kind == SectionType.END:
             self.context.open.discard(header.id)
@@ -311,7 +323,7 @@ class Decoder:
             _, section_id, raw, instance, version = reader.take(schema.SectionHead)
             name: str | None = decode_name(raw)
             if section_id in self.context.sections:
-                reader.fail(f"section id {section_id} is used a second time")
+                reader.fail(f"section id {section_id} is used twice")
             if len(self.context.sections) == limits.SECTIONS_MAX:
                 reader.fail(f"over {limits.SECTIONS_MAX} sections", check="limit")
         else:
@@ -335,60 +347,66 @@ class Decoder:
         elif known == (c.DIRTY_BITMAP_SECTION, c.DIRTY_BITMAP_VERSION):
             yield from self.bitmaps.payload()
         elif known == (c.RAM_SECTION, c.RAM_VERSION):
-            yield from ram_payload(self._reader, self._ram_context())
+            yield from ram_payload(self._reader, self.context.ram)
         else:
             yield from self._state(header)
 
-    def _ram_context(self) -> RamContext:
-        if not self.context.page_size_known:
-            self.context.page_size_known = True
-            description = self._described()
-            if description is not None and description.page_size is not None:
-                self.context.ram.page_size = description.page_size
-        return self.context.ram
-
-    def _described(self) -> Description | None:
-        if self.context.description == "unread":
-            self.context.description = find_description(self.source)
-        return self.context.description
-
     def _state(self, header: SectionHeader) -> Iterator[Event]:
-        """A payload that only the description or a footer can size."""
+        """A payload that only a footer or the description can size."""
         reader, source = self._reader, self.source
         offset = reader.begin()
-        size = None
-        description = self._described()
-        if header.kind == SectionType.FULL and description is not None and header.section:
-            size = description.sizes.get((header.section, header.instance))
+        size = self._described(header)
         if size is not None:
-            behind = source.peek_at(offset + size, FOOTER_SIZE)
-            if self.context.footers is not False and behind != footer_bytes(header.id):
-                reader.fail(
-                    f"the description says {size} bytes of state, but no footer stands there",
-                    check="device-state",
-                )
             reader.skip(size)
-            yield DeviceState(offset, size, reader.section, "description")
+            sized_by = "description"
+        elif self.context.footers is not False and seek_footer(
+            reader, header.id, self.context.sections, self._package_end
+        ):
+            sized_by = "footer"
+        else:
+            yield from self._no_end(header, offset)
             return
-        if self.context.footers is not False:
-            found = seek_footer(reader, header.id, self.context.sections, self._package_end)
-            length = source.offset - offset
-            if found:
-                yield DeviceState(offset, length, reader.section, "footer")
-                return
-        length = source.offset - offset + reader.pass_over(_TO_THE_END)
-        self._lost = True
-        yield Undecoded(offset, length, reader.section, "nothing tells where this state ends")
+        state = DeviceState(offset, source.offset - offset, reader.section, sized_by)
+        if header.kind == SectionType.FULL and header.section is not None:
+            self._states[header.section, header.instance] = state
+        yield state
+
+    def _described(self, header: SectionHeader) -> int | None:
+        """The size that the description says, where there are no footers and it makes sense."""
+        has_footers = self.context.footers or (
+            self.context.footers is None and self.context.configured
+        )
+        if has_footers or header.kind != SectionType.FULL or header.section is None:
+            return None
+        if self.context.description == "unread":
+            self.context.description = find_description(self.source)
+        if self.context.description is None:
+            return None
+        size = self.context.description.get((header.section, header.instance))
+        if size is None or size > limits.DESCRIPTION_REACH:
+            return None
+        behind = self.source.peek_at(self.source.offset + size, LOOK_SIZE)
+        if self.context.footers is None and behind.startswith(footer_bytes(header.id)):
+            return size
+        return size if plausible(behind, self.context.sections) else None
+
+    def _no_end(self, header: SectionHeader, offset: int) -> Iterator[Event]:
+        """A payload whose end nothing tells: all that is left, up to a further stream."""
+        reader, source = self._reader, self.source
+        seek_header(reader)
+        self._undecoded = True
+        reason = "nothing tells where this state ends"
+        yield Undecoded(offset, source.offset - offset, reader.section, reason)
         if self.context.footers:
             raise TruncatedError(
-                "the stream ends inside a section's state: its footer never came",
+                "stream truncated inside a section's state: its footer is missing",
                 offset=source.offset,
                 section=header.section,
             )
         unfinished = [self.context.sections[number].section for number in self.context.open]
         if any(name in _OURS for name in unfinished):
             raise UndecidableError(
-                "nothing tells where this section ends, and blocks or bitmaps had not ended yet",
+                "nothing tells where this section ends, and blocks or bitmaps are not complete",
                 offset=offset,
                 section=header.section,
             )
@@ -410,7 +428,7 @@ class Decoder:
         return None
 
     def _after_eos(self, offset: int) -> After:
-        """What stands at ``offset``, if a payload's records end there."""
+        """Return what is at ``offset``, if a payload's records end there."""
         if self.container == "none":
             return After.RECORDS if self.source.peek_at(offset, 1) else After.END
         data = self.source.peek_at(offset, FOOTER_SIZE + 6 + 255)

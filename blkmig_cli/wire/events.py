@@ -138,11 +138,27 @@ class Eof(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StateMismatch:
+    """Device state at byte ``offset``: its length, and the one in the description, in bytes."""
+
+    offset: int
+    section: str
+    length: int
+    described: int
+
+
+@dataclass(frozen=True, slots=True)
 class VmDescription(Event):
-    """The JSON description of the devices' state."""
+    """The JSON description of the devices' state.
+
+    ``confirmed``: offsets of the DeviceState events whose length is the one in the description;
+    ``mismatches``: those of another length.
+    """
 
     type = "vm-description"
     payload: Payload
+    confirmed: frozenset[int] = frozenset()
+    mismatches: tuple[StateMismatch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +316,10 @@ class Raw(Event):
 
 @dataclass(frozen=True, slots=True)
 class DeviceState(Event):
-    """A device's state; ``sized_by`` says how its end was found: ``description`` or ``footer``."""
+    """A device's state; ``sized_by`` says how its end was found.
+
+    That is ``footer``, or ``description`` in a stream without footers.
+    """
 
     type = "device-state"
     sized_by: str
@@ -308,10 +327,14 @@ class DeviceState(Event):
 
 @dataclass(frozen=True, slots=True)
 class Undecoded(Event):
-    """A stretch up to the end of the input that nothing explains."""
+    """A stretch up to the end of the input, or to a further stream, that could not be decoded.
+
+    ``behind``: it is no part of the stream, but stands behind its end.
+    """
 
     type = "undecoded"
     reason: str
+    behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)

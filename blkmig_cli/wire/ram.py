@@ -1,4 +1,4 @@
-"""The ``ram`` section, stepped over record by record: its payload has no length of its own."""
+"""The ``ram`` section, skipped record by record: its payload has no length of its own."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,28 +16,36 @@ from blkmig_cli.text import decode_name
 from blkmig_cli.wire.events import Event, Payload, Ram, RamBlock
 from blkmig_cli.wire.schema_io import Reader
 
+_PAGE_SIZES = (PAGE_SIZE_DEFAULT, 2 * PAGE_SIZE_DEFAULT)
+# What is looked at behind a page: a word, and a name with its length.
+_LOOK = 8 + 1 + 255
+_OFFSET_MAX = 1 << 52
+
 
 @dataclass(slots=True)
 class RamContext:
-    """What earlier parts of the stream say about RAM.
+    """What the input and earlier parts of the stream say about RAM.
 
-    ``page_sizes``: the OR of all blocks' page sizes, from command 3; 0 without it.
+    ``origin``: the byte of the file that offset 0 is, see ``schema_io.Input``.  ``page_size``: None
+    until the configuration or the first page tells it.  ``page_sizes``: the OR of all blocks' page
+    sizes, from command 3; 0 without it.
     """
 
-    page_size: int = PAGE_SIZE_DEFAULT
+    origin: int = 0
+    page_size: int | None = None
     capabilities: frozenset[str] = field(default_factory=frozenset)
     page_sizes: int = 0
 
 
 def ram_payload(reader: Reader, context: RamContext) -> Iterator[Event]:
-    """The records of one part of the section, its EOS included.
+    """Give the records of one part of the section, its EOS included.
 
     Raises TruncatedError, MalformedError.
     """
     while True:
         offset = reader.begin()
         (word,) = reader.take(schema.RamWord)
-        bits = word & (context.page_size - 1)
+        bits = word & ((context.page_size or PAGE_SIZE_DEFAULT) - 1)
         flag = without(bits, RamFlag.CONTINUE)
         block: str | None = None
         head: tuple[int, ...] = ()
@@ -63,10 +71,41 @@ def _page(
     head = reader.take(schema.RECORD_HEADS[flag])
     if flag == RamFlag.ZERO:
         return head, None
-    length = context.page_size if flag == RamFlag.PAGE else head[-1]
-    if length > context.page_size + limits.COMPRESSED_PAGE_SLACK:
-        reader.fail(f"a compressed page of {length} bytes is larger than a page")
-    return head, reader.payload(length)
+    if flag == RamFlag.PAGE:
+        if context.page_size is None:
+            context.page_size = _page_size(reader)
+        return head, reader.payload(context.page_size)
+    most = context.page_size or _PAGE_SIZES[-1]
+    if head[-1] > most + limits.COMPRESSED_PAGE_SLACK:
+        reader.fail(f"a compressed page of {head[-1]} bytes is larger than a page")
+    return head, reader.payload(head[-1])
+
+
+def _page_size(reader: Reader) -> int:
+    """Return the size of the page that begins here: the first one with a record behind it.
+
+    Only targets whose page size is fixed leave it out of the configuration: 4 KiB, or 8 KiB for
+    sparc64 and alpha (TARGET_PAGE_BITS in target/*/cpu-param.h).
+    """
+    for size in _PAGE_SIZES:
+        if _record_begins(reader.source.peek_at(reader.source.offset + size, _LOOK)):
+            return size
+    return PAGE_SIZE_DEFAULT
+
+
+def _record_begins(data: bytes) -> bool:
+    """Return whether ``data`` may be the start of a RAM record."""
+    if len(data) < 8:
+        return False
+    word = int.from_bytes(data[:8], "big")
+    bits = word & (PAGE_SIZE_DEFAULT - 1)
+    flag = without(bits, RamFlag.CONTINUE)
+    if flag in schema.BARE_RECORDS:
+        return word == bits
+    if flag not in schema.RECORD_HEADS or word >= _OFFSET_MAX:
+        return False
+    name = data[9 : 9 + data[8]] if len(data) > 8 else b"x"
+    return bool(bits & RamFlag.CONTINUE) or (bool(name) and all(0x20 <= b < 0x7F for b in name))
 
 
 def _mem_size(reader: Reader, context: RamContext, total: int) -> Iterator[RamBlock]:
@@ -74,10 +113,10 @@ def _mem_size(reader: Reader, context: RamContext, total: int) -> Iterator[RamBl
     while total > 0:
         number += 1
         if number > limits.RAM_BLOCKS_MAX:
-            reader.fail(f"over {limits.RAM_BLOCKS_MAX} blocks of RAM", check="limit")
+            reader.fail(f"over {limits.RAM_BLOCKS_MAX} RAM blocks", check="limit")
         raw, length = reader.take(schema.MemSizeEntry)
         if length > total:
-            reader.fail(f"RAM blocks add up to {length - total} bytes more than announced")
+            reader.fail(f"the RAM blocks are {length - total} bytes larger than their total")
         total -= length
         page_size = address = mapped = pages = None
         if context.page_sizes and _page_size_follows(reader, context.page_sizes):
@@ -86,16 +125,19 @@ def _mem_size(reader: Reader, context: RamContext, total: int) -> Iterator[RamBl
             (address,) = reader.take(schema.MemSizeAddress)
         if CAP_MAPPED_RAM in context.capabilities:
             mapped = reader.take(schema.MappedRamHeader)
-            here, target = reader.source.offset, mapped[-1] + length
+            here, target = reader.source.offset, mapped[-1] + length - context.origin
             if target < here:
-                reader.fail(f"mapped RAM ends at byte {target}, before its own header")
+                reader.fail(
+                    f"mapped RAM ends at byte {target}, before its own header",
+                    hint="in a file, its place counts: see file:PATH,offset=N",
+                )
             reader.skip(target - here)
             pages = Payload(here, target - here)
         yield RamBlock(decode_name(raw), length, page_size, address, mapped, pages)
 
 
 def _page_size_follows(reader: Reader, page_sizes: int) -> bool:
-    """Is the next be64 a page size?
+    """Return whether the next be64 is a page size.
 
     It is written only for blocks whose pages are not the host's, which the stream does not name.
     A page size is a lone high bit out of ``page_sizes``; neither a block's name (whose first byte

@@ -1,7 +1,9 @@
-"""Decoding that goes on behind damage, with what was learnt before it."""
+"""Decoding that goes on behind damage, with what the bytes before it have said."""
 
 from collections.abc import Iterator
+from typing import NoReturn
 
+from blkmig_cli.errors import SeveralStreamsError
 from blkmig_cli.schemas.constants import BLOCK_SECTION, BLOCK_VERSION, SectionType
 from blkmig_cli.schemas.framing import SectionReference
 from blkmig_cli.wire.decoder import Decoder
@@ -12,9 +14,10 @@ from blkmig_cli.wire.runs import Piece
 class ResumedDecoder(Decoder):
     """Events from byte ``offset`` on: a record of the block section, or (``between``) a section's head.
 
-    ``before`` is the decoder that failed, ``dialect`` what its sound records speak, or ``auto``: it
-    may have taken another from the object that it failed at.  The names of bitmaps that chunks of the
-    ``dirty-bitmap`` section leave out are not taken from before: who named another may be lost.
+    ``before`` is the decoder that failed, ``dialect`` that of its sound records, or ``auto``: it may
+    have taken another from the object that it failed at.  The names of bitmaps that chunks of the
+    ``dirty-bitmap`` section leave out are not taken from before: the chunk that named another may
+    be lost.
     """
 
     def __init__(self, before: Decoder, offset: int, dialect: str, *, between: bool) -> None:
@@ -23,6 +26,7 @@ class ResumedDecoder(Decoder):
             dialect=dialect,
             container="qemu" if before.container == "auto" else before.container,
             hints=before.hints,
+            chosen=before.chosen,
         )
         self.source.offset = offset
         self.context = before.context.copy()
@@ -45,13 +49,18 @@ class ResumedDecoder(Decoder):
                 yield footer
         yield from self._sections_to_the_end()
 
+    def _refuse(self) -> NoReturn:
+        """Raise SeveralStreamsError without counting, as many places may be tried."""
+        assert self.next_stream is not None
+        raise SeveralStreamsError([self.context.start, self.next_stream], counted=False)
+
     def _block_id(self) -> int:
-        """The block section's id; 0 where its start was lost."""
+        """Return the block section's id; 0 where its start is lost."""
         blocks = [at for at, head in self.context.sections.items() if head.section == BLOCK_SECTION]
         return blocks[0] if blocks else 0
 
     def _learn_id(self) -> None:
-        """What ends the first part of a block section whose start was lost tells its id."""
+        """Take the id of a block section whose start is lost from the footer of its part."""
         size = SectionReference.sizeof()
         data = self.source.peek(size)
         if len(data) == size and data[0] == SectionType.FOOTER:
@@ -62,7 +71,7 @@ class ResumedDecoder(Decoder):
 
 
 def part_heads(before: Decoder, names: tuple[str, ...]) -> list[bytes]:
-    """How parts and ends of the sections called ``names`` begin, as far as ``before`` knows them."""
+    """Return the first bytes of parts and ends of the sections ``names`` that ``before`` has met."""
     heads: list[bytes] = [
         SectionReference.build({"type": kind, "id": number})
         for number, head in before.context.sections.items()

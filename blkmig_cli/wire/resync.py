@@ -1,30 +1,29 @@
-"""Finding the end of a payload that nothing sizes: the footer with the right id, and a sane byte after it.
+"""Finding the end of a payload that nothing sizes: its footer, with a plausible byte behind it.
 
-Used for device state without a description, and for sections unknown to us.  What was found this
-way is always said in the event.
+Used for device state, and for sections that are not decoded.
 """
 
 import struct
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from blkmig_cli.schemas.constants import Command, SectionType
 from blkmig_cli.schemas.framing import SectionReference
-from blkmig_cli.wire.schema_io import Reader
+from blkmig_cli.wire.recognition import HEADER
+from blkmig_cli.wire.schema_io import Reader, build
 
-FOOTER_SIZE = SectionReference.sizeof()
+FOOTER_SIZE: int = SectionReference.sizeof()
+#: Bytes that ``plausible`` looks at: a type, an id, and a name with its length.
+LOOK_SIZE = 6 + 255
 _WINDOW = 1 << 16
-# The longest look behind a footer: type, id, and a name with its length.
-_LOOK = 6 + 255
 
 
 def footer_bytes(section_id: int) -> bytes:
-    """The footer of a section."""
-    footer: bytes = SectionReference.build({"type": SectionType.FOOTER, "id": section_id})
-    return footer
+    """Return the footer of a section."""
+    return build(SectionReference, SectionType.FOOTER, section_id)
 
 
 def plausible(data: bytes, known: Container[int]) -> bool:
-    """Could ``data`` (what stands between sections, cut anywhere) begin something of the container?
+    """Return whether ``data``, cut anywhere, may be what stands between two sections.
 
     ``known``: ids of the sections that have been started.
     """
@@ -46,22 +45,44 @@ def plausible(data: bytes, known: Container[int]) -> bool:
 def seek_footer(reader: Reader, section_id: int, known: Container[int], end: int | None) -> bool:
     """Move to the next footer of ``section_id``, at most to ``end``; False: to the end instead.
 
-    Reads on in windows of bounded size, so that memory does not follow the payload.
+    ``known``: ids of the sections that have been started.
     """
-    source, footer = reader.source, footer_bytes(section_id)
+
+    def followed(offset: int) -> bool:
+        return offset == end or plausible(reader.source.peek_at(offset, LOOK_SIZE), known)
+
+    return _seek(reader, footer_bytes(section_id), followed, end)
+
+
+def seek_header(reader: Reader) -> bool:
+    """Move to the next header of a stream; False: to the input's end instead."""
+
+    def followed(offset: int) -> bool:
+        kind = reader.source.peek_at(offset, 1)
+        return kind == bytes([SectionType.CONFIGURATION]) or plausible(
+            reader.source.peek_at(offset, LOOK_SIZE), ()
+        )
+
+    return _seek(reader, HEADER, followed, None)
+
+
+def _seek(reader: Reader, wanted: bytes, followed: Callable[[int], bool], end: int | None) -> bool:
+    """Move to ``wanted`` where ``followed`` accepts the offset behind it.
+
+    Reads in windows of bounded size, so that memory does not grow with the payload.
+    """
+    source = reader.source
     while True:
         data = source.peek(_WINDOW)
         if end is not None:
             data = data[: max(end - source.offset, 0)]
-        at = data.find(footer)
+        at = data.find(wanted)
         while at >= 0:
-            behind = source.peek_at(source.offset + at + FOOTER_SIZE, _LOOK)
-            at_end = end is not None and source.offset + at + FOOTER_SIZE == end
-            if at_end or plausible(behind, known):
+            if followed(source.offset + at + len(wanted)):
                 reader.pass_over(at)
                 return True
-            at = data.find(footer, at + 1)
+            at = data.find(wanted, at + 1)
         if len(data) < _WINDOW:
             reader.pass_over(len(data))
             return False
-        reader.pass_over(_WINDOW - FOOTER_SIZE + 1)
+        reader.pass_over(_WINDOW - len(wanted) + 1)

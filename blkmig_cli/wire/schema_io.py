@@ -1,7 +1,8 @@
-"""The only door to construct: schemas and an input in, plain values or our own errors out; and back.
+"""The only module that calls construct: schemas and an input in, plain values or our errors out.
 
-Three outcomes of a read: a tuple of the schema's values (the input moved on), TruncatedError (the
-input ended inside), MalformedError (the schema refused).  No construct object leaves this module.
+A read has three outcomes: a tuple of the schema's values (and the input is advanced),
+TruncatedError (the input ends inside), MalformedError (the schema does not match).  No construct
+object leaves this module.
 """
 
 import io
@@ -9,10 +10,11 @@ import struct
 from functools import cache
 from typing import Any, NoReturn, Protocol
 
-from construct import Construct, ConstructError, FormatField, Renamed, StreamError, Struct
+from construct import Construct, ConstructError, FormatField, Renamed, Struct
+from construct import StreamError as EndOfData
 
 from blkmig_cli import limits
-from blkmig_cli.errors import MalformedError, TruncatedError
+from blkmig_cli.errors import MalformedError, StreamError, TruncatedError
 from blkmig_cli.schemas.framing import CountedString
 from blkmig_cli.wire.events import Payload
 
@@ -21,9 +23,23 @@ class Input(Protocol):
     """Where bytes come from: a file or a pipe, however it delivers them."""
 
     offset: int
-    """Byte at which the next unread byte stands."""
-    size: int | None
-    """Bytes in all; None where that shows only at the end."""
+    """The next unread byte."""
+
+    @property
+    def size(self) -> int | None:
+        """Size in bytes; None where it is known only at the end."""
+
+    @property
+    def seekable(self) -> bool:
+        """Whether it can be read again, and at any place."""
+
+    @property
+    def origin(self) -> int:
+        """The byte of its file that is byte 0 of the input, as offsets in mapped RAM count."""
+
+    @property
+    def damage(self) -> StreamError | None:
+        """What cut the input short, or says that it cannot be complete; known at its end."""
 
     def peek(self, length: int) -> bytes:
         """The next ``length`` bytes, fewer only at the end; nothing is consumed."""
@@ -53,7 +69,7 @@ _COUNT = struct.Struct(">" + CountedString.lengthfield.fmtstr[1:])
 
 @cache
 def _fixed(schema: Construct) -> struct.Struct | None:
-    """The ``struct`` of a schema that is a flat run of numbers, made from its own fields.
+    """Return the ``struct`` of a schema that is a flat run of big-endian numbers, else None.
 
     Such schemas (words, footers, section references) are most of a stream, and this reads them
     ten times as fast as construct does.
@@ -61,7 +77,7 @@ def _fixed(schema: Construct) -> struct.Struct | None:
     formats = []
     for field in schema.subcons:
         number = field.subcon if isinstance(field, Renamed) else field
-        if not isinstance(number, FormatField):
+        if not isinstance(number, FormatField) or number.fmtstr[0] != ">":
             return None
         formats.append(number.fmtstr[1:])
     return struct.Struct(">" + "".join(formats))
@@ -69,13 +85,13 @@ def _fixed(schema: Construct) -> struct.Struct | None:
 
 @cache
 def _counted(schema: Construct) -> bool:
-    """Is ``schema`` one counted string, as the name of every record's device is?"""
+    """Return whether ``schema`` is one counted string, as the name of every record's device is."""
     fields = [field.subcon if isinstance(field, Renamed) else field for field in schema.subcons]
     return fields == [CountedString]
 
 
 def build(schema: Construct, *values: Any) -> bytes:
-    """The bytes of ``schema`` with ``values`` for its fields, in order.
+    """Return the bytes of ``schema`` with ``values`` for its fields, in order.
 
     Raises ValueError, naming the field, where a value does not fit.
     """
@@ -99,28 +115,37 @@ def build(schema: Construct, *values: Any) -> bytes:
     return built
 
 
+def parse(schema: Struct, data: bytes) -> tuple[Any, ...] | None:
+    """Return the values of ``schema``'s fields, in order; None where ``data`` do not match it."""
+    try:
+        parsed = schema.parse(data)
+    except ConstructError:
+        return None
+    return tuple(parsed[field.name] for field in schema.subcons)
+
+
 class Reader:
-    """An input, and the place in it: what errors need to say where they are."""
+    """An input, and the current object in it, which errors name."""
 
     def __init__(self, source: Input, *, keep: bool = False) -> None:
-        """``keep``: even what is only passed over stays readable until the next object."""
+        """``keep``: bytes that are only skipped stay readable, too, until the next object."""
         self.source = source
         self._keep = keep
         self.section: str | None = None
         self.start = source.offset
 
     def begin(self) -> int:
-        """Start an object (an event) here; returns its offset in bytes."""
+        """Start an object (an event) here; return its offset in bytes."""
         self.source.release()
         self.start = self.source.offset
         return self.start
 
     def length(self) -> int:
-        """Bytes read since the object began."""
+        """Return the number of bytes read since the object began."""
         return self.source.offset - self.start
 
     def take(self, schema: Construct) -> tuple[Any, ...]:
-        """The values of ``schema``'s fields, in order.
+        """Read ``schema``; return the values of its fields, in order.
 
         Raises TruncatedError, MalformedError.
         """
@@ -150,7 +175,7 @@ class Reader:
             stream = io.BytesIO(data)
             try:
                 parsed = schema.parse_stream(stream)
-            except StreamError:
+            except EndOfData:
                 if len(data) < window:
                     self.truncated(len(data))
                 if window >= limits.HEAD_MAX:
@@ -165,7 +190,7 @@ class Reader:
                 return tuple(parsed[field.name] for field in schema.subcons)
 
     def take_bytes(self, length: int) -> bytes:
-        """The next ``length`` bytes; raises TruncatedError."""
+        """Read the next ``length`` bytes; raises TruncatedError."""
         data = self.source.peek(length)
         if len(data) < length:
             self.truncated(len(data))
@@ -173,7 +198,7 @@ class Reader:
         return data
 
     def payload(self, length: int) -> Payload:
-        """Step over ``length`` bytes that belong to this event; raises TruncatedError."""
+        """Skip ``length`` bytes that belong to this event; raises TruncatedError."""
         offset = self.source.offset
         there = self.source.available(length)
         if there < length:
@@ -182,7 +207,7 @@ class Reader:
         return Payload(offset, length)
 
     def pass_over(self, length: int) -> int:
-        """Step over up to ``length`` bytes, to the input's end at most; returns how many."""
+        """Skip up to ``length`` bytes, to the input's end at most; return how many."""
         if not self._keep:
             return self.source.discard(length)
         passed = 0
@@ -195,19 +220,19 @@ class Reader:
         return passed
 
     def skip(self, length: int) -> None:
-        """Step over ``length`` bytes that nobody needs; raises TruncatedError."""
+        """Skip ``length`` bytes that nobody needs; raises TruncatedError."""
         if self.pass_over(length) < length:
             self.truncated(0)
 
     def truncated(self, there: int) -> NoReturn:
-        """The input ends ``there`` bytes from here: say so."""
+        """Raise TruncatedError: the input ends ``there`` bytes from here."""
         raise TruncatedError(
-            f"the stream ends inside an object that began at byte {self.start}",
+            f"stream truncated inside the object at byte {self.start}",
             offset=self.source.offset + there,
             section=self.section,
         )
 
     def fail(self, message: str, **where: Any) -> NoReturn:
-        """The object begun last breaks a rule: say so."""
+        """Raise MalformedError: the object begun last breaks a rule."""
         where.setdefault("offset", self.start)
         raise MalformedError(message, section=self.section, **where)

@@ -1,37 +1,34 @@
-"""The JSON description at a file's end: how long each device's state is, and the page size."""
+"""The JSON description at a stream's end: how long each device's state is."""
 
-import json
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from blkmig_cli import limits
+from blkmig_cli.json_text import parse_json
 from blkmig_cli.schemas.constants import NAME_WRAP, SectionType
 from blkmig_cli.schemas.framing import DescriptionHead, subsection_overhead
+from blkmig_cli.wire.events import DeviceState, StateMismatch
 from blkmig_cli.wire.schema_io import Input
 
 _HEAD = DescriptionHead.sizeof()
 
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """Sizes of devices' state in bytes by (section name, instance id); page size in bytes, if told."""
-
-    sizes: dict[tuple[str, int], int]
-    page_size: int | None
+#: Sizes of devices' state in bytes, by section name and instance id.
+StateSizes = dict[tuple[str, int], int]
 
 
-def find_description(source: Input) -> Description | None:
-    """Read the description at the end of a file; None for a pipe, or where there is none.
+def find_description(source: Input) -> StateSizes | None:
+    """Return what the description at the input's end says; None where none is in reach.
 
     It is found from the end as 0x06 and a be32 length that reaches exactly the end; the same byte
-    can occur inside, so the search goes on until the text is one.
+    can occur inside, so the search goes on until the text is one.  A pipe is read ahead for it.
     """
-    if source.size is None:
+    left = source.available(limits.DESCRIPTION_REACH)
+    if left == limits.DESCRIPTION_REACH:
         return None
-    window, tries = 1 << 16, 0
+    end, window, tries = source.offset + left, 1 << 16, 0
     while True:
-        start = max(source.size - window, 0)
-        tail = source.peek_at(start, source.size - start)
+        start = max(end - window, source.offset)
+        tail = source.peek_at(start, end - start)
         at = tail.rfind(SectionType.VMDESCRIPTION)
         while at >= 0 and tries < limits.DESCRIPTION_TRIES_MAX:
             length = len(tail) - at - _HEAD
@@ -41,24 +38,21 @@ def find_description(source: Input) -> Description | None:
                     return found
                 tries += 1
             at = tail.rfind(SectionType.VMDESCRIPTION, 0, at)
-        if start == 0 or window >= limits.DESCRIPTION_MAX:
+        if start == source.offset or window >= limits.DESCRIPTION_MAX:
             return None
         window = min(window * 16, limits.DESCRIPTION_MAX)
 
 
-def parse_description(text: bytes) -> Description | None:
-    """What the JSON ``text`` says of sizes; None if it is no description.
+def parse_description(text: bytes) -> StateSizes | None:
+    """Return the sizes in the JSON ``text``; None if it is not a description.
 
-    A device whose entry makes no sense is left out, and so sized by its footer.
+    A device whose entry makes no sense is left out.
     """
     if not text.startswith(b"{"):
         return None
+    sizes: StateSizes = {}
     try:
-        root = json.loads(text)
-        devices = root["devices"]
-        page_size = root.get("page_size")
-        sizes = {}
-        for device in devices:
+        for device in parse_json(text)["devices"]:
             try:
                 name, instance = device["name"], device["instance_id"]
                 if isinstance(name, str) and isinstance(instance, int):
@@ -67,11 +61,25 @@ def parse_description(text: bytes) -> Description | None:
                 continue
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return Description(sizes, page_size if _is_page_size(page_size) else None)
+    return sizes
 
 
-def _is_page_size(value: Any) -> bool:
-    return isinstance(value, int) and 1024 <= value <= 1 << 20 and value & (value - 1) == 0
+def compare_sizes(
+    states: Mapping[tuple[str, int], DeviceState], text: bytes | memoryview
+) -> tuple[frozenset[int], tuple[StateMismatch, ...]]:
+    """Compare ``states``, by section name and instance id, with the description ``text``.
+
+    Returns the offsets of those that have the described length, and those that have another.
+    """
+    sizes = parse_description(bytes(text)) if states else None
+    confirmed, mismatches = set(), []
+    for key, state in states.items():
+        size = (sizes or {}).get(key)
+        if size == state.length:
+            confirmed.add(state.offset)
+        elif size is not None:
+            mismatches.append(StateMismatch(state.offset, key[0], state.length, size))
+    return frozenset(confirmed), tuple(mismatches)
 
 
 def _state_size(state: dict[str, Any]) -> int:
@@ -79,11 +87,13 @@ def _state_size(state: dict[str, Any]) -> int:
     for field in state.get("fields", []):
         size, repeat = field["size"], field.get("array_len", 1)
         if not isinstance(size, int) or not isinstance(repeat, int) or size < 0 or repeat < 0:
-            raise ValueError("a field's size is no count of bytes")
+            raise ValueError("a field's size is not a number of bytes")
         total += size * repeat
     for subsection in state.get("subsections", []):
         name = subsection["vmsd_name"].encode()
         if len(name) >= NAME_WRAP:
             raise ValueError("a name that is too long for its length byte")
         total += subsection_overhead(name) + _state_size(subsection)
+    if total > limits.STATE_MAX:
+        raise ValueError("a device's state is too large")
     return total

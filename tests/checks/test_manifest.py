@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blkmig_cli import limits
 from blkmig_cli.checks.manifest import check_images, read_manifest, write_manifest
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
@@ -16,6 +19,7 @@ from blkmig_cli.disks.raw import open_raw
 from blkmig_cli.errors import FailureError
 from blkmig_cli.progress import no_tick
 from tests.conftest import Capture, Run, fails
+from tests.support import raw
 from tests.support.strategies import bitmaps
 
 MIB = 1 << 20
@@ -371,3 +375,73 @@ def test_replay_holds_images_against_it(source: str, run: Run, tmp_path: Path) -
     assert run(*words, "--bitmaps-only").status == 0
     fails(run(*words, "--dry-run"), 2, "see blkmig validate")
     fails(run(*words[:-1], tmp_path / "none"), 4, "No such file")
+
+
+@pytest.mark.parametrize("command", ["validate", "replay"])
+def test_a_disk_that_is_only_claimed(
+    run: Run, stream: Path, manifest: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 64 TiB by some bytes: its bits are not hashed, and what was not compared is not called equal."""
+    monkeypatch.setattr(limits, "ZEROS_HASHED_FOR", 1 << 16)
+    ranges = (b"\x42" + struct.pack(">QI", at << 31, 1 << 31) for at in range(64))
+    stream.write_bytes(
+        raw.qemu(bitmaps=raw.bitmap_start(granularity=512) + b"".join(ranges) + raw.COMPLETE)
+    )
+    bitmap = {
+        "device": "d", "name": "b", "granularity": 512, "recording": True, "persistent": False,
+        "count": 0, "sha256": "0" * 64,
+    }  # fmt: skip
+    devices = [{"device": "d", "size": 64 << 40, "sha256": None}]
+    manifest.write_text(json.dumps({"version": 1, "devices": devices, "bitmaps": [bitmap]}))
+    words = [command, stream, "--manifest", manifest, "--output", "json"]
+    if command == "replay":
+        words += ["--bitmaps-only", "--bitmaps-to", stream.with_name("b.json")]
+        words += ["--device-size", "64T"]  # so large a disk must be meant
+    outcome = run(*words)
+    assert outcome.status == 1
+    (found,) = outcome.report["findings"]
+    assert found["id"] == "manifest-differs"
+    assert "bitmap 'b': was not compared: too many zeros to hash (over 512 f" in found["message"]
+
+
+def test_zeros_are_hashed_in_measure(
+    run: Run, tmp_path: Path, stream: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What there is of data decides how many; all disks and bitmaps of a manifest count together."""
+    monkeypatch.setattr(limits, "ZEROS_HASHED_FOR", 8192)
+    image, other = tmp_path / "a.img", tmp_path / "b.img"
+    allowed = 512 * 8192
+    image.write_bytes(b"")
+    os.truncate(image, allowed)
+    words = ["send", f"a={image}", "--to", stream, "--manifest", manifest]
+    assert run(*words).status == 0
+    assert run("validate", stream, "--manifest", manifest, "--device-size=4M").status == 0
+    os.truncate(image, allowed + MIB)
+    stream.unlink()
+    fails(run(*words), 4, "--manifest: too many zeros to hash")
+    assert not stream.exists()
+    assert run(*words[:-2]).status == 0
+    digest = hashlib.sha256(image.read_bytes()).hexdigest()
+    giant = [{"device": "a", "size": allowed + MIB, "sha256": digest}]
+    manifest.write_text(json.dumps({"version": 1, "devices": giant, "bitmaps": []}))
+    outcome = run("validate", stream, "--manifest", manifest)
+    assert outcome.status == 1
+    assert "the disk was not compared: too many zeros to hash" in outcome.out
+    # More data, also of another disk, allow more.
+    other.write_bytes(b"x" * 16384)
+    assert run(*words, f"b={other}").status == 0
+    assert run("validate", stream, "--manifest", manifest).status == 0
+    bitmap = DirtyBitmap("fine", 512)
+    write_bitmaps(f"{other}.bitmaps.json", BitmapFile(16384, {"fine": bitmap}))
+    monkeypatch.setattr(limits, "ZEROS_HASHED", 320)
+    assert run(*words, f"b={other}").status == 0
+    fails(run(*words, f"b={other}", "--bitmaps"), 4, "--manifest: bitmap 'fine': too many zeros")
+
+
+def test_only_what_is_compared_counts(
+    run: Run, disk: Path, stream: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ZEROS_HASHED", 0)
+    words = ["send", disk, "--to", stream, "--manifest", manifest, "--skip-unallocated"]
+    assert run(*words).status == 0
+    fails(run(*words, "--bitmaps"), 4, "--manifest: bitmap 'daily': too many zeros")

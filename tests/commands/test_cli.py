@@ -248,7 +248,7 @@ def test_validate_against_an_image(run: Run, stream: Path, tmp_path: Path) -> No
     ("content", "status", "words"),
     [
         (b"", 3, "empty"),
-        (b"This is text, and no stream.\n", 3, "no migration stream"),
+        (b"This is text, and no stream.\n", 3, "not a migration stream"),
         (raw.qemu(raw.block(0, 0x88)), 3, "flags 0x80 are unknown"),
     ],
 )
@@ -308,7 +308,7 @@ def test_dump_filters(run: Run, tmp_path: Path) -> None:
     document = run("dump", path, "--output", "json").json
     assert document["records"] == records()
     fails(run("dump", path, "--sectors", "5"), 2, "A-B")
-    fails(run("dump", path, "--sectors", "5-3"), 2, "ends before it begins")
+    fails(run("dump", path, "--sectors", "5-3"), 2, "not a range of a disk's sectors")
     fails(run("dump", path, "--payload", "hex"), 2, "--output")
     human = run("dump", path).out.splitlines()
     assert "a: sectors 0+2048, zeros" in human[7] + human[8]

@@ -34,7 +34,7 @@ def test_only_the_padding_changes(run: Run, tmp_path: Path, name: str, way: str)
     assert outcome.status == 0
     assert target.read_bytes() == STREAMS[name].replace(LEAK, bytes(len(LEAK)))
     leaks = STREAMS[name].count(LEAK) * len(LEAK)
-    assert f"{leaks:,} were not zero" in outcome.err
+    assert f"{leaks:,} of them not zero" in outcome.err
     for path, expected in ((source, True), (target, False)):
         found = run("validate", path, *words, "--output", "json").report["findings"]
         leaked = [finding for finding in found if finding["id"] == "padding-leak"]
@@ -60,8 +60,8 @@ def test_captures_without_leaks_stay_as_they_are(
 @pytest.mark.parametrize(
     ("words", "status", "text"),
     [
-        ([], 3, "say --device-size"),
-        (["--device-size", 512], 4, "check --device-size"),
+        ([], 3, "specify --device-size"),
+        (["--device-size", 512], 1, "check --device-size"),
         (["--device-size", "3M"], 0, ""),
     ],
 )

@@ -5,7 +5,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-from blkmig_cli.errors import StreamError
+from blkmig_cli.errors import SeveralStreamsError, StreamError
 from blkmig_cli.transport.inputs import FileInput, PipeInput
 from blkmig_cli.transport.payloads import ImageRange
 from blkmig_cli.transport.target import resolve_content
@@ -64,7 +64,7 @@ def events(source: Any, **options: Any) -> tuple[list[Event], str | None]:
     found: list[Event] = []
     try:
         found.extend(Decoder(source, **options))
-    except StreamError as error:
+    except (StreamError, SeveralStreamsError) as error:
         return found, f"{type(error).__name__}: {error}"
     return found, None
 

@@ -86,7 +86,7 @@ def irregular() -> bytes:
     kinds = (lambda: raw.block(dice.randrange(1 << 33) * 2048, _ZERO, ""),
              lambda: raw.block(dice.randrange(1 << 33) * 2048, _ZERO, "e"),
              lambda: raw.progress(dice.randrange(101)))  # fmt: skip
-    return raw.qemu(*_filling(lambda: dice.choice(kinds)()))
+    return raw.qemu(*_filling(lambda: dice.choice(kinds)()))  # noqa: PLW0108 (drawn anew each time)
 
 
 def _filling(piece: Callable[[], bytes], size: int = _SIZE) -> list[bytes]:

@@ -107,7 +107,7 @@ def test_a_peer_that_talks_rubbish(tmp_path: Path) -> None:
     call(tmp_path / "s", b"GET / HTTP/1.1\r\n\r\n")
     status, _, err = replay.end()
     assert status == 3
-    assert "no migration stream" in err
+    assert "not a migration stream" in err
     assert not (tmp_path / "out").exists()
 
 

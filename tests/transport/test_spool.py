@@ -1,4 +1,4 @@
-"""What comes once and is read twice: kept in a file without a name, with its zeros as holes, and bounded."""
+"""What can be read once, and is read twice: copied to a file without a name, with its zeros as holes."""
 
 import gzip
 import os
@@ -61,7 +61,7 @@ def test_it_is_what_came_and_has_no_name(
     with open_stream(f"exec:cat {capture.path}", again=True) as stream:
         assert stream.seekable
         assert stream.input.peek_at(0, 1 << 30) == capture.data
-        assert stream.damage is None
+        assert stream.input.damage is None
         assert not list(tmp_path.iterdir())
 
 
@@ -76,6 +76,9 @@ def test_zeros_take_no_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
     monkeypatch.setattr(tempfile, "TemporaryFile", made)
     with open_stream("exec:head -c 300M /dev/zero; printf x", again=True) as stream:
+        assert stream.input.seekable
+        assert stream.input.size is None
+        stream.input.complete()
         assert stream.input.size == 300 * MIB + 1
         assert os.fstat(files[0].fileno()).st_blocks * 512 < MIB
 

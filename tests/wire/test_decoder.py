@@ -1,13 +1,18 @@
 """One table of cases: what is accepted, what is refused, and with which words."""
 
+import gzip
 import json
 import struct
+from pathlib import Path
 
 import pytest
 
 from blkmig_cli.errors import MalformedError, StreamError
+from blkmig_cli.transport.source import adopt_stream, open_stream
 from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.wire.events import DeviceState, Event, StateMismatch, Undecoded, VmDescription
 from blkmig_cli.wire.hints import Hints
+from tests.conftest import Run, fails
 from tests.support import raw
 from tests.support.feed import events, in_file, piped
 
@@ -84,14 +89,14 @@ def v2_pair(first: bytes, second: bytes) -> bytes:
 
 ONE = ("b", 1, 65536, BITS)
 BAD = {
-    "text": (b"hello, this is text\n", "no migration stream"),
+    "text": (b"hello, this is text\n", "not a migration stream but text"),
     "version-2": (b"QEVM" + struct.pack(">I", 2), "obsolete"),
     "unknown-flag": (raw.qemu(raw.block(0, 0x88)), "flags 0x80 are unknown"),
     "no-flag": (raw.qemu(raw.word(5, 0)), "neither block, progress nor end"),
     "wrong-footer": (raw.qemu()[:-6] + raw.footer(9) + raw.EOF, "footer of section 9"),
     "no-footer": (HEAD + raw.start(1, "block", 1, raw.EOS) + raw.EOF, "footer is missing"),
     "unstarted": (HEAD + raw.part(7, raw.EOS), "never started"),
-    "unknown-type": (HEAD + b"\x55", "0x55 opens no section"),
+    "unknown-type": (HEAD + b"\x55", "section type 0x55 is unknown"),
     "unknown-command": (HEAD + b"\x08\0\x63\0\0" + raw.EOF, "command 99"),
     "unknown-subsection": (
         HEAD + b"\x05" + raw.name("configuration/x") + b"\0\0\0\1",
@@ -101,7 +106,7 @@ BAD = {
         HEAD + b"\x08\0\x07\0\x04" + struct.pack(">I", 3) + b"\x08\0\x04\0\0" + raw.EOF,
         "inside a section",
     ),
-    "id-twice": (raw.qemu()[:-1] + raw.start(1, "block", 1, raw.EOS), "second time"),
+    "id-twice": (raw.qemu()[:-1] + raw.start(1, "block", 1, raw.EOS), "used twice"),
     "classic-then-v1": (
         raw.block(0, 0, rest=DATA) + raw.block(2048, 0x10, rest=DATA) + raw.EOS,
         "--dialect",
@@ -199,13 +204,17 @@ def test_a_failed_decoder_stays_failed() -> None:
     assert first.value is second.value
 
 
+def described(stream: bytes, description: bytes | None) -> bytes:
+    if description is None:
+        return stream
+    return stream + b"\x06" + struct.pack(">I", len(description)) + description
+
+
 def state_stream(size: int, description: bytes | None) -> bytes:
     """Device state of ``size`` bytes that holds a footer's look-alike."""
     state = raw.footer(3).ljust(size, b"\x55")
     out = HEAD + raw.start(3, "dev", 1, state, kind=4) + raw.footer(3) + raw.EOF
-    if description is not None:
-        out += b"\x06" + struct.pack(">I", len(description)) + description
-    return out
+    return described(out, description)
 
 
 def describe(size: int) -> bytes:
@@ -215,22 +224,124 @@ def describe(size: int) -> bytes:
     return json.dumps({"page_size": 4096, "devices": [device]}).encode()
 
 
-def test_state_is_sized_by_the_description() -> None:
-    data = state_stream(40, describe(40))
-    state = next(e for e in events(in_file(data))[0] if e.type == "device-state")
-    assert (state.length, getattr(state, "sized_by", None)) == (40, "description")
+def same_anywhere(data: bytes) -> list[Event]:
+    """The events of a stream that ends properly, which are the same from a file and a pipe."""
+    found, error = events(in_file(data))
+    assert error is None
+    assert events(piped(data)) == (found, None)
+    assert events(piped(data, [1] * len(data))) == (found, None)
+    return found
+
+
+def test_state_is_sized_by_its_footer_and_confirmed_by_the_description() -> None:
+    *_, state, _, _, description = same_anywhere(state_stream(40, describe(40)))
+    assert isinstance(state, DeviceState)
+    assert (state.length, state.sized_by) == (40, "footer")
+    assert isinstance(description, VmDescription)
+    assert (description.confirmed, description.mismatches) == (frozenset({state.offset}), ())
 
 
 def test_state_is_sized_by_its_footer_without_one() -> None:
-    data = state_stream(40, None)
-    state = next(e for e in events(in_file(data))[0] if e.type == "device-state")
+    *_, state, _, _ = same_anywhere(state_stream(40, None))
+    assert isinstance(state, DeviceState)
+    assert (state.length, state.sized_by) == (40, "footer")
+
+
+@pytest.mark.parametrize("said", [38, 41, 45, 10**12])
+def test_a_lying_description_is_found(said: int) -> None:
+    *_, state, _, _, description = same_anywhere(state_stream(40, describe(said)))
+    assert isinstance(state, DeviceState)
+    assert state.length == 40
+    assert isinstance(description, VmDescription)
+    assert description.confirmed == frozenset()
+    assert description.mismatches == (StateMismatch(state.offset, "dev", 40, said),)
+
+
+NONSENSE = {
+    "no JSON": b"{'devices': []}",
+    "no devices": b'{"page_size": 4096}',
+    "no object": b"[1, 2, 3]",
+    "not bytes": b'{"devices": [{"name": "dev", "instance_id": 0, "fields": [{"size": "x"}]}]}',
+    "negative": describe(40).replace(b'"size": 2,', b'"size": -2,'),
+    "4000 digits": describe(40).replace(b'"size": 4}', b'"size": ' + b"9" * 4000 + b"}"),
+    "5000 digits": describe(40).replace(b'"size": 4}', b'"size": ' + b"9" * 5000 + b"}"),
+    "too large": describe(40).replace(b'"size": 4}', b'"size": ' + b"9" * 30 + b"}"),
+    "deep": b'{"devices": ' + b"[" * 100_000,
+    "many": b'{"devices": [' + b"{}," * 700_000 + b"{}]}",
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_a_description_that_makes_no_sense_says_nothing(name: str) -> None:
+    data = state_stream(40, NONSENSE[name])
+    found, error = events(in_file(data))
+    assert error is None
+    *_, state, _, _, description = found
     assert (state.length, getattr(state, "sized_by", None)) == (40, "footer")
+    assert isinstance(description, VmDescription)
+    assert (description.confirmed, description.mismatches) == (frozenset(), ())
+    assert events(piped(data)) == (found, error)
 
 
-def test_a_lying_description_is_refused() -> None:
-    _, error = events(in_file(state_stream(40, describe(41))))
+def without_footers(size: int, *more: bytes) -> bytes:
+    """As machine types up to 2.3 write it: neither configuration nor footers."""
+    return (
+        raw.HEADER
+        + raw.start(1, "block", 1, raw.EOS)
+        + raw.part(1, raw.EOS, kind=3)
+        + raw.start(3, "dev", 1, b"\x55" * size, kind=4)
+        + b"".join(more)
+        + raw.EOF
+    )
+
+
+def test_without_footers_the_description_sizes_state() -> None:
+    second = raw.start(4, "dev2", 1, b"more", kind=4)
+    text = json.dumps(
+        {
+            "devices": [
+                json.loads(describe(40))["devices"][0],
+                {"name": "dev2", "instance_id": 0, "fields": [{"size": 4}]},
+            ]
+        }
+    ).encode()
+    found = same_anywhere(described(without_footers(40, second), text))
+    states = [event for event in found if isinstance(event, DeviceState)]
+    assert [(state.length, state.sized_by) for state in states] == [
+        (40, "description"),
+        (4, "description"),
+    ]
+    assert isinstance(found[-1], VmDescription)
+    assert found[-1].confirmed == {state.offset for state in states}
+
+
+@pytest.mark.parametrize("said", [39, 41, 44, 1 << 40])
+def test_without_footers_a_lying_description_sizes_nothing(said: int) -> None:
+    found = same_anywhere(described(without_footers(40), describe(said)))
+    assert isinstance(found[-1], Undecoded)
+    assert found[-1].reason == "nothing tells where this state ends"
+
+
+def test_without_footers_another_streams_description_is_not_used() -> None:
+    """The one at the file's end fits, but what stands behind the state is no end with it."""
+    first = without_footers(40)
+    found, error = events(in_file(first + described(without_footers(40), describe(40))))
+    assert isinstance(found[-1], Undecoded)
+    assert found[-1].offset + found[-1].length == len(first)
     assert error is not None
-    assert "no footer stands there" in error
+    assert f"bytes 0, {len(first)}" in error
+
+
+def test_without_footers_another_streams_description_is_refused() -> None:
+    """As above, where what stands behind the state shows nothing."""
+    end = raw.part(1, raw.EOS, kind=3)
+    first = without_footers(40, end).replace(end, b"", 1)
+    data = first + described(without_footers(40), describe(40))
+    for source in (in_file(data), piped(data)):
+        found, error = events(source, chosen=True)
+        assert found[-1].type == "eof"
+        assert error is not None
+        assert "description that is not this stream's" in error
 
 
 def test_state_without_footers_is_undecoded() -> None:
@@ -300,7 +411,7 @@ def test_unknown_ram_is_refused_while_blocks_are_open() -> None:
     found, error = events(in_file(data))
     assert found[-1].type == "undecoded"
     assert error is not None
-    assert "blocks or bitmaps had not ended" in error
+    assert "blocks or bitmaps are not complete" in error
 
 
 def test_told_sizes_reach_the_events() -> None:
@@ -310,3 +421,89 @@ def test_told_sizes_reach_the_events() -> None:
 
 def test_errors_have_one_root() -> None:
     assert issubclass(MalformedError, StreamError)
+
+
+CASES = Path(__file__).parents[1] / "cases"
+
+
+@pytest.mark.parametrize("origin", [0, 4096, 500])
+def test_mapped_ram_at_an_offset_of_the_file(origin: int, tmp_path: Path) -> None:
+    """The offsets in its headers count from the start of the file."""
+    header = struct.pack(">IQQQ", 1, 4096, 0, origin + 500)
+    prefix = ram(mem_size(("a", 4096, header)), capabilities=("mapped-ram",))
+    cut = prefix.rindex(header) + len(header)
+    data = prefix[:cut].ljust(500 + 4096, b"\xaa") + prefix[cut:]
+    path = tmp_path / "m.bin"
+    path.write_bytes(bytes(origin) + data)
+    with open_stream(f"file:{path},offset={origin}") as stream:
+        found = list(Decoder(stream.input))
+    assert [event.type for event in found][-3:] == ["ram", "section-footer", "eof"]
+    assert (found[0].offset, found[-1].offset) == (0, len(data) - 1)
+    with open(path, "rb") as file:
+        file.seek(origin)
+        with adopt_stream(file) as stream:
+            assert list(Decoder(stream.input)) == found
+    # A second stream in the same file is where the file says, too.
+    path.write_bytes(HEAD + raw.EOF + bytes(origin) + data)
+    with open_stream(str(path)) as stream:
+        first = Decoder(stream.input, chosen=True)
+        assert list(first)[-1].type in ("eof", "undecoded")
+        decoder = Decoder(stream.input)
+        if origin:
+            with pytest.raises(MalformedError):
+                list(decoder)
+
+
+def test_the_case_of_mapped_ram_at_4096(run: Run, tmp_path: Path) -> None:
+    """QEMU 10.0 wrote it with ``migrate file:F,offset=4096``; padding before it is no stream."""
+    path = tmp_path / "m.bin"
+    path.write_bytes(gzip.decompress((CASES / "mapped-ram-at-4096.bin.gz").read_bytes()))
+    outcome = run("validate", f"file:{path},offset=4096", "--output", "json")
+    assert outcome.status == 0
+    assert outcome.report["complete"] is True
+    (bitmap,) = outcome.report["bitmaps"]
+    assert (bitmap["device"], bitmap["name"], bitmap["count"]) == ("drive0", "daily", 256 << 10)
+    fails(run("validate", path), 3, "one may begin at byte 4096: file:PATH,offset=N reads it")
+    piped_part = f"exec:tail -c +4097 {path}"
+    fails(run("dump", piped_part, "--limit", "2000000"), 3, "see file:PATH,offset=N")
+
+
+@pytest.mark.parametrize("size", [4096, 8192])
+@pytest.mark.parametrize("behind", ["continued", "named", "zero", "end", "hook"])
+def test_a_page_size_that_nothing_says(size: int, behind: str) -> None:
+    """sparc64 and alpha have pages of 8 KiB, and say so nowhere: the first page shows it."""
+    page = struct.pack(">Q", 0x08) + raw.name("a") + b"\x55" * size
+    after = {
+        "continued": struct.pack(">Q", size | 0x28) + b"\x66" * size,
+        "named": struct.pack(">Q", size | 0x08) + raw.name("bc") + b"\x66" * size,
+        "zero": struct.pack(">Q", size | 0x22) + b"\0",
+        "end": b"",
+        "hook": struct.pack(">Q", 0x80),
+    }[behind]
+    found = same_anywhere(ram(page + after))
+    assert [event.type for event in found[3:-2]] == ["ram"] * (2 + bool(after))
+
+
+def test_the_description_case(run: Run) -> None:
+    """A device's size of 8000 digits: no size at all."""
+    outcome = run("validate", CASES / "description-size-4000-digits.bin", "--output", "json")
+    assert outcome.status == 0
+    assert "resynchronised" in [finding["id"] for finding in outcome.report["findings"]]
+
+
+def test_a_mismatch_is_an_error_from_file_and_pipe(run: Run, tmp_path: Path) -> None:
+    """The disk is all there: the state of a device is not the stream's failure."""
+    inner = raw.qemu(raw.block(0, 8))[:-1] + raw.start(3, "dev", 1, bytes(38), kind=4)
+    path = tmp_path / "s.bin"
+    path.write_bytes(described(inner + raw.footer(3) + raw.EOF, describe(40)))
+    reports = []
+    for name in (path, f"exec:cat {path}"):
+        outcome = run("validate", name, "--device-size", "1M", "--output", "json")
+        assert outcome.status == 1
+        reports.append(outcome.report | {"stream": None})
+    assert reports[0] == reports[1]
+    (finding,) = reports[0]["findings"]
+    assert (finding["id"], finding["severity"]) == ("device-state", "error")
+    assert finding["offset"] == len(inner) - 38
+    assert "38 bytes long, the description says 40" in finding["message"]
+    assert reports[0]["complete"] is True

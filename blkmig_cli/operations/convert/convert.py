@@ -79,8 +79,8 @@ def convert(
     last = LastRecords()
     with how.contents(stream, last, again=True) as contents:
         report = contents.report
-        refuse_faults(report, bitmaps=chosen.bitmaps, incremental=chosen.incremental)
         Names.of(report).check_hints(how.hints)
+        refuse_faults(report, bitmaps=chosen.bitmaps, incremental=chosen.incremental)
         container = report.container or "qemu"
         if not chosen.normalize and chosen.container not in (None, container):
             raise UsageError("another container needs a stream made anew", hint="use --normalize")
@@ -92,6 +92,11 @@ def convert(
             chosen.machine or "none",
             disks=any(verdict.disk.has_blocks for verdict in report.devices),
             skip_unallocated=chosen.incremental,
+            sizes={
+                verdict.disk.name: verdict.size.exact
+                for verdict in report.devices
+                if verdict.size.exact
+            },
         )
         check_disks(disks, sending)
         if chosen.dialect == "v1":

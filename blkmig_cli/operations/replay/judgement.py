@@ -10,7 +10,7 @@ from blkmig_cli.checks.catalogue import Finding, Severity, finding_of
 from blkmig_cli.checks.checker import Checker
 from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import BitmapVerdict, Report
-from blkmig_cli.checks.survey import cause, read_stream
+from blkmig_cli.checks.survey import read_stream
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.errors import BlkmigError, FailureError, StreamError, UndecidableError
 from blkmig_cli.operations.replay.bitmap_place import BitmapPlace
@@ -28,6 +28,7 @@ from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block, Event
 from blkmig_cli.wire.runs import Consumer, Run
 from blkmig_cli.wire.schema_io import Input
+from blkmig_cli.wire.several import decoder_of
 
 #: Errors that do not keep the disks from being written; the exit status says that a bitmap was not.
 _LEFT_OUT = ("bitmap-open",)
@@ -49,8 +50,9 @@ class Reading:
     def from_start(self) -> Decoder:
         """Return a decoder of the stream, which has not been read, or can be read again."""
         self.stream.input.offset = 0
-        return Decoder(
+        return decoder_of(
             self.stream.input,
+            self._request.number,
             dialect=self._request.dialect,
             container=self._request.container,
             hints=self._hints,
@@ -74,8 +76,7 @@ class Reading:
 
         Return what ended the reading too early, if anything did.  Raises what a consumer raises.
         """
-        failure = read_stream(self._decoder, tick, *before, self)
-        return cause(failure, self.stream.damage)
+        return read_stream(self._decoder, tick, *before, self)
 
     # What has been read.
 

@@ -28,7 +28,7 @@ from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.inputs import PipeInput
 from blkmig_cli.transport.source import Stream
-from blkmig_cli.transport.spool import keep
+from blkmig_cli.transport.spool import spool
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
 from blkmig_cli.wire.runs import Numbers, Run
 from blkmig_cli.wire.schema_io import Input
@@ -65,7 +65,7 @@ def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) 
 def _spooled(stream: Stream, stack: ExitStack) -> Stream:
     """Return a stream that comes once as one in a temporary file."""
     assert isinstance(stream.input, PipeInput)
-    return Stream(stream.name, *keep(stream.input, stack), file=stream.file)
+    return replace(stream, input=spool(stream.input, stack))
 
 
 @contextmanager

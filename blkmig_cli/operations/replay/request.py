@@ -35,7 +35,8 @@ class ReplayRequest:
     ``restart``: start it afresh.  ``verify``: read back what was written.  ``manifest``: compare the
     images with it.
 
-    ``hints``: sizes of disks and granularities of bitmaps.  ``dialect``, ``container``: how the
+    ``number``: which of several streams in the input.  ``hints``: sizes of disks and granularities of
+    bitmaps.  ``dialect``, ``container``: how the
     stream is read.
     """
 
@@ -56,6 +57,7 @@ class ReplayRequest:
     verify: bool = False
     manifest: Manifest | None = None
     hints: Hints = field(default_factory=Hints)
+    number: int | None = None
     dialect: Dialect = "auto"
     container: Container = "auto"
 

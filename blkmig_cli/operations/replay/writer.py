@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from blkmig_cli.disks.disk import past_end
+from blkmig_cli.disks.disk import image_too_small
 from blkmig_cli.disks.raw import RawImage
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.operations.replay.destination import Destination
@@ -251,7 +251,7 @@ def _check_image(event: Block, destination: Destination, end: int) -> None:
     if destination.size is not None or limit is None:
         return
     if event.sector * SECTOR_SIZE >= limit:
-        raise past_end(event.device, event.sector, event.offset, limit)
+        raise image_too_small(event.device, event.sector, event.offset, limit)
     if event.sectors_min == event.sectors and event.bitmaps and event.dialect == "v2":
         message = f"the disk reaches byte {end}, {escape(destination.path)} has {limit}"
         raise Place.of(event).failed(message, hint="enlarge the image")

@@ -76,6 +76,9 @@ def check_disks(disks: list[Disk], options: SendOptions) -> None:
     if len(encode_name(options.machine)) > limits.MACHINE_MAX:
         raise UsageError(f"--machine: over {limits.MACHINE_MAX} bytes")
     for disk in disks:
+        fault = name_fault(disk.device)
+        if fault is not None:
+            raise FailureError(f"device name {quote(disk.device)}: {fault}")
         for fault in _faults(disk, options):
             raise FailureError(fault, device=disk.device)
         for start, end in _apart(disk, options):
@@ -116,9 +119,6 @@ def _faults(disk: Disk, options: SendOptions) -> Iterator[str]:
         yield f"a disk of {disk.size} bytes, {most} are the most"
     if disk.size % SECTOR_SIZE:
         yield f"a disk of {disk.size} bytes, not a multiple of {SECTOR_SIZE}"
-    fault = name_fault(disk.device)
-    if fault is not None:
-        yield f"device name {quote(disk.device)}: {fault}"
     if disk.bitmaps and not disk.device and options.dialect == "qemu":
         yield "a device without a name, and bitmaps, which find their disk by its name"
     if disk.bitmaps and not disk.size and options.dialect != "qemu":

@@ -6,9 +6,8 @@ from rich.text import Text
 from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.report import Report, Verdict
 from blkmig_cli.operations.replay.request import ReplayResult
-from blkmig_cli.output.human.console import device_name, size_range
 from blkmig_cli.output.human.console import table as new_table
-from blkmig_cli.text import count, escape, human_size
+from blkmig_cli.text import bitmap_name, count, device_name, escape, human_size, size_range
 
 _SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 #: In this order a summary counts them.
@@ -37,7 +36,7 @@ def report_text(report: Report, out: Console) -> None:
     disks_table(report, out)
     bitmaps_table(report, out)
     for name, path in report.same:
-        out.print(Text(f"{escape(path)} matches {escape(name) or '(unnamed)'}", "green"))
+        out.print(Text(f"{escape(path)} matches {device_name(name)}", "green"))
     if report.manifest is not None:
         out.print(Text(f"matches {escape(report.manifest)}", "green"))
     findings_text(report, out)
@@ -75,7 +74,7 @@ def disks_table(report: Report, out: Console) -> None:
     for device in disks:
         missing = device.missing_bytes
         table.add_row(
-            device_name(device.disk.name),
+            Text(device_name(device.disk.name)),
             size_range(device.size.least, device.size.most),
             f"{device.disk.chunks:,}",
             f"{device.disk.zero_chunks:,}",
@@ -105,7 +104,7 @@ def bitmaps_table(report: Report, out: Console) -> None:
             else human_size(bitmap.granularity)
         )
         table.add_row(
-            Text(f"{escape(bitmap.device)}/{escape(bitmap.name)}"),
+            Text(bitmap_name(bitmap.device, bitmap.name)),
             granularity,
             "?" if verdict.count is None else human_size(verdict.count),
             " ".join(flags),
@@ -141,11 +140,11 @@ def replay_text(result: ReplayResult, out: Console, *, dry: bool, brief: bool = 
         report_text(result.report, out)
         for device, at in result.resumed.items():
             where = "finished already" if at is None else f"resumed at byte {at} of the stream"
-            out.print(f"{escape(device) or '(unnamed)'}: {where}")
+            out.print(f"{device_name(device)}: {where}")
         for device, written in result.written.items():
             if device in result.resumed and result.resumed[device] is None:
                 continue
-            out.print(f"{escape(device) or '(unnamed)'}: {human_size(written)} written")
+            out.print(f"{device_name(device)}: {human_size(written)} written")
         for path in result.bitmap_files:
             out.print(f"bitmaps in {escape(path)}")
     for path in result.partial_images:

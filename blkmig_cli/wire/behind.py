@@ -1,0 +1,49 @@
+"""What follows a stream's end in its input: nothing, a further stream, or other bytes.
+
+Behind padding with zeros a further stream may begin, too.  Other bytes are read up to a limit, as a
+peer may never stop sending them.
+"""
+
+from collections.abc import Generator
+
+from blkmig_cli import limits
+from blkmig_cli.wire.events import Undecoded
+from blkmig_cli.wire.recognition import HEADER, stream_behind
+from blkmig_cli.wire.schema_io import Reader
+
+_WINDOW = 1 << 16
+
+
+def behind_end(reader: Reader) -> Generator[Undecoded, None, int | None]:
+    """Give what stands behind the stream's end, where ``reader`` is, as an event.
+
+    Returns the byte at which a further stream begins, where the input then is; None for none.
+    Raises the input's ``damage`` where it ends.
+    """
+    source, offset = reader.source, reader.begin()
+    if stream_behind(source):
+        return offset
+    length = _pass_zeros(reader)
+    if length and source.peek(len(HEADER)) == HEADER:
+        reason = "padding between the stream's end and a further stream"
+        yield Undecoded(offset, length, None, reason, behind=True)
+        return source.offset
+    length += reader.pass_over(limits.BEHIND_MAX - length)
+    more = length == limits.BEHIND_MAX and bool(source.peek(1))
+    if source.damage is not None and not more:
+        raise source.damage
+    if length:
+        only = f", of which {length >> 20} MiB were read" if more else ""
+        reason = f"other bytes behind the stream's end{only}"
+        yield Undecoded(offset, length, None, reason, behind=True)
+    return None
+
+
+def _pass_zeros(reader: Reader) -> int:
+    """Pass over zeros, as far as they may be padding; return how many there were."""
+    passed, zeros = 0, _WINDOW
+    while zeros == _WINDOW and passed < limits.BEHIND_MAX:
+        data = reader.source.peek(_WINDOW)
+        zeros = len(data) - len(data.lstrip(b"\0"))
+        passed += reader.pass_over(zeros)
+    return passed
