@@ -198,4 +198,8 @@ def test_bitmaps_as_reports_print_them(run: Run, tmp_path: Path) -> None:
         assert run("extract", stream, "--bitmap", name, "--to", target, "-q").status == 0, name
     outcome = run("extract", stream, "--bitmap", "d/a/b", "--to", target)
     fails(outcome, 2, "use DEVICE:NAME")
-    fails(run("extract", stream, "--bitmap", "x", "--to", target), 2, "no bitmap 'x'; there are the bitmaps")
+    fails(
+        run("extract", stream, "--bitmap", "x", "--to", target),
+        2,
+        "no bitmap 'x'; there are the bitmaps",
+    )
