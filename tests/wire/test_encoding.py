@@ -34,7 +34,9 @@ def subsection(name: str, body: bytes, version: int = 1) -> bytes:
 
 
 BITS = subsection("target-page-bits", struct.pack(">I", 14))
-NAMES = b"".join(map(raw.name, ["mapped-ram", "x-ignore-shared", "", b"\xff\xfe"]))
+NAMES = b"".join(
+    [raw.name("mapped-ram"), raw.name("x-ignore-shared"), raw.name(""), raw.name(b"\xff\xfe")]
+)
 CAPABILITIES = subsection("capabilities", struct.pack(">I", 4) + NAMES, version=3)
 UUID = subsection("uuid", bytes(range(16)), version=2)
 
