@@ -2,29 +2,39 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SECONDS ?= 60
+COUNT ?= 20
+SEED ?= 1
+# In parallel; who runs pytest by hand gets one test after the other.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-demo: $(VENV)/.run ## Make a disk and bitmaps, send, dump, validate, replay, compare; then real captures
+demo: $(VENV)/.run ## Make a disk and bitmaps, send, dump, validate, replay, compare; then captures made by QEMU
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
-test: $(VENV)/.test ## Run the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.test ## Run the tests, but for the long ones
+	$(PYTEST)
 
-test-qemu: $(VENV)/.test ## Run the tests against a real QEMU (qemu-system-x86, qemu-utils); they must run
-	BLKMIG_REQUIRE_QEMU=1 $(BIN)/python -m pytest tests/interop
+test-long: $(VENV)/.test ## Run the long tests: those that find little for their time, with more examples
+	BLKMIG_LONG=1 $(PYTEST)
 
-check: $(VENV)/.check ## Lint, format and type checks
+test-qemu: $(VENV)/.test ## Run the tests against a real QEMU, which must be there (qemu-system-x86, qemu-utils)
+	BLKMIG_REQUIRE_QEMU=1 $(PYTEST) tests/interop
+
+check: $(VENV)/.check ## Check the code: lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy blkmig_cli tests benchmarks fuzz
+	$(BIN)/mypy blkmig_cli tests benchmarks fuzz mutate
 
-bench: $(VENV)/.test ## Measure, beside dd, qemu-img and QEMU where installed; writes bench.json
+bench: $(VENV)/.test ## Measure speed, beside dd, qemu-img and QEMU where installed; writes bench.json
 	$(BIN)/python -m benchmarks --growth
 
 fuzz: $(VENV)/.fuzz ## Fuzz each target for a minute, or for SECONDS=n
 	$(BIN)/python -m fuzz $(SECONDS)
+
+mutate: $(VENV)/.test ## Change code at random, list what no test notices: MODULES="wire/decoder disks" COUNT=50 SEED=1
+	$(BIN)/python -m mutate $(MODULES) --count $(COUNT) --seed $(SEED)
 
 docs: $(VENV)/.run ## Make docs/format.md, docs/commands.md and the README's tour from the code
 	$(BIN)/python docs/make_format.py
@@ -60,4 +70,4 @@ $(VENV)/.fuzz: $(VENV)/.test pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,fuzz]'
 	@touch $@
 
-.PHONY: help demo test test-qemu check bench fuzz docs man clean
+.PHONY: help demo test test-long test-qemu check bench fuzz mutate docs man clean

@@ -1,1 +1,1 @@
-"""How fast blkmig is, beside its peers: ``make bench``."""
+"""Measurements of blkmig's speed, beside that of comparable tools: ``make bench``."""

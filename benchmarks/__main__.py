@@ -1,6 +1,7 @@
-"""make bench: how fast blkmig is, each figure beside its peer's, in one run.
+"""make bench: measure blkmig's speed, each figure beside that of a comparable tool, in one run.
 
-Usage: python -m benchmarks [--rounds N] [--size MIB] [--scale X] [--json FILE] [--growth]
+Usage: python -m benchmarks [--rounds N] [--size MIB] [--scale X] [--json FILE] [--growth [N]]
+                            [--folder DIR]
 """
 
 import argparse
@@ -25,7 +26,7 @@ from tests.interop.qemu import Drive
 
 
 def qemu_save(folder: Path, image: Path, target: Path) -> Work:
-    """QEMU's migrate -b into a file; its start does not count."""
+    """Return QEMU's migrate -b into a file, as work to measure without QEMU's start."""
 
     def work() -> float:
         target.unlink(missing_ok=True)
@@ -43,7 +44,7 @@ def qemu_save(folder: Path, image: Path, target: Path) -> Work:
 
 
 def qemu_load(folder: Path, stream: Path, image: Path, size: int) -> Work:
-    """QEMU's load of a stream onto a new image; its start does not count."""
+    """Return QEMU's load of a stream onto a new image, as work to measure without QEMU's start."""
 
     def work() -> float:
         image.unlink(missing_ok=True)
@@ -59,7 +60,7 @@ def qemu_load(folder: Path, stream: Path, image: Path, size: int) -> Work:
 
 
 def whole_disks(folder: Path, size: int, number: int) -> Iterator[Row]:
-    """Send and replay of a disk, against QEMU, dd and qemu-img."""
+    """Measure send and replay of a disk, against QEMU, dd and qemu-img."""
     disk, stream, made = folder / "disk.img", folder / "s.bin", folder / "made"
     streams.disk(disk, size)
     send = command([*BLKMIG, "send", disk, "--machine", "pc", "--to", stream], fresh=str(stream))
@@ -78,7 +79,7 @@ def whole_disks(folder: Path, size: int, number: int) -> Iterator[Row]:
     works = {"send": send, "replay": replay, "piped": piped, "dd": dd, "cp": cp}
     if qemu.QEMU_IMG is not None:
         works["convert"] = convert
-    if qemu.BINARY is not None:
+    if qemu.has_block_migration():
         works["save"] = qemu_save(folder, disk, folder / "q.bin")
         works["load"] = qemu_load(folder, stream, folder / "q.img", size)
     taken = dict(zip(works, rounds(number, *works.values()), strict=True))
@@ -101,7 +102,7 @@ def whole_disks(folder: Path, size: int, number: int) -> Iterator[Row]:
 
 def rate(name: str, unit: str, words: list[object], amount: float, number: int,
          must: float, aim: float) -> Row:  # fmt: skip
-    """A command that handles ``amount`` of ``unit``."""
+    """Measure a command that handles ``amount`` of ``unit``."""
     row = Row(name, unit, must, aim, more=True)
     (taken,) = rounds(number, command(words))
     row.ours = [amount / seconds for seconds in taken]
@@ -109,7 +110,7 @@ def rate(name: str, unit: str, words: list[object], amount: float, number: int,
 
 
 def reading(folder: Path, scale: float, number: int) -> Iterator[Row]:
-    """Validate and dump, over streams of one kind of record."""
+    """Measure validate and dump on streams of one kind of record."""
     chunks = int((1 << 20) * scale)
     data = streams.stream(folder / "data.bin", streams.sparse_data(chunks))
     yield rate("validate data chunks", "GiB/s", [*BLKMIG, "validate", data], chunks / 1024, number,
@@ -146,7 +147,7 @@ def reading(folder: Path, scale: float, number: int) -> Iterator[Row]:
 
 
 def scanning(path: Path, count: int, number: int) -> Iterator[Row]:
-    """Records a second, whole process, against construct's plain parse of the same schemas."""
+    """Measure the time for a record, start-up included, against construct's parse of the same schemas."""
     few = min(count, 50_000)
     content = path.read_bytes()[: 200 + few * len(ZERO)]
     begin = content.index(ZERO)
@@ -168,7 +169,7 @@ def scanning(path: Path, count: int, number: int) -> Iterator[Row]:
 
 
 def small(folder: Path, number: int) -> Iterator[Row]:
-    """What takes no data: start-up, and a capture of empty parts."""
+    """Measure start-up, and a capture of empty parts."""
     path = streams.capture(folder, "bitmaps-5.2")
     for name, words, must, aim in (
         ("validate bitmaps-5.2", ["validate", path], 0.8, 0.3),
@@ -179,9 +180,9 @@ def small(folder: Path, number: int) -> Iterator[Row]:
         yield row
 
 
-def growth(folder: Path, scale: float, size: int) -> Iterator[dict[str, object]]:
-    """Records and bytes doubled five times: seconds and memory of each."""
-    for step in range(6):
+def growth(folder: Path, scale: float, size: int, times: int) -> Iterator[dict[str, object]]:
+    """Measure seconds and memory for amounts that are doubled ``times`` times."""
+    for step in range(times + 1):
         count = int((1 << 18) * scale) << step
         path = streams.stream(folder / "g.bin", streams.records(ZERO, count))
         words: list[object] = [*BLKMIG, "validate", path]
@@ -194,7 +195,7 @@ def growth(folder: Path, scale: float, size: int) -> Iterator[dict[str, object]]
         yield grown("replay, chunks that come twice", chunks, words)
         path.unlink()
         disk = folder / "g.img"
-        streams.disk(disk, max(size >> (5 - step), 16 * MIB))
+        streams.disk(disk, max(size >> (times - step), 16 * MIB))
         target = folder / "g.bin"
         yield grown("send, bytes", disk.stat().st_size, [*BLKMIG, "send", disk, "--to", target])
         words = ["replay", target, "--image", folder / "g.out", "--create", "--device-size"]
@@ -210,7 +211,7 @@ def growth(folder: Path, scale: float, size: int) -> Iterator[dict[str, object]]
 
 
 def grown(name: str, amount: int, words: list[object]) -> dict[str, object]:
-    """One step: how much, how long, how much memory."""
+    """Return the amount, the seconds and the memory of one step."""
     held = memory(words)
     for number, word in enumerate(words):
         if word == "--image":
@@ -219,16 +220,20 @@ def grown(name: str, amount: int, words: list[object]) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure, show, and write."""
+    """Measure, print the tables, and write the JSON file."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--size", type=int, default=1024, help="MiB of the disk")
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of records")
     parser.add_argument("--json", type=Path, default=Path("bench.json"))
-    parser.add_argument("--growth", action="store_true", help="also double everything five times")
+    parser.add_argument(
+        "--growth", type=int, nargs="?", const=5, metavar="N", help="also double everything N times"
+    )
+    parser.add_argument("--folder", type=Path, help="where files are made (default: /dev/shm)")
     options = parser.parse_args()
-    place = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="blkmig-", dir=place if place.is_dir() else None))
+    memory_files = Path("/dev/shm")
+    place = options.folder or (memory_files if memory_files.is_dir() else None)
+    folder = Path(tempfile.mkdtemp(prefix="blkmig-", dir=place))
     rows: list[Row] = []
     steps: list[dict[str, object]] = []
     try:
@@ -239,8 +244,8 @@ def main() -> None:
         ):
             rows.append(row)
             print(f"{row.name}: {row.figure:.3g}", file=sys.stderr)
-        if options.growth:
-            steps = list(growth(folder, options.scale, options.size * MIB))
+        if options.growth is not None:
+            steps = list(growth(folder, options.scale, options.size * MIB, options.growth))
     finally:
         shutil.rmtree(folder)
     show(rows, steps, Console(width=112))
@@ -248,7 +253,7 @@ def main() -> None:
 
 
 def show(rows: list[Row], steps: list[dict[str, object]], out: Console) -> None:
-    """The tables."""
+    """Print the tables."""
     table = Table(box=None, pad_edge=False)
     for name in ("WORK", "MEDIAN", "SPREAD", "AGAINST", "ITS MEDIAN", "RATIO", "MUST", "AIM", ""):
         table.add_column(name, justify="left" if name in ("WORK", "AGAINST", "") else "right")
@@ -284,7 +289,7 @@ def show(rows: list[Row], steps: list[dict[str, object]], out: Console) -> None:
 
 
 def document(rows: list[Row], steps: list[dict[str, object]], place: Path) -> dict[str, object]:
-    """All of it, for other programs."""
+    """Return all figures as a JSON document."""
     return {
         "version": 1,
         "machine": {**machine(), "folder": str(place)},

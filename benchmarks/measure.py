@@ -1,4 +1,4 @@
-"""Measuring: what is compared runs in turn, several rounds, and the medians count."""
+"""Measuring: works that are compared run in turn, for several rounds, and the medians count."""
 
 import os
 import resource
@@ -35,24 +35,24 @@ class Row:
 
     @property
     def figure(self) -> float:
-        """The median, or the ratio of the medians."""
+        """Return the median, or the ratio of the medians."""
         ours = statistics.median(self.ours)
         return ours / statistics.median(self.theirs) if self.theirs else ours
 
     @property
     def spread(self) -> float:
-        """Largest less smallest of ours, as a part of the median."""
+        """Return the largest less the smallest of ours, as a part of the median."""
         return (max(self.ours) - min(self.ours)) / statistics.median(self.ours)
 
     def meets(self, limit: float | None) -> bool | None:
-        """Is the figure on the right side of ``limit``?"""
+        """Return whether the figure is on the right side of ``limit``; None without a limit."""
         if limit is None:
             return None
         return self.figure >= limit if self.more else self.figure <= limit
 
 
 def command(words: list[object], *, fresh: str | None = None, shell: bool = False) -> Work:
-    """Runs a command; the file ``fresh`` is removed before, outside what is measured."""
+    """Return work that runs a command; the file ``fresh`` is removed before, which is not measured."""
 
     def work() -> float:
         if fresh is not None and os.path.exists(fresh):
@@ -72,7 +72,7 @@ def command(words: list[object], *, fresh: str | None = None, shell: bool = Fals
 
 
 def memory(words: list[object]) -> float:
-    """The most MB that a command has resident."""
+    """Return the peak resident memory of a command, in MB."""
     script = (
         "import resource, subprocess, sys; "
         "done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL); "
@@ -87,7 +87,7 @@ def memory(words: list[object]) -> float:
 
 
 def rounds(number: int, *works: Work) -> list[list[float]]:
-    """Runs all ``works`` in turn, ``number`` times after a first time that does not count."""
+    """Run all ``works`` in turn, ``number`` times after a first time that is not counted."""
     taken: list[list[float]] = [[] for _ in works]
     for turn in range(number + 1):
         for place, work in enumerate(works):
@@ -98,7 +98,7 @@ def rounds(number: int, *works: Work) -> list[list[float]]:
 
 
 def machine() -> dict[str, object]:
-    """What it was measured on."""
+    """Return a description of this machine."""
     with open("/proc/cpuinfo") as file:
         names = {line.split(":", 1)[1].strip() for line in file if line.startswith("model name")}
     return {

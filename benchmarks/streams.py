@@ -1,4 +1,4 @@
-"""The disks and streams that are measured: made here, with numpy where there are millions of records."""
+"""Disks and streams to measure with; numpy makes those of millions of records."""
 
 import gzip
 import os
@@ -23,7 +23,7 @@ V2 = raw.block(0, 0x68, "drive0", raw.v2(2048, *[(name, 1, 65536, _BITS) for nam
 
 
 def disk(path: Path, size: int) -> None:
-    """A raw disk of ``size`` bytes, three quarters of it noise, the third quarter a hole."""
+    """Make a raw disk of ``size`` bytes: random bytes, and the third quarter a hole."""
     quarter = size // 4
     with open(path, "wb") as file:
         for number in range(4):
@@ -35,7 +35,7 @@ def disk(path: Path, size: int) -> None:
 
 
 def records(record: bytes, number: int, times: int = 1) -> Callable[[IO[bytes]], None]:
-    """``number`` records like ``record``, chunk after chunk; all of them so many ``times``."""
+    """Return a writer of ``number`` records like ``record``, for chunk after chunk, ``times`` times."""
 
     def write(file: IO[bytes]) -> None:
         flags = int.from_bytes(record[:8], "big") & 511
@@ -51,7 +51,7 @@ def records(record: bytes, number: int, times: int = 1) -> Callable[[IO[bytes]],
 
 
 def sparse_data(number: int) -> Callable[[IO[bytes]], None]:
-    """``number`` chunks of data, whose bytes are holes of the stream's file."""
+    """Return a writer of ``number`` chunks of data whose bytes are holes in the stream's file."""
 
     def write(file: IO[bytes]) -> None:
         for chunk in range(number):
@@ -62,7 +62,7 @@ def sparse_data(number: int) -> Callable[[IO[bytes]], None]:
 
 
 def stream(path: Path, content: Callable[[IO[bytes]], None]) -> Path:
-    """A stream with ``content`` as its only part."""
+    """Make a stream with ``content`` as its only part."""
     with open(path, "wb") as file:
         file.write(raw.HEADER + raw.configuration())
         file.write(raw.start(1, "block", 1, raw.EOS) + raw.footer(1) + raw.part(1, b""))
@@ -73,7 +73,7 @@ def stream(path: Path, content: Callable[[IO[bytes]], None]) -> Path:
 
 
 def capture(folder: Path, name: str) -> Path:
-    """A capture of the tests, unpacked."""
+    """Unpack a capture of the tests."""
     path = folder / f"{name}.bin"
     with gzip.open(_CAPTURES / f"{name}.bin.gz") as source, open(path, "wb") as target:
         shutil.copyfileobj(source, target)

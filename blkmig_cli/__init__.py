@@ -1,11 +1,12 @@
 """QEMU block-migration streams, decoded, checked, made and applied to disk images.
 
-What is named in ``__all__`` is the public library; it is loaded when it is first used, so that
+What is named in ``__all__`` is the public library; each name is loaded when it is first used, so that
 importing the package costs nothing.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
 __version__ = "0.1.0"
 
@@ -13,12 +14,17 @@ if TYPE_CHECKING:
     from blkmig_cli.api import (
         DiskFile,
         StreamReader,
+        convert,
         events_of,
         open,  # noqa: A004
         open_image,
+        replay,
+        send,
+        validate,
         write,
     )
-    from blkmig_cli.checks.checker import Report
+    from blkmig_cli.checks.manifest import Manifest, read_manifest
+    from blkmig_cli.checks.report import Report
     from blkmig_cli.disks.bitmap import DirtyBitmap
     from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
     from blkmig_cli.disks.disk import Disk
@@ -29,43 +35,88 @@ if TYPE_CHECKING:
         StreamError,
         UsageError,
     )
+    from blkmig_cli.operations.convert.convert import ConvertOptions, ConvertResult
+    from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
+    from blkmig_cli.operations.send.send import SendBitmaps, SendResult
+    from blkmig_cli.operations.send.stream import SendOptions
+    from blkmig_cli.operations.validate import ValidateOptions
+    from blkmig_cli.wire import events, runs
+    from blkmig_cli.wire.hints import Hints
 
 __all__ = [
     "BitmapFile",
     "BlkmigError",
+    "ConvertOptions",
+    "ConvertResult",
     "DirtyBitmap",
     "Disk",
     "DiskFile",
     "FailureError",
+    "Hints",
     "IncompleteError",
+    "Manifest",
+    "ReplayRequest",
+    "ReplayResult",
     "Report",
+    "SendBitmaps",
+    "SendOptions",
+    "SendResult",
     "StreamError",
     "StreamReader",
     "UsageError",
+    "ValidateOptions",
+    "convert",
+    "events",
     "events_of",
     "open",
     "open_image",
     "read_bitmaps",
+    "read_manifest",
+    "replay",
+    "runs",
+    "send",
+    "validate",
     "write",
     "write_bitmaps",
 ]
 
 _HOMES = {
-    "api": ("DiskFile", "StreamReader", "events_of", "open", "open_image", "write"),
-    "checks.checker": ("Report",),
+    "api": (
+        "DiskFile",
+        "StreamReader",
+        "convert",
+        "events_of",
+        "open",
+        "open_image",
+        "replay",
+        "send",
+        "validate",
+        "write",
+    ),
+    "checks.manifest": ("Manifest", "read_manifest"),
+    "checks.report": ("Report",),
     "disks.bitmap": ("DirtyBitmap",),
     "disks.bitmap_file": ("BitmapFile", "read_bitmaps", "write_bitmaps"),
+    "disks.disk": ("Disk",),
     "errors": ("BlkmigError", "FailureError", "IncompleteError", "StreamError", "UsageError"),
-    "operations.send.stream": ("Disk",),
+    "operations.convert.convert": ("ConvertOptions", "ConvertResult"),
+    "operations.replay.request": ("ReplayRequest", "ReplayResult"),
+    "operations.send.send": ("SendBitmaps", "SendResult"),
+    "operations.send.stream": ("SendOptions",),
+    "operations.validate": ("ValidateOptions",),
+    "wire.hints": ("Hints",),
 }
+_MODULES = {"events": "wire.events", "runs": "wire.runs"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
+    if name in _MODULES:
+        return _import_module(f"blkmig_cli.{_MODULES[name]}")
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(importlib.import_module(f"blkmig_cli.{module}"), name)
+            return getattr(_import_module(f"blkmig_cli.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__"]

@@ -7,12 +7,13 @@ imports it.
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import BinaryIO, Literal, get_args
 
-from blkmig_cli.checks.checker import Report
+from blkmig_cli.checks.names import Names
+from blkmig_cli.checks.report import Report
 from blkmig_cli.checks.survey import Contents, read_contents
 from blkmig_cli.contents.stream_disk import Piece as DiskPiece
 from blkmig_cli.contents.stream_disk import StreamDisk
@@ -20,10 +21,19 @@ from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import UsageError
+from blkmig_cli.operations.convert.convert import ConvertOptions, ConvertResult
+from blkmig_cli.operations.convert.convert import convert as convert_stream
 from blkmig_cli.operations.extract import find_disk
-from blkmig_cli.operations.send.requirements import check_disks
+from blkmig_cli.operations.reading import Reading
+from blkmig_cli.operations.replay.replay import replay as replay_stream
+from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
+from blkmig_cli.operations.send.requirements import check_disks, check_images
+from blkmig_cli.operations.send.send import SendBitmaps, SendResult
+from blkmig_cli.operations.send.send import send as send_images
 from blkmig_cli.operations.send.stream import SendOptions, send_events
+from blkmig_cli.operations.validate import ValidateOptions, validate_stream
 from blkmig_cli.progress import no_tick
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.source import Stream, adopt_stream, open_stream
 from blkmig_cli.transport.target import (
@@ -37,6 +47,7 @@ from blkmig_cli.wire.decoder import Container, Decoder
 from blkmig_cli.wire.events import Event, Payload
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Piece, expand
+from blkmig_cli.wire.schema_io import Input
 from blkmig_cli.wire.several import decoder_of
 
 Dialect = Literal["auto", "classic", "v1", "v2", "qemu"]
@@ -149,11 +160,11 @@ class StreamReader:
     def disk(self, device: str | None = None, *, allow_incomplete: bool = False) -> "DiskFile":
         """The disk of ``device`` (None: the only one) as a file.
 
-        Where nothing tells its size, it ends with the last chunk that came.  ``allow_incomplete``:
-        what never came reads as zeros; without it, raises IncompleteError where chunks never came,
-        and the StreamError of a damaged stream.  Raises UsageError for a device that is not there,
-        and for a pipe, whose data cannot be read a second time; FailureError where a record lies
-        past the disk's end.
+        A disk of unknown size ends with its last chunk.  ``allow_incomplete``: chunks that were not
+        sent read as zeros; without it, raises IncompleteError where chunks are missing, and the
+        StreamError of a damaged stream.  Raises UsageError for a device that is not there, and for a
+        pipe, whose data cannot be read a second time; IncompleteError where a record lies past the
+        disk's end, or the disk cannot end with its last chunk.
         """
         found = find_disk(self._read(), device, allow_incomplete=allow_incomplete)
         return DiskFile(found.disk, self)
@@ -299,11 +310,7 @@ def open(  # noqa: A001 (as gzip.open)
     _check_words(dialect, container)
     hints = Hints(dict(sizes or {}), dict(granularities or {}))
     with ExitStack() as stack:
-        opened = stack.enter_context(
-            open_stream(_name(stream))
-            if isinstance(stream, (str, os.PathLike))
-            else adopt_stream(stream)
-        )
+        opened = stack.enter_context(_opened(stream))
         return StreamReader(opened, stack.pop_all(), hints, dialect, container, number)
 
 
@@ -333,6 +340,7 @@ def events_of(
     _check_words(dialect, container)
     sent = list(disks)
     options = SendOptions(dialect, container, machine, disks=content)
+    check_images(sent)
     check_disks(sent, options)
     return send_events(sent, options)
 
@@ -349,18 +357,127 @@ def write(
     all, some, or changed.  ``target``: its name, as TARGET on the command line (as in :func:`open`,
     URIs run and call; a file gets its name when all is written), or a binary file to write to.
 
-    Raises FailureError where the target or the data fail; ValueError where a value has no place on
-    the wire, or a pipe has gone past an event's data; TypeError for data of no ``source``.
+    Raises UsageError where the target is the stream itself; FailureError where the target or the
+    data fail; ValueError where a value has no place on the wire, or a pipe has gone past an event's
+    data; TypeError for data of no ``source``.
     """
     resolve = resolve_content if source is None else resolving(source._stream.input)
-    inputs = [] if source is None else [source._stream.name]
+    uses = FileUses()
+    if source is not None and source._stream.file is not None:
+        uses.add("the stream", source._stream.file, writes=False)
     with (
-        open_target(_name(target), inputs)
+        open_target(_name(target), uses)
         if isinstance(target, (str, os.PathLike))
-        else adopt_target(target)
+        else adopt_target(target, uses)
     ) as sink:
         write_events(events, sink, resolve)
     return sink.written
+
+
+def validate(
+    stream: str | os.PathLike[str] | bytes | BinaryIO,
+    options: ValidateOptions | None = None,
+    *,
+    sizes: Mapping[str | None, int] | None = None,
+    granularities: Mapping[tuple[str | None, str], int] | None = None,
+    dialect: Dialect = "auto",
+    container: Container = "auto",
+    number: int | None = None,
+) -> Report:
+    """Return what ``blkmig validate`` finds; arguments as those of :func:`open`.
+
+    ``options``: images and a manifest to compare with, and what else to check.  What is damaged is in
+    the report's ``failure``.  Raises FailureError where the input or an image fails, UsageError for
+    an image or a size of a device that the stream does not have.
+    """
+    _check_words(dialect, container)
+    chosen = options or ValidateOptions()
+    hints = Hints(dict(sizes or {}), dict(granularities or {}))
+
+    def decoder(source: Input, known: Hints) -> Decoder:
+        return decoder_of(source, number, hints=known, dialect=dialect, container=container)
+
+    with _opened(stream, again=chosen.reads_data) as opened:
+        report = validate_stream(opened, hints, decoder, no_tick, chosen)
+        Names.of(report).check_hints(hints)
+        return report
+
+
+def replay(
+    stream: str | os.PathLike[str] | bytes | BinaryIO | None, request: ReplayRequest
+) -> ReplayResult:
+    """Apply ``stream`` to disk images, as ``blkmig replay`` does with the options in ``request``.
+
+    None: accept images that an earlier replay left incomplete (``--resume --allow-incomplete``).
+    What keeps the stream from being applied is in the report of the result, whose ``accepted`` is
+    False then.  Raises UsageError and FailureError as the command does, for a stream in a file before
+    anything is written.
+    """
+    if stream is None:
+        return replay_stream(None, request)
+    with _opened(stream) as opened:
+        return replay_stream(opened, request)
+
+
+def send(
+    images: Mapping[str, str | os.PathLike[str]],
+    target: str | os.PathLike[str],
+    options: SendOptions | None = None,
+    *,
+    bitmaps: SendBitmaps | None = None,
+    manifest: str | os.PathLike[str] | None = None,
+) -> SendResult:
+    """Send disk images, paths by device name, to ``target``, as ``blkmig send`` does.
+
+    ``bitmaps``: which bitmaps to send with them, None for none; ``manifest``: the file to which the
+    digests of what was sent are written.  Raises UsageError for what contradicts itself or is not
+    there, FailureError where an image, a bitmap or the target fails or does not fit.
+    """
+    return send_images(
+        {device: os.fspath(path) for device, path in images.items()},
+        _name(target),
+        options,
+        bitmaps=bitmaps,
+        manifest=None if manifest is None else os.fspath(manifest),
+    )
+
+
+def convert(
+    stream: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    options: ConvertOptions | None = None,
+    *,
+    sizes: Mapping[str | None, int] | None = None,
+    granularities: Mapping[tuple[str | None, str], int] | None = None,
+    bitmaps_from: Mapping[str | None, str] | None = None,
+) -> ConvertResult:
+    """Write ``stream`` to ``target`` in another dialect, as ``blkmig convert`` does.
+
+    ``sizes`` and ``granularities`` as in :func:`open`; ``bitmaps_from``: files of bitmaps to add, by
+    device (None: the only one).  Raises StreamError for a damaged stream, IncompleteError where
+    something is missing, UsageError and FailureError as the command does.
+    """
+    reading = Reading(Hints(dict(sizes or {}), dict(granularities or {})))
+    return convert_stream(
+        _name(stream),
+        _name(target),
+        options,
+        reading=reading,
+        bitmaps_from=None if bitmaps_from is None else dict(bitmaps_from),
+    )
+
+
+@contextmanager
+def _opened(
+    stream: str | os.PathLike[str] | bytes | BinaryIO, *, again: bool = False
+) -> Iterator[Stream]:
+    """Open a stream by its name, or take one that is open or in memory."""
+    with (
+        open_stream(_name(stream), again=again)
+        if isinstance(stream, (str, os.PathLike))
+        else adopt_stream(stream)
+    ) as opened:
+        yield opened
 
 
 def _check_words(dialect: str, container: str) -> None:

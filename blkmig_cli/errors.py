@@ -1,20 +1,32 @@
 """Everything that blkmig raises on purpose; anything else is a bug.
 
 BlkmigError                 exit status
-├── IncompleteError         1   what is asked for never came whole
-├── UsageError              2   the command's words are off
+├── IncompleteError         1   what is asked for is not complete in the stream
+├── UsageError              2   usage error
 │   └── SeveralStreamsError     a file holds several streams
-├── SpecError               3   a spec for ``build`` has a mistake
+├── SpecError               3   a spec for ``build`` has an error
 ├── StreamError             3   the stream cannot be read to its end
-│   ├── NotAStreamError         no stream at all
-│   ├── TruncatedError          it ends too early (an EOFError, too)
-│   ├── MalformedError          it breaks a rule of the format
-│   ├── LimitError              it asks for more memory than this program takes (limits.py)
-│   └── UndecidableError        it can be read in more than one way
+│   ├── NotAStreamError         not a stream
+│   ├── TruncatedError          the stream ends too early (an EOFError, too)
+│   ├── MalformedError          the stream breaks a rule of the format
+│   ├── LimitError              the stream needs more memory or work than allowed (limits.py)
+│   └── UndecidableError        the stream can be read in more than one way
 └── FailureError            4   an image, file, tool or peer failed or is missing
+
+Interruption (a BaseException, as KeyboardInterrupt)
+                            130 or 143   SIGINT or SIGTERM ended the program
+
+Whatever ends an operation, one of these or a KeyboardInterrupt, can say what was left where and how
+to continue: the operation adds that as a note (``error.add_note("a.img.partial is incomplete; "
+"continue with --resume")``) to the exception that passes through it.  The command line prints the
+notes behind the message, on the same line.
 """
 
-from blkmig_cli.text import quote
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from blkmig_cli.text import escape, quote
 
 
 class BlkmigError(Exception):
@@ -61,7 +73,7 @@ class BlkmigError(Exception):
 
 
 class IncompleteError(BlkmigError):
-    """What is asked for never came whole."""
+    """What is asked for is not complete in the stream."""
 
     exit_status = 1
     default_check = "missing-chunks"
@@ -91,7 +103,7 @@ class SeveralStreamsError(UsageError):
 
 
 class SpecError(BlkmigError):
-    """A spec for ``build`` has a mistake; the message says which line and field."""
+    """A spec for ``build`` has an error; the message says which line and field."""
 
     exit_status = 3
     default_check = "spec"
@@ -111,7 +123,7 @@ class NotAStreamError(StreamError):
 
 
 class TruncatedError(StreamError, EOFError):
-    """The stream ends before its end; ``offset`` is where the input ends."""
+    """The stream is truncated; ``offset`` is where the input ends."""
 
     default_check = "truncated"
 
@@ -121,13 +133,13 @@ class MalformedError(StreamError):
 
 
 class LimitError(StreamError):
-    """What the stream holds would take more memory than ``limits.py`` grants."""
+    """The stream needs more memory or work than ``limits.py`` allows."""
 
     default_check = "limit"
 
 
 class UndecidableError(StreamError):
-    """More than one reading of the stream survives; the options that decide are in the hint."""
+    """The stream can be read in more than one way; the options that decide are in the hint."""
 
     default_check = "undecidable"
 
@@ -137,3 +149,30 @@ class FailureError(BlkmigError):
 
     exit_status = 4
     default_check = "input-failed"
+
+
+class Interruption(BaseException):
+    """The signal ``number`` ends the program."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("interrupted" if number == signal.SIGINT else "terminated")
+        self.exit_status = 128 + number
+
+
+def reason(error: OSError) -> str:
+    """Return what the system says of an error, without the name of the file."""
+    return error.strerror or str(error)
+
+
+@contextmanager
+def failing(what: str, *, offset: int | None = None, hint: str | None = None) -> Iterator[None]:
+    """Turn an OSError into a FailureError whose message is ``what`` and the system's reason.
+
+    ``what`` is the name of a file, which is escaped, or what failed, as in "reading the stream
+    failed"; ``offset`` is in bytes of the stream.
+    """
+    try:
+        yield
+    except OSError as error:
+        message = f"{escape(what)}: {reason(error)}"
+        raise FailureError(message, offset=offset, hint=hint) from error

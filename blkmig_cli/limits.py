@@ -12,8 +12,8 @@ NAME_MAX = 1 << 10
 MACHINE_MAX = 1 << 12
 #: Bytes of the JSON description at the end of a stream.
 DESCRIPTION_MAX = 16 << 20
-#: Objects and arrays of that JSON.
-DESCRIPTION_NODES_MAX = 1 << 19
+#: Bytes of a description in which the sizes of disks are looked for.
+IDENTITY_MAX = 4 << 20
 #: Bytes of a device's state, and of the sum of all, that a description may claim.
 STATE_MAX = 1 << 48
 #: Bytes before the input's end in which the description of a stream without footers is looked for.
@@ -34,6 +34,8 @@ DEVICES_MAX = 1 << 12
 BITMAPS_MAX = 1 << 16
 #: Bitmaps of a v1 stream (the wire has 32 bits for those of one record).
 V1_BITMAPS_MAX = 1 << 10
+#: Chunks without content in a stream that is converted to v1, which needs a record for each.
+V1_EMPTY_CHUNKS_MAX = 1 << 19
 #: Bytes of one event from a pipe, which must be held in memory (in a file they are not).
 PIPE_EVENT_MAX = 256 << 20
 #: Bytes for the bits of all bitmaps of a stream or file: 4 TiB dirty at 512 B, 512 TiB at 64 KiB.
@@ -58,12 +60,18 @@ DISK_MAX = (1 << 63) - (1 << 20)
 BARE_DISK_MAX = 1 << 56
 #: Bytes of memory for unpacking xz and zstd: more than their usual levels need.
 UNPACKING_MAX = 256 << 20
+#: Lists and objects of a JSON document; a larger one may have one for every 16 of its bytes.
+JSON_PARTS_MAX = 1 << 16
 #: Bytes of a file of bitmaps (IMAGE.bitmaps.json).
 BITMAPS_FILE_MAX = 256 << 20
 #: Bytes of a journal (IMAGE.replay.json).
 JOURNAL_MAX = 1 << 16
 #: Bytes of a manifest.
 MANIFEST_MAX = 64 << 20
+#: Bytes of zeros that are hashed for a manifest, for each byte of data on the disks.
+ZEROS_HASHED = 512
+#: Bytes of data on the disks that are counted for that, where there are less.
+ZEROS_HASHED_FOR = 8 << 20
 #: Bytes of a spec that is one document.
 SPEC_DOCUMENT_MAX = 64 << 20
 #: Bytes of one line of a spec in JSON Lines.

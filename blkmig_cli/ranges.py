@@ -1,7 +1,13 @@
-"""Sets of whole numbers as sorted ranges that do not touch: what of a disk has come."""
+"""Sets of whole numbers as sorted ranges that do not touch: which sectors of a disk came.
 
+The ranges stand in blocks of bounded length, so that adding in any order takes the same short time,
+and 16 bytes of memory a range.
+"""
+
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,97 +15,310 @@ from numpy.typing import NDArray
 from blkmig_cli import limits
 from blkmig_cli.errors import LimitError
 
+# Ranges of a block; it is cut in two where it gets longer.
+_BLOCK = 1 << 10
+# Many ranges are added by sorting all where they are at least this part of those there.
+_SORTED_SHARE = 16
+_FEW = 64
+
+#: Ranges as rows of start and end: int64, shape (ranges, 2), ascending.
+Table = NDArray[np.int64]
+_Block = tuple["array[int]", "array[int]"]  # starts and ends
+_Place = tuple[int, int]  # number of a block, and of a range in it
+
 
 def bounded(number: int) -> None:
-    """Raises LimitError where ``number`` ranges of one disk are too many."""
+    """Raise LimitError where ``number`` ranges of one disk are too many."""
     if number > limits.RANGES_MAX:
         raise LimitError(f"a disk in over {limits.RANGES_MAX} pieces, as no real one comes")
 
 
 class IntervalSet:
-    """Half-open ranges.  Adding in order, forwards or backwards, keeps it at one range."""
+    """Half-open ranges of numbers from 0 to ``limits.DISK_MAX``, in sectors or in bytes.
 
-    __slots__ = ("_ends", "_starts")
+    Ranges that touch become one, so that numbers added in order, forwards or backwards, are one range.
+    """
+
+    __slots__ = ("_blocks", "_count", "_firsts")
 
     def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
+        self._blocks: list[_Block] = []
+        self._firsts: list[int] = []  # the first start of each block
+        self._count = 0
 
     def add(self, start: int, end: int) -> None:
-        """Add [start, end); raises LimitError where there are too many."""
+        """Add [start, end).
+
+        Raises LimitError where the ranges get too many, or end past ``limits.DISK_MAX``.
+        """
         if end <= start:
             return
-        low = bisect_left(self._ends, start)
-        high = bisect_right(self._starts, end)
-        if low < high:
-            start = min(start, self._starts[low])
-            end = max(end, self._ends[high - 1])
-        self._starts[low:high] = [start]
-        self._ends[low:high] = [end]
-        bounded(len(self._starts))
+        if end > limits.DISK_MAX:
+            raise LimitError(f"a disk that reaches {end}, past what a file offset can say")
+        if not self._blocks:
+            self._blocks.append((array("q", [start]), array("q", [end])))
+            self._firsts.append(start)
+            self._count = 1
+        elif not self._add_before_next(start, end):
+            low, high = self._from(start - 1), self._to(end + 1)
+            if low < high:
+                block, at = low
+                start = min(start, self._blocks[block][0][at])
+                block, at = high
+                end = max(end, self._blocks[block][1][at - 1])
+            self._replace(low, high, [(start, end)])
+        bounded(self._count)
+
+    def _add_before_next(self, start: int, end: int) -> bool:
+        """Add [start, end) if it reaches no range behind the one that begins before it."""
+        block = max(bisect_right(self._firsts, start) - 1, 0)
+        starts, ends = self._blocks[block]
+        at = bisect_right(starts, start)
+        if at < len(starts):
+            following = starts[at]
+        else:
+            following = self._firsts[block + 1] if block + 1 < len(self._firsts) else end + 1
+        if end >= following:
+            return False
+        if at == 0 or start > ends[at - 1]:
+            starts.insert(at, start)
+            ends.insert(at, end)
+            self._firsts[block] = starts[0]
+            self._count += 1
+            self._cut(block)
+        elif end > ends[at - 1]:
+            ends[at - 1] = end
+        return True
+
+    def add_all(self, ranges: Table) -> None:
+        """Add all of ``ranges``, which may overlap and stand in any order; raises as :meth:`add`."""
+        if len(ranges) < max(_FEW, self._count // _SORTED_SHARE):
+            for start, end in ranges.tolist():
+                self.add(start, end)
+            return
+        both = np.concatenate([self.table(), ranges])
+        both = both[np.argsort(both[:, 0], kind="stable")]
+        ends = np.maximum.accumulate(both[:, 1])
+        first = np.append(True, both[1:, 0] > ends[:-1])
+        last = np.append(first[1:], True)
+        self._set(both[first, 0], ends[last])
+
+    def add_each(self, starts: NDArray[np.int64], length: int) -> int:
+        """Add [start, start + length) for each of ``starts``, in their order.
+
+        Returns how many of these ranges were in the set when their turn came.  Raises as :meth:`add`.
+        """
+        edges = tile_edges(starts, length)
+        repeated = 0
+        if len(edges) > max(_FEW, self._count // _SORTED_SHARE):
+            ordered = np.sort(starts)
+            steps = np.diff(ordered)
+            if not np.any((steps > 0) & (steps < length)):
+                apart = ordered[np.append(True, steps > 0)]
+                repeated = len(ordered) - len(apart)
+                repeated += int(np.count_nonzero(self._covers_each(apart, length)))
+                self.add_all(np.stack([apart, apart + length], axis=1))
+                return repeated
+        for tile in tiles(starts, length):
+            found = starts[tile]
+            low, high = sorted((int(found[0]), int(found[-1])))
+            high += length
+            if self.covers(low, high):
+                repeated += len(found)
+            elif len(found) > 1 and self.touches(low, high):
+                repeated += sum(self.covers(start, start + length) for start in found.tolist())
+            self.add(low, high)
+        return repeated
 
     def remove(self, start: int, end: int) -> None:
         """Take [start, end) out."""
-        low = bisect_right(self._ends, start)
-        high = bisect_left(self._starts, end)
-        if end <= start or low >= high:
+        if end <= start or not self._blocks:
             return
-        kept = [(self._starts[low], start), (end, self._ends[high - 1])]
-        pieces = [(first, last) for first, last in kept if first < last]
-        self._starts[low:high] = [first for first, _ in pieces]
-        self._ends[low:high] = [last for _, last in pieces]
+        low, high = self._from(start), self._to(end)
+        if low >= high:
+            return
+        first = self._blocks[low[0]][0][low[1]]
+        last = self._blocks[high[0]][1][high[1] - 1]
+        pieces = [(first, start), (end, last)]
+        self._replace(low, high, [piece for piece in pieces if piece[0] < piece[1]])
 
     def covers(self, start: int, end: int) -> bool:
-        """Is all of [start, end) in the set?"""
-        at = bisect_right(self._starts, start) - 1
-        return end <= start or (at >= 0 and end <= self._ends[at])
+        """Return whether all of [start, end) is in the set."""
+        if end <= start:
+            return True
+        block = bisect_right(self._firsts, start) - 1
+        if block < 0:
+            return False
+        starts, ends = self._blocks[block]
+        return end <= ends[bisect_right(starts, start) - 1]
 
     def touches(self, start: int, end: int) -> bool:
-        """Is any of [start, end) in the set?"""
-        at = bisect_left(self._starts, end)
-        return at > 0 and self._ends[at - 1] > start
+        """Return whether any of [start, end) is in the set."""
+        block = bisect_left(self._firsts, end) - 1
+        if block < 0:
+            return False
+        starts, ends = self._blocks[block]
+        return ends[bisect_left(starts, end) - 1] > start
+
+    def touches_each(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of ``numbers`` are in the set: shape (numbers,)."""
+        if len(numbers) < max(_FEW, self._count // _SORTED_SHARE):
+            return np.array([self.covers(at, at + 1) for at in numbers.tolist()], np.bool_)
+        return self._covers_each(numbers, 1)
 
     def between(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """What of [start, end) is in the set, as (start, end)."""
-        at = bisect_right(self._ends, start)
-        while at < len(self._starts) and self._starts[at] < end:
-            yield max(self._starts[at], start), min(self._ends[at], end)
-            at += 1
+        if end <= start or not self._blocks:
+            return
+        block, at = self._from(start)
+        for starts, ends in self._blocks[block:]:
+            for number in range(at, len(starts)):
+                if starts[number] >= end:
+                    return
+                yield max(starts[number], start), min(ends[number], end)
+            at = 0
+
+    def gap_table(self, start: int, end: int) -> Table:
+        """What of [start, end) is not in the set: shape (gaps, 2), start and end."""
+        held = self.table()
+        held = held[np.searchsorted(held[:, 1], start, "right") :]
+        held = held[: np.searchsorted(held[:, 0], end)]
+        found = np.empty((len(held) + 1, 2), np.int64)
+        found[0, 0], found[1:, 0] = start, held[:, 1]
+        found[-1, 1], found[:-1, 1] = end, held[:, 0]
+        gaps: Table = found[found[:, 0] < found[:, 1]]
+        return gaps
 
     def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
-        """What of [start, end) is not in the set, as (start, end)."""
-        found = []
-        for low, high in self:
-            if high <= start:
-                continue
-            if low >= end:
-                break
-            if low > start:
-                found.append((start, low))
-            start = high
-        if start < end:
-            found.append((start, end))
+        """:meth:`gap_table` as a list."""
+        return [(low, high) for low, high in self.gap_table(start, end).tolist()]
+
+    def table(self) -> Table:
+        """All ranges: shape (ranges, 2), start and end."""
+        found = np.empty((self._count, 2), np.int64)
+        for column in (0, 1):
+            blocks = [np.frombuffer(block[column], np.int64) for block in self._blocks]
+            if self._count:
+                np.concatenate(blocks, out=found[:, column])
         return found
 
     @property
     def end(self) -> int:
         """The end of the last range; 0 if there is none."""
-        return self._ends[-1] if self._ends else 0
+        return self._blocks[-1][1][-1] if self._count else 0
+
+    @property
+    def total(self) -> int:
+        """How many numbers are in the set."""
+        return sum(sum(ends) - sum(starts) for starts, ends in self._blocks)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(zip(self._starts, self._ends, strict=True))
+        for starts, ends in self._blocks:
+            yield from zip(starts, ends, strict=True)
 
-    def __bool__(self) -> bool:
-        return bool(self._starts)
+    def __len__(self) -> int:
+        return self._count
+
+    def __repr__(self) -> str:
+        return f"<IntervalSet of {self._count} ranges>"
+
+    def _from(self, number: int) -> _Place:
+        """The place of the first range that ends behind ``number``."""
+        block = max(bisect_right(self._firsts, number) - 1, 0)
+        ends = self._blocks[block][1]
+        at = bisect_right(ends, number)
+        if at == len(ends) and block + 1 < len(self._blocks):
+            return block + 1, 0
+        return block, at
+
+    def _to(self, number: int) -> _Place:
+        """The place behind the last range that begins before ``number``."""
+        block = max(bisect_left(self._firsts, number) - 1, 0)
+        return block, bisect_left(self._blocks[block][0], number)
+
+    def _replace(self, low: _Place, high: _Place, pieces: list[tuple[int, int]]) -> None:
+        """Put ``pieces`` in place of the ranges from ``low`` on, up to ``high``."""
+        (block, at), (last, until) = low, max(low, high)
+        starts, ends = self._blocks[block]
+        self._count += len(pieces) - (until - at)
+        if last > block:
+            self._count -= sum(len(held[0]) for held in self._blocks[block:last])
+            for mine, theirs in zip((starts, ends), self._blocks[last], strict=True):
+                mine.extend(theirs)
+            until += len(starts) - len(self._blocks[last][0])
+            del self._blocks[block + 1 : last + 1], self._firsts[block + 1 : last + 1]
+        if len(pieces) == until - at == 1:
+            ((starts[at], ends[at]),) = pieces
+        else:
+            starts[at:until] = array("q", [piece[0] for piece in pieces])
+            ends[at:until] = array("q", [piece[1] for piece in pieces])
+        if not starts:
+            del self._blocks[block], self._firsts[block]
+            return
+        self._firsts[block] = starts[0]
+        self._cut(block)
+
+    def _cut(self, block: int) -> None:
+        """Cut a block in two if it is too long."""
+        starts, ends = self._blocks[block]
+        if len(starts) > _BLOCK:
+            half = len(starts) // 2
+            self._blocks.insert(block + 1, (starts[half:], ends[half:]))
+            self._firsts.insert(block + 1, starts[half])
+            del starts[half:], ends[half:]
+
+    def _set(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+        """Hold these ranges, ascending and apart, and no others."""
+        if len(ends) and int(ends[-1]) > limits.DISK_MAX:
+            raise LimitError(f"a disk that reaches {ends[-1]}, past what a file offset can say")
+        bounded(len(starts))
+        half = _BLOCK // 2
+        self._blocks = [
+            (_packed(starts[at : at + half]), _packed(ends[at : at + half]))
+            for at in range(0, len(starts), half)
+        ]
+        self._firsts = starts[::half].tolist()
+        self._count = len(starts)
+
+    def _covers_each(self, starts: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
+        """Return of each [start, start + length) whether all of it is in the set."""
+        if not self._count:
+            return np.zeros(len(starts), np.bool_)
+        held = self.table()
+        at = np.searchsorted(held[:, 0], starts, "right") - 1
+        covered: NDArray[np.bool_] = (at >= 0) & (starts + length <= held[at, 1])
+        return covered
 
 
-def tiles(starts: NDArray[np.int64], length: int) -> Iterator[slice]:
-    """Stretches of ``starts`` in which each is ``length`` more (or each ``length`` less) than the last."""
+def _packed(numbers: NDArray[np.int64]) -> "array[int]":
+    packed = array("q")
+    packed.frombytes(numbers.tobytes())
+    return packed
+
+
+def tile_edges(starts: NDArray[np.int64], length: int) -> list[int]:
+    """Where :func:`tiles` of ``starts`` begin, and the number of starts."""
     steps = np.diff(starts)
     way = (steps == length).astype(np.int8) - (steps == -length)
     turns = (way[1:] != way[:-1]) & (way[:-1] != 0)
     breaks = np.flatnonzero((way == 0) | np.append(False, turns)) + 1
-    begin = 0
-    for end in [*breaks.tolist(), len(starts)]:
-        yield slice(begin, end)
-        begin = end
+    return [0, *breaks.tolist(), len(starts)]
+
+
+def tiles(starts: NDArray[np.int64], length: int) -> Iterator[slice]:
+    """Stretches of ``starts`` in which each is ``length`` more (or each ``length`` less) than the last."""
+    edges = tile_edges(starts, length)
+    return (slice(*edge) for edge in pairwise(edges))
+
+
+def joined(starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Return what the ranges of ``length`` at ``starts`` cover together, in any order and overlapping.
+
+    The result has shape (n, 2): start and end of ranges that do not touch, ascending.
+    """
+    if not len(starts):
+        return np.empty((0, 2), np.int64)
+    ordered = np.sort(starts)
+    gaps = np.flatnonzero(np.diff(ordered) > length)
+    lows, highs = np.append(0, gaps + 1), np.append(gaps, len(ordered) - 1)
+    return np.stack((ordered[lows], ordered[highs] + length), axis=1)

@@ -1,5 +1,13 @@
 """Names, sizes and counts as people read them.  Names from a stream are hostile: always escape."""
 
+import re
+import reprlib
+from collections.abc import Iterable
+
+from blkmig_cli.schemas.constants import SECTOR_SIZE
+
+_RANGES_SHOWN = 5
+
 
 def decode_name(raw: bytes) -> str:
     """A name from the wire as text; undecodable bytes are kept as surrogates (``os.fsdecode``'s way)."""
@@ -26,13 +34,64 @@ def quote(name: str) -> str:
     return f"'{escape(name)}'"
 
 
+def device_name(name: str) -> str:
+    """Return the name of a device for people; disks that QEMU sends without a name have none."""
+    return escape(name) or "(unnamed)"
+
+
+def bitmap_name(device: str, name: str) -> str:
+    """Return the name of a bitmap for people, with its device: ``drive0/daily``."""
+    return f"{device_name(device)}/{escape(name)}"
+
+
+def names_text(names: Iterable[str]) -> str:
+    """Return names in a list: ``'drive0', 'drive1'``, or ``none``."""
+    return ", ".join(map(quote, names)) or "none"
+
+
+def ranges_text(ranges: Iterable[tuple[int, int]]) -> str:
+    """Return ranges (start, end) in bytes as text, the first few: ``bytes 0-512 (half-open)``."""
+    shown: list[str] = []
+    more = 0
+    for start, end in ranges:
+        if len(shown) < _RANGES_SHOWN:
+            shown.append(f"{start}-{end}")
+        else:
+            more += 1
+    rest = f" and {count(more, 'more range')}" if more else ""
+    return f"bytes {', '.join(shown)} (half-open){rest}"
+
+
 def brief(value: object) -> str:
-    """What somebody wrote where something else belongs, as a short piece of one line."""
-    shown = repr(value)
+    """What somebody wrote where something else belongs, as a short piece of one line.
+
+    However large ``value`` is, or stands for, little of it is looked at.
+    """
+    shown = _SHOWN.repr(value)
     return shown if len(shown) <= _BRIEF else f"{shown[:_BRIEF]}..."
 
 
 _BRIEF = 80
+
+
+class _Shown(reprlib.Repr):
+    """The beginning of a value."""
+
+    def repr_int(self, value: int, level: int) -> str:
+        """A number, if it is one that can be meant."""
+        return (
+            repr(value)
+            if value.bit_length() <= _BRIEF
+            else f"a number of {value.bit_length()} bits"
+        )
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        """Bytes, as YAML can have them."""
+        return repr(value[:_BRIEF])
+
+
+_SHOWN = _Shown()
+_SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 2, _BRIEF, _BRIEF
 
 
 def _escape_char(char: str) -> str:
@@ -44,31 +103,66 @@ def _escape_char(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
 def human_size(size: int) -> str:
     """``size`` in bytes, with a binary unit: ``512 B``, ``64 KiB``, ``2.5 GiB``."""
     if size < 1024:
         return f"{size} B"
     value = float(size)
-    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
+    for unit in _UNITS[1:]:
         value /= 1024
-        if float(f"{value:.4g}") < 1024 or unit == "EiB":
+        if float(f"{value:.4g}") < 1024 or unit == _UNITS[-1]:
             break
     return f"{value:.0f} {unit}" if value == int(value) else f"{value:.4g} {unit}"
 
 
-_SUFFIXES = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+def exact_size(size: int) -> str:
+    """Return ``size`` in bytes as :func:`human_size`, with the bytes where it is no whole number.
+
+    ``48 MiB``, ``5.008 MiB (5251072 bytes)``.
+    """
+    shown = human_size(size)
+    number, unit = shown.split(" ")
+    is_whole = number.isdigit() and int(number) << (10 * _UNITS.index(unit)) == size
+    return shown if is_whole else f"{shown} ({size} bytes)"
+
+
+def size_range(least: int, most: int | None) -> str:
+    """Return a size in bytes, or its bounds: ``63 to 70.69 MiB``; ``most`` None: no upper bound."""
+    if least == most:
+        return exact_size(least)
+    if most is None:
+        return f"at least {human_size(least)}"
+    (low, unit), (high, other) = human_size(least).split(" "), human_size(most).split(" ")
+    return f"{low} to {high} {unit}" if unit == other else f"{low} {unit} to {high} {other}"
+
+
+_SIZE = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,9}))?(?: ?(?:([kmgtpe])(?:ib)?|b))?", re.A | re.I)
+_SIZE_MAX = (1 << 63) - 1
 
 
 def parse_size(text: str) -> int:
-    """Bytes that ``text`` says, with qemu-img's suffixes (k M G T P, powers of 1024).
+    """Return the bytes that ``text`` says: ``512``, ``64k``, ``20G``, ``3MiB``, ``2.5 GiB``.
 
-    Raises ValueError.
+    Units are qemu-img's, powers of 1024, also as :func:`human_size` prints them.  Raises ValueError,
+    also for a fraction that is no whole number of sectors, as rounded sizes are.
     """
-    digits = text.rstrip("BbKkMmGgTtPp")
-    suffix = text[len(digits) :].upper()
-    if not digits.isascii() or not digits.isdigit() or suffix not in _SUFFIXES:
-        raise ValueError(f"{text!r} is no size: digits, then k, M, G or T")
-    return int(digits) * _SUFFIXES[suffix]
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"invalid size {brief(text)}: expected e.g. 512, 64k, 20G, 3MiB")
+    whole, fraction = found[1], found[2] or ""
+    shift = 10 * [unit[0] for unit in _UNITS].index((found[3] or "B").upper())
+    size: int
+    size, rest = divmod(int(whole + fraction) << shift, 10 ** len(fraction))
+    if size > _SIZE_MAX:
+        raise ValueError(f"invalid size {brief(text)}: too large")
+    if fraction and (rest or size % SECTOR_SIZE):
+        raise ValueError(
+            f"invalid size {brief(text)}: rounded to a part of a sector, use the exact bytes"
+        )
+    return size
 
 
 def count(number: int, noun: str) -> str:

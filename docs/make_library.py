@@ -13,8 +13,8 @@ from typing import Any
 import blkmig_cli
 from blkmig_cli import errors
 from blkmig_cli.checks import catalogue as findings
-from blkmig_cli.checks import checker as checks
-from blkmig_cli.contents import sizes, state
+from blkmig_cli.checks import report as checks
+from blkmig_cli.contents import bitmaps, sizes, state
 from blkmig_cli.contents import stream_disk as streamdisk
 from blkmig_cli.wire import events, runs
 
@@ -35,6 +35,23 @@ CHAPTERS = {
     "Reading": ("open", "StreamReader", "DiskFile", "Report"),
     "Writing": ("events_of", "Disk", "open_image", "write"),
     "Bitmaps": ("DirtyBitmap", "BitmapFile", "read_bitmaps", "write_bitmaps"),
+    "What the commands do": (
+        "validate",
+        "ValidateOptions",
+        "replay",
+        "ReplayRequest",
+        "ReplayResult",
+        "send",
+        "SendOptions",
+        "SendBitmaps",
+        "SendResult",
+        "convert",
+        "ConvertOptions",
+        "ConvertResult",
+        "Hints",
+        "Manifest",
+        "read_manifest",
+    ),
 }
 #: What a report and a disk are made of.
 PARTS = (
@@ -42,7 +59,7 @@ PARTS = (
     state.DiskState,
     sizes.SizeBounds,
     checks.BitmapVerdict,
-    state.BitmapState,
+    bitmaps.BitmapState,
     findings.Finding,
     streamdisk.Piece,
 )
@@ -169,12 +186,12 @@ def document() -> str:
     lines += ["## What reports and disks are made of", ""]
     for kind in PARTS:
         lines += part(kind)
-    lines += ["## Events", "", f"`blkmig_cli.wire.events`. {text(events)}", ""]
+    lines += ["## Events", "", f"`blkmig_cli.events`. {text(events)}", ""]
     lines += [f"Every event: {', '.join(f.name for f in dataclasses.fields(events.Event))}.", ""]
     lines += event_rows()
     for kind in (events.Payload, events.BlockBitmap):
         lines += part(kind)
-    lines += ["## Runs", "", f"`blkmig_cli.wire.runs`. {text(runs)}", ""]
+    lines += ["## Runs", "", f"`blkmig_cli.runs`. {text(runs)}", ""]
     for kind in (runs.Run, runs.Column):
         lines += part(kind)
     lines += [

@@ -1,19 +1,15 @@
 """Replay writes within the disk or says why not: no input changes a byte of another file, or grows it."""
 
+import contextlib
 import os
 import tempfile
 
 import atheris
 
 with atheris.instrument_imports(include=["blkmig_cli"]):
-    from blkmig_cli.wire.decoder import Decoder
     from blkmig_cli.errors import BlkmigError
-    from blkmig_cli.wire.hints import Hints
-    from blkmig_cli.wire.schema_io import Input
-    from blkmig_cli.operations.replay.replay import Replay, ReplayOptions
-    from blkmig_cli.operations.replay.target import Opening
-    from blkmig_cli.operations.replay.targets import Targets
-    from blkmig_cli.progress import no_tick
+    from blkmig_cli.operations.replay.replay import replay
+    from blkmig_cli.operations.replay.request import ReplayRequest
     from blkmig_cli.transport.source import open_stream
 
 from fuzz.common import fuzz, pieces
@@ -37,26 +33,14 @@ def write(path: str, data: bytes) -> None:
         file.truncate()
 
 
-def make(source: Input, hints: Hints) -> Decoder:
-    """A decoder as the command makes it."""
-    return Decoder(source, hints=hints)
-
-
 def target(data: bytes) -> None:
     """One input."""
     write(STREAM, data)
     with open(IMAGE, "wb") as file:
         file.truncate(SIZE)
-    targets = Targets({None: IMAGE}, {}, Hints())
-    try:
-        targets.open(Opening(force=True, restart=True))
-        with open_stream(STREAM) as stream:
-            options = ReplayOptions(allow_incomplete=True)
-            Replay(stream, targets, options, Hints(), make).run(no_tick)
-    except BlkmigError:
-        pass
-    finally:
-        targets.close()
+    request = ReplayRequest(images={None: IMAGE}, force=True, restart=True, allow_incomplete=True)
+    with contextlib.suppress(BlkmigError), open_stream(STREAM) as stream:
+        replay(stream, request)
     assert os.path.getsize(IMAGE) == SIZE
     assert set(os.listdir(FOLDER)) <= MADE
     if os.path.exists(f"{IMAGE}.bitmaps.json"):

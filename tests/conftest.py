@@ -1,21 +1,99 @@
-"""What all tests share: the captures with their truth, and ways to run and to feed things."""
+"""What all tests share: the captures with their truth, ways to run commands, a home of their own."""
 
 import gzip
 import json
+import os
 import shutil
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, Phase, settings
 
 from blkmig_cli.commands import cli
 from blkmig_cli.transport.inputs import FileInput
+from tests.support.long import LONG
+
+# No test fails because the machine is busy.  Fixtures that stay the same for all examples of a test
+# are folders, whose files each example writes anew.
+settings.register_profile(
+    "blkmig",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+    ],
+)
+# For make mutate, to which it only matters whether a test fails.
+settings.register_profile(
+    "mutate", settings.get_profile("blkmig"), database=None, phases=[Phase.explicit, Phase.generate]
+)
+settings.load_profile("blkmig")
 
 CAPTURES = Path(__file__).parent / "captures"
 NAMES = sorted(path.stem for path in CAPTURES.glob("*.json"))
+#: Captures of 200,000 parts and more, most of them empty.
+MANY_PARTS = ("bitmaps-10.0", "bitmaps-5.2")
+#: For tests that take a time for each record: one of these captures is enough in an ordinary run.
+each_record = pytest.mark.parametrize(
+    "capture",
+    [
+        pytest.param(name, marks=pytest.mark.long if name in MANY_PARTS[1:] else [])
+        for name in NAMES
+    ],
+    indirect=True,
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long tests, or all others: see tests/support/long.py."""
+
+    def chosen(item: pytest.Item) -> bool:
+        long, scaled = (item.get_closest_marker(name) for name in ("long", "scaled"))
+        return bool(long or scaled) if LONG else not long
+
+    left_out = [item for item in items if not chosen(item)]
+    if left_out:
+        items[:] = [item for item in items if chosen(item)]
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which each test has its home for a time."""
+    return tmp_path_factory.mktemp("homes")
+
+
+@pytest.fixture(autouse=True)
+def home(homes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's folders and a place for temporary files that no other test and no other run uses."""
+    with tempfile.TemporaryDirectory(dir=homes) as name:
+        folder = Path(name)
+        for variable, place in {
+            "HOME": "",
+            "TMPDIR": "tmp",
+            "XDG_CACHE_HOME": ".cache",
+            "XDG_CONFIG_HOME": ".config",
+            "XDG_DATA_HOME": ".local/share",
+            "XDG_STATE_HOME": ".local/state",
+            "XDG_RUNTIME_DIR": "run",
+        }.items():
+            monkeypatch.setenv(variable, str(folder / place))
+        # The commands of this installation, in the colours that a test asks for.  A module is compiled
+        # once, and not by each process that a test starts.
+        monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+        for variable in ("NO_COLOR", "PYTHONDONTWRITEBYTECODE"):
+            monkeypatch.delenv(variable, raising=False)
+        (folder / "tmp").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(folder / "tmp"))
+        yield folder
 
 
 @pytest.fixture(params=["scanner", "schemas"])

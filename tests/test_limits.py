@@ -13,8 +13,9 @@ import zstandard
 
 from blkmig_cli import limits
 from blkmig_cli.contents.final_layout import EndState, Stretch
-from blkmig_cli.disks.bitmap import DirtyBitmap, Room
+from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import read_bitmaps
+from blkmig_cli.disks.bitmap_words import Room
 from blkmig_cli.errors import FailureError, LimitError
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.wire.hints import Hints
@@ -96,7 +97,7 @@ def test_a_new_image_of_zeros_takes_no_room(run: Run, tmp_path: Path, packer: st
     chunks = b"".join(raw.block(2048 * at, 0, rest=bytes(MIB)) for at in range(16))
     far = raw.block((limits.GROWTH_MAX >> 9) + 2048, 8)
     path.write_bytes(bomb(packer, (HEAD + raw.part(1, b""), 1), (chunks, 25), (far, 1)))
-    fails(limited(run, "replay", path, "--image", disk, "--create"), 4, "say --device-size")
+    fails(limited(run, "replay", path, "--image", disk, "--create"), 4, "specify --device-size")
     left = sum(entry.stat().st_blocks for entry in tmp_path.iterdir() if entry != path)
     assert left * 512 < MIB
 
@@ -286,7 +287,7 @@ def test_bits_without_end(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The bitmaps of a stream share a bound; what came before it is shown."""
     monkeypatch.setattr(Room, "__init__", lambda self: setattr(self, "left", MIB))
     path = tmp_path / "strewn"
-    path.write_bytes(strewn(3000))
+    path.write_bytes(strewn(9000))
     outcome = run("validate", path)
     fails(outcome, 3, "MiB of bits (at byte ")
     assert "damaged" in outcome.out

@@ -1,52 +1,98 @@
-"""Sets of ranges against plain sets of numbers, and the one promise about their shape."""
+"""Sets of ranges against plain sets of numbers, and what is promised about their shape."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blkmig_cli.ranges import IntervalSet
+from blkmig_cli import limits, ranges
+from blkmig_cli.errors import LimitError
+from blkmig_cli.ranges import IntervalSet, tiles
 
-TOP = 40
+TOP = 60
+NUMBERS = st.integers(0, TOP)
+#: What is done, then a range, and starts of ranges of one length for what takes several.
 STEPS = st.lists(
-    st.tuples(st.booleans(), st.integers(0, TOP), st.integers(0, TOP)), min_size=1, max_size=20
+    st.tuples(
+        st.sampled_from(["add", "add", "remove", "all", "each"]),
+        NUMBERS,
+        NUMBERS,
+        st.lists(NUMBERS, min_size=1, max_size=9),
+    ),
+    min_size=1,
+    max_size=20,
 )
 
 
-def made(steps: list[tuple[bool, int, int]]) -> tuple[IntervalSet, set[int]]:
+@contextmanager
+def short_blocks(length: int) -> Iterator[None]:
+    """Blocks of few ranges; several ranges are always added by sorting."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranges, "_BLOCK", length)
+        patch.setattr(ranges, "_FEW", 2 if length < 6 else 1 << 10)
+        yield
+
+
+def made(steps: list[tuple[str, int, int, list[int]]]) -> tuple[IntervalSet, set[int]]:
     found, model = IntervalSet(), set[int]()
-    for add, start, end in steps:
-        if add:
+    for kind, start, end, several in steps:
+        length = max(end // 8, 1)
+        each = [set(range(first, first + length)) for first in several]
+        if kind == "add":
             found.add(start, end)
             model |= set(range(start, end))
-        else:
+        elif kind == "remove":
             found.remove(start, end)
             model -= set(range(start, end))
+        elif kind == "all":
+            found.add_all(np.array([[first, first + length] for first in several], np.int64))
+            model = model.union(*each)
+        else:
+            repeated = 0
+            for range_of in each:
+                repeated += range_of <= model
+                model |= range_of
+            assert found.add_each(np.array(several, np.int64), length) == repeated
     return found, model
 
 
-@given(STEPS)
-def test_members_and_shape(steps: list[tuple[bool, int, int]]) -> None:
-    found, model = made(steps)
-    ranges = list(found)
-    assert {number for start, end in ranges for number in range(start, end)} == model
-    assert all(start < end for start, end in ranges)
-    assert all(one[1] < other[0] for one, other in pairwise(ranges))
+@given(STEPS, st.integers(2, 9))
+def test_members_and_shape(steps: list[tuple[str, int, int, list[int]]], block: int) -> None:
+    with short_blocks(block):
+        found, model = made(steps)
+    held = list(found)
+    assert {number for start, end in held for number in range(start, end)} == model
+    assert all(start < end for start, end in held)
+    assert all(one[1] < other[0] for one, other in pairwise(held))
     assert bool(found) == bool(model)
+    assert len(found) == len(held)
     assert found.end == max(model, default=-1) + 1
+    assert [tuple(row) for row in found.table().tolist()] == held
 
 
-@given(STEPS, st.integers(0, TOP), st.integers(0, TOP))
-def test_questions(steps: list[tuple[bool, int, int]], start: int, end: int) -> None:
-    found, model = made(steps)
+@given(STEPS, st.integers(2, 9), NUMBERS, NUMBERS)
+def test_questions(
+    steps: list[tuple[str, int, int, list[int]]], block: int, start: int, end: int
+) -> None:
+    with short_blocks(block):
+        found, model = made(steps)
+        numbers = np.arange(TOP + 9)
+        assert found.touches_each(numbers).tolist() == [at in model for at in numbers.tolist()]
     asked = set(range(start, end))
     assert found.covers(start, end) == (asked <= model)
     if asked:
         assert found.touches(start, end) == bool(asked & model)
-    gaps = found.gaps(start, end)
-    assert {number for low, high in gaps for number in range(low, high)} == asked - model
-    assert all(low < high for low, high in gaps)
-    assert all(one[1] < other[0] for one, other in pairwise(gaps))
+    for held, expected in (
+        (found.gaps(start, end), asked - model),
+        (list(found.between(start, end)), asked & model),
+    ):
+        assert {number for low, high in held for number in range(low, high)} == expected
+        assert all(low < high for low, high in held)
+        assert all(one[1] < other[0] for one, other in pairwise(held))
 
 
 def test_one_range_forwards_and_backwards() -> None:
@@ -55,3 +101,42 @@ def test_one_range_forwards_and_backwards() -> None:
         for number in order:
             found.add(number * 8, number * 8 + 8)
         assert list(found) == [(0, 8000)]
+
+
+@pytest.mark.parametrize("order", ["forwards", "backwards", "random"])
+def test_many_pieces(order: str) -> None:
+    """More ranges than a block has, one by one and all at once, and then what joins them."""
+    starts = np.arange(5000) * 4096
+    if order == "backwards":
+        starts = starts[::-1]
+    elif order == "random":
+        starts = np.random.default_rng(1).permutation(starts)
+    single, several = IntervalSet(), IntervalSet()
+    for start in starts.tolist():
+        single.add(start, start + 2048)
+    assert several.add_each(starts, 2048) == 0
+    assert list(single) == list(several) == [(at * 4096, at * 4096 + 2048) for at in range(5000)]
+    assert several.add_each(starts, 2048) == 5000
+    assert repr(single) == "<IntervalSet of 5000 ranges>"
+    single.remove(2048, 4096 * 2500)
+    assert list(single)[:2] == [(0, 2048), (4096 * 2500, 4096 * 2500 + 2048)]
+    single.add(2048, 4096 * 4000)
+    assert list(single)[:2] == [(0, 4096 * 4000 + 2048), (4096 * 4001, 4096 * 4001 + 2048)]
+
+
+def test_the_farthest_place() -> None:
+    found, last = IntervalSet(), limits.DISK_MAX
+    found.add(last - 1, last)
+    assert list(found) == [(last - 1, last)]
+    with pytest.raises(LimitError, match=f"reaches {last + 1}, past what a file offset can say"):
+        found.add(last, last + 1)
+    with pytest.raises(LimitError, match="past what a file offset can say"):
+        found.add_all(np.array([[last - 5, last + 1]] * 99))
+    assert list(found) == [(last - 1, last)]
+
+
+def test_tiles() -> None:
+    starts = np.array([0, 8, 16, 16, 8, 0, 100, 50, 42, 50])
+    parts = [starts[tile].tolist() for tile in tiles(starts, 8)]
+    assert parts == [[0, 8, 16], [16, 8, 0], [100], [50, 42], [50]]
+    assert [starts[tile].tolist() for tile in tiles(starts[:1], 8)] == [[0]]

@@ -8,17 +8,32 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from blkmig_cli.checks.catalogue import Found
+from blkmig_cli.checks.catalogue import CHECKS, Finding, Found
 from blkmig_cli.contents.padding import leaked, padding
 from blkmig_cli.disks.raw import other_format
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE, RamFlag, SectionType
-from blkmig_cli.text import count
-from blkmig_cli.wire.events import BitmapEos, Block, Eos, Event, Footer, Payload, Ram, SectionHeader
+from blkmig_cli.text import brief, count, quote
+from blkmig_cli.wire.events import (
+    BitmapEos,
+    Block,
+    DeviceState,
+    Eos,
+    Event,
+    Footer,
+    Payload,
+    Progress,
+    Ram,
+    SectionHeader,
+    StateMismatch,
+    VmDescription,
+)
 from blkmig_cli.wire.runs import Numbers, Run, moved
 from blkmig_cli.wire.schema_io import Input
 
 # So many empty parts are no accident of a slow disk any more.
 _MANY_PARTS = 1000
+# Progress records out of range that are named one by one.
+_PROGRESS_SHOWN = 16
 _UNNAMED = ""
 
 
@@ -55,9 +70,21 @@ class Defects:
         self._header: SectionHeader | None = None
         self._empty: dict[str, int] = {}
         self._empty_from = 0
+        self.progress: list[Finding] = []
+        self._resynchronised: set[int] = set()
+        self._mismatches: list[StateMismatch] = []
 
     def feed(self, event: Event, source: Input) -> None:
         """Take the next event."""
+        if isinstance(event, Progress):
+            if event.percent > 100:
+                self._progress(event.percent, event.offset)
+        elif isinstance(event, DeviceState) and event.sized_by == "footer":
+            self._resynchronised.add(event.offset)
+        elif isinstance(event, VmDescription):
+            self._mismatches += event.mismatches
+            self._resynchronised -= event.confirmed
+            self._resynchronised -= {state.offset for state in event.mismatches}
         if isinstance(event, SectionHeader):
             self._header = event if event.kind == SectionType.PART else None
         elif isinstance(event, Footer):
@@ -84,6 +111,10 @@ class Defects:
         for name, number in self._empty.items():
             self._empty[name] += (number - before.get(name, 0)) * max(run.rows - 2, 0)
         for column in run.columns:
+            if isinstance(column.event, Progress) and column.numbers is not None:
+                for row in (np.flatnonzero(column.numbers[2:] > 100) + 2).tolist():
+                    offset = column.event.offset + row * run.stride
+                    self._progress(int(column.numbers[row]), offset)
             if isinstance(column.event, Block) and column.numbers is not None and run.rows > 2:
                 self._feed_blocks(column.event, column.numbers, run.stride, source)
 
@@ -119,6 +150,22 @@ class Defects:
         if total >= _MANY_PARTS:
             names = ", ".join(self._empty)
             yield "empty-parts", f"{count(total, 'empty part')} ({names})", self._empty_from
+        for state in self._mismatches:
+            text = (
+                f"the state of {quote(state.section)} is {count(state.length, 'byte')} long, the "
+                f"description says {state.described:,}"
+            )
+            yield "device-state", text, state.offset
+        if self._resynchronised:
+            number = count(len(self._resynchronised), "section")
+            text = f"the state of {number} was sized by its footer"
+            yield "resynchronised", text, min(self._resynchronised)
+
+    def _progress(self, percent: int, offset: int) -> None:
+        check = "progress-range"
+        if len(self.progress) < _PROGRESS_SHOWN:
+            text = f"progress of {brief(percent)} percent"
+            self.progress.append(Finding(check, CHECKS[check][0], text, offset))
 
     def _empty_part(self, header: SectionHeader) -> None:
         if not self._empty:

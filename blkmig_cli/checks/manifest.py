@@ -1,20 +1,21 @@
-"""Manifests: what a stream leaves behind, by SHA-256, as ``send`` knew it when it wrote the stream.
+"""Manifests: SHA-256 digests of the disks and bitmaps of a stream, as ``send`` read them.
 
-A disk's digest is that of all its bytes (what ``sha256sum disk.img`` says), a bitmap's is QEMU's
-(x-debug-block-dirty-bitmap-sha256).  What a stream does not carry is None: the digest of a disk
-that is not sent whole, the flags of v1's bitmaps.
+A disk's digest is that of all its bytes, as of ``sha256sum disk.img``; a bitmap's is that of QMP's
+x-debug-block-dirty-bitmap-sha256 (QEMU, util/hbitmap.c: hbitmap_sha256).  What a stream does not carry
+is None: the digest of a disk that is sent in part, the flags of v1's bitmaps.
 """
 
 import hashlib
 import re
-from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from blkmig_cli import limits
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable
+from blkmig_cli.errors import FailureError
 from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.system.documents import Entry, read_document, write_document
@@ -23,10 +24,10 @@ from blkmig_cli.wire.hints import Hints
 
 VERSION = 1
 
-# What is read at once: it stays in the processor's cache until it has been added.
+# Bytes read at once: they stay in the processor's cache until they have been hashed.
 _PIECE = 256 << 10
 _ZEROS = memoryview(bytes(_PIECE))
-_SHOWN = 12  # digits of a digest that tell it from others
+_SHOWN = 12  # digits of a digest in a message
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -54,7 +55,7 @@ class BitmapEntry:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that is not as the manifest says."""
+    """Something that differs from the manifest."""
 
     device: str
     message: str
@@ -73,14 +74,33 @@ class Manifest:
         """Bytes of all disks that have a digest."""
         return sum(entry.size for entry in self.disks.values() if entry.sha256 is not None)
 
-    def completing(self, told: Hints) -> Hints:
-        """What is ``told`` of a stream, and beside that what the manifest tells."""
-        known = Hints(
-            {device: entry.size for device, entry in self.disks.items()},
-            {key: entry.granularity for key, entry in self.bitmaps.items()},
+    def completing(self, hints: Hints) -> Hints:
+        """Return ``hints`` with the sizes and granularities that the manifest has beside them."""
+        sizes: dict[str | None, int] = {device: entry.size for device, entry in self.disks.items()}
+        granularities: dict[tuple[str | None, str], int] = {
+            key: entry.granularity for key, entry in self.bitmaps.items()
+        }
+        return replace(
+            hints,
+            granularities={**granularities, **hints.granularities},
+            images={**hints.images, **sizes},
         )
-        sizes = known.sizes if None not in told.sizes else {}
-        return Hints({**sizes, **told.sizes}, {**known.granularities, **told.granularities})
+
+
+def check_work(disks: list[Disk], *, content: bool) -> None:
+    """Check that the digests of ``disks`` can be had; ``content``: see :func:`manifest_of`.
+
+    Raises FailureError where too many zeros would be hashed.
+    """
+    work = _Work([disk.image for disk in disks] if content else [])
+    for disk in disks:
+        if content and not work.allows(disk.size - _data(disk.image)):
+            raise FailureError(f"--manifest: {work.refusal}", device=disk.device)
+        for bitmap in disk.bitmaps:
+            if not work.allows(bitmap.digest_size(disk.size)):
+                raise FailureError(
+                    f"--manifest: bitmap {quote(bitmap.name)}: {work.refusal}", device=disk.device
+                )
 
 
 def manifest_of(disks: list[Disk], tick: Tick, *, content: bool, flags: bool) -> Manifest:
@@ -99,8 +119,15 @@ def manifest_of(disks: list[Disk], tick: Tick, *, content: bool, flags: bool) ->
             done += disk.size
         made.disks[disk.device] = DiskEntry(disk.device, disk.size, digest)
         for bitmap in disk.bitmaps:
-            entry = _bitmap_entry(disk.device, bitmap, disk.size, flags=flags)
-            made.bitmaps[disk.device, bitmap.name] = entry
+            made.bitmaps[disk.device, bitmap.name] = BitmapEntry(
+                disk.device,
+                bitmap.name,
+                bitmap.granularity,
+                bitmap.recording if flags else None,
+                bitmap.persistent if flags else None,
+                bitmap.count(disk.size),
+                bitmap.sha256(disk.size),
+            )
     return made
 
 
@@ -111,19 +138,47 @@ def check_images(
     tick: Tick,
     skipped: Container[str] = (),
 ) -> Iterator[Difference]:
-    """What of ``disks`` (by device) and ``bitmaps`` (by device and name) is not as it should be.
+    """Return what of ``disks`` (by device) and ``bitmaps`` (by device and name) differs.
 
-    None: they are not looked at; of the devices ``skipped``, the disks are not.  ``tick`` is told
-    the bytes read.  Raises FailureError where an image fails.
+    None: they are not compared; of the devices ``skipped``, the disks are not.  What cannot be
+    compared as too many zeros would be hashed differs, too.  ``tick`` gets the bytes read so far.
+    Raises FailureError where an image fails.
     """
+    work = _Work([] if disks is None else disks.values())
     if disks is not None:
-        yield from _check_disks(manifest, disks, tick, skipped)
+        yield from _check_disks(manifest, disks, work, tick, skipped)
     if bitmaps is not None:
-        yield from _check_bitmaps(manifest, bitmaps)
+        yield from _check_bitmaps(manifest, bitmaps, work)
+
+
+class _Work:
+    """What may be hashed: a size that is only claimed must not make work without end."""
+
+    refusal = f"too many zeros to hash (over {limits.ZEROS_HASHED} for each byte of data)"
+
+    def __init__(self, images: Iterable[Readable]) -> None:
+        data = sum(map(_data, images))
+        self._left = limits.ZEROS_HASHED * max(data, limits.ZEROS_HASHED_FOR)
+
+    def allows(self, zeros: int) -> bool:
+        """Return whether so many bytes of zeros more may be hashed."""
+        if zeros > self._left:
+            return False
+        self._left -= zeros
+        return True
+
+
+def _data(image: Readable) -> int:
+    """Return how many bytes of an image may be other than zero."""
+    return sum(length for _, length in image.extents())
 
 
 def _check_disks(
-    manifest: Manifest, disks: Mapping[str, Readable], tick: Tick, skipped: Container[str]
+    manifest: Manifest,
+    disks: Mapping[str, Readable],
+    work: _Work,
+    tick: Tick,
+    skipped: Container[str],
 ) -> Iterator[Difference]:
     done = 0
     for device, entry in manifest.disks.items():
@@ -134,6 +189,8 @@ def _check_disks(
             yield Difference(device, "the disk is not there")
         elif image.size != entry.size:
             yield Difference(device, f"the disk has {image.size} bytes, not {entry.size}")
+        elif not work.allows(image.size - _data(image)):
+            yield Difference(device, f"the disk was not compared: {work.refusal}")
         elif (digest := _sha256(image, done, tick)) != entry.sha256:
             wanted = f"not {entry.sha256[:_SHOWN]}..."
             yield Difference(device, f"the disk's SHA-256 is {digest[:_SHOWN]}..., {wanted}")
@@ -144,13 +201,14 @@ def _check_disks(
 
 
 def _check_bitmaps(
-    manifest: Manifest, bitmaps: Mapping[tuple[str, str], DirtyBitmap]
+    manifest: Manifest, bitmaps: Mapping[tuple[str, str], DirtyBitmap], work: _Work
 ) -> Iterator[Difference]:
     for (device, name), entry in manifest.bitmaps.items():
         bitmap = bitmaps.get((device, name))
-        fault: str | None = "is not there"
-        if bitmap is not None:
-            fault = _fault(_bitmap_entry(device, bitmap, manifest.disks[device].size), entry)
+        if bitmap is None:
+            fault: str | None = "is not there"
+        else:
+            fault = _bitmap_fault(bitmap, entry, manifest.disks[device].size, work)
         if fault is not None:
             yield Difference(device, f"bitmap {quote(name)}: {fault}")
     for device, name in bitmaps:
@@ -158,36 +216,25 @@ def _check_bitmaps(
             yield Difference(device, f"bitmap {quote(name)}: is not in the manifest")
 
 
-def _fault(found: BitmapEntry, wanted: BitmapEntry) -> str | None:
-    """What is not as ``wanted``, the most telling of it."""
-    if found.granularity != wanted.granularity:
-        return f"its granularity is {found.granularity}, not {wanted.granularity}"
-    if found.count != wanted.count:
-        return f"{found.count} bytes are dirty, not {wanted.count}"
-    if found.sha256 != wanted.sha256:
+def _bitmap_fault(bitmap: DirtyBitmap, wanted: BitmapEntry, size: int, work: _Work) -> str | None:
+    """Return how a bitmap of a disk of ``size`` bytes differs, the most telling first; or None."""
+    if bitmap.granularity != wanted.granularity:
+        return f"its granularity is {bitmap.granularity}, not {wanted.granularity}"
+    count = bitmap.count(size)
+    if count != wanted.count:
+        return f"{count} bytes are dirty, not {wanted.count}"
+    if not work.allows(bitmap.digest_size(size)):
+        return f"was not compared: {work.refusal}"
+    if bitmap.sha256(size) != wanted.sha256:
         return "as many bytes are dirty, but others"
     for name in ("recording", "persistent"):
-        if getattr(wanted, name) not in (None, getattr(found, name)):
-            return f"it is {'' if getattr(found, name) else 'not '}{name}"
+        if getattr(wanted, name) not in (None, getattr(bitmap, name)):
+            return f"it is {'' if getattr(bitmap, name) else 'not '}{name}"
     return None
 
 
-def _bitmap_entry(
-    device: str, bitmap: DirtyBitmap, size: int, *, flags: bool = True
-) -> BitmapEntry:
-    return BitmapEntry(
-        device,
-        bitmap.name,
-        bitmap.granularity,
-        bitmap.recording if flags else None,
-        bitmap.persistent if flags else None,
-        bitmap.count(size),
-        bitmap.sha256(size),
-    )
-
-
 def _sha256(image: Readable, done: int, tick: Tick) -> str:
-    """The digest of an image's bytes; ``done`` bytes of others have been read before."""
+    """Return the digest of an image's bytes; ``done`` bytes of others have been read before."""
     found, at = hashlib.sha256(), 0
     for start, length in chain(image.extents(), [(image.size, 0)]):
         for zeros in range(at, start, _PIECE):

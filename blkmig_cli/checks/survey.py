@@ -1,9 +1,9 @@
-"""Reading a stream to its end, event by event: the loop that every command shares."""
+"""Reading a stream to its end: the one loop that gives its events to whoever takes them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from blkmig_cli.checks.checker import Checker, Report
+from blkmig_cli.checks.checker import Checker
+from blkmig_cli.checks.report import Report
 from blkmig_cli.contents.final_layout import EndState, EndStates
 from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.errors import (
@@ -19,40 +19,35 @@ from blkmig_cli.text import escape
 from blkmig_cli.transport.inputs import FileInput
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.wire.decoder import Decoder
-from blkmig_cli.wire.events import Event
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Consumer, Run
 
 
-def read_events(
-    decoder: Decoder,
-    take: Callable[[Event], None],
-    tick: Tick,
-    take_run: Callable[[Run], None] | None = None,
-) -> BlkmigError | None:
-    """Give every event to ``take``; returns what ended the reading, None for the proper end.
+def read_stream(decoder: Decoder, tick: Tick, *consumers: Consumer) -> BlkmigError | None:
+    """Give every event to the ``consumers``, in their order; ``tick`` gets the bytes read so far.
 
-    That is a StreamError, or a FailureError of the input; or a LimitError of ``take``, of which
-    nothing else that it raises is caught.  ``take_run`` is for those who can take runs whole.
+    Returns what ended the reading, None for the proper end: a StreamError, a FailureError of the
+    input, or a LimitError of a consumer.  Anything else that a consumer raises is raised.
     """
+    source = decoder.source
     while True:
         try:
-            piece = next(decoder) if take_run is None else decoder.piece()
+            piece = decoder.piece()
         except StopIteration:
             return None
         except (StreamError, FailureError) as error:
             return error
-        first = piece.columns[0].event if isinstance(piece, Run) else piece
         try:
             if isinstance(piece, Run):
-                assert take_run is not None
-                take_run(piece)
+                for consumer in consumers:
+                    consumer.feed_run(piece, source)
                 tick(piece.end)
             else:
-                take(piece)
+                for consumer in consumers:
+                    consumer.feed(piece, source)
                 tick(piece.offset + piece.length)
         except LimitError as error:
-            error.offset = first.offset
+            error.offset = piece.columns[0].event.offset if isinstance(piece, Run) else piece.offset
             return error
 
 
@@ -68,8 +63,8 @@ class Contents:
     def disk(self, device: str, size: int | None = None) -> StreamDisk:
         """The disk of ``device``, of ``size`` bytes.
 
-        Without ``size``: what is told or proven of it, at least up to its last chunk.  Raises UsageError
-        where the stream is a pipe, as its data cannot be read a second time.
+        Without ``size``: what is known of it, at least up to its last chunk.  Raises UsageError where
+        the stream is a pipe, as its data cannot be read a second time.
         """
         source = source_of_data(self.stream)
         state = self.states.disks.get(device, EndState())
@@ -83,10 +78,10 @@ class Contents:
 
 def source_of_data(stream: Stream) -> FileInput:
     """The stream's input, if its data can be read a second time; raises UsageError."""
-    if not stream.input.seekable:
+    if not isinstance(stream.input, FileInput):
         raise UsageError(
-            f"{escape(stream.name)} is read once, and its data are needed twice",
-            hint="save the stream, unpacked, to a file",
+            f"{escape(stream.name)} can be read only once, and its data are needed twice",
+            hint="save the stream to a file, uncompressed",
         )
     return stream.input
 
@@ -94,26 +89,13 @@ def source_of_data(stream: Stream) -> FileInput:
 def read_contents(
     stream: Stream, decoder: Decoder, hints: Hints, tick: Tick, *others: Consumer
 ) -> Contents:
-    """Read all records of ``stream``, but none of its data; ``others`` are given them as well.
+    """Read all records of ``stream``, but none of its data; ``others`` take its events as well.
 
-    A stream that is damaged is told in the report's ``failure``.  Raises FailureError where the
-    input fails.
+    What is damaged is in the report's ``failure``.  Raises FailureError where the input fails.
     """
-    checker, states, source = Checker(decoder, hints), EndStates(), stream.input
-    consumers: tuple[Consumer, ...] = (states, *others)
-
-    def feed(event: Event) -> None:
-        for consumer in consumers:
-            consumer.feed(event)
-        checker.feed(event, source)
-
-    def feed_run(run: Run) -> None:
-        for consumer in consumers:
-            consumer.feed_run(run)
-        checker.feed_run(run, source)
-
-    failure = read_events(decoder, feed, tick, feed_run)
-    report = checker.finish(stream.name, source, failure)
+    checker, states = Checker(hints), EndStates()
+    failure = read_stream(decoder, tick, states, *others, checker)
+    report = checker.finish(stream.name, decoder, failure)
     if isinstance(failure, FailureError):
         raise failure
     return Contents(stream, checker, report, states)

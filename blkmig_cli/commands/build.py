@@ -1,6 +1,7 @@
 """``blkmig build``: a description to bytes."""
 
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.errors import FailureError, SpecError
+from blkmig_cli.errors import SpecError, failing
 from blkmig_cli.spec.files import beside, read_spec
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import count, escape
+from blkmig_cli.transport.payloads import FileRange
 from blkmig_cli.transport.target import open_target, resolve_content, write_events
+from blkmig_cli.wire.events import Payload
 
 
 @click.command("build", cls=Command)
@@ -23,8 +27,8 @@ def command(spec: str, target: str | None, quiet: bool, verbose: bool) -> int:
     """Make a stream from a description.
 
     SPEC is a file, or - for stdin: what dump --spec writes (JSON Lines), or a JSON or
-    YAML document written by hand.  It may say wrong things on purpose: whatever has a
-    place on the wire is written as it stands.
+    YAML document written by hand.  It may hold wrong values on purpose, for tests: they
+    are written as they are, wherever the format has room for them.
 
     \b
     Examples:
@@ -37,17 +41,22 @@ def command(spec: str, target: str | None, quiet: bool, verbose: bool) -> int:
             file = sys.stdin.buffer
         else:
             folder = Path(spec).parent
-            try:
+            with failing(spec):
                 file = stack.enter_context(open(spec, "rb"))
-            except OSError as error:
-                raise FailureError(f"{escape(spec)}: {error.strerror or error}") from error
-        sink = stack.enter_context(open_target(target, [] if spec == "-" else [spec]))
+        uses = FileUses()
+        uses.add("the spec", 0 if spec == "-" else spec, writes=False)
+        sink = stack.enter_context(open_target(target, uses))
+        named: set[str] = set()
+
+        def resolve(payload: Payload) -> Iterator[bytes | memoryview]:
+            found = beside(payload, folder)
+            if isinstance(found, FileRange) and found.path not in named:
+                named.add(found.path)
+                uses.add("a file of the spec", found.path, writes=False)
+            return resolve_content(found)
+
         try:
-            write_events(
-                read_spec(file),
-                sink,
-                lambda payload: resolve_content(beside(payload, folder)),
-            )
+            write_events(read_spec(file), sink, resolve)
         except ValueError as error:
             raise SpecError(f"{escape(spec)}: after {sink.written} bytes: {error}") from None
         options.log(verbose and not quiet, f"{count(sink.written, 'byte')} written")

@@ -4,11 +4,9 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.commands.reading import reading, told
+from blkmig_cli.commands.reading import exit_status, reading_of
 from blkmig_cli.errors import UsageError
-from blkmig_cli.output.progress import progress
 from blkmig_cli.text import count
-from blkmig_cli.transport.target import open_target
 
 
 @click.command("extract", cls=Command)
@@ -17,8 +15,8 @@ from blkmig_cli.transport.target import open_target
 @options.stream_options
 @options.number_option
 @click.option("--device", metavar="DEVICE", help="Whose disk (default: the only one).")
-@click.option("--bitmap", "name", metavar="[DEVICE:]NAME", help="A bitmap instead, as JSON.")
-@click.option("--allow-incomplete", is_flag=True, help="Chunks that never came become zeros.")
+@click.option("--bitmap", metavar="[DEVICE:]NAME", help="A bitmap instead, as JSON.")
+@click.option("--allow-incomplete", is_flag=True, help="Write zeros for chunks that were not sent.")
 @options.quiet_option
 @options.verbose_option
 def command(
@@ -30,7 +28,7 @@ def command(
     device_sizes: tuple[str, ...],
     number: int | None,
     device: str | None,
-    name: str | None,
+    bitmap: str | None,
     allow_incomplete: bool,
     quiet: bool,
     verbose: bool,
@@ -38,7 +36,7 @@ def command(
     """Write one disk of a stream as a raw image, or one bitmap as IMAGE.bitmaps.json.
 
     A new file has holes where the disk has zeros.  Nothing is written where chunks
-    never came (exit status 1) or the stream is damaged (3), unless with
+    were not sent (exit status 1) or the stream is damaged (3), unless with
     --allow-incomplete.  For a disk, a pipe or compressed STREAM is kept in a temporary
     file (in TMPDIR, else /var/tmp), as it is read out of order.
 
@@ -48,37 +46,20 @@ def command(
       blkmig extract stream.bin --device drive0 | sha256sum
       blkmig extract stream.bin --bitmap drive0:daily --to daily.json
     """
-    from blkmig_cli.disks.bitmap_file import bitmaps_text  # noqa: PLC0415 (numpy is slow to load)
-    from blkmig_cli.operations.extract import copy_disk, find_bitmap, find_disk  # noqa: PLC0415
+    from blkmig_cli.operations.extract import extract  # noqa: PLC0415 (numpy is slow to load)
 
-    if name is not None and device is not None:
-        raise UsageError("--device is for disks", hint="say --bitmap DEVICE:NAME")
+    if bitmap is not None and device is not None:
+        raise UsageError("--device is for disks", hint="specify --bitmap DEVICE:NAME")
     hints = options.hints_of(granularities, device_sizes)
-    with reading(
+    extracted = extract(
         stream,
-        hints,
-        dialect,
-        container,
-        number=number,
-        twice=name is None,
-        quiet=quiet,
-        verbose=verbose,
-    ) as contents:
-        if name is not None:
-            bitmap = find_bitmap(contents, name, allow_incomplete=allow_incomplete)
-            with open_target(target, [stream]) as sink:
-                _warn(bitmap.warnings, quiet=quiet)
-                sink.write(bitmaps_text(bitmap.file))
-        else:
-            found = find_disk(contents, device, allow_incomplete=allow_incomplete)
-            with open_target(target, [stream]) as sink:
-                _warn(found.warnings, quiet=quiet)
-                with progress("extracting", found.disk.size, quiet=quiet) as tick:
-                    copy_disk(found.disk, sink, tick)
-        options.log(verbose, f"{count(sink.written, 'byte')} written")
-    return told(stream, contents.report.failure)
-
-
-def _warn(warnings: list[str], *, quiet: bool) -> None:
-    for warning in warnings if not quiet else []:
-        click.echo(f"blkmig: warning: {warning}", err=True)
+        target,
+        reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose),
+        device=device,
+        bitmap=bitmap,
+        allow_incomplete=allow_incomplete,
+    )
+    for warning in extracted.warnings:
+        options.warn(warning)
+    options.log(verbose, f"{count(extracted.written, 'byte')} written")
+    return exit_status(stream, extracted.failure)

@@ -1,9 +1,11 @@
-"""The group of all commands, and the one place where errors become exits."""
+"""The group of all commands, and the one place where errors become exit statuses."""
 
+import contextlib
 import difflib
 import functools
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, cast
@@ -11,41 +13,44 @@ from typing import Any, cast
 import click
 
 from blkmig_cli import __version__
-from blkmig_cli.errors import BlkmigError
+from blkmig_cli.errors import BlkmigError, FailureError, Interruption, reason
+from blkmig_cli.system.process import interruptible, reserve_standard_descriptors
 from blkmig_cli.text import escape, quote
 
 _COMMANDS = {
-    "info": "Show what is in a stream, whether it is whole, what to do next.",
-    "validate": "Check whether streams are sound and whole.",
-    "map": "Show where things lie on the disks of a stream.",
+    "info": "Show what a stream contains, whether it is complete, and what to do next.",
+    "validate": "Check whether streams are valid and complete.",
+    "map": "Show where data, zeros and holes lie on the disks of a stream.",
     "dump": "Show every record of a stream.",
-    "compare": "Compare what streams leave behind, also with an image.",
+    "compare": "Compare the disks and bitmaps of two streams, or of a stream and an image.",
     "replay": "Apply a stream to disk images.",
-    "extract": "Take one disk, or one bitmap, out of a stream.",
+    "extract": "Extract one disk, or one bitmap, from a stream.",
     "salvage": "Find what is intact in a damaged stream.",
-    "send": "Make a stream of disk images and their bitmaps.",
+    "send": "Make a stream from disk images and their bitmaps.",
     "build": "Make a stream from a description.",
-    "convert": "Write a stream in another dialect.",
-    "scrub": "Zero what leaked into the padding of last chunks.",
-    "completion": "Print the script that completes words in a shell.",
+    "convert": "Convert a stream to another dialect.",
+    "scrub": "Zero the data that leaked into the padding of last chunks.",
+    "completion": "Print the completion script for a shell.",
 }
 
 STREAMS = (
     "A STREAM is a path, - for stdin, file:PATH[,offset=N], tcp:HOST:PORT, unix:PATH, "
-    "exec:COMMAND or fd:N; gzip, xz and zstd are recognised."
+    "exec:COMMAND or fd:N; a file whose name looks like a URI is ./NAME.  gzip, xz and zstd are "
+    "recognised."
 )
 EXIT_STATUS = (
-    "Exit status: 0 done and clean, 1 findings or a difference, 2 wrong words, 3 a damaged stream, "
-    "4 a failing image, file or peer."
+    "Exit status: 0 done and clean, 1 findings or a difference, 2 usage error, 3 a stream that is "
+    "malformed, truncated, or not a stream, 4 an image, file, tool or peer that failed, 130 "
+    "interrupted, 141 closed pipe, 143 terminated."
 )
 
 
-class _ClosedPipe(Exception):  # noqa: N818 (no error: the reader has had enough)
-    """Whoever reads our output has gone."""
+class _ClosedPipe(Exception):  # noqa: N818 (not an error: the reader needs no more)
+    """The reader of our output has closed it."""
 
 
 class _Failed(Exception):  # noqa: N818 (it carries an error)
-    """One of our errors; click would take a TruncatedError, an EOFError, for the user's ^D."""
+    """One of our errors; click would take a TruncatedError, which is an EOFError, for Ctrl-D."""
 
     def __init__(self, error: BlkmigError) -> None:
         super().__init__(error)
@@ -53,7 +58,7 @@ class _Failed(Exception):  # noqa: N818 (it carries an error)
 
 
 class _Group(click.Group):
-    """Loads a command when it is called; turns every outcome into an exit status."""
+    """Loads a command when it is used; turns every outcome into an exit status."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -68,7 +73,7 @@ class _Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; of a mistyped one, say which may be meant, as click does for options."""
+        """Find the command; for an unknown one, suggest similar names, as click does for options."""
         name = args[0]
         close = difflib.get_close_matches(name, _COMMANDS)
         if name not in _COMMANDS and close and not ctx.resilient_parsing:
@@ -80,17 +85,29 @@ class _Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the words; --help and --version are printed here."""
+        try:
+            return super().make_context(*args, **extra)
+        except BrokenPipeError:
+            raise _ClosedPipe from None
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what click would make its own of must not reach it as it is."""
+        """Run the command; exceptions that click handles in its own way are passed by it."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             raise _ClosedPipe from None
         except BlkmigError as error:
             raise _Failed(error) from error
+        except KeyboardInterrupt as error:
+            interruption = Interruption(signal.SIGINT)
+            for note in getattr(error, "__notes__", []):
+                interruption.add_note(note)
+            raise interruption from error
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run, and exit with the status of the contract."""
+        """Run, and exit with the status that the documentation states."""
         standalone = extra.pop("standalone_mode", True)
         run = functools.partial(cast(Any, super()).main, *args, standalone_mode=False, **extra)
         if not standalone:
@@ -99,34 +116,44 @@ class _Group(click.Group):
 
 
 def _status(run: Callable[[], Any]) -> int:
+    """Run, show the error if there is one, and return the exit status."""
     try:
         status = run()
         sys.stdout.flush()
         return int(status or 0)
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort:
         return 130
     except (BrokenPipeError, _ClosedPipe):
-        # Whoever read us has gone; the interpreter must not complain of it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return 141
+    except Interruption as error:
+        return _ended(error, error.exit_status)
     except _Failed as failed:
-        _flush()
-        click.echo(f"blkmig: {failed.error}", err=True)
-        return failed.error.exit_status
+        return _ended(failed.error, failed.error.exit_status)
     except OSError as error:
         name = f"{escape(str(error.filename))}: " if error.filename else ""
-        click.echo(f"blkmig: {name}{error.strerror or error}", err=True)
-        return 4
+        return _ended(FailureError(f"{name}{reason(error)}"), FailureError.exit_status)
 
 
-def _flush() -> None:
+def _ended(error: BaseException, status: int) -> int:
+    """Write what is left for stdout, then the error with its notes, on one line of stderr."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:
+        _discard_stdout()
+    line = "; ".join([str(error), *getattr(error, "__notes__", [])])
+    with contextlib.suppress(OSError):
+        click.echo(f"blkmig: {line}", err=True)
+    return status
+
+
+def _discard_stdout() -> None:
+    """Drop what is left for a stdout that fails, so that Python does not try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(
@@ -147,5 +174,10 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The console script."""
-    cli(prog_name="blkmig")
+    """Run the command line of this process: the console script."""
+    reserve_standard_descriptors()
+    try:
+        with interruptible():
+            cli(prog_name="blkmig")
+    except Interruption as error:  # while the program was starting or ending
+        sys.exit(error.exit_status)

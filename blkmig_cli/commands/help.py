@@ -18,7 +18,7 @@ _SECTIONS = {
         "dialect", "from_dialect", "container", "normalize", "machine", "granularities",
         "device_sizes", "no_zero_blocks", "skip_unallocated",
     ),
-    "Images": ("images", "image_format", "create", "force_share"),
+    "Images": ("images", "image_format", "create", "overwrite", "force_share"),
     "Bitmaps": (
         "all_bitmaps", "names", "bitmaps_from", "bitmaps_to", "bitmaps_only", "no_bitmaps",
     ),

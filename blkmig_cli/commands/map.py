@@ -6,9 +6,8 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.commands.reading import reading, told
-from blkmig_cli.errors import UsageError
-from blkmig_cli.text import quote
+from blkmig_cli.commands.reading import exit_status, reading_of
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.transport.target import open_target
 
 
@@ -34,12 +33,12 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Show where data, zeros, repeats and holes lie, and what bitmaps call dirty.
+    """Show where data, zeros, repeated chunks and gaps lie, and what bitmaps call dirty.
 
-    A picture that fits the terminal; a cell that holds several kinds shows what
-    matters most: what never came, then what came again, data, zeros.  The JSON has
-    qemu-img map's keys; data begins at byte "offset" of the stream, and each
-    further MiB of it "stride" bytes on.
+    A picture that fits the terminal.  A cell that holds several kinds shows the first
+    of: not sent, sent more than once, data, zeros.  The JSON has qemu-img map's keys;
+    data begins at byte "offset" of the stream, and each further MiB of it "stride"
+    bytes later.
 
     \b
     Examples:
@@ -47,26 +46,21 @@ def command(
       blkmig map stream.bin --device drive0 --svg map.svg
       blkmig map stream.bin --output json
     """
-    from blkmig_cli.operations.map import map_disks  # noqa: PLC0415 (numpy is slow to load)
-    from blkmig_cli.output.documents import map_json  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.operations.map import map_stream  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.output.documents import map_json  # noqa: PLC0415
     from blkmig_cli.output.svg import map_svg  # noqa: PLC0415
 
     hints = options.hints_of(granularities, device_sizes)
-    with reading(
-        stream, hints, dialect, container, number=number, quiet=quiet, verbose=verbose
-    ) as contents:
-        maps = map_disks(contents, device)
-    if device is not None and not maps:
-        names = ", ".join(quote(found.disk.name) for found in contents.report.devices)
-        raise UsageError(f"no device {quote(device)}; the stream has {names or 'none'}")
+    reading = reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose)
+    found = map_stream(stream, reading, device)
     if svg is not None:
-        with open_target(svg, [stream]) as sink:
-            sink.write(map_svg(stream, maps).encode())
+        with open_target(svg, FileUses.of_stream(stream)) as sink:
+            sink.write(map_svg(stream, found.disks).encode())
     if output == "json":
-        click.echo(json.dumps(map_json(stream, maps), indent=1))
+        click.echo(json.dumps(map_json(stream, found.disks), indent=1))
     else:
         from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
         from blkmig_cli.output.human.map import map_text  # noqa: PLC0415
 
-        map_text(maps, console())
-    return told(stream, contents.report.failure)
+        map_text(found.disks, console())
+    return exit_status(stream, found.failure)

@@ -1,13 +1,14 @@
 """Options that several commands share, and how their values are split."""
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from blkmig_cli.checks.compatibility import Version, parse_version
+from blkmig_cli.checks.names import split_bitmap
 from blkmig_cli.errors import UsageError
+from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.system.sockets import Say
 from blkmig_cli.text import escape, parse_size
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+DEVICE_SIZE_HELP = "Size of a disk, e.g. 20G, or max: the most that the stream allows."
+
+_SHOWN = 80
+# What a path begins with that has a "=" in it, and is no DEVICE=PATH.
+_PATHS = ("/", "./", "../")
+
 
 #: --stream: which of several streams in one file is read.
 number_option = click.option(
@@ -28,14 +35,14 @@ number_option = click.option(
 
 
 def stream_options(function: _F) -> _F:
-    """--dialect, --container, --granularity, --device-size: how a stream is read."""
+    """Add --dialect, --container, --granularity and --device-size: how a stream is read."""
     for option in (
         click.option(
             "--device-size",
             "device_sizes",
             multiple=True,
             metavar="[DEVICE=]SIZE",
-            help="Size of a disk; k, M, G, T are powers of 1024.",
+            help=DEVICE_SIZE_HELP,
         ),
         click.option(
             "--granularity",
@@ -49,7 +56,7 @@ def stream_options(function: _F) -> _F:
             type=click.Choice(["auto", "qemu", "none"]),
             default="auto",
             show_default=True,
-            help="What holds the block records.",
+            help="What the block records are in.",
         ),
         click.option(
             "--dialect",
@@ -87,46 +94,62 @@ for_qemu_option = click.option(
     help="Warn of what a QEMU of this version, such as 7.2, cannot load.",
 )
 
-verbose_option = click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Print more on stderr.")
 
 
 def log(verbose: bool, message: str) -> None:
-    """A line on stderr for those who want to know more."""
+    """Print a line on stderr if it is asked for (-v)."""
     if verbose:
         click.echo(f"blkmig: {message}", err=True)
 
 
 def saying(quiet: bool) -> Say:
-    """What says on stderr that the program waits."""
+    """Return what prints on stderr that the program waits for a peer."""
     return lambda message: None if quiet else click.echo(f"blkmig: {message}", err=True)
 
 
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings.")
+def warn(message: str) -> None:
+    """Print a warning on stderr, also with -q: the result may not be what was asked for."""
+    click.echo(f"blkmig: warning: {message}", err=True)
+
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
 
 
 def output_option(*kinds: str) -> Callable[[_F], _F]:
-    """--output, the first of ``kinds`` being the default."""
+    """Return --output; the first of ``kinds`` is the default."""
     return click.option(
         "--output", type=click.Choice(kinds), default=kinds[0], show_default=True, help="Form of the output."
     )  # fmt: skip
 
 
 def hints_of(granularities: tuple[str, ...], device_sizes: tuple[str, ...]) -> Hints:
-    """Hints from the values of --granularity and --device-size; raises UsageError."""
+    """Return the hints that the values of --granularity and --device-size are; raises UsageError."""
     hints = Hints()
     for text in device_sizes:
-        device, equals, size = text.rpartition("=")
-        hints.sizes[device if equals else None] = _size("--device-size", size)
+        device, equals, value = text.rpartition("=")
+        name = device if equals else None
+        if name in hints.sizes or name in hints.largest:
+            raise UsageError(f"--device-size {_shown(text)}: the second size of this device")
+        if value == "max":
+            hints.largest.add(name)
+        else:
+            hints.sizes[name] = _size("--device-size", value)
+            if hints.sizes[name] % SECTOR_SIZE:
+                raise UsageError(
+                    f"--device-size {_shown(text)}: a disk's size is a multiple of {SECTOR_SIZE}"
+                )
     for text in granularities:
-        name, equals, size = text.rpartition("=")
+        name, equals, value = text.rpartition("=")
         if not equals or not name:
-            raise UsageError(f"--granularity {escape(text)}: say [DEVICE:]NAME=SIZE")
-        device, colon, bitmap = name.partition(":")
-        value = _size("--granularity", size)
-        fault = granularity_fault(value)
+            raise UsageError(f"--granularity {_shown(text)}: expected [DEVICE:]NAME=SIZE")
+        key = split_bitmap(name)
+        if key in hints.granularities:
+            raise UsageError(f"--granularity {_shown(text)}: the second one of this bitmap")
+        hints.granularities[key] = _size("--granularity", value)
+        fault = granularity_fault(hints.granularities[key])
         if fault is not None:
-            raise UsageError(f"--granularity {escape(text)}: {fault}")
-        hints.granularities[(device, bitmap) if colon else (None, name)] = value
+            raise UsageError(f"--granularity {_shown(text)}: {fault}")
     return hints
 
 
@@ -137,23 +160,31 @@ def _size(option: str, text: str) -> int:
         raise UsageError(f"{option}: {error}") from None
 
 
+def _shown(text: str) -> str:
+    """Return the value of an option as part of one line."""
+    return escape(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+
+
 def device_values(option: str, values: tuple[str, ...]) -> dict[str | None, str]:
-    """``[DEVICE=]PATH`` values by device; raises UsageError for two of one device."""
+    """Return ``[DEVICE=]PATH`` values by device; raises UsageError for two of one device."""
     found: dict[str | None, str] = {}
     for text in values:
         device, path = split_device(text)
         if device in found:
-            raise UsageError(f"{option} {escape(text)}: a second one for the same device")
+            raise UsageError(f"{option} {_shown(text)}: the second one of this device")
         if not path:
-            raise UsageError(f"{option} {escape(text)}: no file is named")
+            raise UsageError(f"{option} {_shown(text)}: no file is named")
         found[device] = path
     return found
 
 
 def split_device(text: str) -> tuple[str | None, str]:
-    """``[DEVICE=]PATH`` at its first ``=``; a device has no slash (``./a=b`` is a path)."""
+    """Split ``[DEVICE=]PATH`` at its first ``=``, unless it is clearly a path (``./a=b``, ``/a=b``).
+
+    The device is None where none is named, and empty for the unnamed one (``=PATH``).
+    """
     device, equals, path = text.partition("=")
-    if not equals or os.sep in device:
+    if not equals or device.startswith(_PATHS):
         return None, text
     return device, path
 

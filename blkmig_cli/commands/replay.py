@@ -1,55 +1,61 @@
 """``blkmig replay``: a stream onto disk images."""
 
 import json
-from contextlib import closing
+from contextlib import ExitStack
 
 import click
 
-from blkmig_cli.checks.catalogue import Finding
 from blkmig_cli.checks.manifest import read_manifest
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.errors import UsageError
-from blkmig_cli.operations.replay.replay import Replay, ReplayOptions, ReplayResult
-from blkmig_cli.operations.replay.target import Opening
-from blkmig_cli.operations.replay.targets import Targets
+from blkmig_cli.operations.replay.replay import replay
+from blkmig_cli.operations.replay.request import Dialect, ReplayRequest
 from blkmig_cli.output.documents import replay_json
 from blkmig_cli.output.progress import progress
-from blkmig_cli.text import escape, quote
+from blkmig_cli.text import escape
 from blkmig_cli.transport.source import open_stream
+from blkmig_cli.wire.decoder import Container
 
 
 @click.command("replay", cls=Command)
-@click.argument("stream", metavar="STREAM")
+@click.argument("stream", metavar="STREAM", required=False)
 @click.option("--image", "images", multiple=True, metavar="[DEVICE=]IMAGE",
-              help="Where a device's disk goes; repeatable.")  # fmt: skip
+              help="Where the disk of a device goes; repeatable.  With --create or --overwrite, "
+              "{device} in it stands for the name of each device.")  # fmt: skip
+@click.option("--device", "devices", multiple=True, metavar="NAME",
+              help="Take only this device; repeatable.")  # fmt: skip
 @click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
-@click.option("--create", is_flag=True, help="Make images that are missing.")
+@click.option("--create", is_flag=True, help="Make the images; they must not exist.")
+@click.option("--overwrite", is_flag=True,
+              help="Make the images; each replaces an existing one when it is complete.")  # fmt: skip
 @options.stream_options
 @options.number_option
 @click.option("--bitmaps-to", multiple=True, metavar="[DEVICE=]FILE",
               help="Where bitmaps go, instead of IMAGE.bitmaps.json.")  # fmt: skip
-@click.option("--no-bitmaps", is_flag=True, help="Leave the bitmaps out.")
-@click.option("--bitmaps-only", is_flag=True, help="Leave the disks out.")
-@click.option("--incremental", is_flag=True, help="Missing chunks are meant (shared base).")
-@click.option("--allow-incomplete", is_flag=True, help="Missing chunks are no error.")
-@click.option("--dry-run", is_flag=True, help="Do all but write.")
-@click.option("--resume", is_flag=True, help="Go on with a replay that broke off.")
-@click.option("--restart", is_flag=True, help="Start afresh a replay that broke off.")
+@click.option("--no-bitmaps", is_flag=True, help="Do not write bitmaps.")
+@click.option("--bitmaps-only", is_flag=True, help="Do not write disks.")
+@click.option("--incremental", is_flag=True, help="Missing chunks are intended (shared base).")
+@click.option("--allow-incomplete", is_flag=True,
+              help="Take what is sound of an incomplete or damaged stream.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Check everything, write nothing.")
+@click.option("--resume", is_flag=True, help="Continue a replay that was interrupted.")
+@click.option("--restart", is_flag=True, help="Start a replay afresh that was interrupted.")
 @click.option("--verify", is_flag=True, help="Read back what was written, and compare.")
 @click.option("--manifest", metavar="FILE",
-              help="Hold disks and bitmaps against what send --manifest wrote.")  # fmt: skip
+              help="Compare disks and bitmaps with what send --manifest wrote.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Write a block device even while it is mounted.")
 @options.output_option("human", "json")
 @options.quiet_option
 @options.verbose_option
 def command(
-    stream: str,
+    stream: str | None,
     images: tuple[str, ...],
+    devices: tuple[str, ...],
     image_format: str | None,
     create: bool,
-    dialect: str,
-    container: str,
+    overwrite: bool,
+    dialect: Dialect,
+    container: Container,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
     number: int | None,
@@ -70,98 +76,69 @@ def command(
 ) -> int:
     """Apply a stream to disk images.
 
-    Zero chunks become holes; nothing is written past a disk's end.  Bitmaps go to
-    IMAGE.bitmaps.json.  A stream in a file is checked to its end before the first
-    byte is written.  A new image is IMAGE.partial until all of it is there.
-    IMAGE.replay.json says how far a replay has come; one that broke off, for
-    whatever reason, goes on with --resume.
+    Existing images are written in place; --create makes new ones, and --overwrite
+    replaces existing ones.  A stream in a file is checked to its end before anything
+    is written, and nothing is written unless it is all right; what may be missing is
+    said with --incremental or --allow-incomplete.  A new image is IMAGE.partial until
+    it is complete.  Bitmaps go to IMAGE.bitmaps.json.  Zero chunks become holes.
+
+    IMAGE.replay.json says how far a replay has come.  One that was interrupted, for
+    whatever reason, is continued with --resume.  With --allow-incomplete it needs no
+    STREAM where that came to an end and was not all right: the image is accepted as
+    it is.
 
     \b
     Examples:
       blkmig replay stream.bin --image disk.img --create
-      blkmig replay stream.bin --image drive0=a.img --image drive1=b.img
+      blkmig replay stream.bin --image drive0=a.img --image drive1=/dev/vg/b
+      blkmig replay stream.bin --image '{device}.img' --create
       blkmig replay stream.bin --image disk.img --create --resume
       zcat stream.gz | blkmig replay - --image disk.img --create --device-size 20G
     """
     from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
     from blkmig_cli.output.human.report import replay_text  # noqa: PLC0415
 
-    if no_bitmaps and bitmaps_only:
-        raise UsageError("--no-bitmaps and --bitmaps-only leave nothing to do")
-    if resume and restart:
-        raise UsageError("--resume goes on, --restart starts afresh; say which")
-    if (resume or restart) and (dry_run or bitmaps_only):
-        raise UsageError("--resume and --restart are of writing disks")
-    if manifest is not None and dry_run:
-        raise UsageError("--manifest is held against what was written", hint="see blkmig validate")
-    wanted = None if manifest is None else read_manifest(manifest)
-    hints = options.hints_of(granularities, device_sizes)
-    if wanted is not None:
-        hints = wanted.completing(hints)
-    targets = Targets(
-        options.device_values("--image", images),
-        options.device_values("--bitmaps-to", bitmaps_to),
-        hints,
-    )
-    chosen = ReplayOptions(
+    request = ReplayRequest(
+        images=options.device_values("--image", images),
+        bitmap_files=options.device_values("--bitmaps-to", bitmaps_to),
+        devices=frozenset(devices) if devices else None,
+        create=create,
+        overwrite=overwrite,
+        force=image_format == "raw",
+        mounted=force,
         disks=not bitmaps_only,
         bitmaps=not no_bitmaps,
         incremental=incremental,
         allow_incomplete=allow_incomplete,
-        dry_run=dry_run or not targets.any,
+        dry_run=dry_run,
+        resume=resume,
+        restart=restart,
         verify=verify,
-        manifest=wanted,
+        manifest=None if manifest is None else read_manifest(manifest),
+        hints=options.hints_of(granularities, device_sizes),
+        number=number,
+        dialect=dialect,
+        container=container,
     )
-    with closing(targets), open_stream(stream, options.saying(quiet)) as opened:
-        targets.open(
-            Opening(
-                create=create or dry_run,
-                writable=not dry_run,
-                force=image_format == "raw",
-                claimed=force,
-                disks=not bitmaps_only,
-                resume=resume,
-                restart=restart,
-            )
-        )
-        known = targets.hints(hints)
-        for device, size in known.sizes.items():
-            options.log(verbose, f"{escape(device or 'the device')}: {size} bytes")
-        make = options.decoder_factory(dialect, container, number)
-        with progress("replaying", opened.input.size, quiet=quiet) as tick:
-            result = Replay(opened, targets, chosen, hints, make).run(tick)
-    if not targets.any and not dry_run:
-        names = ", ".join(quote(device.disk.name) for device in result.report.devices)
-        raise UsageError(
-            f"no --image: the stream has the devices {names or 'none'}",
-            hint="say --image DEVICE=IMAGE for each, or --dry-run",
-        )
-    _weigh(result, chosen)
+    request.check(with_stream=stream is not None)
+    with ExitStack() as stack:
+        opened = None
+        if stream is not None:
+            opened = stack.enter_context(open_stream(stream, options.saying(quiet)))
+            options.log(verbose, str(opened))
+        size = None if opened is None else opened.input.size
+        tick = stack.enter_context(progress("replaying", size, quiet=quiet))
+        result = replay(opened, request, tick)
     if output == "json":
         click.echo(json.dumps(replay_json(result), indent=1))
     else:
-        replay_text(result, console(), dry=dry_run)
-    if not quiet:
-        for warning in result.warnings:
-            click.echo(f"blkmig: warning: {warning}", err=True)
+        replay_text(result, console(), dry=dry_run, brief=quiet)
+    for warning in result.warnings:
+        click.echo(f"blkmig: warning: {warning}", err=True)
+    reason = result.refusal
+    if reason is not None and not dry_run:
+        what = "incomplete" if result.partial_images else "nothing was written"
+        click.echo(f"blkmig: {escape(stream or '-')}: {what}: {reason}", err=True)
     if result.report.failure is not None:
-        click.echo(f"blkmig: {escape(stream)}: {result.report.failure}", err=True)
-    return result.report.exit_status()
-
-
-def _weigh(result: ReplayResult, chosen: ReplayOptions) -> None:
-    """What counts differently when a stream is applied: an open bitmap could not be had."""
-    weighed = []
-    for found in result.report.findings:
-        severity = found.severity
-        forgiven = {
-            "missing-chunks": chosen.allow_incomplete or not chosen.disks,
-            "bulk-unfinished": chosen.allow_incomplete or not chosen.disks,
-            "bitmap-incomplete": not chosen.bitmaps,
-        }
-        if found.id == "bitmap-open" and chosen.bitmaps:
-            severity = "error"
-        elif forgiven.get(found.id):
-            severity = "warning"
-        weighed.append(Finding(found.id, severity, found.message, found.offset, found.device))
-    result.report.findings = weighed
+        click.echo(f"blkmig: {escape(stream or '-')}: {result.report.failure}", err=True)
+    return result.exit_status

@@ -1,21 +1,15 @@
 """``blkmig send``: disk images to a stream."""
 
-from contextlib import ExitStack, closing
+from functools import partial
 
 import click
 
-from blkmig_cli.checks.compatibility import Version, answers
+from blkmig_cli.checks.compatibility import Version
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.commands.sending import warn, write
-from blkmig_cli.disks.disk import Disk
-from blkmig_cli.disks.raw import open_raw
 from blkmig_cli.errors import UsageError
-from blkmig_cli.operations.send.requirements import check_disks
-from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.output.progress import progress
 from blkmig_cli.text import count, escape, quote
-from blkmig_cli.transport.target import is_socket, open_target, same_file
 
 
 @click.command("send", cls=Command)
@@ -25,18 +19,19 @@ from blkmig_cli.transport.target import is_socket, open_target, same_file
 @click.option("--dialect", type=click.Choice(["qemu", "classic", "v1", "v2"]), default="qemu",
               show_default=True, help="Dialect to send.")  # fmt: skip
 @click.option("--container", type=click.Choice(["qemu", "none"]), default="qemu",
-              show_default=True, help="What holds the block records.")  # fmt: skip
+              show_default=True, help="What the block records are in.")  # fmt: skip
 @click.option("--machine", default="none", show_default=True, help="Machine type to state.")
 @click.option("--bitmaps", "all_bitmaps", is_flag=True, help="Send all bitmaps of the images.")
-@click.option("--bitmap", "names", multiple=True, metavar="NAME", help="Send this bitmap.")
+@click.option("--bitmap", "names", multiple=True, metavar="[DEVICE:]NAME",
+              help="Send this bitmap; repeatable.")  # fmt: skip
 @click.option("--bitmaps-from", multiple=True, metavar="[DEVICE=]FILE",
               help="Take bitmaps from FILE, not IMAGE.bitmaps.json.")  # fmt: skip
-@click.option("--bitmaps-only", is_flag=True, help="Send bitmaps, no disk content.")
+@click.option("--bitmaps-only", is_flag=True, help="Send bitmaps without disk content.")
 @click.option("--no-zero-blocks", is_flag=True, help="Send zeros as data.")
 @click.option("--skip-unallocated", is_flag=True,
-              help="Leave out holes: the destination has the same base.")  # fmt: skip
+              help="Leave out holes: the destination has the same base image.")  # fmt: skip
 @click.option("--manifest", metavar="FILE",
-              help="Write SHA-256 digests of the disks and bitmaps to FILE, when all is sent.")  # fmt: skip
+              help="Write SHA-256 digests of the disks and bitmaps to FILE, after all was sent.")  # fmt: skip
 @options.force_share_option
 @options.for_qemu_option
 @options.quiet_option
@@ -62,8 +57,8 @@ def command(
 ) -> int:
     """Make a stream of disk images and their bitmaps.
 
-    Without DEVICE, images are drive0, drive1, ... in order.  The default is what
-    a real QEMU loads (2.12 to 9.0; later ones only with --bitmaps-only).
+    Without DEVICE, images are drive0, drive1, ... in order.  By default the stream is
+    one that QEMU 2.12 to 9.0 loads; later versions load bitmaps only (--bitmaps-only).
 
     \b
     Examples:
@@ -73,61 +68,31 @@ def command(
       blkmig send disk.img --dialect v2 --bitmap daily --bitmaps-only --to x.zst
       blkmig send disk.img --bitmaps --to stream.bin --manifest stream.json
     """
+    from blkmig_cli.operations.send.send import SendBitmaps, send  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.operations.send.stream import SendOptions  # noqa: PLC0415
+
     files = options.device_values("--bitmaps-from", bitmaps_from)
     with_bitmaps = bool(all_bitmaps or names or files or bitmaps_only)
-    if with_bitmaps and (dialect == "classic" or (dialect == "qemu" and container == "none")):
-        what = "dialect classic" if dialect == "classic" else "dialect qemu in --container none"
-        raise UsageError(f"{what} has no place for bitmaps", hint="say --dialect v1 or v2")
-    paths = _named(images)
-    if manifest is not None:
-        if force_share:
-            raise UsageError("--manifest cannot tell what an image held that others write (-U)")
-        if any(same_file(manifest, other) for other in (*paths.values(), *files.values(), target)):
-            raise UsageError(f"{escape(manifest)} is read or written already")
-    with ExitStack() as stack:
-        disks = []
-        for device, path in paths.items():
-            image = stack.enter_context(
-                closing(
-                    open_raw(path, writable=False, force=image_format == "raw", shared=force_share)
-                )
-            )
-            disks.append(Disk(device, image))
-        if with_bitmaps:
-            from blkmig_cli.operations.send.bitmaps import attach_bitmaps  # noqa: PLC0415 (numpy is slow to load)
-
-            attach_bitmaps(disks, paths, files, names)
-        # A QEMU at the other end of a socket can be asked for its word.
-        confirmed = for_qemu is not None and answers(for_qemu) and is_socket(target)
-        chosen = SendOptions(
+    result = send(
+        _named(images),
+        target,
+        SendOptions(
             dialect,
             container,
             machine,
             zero_blocks=not no_zero_blocks,
             disks=not bitmaps_only,
             skip_unallocated=skip_unallocated,
-            return_path=confirmed and container == "qemu",
-        )
-        check_disks(disks, chosen)
-        total = sum(disk.size for disk in disks)
-        inputs = [*paths.values(), *files.values()]
-        with open_target(target, inputs, confirmed=chosen.return_path) as sink:
-            if not quiet:
-                warn(disks, chosen, for_qemu)
-            with progress("sending", total, quiet=quiet) as tick:
-                write(send_events(disks, chosen), disks, sink, tick)
-        options.log(verbose, f"{count(sink.written, 'byte')} written")
-        if manifest is not None:
-            from blkmig_cli.checks.manifest import manifest_of, write_manifest  # noqa: PLC0415 (numpy)
-
-            with progress("hashing", total, quiet=quiet) as tick:
-                made = manifest_of(
-                    disks,
-                    tick,
-                    content=chosen.disks and not chosen.skip_unallocated,
-                    flags=chosen.dialect != "v1",
-                )
-            write_manifest(manifest, made)
+        ),
+        bitmaps=SendBitmaps(names, files) if with_bitmaps else None,
+        manifest=manifest,
+        force_raw=image_format == "raw",
+        shared=force_share,
+        for_qemu=for_qemu,
+        progress=partial(progress, quiet=quiet),
+        warn=options.warn,
+    )
+    options.log(verbose, f"{count(result.written, 'byte')} written")
     return 0
 
 

@@ -6,22 +6,25 @@ from functools import partial
 
 import click
 
-from blkmig_cli.checks.catalogue import CHECKS, finding_of
-from blkmig_cli.checks.checker import Report
+from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.compatibility import Version
 from blkmig_cli.checks.manifest import Manifest, read_manifest
+from blkmig_cli.checks.names import Names
+from blkmig_cli.checks.report import Report
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command, one_of
-from blkmig_cli.commands.reading import each_report
 from blkmig_cli.errors import BlkmigError, UsageError
-from blkmig_cli.operations.validate import ImagesToCompare, validate_stream
+from blkmig_cli.operations.reading import each_report
+from blkmig_cli.operations.validate import (
+    ValidateOptions,
+    failed_report,
+    validate_stream,
+    worst_status,
+)
 from blkmig_cli.output.documents import report_json
 from blkmig_cli.output.progress import progress
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.source import Stream, open_stream
-
-# The worst of several streams, in this order.
-_WORST = (4, 3, 1, 0)
 
 
 @click.command("validate", cls=Command)
@@ -91,13 +94,15 @@ def command(
             hint = f"did you mean {close}?" if close else "see --list-checks"
             raise UsageError(f"--ignore {escape(check)}: no such check", hint=hint)
     hints = options.hints_of(granularities, device_sizes)
-    to_compare = ImagesToCompare(
-        options.device_values("--image", images),
-        force=image_format == "raw",
-        shared=force_share,
-    )
     wanted = None if manifest is None else read_manifest(manifest)
-    reread = wanted is not None and wanted.to_read > 0
+    chosen = ValidateOptions(
+        options.device_values("--image", images),
+        force_raw=image_format == "raw",
+        shared=force_share,
+        incremental=incremental,
+        for_qemu=for_qemu,
+        manifest=wanted,
+    )
     make = options.decoder_factory(dialect, container, 1)
     reports: list[Report] = []
     for number, name in enumerate(streams, 1):
@@ -105,35 +110,27 @@ def command(
         found: list[Report] = []
         try:
             with (
-                open_stream(name, options.saying(quiet), again=reread) as stream,
+                open_stream(name, options.saying(quiet), again=chosen.reads_data) as stream,
                 progress(f"validating{which}", _total(stream, wanted), quiet=quiet) as tick,
             ):
                 options.log(verbose, str(stream))
                 judge = partial(
-                    validate_stream,
-                    hints=hints,
-                    decoder=make,
-                    tick=tick,
-                    to_compare=to_compare,
-                    incremental=incremental,
-                    for_qemu=for_qemu,
-                    manifest=wanted,
+                    validate_stream, hints=hints, make_decoder=make, tick=tick, options=chosen
                 )
                 for report in each_report(stream, judge):
                     found.append(report)  # noqa: PERF402 (kept where the next one fails)
         except BlkmigError as error:
             if isinstance(error, UsageError) or (output == "human" and len(streams) == 1):
                 raise
-            report = Report(name, failure=error)
-            report.findings = [finding_of(error)]
-            found.append(report)
+            found.append(failed_report(name, error))
+        found = [report.ignoring(ignore) for report in found]
         for report in found:
-            report.findings = [one for one in report.findings if one.id not in ignore]
             if output == "human":
                 shown.report_text(report, out)
                 if len(streams) > 1 or len(found) > 1:
                     out.print()
         reports += found
+    Names.of(*reports).check_hints(hints)
     if output != "human":
         click.echo(_document(output, reports, strict=strict))
     elif len(reports) > 1:
@@ -143,8 +140,7 @@ def command(
             name, failure = escape(report.stream), str(report.failure)
             named = failure if failure.startswith(name) else f"{name}: {failure}"
             click.echo(f"blkmig: {named}", err=True)
-    statuses = [report.exit_status(strict=strict) for report in reports]
-    return next(status for status in _WORST if status in statuses)
+    return worst_status(reports, strict=strict)
 
 
 def _document(output: str, reports: list[Report], *, strict: bool) -> str:

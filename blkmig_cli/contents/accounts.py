@@ -23,6 +23,7 @@ from blkmig_cli.wire.events import (
     Undecoded,
 )
 from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.schema_io import Input
 
 #: The kinds of bytes, in the order in which they are shown, and what each is.
 KINDS = {
@@ -66,7 +67,7 @@ class Accounts:
     configuration: Configuration | None = None
     _tops: dict[str, _Top] = field(default_factory=dict)
 
-    def feed(self, event: Event) -> None:
+    def feed(self, event: Event, source: Input) -> None:
         """Take the next event."""
         self._count(event, 1)
         if isinstance(event, Block) and event.data is not None:
@@ -76,7 +77,7 @@ class Accounts:
         elif isinstance(event, Header):
             self.version = event.version
 
-    def feed_run(self, run: Run) -> None:
+    def feed_run(self, run: Run, source: Input) -> None:
         """Take a run of events."""
         for column in run.columns:
             self._count(column.event, run.rows)

@@ -1,19 +1,34 @@
 """Where a disk's final content stands in its stream: for every sector, the last record that holds it.
 
-Kept as stretches: chunks that follow each other on the disk, and at equal distances in the stream,
-are one, so that memory follows the order of a stream and not its length.
+Records are only noted as they come, and put in order, the last one of a sector counting, when many
+have come or somebody asks: so that no order of records is slow.  Chunks that follow each other on the
+disk, and at equal distances in the stream, are then one stretch, so that memory follows the order of
+a stream and not its length.
 """
 
-from bisect import bisect_left, bisect_right
+from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from blkmig_cli.ranges import IntervalSet, bounded, tiles
+import numpy as np
+from numpy.typing import NDArray
+
+from blkmig_cli import limits
+from blkmig_cli.ranges import IntervalSet, Table, bounded, tile_edges
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
 from blkmig_cli.wire.events import Block, Event
-from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.runs import Column, Run
+from blkmig_cli.wire.schema_io import Input
 
 _ZERO_BLOCK = int(BlockFlag.ZERO_BLOCK)
+
+# Columns of a table of stretches, as in Stretch; the offset is one of these where it is none.
+_START, _END, _OFFSET, _FIRST, _STEP = range(5)
+_COLUMNS = 5
+_ZERO, _REMOVED = -1, -2
+# Records that are noted before they are put in order, at least, and stretches made at once.
+_NOTED_MIN = 1 << 17
+_BATCH = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,93 +55,155 @@ class Stretch:
         byte = self.offset + chunk * self.step + inside * SECTOR_SIZE
         return byte, min(self.end, sector - inside + CHUNK_SECTORS) - sector
 
-    def joined(self, after: "Stretch") -> "Stretch | None":
-        """This stretch and the one ``after`` it as one, if they are."""
-        if self.end != after.start:
-            return None
-        if self.offset is None or after.offset is None:
-            both_zero = self.offset is None and after.offset is None
-            return replace(self, end=after.end) if both_zero else None
-        chunks, rest = divmod(after.first - self.first, CHUNK_SECTORS)
-        if rest or chunks < 1:
-            return None
-        step = self.step if self._chunks > 1 else (after.offset - self.offset) // chunks
-        if after.offset != self.offset + chunks * step or (
-            after._chunks > 1 and after.step != step
-        ):
-            return None
-        return replace(self, end=after.end, step=step)
-
-    @property
-    def _chunks(self) -> int:
-        return -(-(self.end - self.first) // CHUNK_SECTORS)
-
 
 class EndState:
-    """The stretches of one disk, ascending; they do not overlap.  Gaps are what never came.
-
-    ``repeated``: the sectors that came more than once.
-    """
+    """The stretches of one disk, ascending; they do not overlap.  Gaps are what never came."""
 
     def __init__(self) -> None:
-        self.repeated = IntervalSet()
-        self._starts: list[int] = []
-        self._stretches: list[Stretch] = []
+        self._held = np.empty((0, _COLUMNS), np.int64)  # in order
+        self._noted = array("q")  # rows of the same columns, in the order of the stream
+        self._repeated = IntervalSet()
 
     def put(self, new: Stretch) -> None:
         """Add a stretch that comes later in the stream than all before it; raises LimitError."""
-        for old in self.between(new.start, new.end):
-            self.repeated.add(old.start, old.end)
-        self._replace(new.start, new.end, [new])
+        offset = _ZERO if new.offset is None else new.offset
+        self._note((new.start, new.end, offset, new.first, new.step))
+
+    def put_all(self, rows: Table) -> None:
+        """Add stretches in the order of the stream, each later than those before; raises LimitError.
+
+        ``rows``: start, end, offset (-1 for zeros), first, step; int64, shape (stretches, 5).
+        """
+        self._noted.frombytes(rows.tobytes())
+        self._settle_many()
 
     def remove(self, start: int, end: int) -> None:
         """Take the sectors [start, end) out, as if they had never come."""
-        self._replace(start, end, [])
-
-    def _replace(self, start: int, end: int, pieces: list[Stretch]) -> None:
-        held, starts = self._stretches, self._starts
-        low = bisect_right(starts, start)
-        if low and held[low - 1].end > start:
-            low -= 1
-        high = max(bisect_left(starts, end), low)
-        if low < high:
-            if held[low].start < start:
-                pieces = [replace(held[low], end=start), *pieces]
-            if held[high - 1].end > end:
-                pieces = [*pieces, replace(held[high - 1], start=end)]
-        if pieces and low and held[low - 1].end == pieces[0].start:
-            low -= 1
-            pieces = [held[low], *pieces]
-        if pieces and high < len(held) and held[high].start == pieces[-1].end:
-            pieces = [*pieces, held[high]]
-            high += 1
-        merged: list[Stretch] = []
-        for piece in pieces:
-            both = merged[-1].joined(piece) if merged else None
-            if both is not None:
-                merged[-1] = both
-            else:
-                merged.append(piece)
-        held[low:high] = merged
-        starts[low:high] = [piece.start for piece in merged]
-        bounded(len(starts))
+        self._note((start, end, _REMOVED, 0, 0))
 
     def between(self, start: int, end: int) -> Iterator[Stretch]:
         """What has come of the sectors [start, end), cut to them."""
-        at = max(bisect_right(self._starts, start) - 1, 0)
-        while at < len(self._stretches) and self._stretches[at].start < end:
-            found = self._stretches[at]
-            if found.end > start:
-                yield replace(found, start=max(found.start, start), end=min(found.end, end))
-            at += 1
+        rows = self._settled()
+        rows = rows[np.searchsorted(rows[:, _END], start, "right") :]
+        for found in _stretches(rows[: np.searchsorted(rows[:, _START], end)]):
+            low, high = max(found.start, start), min(found.end, end)
+            yield Stretch(low, high, found.offset, found.first, found.step)
 
-    def __iter__(self) -> Iterator[Stretch]:
-        return iter(self._stretches)
+    @property
+    def repeated(self) -> IntervalSet:
+        """The sectors that came more than once, whether they were removed or not."""
+        self._settled()
+        return self._repeated
 
     @property
     def end(self) -> int:
         """The sector behind the last stretch; 0 if there is none."""
-        return self._stretches[-1].end if self._stretches else 0
+        rows = self._settled()
+        return int(rows[-1, _END]) if len(rows) else 0
+
+    def __iter__(self) -> Iterator[Stretch]:
+        return _stretches(self._settled())
+
+    def __repr__(self) -> str:
+        return f"<EndState of {len(self._settled())} stretches>"
+
+    def _note(self, row: tuple[int, int, int, int, int]) -> None:
+        if row[_START] < row[_END]:
+            self._noted.extend(row)
+            self._settle_many()
+
+    def _settle_many(self) -> None:
+        """Put the records in order if so many have come that this takes less time than noting them."""
+        many = max(min(_NOTED_MIN, limits.RANGES_MAX), len(self._held))
+        if len(self._noted) > many * _COLUMNS:
+            self._settled()
+
+    def _settled(self) -> Table:
+        """All stretches, in order."""
+        if self._noted:
+            noted = np.frombuffer(self._noted, np.int64).reshape(-1, _COLUMNS)
+            rows = np.concatenate([self._held, noted])
+            self._noted = array("q")
+            order = np.argsort(rows[:, _START], kind="stable")
+            if np.all(rows[order[1:], _START] >= rows[order[:-1], _END]):
+                rows = rows[order]
+            else:
+                rows, repeated = _last_ones(rows)
+                self._repeated.add_all(repeated)
+            self._held = _joined(rows[rows[:, _OFFSET] != _REMOVED])
+            bounded(len(self._held))
+        return self._held
+
+
+def _stretches(rows: Table) -> Iterator[Stretch]:
+    for begin in range(0, len(rows), _BATCH):
+        for start, end, offset, first, step in rows[begin : begin + _BATCH].tolist():
+            yield Stretch(start, end) if offset < 0 else Stretch(start, end, offset, first, step)
+
+
+def _last_ones(rows: Table) -> tuple[Table, Table]:
+    """``rows``, each later than those before, cut to where none comes later; and what is in several.
+
+    The first in order of their starts, as they are to be joined; the second as ranges.
+    """
+    # Between two edges, all that matters is the same.
+    edges = np.unique(rows[:, :_OFFSET])
+    low, high = (np.searchsorted(edges, rows[:, column]) for column in (_START, _END))
+    owner = _highest(low, high, len(edges) - 1)
+    begin = np.flatnonzero(np.diff(owner, prepend=-1))
+    found = rows[owner[begin]]
+    found[:, _START] = edges[begin]
+    found[:, _END] = edges[np.append(begin[1:], len(owner))]
+    came = rows[:, _OFFSET] != _REMOVED
+    number = len(edges)
+    depth = np.cumsum(
+        np.bincount(low[came], minlength=number) - np.bincount(high[came], minlength=number)
+    )
+    several = np.flatnonzero(np.diff((depth > 1).view(np.int8), prepend=np.int8(0)))
+    return found[owner[begin] >= 0], edges[several].reshape(-1, 2)
+
+
+def _highest(low: NDArray[np.int64], high: NDArray[np.int64], number: int) -> NDArray[np.int32]:
+    """For each of ``number`` places, the last of the ranges [low, high) that it is in; -1: in none.
+
+    A range is two that overlap, each as long as a power of two; and the last range of each such
+    length at a place is that of both its halves, unless these have a later one.
+    """
+    found = np.full(number, -1, np.int32)
+    power = np.frexp(high - low)[1] - 1
+    for shift in range(int(power.max()), -1, -1):
+        ours = np.flatnonzero(power == shift).astype(np.int32)
+        np.maximum.at(found, low[ours], ours)
+        np.maximum.at(found, high[ours] - (1 << shift), ours)
+        half = 1 << shift >> 1
+        if half:
+            found[half:] = np.maximum(found[half:], found[:-half])
+    return found
+
+
+def _joined(rows: Table) -> Table:
+    """``rows``, in order and apart, those joined that follow each other on the disk and in the stream."""
+    if not len(rows):
+        return rows
+    data = rows[:, _OFFSET] >= 0
+    # What is cut at its start begins with a later chunk.
+    passed = np.where(data, (rows[:, _START] - rows[:, _FIRST]) // CHUNK_SECTORS, 0)
+    rows[:, _FIRST] += passed * CHUNK_SECTORS
+    rows[:, _OFFSET] += passed * rows[:, _STEP]
+    single = rows[:, _END] - rows[:, _FIRST] <= CHUNK_SECTORS
+    chunks, rest = np.divmod(np.diff(rows[:, _FIRST]), CHUNK_SECTORS)
+    step, uneven = np.divmod(np.diff(rows[:, _OFFSET]), np.maximum(chunks, 1))
+    follows = data[:-1] & data[1:] & (chunks > 0) & (rest == 0) & (uneven == 0)
+    for side in (slice(None, -1), slice(1, None)):
+        follows &= single[side] | (rows[side, _STEP] == step)
+    follows[1:] &= ~follows[:-1] | (step[1:] == step[:-1])
+    links = (rows[:-1, _END] == rows[1:, _START]) & (follows | ~(data[:-1] | data[1:]))
+    begin = np.flatnonzero(np.append(True, ~links))
+    found: Table = rows[begin]
+    found[:, _END] = rows[np.append(begin[1:], len(rows)) - 1, _END]
+    several = np.append(links, False)[begin] & data[begin]
+    found[several, _STEP] = step[begin[several]]
+    return found
 
 
 @dataclass(slots=True)
@@ -135,41 +212,59 @@ class EndStates:
 
     disks: dict[str, EndState] = field(default_factory=dict)
 
-    def feed(self, event: Event) -> None:
-        """Take the next event."""
-        if isinstance(event, Block):
-            self._put(event, event.sector, event.sector + event.sectors, 0, 0)
+    def feed(self, event: Event, source: Input) -> None:
+        """Take the next event; raises LimitError."""
+        if isinstance(event, Block) and event.has_content:
+            sector, offset = event.sector, None if event.data is None else event.data.offset
+            self._of(event).put(Stretch(sector, sector + event.sectors, offset, sector))
 
-    def feed_run(self, run: Run) -> None:
-        """Take a run of events."""
-        columns = [column for column in run.columns if isinstance(column.event, Block)]
-        devices = {column.event.device for column in columns if isinstance(column.event, Block)}
-        if len(devices) < len(columns):
-            for event in run:  # the order within each row counts
-                self.feed(event)
-            return
-        for column in columns:
-            event, sectors = column.event, column.numbers
-            assert isinstance(event, Block)
-            assert sectors is not None
-            if event.sectors != CHUNK_SECTORS and event.data is not None:
-                for row, sector in enumerate(sectors.tolist()):
-                    self._put(event, sector, sector + event.sectors, row * run.stride, 0)
-                continue
-            for rows in tiles(sectors, event.sectors):
-                first, last = int(sectors[rows.start]), int(sectors[rows.stop - 1])
-                low, high = min(first, last), max(first, last) + event.sectors
-                row, step = rows.start, run.stride
-                if last < first:
-                    row, step = rows.stop - 1, -run.stride
-                self._put(event, low, high, row * run.stride, step)
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Take a run of events; raises LimitError."""
+        columns: dict[str, list[Column]] = {}
+        for column in run.columns:
+            if isinstance(column.event, Block) and column.event.has_content:
+                columns.setdefault(column.event.device, []).append(column)
+        for device, ours in columns.items():
+            if len(ours) == 1:
+                rows = _tiled(ours[0], run.stride)
+            else:
+                # The order within each row counts.
+                rows = np.stack([_records(column, run.stride) for column in ours], axis=1)
+            self.disks.setdefault(device, EndState()).put_all(rows.reshape(-1, _COLUMNS))
 
-    def _put(self, event: Block, low: int, high: int, by: int, step: int) -> None:
-        if event.data is not None:
-            new = Stretch(low, high, event.data.offset + by, low, step)
-        elif event.flags & _ZERO_BLOCK:
-            new = Stretch(low, high)
-        else:
-            return
-        if low < high:
-            self.disks.setdefault(event.device, EndState()).put(new)
+    def _of(self, event: Block) -> EndState:
+        return self.disks.setdefault(event.device, EndState())
+
+
+def _records(column: Column, stride: int, rows: NDArray[np.int64] | None = None) -> Table:
+    """The stretch of each of ``rows`` of ``column`` (None: of all): shape (rows, 5)."""
+    event, sectors = column.event, column.numbers
+    assert isinstance(event, Block)
+    assert sectors is not None
+    if rows is None:
+        rows = np.arange(len(sectors))
+    found = np.zeros((len(rows), _COLUMNS), np.int64)
+    found[:, _START] = sectors[rows]
+    found[:, _END] = found[:, _START] + event.sectors
+    found[:, _OFFSET] = _ZERO
+    if event.data is not None:
+        found[:, _OFFSET] = event.data.offset + rows * stride
+        found[:, _FIRST] = found[:, _START]
+    return found
+
+
+def _tiled(column: Column, stride: int) -> Table:
+    """The stretches of ``column``, one for all rows that follow each other on the disk."""
+    event, sectors = column.event, column.numbers
+    assert isinstance(event, Block)
+    assert sectors is not None
+    if event.data is not None and event.sectors != CHUNK_SECTORS:
+        return _records(column, stride)
+    edges = np.array(tile_edges(sectors, event.sectors))
+    first, last = edges[:-1], edges[1:] - 1
+    down = sectors[last] < sectors[first]
+    found = _records(column, stride, np.where(down, last, first))
+    found[:, _END] = sectors[np.where(down, first, last)] + event.sectors
+    if event.data is not None:
+        found[:, _STEP] = np.where(down, -stride, stride)
+    return found

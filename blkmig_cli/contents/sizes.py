@@ -1,34 +1,46 @@
-"""How large the disks are: what is told, what the stream states, and what its progress bounds.
+"""How large the disks are: what options say, what the stream states, and what its progress bounds.
 
-The device's size is not on the wire.  QEMU's PROGRESS is floor(100 * done / total) over all
-devices, where done is the start of the chunk last submitted, and a finished device counts only to
-the start of its last chunk.  So each record bounds the total: done is at least the starts of the
-chunks seen before it (no chunk comes before it was submitted), and at the last record of the bulk
-phase at most the starts of the highest chunks of the whole stream.
+The device's size is not on the wire.  QEMU's PROGRESS is floor(100 * done / total) over all devices,
+where done is the start of the chunk last submitted, and a finished device counts only to the start of
+its last chunk (QEMU 7.2, migration/block.c: blk_mig_save_bulked_block).  So each record bounds the
+total: done is at least the starts of the chunks seen before it (no chunk comes before it was
+submitted), and at the last record of the bulk phase at most the starts of the highest chunks of the
+whole stream.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
+
+#: Progress records held for merging before they are thinned out to one for each percentage.
+_MARKS = 1 << 10
+_PERCENT_MAX = 101
+
+SizeSource = Literal["option", "stream", "image", "bitmap-layout", "progress", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class SizeBounds:
     """Least and most bytes of a disk; ``most`` is None where nothing bounds it.
 
-    ``source``: ``told`` (by an option or an image), ``stream`` (stated on the wire),
-    ``bitmap-layout`` (a v1 tail), ``progress``, or ``none``.
+    ``source``: ``option``, ``stream`` (stated on the wire), ``image`` (an existing image file),
+    ``bitmap-layout`` (bits of a v1 record at the disk's end), ``progress``, or ``none``.
     """
 
     least: int
     most: int | None
-    source: str
+    source: SizeSource
 
     @property
     def exact(self) -> int | None:
         """The size in bytes, if there is no room for another."""
         return self.least if self.least == self.most else None
+
+    def allows(self, size: int) -> bool:
+        """Return whether a disk of ``size`` bytes is within the bounds."""
+        return self.least <= size and (self.most is None or size <= self.most)
 
 
 @dataclass(slots=True)
@@ -36,58 +48,109 @@ class ProgressBounds:
     """Bounds of the sum of all disks, in sectors, from PROGRESS records and the chunks around them.
 
     ``percent`` is the last of the bulk phase (the 100 of the section's end is not one of them);
-    ``final`` says whether that 100 came.
+    ``final`` says whether that 100 came.  ``tops``: by device, the highest sector at which a chunk
+    starts; ``total``: the sum of them, in which a last chunk that was moved forward to end with its
+    disk counts where it would have stood.  ``least``: least sectors of all disks.
     """
 
     percent: int | None = None
     final: bool = False
     least: int = 0
+    tops: dict[str, int] = field(default_factory=dict)
+    total: int = 0
+    _reached: int = 0
+    _marks: list[tuple[int, dict[str, int]]] = field(default_factory=list)
+    _since: dict[str, int] = field(default_factory=dict)
 
-    def record(self, percent: int, starts: Mapping[str, int], *, in_end: bool) -> None:
-        """A PROGRESS record, after chunks whose highest start sectors are ``starts``."""
+    def chunk(self, device: str, sector: int) -> None:
+        """Take a chunk of ``device`` at ``sector``."""
+        before = self.tops.get(device, -1)
+        if sector > before:
+            self.tops[device] = self._since[device] = sector
+            self.total += _grid(sector) - _grid(before)
+            self._reached += sector - before
+
+    def record(self, percent: int, *, in_end: bool) -> None:
+        """Take a PROGRESS record; ``in_end``: it stands in the section's end."""
         if in_end:
             self.final = percent == 100
             return
         self.percent = percent
-        self.least = max(self.least, 100 * sum(starts.values()) // (percent + 1) + 1)
+        self._bound(percent)
+        self._marks.append((min(percent, _PERCENT_MAX), self._since))
+        self._since = {}
+        if len(self._marks) > _MARKS:
+            self._thin_out()
 
-    def most(self, starts: Mapping[str, int]) -> int | None:
-        """Most sectors of all disks, with ``starts`` those of the whole stream; None: no bound.
+    def merge(self, later: "ProgressBounds") -> None:
+        """Take the records of ``later``, folded from the piece of the stream behind this one's."""
+        for percent, chunks in later._marks:
+            for device, sector in chunks.items():
+                self.chunk(device, sector)
+            self.record(percent, in_end=False)
+        for device, sector in later.tops.items():
+            self.chunk(device, sector)
+        if later.percent is not None:
+            self.percent = later.percent
+        self.final |= later.final
+
+    def _bound(self, percent: int) -> None:
+        self.least = max(self.least, 100 * self.total // (percent + 1) + 1)
+
+    def _thin_out(self) -> None:
+        """Keep the last mark of each percentage: of those, it bounds most."""
+        last = {percent: at for at, (percent, _) in enumerate(self._marks)}
+        marks: list[tuple[int, dict[str, int]]] = []
+        chunks: dict[str, int] = {}
+        for at, (percent, more) in enumerate(self._marks):
+            chunks |= more
+            if last[percent] == at:
+                marks.append((percent, chunks))
+                chunks = {}
+        self._marks = marks
+
+    def most(self) -> int | None:
+        """Most sectors of all disks, None where there is no bound; once the stream has ended.
 
         A bound that the chunks themselves exceed (incremental streams have such) is none.
         """
         if not self.percent:
             return None
-        most = 100 * sum(starts.values()) // self.percent
-        return most if most >= sum(start + 1 for start in starts.values()) else None
+        most = 100 * self.total // self.percent
+        return most if most >= self._reached else None
 
-    def device(self, name: str, starts: Mapping[str, int]) -> tuple[int, int | None]:
+    def device(self, name: str) -> tuple[int, int | None]:
         """Least and most sectors of the device ``name``; others take at least what came of them."""
-        others = sum(start + 1 for other, start in starts.items() if other != name)
-        most = self.most(starts)
-        least = starts[name] + 1
-        if len(starts) == 1 and (most is None or self.least <= most):
+        least = self.tops[name] + 1
+        others = self._reached - least
+        most = self.most()
+        if len(self.tops) == 1 and (most is None or self.least <= most):
             least = max(least, self.least)
         return least, None if most is None else most - others
 
-    def never_sent(self, starts: Mapping[str, int]) -> int:
+    def never_sent(self) -> int:
         """Sectors that are proven to exist beyond the last chunks of all devices; 0 if none are."""
-        return max(self.least - sum(start + CHUNK_SECTORS for start in starts.values()), 0)
+        return max(self.least - self.total - CHUNK_SECTORS * len(self.tops), 0)
 
-    def bulk_ended(self, starts: Mapping[str, int], sizes: Mapping[str, int | None]) -> bool | None:
-        """Did the bulk phase reach the end of all disks?  None: nothing tells.
+    def bulk_ended(self, sizes: Mapping[str, int | None]) -> bool | None:
+        """Whether the bulk phase reached the end of all disks; None: nothing tells.
 
         ``sizes`` of the disks in bytes, None where unknown.  A finished disk counts at least to the
         start of its last chunk, also where an incremental stream leaves its last chunks out.
         """
-        if self.percent is None or not starts:
+        if self.percent is None or not self.tops:
             return None
         total = sum(-(-(size or 0) // SECTOR_SIZE) for size in sizes.values())
         if None in sizes.values() or not total:
             # The larger the disks, the less are their last chunks: the least total excuses most.
-            total = max(self.least, sum(start + 1 for start in starts.values()))
-            last = total - len(starts) * CHUNK_SECTORS
+            total = max(self.least, self._reached)
+            last = total - len(self.tops) * CHUNK_SECTORS
         else:
             ends = [-(-(size or 0) // SECTOR_SIZE) for size in sizes.values()]
             last = sum((end - 1) // CHUNK_SECTORS * CHUNK_SECTORS for end in ends if end)
         return self.percent >= 100 * max(last, 0) // total
+
+
+def _grid(sector: int) -> int:
+    """Where a chunk that ends with its disk would have stood, had it not been moved; 0 for -1."""
+    return -(-sector // CHUNK_SECTORS) * CHUNK_SECTORS

@@ -1,55 +1,64 @@
 """What a stream adds up to: the disks that its events cover, and the bitmaps that they carry.
 
-``StreamState.feed`` takes every event in order.  It reads bits, never disk data.
+A :class:`StreamState` is a fold over events and runs, and over nothing else: it can be pickled, and
+states of pieces of a stream, cut between sections (without container: between records), can be
+merged.  It reads bits, never disk data.
 """
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
+from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.sizes import ProgressBounds, SizeBounds
 from blkmig_cli.contents.v1_granularity import Observations
-from blkmig_cli.disks.bitmap import DirtyBitmap, Room
-from blkmig_cli.ranges import IntervalSet
-from blkmig_cli.schemas.block import first_word
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_words import Room
+from blkmig_cli.ranges import IntervalSet, tiles
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
     CHUNK_SECTORS,
     SECTOR_SIZE,
-    BitmapAttribute,
     BlockFlag,
     SectionType,
 )
-from blkmig_cli.schemas.dirty_bitmap import bits_lengths
-from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.schemas.dialects import V2
 from blkmig_cli.wire.events import (
     BitmapBits,
+    BitmapChunk,
     BitmapComplete,
     BitmapStart,
     Block,
     BlockBitmap,
+    Conclusion,
+    Configuration,
     Event,
     Progress,
     SectionHeader,
     Undecoded,
+    VmDescription,
 )
 from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.identity import stated_sizes
+from blkmig_cli.wire.runs import Column, Run
 from blkmig_cli.wire.schema_io import Input
 
-# As plain numbers: operations on enums are slow.
-_ZERO_BLOCK = int(BlockFlag.ZERO_BLOCK)
+# As a plain number: operations on enums are slow.
 _HAS_BITMAPS = int(BlockFlag.HAS_BITMAPS)
 
 
 @dataclass(slots=True)
 class DiskState:
-    """What came of one device's disk.  ``covered`` and ``bitmaps_covered`` are in sectors."""
+    """What came of one device's disk.
+
+    ``covered`` and ``bitmaps_covered`` are in sectors; ``top`` is the highest sector at which a chunk
+    starts, -1 if none came; ``outside`` counts chunks of which no sector lies within the disk;
+    ``stated``: bytes of the disk, where a record says it.
+    """
 
     name: str
     covered: IntervalSet = field(default_factory=IntervalSet)
     chunks: int = 0
     zero_chunks: int = 0
-    repeated_chunks: int = 0
+    outside: int = 0
     top: int = -1
     top_offset: int = 0
     bitmaps_covered: IntervalSet = field(default_factory=IntervalSet)
@@ -57,45 +66,56 @@ class DiskState:
 
     @property
     def has_blocks(self) -> bool:
-        """Did any record carry content of the disk?"""
+        """Whether any record carried content of the disk."""
         return self.chunks > 0
+
+    @property
+    def repeated_chunks(self) -> int:
+        """Chunks beyond those that it takes to cover what came."""
+        needed = -(-self.covered.total // CHUNK_SECTORS) + self.outside
+        return max(self.chunks - needed, 0)
+
+    def merge(self, later: "DiskState") -> None:
+        """Take what came later in the stream."""
+        for ours, theirs in (
+            (self.covered, later.covered),
+            (self.bitmaps_covered, later.bitmaps_covered),
+        ):
+            for start, end in theirs:
+                ours.add(start, end)
+        self.chunks += later.chunks
+        self.zero_chunks += later.zero_chunks
+        self.outside += later.outside
+        if later.top > self.top:
+            self.top, self.top_offset = later.top, later.top_offset
+        if later.stated is not None:
+            self.stated = later.stated
 
 
 @dataclass(slots=True)
-class BitmapState:
-    """What came of one bitmap.  ``granularity`` in bytes; None while it is open (coarse v1)."""
-
-    device: str
-    name: str
-    granularity: int | None
-    recording: bool = True
-    persistent: bool = False
-    ended: bool = False
-    covered: IntervalSet = field(default_factory=IntervalSet)
-    content: DirtyBitmap | None = None
-    open: Observations | None = None
-    candidates: list[int] = field(default_factory=list)
-    origin: str = "v1"
-
-
 class StreamState:
-    """The sum of a stream's events so far."""
+    """The sum of a stream's events so far; see the module for what it may be used for.
 
-    def __init__(self, decoder: Decoder, hints: Hints) -> None:
-        self._decoder = decoder
-        self._hints = hints
-        self._in_end = False
-        self._held: Progress | None = None
-        self.disks: dict[str, DiskState] = {}
-        self.bitmaps: dict[tuple[str, str], BitmapState] = {}
-        self._room = Room()
-        # Those of the dirty-bitmap section, by device.
-        self._started: dict[str, list[BitmapState]] = {}
-        self.progress = ProgressBounds()
-        self.block_started = False
-        self.block_ended = False
-        self.undecoded: list[Undecoded] = []
-        self.end = 0
+    ``machine`` is the machine type; ``described``: bytes of disks, by device, where the description at
+    the stream's end states them (``wire/identity.py``); ``conclusion`` what the decoder knew at the
+    end, None before :meth:`conclude`.
+    """
+
+    disks: dict[str, DiskState] = field(default_factory=dict)
+    bitmaps: dict[tuple[str, str], BitmapState] = field(default_factory=dict)
+    progress: ProgressBounds = field(default_factory=ProgressBounds)
+    block_started: bool = False
+    block_ended: bool = False
+    undecoded: list[Undecoded] = field(default_factory=list)
+    machine: str | None = None
+    described: dict[str, int] = field(default_factory=dict)
+    end: int = 0
+    conclusion: Conclusion | None = None
+    _owned: dict[str, list[BitmapState]] = field(default_factory=dict)
+    _room: Room = field(default_factory=Room)
+    _in_end: bool = False
+    _held: Progress | None = None
+    _moved_on: bool = False
 
     def feed(self, event: Event, source: Input) -> None:
         """Take the next event; ``source`` gives the bits that it describes.
@@ -114,167 +134,203 @@ class StreamState:
             if event.section == BLOCK_SECTION:
                 self.block_started = True
                 self._in_end = self.block_ended = event.kind == SectionType.END
-        elif isinstance(event, BitmapStart):
-            self._start(event)
-        elif isinstance(event, BitmapBits):
-            self._bits(event, source)
-        elif isinstance(event, BitmapComplete):
-            self.bitmaps[event.device, event.bitmap].ended = True
+        elif isinstance(event, BitmapChunk):
+            self._bitmap_chunk(event, source)
+        elif isinstance(event, Configuration):
+            self.machine = event.machine
         elif isinstance(event, Undecoded):
             self.undecoded.append(event)
+        elif isinstance(event, VmDescription):
+            self.described |= stated_sizes(source.view(event.payload))
 
-    def finish(self, *, whole: bool) -> None:
-        """The events are over, to the stream's proper end or not: settle what only the end tells."""
-        if self._decoder.container == "none":
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Take a run: as feeding its events one by one would, but by columns."""
+        devices = [c.event.device for c in run.columns if isinstance(c.event, Block)]
+        progress = any(isinstance(column.event, Progress) for column in run.columns)
+        if progress or len(set(devices)) < len(devices):
+            # The order within each row counts.
+            for event in run:
+                self.feed(event, source)
+            return
+        # The first row makes whatever is not there yet; the others change numbers only.
+        for column in run.columns:
+            self.feed(column.event, source)
+            if isinstance(column.event, Block) and column.numbers is not None and run.rows > 1:
+                self._blocks(column.event, column, run.stride)
+        self.end = run.end
+
+    def conclude(self, conclusion: Conclusion, hints: Hints, *, proper_end: bool) -> None:
+        """Settle what only the end tells; ``proper_end``: the stream was read to its end."""
+        self.conclusion = conclusion
+        if conclusion.container == "none":
             # Without a container, the last record before the final EOS is the end's.
             self._in_end = self.block_started = True
-            self.block_ended = whole
+            self.block_ended = proper_end
         self._release_progress()
-        for bitmap in self.bitmaps.values():
+        for (device, name), bitmap in self.bitmaps.items():
             if bitmap.open is not None:
-                self._settle(bitmap)
+                possible = list(conclusion.granularities.get((device, name), ()))
+                bitmap.settle(possible, self.size(device, hints).most, self._room)
             if bitmap.content is not None:
                 bitmap.content.recording = bitmap.recording
                 bitmap.content.persistent = bitmap.persistent
 
-    def _release_progress(self) -> None:
-        """Count the progress record held back until what follows it shows whether it is the end's."""
-        if self._held is not None:
-            self.progress.record(self._held.percent, self.starts(), in_end=self._in_end)
-            self._held = None
+    def merge(self, later: "StreamState") -> None:
+        """Take the events of ``later``, folded from the piece of the stream behind this one's.
 
-    def starts(self) -> dict[str, int]:
-        """Start sector of the highest chunk that has come, by device.
-
-        A last chunk that was moved forward to end with its disk counts where it would have stood.
+        Both must not be concluded; ``later`` is not to be used any more.  Raises LimitError.
         """
-        return {
-            name: -(-disk.top // CHUNK_SECTORS) * CHUNK_SECTORS
-            for name, disk in self.disks.items()
-            if disk.top >= 0
-        }
+        if later._moved_on:
+            self._release_progress()
+            self._held = later._held
+        self.progress.merge(later.progress)
+        for name, disk in later.disks.items():
+            self.disk(name).merge(disk)
+        for key, bitmap in later.bitmaps.items():
+            if key in self.bitmaps:
+                self.bitmaps[key].merge(bitmap, self._room)
+            else:
+                self._own(bitmap)
+        if later.block_started:
+            self.block_started = True
+            self._in_end, self.block_ended = later._in_end, later.block_ended
+        self.undecoded += later.undecoded
+        self.described |= later.described
+        self.machine = self.machine if later.machine is None else later.machine
+        self.end = max(self.end, later.end)
+
+    def disk(self, name: str) -> DiskState:
+        """The state of the device called ``name``, made if it is missing."""
+        found = self.disks.get(name)
+        if found is None:
+            found = self.disks[name] = DiskState(name)
+        return found
 
     def covered(self, name: str) -> IntervalSet:
         """Sectors of the device called ``name`` that have come so far."""
         found = self.disks.get(name)
         return IntervalSet() if found is None else found.covered
 
-    def disk(self, name: str) -> DiskState:
-        """The state of the device called ``name``, made at its first record."""
-        found = self.disks.get(name)
-        if found is None:
-            found = self.disks[name] = DiskState(name)
-        return found
-
     def stated_size(self, device: str) -> int | None:
-        """Bytes of the disk, as the stream itself says: v2 ranges, or the ranges of whole bitmaps."""
-        stated = self._decoder.block.v2.stated_size(device)
-        if stated is not None:
-            return stated
+        """Bytes of the disk, as the stream itself says: v2 ranges, ended bitmaps, its description."""
+        disk = self.disks.get(device)
+        if disk is not None and disk.stated is not None:
+            return disk.stated
         sizes = {
             bitmap.covered.end * SECTOR_SIZE
-            for bitmap in self._started.get(device, ())
-            if bitmap.ended and bitmap.covered
+            for bitmap in self._owned.get(device, ())
+            if bitmap.origin == "dirty-bitmap" and bitmap.ended and bitmap.covered
         }
-        return sizes.pop() if len(sizes) == 1 else None
+        return sizes.pop() if len(sizes) == 1 else self.described.get(device)
 
-    def size(self, device: str, told: int | None = None) -> SizeBounds:
-        """The disk's size by order of belief: ``told`` (bytes), the stream's own word, its bounds."""
-        for size, source in ((told, "told"), (self.stated_size(device), "stream")):
-            if size is not None:
-                return SizeBounds(size, size, source)
-        least, most, source = 0, None, "none"
-        starts = self.starts()
-        if device in starts:
-            low, high = self.progress.device(device, starts)
+    def size(self, device: str, hints: Hints) -> SizeBounds:
+        """The disk's size by order of belief: an option, the stream, an image file, what bounds it."""
+        if (size := hints.option_size(device)) is not None:
+            return SizeBounds(size, size, "option")
+        if (size := self.stated_size(device)) is not None:
+            return SizeBounds(size, size, "stream")
+        if (size := hints.image_size(device)) is not None:
+            return SizeBounds(size, size, "image")
+        proven = self.proven_size(device)
+        if proven.most is not None and hints.takes_most(device):
+            return SizeBounds(proven.most, proven.most, "option")
+        return proven
+
+    def proven_size(self, device: str) -> SizeBounds:
+        """The disk's size as far as the stream proves it, whatever options and images say."""
+        if (size := self.stated_size(device)) is not None:
+            return SizeBounds(size, size, "stream")
+        least, most = 0, None
+        if device in self.progress.tops:
+            low, high = self.progress.device(device)
             least = low * SECTOR_SIZE
             most = None if high is None else high * SECTOR_SIZE
-            source = "none" if most is None else "progress"
-        tail = self._decoder.block.layouts.size_range(device)
+        tail = None if self.conclusion is None else self.conclusion.tails.get(device)
         if tail is not None:
             least = max(least, tail[0])
             most = tail[1] if most is None or not tail[0] <= most <= tail[1] else most
-            source = "bitmap-layout"
-        return SizeBounds(least, most, source)
+            return SizeBounds(least, most, "bitmap-layout")
+        return SizeBounds(least, most, "none" if most is None else "progress")
+
+    def _release_progress(self) -> None:
+        """Count the progress record held back until what follows it shows whether it is the end's."""
+        self._moved_on = True
+        if self._held is not None:
+            self.progress.record(self._held.percent, in_end=self._in_end)
+            self._held = None
 
     def _block(self, event: Block, source: Input) -> None:
         disk = self.disk(event.device)
         end = event.sector + event.sectors
-        if event.data is not None or event.flags & _ZERO_BLOCK:
+        if event.has_content:
             disk.chunks += 1
             disk.zero_chunks += event.data is None
-            # A last chunk may be cut by the disk's end, but its start always counts.
-            disk.repeated_chunks += disk.covered.covers(event.sector, max(end, event.sector + 1))
+            disk.outside += event.sectors == 0
             disk.covered.add(event.sector, end)
             if event.sector > disk.top:
                 disk.top, disk.top_offset = event.sector, event.offset
+                self.progress.chunk(event.device, event.sector)
         if event.flags & _HAS_BITMAPS:
             disk.bitmaps_covered.add(event.sector, end)
-        for bitmap in event.bitmaps:
-            self._block_bitmap(event, bitmap, source)
+            if event.dialect == V2.name and event.sectors % CHUNK_SECTORS:
+                disk.stated = end * SECTOR_SIZE  # such a range ends with the disk
+        for part in event.bitmaps:
+            state = self._block_bitmap(event, part)
+            if part.attributes is not None:
+                state.set_flags(part.attributes)
+            state.add_record(event, part, source.view(part.bits))
 
-    def _block_bitmap(self, event: Block, part: BlockBitmap, source: Input) -> None:
+    def _blocks(self, event: Block, column: Column, stride: int) -> None:
+        """Take the rows behind the first one of ``column``."""
+        assert column.numbers is not None
+        disk, sectors = self.disk(event.device), column.numbers[1:]
+        if event.has_content:
+            disk.chunks += len(sectors)
+            disk.zero_chunks += len(sectors) * (event.data is None)
+            highest = int(sectors.argmax())
+            if sectors[highest] > disk.top:
+                disk.top = int(sectors[highest])
+                disk.top_offset = event.offset + (highest + 1) * stride
+                self.progress.chunk(event.device, disk.top)
+        if event.has_content:
+            disk.covered.add_each(sectors, event.sectors)
+        if event.flags & _HAS_BITMAPS:
+            disk.bitmaps_covered.add_each(sectors, event.sectors)
+        for part, bits in zip(event.bitmaps, column.bits, strict=True):
+            bitmap = self.bitmaps[event.device, part.name]
+            bitmap.cover_rows(part, sectors, event.sectors, bits.shape[1])
+            for rows in tiles(sectors, event.sectors):
+                bitmap.add_rows(part, sectors[rows], event.sectors, bits[1:][rows])
+
+    def _own(self, bitmap: BitmapState) -> None:
+        self.bitmaps[bitmap.device, bitmap.name] = bitmap
+        self._owned.setdefault(bitmap.device, []).append(bitmap)
+
+    def _block_bitmap(self, event: Block, part: BlockBitmap) -> BitmapState:
         key = (event.device, part.name)
         state = self.bitmaps.get(key)
         if state is None:
             origin = event.dialect or "v1"
             state = BitmapState(event.device, part.name, part.granularity, origin=origin)
-            self.bitmaps[key] = state
+            self._own(state)
             if part.granularity is None:
                 state.open = Observations()
             else:
                 state.content = DirtyBitmap(part.name, part.granularity, room=self._room)
-        if part.attributes is not None:
-            state.recording = bool(part.attributes & BitmapAttribute.ENABLED)
-            state.persistent = bool(part.attributes & BitmapAttribute.PERSISTENT)
-        state.covered.add(event.sector, event.sector + event.sectors)
-        bits = source.view(part.bits)
-        if state.content is None:
-            assert state.open is not None
-            state.open.add(event.sector, bits)
-        elif part.attributes is None:
-            state.content.write_words(first_word(event.sector, state.content.granularity), bits)
-        else:
-            first = event.sector * SECTOR_SIZE // state.content.granularity
-            last = ((event.sector + event.sectors) * SECTOR_SIZE - 1) // state.content.granularity
-            state.content.write_granules(first, last - first + 1, bits)
+        return state
 
-    def _settle(self, bitmap: BitmapState) -> None:
-        """Give a v1 bitmap its granularity, if nothing else is possible."""
-        assert bitmap.open is not None
-        layouts = self._decoder.block.layouts
-        size = self.size(bitmap.device, self._hints.size(bitmap.device)).most
-        possible = layouts.granularities(bitmap.device, bitmap.name)
-        bitmap.candidates = bitmap.open.narrow(possible, size)
-        if len(bitmap.candidates) == 1:
-            bitmap.granularity = bitmap.candidates[0]
-            bitmap.content = DirtyBitmap(bitmap.name, bitmap.granularity, room=self._room)
-            for sectors, rows in bitmap.open.rows():
-                words = first_word(sectors, bitmap.granularity)  # type: ignore[arg-type]
-                bitmap.content.write_rows(np.asarray(words), rows)
-
-    def _start(self, event: BitmapStart) -> None:
-        self.disk(event.device)
-        made = self.bitmaps[event.device, event.bitmap] = BitmapState(
-            event.device,
-            event.bitmap,
-            event.granularity,
-            bool(event.attributes & BitmapAttribute.ENABLED),
-            bool(event.attributes & BitmapAttribute.PERSISTENT),
-            content=DirtyBitmap(event.bitmap, event.granularity, room=self._room),
-            origin="dirty-bitmap",
-        )
-        self._started.setdefault(event.device, []).append(made)
-
-    def _bits(self, event: BitmapBits, source: Input) -> None:
-        state = self.bitmaps[event.device, event.bitmap]
-        assert state.content is not None
-        state.covered.add(event.sector, event.sector + event.sectors)
-        if event.bits is None:
-            granules = -(-event.sectors * SECTOR_SIZE // event.granularity)
-            first = event.sector * SECTOR_SIZE // event.granularity
-            state.content.write_granules(first, granules, b"")
-            return
-        exact = bits_lengths(event.sectors, event.granularity)[0]
-        first = first_word(event.sector, event.granularity)
-        state.content.write_words(first, source.view(event.bits)[:exact])
+    def _bitmap_chunk(self, event: BitmapChunk, source: Input) -> None:
+        key = (event.device, event.bitmap)
+        state = self.bitmaps.get(key)
+        if state is None:
+            self.disk(event.device)
+            state = BitmapState(event.device, event.bitmap, None, origin="dirty-bitmap")
+            self._own(state)
+        if isinstance(event, BitmapStart):
+            state.set_flags(event.attributes)
+            state.know_granularity(event.granularity, self._room)
+        elif isinstance(event, BitmapBits):
+            bits = None if event.bits is None else source.view(event.bits)
+            state.add_section_bits(event, bits, self._room)
+        elif isinstance(event, BitmapComplete):
+            state.ended = True

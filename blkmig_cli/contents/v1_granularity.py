@@ -47,6 +47,10 @@ class Observations:
         self.lengths.extend(array("H", [length]) * rows)
         self.bits += bits.tobytes()
 
+    def numbers(self) -> NDArray[np.int64]:
+        """The sectors of all records, in stream order: int64, shape (records,)."""
+        return np.frombuffer(self.sectors, np.int64)
+
     def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
         """All records: sectors, and their bits in rows, shape (rows, bytes), as long as these are equal."""
         sectors = np.frombuffer(self.sectors, np.int64)

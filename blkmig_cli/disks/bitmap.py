@@ -1,44 +1,28 @@
 """A dirty bitmap: granules of a power of two of bytes, each clean or dirty.
 
-Kept sparsely, in segments of packed bits that exist only where something is dirty: memory follows
-what is dirty, not the disk's size nor what a stream claims.  Bit ``i`` of the map is bit ``i % 8``
-of byte ``i // 8``, which is how little-endian 64-bit words put it on the wire.
+Bit ``i`` of the map is bit ``i % 8`` of byte ``i // 8``, which is how little-endian 64-bit words put
+it on the wire (QEMU, util/hbitmap.c: hbitmap_serialize_part).
 """
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
+from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
+from blkmig_cli.disks.bitmap_words import Bits, Room, Words, WordStore
 from blkmig_cli.errors import LimitError
 from blkmig_cli.ranges import tiles
 from blkmig_cli.schemas.constants import WORD_BITS, WORD_SIZE
 
-# Bytes of packed bits: few enough that bits strewn over a huge disk take little memory each.
-_SEGMENT = 1 << 13
-_SEGMENT_BITS = 8 * _SEGMENT
-
-Bits = NDArray[np.uint8]
+_PIECE = 1 << 13  # words that are hashed or read at once
 
 
-@dataclass(slots=True)
-class Room:
-    """Memory for the bits of some bitmaps together: ``left`` bytes of it are left."""
-
-    left: int = limits.BITS_MAX
-
-    def take(self, size: int) -> None:
-        """Take ``size`` bytes; raises LimitError where there are not so many."""
-        if size > self.left:
-            raise LimitError(f"bitmaps of over {limits.BITS_MAX >> 20} MiB of bits")
-        self.left -= size
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class DirtyBitmap:
     """A named bitmap.
 
@@ -51,12 +35,15 @@ class DirtyBitmap:
     granularity: int
     recording: bool = True
     persistent: bool = False
-    room: Room = field(default_factory=Room, repr=False, compare=False)
-    _segments: dict[int, Bits] = field(default_factory=dict)
+    room: InitVar[Room | None] = None
+    _words: WordStore = field(init=False, repr=False)
+
+    def __post_init__(self, room: Room | None) -> None:
+        self._words = WordStore(Room() if room is None else room)
 
     def write_words(self, first_word: int, data: bytes | memoryview) -> None:
         """Replace whole words from word ``first_word`` by ``data``, packed bits as on the wire."""
-        self._write(first_word * WORD_SIZE, np.frombuffer(data, np.uint8))
+        self._words.write(first_word, data)
 
     def write_rows(self, first_words: NDArray[np.int64], rows: Bits) -> None:
         """:meth:`write_words` of each of ``rows``, shape (rows, bytes), in their order."""
@@ -74,126 +61,198 @@ class DirtyBitmap:
         """
         if count <= 0:
             return
-        start_word = first // WORD_BITS
-        words = (first + count - 1) // WORD_BITS - start_word + 1
         if not len(data):
-            self._clear(first, count)
+            self._change(first, count, dirty=False)
             return
-        new = np.frombuffer(data, np.uint8, words * WORD_SIZE).copy()
-        # Only the first and last word hold granules that are not ours.
-        old = self.words(start_word, 1), self.words(start_word + words - 1, 1)
-        low = first - start_word * WORD_BITS
-        high = low + count
-        _merge(new[:WORD_SIZE], old[0], low, min(high, WORD_BITS))
-        base = (words - 1) * WORD_BITS
-        _merge(new[-WORD_SIZE:], old[1], max(low - base, 0), high - base)
-        self._write(start_word * WORD_SIZE, new)
-
-    def words(self, first_word: int, count: int) -> Bits:
-        """``count`` words from ``first_word`` as packed bits: uint8, shape (8 * count,)."""
-        out = np.zeros(count * WORD_SIZE, np.uint8)
-        for segment, start, stop, at in _pieces(first_word * WORD_SIZE, len(out)):
-            held = self._segments.get(segment)
-            if held is not None:
-                out[at : at + stop - start] = held[start:stop]
-        return out
+        start, words, partial = _words_of(first, count)
+        new = bytearray(data[: words * WORD_SIZE])
+        for number, mask in partial:
+            at = (number - start) * WORD_SIZE
+            new[at : at + WORD_SIZE] = self._merged(number, new[at : at + WORD_SIZE], mask)
+        self._words.write(start, new)
 
     def set_range(self, start: int, length: int) -> None:
         """Make every granule dirty that touches ``length`` bytes from byte ``start``.
 
         Raises LimitError where ``room`` is used up.
         """
-        if length <= 0:
-            return
-        first = start // self.granularity
-        count = (start + length - 1) // self.granularity - first + 1
-        if count > 8 * (self.room.left + len(self._segments) * _SEGMENT):
-            self.room.take(count // 8)
-        for segment, low, high in _bit_pieces(first, count):
-            _fill(self._segment(segment), low, high, dirty=True)
+        if length > 0:
+            first = start // self.granularity
+            last = (start + length - 1) // self.granularity
+            self._change(first, last - first + 1, dirty=True)
+
+    def _change(self, first: int, count: int, *, dirty: bool) -> None:
+        """Make granules dirty, or clean."""
+        start, words, partial = _words_of(first, count)
+        for number, mask in partial:
+            self._words.write(number, self._merged(number, _ONES if dirty else _ZERO, mask))
+            start += number == start
+        words -= len(partial)
+        if words:
+            (self._words.fill if dirty else self._words.clear)(start, words)
+
+    def _merged(self, number: int, new: bytes | bytearray, mask: int) -> bytes:
+        """Word ``number`` with the bits of ``new`` where ``mask`` has ones."""
+        old = int(self._words.read(number, 1)[0])
+        merged = old & ~mask | int.from_bytes(new, "little") & mask
+        return merged.to_bytes(WORD_SIZE, "little")
+
+    def words(self, first_word: int, count: int) -> Bits:
+        """``count`` words from ``first_word`` as packed bits: uint8, shape (8 * count,)."""
+        return self._words.read(first_word, count).view(np.uint8)
+
+    def bits(self, size: int, start: int = 0) -> NDArray[np.bool_]:
+        """Which granules are dirty, of those that hold bytes [start, size) of the disk.
+
+        Shape (granules,), bool; the first is granule ``start // granularity``.  Raises LimitError
+        where they are over ``limits.BITS_MAX``.
+        """
+        first, end = start // self.granularity, -(-size // self.granularity)
+        count = max(end - first, 0)
+        if count > limits.BITS_MAX:
+            raise LimitError(f"over {limits.BITS_MAX} granules at once")
+        found = np.empty(count, np.bool_)
+        at = 0
+        while at < count:
+            word, skip = divmod(first + at, WORD_BITS)
+            words = self.words(word, min(_PIECE, -(-(skip + count - at) // WORD_BITS)))
+            piece = np.unpackbits(words, bitorder="little")[skip : skip + count - at]
+            found[at : at + len(piece)] = piece
+            at += len(piece)
+        return found
 
     def granule_runs(self) -> NDArray[Any]:
         """Runs of dirty granules, ascending, not touching: shape (runs, 2), first and count.
 
         int64 where the last byte of the last granule has a number in it, else Python integers.
         """
-        found = [np.zeros((0, 2), np.int64)]
-        for segment in sorted(self._segments):
-            base = segment * _SEGMENT_BITS
-            bits = np.unpackbits(self._segments[segment], bitorder="little").view(np.int8)
-            edges = np.flatnonzero(np.diff(bits, prepend=np.int8(0), append=np.int8(0)))
-            far = (base + _SEGMENT_BITS) * self.granularity >= 1 << 63
-            found.append((edges.astype(object) if far else edges).reshape(-1, 2) + base)
-        runs = np.concatenate(found)
-        # A run that ends where the next begins has been cut by a segment's edge.
-        apart = runs[1:, 0] != runs[:-1, 1]
-        begins, ends = np.append(True, apart), np.append(apart, True)
-        firsts = runs[begins[: len(runs)], 0]
-        return np.stack([firsts, runs[ends[: len(runs)], 1] - firsts], axis=1)
+        runs = self._wide(np.concatenate([np.empty((0, 2), np.int64), *self._runs()]))
+        runs[:, 1] -= runs[:, 0]
+        return runs
+
+    def range_parts(self, size: int | None = None) -> Iterator[NDArray[Any]]:
+        """:meth:`ranges` in parts, so that memory stays the same: each of shape (ranges, 2).
+
+        int64, or Python integers as in :meth:`granule_runs`.
+        """
+        for runs in self._runs():
+            part = self._wide(runs) * self.granularity
+            if size is not None and size < int(part[-1, 1]):
+                part = np.minimum(part, size)
+            part[:, 1] -= part[:, 0]
+            inside = part[part[:, 1] > 0]
+            if len(inside):
+                yield inside
 
     def ranges(self, size: int | None = None) -> list[tuple[int, int]]:
         """Dirty ranges (start, length) in bytes, whole granules cut at ``size`` bytes, as QEMU counts."""
-        runs = self.granule_runs() * self.granularity
-        starts, ends = runs[:, 0], runs[:, 0] + runs[:, 1]
-        if size is not None and len(ends) and size < int(ends[-1]):
-            ends = np.minimum(ends, size)
-        inside = ends > starts
-        lengths = (ends - starts)[inside].tolist()
-        return list(zip(starts[inside].tolist(), lengths, strict=True))
+        return [
+            (start, length) for part in self.range_parts(size) for start, length in part.tolist()
+        ]
 
     def count(self, size: int | None = None) -> int:
         """Dirty bytes, the last granule cut at ``size`` bytes."""
         if size is None:
-            return self.granularity * sum(
-                _number(held).bit_count() for held in self._segments.values()
-            )
+            return self.granularity * sum(_ones(words) for _, words in self._words.parts())
         whole, rest = divmod(size, self.granularity)
-        granules = 0
-        for segment, held in self._segments.items():
-            inside = min(max(whole - segment * _SEGMENT_BITS, 0), _SEGMENT_BITS)
-            granules += (_number(held) & (1 << inside) - 1).bit_count()
-        last = int(self.words(whole // WORD_BITS, 1).view("<u8")[0]) >> whole % WORD_BITS & 1
-        return granules * self.granularity + last * rest
+        word, inside = divmod(whole, WORD_BITS)
+        last = int(self._words.read(word, 1)[0])
+        granules = sum(_ones(words) for _, words in self._words.parts(word))
+        granules += (last & (1 << inside) - 1).bit_count()
+        return granules * self.granularity + (last >> inside & 1) * rest
+
+    def same(self, other: "DirtyBitmap", size: int | None = None) -> bool:
+        """Return whether the same bytes are dirty in ``other``, up to byte ``size``."""
+        ours, theirs = (
+            chain.from_iterable(part.tolist() for part in bitmap.range_parts(size))
+            for bitmap in (self, other)
+        )
+        return all(one == another for one, another in zip_longest(ours, theirs))
+
+    def digest_size(self, size: int) -> int:
+        """Return the bytes that :meth:`sha256` hashes for a disk of ``size`` bytes."""
+        granules = -(-size // self.granularity)
+        return -(-granules // WORD_BITS) * WORD_SIZE
 
     def sha256(self, size: int) -> str:
-        """The digest of the words of ``size`` bytes, as QEMU's x-debug-block-dirty-bitmap-sha256 has it."""
-        granules = -(-size // self.granularity)
-        left = -(-granules // WORD_BITS) * WORD_SIZE
-        found, clean = hashlib.sha256(), np.zeros(_SEGMENT, np.uint8)
-        for number in range(-(-left // _SEGMENT)):
-            found.update(self._segments.get(number, clean)[: left - number * _SEGMENT].data)
+        """The digest of the words of ``size`` bytes, as QEMU's x-debug-block-dirty-bitmap-sha256 has it.
+
+        Raises LimitError where these are over ``limits.BITS_MAX`` bytes.
+        """
+        words = self.digest_size(size) // WORD_SIZE
+        if words * WORD_SIZE > limits.BITS_MAX:
+            raise LimitError(f"a bitmap of over {limits.BITS_MAX >> 20} MiB of bits")
+        found = hashlib.sha256()
+        for at in range(0, words, _PIECE):
+            found.update(self.words(at, min(_PIECE, words - at)).data)
         return found.hexdigest()
 
     def end(self) -> int:
         """First byte behind the last dirty granule; 0 if all is clean."""
-        for segment in sorted(self._segments, reverse=True):
-            bits = _number(self._segments[segment]).bit_length()
-            if bits:
-                return (segment * _SEGMENT_BITS + bits) * self.granularity
-        return 0
+        number = self._words.end - 1
+        if number < 0:
+            return 0
+        bits = int(self._words.read(number, 1)[0]).bit_length()
+        return (number * WORD_BITS + bits) * self.granularity
 
-    def _segment(self, number: int) -> Bits:
-        held = self._segments.get(number)
-        if held is None:
-            self.room.take(_SEGMENT)
-            held = self._segments[number] = np.zeros(_SEGMENT, np.uint8)
-        return held
+    def _runs(self) -> Iterator[NDArray[np.int64]]:
+        """Runs of dirty granules, ascending, not touching, in parts: first, and the one behind."""
+        held = np.empty((0, 2), np.int64)
+        for numbers, words in self._words.parts():
+            runs = np.stack(_edges(numbers, words), axis=1)
+            if len(held) and held[0, 1] == runs[0, 0]:
+                runs[0, 0] = held[0, 0]
+            elif len(held):
+                runs = np.concatenate([held, runs])
+            # The last run may go on in the next part.
+            held = runs[-1:]
+            if len(runs) > 1:
+                yield runs[:-1]
+        if len(held):
+            yield held
 
-    def _write(self, offset: int, data: Bits) -> None:
-        for segment, start, stop, at in _pieces(offset, len(data)):
-            piece = data[at : at + stop - start]
-            if segment in self._segments or piece.any():
-                self._segment(segment)[start:stop] = piece
+    def _wide(self, granules: NDArray[np.int64]) -> NDArray[Any]:
+        """``granules``, as Python integers where the bytes before them have no number in int64."""
+        far = granules.size and int(granules.max()) * self.granularity >= 1 << 63
+        return granules.astype(object) if far else granules
 
-    def _clear(self, first: int, count: int) -> None:
-        end = first + count
-        touched = range(first // _SEGMENT_BITS, (end - 1) // _SEGMENT_BITS + 1)
-        few, many = sorted((touched, self._segments), key=len)
-        for segment in few:
-            if segment in many:
-                low = max(first - segment * _SEGMENT_BITS, 0)
-                high = min(end - segment * _SEGMENT_BITS, _SEGMENT_BITS)
-                _fill(self._segments[segment], low, high, dirty=False)
+
+_ZERO, _ONES = bytes(WORD_SIZE), b"\xff" * WORD_SIZE
+_ALL = (1 << WORD_BITS) - 1
+
+
+def _words_of(first: int, count: int) -> tuple[int, int, list[tuple[int, int]]]:
+    """The words that hold granules: first, number, and those of which only the bits of a mask do."""
+    start, low = divmod(first, WORD_BITS)
+    last, high = divmod(first + count - 1, WORD_BITS)
+    masks = {start: _ALL << low & _ALL}
+    masks[last] = masks.get(last, _ALL) & _ALL >> WORD_BITS - 1 - high
+    partial = [(number, mask) for number, mask in masks.items() if mask != _ALL]
+    return start, last - start + 1, partial
+
+
+def _edges(numbers: NDArray[np.int64], words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of the words ``numbers``, ascending, the first bits of all runs, and the bits behind them."""
+    one, top = np.uint64(1), np.uint64(WORD_BITS - 1)
+    follows = np.append(False, numbers[1:] == numbers[:-1] + 1)
+    before = np.roll(words, 1) >> top & follows
+    after = (np.roll(words, -1) & np.roll(follows, -1)) << top
+    firsts = words & ~(words << one | before)
+    lasts = words & ~(words >> one | after)
+    return _places(numbers, firsts), _places(numbers, lasts) + 1
+
+
+def _places(numbers: NDArray[np.int64], words: Words) -> NDArray[np.int64]:
+    """The numbers of all bits that are set in the words ``numbers``, ascending."""
+    some = np.flatnonzero(words)
+    bits = np.flatnonzero(np.unpackbits(words[some].view(np.uint8), bitorder="little"))
+    places: NDArray[np.int64] = numbers[some[bits // WORD_BITS]] * WORD_BITS + bits % WORD_BITS
+    return places
+
+
+def _ones(words: Words) -> int:
+    """How many bits are set."""
+    return int.from_bytes(words.tobytes(), "little").bit_count()
 
 
 def last_of_each(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -204,48 +263,3 @@ def last_of_each(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
 def ascending(keys: NDArray[np.int64], rows: Bits) -> Bits:
     """``rows`` in the order of ``keys``, which only go up or only down."""
     return rows[::-1] if keys[0] > keys[-1] else rows
-
-
-def _number(packed: Bits) -> int:
-    """Packed bits as one integer, bit 0 being granule 0."""
-    return int.from_bytes(packed, "little")
-
-
-def _fill(packed: Bits, low: int, high: int, *, dirty: bool) -> None:
-    """Make the bits [low, high) of ``packed`` dirty, or clean; low < high."""
-    first, last = low // 8, (high - 1) // 8
-    masks = np.full(last - first + 1, 0xFF, np.uint8)
-    masks[0] &= 0xFF << low % 8 & 0xFF
-    masks[-1] &= 0xFF >> 7 - (high - 1) % 8
-    if dirty:
-        packed[first : last + 1] |= masks
-    else:
-        packed[first : last + 1] &= ~masks
-
-
-def _merge(new: Bits, old: Bits, low: int, high: int) -> None:
-    """Put into the word ``new`` the bits of ``old`` that lie outside [low, high)."""
-    mask = np.zeros(WORD_BITS, np.uint8)
-    mask[low:high] = 1
-    ours = np.packbits(mask, bitorder="little")
-    new[:] = (new & ours) | (old & ~ours)
-
-
-def _pieces(offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
-    """Bytes [offset, offset + length) by segment: (segment, start, stop, bytes before)."""
-    at = 0
-    while at < length:
-        segment, start = divmod(offset + at, _SEGMENT)
-        stop = min(_SEGMENT, start + length - at)
-        yield segment, start, stop, at
-        at += stop - start
-
-
-def _bit_pieces(first: int, count: int) -> Iterator[tuple[int, int, int]]:
-    """Bits [first, first + count) by segment: (segment, low bit, high bit)."""
-    end = first + count
-    while first < end:
-        segment, low = divmod(first, _SEGMENT_BITS)
-        high = min(_SEGMENT_BITS, low + end - first)
-        yield segment, low, high
-        first += high - low

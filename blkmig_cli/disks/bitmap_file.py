@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blkmig_cli import limits
-from blkmig_cli.disks.bitmap import DirtyBitmap, Room
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_words import Room
 from blkmig_cli.errors import LimitError
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.system.documents import Entry, encoded, read_document, write_document

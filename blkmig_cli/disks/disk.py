@@ -1,10 +1,10 @@
-"""A disk with its device name, image and bitmaps; and the error for records past a disk's end."""
+"""A disk with its device name, image and bitmaps; and the errors for records past a disk's end."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blkmig_cli.disks.image import Readable
-from blkmig_cli.errors import FailureError
+from blkmig_cli.errors import FailureError, IncompleteError
 from blkmig_cli.schemas.constants import BLOCK_SECTION
 
 if TYPE_CHECKING:
@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Disk:
-    """A disk to send: its device name, image and bitmaps.  ``size`` in bytes, a multiple of 512."""
+    """A disk to send: its device name, image and bitmaps.  ``size`` in bytes, a multiple of 512.
+
+    ``partial``: only the extents of the image are known; what lies outside is never sent.
+    """
 
     device: str
     image: Readable
     bitmaps: "list[DirtyBitmap]" = field(default_factory=list)
+    partial: bool = False
 
     @property
     def size(self) -> int:
@@ -25,10 +29,26 @@ class Disk:
         return self.image.size
 
 
-def past_end(device: str, sector: int, offset: int, limit: int) -> FailureError:
-    """What to raise for a record at ``sector``, when the disk ends at byte ``limit``."""
+def past_end(device: str, sector: int, offset: int, size: int) -> IncompleteError:
+    """Return the error for a record at ``sector`` of a disk of ``size`` bytes.
+
+    ``offset``: where the record stands, in bytes of the stream.
+    """
+    return IncompleteError(
+        f"a record lies past the disk's end at byte {size}",
+        offset=offset,
+        section=BLOCK_SECTION,
+        device=device,
+        sector=sector,
+        hint="check --device-size",
+        check="sector-past-end",
+    )
+
+
+def image_too_small(device: str, sector: int, offset: int, size: int) -> FailureError:
+    """Return the error for a record at ``sector``, behind the end of an image of ``size`` bytes."""
     return FailureError(
-        f"a record lies past the disk's end at byte {limit}",
+        f"a record lies past the disk's end at byte {size}",
         offset=offset,
         section=BLOCK_SECTION,
         device=device,

@@ -1,8 +1,9 @@
-"""QEMU's own locks on an image, so that blkmig, qemu-img and a running guest refuse each other.
+"""The locks that QEMU takes on an image, so that blkmig, qemu-img and a running guest exclude each other.
 
-QEMU's file driver takes open-file-description locks on single bytes: 100 + b says that permission b is
-in use, 200 + b that it is not shared with others.  Whoever opens the image takes its own bytes first,
-and then looks for conflicts; so no two can both see none.
+QEMU's file driver (block/file-posix.c, raw_apply_lock_bytes and raw_check_lock_bytes, since 2.10) takes
+open-file-description locks on single bytes: 100 + b for a permission b that is used, 200 + b for one that
+is not shared with others.  A process locks its own bytes first, and then looks for those of others; so of
+two processes, at least one sees the other.
 """
 
 import errno
@@ -21,7 +22,7 @@ _ABSENT = (errno.EINVAL, errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)
 
 
 class Permission(IntEnum):
-    """Bits of QEMU's block permissions; the values are those of its locks' bytes."""
+    """Numbers of QEMU's block permissions (include/block/block-common.h, BLK_PERM_*: 1 << number)."""
 
     CONSISTENT_READ = 0
     WRITE = 1
@@ -31,9 +32,9 @@ class Permission(IntEnum):
 def lock(fd: int, path: str, *, writable: bool, shared: bool) -> None:
     """Lock the image open as ``fd``, for as long as it is open.
 
-    A reader lets nobody write, a writer neither; ``shared`` (qemu-img's -U): a reader lets them.
-    Raises FailureError where another program uses the image in a way that excludes this.  File
-    systems without such locks have none.
+    Neither a reader nor a writer lets others write; ``shared`` (qemu-img's -U): a reader does.
+    On a file system without such locks nothing is locked.  Raises FailureError where another program
+    uses the image in a way that excludes this.
     """
     used = [Permission.CONSISTENT_READ]
     if writable:
@@ -53,7 +54,7 @@ def lock(fd: int, path: str, *, writable: bool, shared: bool) -> None:
         name = taken[0].name.lower().replace("_", "-")
         raise FailureError(
             f"{escape(path)} is in use: another program does not share '{name}', or uses it",
-            hint="end it first" if writable else "end it first, or read it all the same with -U",
+            hint="end it first" if writable else "end it first, or use -U to read it all the same",
         )
 
 
@@ -62,7 +63,7 @@ def _set(fd: int, byte: int) -> None:
 
 
 def _is_locked(fd: int, byte: int) -> bool:
-    """Has somebody else locked ``byte``?"""
+    """Return whether another open file has locked ``byte``."""
     question = _FLOCK.pack(fcntl.F_WRLCK, 0, byte, 1, 0)
     answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, question)
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)

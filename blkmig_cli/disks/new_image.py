@@ -1,100 +1,104 @@
-"""New images: each is IMAGE.partial until all of it is there, and IMAGE from then on."""
+"""New images: each is IMAGE.partial until it is complete, and gets its name then, in one step."""
 
+import ctypes
 import errno
 import os
+from functools import cache
+from typing import Any
 
 from blkmig_cli.disks.locks import lock
+from blkmig_cli.disks.neighbours import exists
 from blkmig_cli.disks.raw import RawImage
 from blkmig_cli.errors import FailureError
 from blkmig_cli.system.atomic import sync_folder
 from blkmig_cli.text import escape
 
+# <fcntl.h>, <linux/fs.h>
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+
 
 class NewImage(RawImage):
-    """A raw image that gets its name when it is finished, and not before."""
+    """A raw image that is made at ``path`` and gets its name by :meth:`finish`."""
 
-    def __init__(self, path: str, fd: int, size: int) -> None:
-        super().__init__(path, fd, size, is_file=True)
-        self._named = False
+    def finish(self, name: str, *, replace: bool) -> None:
+        """Rename the image, which has been flushed, to ``name``; that is on stable storage then.
 
-    def finish(self) -> None:
-        """See ``base.Image``."""
-        self.flush()
-        if not self._named:
-            try:
-                _appear(partial_path(self.path), self.path)
-            except OSError as error:
-                raise self._failed(error, 0) from error
-            self._named = True
-
-
-def partial_path(path: str) -> str:
-    """Where a new image called ``path`` stands until all of it is there."""
-    return f"{path}.partial"
+        ``replace``: in place of the file that has that name.  Otherwise raises FailureError where
+        there is one; also where the renaming fails.
+        """
+        try:
+            if replace:
+                os.rename(self.path, name)
+            else:
+                _rename_new(self.path, name)
+            sync_folder(name)
+        except OSError as error:
+            raise FailureError(f"{escape(name)}: {error.strerror or error}") from error
+        self.path = name
 
 
-def create_raw(path: str, size: int) -> NewImage:
-    """Make a new sparse image of ``size`` bytes; an existing file is never touched.
+def create_partial(path: str) -> NewImage:
+    """Make a new, empty image at ``path``, locked.
 
-    Raises FailureError.
+    Raises FailureError where something stands there.
     """
-    partial = partial_path(path)
-    if os.path.lexists(path):
-        raise FailureError(f"{escape(path)}: File exists")
     try:
-        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    except FileExistsError as error:
-        raise half_done(path) from error
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
-    image = NewImage(path, fd, 0)
+    return _locked(path, fd)
+
+
+def open_partial(path: str) -> NewImage:
+    """Open the unfinished image at ``path``, locked.
+
+    Raises FailureError where it is missing or in use, or something else stands there.
+    """
+    exists(path)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
+    return _locked(path, fd)
+
+
+def _locked(path: str, fd: int) -> NewImage:
+    """Return the image that was opened at ``path`` as ``fd``, which is closed if this fails."""
     try:
         lock(fd, path, writable=True, shared=False)
-    except FailureError:
-        image.close()  # whoever was faster goes on with it
-        raise
-    try:
-        image.resize(size)
-    except FailureError:
-        image.close()
-        os.unlink(partial)
-        raise
-    return image
-
-
-def reopen_raw(path: str) -> NewImage:
-    """Open what a replay has left of the new image ``path``; raises FailureError."""
-    partial = partial_path(path)
-    try:
-        fd = os.open(partial, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            lock(fd, partial, writable=True, shared=False)
-            if not os.path.samestat(os.fstat(fd), os.lstat(partial)):
-                raise FileNotFoundError(errno.ENOENT, "it has just been finished, or removed")
-        except BaseException:
-            os.close(fd)
-            raise
+        # Another process may have finished or removed it before it was locked.
+        if not os.path.samestat(os.fstat(fd), os.lstat(path)):
+            raise FileNotFoundError(errno.ENOENT, "it was finished or removed just now")
+        return NewImage(path, fd, os.lseek(fd, 0, os.SEEK_END))
     except OSError as error:
-        raise FailureError(f"{escape(partial)}: {error.strerror or error}") from error
-    return NewImage(path, fd, os.lseek(fd, 0, os.SEEK_END))
+        os.close(fd)
+        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
+    except BaseException:
+        os.close(fd)
+        raise
 
 
-def half_done(path: str) -> FailureError:
-    """What to raise where a replay onto ``path`` has begun, and nobody asked to go on with it."""
-    return FailureError(
-        f"{escape(path)} is half done: a replay broke off, or another is at work",
-        hint="continue it with --resume, or start afresh with --restart",
-    )
+@cache
+def _renameat2() -> Any:
+    """Return renameat2(2) of the C library, which Python lacks; None where it has none."""
+    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
-def _appear(partial: str, path: str) -> None:
-    """Give a finished file its name, which nobody else may have taken meanwhile; raises OSError."""
-    try:
-        os.link(partial, path)
-    except PermissionError:  # a file system without links
-        if os.path.exists(path):
-            raise FileExistsError(errno.EEXIST, "File exists") from None
-        os.rename(partial, path)
-    else:
-        os.unlink(partial)
-    sync_folder(path)
+def _rename_new(path: str, name: str) -> None:
+    """Rename ``path`` to ``name``, which must be free; raises OSError.
+
+    Not by link(2): the image must never have a second name.
+    """
+    rename = _renameat2()
+    if rename is not None:
+        old, new = os.fsencode(path), os.fsencode(name)
+        if rename(_AT_FDCWD, old, _AT_FDCWD, new, _RENAME_NOREPLACE) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(code, os.strerror(code), name)
+    # A C library or file system without it.
+    if os.path.lexists(name):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+    os.rename(path, name)

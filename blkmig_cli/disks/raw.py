@@ -1,4 +1,4 @@
-"""Raw images: a file or block device whose bytes are the disk's.  Zeros become holes."""
+"""Raw images: a file or block device whose bytes are those of the disk.  Zeros become holes."""
 
 import ctypes
 import errno
@@ -13,7 +13,7 @@ from blkmig_cli.errors import FailureError
 from blkmig_cli.system.pipes import give_pages, write_all
 from blkmig_cli.text import escape
 
-# A raw image that starts so is another format's file, unless its owner says otherwise (-f raw).
+# An image that starts with one of these is taken as a file of that format, except with -f raw.
 _OTHER_FORMATS = {
     b"QFI\xfb": "qcow2",
     b"QED\0": "qed",
@@ -27,8 +27,13 @@ _OTHER_FORMATS = {
     b"WithouFreSpacExt": "parallels",
     b"LUKS\xba\xbe": "luks",
 }
+# Formats that the suffix of a file's name announces.
+_SUFFIXES = {
+    ".qcow2": "qcow2", ".qcow": "qcow", ".vmdk": "vmdk", ".vdi": "vdi", ".vhdx": "vhdx",
+}  # fmt: skip
+# <linux/falloc.h>: FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE.
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
-# What is read at once: it stays in the processor's cache until it has been looked at, or written.
+# Bytes read at once: few enough to stay in the processor's cache until they are used.
 _PIECE = 256 << 10
 _PROBE = 4 << 10
 _ZEROS = bytes(_PIECE)
@@ -36,18 +41,18 @@ _ZEROS = bytes(_PIECE)
 
 @cache
 def _libc() -> ctypes.CDLL:
-    """The C library: Python has no fallocate that punches holes."""
+    """Return the C library: Python has no fallocate that punches holes."""
     return ctypes.CDLL(None, use_errno=True)
 
 
 class RawImage:
-    """See ``base.Image``.  Made by :func:`open_raw`."""
+    """See ``image.Image``.  Made by :func:`open_raw`; ``is_file``: it is not a block device."""
 
-    def __init__(self, path: str, fd: int, size: int, *, is_file: bool) -> None:
+    def __init__(self, path: str, fd: int, size: int, *, is_file: bool = True) -> None:
         self.path = path
+        self._is_file = is_file
         self._fd = fd
         self._size = size
-        self._is_file = is_file
         self._can_punch = True
         self._scratch = bytearray(0)
 
@@ -56,8 +61,13 @@ class RawImage:
         """The size in bytes."""
         return self._size
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file, whose size is the disk's; not a device."""
+        return self._is_file
+
     def read(self, offset: int, length: int) -> bytes:
-        """See ``base.Image``; raises FailureError where the file ends before its size."""
+        """See ``image.Image``; raises FailureError where the file ends before its size."""
         pieces = []
         while length:
             try:
@@ -72,7 +82,7 @@ class RawImage:
         return b"".join(pieces)
 
     def is_zero(self, offset: int, length: int) -> bool:
-        """See ``base.Image``; most data shows itself in the first bytes of a range."""
+        """See ``image.Image``; the first bytes of most data are not all zero."""
         piece = min(length, _PROBE)
         while length:
             found = self._fill(offset, piece)
@@ -84,10 +94,10 @@ class RawImage:
         return True
 
     def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
-        """See ``base.Image``; raises FailureError where the image fails or ends."""
+        """See ``image.Image``; raises FailureError where the image fails or ends."""
         if pipe:
-            # The pipe is given the file's own pages.  (Into a file, two copies of a small buffer
-            # are faster than sendfile's way through a pipe of its own.)
+            # The pipe takes the pages of the file without a copy.  (Into a file, two copies of a
+            # small buffer are faster than sendfile, which uses a pipe of its own.)
             sent = give_pages(target, self._fd, offset, length)
             offset, length = offset + sent, length - sent
         while length:
@@ -97,7 +107,7 @@ class RawImage:
             length -= found
 
     def _fill(self, offset: int, length: int) -> int:
-        """Read up to ``length`` bytes, at most a piece, into the buffer that is used again."""
+        """Read up to ``length`` bytes, at most _PIECE, into the buffer, which is reused."""
         if not self._scratch:
             self._scratch = bytearray(_PIECE)
         try:
@@ -112,7 +122,7 @@ class RawImage:
         return FailureError(f"{escape(self.path)} became shorter while it was read")
 
     def write(self, offset: int, data: memoryview) -> None:
-        """See ``base.Image``."""
+        """See ``image.Image``."""
         if offset < 0 or offset + len(data) > self._size:
             raise ValueError("a write past the disk's end")
         try:
@@ -124,7 +134,7 @@ class RawImage:
             raise self._failed(error, offset) from error
 
     def zero(self, offset: int, length: int) -> None:
-        """See ``base.Image``; punches holes where something lies, else writes zeros there."""
+        """See ``image.Image``; makes holes where there is data, or else writes zeros there."""
         if offset < 0 or offset + length > self._size:
             raise ValueError("a write past the disk's end")
         for start, end in self._data(offset, offset + length):
@@ -134,7 +144,7 @@ class RawImage:
                 self.write(at, memoryview(_ZEROS)[: end - at])
 
     def resize(self, size: int) -> None:
-        """See ``base.Image``; raises FailureError for a block device."""
+        """See ``image.Image``; raises FailureError for a block device."""
         if not self._is_file:
             raise FailureError(f"{escape(self.path)} is a device of {self._size} bytes")
         try:
@@ -144,34 +154,30 @@ class RawImage:
         self._size = size
 
     def extents(self) -> Iterator[tuple[int, int]]:
-        """See ``base.Image``; raises FailureError where the file ends before its size."""
+        """See ``image.Image``; raises FailureError where the file ends before its size."""
         for start, end in self._data(0, self._size):
             yield start, end - start
-        # What has been cut off looks like a hole.
+        # Behind the end of a file that became shorter, a hole is reported.
         if os.lseek(self._fd, 0, os.SEEK_END) < self._size:
             raise self._shrunk()
 
     def flush(self) -> None:
-        """See ``base.Image``."""
+        """See ``image.Image``."""
         try:
             os.fsync(self._fd)
         except OSError as error:
             raise self._failed(error, 0) from error
 
-    def finish(self) -> None:
-        """See ``base.Image``."""
-        self.flush()
-
     def uncache(self) -> None:
-        """See ``base.Image``."""
+        """See ``image.Image``."""
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
-        """See ``base.Image``."""
+        """See ``image.Image``."""
         os.close(self._fd)
 
     def _data(self, offset: int, end: int) -> Iterator[tuple[int, int]]:
-        """What of the bytes [offset, end) is no hole, as (start, end), ascending."""
+        """Yield the ranges (start, end) of the bytes [offset, end) that are no holes, ascending."""
         while offset < end:
             start = self._seek(offset, os.SEEK_DATA)
             if start is None or start >= end:
@@ -180,24 +186,24 @@ class RawImage:
             yield start, offset
 
     def _seek(self, offset: int, whence: int) -> int | None:
-        """Where data or a hole begins from ``offset`` on; None behind the last data."""
+        """Return where data or a hole begins from ``offset`` on; None behind the last data."""
         try:
             return os.lseek(self._fd, offset, whence)
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return None
-            # No such call here: all of it is data.
+            # The file system does not support the call: all of it counts as data.
             return offset if whence == os.SEEK_DATA else self._size
 
     def _punch(self, offset: int, length: int) -> bool:
-        """Make a hole, or say that this cannot be had."""
+        """Make a hole; return whether the file system could."""
         if not self._can_punch:
             return False
         result = _libc().fallocate(
             self._fd, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length)
         )
         if result and ctypes.get_errno() in (errno.EOPNOTSUPP, errno.ENOSYS):
-            self._can_punch = False  # here, or anywhere on this file system
+            self._can_punch = False
         return bool(result == 0)
 
     def _failed(self, error: OSError, offset: int) -> FailureError:
@@ -205,8 +211,20 @@ class RawImage:
 
 
 def other_format(head: bytes) -> str | None:
-    """The format whose magic ``head``, an image's first bytes, begins with; None: perhaps raw."""
+    """Return the format whose magic ``head``, the first bytes of an image, begins with.
+
+    None: none that is known, so that the image may be raw.
+    """
     return next((name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None)
+
+
+def check_suffix(path: str) -> None:
+    """Raise FailureError where the name of an image announces another format than raw."""
+    kind = _SUFFIXES.get(os.path.splitext(path)[1].lower())
+    if kind is not None:
+        raise FailureError(
+            f"{escape(path)}: format {kind} is not supported", hint="use -f raw if it is raw"
+        )
 
 
 def open_raw(
@@ -214,36 +232,40 @@ def open_raw(
 ) -> RawImage:
     """Open the image at ``path``, and lock it as QEMU does.
 
-    ``force`` takes it as raw whatever it starts with (-f raw); ``shared`` reads it even while others
-    write (-U); ``claimed`` writes a block device even while it is mounted (--force).  Raises
-    FailureError where it is missing, is no file or device, looks like another format, or is in use.
+    ``force``: it is raw, whatever its name and its first bytes say (-f raw).  ``shared``: read it
+    even while others write it (-U).  ``claimed``: write a block device even while it is mounted
+    (--force).
+
+    Raises FailureError where it is missing, is neither a file nor a block device, looks like another
+    format, or is in use.
     """
     flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
     try:
-        if writable and not claimed and stat.S_ISBLK(os.stat(path).st_mode):
-            flags |= os.O_EXCL  # Linux: busy where it is mounted, swapped to, or part of another
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            raise FailureError(f"{escape(path)} is neither a file nor a block device")
+        if writable and not claimed and stat.S_ISBLK(mode):
+            flags |= os.O_EXCL  # Linux: EBUSY where it is mounted, swapped to, or part of another
         fd = os.open(path, flags)
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise FailureError(
                 f"{escape(path)} is mounted, or in use otherwise",
-                hint="end that first, or write it all the same with --force",
+                hint="end that first, or use --force to write it all the same",
             ) from error
-        hint = (
-            "create it with --create" if isinstance(error, FileNotFoundError) and writable else None
-        )
+        missing = isinstance(error, FileNotFoundError) and writable
+        hint = "use --create to make it" if missing else None
         raise FailureError(f"{escape(path)}: {error.strerror or error}", hint=hint) from error
     try:
-        mode = os.fstat(fd).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-            raise FailureError(f"{escape(path)} is neither a file nor a block device")
         size = os.lseek(fd, 0, os.SEEK_END)
         kind = other_format(os.pread(fd, 32, 0))
         if kind is not None and not force:
             raise FailureError(
                 f"{escape(path)} looks like {kind}, which is not supported",
-                hint="convert it with qemu-img, or say -f raw if it is raw",
+                hint="convert it with qemu-img, or use -f raw if it is raw",
             )
+        if not force:
+            check_suffix(path)
         lock(fd, path, writable=writable, shared=shared)
     except OSError as error:
         os.close(fd)

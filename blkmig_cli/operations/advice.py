@@ -1,12 +1,18 @@
-"""What to do next with a stream, once it has been read: reasons, and commands that can be typed."""
+"""What to do next with a stream, once it has been read: reasons, and commands that can be typed.
 
+No command overwrites anything: files to be written have names that nothing has yet.
+"""
+
+import os
 import re
 import shlex
+from bisect import bisect_left
 from dataclasses import dataclass
 
-from blkmig_cli.checks.checker import DeviceVerdict, Report
+from blkmig_cli.checks.report import DeviceVerdict, Report
 from blkmig_cli.errors import UndecidableError
-from blkmig_cli.text import human_size
+from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.text import bitmap_name, quote, size_range
 from blkmig_cli.wire.v1_layout import describe
 
 _STDIN = "STREAM"
@@ -21,41 +27,45 @@ class Step:
 
 
 def next_steps(report: Report, argument: str, number: int | None = None) -> list[Step]:
-    """What helps with the stream of ``report``, the most useful first.
+    """Return what helps with the stream of ``report``, the most useful first.
 
-    ``argument``: the STREAM as it was given; ``number``: which of several in it.
+    ``argument``: the STREAM as it was given; ``number``: which of several streams in it.
     """
-    stream = _STDIN if argument == "-" else _word(argument)
+    stream, new_name = _STDIN if argument == "-" else _word(argument), _NewNames()
     chosen = stream if number is None else f"{stream} --stream {number}"
-    found = {finding.id for finding in report.findings}
     disks = [device for device in report.devices if device.disk.has_blocks]
     if isinstance(report.failure, UndecidableError):
         return [Step("the stream can be read in more than one way", _decided(report, stream))]
     if report.failure is not None:
         if not report.devices and not report.bitmaps:
             return []
-        why = "what is sound can be had as a stream of its own"
-        return [Step(why, f"blkmig salvage {chosen} --to salvaged.bin")]
+        target = new_name("salvaged", ".bin")
+        why = "to write what is intact as a stream of its own"
+        return [Step(why, f"blkmig salvage {chosen} --to {target}")]
     steps = []
+    found = {finding.id for finding in report.findings}
     if "bulk-unfinished" in found:
-        steps.append(
-            Step("half of it was never sent: capture again, with QEMU's downtime-limit at 0")
-        )
+        why = "the capture is incomplete: capture again, with QEMU's downtime-limit at 0"
+        steps.append(Step(why))
     steps += [_sized(stream, disk) for disk in disks if disk.size.exact is None]
     for verdict in report.bitmaps:
         if verdict.bitmap.granularity is None:
-            key = f"{verdict.bitmap.device}:{verdict.bitmap.name}"
-            why = f"{verdict.bitmap.name} has a granularity of {describe(verdict.candidates)}"
+            bitmap = verdict.bitmap
+            key = f"{bitmap.device}:{bitmap.name}"
+            why = (
+                f"the granularity of {bitmap_name(bitmap.device, bitmap.name)} is unknown "
+                f"({describe(verdict.candidates)})"
+            )
             command = f"blkmig info {stream} --granularity {_word(key)}=SIZE"
             steps.append(Step(why, command if _typed(key) else None))
     if "padding-leak" in found:
-        why = "it carries foreign data behind a disk's end: before you give it away"
-        steps.append(Step(why, f"blkmig scrub {chosen} --to clean.bin"))
-    if disks or report.bitmaps:
-        steps.append(_replay(report, chosen, disks))
+        why = "the padding behind a disk's end holds other data: to remove it"
+        steps.append(Step(why, f"blkmig scrub {chosen} --to {new_name('clean', '.bin')}"))
+    if (disks or report.bitmaps) and "sector-past-end" not in found:
+        steps.append(_replay(report, chosen, disks, new_name))
     if report.dialect in ("v1", "v2") and report.complete is not False:
-        command = f"blkmig convert {chosen} --normalize --to new.bin"
-        steps.append(Step(f"no QEMU reads dialect {report.dialect}; to load it with one", command))
+        command = f"blkmig convert {chosen} --normalize --to {new_name('new', '.bin')}"
+        steps.append(Step(f"no QEMU reads dialect {report.dialect}: to load it with one", command))
     return steps
 
 
@@ -66,63 +76,90 @@ def _decided(report: Report, stream: str) -> str:
 
 
 def _sized(stream: str, disk: DeviceVerdict) -> Step:
-    name = _device(disk.disk.name)
-    most = "?" if disk.size.most is None else human_size(disk.size.most)
-    why = f"the disk's size is not in the stream ({human_size(disk.size.least)} to {most})"
-    option = "--device-size SIZE" if name is None else f"--device-size {_word(name)}=SIZE"
-    return Step(why, f"blkmig validate {stream} {option}")
+    known = size_range(disk.size.least, disk.size.most)
+    why = f"size of {quote(disk.disk.name)} is unknown ({known})"
+    return Step(why, f"blkmig validate {stream} {_size_option(disk.disk.name)}")
 
 
-def _replay(report: Report, stream: str, disks: list[DeviceVerdict]) -> Step:
+def _size_option(name: str) -> str:
+    return f"--device-size {_word(name)}=SIZE" if _typed(name) else "--device-size SIZE"
+
+
+def _replay(report: Report, stream: str, disks: list[DeviceVerdict], new_name: "_NewNames") -> Step:
     words = [f"blkmig replay {stream}"]
     owners = [device for device in report.devices if device.disk.has_blocks or not disks]
     names = [device.disk.name for device in owners]
     if not disks:
         words.append("--bitmaps-only")
     option = "--image" if disks else "--bitmaps-to"
-    files = _files(names, "img" if disks else "bitmaps.json")
+    files = _files(names, ".img" if disks else ".bitmaps.json", new_name)
     for name, file in zip(names, files, strict=True):
         device = _device(name)
-        if len(names) == 1 and device is None:
+        if len(names) == 1 and not device:
             words.append(f"{option} {file}")
         elif device is None:
-            return Step("its devices have names that no command line can say")
+            return Step("names of its devices cannot be written on a command line")
         else:
             words.append(f"{option} {_word(f'{device}={file}')}")
-    if disks:
-        words.append("--create")
-        missing = any(device.missing for device in disks)
-        if missing:
-            words.append("--allow-incomplete")
-        why = "what came of the disks, as images" if missing else "the disks, as images"
-        return Step(why + (" with their bitmaps" if report.bitmaps else ""), " ".join(words))
-    return Step("the bitmaps, as files", " ".join(words))
+    if not disks:
+        return Step("to write the bitmaps into files", " ".join(words))
+    words.append("--create")
+    incomplete = report.complete is False
+    if incomplete:
+        words.append("--allow-incomplete")
+    for disk in disks:
+        end = disk.disk.covered.end * SECTOR_SIZE
+        if disk.size.exact is None and not disk.size.allows(end):
+            words.append(_size_option(disk.disk.name))
+    what = "what was sent of the disks" if incomplete else "the disks"
+    why = f"to write {what} into images" + (", with their bitmaps" if report.bitmaps else "")
+    return Step(why, " ".join(words))
 
 
-def _files(names: list[str], suffix: str) -> list[str]:
-    """A harmless and distinct file name for each device."""
-    files: list[str] = []
-    for name in names:
-        base = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:40] or "disk"
-        file, number = f"{base}.{suffix}", 2
-        while file in files:
-            file, number = f"{base}-{number}.{suffix}", number + 1
-        files.append(file)
-    return files
+def _files(names: list[str], suffix: str, new_name: "_NewNames") -> list[str]:
+    """Return a harmless file name for each device."""
+    bases = [re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:40] for name in names]
+    return [new_name(base or "disk", suffix) for base in bases]
+
+
+class _NewNames:
+    """File names that nothing in the current folder has, or begins with.
+
+    What begins with one may be the journal of such an image, or the bitmaps beside it.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._taken = sorted(os.listdir())
+        except OSError:
+            self._taken = []
+        self._made: set[str] = set()
+        self._numbers: dict[tuple[str, str], int] = {}
+
+    def __call__(self, base: str, suffix: str) -> str:
+        """Return a name of ``base`` and ``suffix``, with a number between them if it must be."""
+        while True:
+            number = self._numbers[base, suffix] = self._numbers.get((base, suffix), 0) + 1
+            name = f"{base}{suffix}" if number == 1 else f"{base}-{number}{suffix}"
+            at = bisect_left(self._taken, name)
+            taken = at < len(self._taken) and self._taken[at].startswith(name)
+            if not taken and name not in self._made:
+                self._made.add(name)
+                return name
 
 
 def _typed(name: str) -> bool:
-    """Can ``name`` stand in a command as it is?"""
-    return bool(name) and name.isprintable()
+    """Return whether ``name`` can be written in a command as it is."""
+    return name.isprintable()
 
 
 def _device(name: str) -> str | None:
-    """A device's name for ``DEVICE=...``, None where it cannot be said so."""
+    """Return a device's name for ``DEVICE=...``, None where it cannot be written so."""
     return name if _typed(name) and not set("=/") & set(name) else None
 
 
 def _word(text: str) -> str:
-    """``text`` as one word for a shell."""
+    """Return ``text`` as one word for a shell."""
     if text.isprintable():
         return shlex.quote(text)
     raw = text.encode("utf-8", "surrogateescape")

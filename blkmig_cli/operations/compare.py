@@ -1,48 +1,70 @@
-"""Do two things leave the same disks and bitmaps behind?  Streams in files, and disk images.
+"""Comparing what two streams, or a stream and a disk image, leave behind: disks and bitmaps.
 
-What never came in a stream is no zeros: it is told apart, and is not the same as anything.
+Disks are compared where they end up, by their stretches and extents; a record that a later one
+replaces is never looked at.  Chunks that were not sent are not zeros: they are listed apart.
 """
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from blkmig_cli.checks.names import Names, find_device
 from blkmig_cli.checks.survey import Contents
+from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.contents.stream_disk import Piece, StreamDisk
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
-from blkmig_cli.disks.raw import RawImage
-from blkmig_cli.operations.image_comparison import differing_sectors
+from blkmig_cli.disks.raw import RawImage, open_raw
+from blkmig_cli.errors import NotAStreamError, UsageError
+from blkmig_cli.operations.reading import Reading
 from blkmig_cli.progress import Tick
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.text import escape, names_text
 
 _PIECE = 1 << 20
 
-#: Device and name, and the bitmap; None where a v1 layout leaves its granularity open.
+#: By device and name; None where a bitmap is incomplete, or its granularity undecided (v1).
 Bitmaps = dict[tuple[str, str], DirtyBitmap | None]
+
+
+@dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """How to compare.
+
+    ``strict``: sizes must be equal, too; ``incremental``: chunks that were not sent do not count.
+    ``raw``: the second one is a raw image, whatever it starts with; ``shared``: see ``open_raw``.
+    """
+
+    strict: bool = False
+    incremental: bool = False
+    raw: bool = False
+    shared: bool = False
 
 
 @dataclass(slots=True)
 class Side:
     """One of the two: its name, its disks by device, its bitmaps (None: it cannot have any).
 
-    ``bounds``: least and most bytes of disks whose size is not known.
+    ``kind``: ``stream`` or ``image``; ``bounds``: those of the disks whose size is not known.
     """
 
     name: str
     kind: str
     disks: dict[str, StreamDisk | RawImage]
     bitmaps: Bitmaps | None
-    bounds: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    bounds: dict[str, SizeBounds] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class DiskDifference:
-    """How a device's disks compare; ranges are (start, end) in bytes.
+    """How the disks of a device compare; ranges are (start, end) in bytes.
 
-    ``sizes``: bytes on either side, None where the device is not there at all.  ``missing``: what
-    never came on that side, but did on the other.
+    ``sizes``: bytes on either side, None where the device is not there.  ``missing``: what was not
+    sent on that side, but is there on the other one.
     """
 
     device: str
@@ -52,18 +74,18 @@ class DiskDifference:
         default_factory=lambda: (IntervalSet(), IntervalSet())
     )
 
-    def same(self, *, strict: bool, incremental: bool) -> bool:
-        """``strict``: sizes count; ``incremental``: what never came does not."""
+    def is_same(self, options: CompareOptions) -> bool:
+        """Return whether the disks are the same, by ``options``."""
         if None in self.sizes or self.differing:
             return False
-        if strict and self.sizes[0] != self.sizes[1]:
+        if options.strict and self.sizes[0] != self.sizes[1]:
             return False
-        return incremental or not any(self.missing)
+        return options.incremental or not any(self.missing)
 
 
 @dataclass(frozen=True, slots=True)
 class BitmapDifference:
-    """What is different of a bitmap, in words; nothing if it is the same."""
+    """How a bitmap differs, in words; none if it is the same on both sides."""
 
     device: str
     name: str
@@ -72,21 +94,94 @@ class BitmapDifference:
 
 @dataclass(slots=True)
 class Comparison:
-    """Everything, disk by disk and bitmap by bitmap; ``bitmaps`` is None where they had no place."""
+    """The result, disk by disk and bitmap by bitmap.
+
+    ``bitmaps`` is None where one side is an image without a file of bitmaps.
+    """
 
     sides: tuple[Side, Side]
+    options: CompareOptions
     disks: list[DiskDifference]
     bitmaps: list[BitmapDifference] | None
 
-    def same(self, *, strict: bool, incremental: bool) -> bool:
-        """Is the end state the same?"""
-        return all(disk.same(strict=strict, incremental=incremental) for disk in self.disks) and (
-            not any(bitmap.differences for bitmap in self.bitmaps or ())
+    @property
+    def same(self) -> bool:
+        """Whether both sides leave the same behind."""
+        return all(disk.is_same(self.options) for disk in self.disks) and not any(
+            bitmap.differences for bitmap in self.bitmaps or ()
         )
 
 
+def compare(
+    first: tuple[str | None, str],
+    second: tuple[str | None, str],
+    reading: Reading,
+    options: CompareOptions,
+    second_number: int | None = None,
+) -> Comparison:
+    """Compare A and B, each a device and a path, or None and the name of a STREAM or image.
+
+    One of them may be an image: what is named with a device, or is not a stream; with
+    ``options.raw`` the second.  ``second_number``: which of several streams in B, None: as in A.
+    With an image, only the device that it is compared with counts.  Raises the StreamError of a
+    damaged stream, UsageError where neither is a stream or the image's device is not in it,
+    FailureError where a file fails.
+    """
+    with ExitStack() as stack:
+        opened: list[Contents | tuple[str | None, RawImage]] = []
+        for device, path in (first, second):
+            contents = None
+            if opened and second_number is not None:
+                reading = replace(reading, number=second_number)
+            if device is None and not (len(opened) == 1 and options.raw):
+                contents = _stream(path, reading, stack)
+            reading.log(f"{escape(path)}: {'an image' if contents is None else 'a stream'}")
+            if contents is not None:
+                opened.append(contents)
+                continue
+            raw = open_raw(path, writable=False, force=options.raw, shared=options.shared)
+            opened.append((device, stack.enter_context(closing(raw))))
+        streams = [side for side in opened if isinstance(side, Contents)]
+        if not streams:
+            raise UsageError(
+                f"neither {escape(first[1])} nor {escape(second[1])} is a stream",
+                hint="compare images with qemu-img compare",
+            )
+        Names.of(*(side.report for side in streams)).check_hints(reading.hints)
+        named = next((side[0] for side in opened if isinstance(side, tuple)), None)
+        only = _device(named, streams[0]) if len(streams) == 1 else None
+        ours, theirs = (
+            stream_side(side, only) if isinstance(side, Contents) else image_side(only, side[1])
+            for side in opened
+        )
+        total = sum(disk.size for disk in ours.disks.values())
+        with reading.progress("comparing", total) as tick:
+            return compare_sides(ours, theirs, options, tick)
+
+
+def _stream(name: str, reading: Reading, stack: ExitStack) -> Contents | None:
+    """Return what is in the stream called ``name``; None where it is not a stream."""
+    contents = stack.enter_context(reading.contents(name, again=True))
+    failure = contents.report.failure
+    if failure is not None and not isinstance(failure, NotAStreamError):
+        raise failure
+    return contents if failure is None else None
+
+
+def _device(named: str | None, contents: Contents) -> str:
+    """Return the device of a stream that an image is compared with, ``named`` or the only one."""
+    devices = [found.disk.name for found in contents.report.devices if found.disk.has_blocks]
+    if named is not None:
+        find_device("DEVICE=IMAGE", named, devices)
+    elif len(devices) != 1:
+        raise UsageError(
+            f"the stream has the disks {names_text(devices)}", hint="specify DEVICE=IMAGE"
+        )
+    return devices[0] if named is None else named
+
+
 def stream_side(contents: Contents, only: str | None = None) -> Side:
-    """A stream, or what it has of the device ``only``; raises UsageError where it is a pipe."""
+    """Return a stream, or what it has of the device ``only``; raises UsageError where it is a pipe."""
     devices = [
         device
         for device in contents.report.devices
@@ -103,95 +198,121 @@ def stream_side(contents: Contents, only: str | None = None) -> Side:
             for verdict in contents.report.bitmaps
             if only in (None, verdict.bitmap.device)
         },
-        {
-            device.disk.name: (device.size.least, device.size.most)
-            for device in devices
-            if device.size.exact is None
-        },
+        {device.disk.name: device.size for device in devices if device.size.exact is None},
     )
 
 
-def image_side(device: str, image: RawImage) -> Side:
-    """An image that stands for ``device``, with the bitmaps beside it; raises FailureError."""
+def image_side(device: str | None, image: RawImage) -> Side:
+    """Return an image that stands for ``device``, with the bitmaps beside it; raises FailureError."""
+    name = device or ""
     path = default_path(image.path)
     bitmaps: Bitmaps | None = None
     if os.path.exists(path):
-        held = read_bitmaps(path).bitmaps
-        bitmaps = {(device, name): bitmap for name, bitmap in held.items()}
-    return Side(image.path, "image", {device: image}, bitmaps)
+        beside = read_bitmaps(path).bitmaps
+        bitmaps = {(name, bitmap): content for bitmap, content in beside.items()}
+    return Side(image.path, "image", {name: image}, bitmaps)
 
 
-def compare_sides(ours: Side, theirs: Side, tick: Tick) -> Comparison:
-    """Compare disk by disk; ``tick`` is told how many bytes of disks have been passed.
+def compare_sides(ours: Side, theirs: Side, options: CompareOptions, tick: Tick) -> Comparison:
+    """Compare disk by disk; ``tick`` gets the bytes of disks that have been compared.
 
     Raises FailureError where an image or a stream's file fails.
     """
-    disks, passed = [], 0
+    disks, done = [], 0
     for device in dict.fromkeys([*ours.disks, *theirs.disks]):
         a, b = ours.disks.get(device), theirs.disks.get(device)
-        _settle(device, ours, b)
-        _settle(device, theirs, a)
-        a, b = ours.disks.get(device), theirs.disks.get(device)
-        sizes = (None if a is None else a.size, None if b is None else b.size)
-        found = DiskDifference(device, sizes)
-        if a is not None and b is not None:
-            for at in _compare(a, b, found):
-                tick(passed + at)
-            passed += max(a.size, b.size)
+        if a is None or b is None:
+            sizes = (None if a is None else a.size, None if b is None else b.size)
+            disks.append(DiskDifference(device, sizes))
+            continue
+        a = _sized(a, b, ours.bounds.get(device))
+        b = _sized(b, a, theirs.bounds.get(device))
+        found = DiskDifference(device, (_bytes(a, b), _bytes(b, a)))
+        end = max(_bytes(a, b), _bytes(b, a))
+        for at in _compare(a, b, end, found):
+            tick(done + at)
+        done += end
         disks.append(found)
     bitmaps = None
     if ours.bitmaps is not None and theirs.bitmaps is not None:
         bitmaps = list(_compare_bitmaps(ours, theirs))
-    return Comparison((ours, theirs), disks, bitmaps)
+    return Comparison((ours, theirs), options, disks, bitmaps)
 
 
-def _settle(device: str, side: Side, other: StreamDisk | RawImage | None) -> None:
-    """A disk whose size is open has the other one's, if that can be."""
-    bounds, disk = side.bounds.get(device), side.disks.get(device)
-    if bounds is None or other is None or not isinstance(disk, StreamDisk):
-        return
-    least, most = bounds
-    if least <= other.size <= (other.size if most is None else most):
-        side.disks[device] = disk.resized(other.size)
+def differing_ranges(disk: StreamDisk, image: RawImage, tick: Tick) -> IntervalSet:
+    """Return the bytes, in ranges of sectors, in which ``image`` differs from ``disk``.
+
+    As far as both go, and without what was not sent.  ``tick`` gets the bytes of the disk that have
+    been compared.  Raises FailureError where either fails.
+    """
+    found = DiskDifference("", (disk.size, image.size))
+    for at in _compare(disk, image, min(disk.size, image.size), found):
+        tick(at)
+    return found.differing
 
 
-def _pieces(disk: StreamDisk | RawImage) -> Iterator[Piece]:
-    """A disk in pieces that touch, data in pieces of up to a MiB."""
-    if isinstance(disk, StreamDisk):
-        yield from disk.pieces()
-        return
-    at = 0
-    for start, length in disk.extents():
-        if at < start:
-            yield Piece(at, start, "zero")
-        for low in range(start, start + length, _PIECE):
-            yield Piece(low, min(low + _PIECE, start + length), "data")
-        at = start + length
-    if at < disk.size:
-        yield Piece(at, disk.size, "zero")
+def _sized(
+    disk: StreamDisk | RawImage,
+    other: StreamDisk | RawImage,
+    bounds: SizeBounds | None,
+) -> StreamDisk | RawImage:
+    """Return ``disk``, with the size of the ``other`` one where only ``bounds`` of its own are known."""
+    if bounds is None or not isinstance(disk, StreamDisk) or _is_device(other):
+        return disk
+    return disk.resized(other.size) if bounds.allows(other.size) else disk
+
+
+def _bytes(disk: StreamDisk | RawImage, other: StreamDisk | RawImage) -> int:
+    """Return the size of ``disk``; what a block device has behind the ``other`` disk is none of it."""
+    return min(disk.size, other.size) if _is_device(disk) else disk.size
+
+
+def _is_device(disk: StreamDisk | RawImage) -> bool:
+    return isinstance(disk, RawImage) and not disk.is_file
 
 
 def _compare(
-    a: StreamDisk | RawImage, b: StreamDisk | RawImage, found: DiskDifference
+    a: StreamDisk | RawImage, b: StreamDisk | RawImage, end: int, found: DiskDifference
 ) -> Iterator[int]:
-    """Fill in ``found``; yields how far it is, in bytes.  Behind a disk's end there are zeros."""
-    end = max(a.size, b.size)
-    both = [_padded(_pieces(disk), disk.size, end) for disk in (a, b)]
-    ours, theirs = next(both[0], None), next(both[1], None)
+    """Add to ``found`` what differs up to byte ``end``; yields how far it is.
+
+    What lies behind a disk's end counts as zeros.
+    """
+    all_ours, all_theirs = _pieces(a, end), _pieces(b, end)
+    ours, theirs = next(all_ours, None), next(all_theirs, None)
     at = 0
     while ours is not None and theirs is not None:
         stop = min(ours.end, theirs.end)
         _compare_piece((a, ours), (b, theirs), at, stop, found)
         at = stop
         yield at
-        ours = next(both[0], None) if ours.end == stop else ours
-        theirs = next(both[1], None) if theirs.end == stop else theirs
+        ours = next(all_ours, None) if ours.end == stop else ours
+        theirs = next(all_theirs, None) if theirs.end == stop else theirs
 
 
-def _padded(pieces: Iterator[Piece], size: int, end: int) -> Iterator[Piece]:
-    yield from pieces
-    if size < end:
-        yield Piece(size, end, "zero")
+def _pieces(disk: StreamDisk | RawImage, end: int) -> Iterator[Piece]:
+    """Return bytes [0, end) of a disk as pieces in their order, without gaps."""
+    stop = min(disk.size, end)
+    if isinstance(disk, StreamDisk):
+        yield from disk.pieces(0, stop)
+    else:
+        yield from _image_pieces(disk.extents(), stop)
+    if stop < end:
+        yield Piece(stop, end, "zero")
+
+
+def _image_pieces(extents: Iterable[tuple[int, int]], end: int) -> Iterator[Piece]:
+    at = 0
+    for start, length in extents:
+        stop = min(start + length, end)
+        if start >= end:
+            break
+        if at < start:
+            yield Piece(at, start, "zero")
+        yield Piece(start, stop, "data")
+        at = stop
+    if at < end:
+        yield Piece(at, end, "zero")
 
 
 def _compare_piece(
@@ -219,6 +340,18 @@ def _compare_piece(
             found.differing.add(at + low * SECTOR_SIZE, min(at + high * SECTOR_SIZE, end))
 
 
+def differing_sectors(ours: bytes, theirs: bytes) -> Iterator[tuple[int, int]]:
+    """Return the ranges (start, end) of sectors in which two equally long pieces of a disk differ."""
+    if ours == theirs:
+        return
+    length = len(ours)
+    differ = np.zeros(-(-length // SECTOR_SIZE) * SECTOR_SIZE, np.bool_)
+    differ[:length] = np.frombuffer(ours, np.uint8) != np.frombuffer(theirs, np.uint8)
+    sectors = differ.reshape(-1, SECTOR_SIZE).any(axis=1).view(np.int8)
+    edges = np.flatnonzero(np.diff(sectors, prepend=np.int8(0), append=np.int8(0)))
+    yield from ((int(low), int(high)) for low, high in edges.reshape(-1, 2))
+
+
 def _compare_bitmaps(ours: Side, theirs: Side) -> Iterator[BitmapDifference]:
     assert ours.bitmaps is not None
     assert theirs.bitmaps is not None
@@ -231,21 +364,26 @@ def _compare_bitmaps(ours: Side, theirs: Side) -> Iterator[BitmapDifference]:
         a, b = ours.bitmaps[key], theirs.bitmaps[key]
         if a is None or b is None:
             where = ours.name if a is None else theirs.name
-            yield BitmapDifference(
-                device, name, [f"not whole, or its granularity open, in {where}"]
-            )
+            text = f"incomplete, or of unknown granularity, in {where}"
+            yield BitmapDifference(device, name, [text])
             continue
         disk = ours.disks.get(device) or theirs.disks.get(device)
         size = None if disk is None else disk.size
-        differences = [
-            f"{what} {x} and {y}"
-            for what, x, y in (
-                ("granularity", a.granularity, b.granularity),
-                ("recording", a.recording, b.recording),
-                ("persistent", a.persistent, b.persistent),
-            )
-            if x != y
-        ]
-        if a.ranges(size) != b.ranges(size):
-            differences.append(f"dirty {a.count(size)} and {b.count(size)} bytes, or elsewhere")
-        yield BitmapDifference(device, name, differences)
+        yield BitmapDifference(device, name, _bitmap_differences(a, b, size))
+
+
+def _bitmap_differences(a: DirtyBitmap, b: DirtyBitmap, size: int | None) -> list[str]:
+    differences = [
+        f"{what} {ours} and {theirs}"
+        for what, ours, theirs in (
+            ("granularity", a.granularity, b.granularity),
+            ("recording", a.recording, b.recording),
+            ("persistent", a.persistent, b.persistent),
+        )
+        if ours != theirs
+    ]
+    if a.ranges(size) != b.ranges(size):
+        ours, theirs = a.count(size), b.count(size)
+        elsewhere = " in other places" if ours == theirs else ""
+        differences.append(f"dirty {ours} and {theirs} bytes{elsewhere}")
+    return differences

@@ -1,28 +1,49 @@
-"""One disk, or one bitmap, out of a stream.  What never came must not look as if it had."""
+"""One disk, or one bitmap, out of a stream.
 
-from dataclasses import dataclass
+Chunks that were not sent are not treated as zeros: without ``allow_incomplete`` nothing is written.
+"""
+
+from dataclasses import dataclass, field
 
 from blkmig_cli import limits
-from blkmig_cli.checks.checker import BitmapVerdict, DeviceVerdict, Report
+from blkmig_cli.checks.names import Names, find_bitmaps, find_device, split_bitmap
+from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.contents.stream_disk import StreamDisk
-from blkmig_cli.disks.bitmap_file import BitmapFile
+from blkmig_cli.disks.bitmap_file import BitmapFile, bitmaps_text
 from blkmig_cli.disks.disk import past_end
-from blkmig_cli.errors import FailureError, IncompleteError, UndecidableError, UsageError
+from blkmig_cli.errors import (
+    BlkmigError,
+    FailureError,
+    IncompleteError,
+    UndecidableError,
+    UsageError,
+)
+from blkmig_cli.operations.reading import Reading, check_target
 from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE
-from blkmig_cli.text import human_size, quote
-from blkmig_cli.transport.target import Sink
+from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.text import (
+    device_name,
+    escape,
+    exact_size,
+    human_size,
+    names_text,
+    quote,
+    size_range,
+)
+from blkmig_cli.transport.target import Sink, open_target
 from blkmig_cli.wire.v1_layout import describe
 
-# Findings that leave a disk in doubt: the first kind only while its size is open, or some is missing.
+# Findings that say that a disk is incomplete: the first kind only where its size is not known, or some
+# of it is missing.
 _UNSENT = ("missing-chunks", "bulk-unfinished")
 _BROKEN = ("section-unfinished", "merged-devices")
 
 
 @dataclass(frozen=True, slots=True)
 class FoundDisk:
-    """A disk of a stream, and what must be said of it."""
+    """A disk of a stream, and what the user must know of it."""
 
     disk: StreamDisk
     warnings: list[str]
@@ -30,20 +51,64 @@ class FoundDisk:
 
 @dataclass(frozen=True, slots=True)
 class FoundBitmap:
-    """A bitmap of a stream, as a file that holds no other, and what must be said of it."""
+    """A bitmap of a stream, as a file that holds no other, and what the user must know of it."""
 
     file: BitmapFile
     warnings: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What was written, in bytes; what the user must know of it; what ended the reading, if anything."""
+
+    written: int
+    warnings: list[str] = field(default_factory=list)
+    failure: BlkmigError | None = None
+
+
+def extract(
+    stream: str,
+    target: str | None,
+    reading: Reading,
+    *,
+    device: str | None = None,
+    bitmap: str | None = None,
+    allow_incomplete: bool = False,
+) -> Extracted:
+    """Write the disk of ``device`` (None: the only one) in the STREAM, or ``bitmap``, to the TARGET.
+
+    Nothing is written where that raises: see :func:`find_disk`, :func:`find_bitmap` and
+    :func:`open_target`.  With ``allow_incomplete``, what ended the reading of a damaged stream is in
+    the result.
+    """
+    check_target(stream, target)
+    with reading.contents(stream, again=bitmap is None) as contents:
+        failure = contents.report.failure
+        Names.of(contents.report).check_hints(reading.hints)
+        if bitmap is not None:
+            found = find_bitmap(contents, bitmap, allow_incomplete=allow_incomplete)
+            with open_target(target, FileUses.of_stream(stream)) as sink:
+                sink.write(bitmaps_text(found.file))
+            return Extracted(sink.written, found.warnings, failure)
+        chosen = find_disk(contents, device, allow_incomplete=allow_incomplete)
+        with (
+            open_target(target, FileUses.of_stream(stream)) as sink,
+            reading.progress("extracting", chosen.disk.size) as tick,
+        ):
+            copy_disk(chosen.disk, sink, tick)
+    return Extracted(sink.written, chosen.warnings, failure)
+
+
 def find_disk(
     contents: Contents, device: str | None = None, *, allow_incomplete: bool = False
 ) -> FoundDisk:
-    """The disk of ``device`` (None: the only one), which ends with its last chunk if nothing tells.
+    """Return the disk of ``device`` (None: the only one); of unknown size it ends with its last chunk.
 
-    ``allow_incomplete``: what never came reads as zeros.  Without it, raises IncompleteError where
-    something never came, and the StreamError of a damaged stream.  Raises UsageError where there is
-    no such disk, several, or the stream is a pipe; FailureError for a record past the disk's end.
+    ``allow_incomplete``: what was not sent reads as zeros.  Without it, raises IncompleteError where
+    something was not sent, and the StreamError of a damaged stream.  Raises UsageError where there is
+    no such disk, several, or the stream is a pipe; IncompleteError where a record lies past the disk's
+    end, or its size is unknown and not where its last chunk ends; FailureError where that is further
+    than any real disk goes.
     """
     report = contents.report
     _refuse_damaged(report, allow_incomplete=allow_incomplete)
@@ -53,31 +118,28 @@ def find_disk(
     if exact is not None and verdict.disk.top * SECTOR_SIZE >= exact:
         raise past_end(name, verdict.disk.top, verdict.disk.top_offset, exact)
     warnings = []
-    if exact is None:
-        if disk.size > limits.GROWTH_MAX:
-            raise FailureError(
-                f"the disk would be of {human_size(disk.size)}",
-                device=name,
-                hint="if this is meant, say --device-size",
-            )
-        warnings.append(_size_taken(name, disk.size))
-    doubt = _doubt(report, verdict)
-    if doubt is not None:
+    reason = _why_incomplete(report, verdict)
+    if reason is not None:
         if not allow_incomplete:
-            hint = "with --allow-incomplete, zeros stand for what never came"
-            raise IncompleteError(doubt, device=name, hint=hint)
-        missing = sum(length for _, length in verdict.missing)
-        never = f"{human_size(missing)} of {quote(name)} never came, and are zeros"
-        warnings.append(never if missing else doubt)
+            hint = "use --allow-incomplete to write zeros for what was not sent"
+            raise IncompleteError(reason, device=name, hint=hint)
+        missing = verdict.missing_bytes
+        zeros = (
+            f"{human_size(missing)} of {device_name(name)} was not sent, and is written as zeros"
+        )
+        warnings.append(zeros if missing else reason)
+    if exact is None:
+        disk = disk.resized(_assumed_size(verdict))
+        warnings.append(_assumed_text(name, disk.size))
     return FoundDisk(disk, warnings)
 
 
 def find_bitmap(contents: Contents, name: str, *, allow_incomplete: bool = False) -> FoundBitmap:
-    """The bitmap ``[DEVICE:]NAME``, which is whole.
+    """Return the bitmap ``[DEVICE:]NAME``, which is complete.
 
     ``allow_incomplete``: the stream may be damaged elsewhere.  Raises the StreamError of a damaged
-    one, UndecidableError where the bitmap's granularity is open, IncompleteError where it is not
-    whole (lost bits are lost writes), UsageError where there is no such bitmap, or several.
+    one, UndecidableError where the bitmap's granularity is not known, IncompleteError where the bitmap
+    is incomplete (lost bits are lost writes), UsageError where there is no such bitmap, or several.
     """
     report = contents.report
     _refuse_damaged(report, allow_incomplete=allow_incomplete)
@@ -87,11 +149,11 @@ def find_bitmap(contents: Contents, name: str, *, allow_incomplete: bool = False
         raise UndecidableError(
             f"the granularity of bitmap {quote(bitmap.name)} is {describe(verdict.candidates)}",
             device=bitmap.device,
-            hint="say which with --granularity",
+            hint="specify it with --granularity",
         )
     if verdict.complete is False:
         raise IncompleteError(
-            f"bitmap {quote(bitmap.name)} is not whole",
+            f"bitmap {quote(bitmap.name)} is incomplete",
             device=bitmap.device,
             check="bitmap-incomplete",
         )
@@ -99,14 +161,14 @@ def find_bitmap(contents: Contents, name: str, *, allow_incomplete: bool = False
     end = size.exact
     if end is None:
         end = max(size.least, bitmap.covered.end * SECTOR_SIZE)
-        warnings.append(_size_taken(bitmap.device, end))
+        warnings.append(_assumed_text(bitmap.device, end))
     return FoundBitmap(BitmapFile(end, {bitmap.name: bitmap.content}), warnings)
 
 
 def copy_disk(disk: StreamDisk, sink: Sink, tick: Tick) -> None:
-    """Write all of ``disk``; zeros, and what never came, as holes where ``sink`` has such.
+    """Write all of ``disk``; zeros, and what was not sent, as holes where ``sink`` can have holes.
 
-    ``tick`` is told the bytes of the disk that are done.  Raises FailureError.
+    ``tick`` gets the bytes of the disk that are done.  Raises FailureError.
     """
     for piece in disk.pieces():
         length = piece.end - piece.start
@@ -119,32 +181,37 @@ def copy_disk(disk: StreamDisk, sink: Sink, tick: Tick) -> None:
 
 def _refuse_damaged(report: Report, *, allow_incomplete: bool) -> None:
     if report.failure is not None and not allow_incomplete:
-        report.failure.hint = report.failure.hint or "--allow-incomplete takes what is sound"
+        hint = "use --allow-incomplete to write what came before the damage"
+        report.failure.hint = report.failure.hint or hint
         raise report.failure
 
 
 def _choose_disk(report: Report, device: str | None) -> DeviceVerdict:
-    disks = [found for found in report.devices if found.disk.has_blocks]
-    chosen = [found for found in disks if device in (None, found.disk.name)]
-    if len(chosen) != 1:
-        names = ", ".join(quote(found.disk.name) for found in disks)
-        raise UsageError(f"the stream has the disks {names or 'none'}", hint="say --device DEVICE")
-    return chosen[0]
+    disks = {found.disk.name: found for found in report.devices if found.disk.has_blocks}
+    if device is None and len(disks) == 1:
+        return next(iter(disks.values()))
+    if device is None:
+        text = (
+            f"the stream has the disks {names_text(disks)}" if disks else "the stream has no disk"
+        )
+        raise UsageError(text, hint="specify --device DEVICE" if disks else None)
+    find_device("--device", device, disks)
+    return disks[device]
 
 
 def _choose_bitmap(report: Report, name: str) -> BitmapVerdict:
-    names = {f"{found.bitmap.device}:{found.bitmap.name}": found for found in report.bitmaps}
-    chosen = [
-        found for full, found in names.items() if name in (full, found.bitmap.name)
-    ]  # fmt: skip
-    if len(chosen) != 1:
-        known = ", ".join(map(quote, names)) or "none"
-        raise UsageError(f"the stream has the bitmaps {known}", hint="say --bitmap DEVICE:NAME")
-    return chosen[0]
+    known = [(found.bitmap.device, found.bitmap.name) for found in report.bitmaps]
+    wanted = find_bitmaps("--bitmap", split_bitmap(name), known)
+    if len(wanted) > 1:
+        names = names_text(f"{device}:{bitmap}" for device, bitmap in wanted)
+        raise UsageError(f"the stream has the bitmaps {names}", hint="specify --bitmap DEVICE:NAME")
+    return next(
+        found for found in report.bitmaps if (found.bitmap.device, found.bitmap.name) in wanted
+    )
 
 
-def _doubt(report: Report, verdict: DeviceVerdict) -> str | None:
-    """What is proven of a disk that did not come whole; what nothing tells is no doubt."""
+def _why_incomplete(report: Report, verdict: DeviceVerdict) -> str | None:
+    """Return what proves that a disk is incomplete; that its size is not known proves nothing."""
     came = verdict.size.exact is not None and not verdict.missing
     for finding in report.findings:
         of_it = finding.device in (None, verdict.disk.name)
@@ -153,5 +220,29 @@ def _doubt(report: Report, verdict: DeviceVerdict) -> str | None:
     return None
 
 
-def _size_taken(device: str, size: int) -> str:
-    return f"the size of {quote(device)} is not in the stream; took {size} bytes; see --device-size"
+def _assumed_size(verdict: DeviceVerdict) -> int:
+    """Return where the last chunk of a disk of unknown size ends, if the disk can end there.
+
+    Raises IncompleteError where it cannot, FailureError where no real disk is so large.
+    """
+    size, end = verdict.size, verdict.disk.covered.end * SECTOR_SIZE
+    name = verdict.disk.name
+    if not size.allows(end):
+        option = f"--device-size {escape(name)}=" if name else "--device-size "
+        most = "" if size.most is None else f" or {option}max"
+        raise IncompleteError(
+            f"size of {quote(name)} is unknown ({size_range(size.least, size.most)})",
+            hint=f"specify {option}SIZE{most}",
+            check="size-unknown",
+        )
+    if end > limits.GROWTH_MAX:
+        raise FailureError(
+            f"the disk has {human_size(end)}, up to its last chunk",
+            device=name,
+            hint="specify its size with --device-size, if that is intended",
+        )
+    return end
+
+
+def _assumed_text(device: str, size: int) -> str:
+    return f"size of {quote(device)} is unknown; assumed {exact_size(size)}; see --device-size"

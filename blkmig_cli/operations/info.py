@@ -1,11 +1,14 @@
-"""All that there is to know of a stream at a glance: its report, where its bytes went, what next."""
+"""What there is to know of a stream at a glance: its report, where its bytes went, the next steps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from blkmig_cli.checks.checker import Report
-from blkmig_cli.checks.survey import Contents
+from blkmig_cli.checks.names import Names
+from blkmig_cli.checks.report import Report
+from blkmig_cli.checks.survey import read_contents
 from blkmig_cli.contents.accounts import Accounts
 from blkmig_cli.operations.advice import Step, next_steps
+from blkmig_cli.operations.reading import Reading, each_report
+from blkmig_cli.transport.source import Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +21,35 @@ class Info:
     size: int | None
 
 
-def info_of(contents: Contents, accounts: Accounts) -> Info:
-    """What there is to know of a stream, once it has been read; ``accounts`` took its events."""
-    report = contents.report
+def info(stream: str, reading: Reading) -> list[Info]:
+    """Return what there is to know of each stream in the STREAM, in order.
+
+    Damage is in a report's ``failure``.  Raises UsageError for hints of what is in none of the streams,
+    FailureError where the input fails.
+    """
+    found: list[Info] = []
+    reading = replace(reading, number=1)
+    with reading.open(stream) as opened:
+
+        def judge(one: Stream) -> Report:
+            found.append(_info(one, opened.argument, reading))
+            return found[-1].report
+
+        reports = list(each_report(opened, judge))
+    Names.of(*reports).check_hints(reading.hints)
+    return found
+
+
+def _info(stream: Stream, argument: str, reading: Reading) -> Info:
+    accounts = Accounts()
+    with reading.progress("reading", stream.input.size) as tick:
+        decoder = reading.decoder(stream.input)
+        report = read_contents(stream, decoder, reading.hints, tick, accounts).report
     exact = {device.disk.name: device.size.exact for device in report.devices}
     accounts.settle({name: size for name, size in exact.items() if size is not None})
-    stream = contents.stream
     alone = stream.number == 1 and report.next_stream is None
     size = stream.input.size if alone else None
     if size is None and report.failure is None:
         size = accounts.total
-    steps = next_steps(report, stream.argument, None if alone else stream.number)
+    steps = next_steps(report, argument, None if alone else stream.number)
     return Info(report, accounts, steps, size)

@@ -1,4 +1,4 @@
-"""Where data, zeros, repeats and holes lie on a stream's disks, and what its bitmaps call dirty.
+"""Where data, zeros, repeated chunks and gaps lie on a stream's disks, and what its bitmaps call dirty.
 
 As extents, exact; and as cells of equal width, for pictures.
 """
@@ -10,28 +10,31 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from blkmig_cli.checks.checker import BitmapVerdict, DeviceVerdict
+from blkmig_cli.checks.names import Names
+from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.contents.final_layout import EndState, Stretch
 from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.errors import BlkmigError
+from blkmig_cli.operations.reading import Reading
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 
-#: What a part of a disk can be, what matters most first: of a cell that holds several, that is shown.
+#: What a part of a disk can be.  A cell that holds several kinds shows the first of them.
 KINDS = {
-    "missing": "never came",
-    "repeated": "data, came more than once",
+    "missing": "not sent",
+    "repeated": "data, sent more than once",
     "data": "data",
     "zero": "zeros",
 }
-#: The same for a bitmap.
-SHADES = {"dirty": "dirty", "partly": "dirty in part", "clean": "clean"}
+#: What a part of a bitmap can be.
+SHADES = {"dirty": "dirty", "partly": "partly dirty", "clean": "clean"}
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
     """Bytes [start, end) of a disk, of one of ``KINDS`` ("repeated" here is a flag of its own).
 
-    Data begins at byte ``offset`` of the stream, and each further MiB of it ``stride`` bytes on.
+    Data begins at byte ``offset`` of the stream, and each further MiB of it ``stride`` bytes later.
     """
 
     start: int
@@ -44,7 +47,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class DiskMap:
-    """A device's disk: its extents tile ``size`` bytes, all that is known to be of it."""
+    """A device's disk: its extents cover ``size`` bytes, all that is known of it, without gaps."""
 
     verdict: DeviceVerdict
     size: int
@@ -52,18 +55,18 @@ class DiskMap:
     bitmaps: list[BitmapVerdict]
 
     def cells(self, number: int) -> list[str]:
-        """The kind of each of up to ``number`` cells of equal width."""
+        """Return the kind of each of up to ``number`` cells of equal width."""
         edges = cell_edges(self.size, number)
         found = np.full(len(edges) - 1, len(KINDS), np.int64)
         for rank, kind in enumerate(KINDS):
             ours = [(e.start, e.end) for e in self.extents if _shown(e) == kind]
-            held = coverage(_sectors(ours), edges)
-            found[(held > 0) & (found == len(KINDS))] = rank
+            inside = coverage(_sectors(ours), edges)
+            found[(inside > 0) & (found == len(KINDS))] = rank
         names = [*KINDS, "zero"]
         return [names[rank] for rank in found.tolist()]
 
     def amounts(self) -> dict[str, int]:
-        """Bytes of every kind."""
+        """Return the bytes of every kind."""
         found = dict.fromkeys(KINDS, 0)
         for extent in self.extents:
             found[_shown(extent)] += extent.end - extent.start
@@ -75,9 +78,9 @@ def _shown(extent: Extent) -> str:
 
 
 def cell_edges(size: int, number: int) -> NDArray[np.int64]:
-    """The sectors at which up to ``number`` cells of ``size`` bytes begin, and the last one ends.
+    """Return the sectors at which up to ``number`` cells of ``size`` bytes begin, and the last one ends.
 
-    (Bytes would not do: a hostile disk ends where int64 does.)
+    Shape (cells + 1,).  Sectors, as the bytes of the largest disk do not fit into int64.
     """
     sectors = -(-size // SECTOR_SIZE)
     number = max(min(number, sectors), 1)
@@ -85,36 +88,61 @@ def cell_edges(size: int, number: int) -> NDArray[np.int64]:
 
 
 def _sectors(ranges: list[tuple[int, int]]) -> NDArray[np.int64]:
-    """Ranges (start, end) in bytes as sectors, of which a last one may be in part, shape (n, 2)."""
-    whole = [(start // SECTOR_SIZE, -(-end // SECTOR_SIZE)) for start, end in ranges]
-    return np.array(whole, np.int64).reshape(-1, 2)
+    """Return ranges (start, end) in bytes as ranges of sectors, shape (n, 2); a part of one counts."""
+    sectors = [(start // SECTOR_SIZE, -(-end // SECTOR_SIZE)) for start, end in ranges]
+    return np.array(sectors, np.int64).reshape(-1, 2)
 
 
 def coverage(ranges: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How much of ``ranges`` (start, end; ascending, apart; shape (n, 2)) is between each two ``edges``."""
+    """Return how much of ``ranges`` lies between each two ``edges``.
+
+    ``ranges``: (start, end), ascending, not touching, shape (n, 2); ``edges``: ascending, shape (m,).
+    The result has shape (m - 1,); all in the same unit.
+    """
     if not len(ranges):
         return np.zeros(len(edges) - 1, np.int64)
     starts, ends = ranges[:, 0], ranges[:, 1]
     before = np.concatenate([[0], np.cumsum(ends - starts)])
     at = np.searchsorted(starts, edges, "right")
     over = np.where(at > 0, np.maximum(ends[at - 1] - edges, 0), 0)
-    held: NDArray[np.int64] = np.diff(before[at] - over)
-    return held
+    inside: NDArray[np.int64] = np.diff(before[at] - over)
+    return inside
 
 
 def bitmap_cells(bitmap: DirtyBitmap, size: int, number: int) -> list[str]:
-    """The shade of each of up to ``number`` cells of a disk of ``size`` bytes."""
+    """Return the shade of each of up to ``number`` cells of a disk of ``size`` bytes."""
     edges = cell_edges(size, number)
     ranges = _sectors([(start, start + length) for start, length in bitmap.ranges(size)])
-    held, widths = coverage(ranges, edges), np.diff(edges)
+    inside, widths = coverage(ranges, edges), np.diff(edges)
     return [
         "clean" if not dirty else "dirty" if dirty >= width else "partly"
-        for dirty, width in zip(held.tolist(), widths.tolist(), strict=True)
+        for dirty, width in zip(inside.tolist(), widths.tolist(), strict=True)
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class StreamMap:
+    """The maps of a stream's disks and bitmaps; ``failure`` is what ended the reading, if anything."""
+
+    stream: str
+    disks: list[DiskMap]
+    failure: BlkmigError | None = None
+
+
+def map_stream(stream: str, reading: Reading, device: str | None = None) -> StreamMap:
+    """Return the maps of all disks and bitmaps of the STREAM, or of one ``device``.
+
+    Raises UsageError for a device that a stream does not have, FailureError where the input fails.
+    """
+    with reading.contents(stream) as contents:
+        names = Names.of(contents.report)
+        names.check_devices("--device", [device])
+        names.check_hints(reading.hints)
+        return StreamMap(stream, map_disks(contents, device), contents.report.failure)
+
+
 def map_disks(contents: Contents, device: str | None = None) -> list[DiskMap]:
-    """The maps of all disks and bitmaps of a stream, or of one ``device``."""
+    """Return the maps of all disks and bitmaps of a stream, or of one ``device``."""
     maps = []
     for verdict in contents.report.devices:
         name = verdict.disk.name
@@ -131,15 +159,15 @@ def map_disks(contents: Contents, device: str | None = None) -> list[DiskMap]:
 
 
 def _extents(state: EndState, size: int) -> Iterator[Extent]:
-    """All of a disk of ``size`` bytes, in order; neighbours of one kind are one extent."""
-    held: Extent | None = None
+    """Return all of a disk of ``size`` bytes, in order; neighbours of one kind are one extent."""
+    last: Extent | None = None
     for extent in _parts(state, size):
-        both = None if held is None else _joined(held, extent)
-        if both is None and held is not None:
-            yield held
-        held = extent if both is None else both
-    if held is not None:
-        yield held
+        both = None if last is None else _joined(last, extent)
+        if both is None and last is not None:
+            yield last
+        last = extent if both is None else both
+    if last is not None:
+        yield last
 
 
 def _joined(first: Extent, after: Extent) -> Extent | None:
@@ -174,7 +202,7 @@ def _parts(state: EndState, size: int) -> Iterator[Extent]:
 
 
 def _data(stretch: Stretch, low: int, high: int, size: int, repeated: bool) -> Iterator[Extent]:
-    """Sectors [low, high) of a stretch, chunks that are cut at their start by themselves."""
+    """Return sectors [low, high) of a stretch; a chunk without its start is an extent of its own."""
     while low < high:
         offset, sectors = stretch.place(low)
         end = low + sectors if sectors < CHUNK_SECTORS else high

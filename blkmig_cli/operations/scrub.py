@@ -1,24 +1,26 @@
-"""The same stream with the padding of its last chunks zeroed: not a byte else is different.
+"""The same stream with the padding of its last chunks zeroed; no other byte changes.
 
-The padding begins at the disk's end, so that every disk's size must be known: told, stated by the
-stream, or (in a file, which is read twice) left no room by its progress.
+The padding begins at the disk's end, so that every disk's size must be known: from an option, from
+the stream, or (in a file, which is read twice) as the only one that its progress records allow.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from blkmig_cli.checks.checker import Checker
-from blkmig_cli.checks.survey import read_events
+from blkmig_cli.checks.names import Names
+from blkmig_cli.checks.survey import read_stream
 from blkmig_cli.contents.padding import leaked, padding
-from blkmig_cli.errors import FailureError, UndecidableError
-from blkmig_cli.progress import Tick, no_tick
+from blkmig_cli.disks.disk import past_end
+from blkmig_cli.errors import IncompleteError, UndecidableError
+from blkmig_cli.operations.reading import Reading, check_target
+from blkmig_cli.progress import no_tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE
-from blkmig_cli.text import human_size
+from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.text import exact_size, quote, size_range
 from blkmig_cli.transport.source import Stream
-from blkmig_cli.transport.target import Sink
-from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.transport.target import Sink, open_target
 from blkmig_cli.wire.events import Block, Event, Payload
-from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.runs import EventConsumer
 from blkmig_cli.wire.schema_io import Input
 
 _PIECE = 1 << 20
@@ -33,93 +35,105 @@ class Scrubbed:
     leaked: int = 0
 
 
-def scrub(
-    stream: Stream,
-    sink: Sink,
-    hints: Hints,
-    decoder: Callable[[Input, Hints], Decoder],
-    tick: Tick,
-) -> Scrubbed:
-    """Copy ``stream`` into ``sink``, its padding zeroed.
+def scrub(stream: str, target: str | None, reading: Reading) -> Scrubbed:
+    """Copy the STREAM to the TARGET, its padding zeroed.
 
-    ``decoder`` must keep device state.  Raises StreamError where the stream cannot be read to its
-    end or a disk's size is not known, FailureError where a record lies past a disk's end.
+    Raises StreamError where the stream cannot be read to its end or a disk's size is not known,
+    IncompleteError where a record lies past a disk's end.  Of a file, nothing is written then.
     """
-    source, found = stream.input, Scrubbed()
-    sizes = dict(hints.sizes)
-    if stream.seekable:
-        sizes.update(_sizes(stream, hints, decoder))
-        source.offset = 0
-    events = decoder(source, hints)
+    check_target(stream, target)
+    with reading.open(stream) as opened:
+        sizes = dict(reading.hints.sizes)
+        if opened.seekable:
+            sizes |= _sizes(opened, reading)
+            opened.input.offset = 0
+        decoder = reading.decoder(opened.input, keep_state=True)
+        with (
+            open_target(target, FileUses.of_stream(stream)) as sink,
+            reading.progress("scrubbing", opened.input.size) as tick,
+        ):
+            copy = _Copy(sink, sizes)
+            failure = read_stream(decoder, tick, copy)
+            if failure is not None:
+                raise failure
+            copy.names.check_hints(reading.hints)
+    return copy.result
 
-    def copy(event: Event) -> None:
-        part = None
-        if isinstance(event, Block):
-            size = sizes.get(event.device, sizes.get(None))
-            if event.data is not None and size is None and padding(event, None) is None:
-                raise _unknown(event.device, event.offset)
-            part = padding(event, size)
-            if size is not None and event.data is not None and event.sector * SECTOR_SIZE >= size:
-                raise FailureError(
-                    f"a record lies past the disk's end at byte {size}",
-                    offset=event.offset,
-                    section=event.section,
-                    device=event.device,
-                    sector=event.sector,
-                    hint="check --device-size",
-                )
-        end = event.offset + event.length
-        if part is None:
-            _write(source, sink, event.offset, end)
-            return
-        _write(source, sink, event.offset, part.offset)
-        sink.write(bytes(part.length))
-        _write(source, sink, part.offset + part.length, end)
-        found.chunks += 1
-        found.padding += part.length
-        found.leaked += leaked(part, source)
 
-    failure = read_events(events, copy, tick)
+def _sizes(stream: Stream, reading: Reading) -> dict[str | None, int]:
+    """Return the size in bytes of every disk that has data, from a first reading."""
+    decoder, checker = reading.decoder(stream.input), Checker(reading.hints)
+    failure = read_stream(decoder, no_tick, checker)
+    report = checker.finish(stream.name, decoder, failure)
     if failure is not None:
         raise failure
-    return found
-
-
-def _sizes(
-    stream: Stream, hints: Hints, decoder: Callable[[Input, Hints], Decoder]
-) -> Iterator[tuple[str, int]]:
-    """The size in bytes of every disk that has data, from a first reading."""
-    events = decoder(stream.input, hints)
-    checker = Checker(events, hints)
-    failure = read_events(events, lambda event: checker.feed(event, stream.input), no_tick)
-    report = checker.finish(stream.name, stream.input, failure)
-    if failure is not None:
-        raise failure
+    Names.of(report).check_hints(reading.hints)
+    sizes: dict[str | None, int] = {}
     for device in report.devices:
+        name, exact = device.disk.name, device.size.exact
         if device.disk.chunks == device.disk.zero_chunks:
             continue
-        if device.size.exact is None:
-            raise _unknown(device.disk.name, device.disk.top_offset, device.size.least)
-        bounds = checker.state.size(device.disk.name)
-        if not bounds.least <= device.size.exact <= (bounds.most or device.size.exact):
-            raise FailureError(
-                f"the disk has {bounds.least} to {bounds.most} bytes, not {device.size.exact}",
-                device=device.disk.name,
+        if exact is None:
+            known = size_range(device.size.least, device.size.most)
+            raise _unknown(name, device.disk.top_offset, f" ({known})")
+        if device.disk.top * SECTOR_SIZE >= exact:
+            raise past_end(name, device.disk.top, device.disk.top_offset, exact)
+        bounds = checker.state.proven_size(name)
+        if not bounds.allows(exact):
+            raise IncompleteError(
+                f"the disk has {size_range(bounds.least, bounds.most)}, not {exact_size(exact)}",
+                device=name,
                 hint="check --device-size",
+                check="size-mismatch",
             )
-        yield device.disk.name, device.size.exact
+        sizes[name] = exact
+    return sizes
 
 
-def _unknown(device: str, offset: int, least: int = 0) -> UndecidableError:
-    known = f" (at least {human_size(least)})" if least else ""
+class _Copy(EventConsumer):
+    """Copies a stream into ``sink``, event by event; ``sizes`` of disks in bytes."""
+
+    def __init__(self, sink: Sink, sizes: dict[str | None, int]) -> None:
+        self._sink = sink
+        self._sizes = sizes
+        self.names = Names()
+        self.result = Scrubbed()
+
+    def feed(self, event: Event, source: Input) -> None:
+        """Copy the bytes of the next event."""
+        self.names.feed(event)
+        part = self._padding(event) if isinstance(event, Block) else None
+        end = event.offset + event.length
+        if part is None:
+            self._write(source, event.offset, end)
+            return
+        self._write(source, event.offset, part.offset)
+        self._sink.write(bytes(part.length))
+        self._write(source, part.offset + part.length, end)
+        self.result.chunks += 1
+        self.result.padding += part.length
+        self.result.leaked += leaked(part, source)
+
+    def _padding(self, event: Block) -> Payload | None:
+        if event.data is None:
+            return None
+        size = self._sizes.get(event.device, self._sizes.get(None))
+        part = padding(event, size)
+        if size is None and part is None:
+            raise _unknown(event.device, event.offset)
+        if size is not None and event.sector * SECTOR_SIZE >= size:
+            raise past_end(event.device, event.sector, event.offset, size)
+        return part
+
+    def _write(self, source: Input, start: int, end: int) -> None:
+        for at in range(start, end, _PIECE):
+            self._sink.write(source.view(Payload(at, min(_PIECE, end - at))))
+
+
+def _unknown(device: str, offset: int, known: str = "") -> UndecidableError:
     return UndecidableError(
-        f"where the padding begins depends on the disk's size, which is not known{known}",
+        f"size of {quote(device)} is unknown{known}, and padding begins at the disk's end",
         offset=offset,
         device=device,
-        hint="say --device-size",
+        hint="specify --device-size",
     )
-
-
-def _write(source: Input, sink: Sink, start: int, end: int) -> None:
-    for at in range(start, end, _PIECE):
-        sink.write(source.view(Payload(at, min(_PIECE, end - at))))

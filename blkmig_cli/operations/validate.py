@@ -1,111 +1,113 @@
-"""Validating one stream: the checks over its events, and images held against it."""
+"""Validating one stream: the checks over its events, and images and manifests held against it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 
-from blkmig_cli.checks.checker import Checker, Ranges, Report
+from blkmig_cli.checks.catalogue import Finding, finding_of
+from blkmig_cli.checks.checker import Checker
 from blkmig_cli.checks.compatibility import Traits, Version, objections
+from blkmig_cli.checks.judge import differing, found
 from blkmig_cli.checks.manifest import Manifest, check_images
-from blkmig_cli.checks.survey import Contents, read_events, source_of_data
+from blkmig_cli.checks.report import Report
+from blkmig_cli.checks.survey import Contents, read_stream, source_of_data
 from blkmig_cli.contents.final_layout import EndStates
 from blkmig_cli.disks.raw import RawImage, open_raw
-from blkmig_cli.errors import UsageError
-from blkmig_cli.operations.image_comparison import ImageComparison
+from blkmig_cli.errors import BlkmigError, UsageError
+from blkmig_cli.operations.compare import differing_ranges
 from blkmig_cli.progress import Tick
-from blkmig_cli.text import count, escape, human_size, quote
+from blkmig_cli.text import escape, human_size, names_text, quote
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.wire.decoder import Decoder
-from blkmig_cli.wire.events import Block, Configuration, Event
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.runs import Consumer
 from blkmig_cli.wire.schema_io import Input
 
-# Ranges that a sentence names; the JSON has all of them.
-_SHOWN = 5
+#: Exit statuses of several streams, the worst first: the first that occurs counts.
+WORST = (4, 3, 1, 0)
 
 
-class ImagesToCompare:
-    """Paths of images by device (None: the stream's only one).
+@dataclass(frozen=True, slots=True)
+class ValidateOptions:
+    """What to check beside the stream itself.
 
-    ``force``, ``shared``: see ``open_raw``.
+    ``images``: paths of images to compare, by device (None: the stream's only one); ``force_raw``:
+    they are raw, whatever they look like; ``shared``: also where another program writes them.
+    ``incremental``: missing chunks are intentional.  ``for_qemu``: warn of what this QEMU cannot load.
     """
 
-    def __init__(self, paths: dict[str | None, str], *, force: bool, shared: bool) -> None:
-        self._paths = paths
-        self._force = force
-        self._shared = shared
+    images: dict[str | None, str] = field(default_factory=dict)
+    force_raw: bool = False
+    shared: bool = False
+    incremental: bool = False
+    for_qemu: Version | None = None
+    manifest: Manifest | None = None
 
-    def _open(self, path: str) -> RawImage:
-        return open_raw(path, writable=False, force=self._force, shared=self._shared)
+    @property
+    def reads_data(self) -> bool:
+        """Whether the disks' content is read after the stream's records."""
+        return bool(self.images) or (self.manifest is not None and self.manifest.to_read > 0)
 
-    def open(self, stack: ExitStack) -> dict[str | None, RawImage]:
-        """Open them all, to be closed by ``stack``; raises FailureError."""
+    def open_images(self, stack: ExitStack) -> dict[str | None, RawImage]:
+        """Open the images, to be closed by ``stack``; raises FailureError."""
         return {
-            device: stack.enter_context(closing(self._open(path)))
-            for device, path in self._paths.items()
+            device: stack.enter_context(
+                closing(open_raw(path, writable=False, force=self.force_raw, shared=self.shared))
+            )
+            for device, path in self.images.items()
         }
 
 
 def validate_stream(
     stream: Stream,
     hints: Hints,
-    decoder: Callable[[Input, Hints], Decoder],
+    make_decoder: Callable[[Input, Hints], Decoder],
     tick: Tick,
-    to_compare: ImagesToCompare,
-    *,
-    incremental: bool,
-    for_qemu: Version | None = None,
-    manifest: Manifest | None = None,
+    options: ValidateOptions,
 ) -> Report:
     """Read ``stream`` to its end, and judge it.
 
     Raises FailureError where the input or an image fails; UsageError where an image has no device,
-    or a ``manifest`` needs the data of a pipe.
+    or a manifest needs the data of a pipe.
     """
-    against = ManifestCheck(manifest, stream)
+    if options.reads_data:
+        source_of_data(stream)
     with ExitStack() as stack:
-        images = to_compare.open(stack)
-        sizes = {device: image.size for device, image in images.items()}
-        known = against.hints(Hints({**sizes, **hints.sizes}, hints.granularities))
-        events = decoder(stream.input, known)
-        checker = Checker(events, known, incremental=incremental)
-        comparisons: dict[str, ImageComparison] = {}
-        machine: str | None = None
-
-        def take(event: Event) -> None:
-            nonlocal machine
-            checker.feed(event, stream.input)
-            against.feed(event)
-            if isinstance(event, Configuration):
-                machine = event.machine
-            if isinstance(event, Block) and images:
-                image = images.get(event.device, images.get(None))
-                if image is not None:
-                    if event.device not in comparisons:
-                        comparisons[event.device] = ImageComparison(image)
-                    comparisons[event.device].feed(event, stream.input)
-
-        def take_run(run: Run) -> None:
-            checker.feed_run(run, stream.input)
-            against.feed_run(run)
-
-        failure = read_events(events, take, tick, None if images else take_run)
-        report = checker.finish(stream.name, stream.input, failure)
-        if for_qemu is not None and failure is None:
-            for objection in objections(_traits(report, machine), for_qemu):
-                checker.add("qemu-cannot-load", objection)
-        _check_devices(images, comparisons, report)
-        for device, comparison in comparisons.items():
-            image = images.get(device, images.get(None))
-            assert image is not None
-            _size_mismatch(checker, hints, device, image)
-            differing = report.differing[device] = comparison.differing()
-            if differing:
-                checker.add("image-differs", _differing(differing, image.path), device=device)
-            elif failure is None:
-                report.same.append((device, image.path))
-        against.finish(checker, report, tick, incremental=incremental)
+        images = options.open_images(stack)
+        sizes = {device: image.size for device, image in images.items() if image.is_file}
+        known = replace(hints, images={**hints.images, **sizes})
+        if options.manifest is not None:
+            known = options.manifest.completing(known)
+        decoder = make_decoder(stream.input, known)
+        checker = Checker(known, incremental=options.incremental)
+        states = EndStates()
+        consumers: list[Consumer] = [checker]
+        if images or options.manifest is not None:
+            consumers.append(states)
+        failure = read_stream(decoder, tick, *consumers)
+        report = checker.finish(stream.name, decoder, failure)
+        if images:
+            contents = Contents(stream, checker, report, states)
+            report = _against_images(images, contents, known, tick)
+        if failure is None and options.for_qemu is not None:
+            traits = _traits(report, checker.state.machine)
+            texts = objections(traits, options.for_qemu)
+            report = report.adding(found("qemu-cannot-load", text) for text in texts)
+        if failure is None and options.manifest is not None:
+            contents = Contents(stream, checker, report, states)
+            report = _against_manifest(options.manifest, contents, tick, options)
         return report
+
+
+def failed_report(stream: str, error: BlkmigError) -> Report:
+    """Return the report on a stream that could not be opened or read because of ``error``."""
+    return Report(stream, failure=error, findings=(finding_of(error),))
+
+
+def worst_status(reports: Iterable[Report], *, strict: bool) -> int:
+    """Return the exit status of several streams together."""
+    statuses = {report.exit_status(strict=strict) for report in reports}
+    return next((status for status in WORST if status in statuses), 0)
 
 
 def _traits(report: Report, machine: str | None) -> Traits:
@@ -122,99 +124,88 @@ def _traits(report: Report, machine: str | None) -> Traits:
     )
 
 
-def _check_devices(
-    images: dict[str | None, RawImage], comparisons: dict[str, ImageComparison], report: Report
-) -> None:
-    names = ", ".join(quote(verdict.disk.name) for verdict in report.devices) or "none"
-    hint = f"the stream has {names}"
+def _images_by_device(
+    images: dict[str | None, RawImage], report: Report
+) -> list[tuple[str, RawImage]]:
+    """Return the images with the devices whose disks they are compared with.
+
+    Raises UsageError where an image belongs to no device of the stream, or to several.
+    """
+    disks = [verdict.disk.name for verdict in report.devices if verdict.disk.has_blocks]
+    hint = f"the stream has {names_text(verdict.disk.name for verdict in report.devices)}"
     for device in images:
-        if device is not None and device not in comparisons and report.failure is None:
-            raise UsageError(f"no block is of device {quote(device)}", hint=hint)
-    if None in images and len(comparisons) > len(images):
-        raise UsageError("an image without a device, and several devices", hint=hint)
+        if device is not None and device not in disks and report.failure is None:
+            raise UsageError(f"the stream has no blocks of device {quote(device)}", hint=hint)
+    if None in images and len(disks) > len(images):
+        raise UsageError("an image without DEVICE, and several devices", hint=hint)
+    found_images = ((device, images.get(device, images.get(None))) for device in disks)
+    return [(device, image) for device, image in found_images if image is not None]
 
 
-def _size_mismatch(checker: Checker, told: Hints, device: str, image: RawImage) -> None:
-    bounds = checker.state.size(device, told.size(device))
-    if image.size < bounds.least or (bounds.most is not None and image.size > bounds.most):
-        most = "?" if bounds.most is None else str(bounds.most)
-        checker.add(
-            "size-mismatch",
-            f"{escape(image.path)} has {image.size} bytes, the disk {bounds.least} to {most}",
-            device=device,
-        )
+def _against_images(
+    images: dict[str | None, RawImage], contents: Contents, hints: Hints, tick: Tick
+) -> Report:
+    """Return the report with what is not as in the ``images``, by device (None: the only one)."""
+    report = contents.report
+    findings: list[Finding] = []
+    same, ranges = [], {}
+    for device, image in _images_by_device(images, report):
+        findings += _sizes(contents.checker, hints, device, image)
+        differ = differing_ranges(contents.disk(device), image, tick)
+        ranges[device] = tuple((start, end - start) for start, end in differ)
+        findings += differing(ranges[device], image.path, device)
+        if not ranges[device] and report.failure is None:
+            same.append((device, image.path))
+    return replace(report.adding(findings), same=tuple(same), differing=ranges)
 
 
-def _differing(ranges: Ranges, path: str) -> str:
-    total = sum(length for _, length in ranges)
-    spans = ", ".join(f"{start}-{start + length}" for start, length in ranges[:_SHOWN])
-    more = f" and {count(len(ranges) - _SHOWN, 'range')} more" if len(ranges) > _SHOWN else ""
-    return f"{escape(path)} differs in {human_size(total)}: bytes {spans}{more}"
+def _sizes(checker: Checker, hints: Hints, device: str, image: RawImage) -> Iterator[Finding]:
+    """The finding that an image cannot have the disk's size; a device may be larger."""
+    size = hints.option_size(device)
+    least = most = size
+    if size is None:
+        bounds = checker.state.proven_size(device)
+        least, most = bounds.least, bounds.most
+    larger = image.is_file and most is not None and image.size > most and size is None
+    if image.size < (least or 0) or larger:
+        disk = str(most) if least == most else f"{least} to {'any' if most is None else most}"
+        text = f"{escape(image.path)} has {image.size} bytes, the disk has {disk}"
+        yield found("size-mismatch", text, device=device)
 
 
-_DIFFERS, _UNCHECKED = "manifest-differs", "manifest-unchecked"
+def _against_manifest(
+    manifest: Manifest, contents: Contents, tick: Tick, options: ValidateOptions
+) -> Report:
+    """Return the report with what is not as ``manifest`` says.
 
-
-class ManifestCheck:
-    """Holds ``stream`` against ``manifest``; without one (None) it does nothing."""
-
-    def __init__(self, manifest: Manifest | None, stream: Stream) -> None:
-        """Raises UsageError where disks must be read, and the stream is a pipe."""
-        self._manifest = manifest
-        self._stream = stream
-        self._states = EndStates()
-        if manifest is not None and manifest.to_read:
-            source_of_data(stream)
-
-    def hints(self, told: Hints) -> Hints:
-        """What is ``told`` of the stream, and beside that what the manifest tells."""
-        return told if self._manifest is None else self._manifest.completing(told)
-
-    def feed(self, event: Event) -> None:
-        """Take the next event."""
-        if self._manifest is not None:
-            self._states.feed(event)
-
-    def feed_run(self, run: Run) -> None:
-        """Take a run of events whole."""
-        if self._manifest is not None:
-            self._states.feed_run(run)
-
-    def finish(self, checker: Checker, report: Report, tick: Tick, *, incremental: bool) -> None:
-        """Add to ``checker`` what is not as it should be, now that the stream has been read.
-
-        Of a damaged stream nothing more is said.  ``incremental``: missing chunks are meant.
-        ``tick`` is told the bytes gone through.  Raises FailureError where the stream's file fails.
-        """
-        manifest = self._manifest
-        if manifest is None or report.failure is not None:
-            return
-        contents = Contents(self._stream, checker, report, self._states)
-        before = len(checker.findings)
-        disks = {}
-        partial = set()
-        for verdict in report.devices:
-            name, entry = verdict.disk.name, manifest.disks.get(verdict.disk.name)
-            if not verdict.disk.has_blocks or (entry is not None and entry.sha256 is None):
-                continue
-            if entry is not None and verdict.missing:
-                partial.add(name)
-                length = sum(length for _, length in verdict.missing)
-                text = f"{human_size(length)} of the disk never came"
-                checker.add(_UNCHECKED if incremental else _DIFFERS, text, device=name)
-            elif entry is not None:
-                disks[name] = contents.disk(name)
-            else:
-                checker.add(_DIFFERS, "the disk is not in the manifest", device=name)
-        bitmaps = {
-            key: bitmap.content
-            for key, bitmap in checker.state.bitmaps.items()
-            if bitmap.content is not None
-        }
-        read = self._stream.input.size or 0
-        for found in check_images(
-            manifest, disks, bitmaps, lambda done: tick(read + done), partial
-        ):
-            checker.add(_DIFFERS, found.message, device=found.device)
-        if len(checker.findings) == before:
-            report.manifest = manifest.path
+    ``tick`` gets the bytes gone through.  Raises FailureError where the stream's file fails.
+    """
+    report, findings = contents.report, []
+    disks, partial = {}, set()
+    for verdict in report.devices:
+        name, entry = verdict.disk.name, manifest.disks.get(verdict.disk.name)
+        if not verdict.disk.has_blocks or (entry is not None and entry.sha256 is None):
+            continue
+        if entry is not None and verdict.missing:
+            partial.add(name)
+            text = f"{human_size(verdict.missing_bytes)} of the disk was not sent"
+            check = "manifest-unchecked" if options.incremental else "manifest-differs"
+            findings.append(found(check, text, device=name))
+        elif entry is not None:
+            disks[name] = contents.disk(name)
+        else:
+            findings.append(
+                found("manifest-differs", "the disk is not in the manifest", device=name)
+            )
+    bitmaps = {
+        key: bitmap.content
+        for key, bitmap in contents.checker.state.bitmaps.items()
+        if bitmap.content is not None
+    }
+    read = contents.stream.input.size or 0
+    differences = check_images(manifest, disks, bitmaps, lambda done: tick(read + done), partial)
+    findings += [
+        found("manifest-differs", difference.message, device=difference.device)
+        for difference in differences
+    ]
+    return report.adding(findings) if findings else replace(report, manifest=manifest.path)

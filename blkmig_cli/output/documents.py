@@ -1,27 +1,28 @@
-"""The JSON documents of the commands: kebab-case keys, names kept exactly (surrogates for bad bytes)."""
+"""The JSON documents of the commands: kebab-case keys, names exact (surrogates for bad bytes)."""
 
 from typing import TYPE_CHECKING, Any
 
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 
 if TYPE_CHECKING:
-    from blkmig_cli.checks.checker import BitmapVerdict, DeviceVerdict, Report
+    from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
     from blkmig_cli.operations.compare import Comparison
     from blkmig_cli.operations.info import Info
     from blkmig_cli.operations.map import DiskMap, Extent
-    from blkmig_cli.operations.replay.replay import ReplayResult
-    from blkmig_cli.operations.salvage.salvage import Salvaged
+    from blkmig_cli.operations.replay.request import ReplayResult
+    from blkmig_cli.operations.salvage.result import Salvaged
     from blkmig_cli.ranges import IntervalSet
 
 Json = dict[str, Any]
 
 
 def report_json(report: "Report") -> Json:
-    """The object of one stream in ``validate``'s document."""
+    """Return the object of one stream in ``validate``'s document."""
     return {
         "stream": report.stream,
         "dialect": report.dialect,
         "container": report.container,
+        "verdict": report.verdict,
         "valid": report.valid,
         "complete": report.complete,
         "devices": [
@@ -55,7 +56,7 @@ def _device(verdict: "DeviceVerdict") -> Json:
 
 
 def _differing(report: "Report", device: str) -> Json:
-    """Where an image that the device was compared with holds something else."""
+    """Return where an image that the device was compared with differs."""
     ranges = report.differing.get(device)
     if ranges is None:
         return {}
@@ -87,8 +88,8 @@ def replay_json(result: "ReplayResult") -> Json:
     return {"version": 1, "streams": [stream]}
 
 
-def info_json(info: "Info") -> dict[str, Any]:
-    """The document of ``blkmig info --output json``."""
+def info_json(info: "Info") -> Json:
+    """Return the document of ``blkmig info --output json``."""
     accounts, configuration = info.accounts, info.accounts.configuration
     return {
         "version": 1,
@@ -107,8 +108,8 @@ def info_json(info: "Info") -> dict[str, Any]:
     }
 
 
-def map_json(stream: str, maps: "list[DiskMap]") -> dict[str, Any]:
-    """The document of ``blkmig map --output json``; extents have the keys of ``qemu-img map``."""
+def map_json(stream: str, maps: "list[DiskMap]") -> Json:
+    """Return the document of ``blkmig map --output json``; extents have ``qemu-img map``'s keys."""
     return {
         "version": 1,
         "stream": stream,
@@ -125,8 +126,8 @@ def map_json(stream: str, maps: "list[DiskMap]") -> dict[str, Any]:
     }
 
 
-def _extent_json(extent: "Extent") -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _extent_json(extent: "Extent") -> Json:
+    found: Json = {
         "start": extent.start,
         "length": extent.end - extent.start,
         "depth": 0,
@@ -142,24 +143,24 @@ def _extent_json(extent: "Extent") -> dict[str, Any]:
     return found
 
 
-def _bitmap_json(verdict: "BitmapVerdict", size: int) -> dict[str, Any]:
+def _bitmap_json(verdict: "BitmapVerdict", size: int) -> Json:
     bitmap, dirty = verdict.bitmap, None
     if bitmap.content is not None:
         dirty = [{"start": at, "length": length} for at, length in bitmap.content.ranges(size)]
     return {"name": bitmap.name, "granularity": bitmap.granularity, "dirty": dirty}
 
 
-def comparison_json(comparison: "Comparison", *, strict: bool, incremental: bool) -> dict[str, Any]:
-    """The document of ``blkmig compare --output json``."""
+def comparison_json(comparison: "Comparison") -> Json:
+    """Return the document of ``blkmig compare --output json``."""
     return {
         "version": 1,
-        "same": comparison.same(strict=strict, incremental=incremental),
+        "same": comparison.same,
         "sides": [{"name": side.name, "kind": side.kind} for side in comparison.sides],
         "devices": [
             {
                 "name": disk.device,
                 "sizes": list(disk.sizes),
-                "same": disk.same(strict=strict, incremental=incremental),
+                "same": disk.is_same(comparison.options),
                 "differing": _ranges(disk.differing),
                 "missing": [_ranges(ranges) for ranges in disk.missing],
             }
@@ -183,36 +184,40 @@ def _ranges(ranges: "IntervalSet") -> list[dict[str, int]]:
     return [{"start": start, "length": end - start} for start, end in ranges]
 
 
-def salvage_json(found: "Salvaged") -> dict[str, Any]:
-    """The document of ``blkmig salvage --output json``."""
+def salvage_json(found: "Salvaged") -> Json:
+    """Return the document of ``blkmig salvage --output json``."""
     return {
         "version": 1,
         "stream": found.stream,
-        "sound": found.sound,
+        "intact": found.intact,
         "size": found.size,
         "gaps": [
             {"start": gap.start, "length": gap.end - gap.start, "why": gap.why}
             for gap in found.gaps
         ],
-        "perhaps-stale": found.stale,
-        "doubtful": [
+        "may-be-outdated": found.outdated,
+        "unconfirmed": [
             {"device": device, "start": start * SECTOR_SIZE, "length": (end - start) * SECTOR_SIZE}
-            for device, sectors in found.doubtful.items()
+            for device, sectors in found.unconfirmed.items()
             for start, end in sectors
         ],
         "devices": [
             {
                 "name": disk.device,
                 "size": disk.size,
+                "size-known": disk.size_known,
                 "missing": [
-                    {"start": start, "length": end - start} for start, end in found.missing(disk)
+                    {"start": start, "length": end - start} for start, end in disk.missing()
                 ],
                 "bitmaps": [bitmap.name for bitmap in disk.bitmaps],
             }
             for disk in found.disks
         ],
+        "lost-devices": [{"name": lost.device, "size": lost.size} for lost in found.lost_disks],
+        "other-missing": found.other_missing,
         "lost-bitmaps": [
             {"device": lost.device, "name": lost.name, "why": lost.why}
             for lost in found.lost_bitmaps
         ],
+        "bytes-written": found.written,
     }

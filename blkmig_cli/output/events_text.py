@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from blkmig_cli.schemas.constants import BlockFlag, Command, RamFlag, SectionType, without
-from blkmig_cli.text import count, escape, human_size
+from blkmig_cli.text import bitmap_name, count, device_name, escape, human_size
 from blkmig_cli.wire.events import (
     BitmapBits,
     BitmapChunk,
@@ -37,7 +37,7 @@ class EmptyParts(Event):
 
 
 def fold_ram(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """The pieces, with the RAM records of one part as a single ``RamStretch``."""
+    """Return the pieces, with the RAM records of one part as a single ``RamStretch``."""
     stretch: RamStretch | None = None
     for piece in pieces:
         if isinstance(piece, Ram):
@@ -56,7 +56,7 @@ def fold_ram(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 
 def _folded(run: Run) -> Run:
-    """``run``, in which every RAM record is a part's only one."""
+    """Return ``run``, in which every RAM record is the only one of its part, folded."""
     columns = [
         replace(column, event=RamStretch(event.offset, event.length, event.section, 1))
         if isinstance(event := column.event, Ram)
@@ -67,7 +67,7 @@ def _folded(run: Run) -> Run:
 
 
 def fold_empty(events: Iterable[Event], least: int = 3) -> Iterator[Event]:
-    """The events (after :func:`fold_ram`), with ``least`` or more empty parts in a row as one."""
+    """Return the events (of :func:`fold_ram`), with ``least`` or more empty parts in a row as one."""
     part: list[Event] = []
     run: list[Event] = []
     number = 0
@@ -80,7 +80,7 @@ def fold_empty(events: Iterable[Event], least: int = 3) -> Iterator[Event]:
             run.extend([*part, event] if event is not None and footer else part)
             part, number = [], number + 1
             if number >= least:
-                # What is folded need not be held: its extent says it all.
+                # Of what is folded only the extent is shown, so that nothing else is kept.
                 run = [EmptyParts(run[0].offset, _extent(run), None, number)]
             if footer:
                 continue
@@ -107,7 +107,7 @@ def _is_empty(event: Event) -> bool:
 
 
 def line(event: Event) -> str:
-    """``event`` in one line: offset, size, section, what it is."""
+    """Return ``event`` in one line: offset, size, section, what it is."""
     section = "-" if event.section is None else escape(event.section)
     size = human_size(event.length)
     return f"{event.offset:>13}  {size:>9}  {section:<12}  {describe(event)}"
@@ -117,7 +117,7 @@ HEADING = f"{'OFFSET':>13}  {'SIZE':>9}  {'SECTION':<12}  RECORD"
 
 
 def describe(event: Event) -> str:
-    """What an event is, in a few words."""
+    """Return what an event is, in a few words."""
     match event:
         case Block():
             return _block(event)
@@ -135,15 +135,19 @@ def describe(event: Event) -> str:
             return f"machine {escape(event.machine)}{more if event.capabilities else ''}"
         case CommandEvent():
             name = Command(event.command).name.lower().replace("_", "-")
-            package = "" if event.package is None else f", {human_size(event.package)} follow"
+            package = (
+                "" if event.package is None else f", {human_size(event.package)} of package follow"
+            )
             return f"command {name}{package}"
         case BitmapStart():
-            return f"{_bitmap(event)}: starts, granularity {human_size(event.granularity)}"
+            name = bitmap_name(event.device, event.bitmap)
+            return f"{name}: starts, granularity {human_size(event.granularity)}"
         case BitmapBits():
             kind = "clean" if event.bits is None else f"{human_size(event.bits.length)} of bits"
-            return f"{_bitmap(event)}: sectors {event.sector}+{event.sectors}, {kind}"
+            name = bitmap_name(event.device, event.bitmap)
+            return f"{name}: sectors {event.sector}+{event.sectors}, {kind}"
         case BitmapChunk():
-            return f"{_bitmap(event)}: complete"
+            return f"{bitmap_name(event.device, event.bitmap)}: complete"
         case EmptyParts():
             return count(event.number, "empty part")
         case RamStretch():
@@ -165,8 +169,4 @@ def _block(event: Block) -> str:
     data = "data" if event.data is not None else "zeros" if zero else "no data"
     sectors = f"{event.sector}+{event.sectors}"
     bitmaps = f", {count(len(event.bitmaps), 'bitmap')}" if event.bitmaps else ""
-    return f"{escape(event.device) or '(unnamed)'}: sectors {sectors}, {data}{bitmaps}"
-
-
-def _bitmap(event: BitmapChunk) -> str:
-    return f"{escape(event.device)}/{escape(event.bitmap)}"
+    return f"{device_name(event.device)}: sectors {sectors}, {data}{bitmaps}"

@@ -9,7 +9,7 @@ first that found something, its text all findings that count.  The others are in
 from xml.etree import ElementTree as ET
 
 from blkmig_cli.checks.catalogue import finding_of
-from blkmig_cli.checks.checker import Report
+from blkmig_cli.checks.report import Report
 from blkmig_cli.errors import FailureError
 from blkmig_cli.text import escape
 

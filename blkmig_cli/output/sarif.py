@@ -5,16 +5,15 @@ they were called.  Regions are bytes of the (uncompressed) stream.
 """
 
 import json
-import os
 from typing import Any
 from urllib.parse import quote
 
 from blkmig_cli import __version__
 from blkmig_cli.checks.catalogue import CHECKS, Finding
-from blkmig_cli.checks.checker import Report
-from blkmig_cli.errors import FailureError
-from blkmig_cli.system.address import path_of
-from blkmig_cli.text import escape
+from blkmig_cli.checks.report import Report
+from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.system.address import Address, parse_address
+from blkmig_cli.text import encode_name, escape
 
 _SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -70,8 +69,11 @@ def _result(finding: Finding, uri: str, uris: list[str]) -> _Json:
 
 
 def _uri(stream: str) -> str:
-    path = path_of(stream)
-    if path is None:
-        return "fd:0" if stream == "-" else quote(os.fsencode(stream), safe=":/?=,@[]")
-    encoded = quote(os.fsencode(path))
-    return f"file://{encoded}" if path.startswith("/") else encoded
+    try:
+        address = parse_address(stream)
+    except UsageError:  # a name that the library was given, as that of a file object
+        address = Address(stream, "file", path=stream)
+    if address.scheme != "file":
+        return "fd:0" if stream == "-" else quote(encode_name(stream), safe=":/?=,@[]")
+    encoded = quote(encode_name(address.path))
+    return f"file://{encoded}" if address.path.startswith("/") else encoded

@@ -5,12 +5,12 @@ from xml.sax.saxutils import escape as escape_xml
 
 from blkmig_cli.operations.map import KINDS, SHADES, DiskMap, bitmap_cells, cell_edges
 from blkmig_cli.schemas.constants import SECTOR_SIZE
-from blkmig_cli.text import escape, human_size
+from blkmig_cli.text import device_name, escape, human_size, size_range
 
 _CELLS = 720
 _LEFT, _RIGHT, _ROW, _BAR = 170, 20, 26, 18
 _WIDTH = _LEFT + _CELLS + _RIGHT
-# Told apart without colours, too: by lightness. They are seen on white and on black.
+# They differ in lightness, too, and can be seen on white and on black.
 _COLOURS = {
     "missing": "#d62728",
     "repeated": "#e8a33d",
@@ -23,12 +23,13 @@ _COLOURS = {
 
 
 def map_svg(stream: str, maps: list[DiskMap]) -> str:
-    """The document: for each disk a bar, one for each of its bitmaps, an axis, and a legend."""
+    """Return the document: a bar for each disk and for each of its bitmaps, an axis, a legend."""
     parts: list[str] = []
     y = 44
     for disk in maps:
-        name = escape(disk.verdict.disk.name) or "(unnamed)"
-        parts.append(_text(10, y, f"{name}, {human_size(disk.size)}", bold=True))
+        size = disk.verdict.size
+        heading = f"{device_name(disk.verdict.disk.name)}, {size_range(size.least, size.most)}"
+        parts.append(_text(10, y, heading, bold=True))
         y += 10
         if disk.extents:
             parts += _bar(y, "disk", disk.cells(_CELLS), KINDS, disk.size)
@@ -71,7 +72,7 @@ def map_svg(stream: str, maps: list[DiskMap]) -> str:
 
 
 def _bar(y: int, label: str, cells: list[str], meanings: dict[str, str], size: int) -> list[str]:
-    """A bar of equal neighbours joined, each with what it is as its title."""
+    """Return a bar, equal neighbours joined, each with its kind as title."""
     edges = [edge * SECTOR_SIZE for edge in cell_edges(size, _CELLS).tolist()]
     unit = _CELLS / len(cells)
     short = label if len(label) <= 20 else label[:17] + "..."

@@ -1,1 +1,1 @@
-"""What the operating system gives: addresses, atomic files, documents of our own, pipes and sockets."""
+"""The operating system: addresses, atomic files, our own JSON documents, pipes, sockets, signals."""

@@ -1,25 +1,147 @@
-"""What the name of a STREAM says: a path, or a URI in QEMU's spelling.  Opens nothing."""
+"""Addresses: the words that name a STREAM or a TARGET, parsed in one place; nothing is opened here.
 
-import os
+A word that begins with a known scheme and a colon is a URI, whatever files there are; any other
+word is a path.  So a word means the same when it is read and when it is written.  A file whose name
+looks like a URI is named with a folder, as ``./exec:cat``, or as ``file:exec:cat``.
+"""
 
-from blkmig_cli.system.sockets import SCHEMES as SOCKETS
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-_SCHEMES = ("file", "exec", "fd", *SOCKETS)
+from blkmig_cli.errors import UsageError
+from blkmig_cli.text import escape, parse_size
+
+Scheme = Literal["-", "file", "fd", "exec", "tcp", "unix"]
+
+_SCHEMES: dict[str, Scheme] = {scheme: scheme for scheme in get_args(Scheme) if scheme != "-"}
+#: The largest file offset and the largest descriptor of the system.
+_OFFSET_MAX = (1 << 63) - 1
+_DESCRIPTOR_MAX = (1 << 31) - 1
+_PORT_MAX = (1 << 16) - 1
 
 
-def split(name: str) -> tuple[str, str]:
-    """Scheme and rest of a URI; a path has no scheme, and stdin is ``fd:0``."""
-    scheme, colon, rest = name.partition(":")
-    if name == "-":
-        return "fd", "0"
-    if not colon or scheme not in _SCHEMES or os.path.exists(name):
-        return "", name
-    return scheme, rest
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a word names.  ``scheme`` says which fields are set; ``text`` is the word itself.
+
+    ``-``: stdin or stdout.  ``file``: ``path``, and ``offset`` in bytes (None: not stated).  ``fd``:
+    ``descriptor``.  ``exec``: ``command``.  ``tcp``: ``host`` and ``port``.  ``unix``: ``path``.
+    """
+
+    text: str
+    scheme: Scheme
+    path: str = ""
+    offset: int | None = None
+    descriptor: int = -1
+    command: str = ""
+    host: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        """Return the word, escaped, for a message."""
+        return escape(self.text)
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether a peer on a socket is named."""
+        return self.scheme in ("tcp", "unix")
+
+    def file(self, *, writes: bool) -> str | int | None:
+        """Return the path or the descriptor that is read or written; None for a command or a peer."""
+        match self.scheme:
+            case "-":
+                return int(writes)
+            case "file":
+                return self.path
+            case "fd":
+                return self.descriptor
+            case _:
+                return None
 
 
-def path_of(name: str) -> str | None:
-    """The path of the file that the STREAM called ``name`` is; None where it names no file."""
-    scheme, rest = split(name)
-    if scheme == "file":
-        return rest.partition(",offset=")[0]
-    return None if scheme else name
+def parse_address(text: str) -> Address:
+    """Return the address that ``text`` names as a STREAM: a path, ``-`` or a URI.
+
+    The spelling of URIs is QEMU's (migration/migration.c, ``migrate_uri_parse``).  Raises UsageError
+    for a malformed one.
+    """
+    if "\0" in text:
+        raise _invalid(text, "it holds a null character")
+    if not text:
+        raise _invalid(text, "expected a path, - or a URI")
+    if text == "-":
+        return Address(text, "-")
+    prefix, colon, rest = text.partition(":")
+    scheme = _SCHEMES.get(prefix) if colon else None
+    match scheme:
+        case "exec":
+            if not rest.strip():
+                raise _invalid(text, "expected exec:COMMAND")
+            return Address(text, scheme, command=rest)
+        case "fd":
+            number = _number(rest, _DESCRIPTOR_MAX)
+            if number is None:
+                raise _invalid(text, "expected fd:N, the number of an open descriptor")
+            return Address(text, scheme, descriptor=number)
+        case "tcp":
+            return _tcp(text, rest)
+        case "unix":
+            if not rest:
+                raise _invalid(text, "expected unix:PATH")
+            return Address(text, scheme, path=rest)
+        case "file":
+            return _file(text, rest)
+        case _:
+            return Address(text, "file", path=text)
+
+
+def parse_target(text: str | None) -> Address:
+    """Return the address that ``text`` names as a TARGET; None is stdout.
+
+    Raises UsageError as :func:`parse_address`, and for an offset, as a target is replaced as one.
+    """
+    address = parse_address("-" if text is None else text)
+    if address.offset is not None:
+        raise _invalid(address.text, "a target cannot have an offset")
+    return address
+
+
+def _file(text: str, rest: str) -> Address:
+    # As in QEMU (migration/file.c, file_parse_offset) the first ",offset=" ends the path.
+    path, stated, size = rest.partition(",offset=")
+    if not path:
+        raise _invalid(text, "expected file:PATH[,offset=N]")
+    offset = None
+    if stated:
+        try:
+            offset = parse_size(size)
+        except ValueError as error:
+            raise _invalid(text, str(error)) from None
+        if offset > _OFFSET_MAX:
+            raise _invalid(text, f"the offset is over {_OFFSET_MAX}")
+    return Address(text, "file", path=path, offset=offset)
+
+
+def _tcp(text: str, rest: str) -> Address:
+    host, colon, digits = rest.rpartition(":")
+    port = _number(digits, _PORT_MAX) if colon else None
+    if port is None:
+        raise _invalid(text, f"expected tcp:HOST:PORT, with a port up to {_PORT_MAX}")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise _invalid(text, "not a host name") from None
+    return Address(text, "tcp", host=host, port=port)
+
+
+def _number(digits: str, most: int) -> int | None:
+    """Return the number that ``digits`` say; None where they say none, or one over ``most``."""
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(most)):
+        return None
+    number = int(digits)
+    return number if number <= most else None
+
+
+def _invalid(text: str, reason: str) -> UsageError:
+    return UsageError(f"invalid address '{escape(text)}': {reason}")

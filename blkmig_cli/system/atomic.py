@@ -1,48 +1,140 @@
-"""Files that hold their old content or the new, never a part."""
+"""Files that are replaced in one step: they hold their old content or the new, never a part."""
 
 import contextlib
 import errno
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from blkmig_cli.errors import FailureError, failing
+from blkmig_cli.text import escape
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+}
 
 
 @contextmanager
 def replacing(path: str, temporary: str | None = None) -> Iterator[int]:
-    """A descriptor to write the new content of ``path`` to.
+    """Open a descriptor to write the new content of the file at ``path`` to.
 
-    Leaving without an exception puts it in place, on stable storage; with one, nothing is left.
-    Who is killed meanwhile leaves a temporary file: where nobody else writes ``path``, it can have a
-    name, so that the next one takes its place.  Raises OSError, also where no file stands there.
+    Leaving without an exception puts the content in place, on stable storage; with one, which may be
+    an interruption, nothing changes and nothing is left.  The content is written to a new file in
+    the same folder, which then takes the place of the old one in one step.  A symbolic link is
+    followed, not replaced.  A file that exists keeps its mode, and its owner and group where we may
+    set them; a new one gets the mode that the umask says.
+
+    A killed program leaves the new file behind, under a random name.  ``temporary`` gives it a
+    name in the same folder instead, so that the next run removes it.  That is for files of our own
+    beside an image, which only one program writes at a time: nothing is followed then, and what
+    stands at ``path`` or ``temporary`` must pass :func:`check_neighbour`.
+
+    Raises FailureError, also where something else than a regular file stands at ``path``.
     """
-    if os.path.lexists(path) and not os.path.isfile(path):
-        raise OSError(errno.EINVAL, "is no file", path)
-    if temporary is None:
-        fd, temporary = tempfile.mkstemp(prefix=".blkmig-", dir=os.path.dirname(path) or ".")
-    else:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(temporary, flags, 0o600)
+    with failing(path):
+        if temporary is None:
+            real = os.path.realpath(path)
+            before = _regular(path, real)
+            temporary = os.path.join(os.path.dirname(real), f".blkmig-{secrets.token_hex(8)}")
+        else:
+            real = path
+            before = check_neighbour(path)
+            if check_neighbour(temporary) is not None:
+                os.unlink(temporary)
+    fd = -1
     try:
+        with failing(path):
+            # Nobody else may read what replaces a file that only its owner may read.
+            fd = os.open(temporary, _CREATE, 0o666 if before is None else 0o600)
         yield fd
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(fd, 0o666 & ~umask)
-        os.fsync(fd)
-        os.replace(temporary, path)
-        sync_folder(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        with failing(path):
+            if before is not None:
+                _set_owner_and_mode(fd, before)
+            os.fsync(fd)
+            os.replace(temporary, real)
+            sync_folder(real)
+    except BaseException as error:
+        # An interruption may come between the making of the file and the assignment to fd.
+        if fd >= 0 or not isinstance(error, FailureError):
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
         raise
     finally:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
+
+
+def check_neighbour(path: str) -> os.stat_result | None:
+    """Return what the system says of a file of ours at ``path``; None where nothing is there.
+
+    Raises FailureError where it is a symbolic link, a FIFO, a device, or anything else that is not
+    a regular file with one name: it is not of our making, and is to be left alone.
+    """
+    with failing(path):
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            return None
+    kind = _KINDS.get(stat.S_IFMT(found.st_mode))
+    if kind is None and found.st_nlink > 1:
+        kind = "a file with other hard links"
+    if kind is not None:
+        raise FailureError(f"{escape(path)} is {kind}", hint="remove or rename it")
+    return found
 
 
 def sync_folder(path: str) -> None:
     """Put the names in the folder of ``path`` on stable storage; raises OSError."""
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _regular(path: str, real: str) -> os.stat_result | None:
+    """Return what the system says of the regular file at ``path``; None where nothing is there."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        if not os.path.basename(path):
+            raise  # a folder is named
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    if not os.path.samestat(found, os.stat(real)):
+        # A file that has been removed, reached through its descriptor in /proc.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return found
+
+
+def _set_owner_and_mode(fd: int, before: os.stat_result) -> None:
+    """Give a file the owner, group and mode of the one that it replaces, as far as we may.
+
+    A group that cannot be set is not replaced by another with the same permissions.
+    """
+    mode = stat.S_IMODE(before.st_mode)
+    made = os.fstat(fd)
+    if made.st_gid != before.st_gid:
+        try:
+            os.fchown(fd, -1, before.st_gid)
+        except OSError:
+            mode &= 0o707  # these permissions were for another group
+    if made.st_uid != before.st_uid:
+        try:
+            os.fchown(fd, before.st_uid, -1)
+        except OSError:
+            mode &= 0o777  # setuid was for another user
+    with contextlib.suppress(OSError):
+        os.fchmod(fd, mode)

@@ -8,7 +8,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from blkmig_cli.errors import FailureError
+from blkmig_cli.errors import FailureError, failing
+from blkmig_cli.json_text import parse_json
 from blkmig_cli.system.atomic import replacing
 from blkmig_cli.text import brief, escape
 
@@ -21,15 +22,13 @@ def read_document(path: str, most: int, what: str, parse: Callable[["Entry"], T]
     ``what``: what it should be, as in "no file of bitmaps".  Raises FailureError where the file is
     missing, too large, no JSON, or ``parse`` raises ValueError.
     """
+    with failing(path), open(path, "rb") as file:
+        text = file.read(most + 1)
     try:
-        with open(path, "rb") as file:
-            text = file.read(most + 1)
         if len(text) > most:
             raise ValueError(f"it is over {most >> 20} MiB")
-        return parse(Entry(json.loads(text), ""))
-    except OSError as error:
-        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+        return parse(Entry(parse_json(text, strict=True), ""))
+    except ValueError as error:
         raise FailureError(f"{escape(path)} is no {what}: {error}") from None
 
 
@@ -44,11 +43,8 @@ def write_document(path: str, document: dict[str, Any], temporary: str | None = 
     ``temporary``: see ``replacing``.  Raises FailureError.
     """
     content = encoded(document)
-    try:
-        with replacing(path, temporary) as fd, open(fd, "wb", closefd=False) as file:
-            file.write(content)
-    except OSError as error:
-        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
+    with replacing(path, temporary) as fd, failing(path), open(fd, "wb", closefd=False) as file:
+        file.write(content)
 
 
 class Entry:
@@ -68,9 +64,9 @@ class Entry:
         return ValueError(f"{self._where}: {what}" if self._where else what)
 
     def check_version(self, known: int) -> None:
-        """Is the document of the version that is known?"""
+        """Raise ValueError where the document is not of the version ``known``."""
         found = self._given.get("version")
-        if found != known:
+        if found != known or not isinstance(found, int) or isinstance(found, bool):
             raise self.fault(f"version {brief(found)}, only {known} is known")
 
     def entries(self, key: str) -> "Iterator[Entry]":

@@ -1,6 +1,6 @@
-"""Pipes with room, as small ones make both ends wait for each other; and pipes that do not wait.
+"""Pipes: with larger buffers, so that the two ends wait less for each other; and non-blocking ones.
 
-Whoever started us may have made our pipes non-blocking (ssh, node and others do): we wait ourselves.
+The program that started this one may have made its pipes non-blocking (ssh, node and others do).
 """
 
 import contextlib
@@ -10,22 +10,22 @@ import os
 import select
 import stat
 
-_ROOM = 1 << 20  # what an unprivileged user may ask for
+_SIZE = 1 << 20  # bytes; the most that a user may ask for (fs.pipe-max-size)
 
 
 def widen(fd: int) -> bool:
-    """Is ``fd`` a pipe?  Then it gets more room, where the system grants that."""
+    """Return whether ``fd`` is a pipe; if so, enlarge its buffer, where the system allows it."""
     if not stat.S_ISFIFO(os.fstat(fd).st_mode):
         return False
     with contextlib.suppress(OSError):
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _ROOM)
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _SIZE)
     return True
 
 
 def write_all(fd: int, data: memoryview) -> None:
     """Write all of ``data``; raises OSError.
 
-    BlockingIOError comes of a blocking socket only: its peer took nothing for too long.
+    BlockingIOError is raised for a blocking socket only: its peer took nothing for too long.
     """
     while data:
         try:
@@ -37,9 +37,10 @@ def write_all(fd: int, data: memoryview) -> None:
 
 
 def give_pages(pipe: int, fd: int, offset: int, length: int) -> int:
-    """Give a pipe the pages of the file ``fd`` themselves; returns how many bytes it took.
+    """Move ``length`` bytes of the file ``fd`` to a pipe without a copy; returns how many it took.
 
-    What it did not take, whoever reads and writes will find out why.  Raises BrokenPipeError.
+    It may take fewer, for any reason: reading and writing the rest shows which.  Raises
+    BrokenPipeError.
     """
     sent = 0
     try:
@@ -56,7 +57,10 @@ def give_pages(pipe: int, fd: int, offset: int, length: int) -> int:
 
 
 def read_some(raw: io.RawIOBase, target: memoryview) -> int:
-    """Read into ``target`` what there is, once there is anything; 0 at the end.  Raises OSError."""
+    """Read what is there into ``target``, waiting for the first byte; returns the count, 0 at the end.
+
+    Raises OSError.
+    """
     while (count := raw.readinto(target)) is None:
         _wait(raw.fileno(), select.POLLIN)
     return count

@@ -17,7 +17,7 @@ from blkmig_cli.errors import LimitError, StreamError, TruncatedError
 _MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
 _SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
 
-# How liblzma and libzstd say that they were granted too little.
+# The messages of liblzma and libzstd for a memory limit that is too low.
 _TOO_LARGE = ("Memory usage limit exceeded", "Frame requires too much memory")
 _PACKED = 1 << 18
 

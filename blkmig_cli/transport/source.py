@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, cast
 
-from blkmig_cli.errors import FailureError, StreamError, UsageError
+from blkmig_cli.errors import FailureError, StreamError
 from blkmig_cli.schemas.constants import PARTIAL_MAGIC, SAVE_MAGIC
 from blkmig_cli.system import sockets
-from blkmig_cli.system.address import split
+from blkmig_cli.system.address import Address, parse_address
 from blkmig_cli.system.pipes import read_some, widen, write_all
 from blkmig_cli.system.sockets import Say
-from blkmig_cli.text import count, escape, parse_size
+from blkmig_cli.text import count, escape
 from blkmig_cli.transport import compression
 from blkmig_cli.transport.inputs import FileInput, PipeInput
 from blkmig_cli.transport.spool import spool
@@ -33,12 +33,14 @@ from blkmig_cli.wire.save_image import HEADER_SIZE, save_image
 class Stream:
     """An opened STREAM: how it was named, and its input.
 
-    ``number``: which of the streams in the input it is, from 1.
+    ``number``: which of the streams in the input it is, from 1.  ``file``: the path or the descriptor
+    that it is read from, None where there is none.
     """
 
     argument: str
     input: FileInput | PipeInput
     number: int = 1
+    file: str | int | None = None
 
     @property
     def name(self) -> str:
@@ -59,7 +61,8 @@ class Stream:
     def path(self) -> str | None:
         """The file in which the stream's offsets are bytes; None if there is none."""
         plain = self.input.in_place and self.input.origin == 0
-        return self.argument if plain and os.path.isfile(self.argument) else None
+        path = self.file if isinstance(self.file, str) and plain else None
+        return path if path is not None and os.path.isfile(path) else None
 
     def following(self) -> "Stream":
         """Return the stream behind this one, at whose start the input is."""
@@ -80,10 +83,11 @@ def open_stream(name: str, say: Say = _silent, *, again: bool = False) -> Iterat
     """
     with ExitStack() as stack:
         try:
-            source = _open(name, stack, say)
+            address = parse_address(name)
+            source = _open(address, stack, say)
             if again and not source.seekable:
                 source = spool(source, stack)
-            stream = Stream(name, source)
+            stream = Stream(name, source, file=address.file(writes=False))
         except OSError as error:
             raise FailureError(f"{escape(name)}: {error.strerror or error}") from error
         yield stream
@@ -108,7 +112,8 @@ def adopt_stream(source: bytes | BinaryIO) -> Iterator[Stream]:
         name = str(getattr(source, "name", "(file)"))
         try:
             if isinstance(getattr(source, "raw", source), io.FileIO) and source.seekable():
-                stream = Stream(name, _of_fd(source.fileno(), stack, source.tell()))
+                fd = source.fileno()
+                stream = Stream(name, _of_fd(fd, stack, source.tell()), file=fd)
             else:
                 stream = Stream(name, _of_pipe(cast(io.RawIOBase, source), stack))
         except OSError as error:
@@ -116,23 +121,18 @@ def adopt_stream(source: bytes | BinaryIO) -> Iterator[Stream]:
         yield stream
 
 
-def _open(name: str, stack: ExitStack, say: Say) -> FileInput | PipeInput:
-    scheme, rest = split(name)
-    if scheme == "file":
-        path, _, offset = rest.partition(",offset=")
-        try:
-            return _of_path(path, parse_size(offset) if offset else 0, stack)
-        except ValueError as error:
-            raise UsageError(f"{escape(name)}: {error}") from None
-    if scheme == "exec":
-        return _of_command(rest, stack)
-    if scheme == "fd":
-        if not rest.isascii() or not rest.isdigit():
-            raise UsageError(f"{escape(name)}: fd: takes the number of an open descriptor")
-        return _of_fd(int(rest), stack)
-    if scheme in sockets.SCHEMES:
-        return _of_pipe(stack.enter_context(sockets.accepted(name, say)), stack)
-    return _of_path(name, 0, stack)
+def _open(address: Address, stack: ExitStack, say: Say) -> FileInput | PipeInput:
+    match address.scheme:
+        case "exec":
+            return _of_command(address.command, stack)
+        case "-":
+            return _of_fd(0, stack)
+        case "fd":
+            return _of_fd(address.descriptor, stack)
+        case "tcp" | "unix":
+            return _of_pipe(stack.enter_context(sockets.accepted(address, say)), stack)
+        case "file":
+            return _of_path(address.path, address.offset or 0, stack)
 
 
 def _of_path(path: str, base: int, stack: ExitStack) -> FileInput | PipeInput:

@@ -32,6 +32,7 @@ from blkmig_cli.wire.block import BlockDecoder
 from blkmig_cli.wire.dirty_bitmap import DirtyBitmapDecoder
 from blkmig_cli.wire.events import (
     CommandEvent,
+    Conclusion,
     Configuration,
     DeviceState,
     Eof,
@@ -161,6 +162,16 @@ class Decoder:
         except BlkmigError as error:
             self._failure = error
         raise self._failure
+
+    def conclusion(self) -> Conclusion:
+        """What is known at this point of the stream and no event says; final after the last event."""
+        dialect, layouts = self.block.dialect, self.block.layouts
+        return Conclusion(
+            None if self.container == "auto" else self.container,
+            None if dialect is None else dialect.name,
+            layouts.tails(),
+            layouts.all_granularities(),
+        )
 
     def _decode(self) -> Iterator[Piece]:
         if self.container == "auto":

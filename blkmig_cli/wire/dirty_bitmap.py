@@ -131,6 +131,8 @@ class DirtyBitmapDecoder:
         fault, check = None, "bitmap-length"
         if sectors == 0:
             fault, check = "a range of 0 sectors (QEMU would loop for ever)", "bitmap-range"
+        elif (sector + sectors) * SECTOR_SIZE > limits.DISK_MAX:
+            fault, check = f"its range ends past {limits.DISK_MAX} bytes", "bitmap-range"
         elif sector * SECTOR_SIZE % (WORD_BITS * granularity):
             fault, check = "its range does not start on a word of bits", "bitmap-start"
         elif not flags & BitmapFlag.ZEROES:

@@ -74,6 +74,11 @@ def encode(event: Event) -> Iterator[Piece]:
             yield from _framing(event)
 
 
+def encoded_length(event: Event) -> int:
+    """Return how many bytes :func:`encode` gives of ``event``."""
+    return sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in encode(event))
+
+
 def _framing(event: Event) -> Iterator[Piece]:
     match event:
         case Header():

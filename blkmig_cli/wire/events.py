@@ -5,7 +5,8 @@ when its bytes are all there.  Offsets and lengths are bytes of the uncompressed
 512 bytes; names are text with undecodable bytes kept as surrogates.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from blkmig_cli.schemas.constants import BlockFlag, SectionType
@@ -334,3 +335,19 @@ class Undecoded(Event):
     type = "undecoded"
     reason: str
     behind: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What the decoder knows when it stops and no single event says.
+
+    ``container``: ``qemu``, ``none``, or None where it was not found out; ``dialect``: that of the
+    block records, None where none decided it.  ``tails``: by device, least and most bytes of a disk
+    whose end the bits of a v1 record showed.  ``granularities``: of v1's bitmaps, by device and name,
+    those in bytes that their layout leaves possible, ascending.
+    """
+
+    container: str | None = None
+    dialect: str | None = None
+    tails: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    granularities: Mapping[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)

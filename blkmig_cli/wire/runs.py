@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli.wire.events import Block, BlockBitmap, Event, Payload, Progress
+from blkmig_cli.wire.schema_io import Input
 
 #: Sectors or percentages, one per row.
 Numbers = NDArray[np.int64]
@@ -83,11 +84,24 @@ Piece = Event | Run
 class Consumer(Protocol):
     """Takes the events of a stream in their order, one by one or in runs."""
 
-    def feed(self, event: Event) -> None:
-        """Take the next event."""
+    def feed(self, event: Event, source: Input) -> None:
+        """Take the next event; ``source`` gives the bytes of its payloads, until it returns."""
 
-    def feed_run(self, run: Run) -> None:
-        """Take a run of events."""
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Take the next events as a run."""
+
+
+class EventConsumer:
+    """A consumer that takes the events of a run one by one."""
+
+    def feed(self, event: Event, source: Input) -> None:
+        """Take the next event."""
+        raise NotImplementedError
+
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Take the events of a run."""
+        for event in run:
+            self.feed(event, source)
 
 
 def expand(pieces: Iterable[Piece]) -> Iterator[Event]:

@@ -7,7 +7,7 @@ into the records behind it until those that survive agree on the record's length
 on disagreeing, the stream is refused: nothing is ever guessed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -192,16 +192,22 @@ class Layouts:
                 possible.update(_COARSE if exact is None else (exact,))
         return sorted(possible)
 
-    def size_range(self, device: str) -> tuple[int, int] | None:
-        """Least and most bytes of the device's disk, if a record inside a chunk's tail told it."""
-        tails = [world.tails.get(device) for world in self.worlds]
-        known = [tail for tail in tails if tail is not None]
-        if not known or len(known) < len(tails):
-            return None
-        return (
-            min(sector + low for sector, low, _ in known) * SECTOR_SIZE,
-            max(sector + high for sector, _, high in known) * SECTOR_SIZE,
-        )
+    def all_granularities(self) -> dict[tuple[str, str], tuple[int, ...]]:
+        """:meth:`granularities` of every bitmap seen, by device and name."""
+        seen = {key for world in self.worlds for key in world.full}
+        return {key: tuple(self.granularities(*key)) for key in sorted(seen)}
+
+    def tails(self) -> dict[str, tuple[int, int]]:
+        """Least and most bytes of the disks whose end a record showed, by device."""
+        devices = set.intersection(*(set(world.tails) for world in self.worlds))
+        found = {}
+        for device in devices:
+            known = [world.tails[device] for world in self.worlds]
+            found[device] = (
+                min(sector + low for sector, low, _ in known) * SECTOR_SIZE,
+                max(sector + high for sector, _, high in known) * SECTOR_SIZE,
+            )
+        return found
 
     def _survivors(self, roots: list[Reading], offset: int, section: str | None) -> list[Reading]:
         """The roots that can be followed, until their lengths agree or looking ahead ends."""
@@ -389,7 +395,7 @@ def _distinct(worlds: Iterator[World]) -> list[World]:
     return list({world.key(): world for world in worlds}.values())
 
 
-def describe(granularities: list[int]) -> str:
+def describe(granularities: Sequence[int]) -> str:
     """Candidates (powers of two, ascending) in a few words: ``16 KiB, 32 KiB or 64 KiB``."""
     sizes = [human_size(size) for size in granularities]
     if not sizes:

@@ -1,6 +1,7 @@
 """Real streams against independent truth: disks, bitmaps, completeness, every byte accounted for."""
 
 import hashlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from blkmig_cli.disks.bitmap_file import read_bitmaps
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.encoder import encode
 from blkmig_cli.wire.events import DeviceState
-from tests.conftest import Capture, Run, get_capture
+from tests.conftest import MANY_PARTS, NAMES, Capture, Run, each_record, get_capture
 from tests.support.feed import events, in_file, piped
 
 COARSE = 16384
@@ -28,8 +29,8 @@ def replay(capture: Capture, run: Run, folder: Path, *options: str) -> tuple[int
     words = [f"--image={device}={path}" for device, path in images.items()]
     if capture.base.exists():
         shutil.copy(capture.base, images["drive0"])
-        words.append("--incremental")
-    return run("replay", capture.path, "--create", *words, *options).status, images
+    words.append("--incremental" if capture.base.exists() else "--create")
+    return run("replay", capture.path, *words, *options).status, images
 
 
 def check_disks(capture: Capture, images: dict[str, Path], *, exact: bool) -> None:
@@ -73,7 +74,14 @@ def test_replay_told(capture: Capture, run: Run, tmp_path: Path) -> None:
 
 def test_replay_untold(capture: Capture, run: Run, tmp_path: Path) -> None:
     """With nothing told: the same disks and fine bitmaps; what stays open is said."""
-    status, images = replay(capture, run, tmp_path)
+    more = []
+    if capture.name == "classic-tail":
+        # A last chunk that is cut by the disk's end: its size is only known within bounds.
+        status, images = replay(capture, run, tmp_path)
+        assert status == 1
+        assert not any(path.exists() for path in images.values())
+        more = ["--device-size", "max"]
+    status, images = replay(capture, run, tmp_path, *more)
     v1 = capture.truth["dialect"] == "v1"
     open_bitmaps = [b for b in capture.truth["bitmaps"] if v1 and b["granularity"] >= COARSE]
     assert status == int(bool(open_bitmaps) or not capture.truth["complete"])
@@ -121,6 +129,7 @@ def test_incremental_is_meant(run: Run, unpacked: Path) -> None:
     assert run("validate", path, "--device-size", "8M").status == 1
 
 
+@each_record
 @pytest.mark.parametrize("options", [[], ["--all"]])
 def test_dump_tiles_the_file(capture: Capture, run: Run, options: list[str]) -> None:
     outcome = run("dump", capture.path, "--output", "jsonl", *options)
@@ -134,6 +143,7 @@ def test_dump_tiles_the_file(capture: Capture, run: Run, options: list[str]) -> 
     assert at == capture.path.stat().st_size
 
 
+@each_record
 def test_file_and_pipe_agree(capture: Capture) -> None:
     """Up to the sizing of device state, which only a file's description can do."""
     data = capture.data
@@ -148,13 +158,14 @@ def test_file_and_pipe_agree(capture: Capture) -> None:
             assert one == other
 
 
+@each_record
 def test_pipe_replay(capture: Capture, run: Run, tmp_path: Path) -> None:
     images = {device: tmp_path / f"{device}.img" for device in capture.truth["devices"]}
     words = [f"--image={device}={path}" for device, path in images.items()]
     if capture.base.exists():
         shutil.copy(capture.base, images["drive0"])
-        words.append("--incremental")
-    command = [sys.executable, "-m", "blkmig_cli", "replay", "-", "--create", *words]
+    words.append("--incremental" if capture.base.exists() else "--create")
+    command = [sys.executable, "-m", "blkmig_cli", "replay", "-", *words]
     with subprocess.Popen(["cat", capture.path], stdout=subprocess.PIPE) as cat:
         done = subprocess.run(
             [*command, *capture.told()], stdin=cat.stdout, capture_output=True, check=False
@@ -176,6 +187,7 @@ def test_one_byte_at_a_time(capture: Capture) -> None:
     assert len(whole[0]) > 10
 
 
+@each_record
 def test_encoder_is_the_inverse(capture: Capture) -> None:
     data = capture.data
     source = in_file(data)
@@ -186,12 +198,22 @@ def test_encoder_is_the_inverse(capture: Capture) -> None:
     assert digest.hexdigest() == capture.truth["sha256"]
 
 
-@pytest.mark.parametrize("payload", ["base64", "ref"])
-def test_spec_round_trip(capture: Capture, run: Run, tmp_path: Path, payload: str) -> None:
+PAYLOADS = ("base64", "ref")
+#: All but one of those with many parts, which have no payload that a spec could refer to.
+LONG_ROUND_TRIPS = [*itertools.product(MANY_PARTS, PAYLOADS)][1:]
+ROUND_TRIPS = [
+    pytest.param(
+        name, payload, marks=pytest.mark.long if (name, payload) in LONG_ROUND_TRIPS else []
+    )
+    for name, payload in itertools.product(NAMES, PAYLOADS)
+]
+
+
+@pytest.mark.parametrize(("name", "payload"), ROUND_TRIPS)
+def test_spec_round_trip(name: str, payload: str, run: Run, unpacked: Path, tmp_path: Path) -> None:
+    capture = get_capture(name, unpacked)
     spec, copy = tmp_path / "spec", tmp_path / "copy.bin"
-    with open(spec, "w") as file:
-        command = [sys.executable, "-m", "blkmig_cli", "dump", str(capture.path), "--spec"]
-        subprocess.run([*command, "--payload", payload], stdout=file, check=True)
+    spec.write_text(run("dump", capture.path, "--spec", "--payload", payload).out)
     assert run("build", spec, "--to", copy).status == 0
     assert sha256(copy.read_bytes()) == capture.truth["sha256"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Run
+from tests.conftest import Run, fails
 from tests.support import raw
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -165,6 +165,9 @@ def test_payload_none_shows_nothing(stream: Path, run: Run) -> None:
         [],
         ["--sectors", "5"],
         ["--sectors", "a-b"],
+        ["--sectors", "9-1"],
+        ["--sectors", "0-" + "9" * 5000],
+        ["--limit", str(1 << 63)],
         ["--limit", "-1"],
         ["--limit", "x"],
         ["--payload", "all", "--output", "json"],
@@ -173,7 +176,7 @@ def test_payload_none_shows_nothing(stream: Path, run: Run) -> None:
         ["--container", "tar"],
     ],
 )
-def test_words_that_are_off(stream: Path, run: Run, words: list[str]) -> None:
+def test_usage_errors(stream: Path, run: Run, words: list[str]) -> None:
     outcome = run("dump", *([stream] if words else []), *words)
     assert outcome.status == 2
     assert outcome.out == ""
@@ -237,3 +240,22 @@ def test_empty_parts_fold_for_people_only(run: Run, tmp_path: Path) -> None:
     assert len(run("dump", path).out.splitlines()) < 20
     assert "1,000 empty parts" in run("dump", path).out
     assert len(objects(run("dump", path, "--output", "jsonl").out)) > 3000
+
+
+@pytest.mark.parametrize("output", ["human", "json", "jsonl"])
+def test_a_device_that_the_stream_does_not_have(stream: Path, run: Run, output: str) -> None:
+    for words in (["--device", "x"], ["--device", "d", "--device", "x", "--type", "progress"]):
+        outcome = run("dump", stream, "--output", output, *words)
+        fails(outcome, 2, "no device 'x'; the stream has 'd', 'e'")
+        if output == "json":
+            assert json.loads(outcome.out)["records"] == []
+    # Of the rest nothing is known.
+    assert run("dump", stream, "--device", "x", "--limit", "0").status == 0
+    assert run("dump", stream, "--device", "d", "--limit", "1", "--device", "x").status == 0
+    stream.write_bytes(STREAM[:-20])
+    assert run("dump", stream, "--output", output, "--device", "x").status == 3
+
+
+def test_no_line_ends_in_blanks(stream: Path, run: Run) -> None:
+    for text in run("dump", stream).out.splitlines():
+        assert text == text.rstrip()

@@ -1,7 +1,7 @@
 """Captures cut and with a bit flipped: validate and dump end with one of their statuses, and a line.
 
-They take no more memory than with the captures as they are.  BLKMIG_MUTATIONS sets how many of each
-there are for each capture; each number gives mutations of its own.
+They take no more memory than with the captures as they are.  NUMBER is how many of each there are for
+each capture; each number gives mutations of its own.
 """
 
 import io
@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from blkmig_cli.commands import cli
-from tests.conftest import NAMES, Capture, get_capture
+from tests.conftest import MANY_PARTS, NAMES, Capture, get_capture
+from tests.support.long import examples
 from tests.support.memory import memory_taken
 
-NUMBER = int(os.environ.get("BLKMIG_MUTATIONS", "15"))
+NUMBER = examples(12, 150)
 #: Over 6 MB: the same code would take too long.
 LARGE = {"bitmaps-7.2-with-blocks", "classic-incomplete", "classic-live-writes"}
 #: Beside what the interpreter and its modules take: a command stays below 200 MB with them.
@@ -40,7 +41,12 @@ def _status(*words: object) -> int:
     return int(str(exit_.value.code))
 
 
-@pytest.fixture(params=sorted(set(NAMES) - LARGE))
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.long if name in MANY_PARTS[1:] else [])
+        for name in sorted(set(NAMES) - LARGE)
+    ]
+)
 def small(request: pytest.FixtureRequest, unpacked: Path) -> Capture:
     return get_capture(request.param, unpacked)
 
@@ -54,6 +60,7 @@ def places(capture: Capture, length: int) -> Iterator[int]:
         yield place
 
 
+@pytest.mark.scaled
 def test_cut(small: Capture, tmp_path: Path) -> None:
     content, path = small.data, tmp_path / "cut.bin"
     for place in places(small, len(content)):
@@ -62,6 +69,7 @@ def test_cut(small: Capture, tmp_path: Path) -> None:
             ends_well("validate", path, *told)
 
 
+@pytest.mark.scaled
 def test_flipped(small: Capture, tmp_path: Path) -> None:
     content, path = bytearray(small.data), tmp_path / "flipped.bin"
     for place in places(small, len(content) * 8):

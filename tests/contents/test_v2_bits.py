@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.disks.bitmap_file import read_bitmaps
@@ -23,11 +23,7 @@ STEPS = st.lists(
 )
 
 
-@settings(
-    deadline=None,
-    max_examples=80,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=80)
 @given(STEPS, st.integers(9, 31), st.integers(1, 2048))
 def test_records_add_up(
     run: Run,

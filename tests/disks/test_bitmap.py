@@ -1,6 +1,10 @@
 """The bitmap against a plain set of granules; files of bitmaps."""
 
+import hashlib
 import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,12 +14,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blkmig_cli.disks import bitmap_words
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
-from blkmig_cli.errors import FailureError
+from blkmig_cli.disks.bitmap_words import Room
+from blkmig_cli.errors import FailureError, LimitError
 
-# Around the edges of a segment (2**19 granules) and of words.
-PLACES = st.one_of(st.integers(0, 300), st.integers((1 << 19) - 200, (1 << 19) + 200))
+# Around the edges of a segment (2**16 granules) and of words.
+EDGE = 1 << 16
+PLACES = st.one_of(st.integers(0, 300), st.integers(EDGE - 200, EDGE + 200))
+#: Bytes from which on a segment holds all its bits, and segments whose words are handed out together.
+SIZES = st.sampled_from([(0, 1), (40, 2), (1 << 12, 1 << 6)])
+
+
+@contextmanager
+def segments(sizes: tuple[int, int]) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bitmap_words, "_SPARSE_MAX", sizes[0])
+        patch.setattr(bitmap_words, "_BATCH", sizes[1])
+        yield
 
 
 def pack(granules: set[int], first_word: int, words: int) -> bytes:
@@ -25,9 +42,15 @@ def pack(granules: set[int], first_word: int, words: int) -> bytes:
 
 
 @given(st.lists(st.tuples(st.sampled_from("wgcs"), PLACES, st.integers(1, 200), st.integers(0)),
-                max_size=12))  # fmt: skip
-def test_against_a_set(steps: list[tuple[str, int, int, int]]) -> None:
-    bitmap, model = DirtyBitmap("b", 512), set[int]()
+                max_size=12), SIZES)  # fmt: skip
+def test_against_a_set(steps: list[tuple[str, int, int, int]], sizes: tuple[int, int]) -> None:
+    with segments(sizes):
+        check_against_a_set(steps)
+
+
+def check_against_a_set(steps: list[tuple[str, int, int, int]]) -> None:
+    room = Room()
+    bitmap, model = DirtyBitmap("b", 512, room=room), set[int]()
     for kind, first, count, seed in steps:
         if kind == "w":
             words = count // 64 + 1
@@ -56,20 +79,40 @@ def test_against_a_set(steps: list[tuple[str, int, int, int]]) -> None:
             model |= set(range(start // 512, (start + count * 512 - 512) // 512 + 1))
     runs = [g for first, count in bitmap.granule_runs() for g in range(first, first + count)]
     assert runs == sorted(model)
-    size = 512 * ((1 << 19) + 100) + 300
-    assert bitmap.count(size) == sum(min(512, size - g * 512) for g in model if g * 512 < size)
-    ranges = bitmap.ranges(size)
-    assert all(a + n < b for (a, n), (b, _) in pairwise(ranges))
-    for word, words in ((0, 5), ((1 << 13) - 2, 4)):
+    for size in (512 * (EDGE + 100) + 300, 512 * 90 + 1):
+        inside = [g for g in sorted(model) if g * 512 < size]
+        assert bitmap.count(size) == sum(min(512, size - g * 512) for g in inside)
+        ranges = bitmap.ranges(size)
+        assert all(a + n < b for (a, n), (b, _) in pairwise(ranges))
+        assert [g for a, n in ranges for g in range(a // 512, -(-(a + n) // 512))] == inside
+        some = bitmap.bits(size, 512 * 70)
+        assert some.dtype == np.bool_
+        assert some.tolist() == [g in model for g in range(70, -(-size // 512))]
+        packed = pack(model, 0, -(-size // (512 * 64)))
+        assert bitmap.sha256(size) == hashlib.sha256(packed).hexdigest()
+    assert bitmap.count(None) == 512 * len(model)
+    assert bitmap.end() == (max(model, default=-1) + 1) * 512
+    for word, words in ((0, 5), (EDGE // 64 - 2, 4)):
         assert bitmap.words(word, words).tobytes() == pack(model, word, words)
         assert bitmap.words(word, words).dtype == np.uint8
+    copy = DirtyBitmap("copy", 512)
+    for start, length in bitmap.ranges(None):
+        copy.set_range(start, length)
+    assert bitmap.same(copy)
+    copy.set_range(max(model, default=0) * 512 + 1024, 1)
+    assert not bitmap.same(copy)
+    assert bitmap.same(copy, max(model, default=0) * 512 + 1)
+    bitmap.write_granules(0, 1 << 30, b"")
+    assert (bitmap.ranges(None), room.left) == ([], Room().left)
 
 
 def test_memory_follows_what_is_dirty() -> None:
-    """A bit 2**50 granules away costs a segment, not the way there."""
-    bitmap = DirtyBitmap("b", 512)
+    """A bit 2**50 granules away costs as much as one nearby."""
+    room = Room(1000)
+    bitmap = DirtyBitmap("b", 512, room=room)
     bitmap.write_words(1 << 44, bytes(7) + b"\x80")
     assert bitmap.ranges(None) == [(((1 << 44) * 64 + 63) * 512, 512)]
+    assert room.left > 800
 
 
 def test_a_million_bits_and_the_farthest() -> None:
@@ -85,6 +128,38 @@ def test_a_million_bits_and_the_farthest() -> None:
     assert bitmap.ranges(far + 1)[-1] == (far, 1)
     assert bitmap.count(far + 1) == (1_000_000 << 20) + 1
     assert bitmap.ranges(1 << 90) == bitmap.ranges(None)
+
+
+@pytest.mark.parametrize("granule", [(1 << 33) - 2, (1 << 33) - 1, 1 << 33, (1 << 34) - 1, 1 << 34])
+def test_around_the_end_of_int64(granule: int) -> None:
+    """Granules of 1 GiB that end just before, at and behind byte 2**63, and 2**64."""
+    bitmap = DirtyBitmap("b", 1 << 30)
+    bitmap.write_granules(granule, 1, struct.pack("<Q", 1 << granule % 64))
+    start = granule << 30
+    assert bitmap.ranges(None) == [(start, 1 << 30)]
+    assert bitmap.ranges(start + 5) == [(start, 5)]
+    assert bitmap.ranges(start) == []
+    ((first, count),) = bitmap.granule_runs()
+    assert (first * bitmap.granularity, count * bitmap.granularity) == (start, 1 << 30)
+
+
+def test_what_is_asked_for_is_bounded() -> None:
+    """A disk that is only claimed."""
+    bitmap = DirtyBitmap("b", 512)
+    with pytest.raises(LimitError, match="bitmap of over 1024 MiB of bits"):
+        bitmap.sha256(1 << 60)
+    with pytest.raises(LimitError, match="granules at once"):
+        bitmap.bits(1 << 60)
+    assert bitmap.bits((1 << 60) + 513, 1 << 60).tolist() == [False, False]
+    assert bitmap.bits(512, 1024).tolist() == []
+
+
+def test_a_short_repr() -> None:
+    bitmap = DirtyBitmap("b", 512)
+    bitmap.write_words(0, b"\xff" * 800)
+    assert (
+        repr(bitmap) == "DirtyBitmap(name='b', granularity=512, recording=True, persistent=False)"
+    )
 
 
 def document(**changes: Any) -> dict[str, Any]:

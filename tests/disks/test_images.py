@@ -8,17 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blkmig_cli.disks.new_image import create_raw
-from blkmig_cli.disks.raw import RawImage, open_raw
+from blkmig_cli.disks import new_image
+from blkmig_cli.disks.image import Beginning
+from blkmig_cli.disks.new_image import NewImage, create_partial, open_partial
+from blkmig_cli.disks.raw import RawImage, check_suffix, open_raw
 from blkmig_cli.errors import FailureError
 
 MIB = 1 << 20
 
 
-def made(path: str, size: int) -> RawImage:
+def made(path: str, size: int) -> NewImage:
     """A new image under its name."""
-    image = create_raw(path, size)
-    image.finish()
+    image = create_partial(f"{path}.partial")
+    image.resize(size)
+    image.finish(path, replace=False)
     return image
 
 
@@ -132,18 +135,24 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
         open_raw("/dev/null", writable=True)
 
 
-def test_create_keeps_what_is_there(tmp_path: Path) -> None:
-    path = tmp_path / "disk"
-    path.write_bytes(b"old")
-    with pytest.raises(FailureError):
-        create_raw(str(path), 100)
-    assert path.read_bytes() == b"old"
+def test_fifos_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for writable in (True, False):
+        with pytest.raises(FailureError, match="neither a file nor a block device"):
+            open_raw(str(tmp_path / "fifo"), writable=writable)
 
 
-def test_create_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(FailureError):
-        made(str(tmp_path / "disk"), 1 << 62)
-    assert list(tmp_path.iterdir()) == []
+def test_names_that_announce_another_format(tmp_path: Path) -> None:
+    for name in ("a.qcow2", "b.QCOW2", "c.vmdk", "d.vdi", "e.vhdx", "f.qcow"):
+        path = tmp_path / name
+        path.write_bytes(bytes(512))
+        with pytest.raises(FailureError, match="-f raw"):
+            open_raw(str(path), writable=False)
+        with pytest.raises(FailureError, match="-f raw"):
+            check_suffix(str(path))
+        open_raw(str(path), writable=False, force=True).close()
+    for name in ("a.img", "b.raw", "c", "qcow2", ".qcow2"):
+        check_suffix(str(tmp_path / name))
 
 
 STEPS = st.lists(
@@ -152,7 +161,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(STEPS)
 def test_against_bytes(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, int, int, int]]
@@ -183,33 +192,115 @@ def test_against_bytes(
 
 def test_a_new_image_gets_its_name_when_it_is_finished(tmp_path: Path) -> None:
     path, partial = tmp_path / "disk", tmp_path / "disk.partial"
-    image = create_raw(str(path), MIB)
-    assert (path.exists(), partial.exists()) == (False, True)
-    with pytest.raises(
-        FailureError, match="continue it with --resume, or start afresh with --restart"
-    ):
-        create_raw(str(path), MIB)
+    image = create_partial(str(partial))
+    image.resize(MIB)
+    with pytest.raises(FailureError, match="File exists"):
+        create_partial(str(partial))
     image.write(0, memoryview(b"x"))
-    image.finish()
-    image.finish()
+    assert (path.exists(), partial.exists()) == (False, True)
+    image.finish(str(path), replace=False)
+    assert image.path == str(path)
     image.close()
     assert (path.exists(), partial.exists()) == (True, False)
     assert path.read_bytes() == b"x".ljust(MIB, b"\0")
 
 
-def test_a_name_that_is_taken_meanwhile_stays_so(tmp_path: Path) -> None:
-    image = create_raw(str(tmp_path / "disk"), MIB)
-    (tmp_path / "disk").write_text("mine")
-    with pytest.raises(FailureError, match="exists"):
-        image.finish()
-    assert (tmp_path / "disk").read_text() == "mine"
-    assert (tmp_path / "disk.partial").exists()
+def without_renameat2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(new_image, "_renameat2", lambda: None)
 
 
-def test_file_systems_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("system", ["renameat2", "rename"])
+def test_a_name_that_is_taken_meanwhile_stays_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    if system == "rename":
+        without_renameat2(monkeypatch)
+    path, partial = tmp_path / "disk", tmp_path / "disk.partial"
+    image = create_partial(str(partial))
+    path.write_text("mine")
+    with pytest.raises(FailureError, match="disk: File exists"):
+        image.finish(str(path), replace=False)
+    assert path.read_text() == "mine"
+    image.finish(str(path), replace=True)
+    image.close()
+    assert path.read_text() == ""
+    assert not partial.exists()
+
+
+def test_systems_without_renameat2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_renameat2(monkeypatch)
+    made(str(tmp_path / "disk"), MIB).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["disk"]
+
+
+def test_file_systems_without_renameat2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(new_image, "_RENAME_NOREPLACE", 1 << 20)  # EINVAL
+    made(str(tmp_path / "disk"), MIB).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["disk"]
+
+
+def test_a_new_image_never_has_a_second_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
+        raise AssertionError("link")
 
     monkeypatch.setattr(os, "link", refuse)
     made(str(tmp_path / "disk"), MIB).close()
-    assert [path.name for path in tmp_path.iterdir()] == ["disk"]
+
+
+def test_an_unfinished_image_is_opened_once(tmp_path: Path) -> None:
+    partial = tmp_path / "disk.partial"
+    partial.write_bytes(b"half")
+    first = open_partial(str(partial))
+    assert first.size == 4
+    with pytest.raises(FailureError, match="in use"):
+        open_partial(str(partial))
+    first.close()
+    open_partial(str(partial)).close()
+
+
+def test_what_is_no_unfinished_image(tmp_path: Path) -> None:
+    partial, other = tmp_path / "disk.partial", tmp_path / "other"
+    with pytest.raises(FailureError, match="No such file"):
+        open_partial(str(partial))
+    other.write_bytes(b"mine")
+    partial.symlink_to(other)
+    with pytest.raises(FailureError, match="is a symbolic link"):
+        open_partial(str(partial))
+    partial.unlink()
+    partial.hardlink_to(other)
+    with pytest.raises(FailureError, match="other hard links"):
+        open_partial(str(partial))
+    assert other.read_bytes() == b"mine"
+
+
+def test_an_image_that_is_finished_before_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process renames it in between: its finished image must not be written."""
+    partial = tmp_path / "disk.partial"
+
+    def lock(*_: object, **__: object) -> None:
+        partial.rename(tmp_path / "disk")
+
+    monkeypatch.setattr(new_image, "lock", lock)
+    with pytest.raises(FailureError, match=r"disk\.partial: "):
+        create_partial(str(partial))
+    partial.write_bytes(b"")
+    with pytest.raises(FailureError, match=r"disk\.partial: "):
+        open_partial(str(partial))
+
+
+def test_the_beginning_of_an_image(image: RawImage) -> None:
+    for at in (0, 2 * MIB, 5 * MIB):
+        image.write(at, memoryview(b"\1" * MIB))
+    part = Beginning(image, 2 * MIB + 512)
+    assert part.size == 2 * MIB + 512
+    assert list(part.extents()) == [(0, MIB), (2 * MIB, 512)]
+    assert part.read(2 * MIB, 512) == b"\1" * 512
+    assert part.is_zero(MIB, MIB)
+    assert Beginning(image, 9 * MIB).size == image.size
+    reader, writer = os.pipe()
+    part.copy_to(writer, MIB - 1, 2)
+    assert os.read(reader, 10) == b"\1\0"

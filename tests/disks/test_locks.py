@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from blkmig_cli.disks.locks import Permission
-from blkmig_cli.disks.new_image import create_raw
+from blkmig_cli.disks.new_image import create_partial
 from blkmig_cli.disks.raw import open_raw
 from blkmig_cli.errors import FailureError
 from tests.support import raw
@@ -42,8 +42,9 @@ def test_a_writer_excludes_all_but_those_who_do_not_mind(path: str) -> None:
 
 
 def test_a_new_image_is_locked(tmp_path: Path) -> None:
-    with closing(create_raw(str(tmp_path / "new"), 4096)), pytest.raises(FailureError):
-        open_raw(str(tmp_path / "new"), writable=False)
+    path = str(tmp_path / "new.partial")
+    with closing(create_partial(path)), pytest.raises(FailureError, match="in use"):
+        open_raw(path, writable=False)
 
 
 def test_a_refused_image_is_let_go(path: str) -> None:

@@ -1,4 +1,4 @@
-"""Disks to send back and forth: contents that a wrong byte would show in, and bitmaps on them."""
+"""Disks with contents in which a wrong byte shows, and bitmaps on them."""
 
 import random
 from collections.abc import Callable
@@ -10,22 +10,22 @@ MIB = 1 << 20
 
 
 def patterned(size: int) -> bytes:
-    """Every sector says its own number."""
+    """Return sectors filled with their own numbers."""
     return b"".join(number.to_bytes(4, "big") * 128 for number in range(size // 512))
 
 
 def noisy(size: int) -> bytes:
-    """Random bytes, the same in every run."""
+    """Return random bytes, the same in every run."""
     return random.Random(size).randbytes(size)
 
 
 def empty(size: int) -> bytes:
-    """Zeros only."""
+    """Return zeros."""
     return bytes(size)
 
 
 def mixed(size: int) -> bytes:
-    """Noise, zeros of more than a chunk, sectors that say their number, and noise up to the end."""
+    """Return random bytes, more than a chunk of zeros, numbered sectors, and random bytes again."""
     middle = bytes(3 * MIB // 2) + patterned(MIB)
     rest = size - len(middle)
     if rest <= 0:
@@ -52,7 +52,7 @@ def make(path: Path, name: str) -> Path:
 
 
 def bitmap(name: str, granularity: int, size: int) -> DirtyBitmap:
-    """A bitmap with scattered, touching and last granules dirty, of a disk of ``size`` bytes."""
+    """Return a bitmap of a disk of ``size`` bytes with scattered, adjacent and last granules dirty."""
     made = DirtyBitmap(name, granularity)
     granules = -(-size // granularity)
     third = granules // 3 * granularity

@@ -1,4 +1,4 @@
-"""A real QEMU, driven through QMP: started for one test, ended with it."""
+"""A real QEMU, controlled through QMP: started for one test, ended with it."""
 
 import shutil
 import subprocess
@@ -6,21 +6,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
+from blkmig_cli.checks.compatibility import BLOCKS_END
+from tests.support.peers import PATIENCE
+
 BINARY = shutil.which("qemu-system-x86_64")
 QEMU_IMG = shutil.which("qemu-img")
 #: What a destination that has disks is started as; its streams state a prefix of it.
 MACHINE = "pc"
-_PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
 class Drive:
-    """A disk of QEMU's: its device name, and the image with its format."""
+    """A disk of QEMU: its device name, and the image with its format."""
 
     device: str
     path: Path
@@ -28,7 +31,7 @@ class Drive:
 
 
 class QmpError(Exception):
-    """QEMU refuses a command."""
+    """QEMU refused a command."""
 
 
 class Qemu:
@@ -45,11 +48,14 @@ class Qemu:
             self.process = subprocess.Popen(
                 [*command, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        self._monitor.settimeout(_PATIENCE)
+        self._monitor.settimeout(PATIENCE)
         self._monitor.accept()
 
     def cmd(self, command: str, /, **arguments: Any) -> Any:
-        """A QMP command; underscores in names are dashes.  Raises what the package raises."""
+        """Run a QMP command and return its result; underscores in names stand for dashes.
+
+        Raises QmpError where QEMU refuses it, and what the package ``qemu.qmp`` raises.
+        """
         words = {key.replace("_", "-"): value for key, value in arguments.items()}
         message = {"execute": command, "arguments": words}
         answer: Any = self._monitor.cmd_obj(message)
@@ -58,7 +64,7 @@ class Qemu:
         return answer["return"]
 
     def io(self, device: str, line: str) -> None:
-        """A qemu-io command on a disk."""
+        """Run a qemu-io command on a disk."""
         words = f'qemu-io {device} "{line}"'
         self.cmd("human-monitor-command", command_line=words)
 
@@ -68,7 +74,7 @@ class Qemu:
 
     @property
     def log(self) -> str:
-        """All that QEMU printed so far."""
+        """Return what QEMU printed so far."""
         return (self._folder / "qemu.log").read_text("utf-8", "replace")
 
     def capabilities(self, *names: str) -> None:
@@ -81,15 +87,15 @@ class Qemu:
         self.cmd("migrate-set-parameters", **values)
 
     def status(self) -> str:
-        """How the migration stands; ``gone`` where QEMU itself has ended."""
+        """Return the status of the migration; ``gone`` where QEMU itself has ended."""
         try:
             return str(self.cmd("query-migrate").get("status", "none"))
         except Exception:  # noqa: BLE001 (QEMU aborts and exits in many ways)
             return "gone"
 
     def wait(self, *states: str) -> str:
-        """Wait until the migration is in one of ``states``, or has come to any end."""
-        end = time.monotonic() + _PATIENCE
+        """Wait until the migration is in one of ``states`` or has ended; return its status."""
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             status = self.status()
             if status in (*states, "completed", "failed", "cancelled", "gone"):
@@ -98,29 +104,37 @@ class Qemu:
         raise TimeoutError(self.log)
 
     def save(self, uri: str, **arguments: Any) -> None:
-        """Migrate to ``uri``, to the end."""
+        """Migrate to ``uri``, and wait until it is completed."""
         self.cmd("migrate", uri=uri, **arguments)
         assert self.wait() == "completed", self.log
 
     def await_bulk(self) -> None:
-        """Wait until the bulk phase of the only disk is over: its last chunk has been taken up."""
-        end = time.monotonic() + _PATIENCE
+        """Wait until the bulk phase of the only disk is over: its last chunk has been read."""
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            told = self.cmd("query-migrate")
+            answer = self.cmd("query-migrate")
             if (
-                told["status"] == "completed"
-                or told.get("disk", {}).get("remaining", 1 << 60) <= 1 << 20
+                answer["status"] == "completed"
+                or answer.get("disk", {}).get("remaining", 1 << 60) <= 1 << 20
             ):
                 return
         raise TimeoutError(self.log)
 
     def load(self, uri: str) -> str:
-        """Take a migration in; returns how it ended."""
+        """Load a migration from ``uri``; return its last status."""
         self.cmd("migrate-incoming", uri=uri)
         return self.wait()
 
+    def listen(self, uri: str) -> str:
+        """Wait for a migration at ``uri``; return it with the port that the system has chosen."""
+        self.cmd("migrate-incoming", uri=uri)
+        if not uri.startswith("tcp:"):
+            return uri
+        (at,) = self.cmd("query-migrate")["socket-address"]
+        return f"tcp:{at['host']}:{at['port']}"
+
     def bitmaps(self, device: str) -> dict[str, dict[str, Any]]:
-        """The dirty bitmaps of a disk, by name, as query-block tells of them."""
+        """Return the dirty bitmaps of a disk, by name, as query-block shows them."""
         for block in self.cmd("query-block"):
             if block["device"] == device:
                 held = block["inserted"].get("dirty-bitmaps", [])
@@ -128,7 +142,7 @@ class Qemu:
         raise KeyError(device)
 
     def sha256(self, device: str, bitmap: str) -> str:
-        """QEMU's own SHA-256 of a bitmap."""
+        """Return QEMU's SHA-256 of a bitmap."""
         found = self.cmd("x-debug-block-dirty-bitmap-sha256", node=device, name=bitmap)
         return str(found["sha256"])
 
@@ -137,7 +151,7 @@ class Qemu:
         if self.process.poll() is None:
             try:
                 self.cmd("quit")
-                self.process.wait(_PATIENCE)
+                self.process.wait(PATIENCE)
             except Exception:  # noqa: BLE001 (whatever is wrong with it, it ends here)
                 self.process.kill()
                 self.process.wait()
@@ -148,7 +162,7 @@ class Qemu:
 
 @contextmanager
 def running(folder: Path, *words: str) -> Iterator[Qemu]:
-    """A QEMU started with ``words``."""
+    """Start a QEMU with the options ``words``, and end it."""
     folder.mkdir(parents=True, exist_ok=True)
     qemu = Qemu(folder, list(words))
     try:
@@ -158,12 +172,12 @@ def running(folder: Path, *words: str) -> Iterator[Qemu]:
 
 
 def source(folder: Path, *drives: Drive) -> Any:
-    """A QEMU that has ``drives``, and will save them; it has no machine to speak of."""
+    """Start a QEMU that has ``drives`` and no machine, to save them."""
     return running(folder, "-M", "none", *drive_words(*drives))
 
 
 def machine(folder: Path, *drives: Drive, more: tuple[str, ...] = ()) -> Any:
-    """A QEMU with an empty firmware and a guest's device for every drive.
+    """Start a QEMU with an empty firmware and a guest device for every drive.
 
     (A drive without one is reopened at every change of its permissions, and QEMU aborts or fails
     where that meets a migration.)
@@ -178,12 +192,12 @@ def machine(folder: Path, *drives: Drive, more: tuple[str, ...] = ()) -> Any:
 
 
 def destination(folder: Path, *drives: Drive) -> Any:
-    """A machine that waits for ``migrate-incoming``."""
+    """Start a machine that waits for ``migrate-incoming``."""
     return machine(folder, *drives, more=("-incoming", "defer"))
 
 
 def drive_words(*drives: Drive) -> list[str]:
-    """Options that give QEMU its disks."""
+    """Return the options that give QEMU its disks."""
     words = []
     for drive in drives:
         words += ["-drive", f"if=none,id={drive.device},file={drive.path},format={drive.format}"]
@@ -191,15 +205,21 @@ def drive_words(*drives: Drive) -> list[str]:
 
 
 def qemu_img(*words: object) -> str:
-    """Run qemu-img; returns what it prints."""
+    """Run qemu-img; return what it prints."""
     assert QEMU_IMG is not None
     command = [QEMU_IMG, *map(str, words)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+@cache
 def version() -> tuple[int, int]:
-    """QEMU's version, such as (7, 2)."""
+    """Return QEMU's version, such as (7, 2)."""
     assert BINARY is not None
     text = subprocess.run([BINARY, "--version"], check=True, capture_output=True, text=True).stdout
     major, minor = text.split("version ")[1].split(".")[:2]
     return int(major), int(minor)
+
+
+def has_block_migration() -> bool:
+    """Return whether there is a QEMU that saves and loads disks in streams (up to 9.0)."""
+    return BINARY is not None and version() < BLOCKS_END

@@ -1,4 +1,4 @@
-"""Images in use: blkmig, a running QEMU and qemu-img refuse each other, in either order."""
+"""Images in use: blkmig, a running QEMU and qemu-img refuse an image that another uses."""
 
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from tests.conftest import Run, fails
 from tests.interop import qemu
 from tests.interop.qemu import Drive, Qemu
 from tests.support import raw
+from tests.support.peers import PATIENCE
 
 SIZE = 1 << 20
 STREAM = raw.qemu(raw.block(0, 0, rest=b"\7" * raw.CHUNK))
@@ -33,13 +34,13 @@ def stream(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def guest(image: Path, tmp_path: Path) -> Iterator[Qemu]:
-    """A QEMU whose guest has the image as its disk."""
+    """Start a QEMU whose guest has the image as its disk."""
     with qemu.machine(tmp_path / "q", Drive("drive0", image)) as running:
         yield running
 
 
 def convert(image: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """qemu-img reads all of the image."""
+    """Read all of the image with qemu-img convert."""
     assert qemu.QEMU_IMG is not None
     words = ["convert", *options, "-f", "raw", "-O", "raw", str(image), f"{image}.copy"]
     return subprocess.run([qemu.QEMU_IMG, *words], capture_output=True, text=True, check=False)
@@ -51,9 +52,9 @@ def test_an_image_of_a_guest(run: Run, image: Path, stream: Path, tmp_path: Path
     fails(run("replay", stream, "--image", image), 4, "in use")
     assert image.read_bytes() == b"\1" * SIZE
     out = tmp_path / "t.bin"
-    fails(run("send", image, "--to", out), 4, "with -U")
+    fails(run("send", image, "--to", out), 4, "use -U to read it")
     assert not out.exists()
-    fails(run("validate", stream, "--image", image), 4, "with -U")
+    fails(run("validate", stream, "--image", image), 4, "use -U to read it")
     assert convert(image, "-U").returncode == 0
     assert run("send", "-U", image, "--to", out).status == 0
     assert run("validate", "-U", stream, "--image", image).status == 1
@@ -73,7 +74,7 @@ def test_an_image_that_is_written(image: Path, tmp_path: Path) -> None:
         words += ["-device", "virtio-blk,drive=drive0"]
         assert qemu.BINARY is not None
         done = subprocess.run(
-            [qemu.BINARY, *words], capture_output=True, text=True, check=False, timeout=60
+            [qemu.BINARY, *words], capture_output=True, text=True, check=False, timeout=PATIENCE
         )
         assert done.returncode == 1
         assert "lock" in done.stderr
@@ -81,7 +82,7 @@ def test_an_image_that_is_written(image: Path, tmp_path: Path) -> None:
 
 
 def test_an_image_that_is_read(run: Run, image: Path, stream: Path) -> None:
-    """Others may read it, too, but nobody may write."""
+    """Others may read it as well, but not write."""
     with closing(open_raw(str(image), writable=False)):
         assert convert(image).returncode == 0
         with pytest.raises(subprocess.CalledProcessError):

@@ -1,37 +1,34 @@
-"""docs/qemu.md: its commands are run, in order, in one folder; and it names every defect's check."""
+"""docs/qemu.md: its commands are run in order in one folder, and it names the check of every defect."""
 
 import json
-import os
 import re
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from blkmig_cli.checks.catalogue import CHECKS
+from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
+from tests.conftest import Run
+from tests.interop import disks
+from tests.support.peers import PATIENCE, connect, wait_until
 
 PAGE = (Path(__file__).parents[2] / "docs" / "qemu.md").read_text()
 
 
 class Monitor:
-    """The QMP monitor at ``path``, spoken to line by line, as a person would."""
+    """The QMP monitor at ``path``, used line by line, as a person would."""
 
     def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        for _ in range(600):  # the socket has its name a moment before somebody listens
-            try:
-                self._socket.connect(str(path))
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.05)
+        self._socket = connect(path)
         self._file = self._socket.makefile("rw")
         assert "QMP" in json.loads(self._file.readline())
         self.say('{"execute": "qmp_capabilities"}')
 
     def say(self, line: str) -> Any:
-        """Send a line; gives the answer, past the events before it."""
+        """Send a line; return the answer without the events before it."""
         self._file.write(line + "\n")
         self._file.flush()
         while True:
@@ -45,29 +42,60 @@ class Monitor:
         self._socket.close()
 
 
-def await_file(path: Path) -> None:
-    """Wait until a program has made its socket."""
-    for _ in range(1000):
-        if path.exists():
-            return
-        time.sleep(0.01)
-    raise TimeoutError(path)
-
-
+@pytest.mark.block_migration
 def test_the_commands(tmp_path: Path) -> None:
+    run_commands(PAGE, tmp_path)
+    assert PAGE.count("```console") == 5
+
+
+def test_an_old_capture_to_a_qemu_of_today(run: Run, tmp_path: Path) -> None:
+    """That chapter by itself, with a stream made by blkmig, for every QEMU."""
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(disks.noisy(4 << 20))
+    daily = disks.bitmap("daily", 65536, 4 << 20)
+    write_bitmaps(f"{disk}.bitmaps.json", BitmapFile(4 << 20, {"daily": daily}))
+    assert run("send", disk, "--bitmaps", "--to", tmp_path / "stream.bin").status == 0
+    _, _, rest = PAGE.partition("\n## An old capture to a QEMU of today\n")
+    chapter = rest.partition("\n## ")[0]
+    assert chapter.count("```console") == 1
+    answers = run_commands(chapter, tmp_path)
+    assert {"sha256": daily.sha256(4 << 20)} in answers
+    # What was promised is what the image holds for the next QEMU that opens it.
+    again = """```console
+$ qemu-system-x86_64 -nodefaults -display none -S -M none -qmp unix:qmp.sock,server=on,wait=off \
+-drive if=none,id=drive0,file=new.qcow2,format=qcow2 &
+> {"execute": "x-debug-block-dirty-bitmap-sha256", "arguments": {"node": "drive0", "name": "daily"}}
+> {"execute": "quit"}
+```""".replace("\\\n", "")
+    assert {"sha256": daily.sha256(4 << 20)} in run_commands(again, tmp_path)
+    command = [
+        "qemu-img",
+        "compare",
+        "-f",
+        "raw",
+        "-F",
+        "qcow2",
+        str(disk),
+        str(tmp_path / "new.qcow2"),
+    ]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def run_commands(text: str, folder: Path) -> list[Any]:
+    """Run the commands in ``text``; return the answers of the monitors."""
     background: list[subprocess.Popen[bytes]] = []
     try:
-        run_page(tmp_path, background)
+        answers = run_lines(text, folder, background)
         assert not background
     finally:
         for process in background:
             process.kill()
             process.wait()
-    assert PAGE.count("```console") == 5
+    return answers
 
 
 def holds(condition: str, answer: dict[str, Any]) -> bool:
-    """Is the answer to query-migrate what the page says to wait for?"""
+    """Return whether the answer to query-migrate is the one that the page says to wait for."""
     assert answer.get("status") not in ("failed", "cancelled"), answer
     if condition == "status is completed":
         return bool(answer.get("status") == "completed")
@@ -75,10 +103,10 @@ def holds(condition: str, answer: dict[str, Any]) -> bool:
     return bool(answer.get("disk", {}).get("remaining", 1 << 60) <= 1048576)
 
 
-def run_page(tmp_path: Path, background: list[subprocess.Popen[bytes]]) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+def run_lines(text: str, tmp_path: Path, background: list[subprocess.Popen[bytes]]) -> list[Any]:
+    answers = []
     monitor = None
-    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL):
+    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
         for line in block.splitlines():
             words = line[2:]
             if line.startswith("$") and words.endswith("&"):
@@ -87,18 +115,17 @@ def run_page(tmp_path: Path, background: list[subprocess.Popen[bytes]]) -> None:
                         f"exec {words.removesuffix('&')}",
                         shell=True,
                         cwd=tmp_path,
-                        env=environment,
                         stdout=subprocess.DEVNULL,
                         stderr=subprocess.DEVNULL,
                     )
                 )
                 # A person would not be faster than the program either.
                 made = "in.sock" if "replay unix:" in words else "qmp.sock"
-                await_file(tmp_path / made)
+                wait_until((tmp_path / made).exists)
             elif line.startswith("$"):
                 done = subprocess.run(
-                    words, shell=True, cwd=tmp_path, env=environment, text=True,
-                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False,
+                    words, shell=True, cwd=tmp_path, text=True,
+                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False,
                 )  # fmt: skip
                 assert done.returncode == 0, (words, done.stdout)
             else:
@@ -109,18 +136,22 @@ def run_page(tmp_path: Path, background: list[subprocess.Popen[bytes]]) -> None:
                 while condition and not holds(condition, answer):
                     time.sleep(0.001)
                     answer = monitor.say(command)
+                answers.append(answer)
                 if "quit" in words:
                     monitor.close()
                     monitor = None
-                    assert [process.wait(60) for process in background] == [0] * len(background)
+                    assert [process.wait(PATIENCE) for process in background] == [0] * len(
+                        background
+                    )
                     background.clear()
                     (tmp_path / "qmp.sock").unlink(missing_ok=True)
+    return answers
 
 
 def test_the_page_names_the_checks() -> None:
-    """Those that speak of QEMU are explained here, and nothing else passes for a check."""
-    told = set(re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE))
-    assert told <= set(CHECKS)
+    """Checks that concern QEMU are explained here, and no unknown check is named."""
+    named = set(re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE))
+    assert named <= set(CHECKS)
     about_qemu = {check for check, (_, text) in CHECKS.items() if "QEMU" in text}
-    assert about_qemu - {"qemu-cannot-load"} <= told
+    assert about_qemu - {"qemu-cannot-load"} <= named
     assert "`qemu-cannot-load`" in PAGE

@@ -1,4 +1,4 @@
-"""What a real QEMU writes, blkmig reads: streams captured in the test itself, replayed, and compared."""
+"""blkmig reads what a real QEMU writes: streams captured in the test, replayed and compared."""
 
 import time
 from pathlib import Path
@@ -17,13 +17,13 @@ WHOLE = {"downtime_limit": 0}
 
 
 def as_raw(drive: Drive, path: Path) -> bytes:
-    """The drive's content, by qemu-img's word."""
+    """Return the drive's content, as qemu-img converts it."""
     qemu.qemu_img("convert", "-f", drive.format, "-O", "raw", drive.path, path)
     return path.read_bytes()
 
 
 def drives(folder: Path, names: list[str], image_format: str) -> list[Drive]:
-    """Disks by their names in ``disks.DISKS``, as images of QEMU's."""
+    """Make the disks named in ``disks.DISKS`` as drives of QEMU."""
     made = []
     for number, name in enumerate(names):
         path = disks.make(folder / f"{number}.raw", name)
@@ -36,7 +36,7 @@ def drives(folder: Path, names: list[str], image_format: str) -> list[Drive]:
 
 
 def replayed(run: Run, stream: Path, source: list[Drive], folder: Path, *options: str) -> Any:
-    """Replay ``stream`` onto new images of the drives' sizes; gives the report."""
+    """Replay ``stream`` onto new images of the drives' sizes; return the report."""
     words = []
     for drive in source:
         size = int(qemu.qemu_img("info", drive.path).split(" (")[1].split(" bytes")[0])
@@ -47,6 +47,7 @@ def replayed(run: Run, stream: Path, source: list[Drive], folder: Path, *options
     return outcome.report
 
 
+@pytest.mark.block_migration
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
 @pytest.mark.parametrize("zero_blocks", [True, False])
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_disks(
 
 
 def add_bitmaps(source: Qemu, granularities: tuple[int, ...]) -> None:
-    """One of each granularity; every other one disabled; then writes that the enabled ones record."""
+    """Add a bitmap of each granularity, every other one disabled; then write to the disk."""
     for number, granularity in enumerate(granularities):
         source.cmd(
             "block-dirty-bitmap-add",
@@ -83,19 +84,19 @@ def add_bitmaps(source: Qemu, granularities: tuple[int, ...]) -> None:
 
 
 def compare_bitmaps(source: Qemu, report: Any, path: Path) -> None:
-    """Every bitmap in the file at ``path`` is QEMU's, by its own SHA-256, flags and granularity."""
+    """Check that the bitmaps in the file at ``path`` have QEMU's SHA-256, flags and granularity."""
     held = read_bitmaps(str(path))
-    told = source.bitmaps("drive0")
-    assert set(held.bitmaps) == set(told)
+    answer = source.bitmaps("drive0")
+    assert set(held.bitmaps) == set(answer)
     assert all(bitmap["complete"] for bitmap in report["bitmaps"])
     for name, bitmap in held.bitmaps.items():
-        assert bitmap.granularity == told[name]["granularity"]
-        assert bitmap.recording == told[name]["recording"]
-        assert bitmap.persistent == told[name]["persistent"]
+        assert bitmap.granularity == answer[name]["granularity"]
+        assert bitmap.recording == answer[name]["recording"]
+        assert bitmap.persistent == answer[name]["persistent"]
         assert bitmap.sha256(held.size) == source.sha256("drive0", name)
 
 
-@pytest.mark.parametrize("blocks", [True, False])
+@pytest.mark.parametrize("blocks", [pytest.param(True, marks=pytest.mark.block_migration), False])
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
 def test_bitmaps(run: Run, tmp_path: Path, image_format: str, blocks: bool) -> None:
     made, stream = drives(tmp_path, ["mixed, all but a sector"], image_format), tmp_path / "s.bin"
@@ -106,7 +107,7 @@ def test_bitmaps(run: Run, tmp_path: Path, image_format: str, blocks: bool) -> N
         source.capabilities("dirty-bitmaps")
         if blocks:
             source.parameters(**WHOLE)
-        source.cmd("migrate", uri=f"exec:cat > {stream}", blk=blocks)
+        source.cmd("migrate", uri=f"exec:cat > {stream}", **({"blk": True} if blocks else {}))
         if blocks:
             # Bitmaps converge only with a downtime that they fit into, which would end the bulk phase.
             source.await_bulk()
@@ -119,17 +120,20 @@ def test_bitmaps(run: Run, tmp_path: Path, image_format: str, blocks: bool) -> N
         assert (tmp_path / "drive0").read_bytes() == as_raw(made[0], tmp_path / "truth")
 
 
+@pytest.mark.block_migration
 def test_writes_during_the_migration(run: Run, tmp_path: Path) -> None:
     made, stream = drives(tmp_path, ["patterned"], "raw"), tmp_path / "s.bin"
     with open(made[0].path, "ab") as file:
         file.write(disks.noisy(29 * MIB))
     with qemu.machine(tmp_path / "q", *made) as source:
-        source.parameters(max_bandwidth=24 * MIB, **WHOLE)
+        source.parameters(max_bandwidth=8 * MIB, **WHOLE)
         source.cmd("migrate", uri=f"exec:cat > {stream}", blk=True)
-        written = 0
-        while source.status() in ("setup", "active") and written < 40:
-            source.write("drive0", written + 1, written * 797 * 1024 % (31 * MIB), 65536)
+        written = sent = 0
+        while source.status() in ("setup", "active") and (written < 40 or sent < 4 * MIB):
+            source.write("drive0", written % 255 + 1, written * 797 * 1024 % (31 * MIB), 65536)
             written += 1
+            sent = source.cmd("query-migrate").get("disk", {}).get("transferred", 0)
+        source.write("drive0", 0x99, 0, 65536)  # a chunk that has been sent
         source.parameters(max_bandwidth=1 << 40)
         assert source.wait() == "completed", (source.log, source.cmd("query-migrate"))
     report = replayed(run, stream, made, tmp_path)
@@ -138,6 +142,7 @@ def test_writes_during_the_migration(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "drive0").read_bytes() == made[0].path.read_bytes()
 
 
+@pytest.mark.block_migration
 def test_incremental(run: Run, tmp_path: Path) -> None:
     base = disks.make(tmp_path / "base", "mixed, all but a sector")
     overlay, stream = tmp_path / "overlay.qcow2", tmp_path / "s.bin"
@@ -175,7 +180,7 @@ COUNTED = {"xbzrle": "xbzrle-cache", "compress": "compression"}
 
 
 def save_with(folder: Path, drive: Drive, stream: Path, capability: str) -> None:
-    """Save a guest that goes on changing its memory."""
+    """Save a guest that keeps changing its memory."""
     folder.mkdir(exist_ok=True)
     firmware = folder / "firmware"
     firmware.write_bytes(COUNTING.ljust((64 << 10) - len(RESET), b"\0") + RESET)
@@ -187,9 +192,12 @@ def save_with(folder: Path, drive: Drive, stream: Path, capability: str) -> None
         source.cmd("cont")
         source.cmd("migrate", uri=f"exec:cat > {stream}", blk=True)
         # Pages are encoded from their third round on.
-        for _ in range(200):
-            told = source.cmd("query-migrate").get(COUNTED[capability], {})
-            if told.get("pages", 0) > 100:
+        for _ in range(1000):
+            answer = source.cmd("query-migrate")
+            if (
+                answer["status"] == "completed"
+                or answer.get(COUNTED[capability], {}).get("pages", 0) > 100
+            ):
                 break
             time.sleep(0.01)
         source.cmd("stop")
@@ -198,6 +206,7 @@ def save_with(folder: Path, drive: Drive, stream: Path, capability: str) -> None
         assert source.wait() == "completed", source.log
 
 
+@pytest.mark.block_migration
 @pytest.mark.parametrize(
     ("capability", "record"), [("compress", "compress-page"), ("xbzrle", "xbzrle")]
 )

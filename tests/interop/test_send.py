@@ -1,4 +1,4 @@
-"""What blkmig sends, a real QEMU loads: the disk compares equal, and so does every bitmap."""
+"""A real QEMU loads what blkmig sends: the disk compares equal, and so does every bitmap."""
 
 import itertools
 from pathlib import Path
@@ -19,7 +19,7 @@ GRANULARITIES = (512, 4096, 64 << 10, MIB, 64 * MIB)
 
 
 def blank(path: Path, image_format: str, size: int) -> Path:
-    """A destination's image, which holds something else before."""
+    """Make an image for a destination, with other content."""
     if image_format == "raw":
         path.write_bytes(b"\x5a" * size)
     else:
@@ -28,7 +28,7 @@ def blank(path: Path, image_format: str, size: int) -> Path:
 
 
 def same(path: Path, image_format: str, other: Path) -> None:
-    """qemu-img finds no difference."""
+    """Check that qemu-img finds no difference."""
     qemu.qemu_img("compare", "-f", image_format, "-F", "raw", path, other)
 
 
@@ -45,6 +45,7 @@ CASES = [
 ]
 
 
+@pytest.mark.block_migration
 @pytest.mark.parametrize(("chosen", "image_format", "zero_blocks"), CASES)
 def test_disks(
     run: Run, tmp_path: Path, chosen: list[str], image_format: str, zero_blocks: bool
@@ -65,7 +66,7 @@ def test_disks(
 
 
 def bitmaps_of(size: int) -> list[DirtyBitmap]:
-    """One of each granularity, enabled and disabled, persistent and not."""
+    """Return bitmaps of all granularities, enabled and disabled, persistent and not."""
     made = [disks.bitmap(f"b{granularity}", granularity, size) for granularity in GRANULARITIES]
     for number, bitmap in enumerate(made):
         bitmap.recording = number % 2 == 0
@@ -74,19 +75,19 @@ def bitmaps_of(size: int) -> list[DirtyBitmap]:
 
 
 def check(found: dict[str, dict[str, Any]], wanted: list[DirtyBitmap]) -> None:
-    """Flags, granularity and count, as query-block tells of them."""
+    """Check the flags, granularities and counts that query-block shows."""
     assert set(found) == {made.name for made in wanted}
     for made in wanted:
-        told = found[made.name]
-        assert told["granularity"] == made.granularity
-        assert told["recording"] == made.recording
-        assert told["persistent"] == made.persistent
+        shown = found[made.name]
+        assert shown["granularity"] == made.granularity
+        assert shown["recording"] == made.recording
+        assert shown["persistent"] == made.persistent
         # QEMU counts a last granule whole, where the disk ends inside it.
-        assert told["count"] == made.count(None)
+        assert shown["count"] == made.count(None)
 
 
 def with_bitmaps(path: Path, size: int) -> list[DirtyBitmap]:
-    """A sparse disk of ``size`` bytes at ``path`` with bitmaps beside it."""
+    """Make a sparse disk of ``size`` bytes at ``path`` with bitmaps beside it; return them."""
     with open(path, "wb") as file:
         file.write(disks.noisy(MIB))
         file.truncate(size)
@@ -97,7 +98,7 @@ def with_bitmaps(path: Path, size: int) -> list[DirtyBitmap]:
 
 
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
-@pytest.mark.parametrize("only", [False, True])
+@pytest.mark.parametrize("only", [pytest.param(False, marks=pytest.mark.block_migration), True])
 def test_bitmaps(run: Run, tmp_path: Path, image_format: str, only: bool) -> None:
     size = 200 * MIB + 512 * 5
     image, stream = tmp_path / "d.img", tmp_path / "s.bin"

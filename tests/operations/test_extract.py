@@ -1,4 +1,4 @@
-"""``extract``: one disk or bitmap, whole or not at all."""
+"""``extract``: one disk or bitmap, complete or not at all."""
 
 import hashlib
 import json
@@ -73,20 +73,22 @@ def test_zeros_are_holes_in_a_new_file(run: Run, tmp_path: Path) -> None:
     assert Path(f"{target}.2").read_bytes() == target.read_bytes()
 
 
-def test_what_never_came(run: Run, tmp_path: Path) -> None:
+def test_missing_chunks(run: Run, tmp_path: Path) -> None:
     stream, target = put(tmp_path, raw.qemu(filled(0), filled(4096))), tmp_path / "disk"
     words = ["extract", stream, "--to", target, "--device-size=3M"]
-    fails(run(*words), 1, "1 MiB never came: bytes 1048576-2097152")
+    fails(run(*words), 1, "1 MiB was not sent: bytes 1048576-2097152")
     assert not target.exists()
     outcome = run(*words, "--allow-incomplete")
     assert outcome.status == 0
-    assert outcome.err == "blkmig: warning: 1 MiB of 'd' never came, and are zeros\n"
+    assert outcome.err == "blkmig: warning: 1 MiB of d was not sent, and is written as zeros\n"
     assert target.read_bytes() == bytes([7]) * MIB + bytes(MIB) + bytes([7]) * MIB
+    outcome = run(*words, "--allow-incomplete", "-q")
+    assert "1 MiB of d was not sent" in outcome.err  # zeros are not what was asked for
     bigger = run("extract", stream, "--to", target, "--device-size=4M", "-q")
     assert bigger.status == 1
 
 
-def test_what_may_never_have_come(run: Run, tmp_path: Path) -> None:
+def test_chunks_that_may_be_missing(run: Run, tmp_path: Path) -> None:
     """Of a disk whose end is not known, or that a guest went on writing, not even that is proven."""
     target = tmp_path / "disk"
     unfinished = raw.qemu(filled(0)).replace(raw.part(1, raw.progress(100) + raw.EOS, 3), b"")
@@ -107,12 +109,12 @@ def test_the_wrong_size(run: Run, tmp_path: Path) -> None:
     target = tmp_path / "disk"
     stream = put(tmp_path, raw.qemu(filled(0), filled(2048)))
     for words in (["--device-size=1M"], ["--device-size=1M", "--allow-incomplete"]):
-        fails(run("extract", stream, "--to", target, *words), 4, "past the disk's end")
+        fails(run("extract", stream, "--to", target, *words), 1, "past the disk's end")
     far = put(tmp_path, raw.qemu(filled(0), raw.block(1 << 45, 8)), "far")
-    fails(run("extract", far, "--to", target, "--allow-incomplete"), 4, "would be of 16 PiB")
+    fails(run("extract", far, "--to", target, "--allow-incomplete"), 4, "the disk has 16 PiB")
     assert not target.exists()
     outcome = run("extract", stream, "--to", target)
-    assert "the size of 'd' is not in the stream; took 2097152 bytes" in outcome.err
+    assert "size of 'd' is unknown; assumed 2 MiB; see --device-size" in outcome.err
     assert run("extract", stream, "--to", target, "--device-size=1537K").err == ""
     assert target.read_bytes() == bytes([7]) * (1537 << 10)
 
@@ -122,7 +124,7 @@ def test_damaged(run: Run, tmp_path: Path) -> None:
         put(tmp_path, raw.qemu(filled(0), filled(2048))[: -MIB // 2]),
         tmp_path / "disk",
     )
-    fails(run("extract", stream, "--to", target), 3, "--allow-incomplete takes what is sound")
+    fails(run("extract", stream, "--to", target), 3, "use --allow-incomplete to write")
     assert not target.exists()
     outcome = run("extract", stream, "--to", target, "--allow-incomplete", "-q")
     assert outcome.status == 3
@@ -132,9 +134,17 @@ def test_damaged(run: Run, tmp_path: Path) -> None:
 
 def test_which_device(run: Run, tmp_path: Path) -> None:
     stream, target = put(tmp_path, raw.qemu(filled(0), filled(0, 8, "e"))), tmp_path / "disk"
-    fails(run("extract", stream, "--to", target), 2, "the disks 'd', 'e'; say --device")
-    fails(run("extract", stream, "--to", target, "--device", "f"), 2, "the disks 'd', 'e'")
-    fails(run("extract", stream, "--to", target, "--bitmap", "b"), 2, "the bitmaps none")
+    fails(run("extract", stream, "--to", target), 2, "the disks 'd', 'e'; specify --device")
+    fails(
+        run("extract", stream, "--to", target, "--device", "f"),
+        2,
+        "no disk 'f'; the stream has 'd', 'e'",
+    )
+    fails(
+        run("extract", stream, "--to", target, "--bitmap", "b"),
+        2,
+        "no bitmap 'b'; the stream has none",
+    )
     fails(run("extract", stream, "--to", target, "--bitmap", "b", "--device", "d"), 2, "for disks")
     assert run("extract", stream, "--to", target, "--device", "e", "-q").status == 0
     assert target.read_bytes() == bytes([8]) * MIB
@@ -148,7 +158,7 @@ def test_pipes(run: Run, tmp_path: Path) -> None:
     assert json.loads(target.read_text())["bitmaps"][0]["count"] == 131072
     assert run("extract", stream, "--bitmap", "b", "--to", f"exec:cat > {target}").status == 0
     assert json.loads(target.read_text())["virtual-size"] == 2 * MIB
-    fails(run("extract", stream, "--to", stream), 2, "cannot be the target")
+    fails(run("extract", stream, "--to", stream), 2, "are the same file")
 
 
 @pytest.mark.parametrize("told", [[], ["--granularity", "bitmap0=64K"]])
@@ -161,7 +171,31 @@ def test_open_and_unfinished_bitmaps(
         fails(outcome, 3, "16 KiB, 32 KiB or 64 KiB")
     else:
         assert outcome.status == 0
-        assert "is not in the stream; took 9437184 bytes" in outcome.err
+        assert "size of 'drive0' is unknown; assumed 9 MiB" in outcome.err
         assert json.loads((tmp_path / "b").read_text())["virtual-size"] == 9 * MIB
     half = put(tmp_path, raw.qemu(bitmaps=DIRTY[: -len(raw.COMPLETE)]))
-    fails(run("extract", half, "--bitmap", "b", "--to", tmp_path / "c"), 1, "is not whole")
+    fails(run("extract", half, "--bitmap", "b", "--to", tmp_path / "c"), 1, "is incomplete")
+
+
+def test_a_size_that_the_stream_excludes_is_not_assumed(run: Run, tmp_path: Path) -> None:
+    """Its progress shows a disk that ends within its last chunk."""
+    records = [raw.progress(0), filled(0), raw.progress(49), filled(2048), raw.progress(98)]
+    stream, target = put(tmp_path, raw.qemu(*records, filled(4096))), tmp_path / "disk"
+    outcome = run("extract", stream, "--to", target)
+    fails(outcome, 1, "size of 'd' is unknown (2 to ")
+    assert "specify --device-size d=SIZE" in outcome.err
+    assert not target.exists()
+    assert run("extract", stream, "--to", target, "--device-size", 2 * MIB + 4096).status == 0
+    assert target.stat().st_size == 2 * MIB + 4096
+
+
+def test_bitmaps_as_reports_print_them(run: Run, tmp_path: Path) -> None:
+    chunks = raw.bitmap_start("d", "a/b") + raw.bitmap_bits(0, 2048, bytes(8)) + raw.COMPLETE
+    chunks += raw.bitmap_start("d/a", "b") + raw.bitmap_bits(0, 2048, bytes(8)) + raw.COMPLETE
+    chunks += raw.bitmap_start("d", "c") + raw.bitmap_bits(0, 2048, bytes(8)) + raw.COMPLETE
+    stream, target = put(tmp_path, raw.qemu(bitmaps=chunks)), tmp_path / "b"
+    for name in ("c", "d:c", "d/c", "a/b", "d/a:b"):
+        assert run("extract", stream, "--bitmap", name, "--to", target, "-q").status == 0, name
+    outcome = run("extract", stream, "--bitmap", "d/a/b", "--to", target)
+    fails(outcome, 2, "specify --bitmap DEVICE:NAME")
+    fails(run("extract", stream, "--bitmap", "x", "--to", target), 2, "no bitmap 'x'; the stream")

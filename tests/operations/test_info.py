@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from blkmig_cli.contents.accounts import Accounts
 from blkmig_cli.errors import StreamError
@@ -32,7 +32,6 @@ def put(folder: Path, content: bytes, name: str = "s.bin") -> Path:
     return path
 
 
-@settings(deadline=None)
 @given(repetitive())
 def test_every_byte_is_of_one_kind_in_runs_as_in_events(made: Repetitive) -> None:
     found = []
@@ -43,10 +42,10 @@ def test_every_byte_is_of_one_kind_in_runs_as_in_events(made: Repetitive) -> Non
             while True:
                 piece = decoder.piece() if by_runs else next(decoder)
                 if isinstance(piece, Rows):
-                    accounts.feed_run(piece)
+                    accounts.feed_run(piece, decoder.source)
                     end = piece.end
                 else:
-                    accounts.feed(piece)
+                    accounts.feed(piece, decoder.source)
                     end = piece.offset + piece.length
         except (StopIteration, StreamError):
             pass
@@ -134,7 +133,7 @@ def test_names_are_hostile(run: Run, tmp_path: Path) -> None:
     both = put(tmp_path, raw.qemu(filled(0, HOSTILE), filled(0, "e")))
     steps = run("info", both, "--output", "json").json["next"]
     assert steps[-1] == {
-        "why": "its devices have names that no command line can say",
+        "why": "names of its devices cannot be written on a command line",
         "command": None,
     }
     files = put(tmp_path, raw.qemu(filled(0, "a b"), filled(0, "a?b")))
@@ -152,3 +151,60 @@ def test_a_name_that_no_terminal_shows_is_a_word_for_the_shell(run: Run, tmp_pat
     words = ["bash", "-c", f"printf %s {command.split()[2]}"]
     echoed = subprocess.run(words, capture_output=True, check=True).stdout
     assert os.fsdecode(echoed) == str(path)
+
+
+def test_what_is_proposed_overwrites_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names that something has, or whose journal or bitmaps are there, are not proposed."""
+    monkeypatch.chdir(tmp_path)
+    path = put(tmp_path, raw.qemu(filled(0), filled(0, "e")))
+    taken = ["d.img", "d-2.img.replay.json", "e.img.partial", "salvaged.bin"]
+    for name in taken:
+        put(tmp_path, b"mine", name)
+    (command,) = [
+        step["command"]
+        for step in run("info", path, "--output", "json").json["next"]
+        if "replay" in step["command"]
+    ]
+    words = shlex.split(command)
+    assert words[4:7:2] == ["d=d-3.img", "e=e-2.img"]
+    told = ["--device-size", "1M"]
+    assert run(*words[1:], *told, "-q").status == 0
+    assert all((tmp_path / name).read_bytes() == b"mine" for name in taken)
+    damaged = put(tmp_path, path.read_bytes()[:-40], "damaged")
+    (step,) = run("info", damaged, "--output", "json").json["next"]
+    assert shlex.split(step["command"])[-1] == "salvaged-2.bin"
+
+
+def test_an_incomplete_or_impossible_replay_is_proposed_as_such(run: Run, tmp_path: Path) -> None:
+    gap = put(tmp_path, raw.qemu(filled(0), filled(4096)))
+    steps = run("info", gap, "--output", "json").json["next"]
+    assert any("--allow-incomplete" in (step["command"] or "") for step in steps)
+    past = ["--device-size", "1M", "--output", "json"]
+    steps = run("info", gap, *past).json["next"]
+    assert not any("replay" in (step["command"] or "") for step in steps)
+
+
+def test_unnamed_devices_can_be_replayed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = put(tmp_path, raw.qemu(filled(0, ""), filled(0, "e")))
+    (command,) = [
+        step["command"]
+        for step in run("info", path, "--output", "json").json["next"]
+        if "replay" in step["command"]
+    ]
+    assert shlex.split(command)[3:7] == ["--image", "=disk.img", "--image", "e=e.img"]
+    assert run(*shlex.split(command)[1:], "--device-size", "1M", "-q").status == 0
+    assert (tmp_path / "disk.img").read_bytes() == bytes([7]) * MIB
+
+
+def test_many_devices_are_named_quickly(run: Run, tmp_path: Path) -> None:
+    """As many as a stream may have, all of one harmless name."""
+    names = [chr(0x4E00 + at) for at in range(4000)]
+    path = put(tmp_path, raw.qemu(*[raw.block(0, 8, name) for name in names]))
+    command = run("info", path, "--output", "json").json["next"][-1]["command"]
+    assert command.count("--image") == 4000
+    assert "disk-4000.img" in command

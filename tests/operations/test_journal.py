@@ -19,14 +19,15 @@ from click.testing import CliRunner
 from blkmig_cli.commands import cli
 from blkmig_cli.disks.raw import RawImage
 from blkmig_cli.errors import FailureError
-from blkmig_cli.operations.replay import writing
+from blkmig_cli.operations.replay import writer
 from tests.conftest import Outcome, Run, fails
 from tests.support import raw
+from tests.support.long import examples
 
 MIB = 1 << 20
-#: How many times a replay is killed in a run of the tests; the long form has 200.
-KILLS = int(os.environ.get("BLKMIG_KILLS", "24"))
-CALLS = ["pwrite", "fsync", "ftruncate", "replace", "link", "unlink", "write", "open"]
+#: How many times a replay is killed in a run of the tests.
+KILLS = examples(24, 200)
+CALLS = ["pwrite", "fsync", "ftruncate", "replace", "rename", "unlink", "write", "open"]
 BITMAPS = raw.bitmap_start() + raw.bitmap_bits(0, 24576, b"\x15".ljust(24, b"\0")) + raw.COMPLETE
 
 
@@ -46,7 +47,7 @@ def records(count: int = 12, seed: int = 1) -> bytes:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Confirm what is written after every few chunks."""
-    monkeypatch.setattr(writing, "_CHECKPOINT", 3 * MIB)
+    monkeypatch.setattr(writer, "_CHECKPOINT", 3 * MIB)
 
 
 @pytest.fixture
@@ -101,18 +102,19 @@ def wanted(run: Run, stream: Path, tmp_path: Path) -> tuple[bytes, bytes]:
     return image.read_bytes(), Path(f"{image}.bitmaps.json").read_bytes()
 
 
-def is_half_done(run: Run, words: list[object], image: Path) -> None:
-    """A plain replay touches nothing, and names both ways on."""
+def is_incomplete(run: Run, words: list[object], image: Path) -> None:
+    """A plain replay touches nothing, and names both ways to continue."""
     partial = Path(f"{image}.partial")
     there = [path for path in (image, partial) if path.exists()]
     before = [path.read_bytes() for path in there]
     outcome = run(*words)
-    fails(outcome, 4, "half done")
+    fails(outcome, 4, "is incomplete")
     assert "--resume" in outcome.err
     assert "--restart" in outcome.err
     assert [path.read_bytes() for path in there] == before
 
 
+@pytest.mark.scaled
 @pytest.mark.parametrize("existing", [False, True])
 @pytest.mark.parametrize("source", ["file", "pipe"])
 def test_killed_anywhere_it_goes_on_to_the_same_end(
@@ -125,14 +127,15 @@ def test_killed_anywhere_it_goes_on_to_the_same_end(
         image = tmp_path / f"disk{number}"
         if existing:
             image.write_bytes(numbers.randbytes(64) * (12 * MIB // 64))
-        words: list[object] = ["replay", name, "--image", image, "--create", "-q"]
+        words: list[object] = ["replay", name, "--image", image, "-q"]
+        words += [] if existing else ["--create"]
         more: list[object] = []
         while killed([*words, *more], numbers.randrange(120)):
             interrupted += 1
             if not existing and image.exists():
                 assert image.read_bytes() == wanted[0]
             if Path(f"{image}.replay.json").exists() and journal(image)["state"] != "finished":
-                is_half_done(run, words, image)
+                is_incomplete(run, words, image)
             more = ["--resume"]
         outcome = run(*words, "--resume")
         assert outcome.status == 0, outcome
@@ -157,7 +160,8 @@ def broken_off(run: Run, stream: Path, image: Path, *words: object) -> Outcome:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RawImage, "write", write)
-        outcome = run("replay", stream, "--image", image, "--create", "-q", *words)
+        making = [] if image.exists() else ["--create"]
+        outcome = run("replay", stream, "--image", image, "-q", *dict.fromkeys([*making, *words]))
     fails(outcome, 4, "No space left")
     return outcome
 
@@ -165,7 +169,7 @@ def broken_off(run: Run, stream: Path, image: Path, *words: object) -> Outcome:
 def test_what_is_safe_is_not_done_again(run: Run, stream: Path, tmp_path: Path) -> None:
     image = tmp_path / "disk"
     outcome = broken_off(run, stream, image)
-    assert f"{image}.partial is half done: go on with --resume" in outcome.out
+    assert f"{image}.partial is incomplete; use --resume to continue" in outcome.out
     position = journal(image)["position"]
     assert position > 3 * MIB
     done = run("replay", stream, "--image", image, "--resume", "--output", "json")
@@ -178,17 +182,66 @@ def test_what_is_safe_is_not_done_again(run: Run, stream: Path, tmp_path: Path) 
     assert "written" not in again.out
 
 
-def test_finished_is_left_as_it_is(run: Run, stream: Path, tmp_path: Path) -> None:
-    """A guest may have written to the image since; and its bitmaps may have been used."""
+@pytest.mark.parametrize("source", ["file", "pipe"])
+@pytest.mark.parametrize("made", [True, False])
+def test_finished_is_checked_and_left_as_it_is(
+    made: bool, source: str, run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_path: Path
+) -> None:
+    """Nothing is written, bitmaps neither; an image that is not as it was left is refused."""
+    image, bitmaps = tmp_path / "disk", tmp_path / "disk.bitmaps.json"
+    name = stream if source == "file" else f"exec:cat {stream}"
+    if not made:
+        image.write_bytes(bytes(12 * MIB))
+    words = ["replay", name, "--image", image, *(["--create"] if made else [])]
+    assert run(*words).status == 0
+    bitmaps.unlink()
+    before = (image.stat().st_mtime_ns, journal(image))
+    for more in ([], ["--verify"], ["--create"], ["--create", "--verify"]):
+        outcome = run(*words, "--resume", *more)
+        assert outcome.status == 0, outcome
+        assert "finished already" in outcome.out
+    assert (image.stat().st_mtime_ns, journal(image)) == before
+    assert not bitmaps.exists()
+    last = max(at for at, byte in enumerate(wanted[0]) if byte)
+    for changed in (bytes(12 * MIB), wanted[0][:last] + b"\0" + wanted[0][last + 1 :]):
+        image.write_bytes(changed)
+        outcome = run(*words, "--resume", "--verify")
+        fails(outcome, 4, "--restart")
+        assert image.read_bytes() == changed
+    image.write_bytes(bytes(12 * MIB))
+    fails(run(*words, "--resume"), 4, "not as the replay left it")
+    image.unlink()
+    if not made:
+        fails(run(*words, "--resume"), 4, "--create")
+    assert run("replay", name, "--image", image, "--create", "--resume").status == 0
+    assert image.read_bytes() == wanted[0]
+    image.write_bytes(bytes(12 * MIB))
+    # Afresh, as nobody asked otherwise.
+    assert run("replay", name, "--image", image).status == 0
+    assert image.read_bytes() == wanted[0]
+
+
+def test_one_changed_byte_is_found_by_verify(
+    run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_path: Path
+) -> None:
     image = tmp_path / "disk"
     assert run("replay", stream, "--image", image, "--create").status == 0
-    image.write_bytes(bytes(12 * MIB))
-    Path(f"{image}.bitmaps.json").unlink()
-    assert run("replay", stream, "--image", image, "--resume").status == 0
-    assert image.read_bytes() == bytes(12 * MIB)
-    assert not Path(f"{image}.bitmaps.json").exists()
-    assert run("replay", stream, "--image", image).status == 0  # afresh, as nobody asked otherwise
-    assert image.read_bytes() != bytes(12 * MIB)
+    for at in (0, 5 * MIB + 4321, 12 * MIB - 1):
+        content = bytearray(wanted[0])
+        content[at] ^= 1
+        image.write_bytes(content)
+        fails(
+            run("replay", stream, "--image", image, "--resume", "--verify"), 4, "not as the replay"
+        )
+
+
+def test_a_finished_image_that_was_resized(run: Run, stream: Path, tmp_path: Path) -> None:
+    image = tmp_path / "disk"
+    assert run("replay", stream, "--image", image, "--create").status == 0
+    for size in (11 * MIB, 13 * MIB):
+        os.truncate(image, size)
+        outcome = run("replay", stream, "--image", image, "--resume")
+        fails(outcome, 4, f"has {size} bytes, the replay left {12 * MIB}")
 
 
 def test_without_a_journal_it_starts_afresh(
@@ -197,26 +250,56 @@ def test_without_a_journal_it_starts_afresh(
     image, partial = tmp_path / "disk", tmp_path / "disk.partial"
     fails(run("replay", stream, "--image", image, "--resume"), 4, "No such file")
     partial.write_bytes(b"killed before its journal" * MIB)
-    fails(run("replay", stream, "--image", image, "--create"), 4, "half done")
+    fails(run("replay", stream, "--image", image, "--create"), 4, "is incomplete")
     assert run("replay", stream, "--image", image, "--create", "--resume").status == 0
     assert image.read_bytes() == wanted[0]
     assert not partial.exists()
 
 
+@pytest.mark.parametrize("existing", [False, True])
 def test_restart_starts_afresh(
-    run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_path: Path
+    existing: bool, run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
     image = tmp_path / "disk"
-    for existing in (False, True):
-        broken_off(run, stream, image)
-        left = image if existing else Path(f"{image}.partial")
-        left.write_bytes(b"\xee" * left.stat().st_size)
-        Path(f"{image}.replay.json").write_text("damaged" if existing else "{}")
-        outcome = run("replay", stream, "--image", image, "--create", "--resume")
+    more = [] if existing else ["--create"]
+    if existing:
+        image.write_bytes(b"\xdd" * (12 * MIB))
+    broken_off(run, stream, image, *more)
+    left = image if existing else Path(f"{image}.partial")
+    left.write_bytes(b"\xee" * left.stat().st_size)
+    for content in ("damaged", "{}", "[]", "null"):
+        Path(f"{image}.replay.json").write_text(content)
+        outcome = run("replay", stream, "--image", image, *more, "--resume")
         fails(outcome, 4, "is no journal")
         assert "--restart" in outcome.err
-        done = run("replay", stream, "--image", image, "--create", "--restart", "-q")
-        assert (done.status, image.read_bytes()) == (0, wanted[0])
+    done = run("replay", stream, "--image", image, *more, "--restart", "-q")
+    assert (done.status, image.read_bytes()) == (0, wanted[0])
+
+
+def test_restart_keeps_no_byte_of_the_unfinished_image(run: Run, tmp_path: Path) -> None:
+    """Where the stream has no chunk, an image made afresh has zeros."""
+    stream, image, partial = tmp_path / "s.bin", tmp_path / "disk", tmp_path / "disk.partial"
+    stream.write_bytes(raw.qemu(raw.block(2048, 0, rest=b"\1" * MIB)))
+    for options in (["--restart"], ["--resume"]):  # there is no journal: nothing to continue
+        partial.write_bytes(b"\xee" * (3 * MIB))
+        words = ["replay", stream, "--image", image, "--create", "--incremental", *options]
+        assert run(*words, "--device-size", "3M").status == 0
+        assert image.read_bytes() == bytes(MIB) + b"\1" * MIB + bytes(MIB)
+        image.unlink()
+        Path(f"{image}.replay.json").unlink()
+
+
+def test_restart_of_what_cannot_be_written_changes_nothing(
+    run: Run, stream: Path, tmp_path: Path
+) -> None:
+    """The unfinished image and its journal stay until the first write."""
+    image, bad = tmp_path / "disk", tmp_path / "bad.bin"
+    broken_off(run, stream, image)
+    bad.write_bytes(stream.read_bytes()[:-5])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert run("replay", bad, "--image", image, "--create", "--restart").status == 3
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert run("replay", stream, "--image", image, "--resume").status == 0
 
 
 @pytest.mark.parametrize("source", ["file", "pipe"])
@@ -258,7 +341,7 @@ def test_another_image_is_refused(run: Run, stream: Path, tmp_path: Path) -> Non
     partial.rename(image)
     fails(run("replay", stream, "--image", image, "--resume", "-q"), 4, "of another image")
     partial.write_bytes(good)
-    fails(run("replay", stream, "--image", image, "--resume", "-q"), 4, "are both there")
+    fails(run("replay", stream, "--image", image, "--resume", "-q"), 4, "both")
     image.unlink()
     assert run("replay", stream, "--image", image, "--resume", "-q").status == 0
 
@@ -267,7 +350,7 @@ def test_a_disk_of_another_size_is_refused(run: Run, stream: Path, tmp_path: Pat
     image = tmp_path / "disk"
     broken_off(run, stream, image, "--device-size=12M")
     words = ["replay", stream, "--image", image, "--resume", "-q"]
-    fails(run(*words, "--device-size=16M"), 4, "another size")
+    fails(run(*words, "--device-size=16M"), 4, f"of a disk of {12 * MIB} bytes, not {16 * MIB}")
     assert run(*words, "--device-size=12M").status == 0
 
 
@@ -298,7 +381,7 @@ def test_a_full_disk(run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_pa
     assert told.read_text().startswith("4 blkmig: ")
     assert "File too large" in told.read_text()
     assert not image.exists()
-    is_half_done(run, list(words), image)
+    is_incomplete(run, list(words), image)
     assert run(*words, "--resume").status == 0
     assert image.read_bytes() == wanted[0]
 
@@ -336,7 +419,7 @@ def test_interrupted(run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_pa
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "pwrite", pwrite)
-        patch.setattr(writing, "Overlap", _InOrder)
+        patch.setattr(writer, "Overlap", _InOrder)
         outcome = run("replay", stream, "--image", image, "--create", "-q")
     assert outcome.status == 130
     assert run("replay", stream, "--image", image, "--resume", "-q").status == 0
@@ -354,6 +437,9 @@ class _InOrder:
 
     def submit(self, _: object, __: int, ___: int, job: Callable[[], None]) -> None:
         job()
+
+    def wait(self, _: object, __: int, ___: int) -> None:
+        pass
 
     def drain(self) -> None:
         pass

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.disks.bitmap import DirtyBitmap
@@ -13,14 +13,10 @@ from blkmig_cli.wire.encoder import encode
 from blkmig_cli.wire.hints import Hints
 from tests.conftest import Run
 from tests.support.feed import events, in_file, piped
+from tests.support.long import examples
 from tests.support.strategies import MIB, Sent, bitmaps, contents, streams
 
-SLOW = settings(
-    deadline=None,
-    max_examples=40,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,
-                           HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+SLOW = settings(max_examples=examples(40, 400))
 
 
 def hints(sent: Sent) -> Hints:
@@ -30,6 +26,7 @@ def hints(sent: Sent) -> Hints:
     )
 
 
+@pytest.mark.scaled
 @SLOW
 @given(streams(), st.lists(st.integers(1, 5000), max_size=200))
 def test_any_cut_gives_the_same_events(sent: Sent, sizes: list[int]) -> None:
@@ -39,6 +36,7 @@ def test_any_cut_gives_the_same_events(sent: Sent, sizes: list[int]) -> None:
     assert sum(event.length for event in whole[0]) == len(sent.data)
 
 
+@pytest.mark.scaled
 @SLOW
 @given(streams(most=MIB, devices=1), st.integers(0, 1 << 40))
 def test_a_truncated_stream_gives_a_prefix(sent: Sent, place: int) -> None:
@@ -54,6 +52,7 @@ def test_a_truncated_stream_gives_a_prefix(sent: Sent, place: int) -> None:
         assert error is None if bare_end else error is not None and f"at byte {cut}" in error
 
 
+@pytest.mark.scaled
 @SLOW
 @given(streams(most=MIB))
 def test_nothing_told_is_never_wrong(sent: Sent) -> None:
@@ -69,6 +68,7 @@ def test_nothing_told_is_never_wrong(sent: Sent) -> None:
         assert len(found) == len(whole)
 
 
+@pytest.mark.scaled
 @SLOW
 @given(streams(most=2 * MIB))
 def test_encoder_inverts_decoder(sent: Sent) -> None:
@@ -86,6 +86,7 @@ def expected_bitmap(bitmap: DirtyBitmap, size: int, dialect: str) -> dict[str, o
     return {"granularity": bitmap.granularity, "ranges": bitmap.ranges(size), "flags": flags}
 
 
+@pytest.mark.scaled
 @SLOW
 @given(sent=streams())
 def test_replay_inverts_send(
@@ -124,6 +125,7 @@ def test_replay_inverts_send(
             }
 
 
+@pytest.mark.scaled
 @SLOW
 @given(content=contents(MIB), data=st.data())
 def test_bitmap_files_round_trip(content: bytes, data: st.DataObject,

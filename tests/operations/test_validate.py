@@ -50,6 +50,7 @@ def test_the_document(stream: Path, run: Run) -> None:
                 "stream": str(stream),
                 "dialect": "qemu",
                 "container": "qemu",
+                "verdict": "whole",
                 "valid": True,
                 "complete": True,
                 "devices": [
@@ -85,7 +86,7 @@ def test_human_says_whole(stream: Path, run: Run) -> None:
     outcome = run("validate", stream)
     assert outcome.status == 0
     assert "whole" in outcome.out
-    assert "not whole" not in outcome.out
+    assert "incomplete" not in outcome.out
     assert "\x1b" not in outcome.out
 
 
@@ -113,7 +114,7 @@ def test_missing_chunks(run: Run, tmp_path: Path) -> None:
     ]
     assert ids(outcome) == ["missing-chunks"]
     assert outcome.report["findings"][0]["device"] == "d"
-    assert "never came" in run("validate", path, "--device-size", "4M").out
+    assert "was not sent" in run("validate", path, "--device-size", "4M").out
     assert run("validate", path, "--device-size", "4M", "--ignore", "missing-chunks").status == 0
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from blkmig_cli.checks.catalogue import CHECKS, Finding, finding_of
-from blkmig_cli.checks.checker import Report
+from blkmig_cli.checks.report import Report
 from blkmig_cli.errors import FailureError, StreamError
 from blkmig_cli.output.junit import junit
 from blkmig_cli.output.sarif import sarif
@@ -190,13 +190,13 @@ def test_the_summary(run: Run, streams: list[str]) -> None:
     shown = [line.split() for line in lines]
     assert [" ".join(words) for words in shown] == [
         "whole.bin whole 0 0",
-        "perhaps.bin perhaps not whole 0 1",
-        "holes.bin not whole 1 0",
-        "past.bin whole with errors 1 0",
+        "perhaps.bin unknown 0 1",
+        "holes.bin incomplete 1 0",
+        "past.bin faulty 1 0",
         "cut.bin damaged 2 0",
         "no such file failed 1 0",
     ]
-    counts = "1 whole, 1 whole with errors, 1 perhaps not whole, 1 not whole, 1 damaged, 1 failed"
+    counts = "1 whole, 1 unknown, 1 incomplete, 1 faulty, 1 damaged, 1 failed"
     assert last == f"6 streams: {counts}"
     assert "1 stream" not in run("validate", "whole.bin").out
 
@@ -217,12 +217,9 @@ def test_hostile_text(stream: str, device: str, message: str) -> None:
     """Any text whatever, lone surrogates and control characters too, gives sound documents."""
     failures: list[Callable[[str], FailureError | StreamError]] = [FailureError, StreamError]
     for make in failures:
-        report = Report(stream, failure=make(message))
-        assert report.failure is not None
-        report.findings = [
-            finding_of(report.failure),
-            Finding("truncated", "note", message, 5, device),
-        ]
+        failure = make(message)
+        findings = (finding_of(failure), Finding("truncated", "note", message, 5, device))
+        report = Report(stream, failure=failure, findings=findings)
         text = junit([report], strict=False)
         assert text.isascii()
         (case,) = cases(text)

@@ -1,4 +1,4 @@
-"""The docs say what is: generated pages are fresh, options are all there, the README's tour is real."""
+"""The docs match the code: generated pages are fresh, all options are documented, the tour is run."""
 
 import importlib.util
 import inspect
@@ -45,7 +45,7 @@ def commands() -> list[tuple[str, click.Command]]:
 
 
 def chapter(page: str, heading: str) -> str:
-    """What stands under a heading, up to the next of its kind."""
+    """Return the text under a heading, up to the next heading of its level."""
     _, found, rest = page.partition(f"\n{heading}\n")
     assert found, heading
     kind = heading.split(maxsplit=1)[0]
@@ -57,7 +57,7 @@ PAGE = (ROOT / "docs" / "commands.md").read_text()
 
 @pytest.mark.parametrize(("name", "command"), commands())
 def test_every_command_and_option_is_documented(name: str, command: click.Command) -> None:
-    """In the command's own chapter: that another has an option of that name is no help."""
+    """Each in the command's own chapter."""
     assert command.help
     assert f"blkmig {name}" in README
     text = chapter(PAGE, f"## blkmig {name}")
@@ -77,7 +77,7 @@ def test_every_check_is_documented() -> None:
 
 
 def test_every_check_is_tested() -> None:
-    """A check that no test names is one that may find nothing."""
+    """Every check is named in some test."""
     tests = "".join(
         path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)
     )
@@ -94,13 +94,13 @@ def test_every_record_and_field_of_specs_is_documented() -> None:
 
 
 def test_every_exit_status_is_documented() -> None:
-    statuses = {kind.exit_status for kind in BlkmigError.__subclasses__()} | {0, 1, 130, 141}
+    statuses = {kind.exit_status for kind in BlkmigError.__subclasses__()} | {0, 1, 130, 141, 143}
     table = chapter(README, "## Exit status")
     assert {int(number) for number in re.findall(r"\b\d+\b(?=[^|]*\|)", table)} == statuses
 
 
 def test_every_schema_is_named() -> None:
-    """A program that reads JSON must find what it may expect."""
+    """Every schema has a title, and the README names their folder."""
     for path in (ROOT / "docs" / "schemas").iterdir():
         assert json.loads(path.read_text())["title"]
     assert "docs/schemas" in README
@@ -127,7 +127,7 @@ def test_every_public_name_has_a_chapter() -> None:
 
 
 def library() -> list[tuple[str, Any]]:
-    """Every public function, method and property, by its name."""
+    """Return every public function, method and property, by its name."""
     found = []
     for names in LIBRARY.CHAPTERS.values():
         for name in names:
@@ -141,7 +141,7 @@ def library() -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize(("name", "function"), library(), ids=[name for name, _ in library()])
 def test_every_public_function_is_documented(name: str, function: Any) -> None:
-    """With the type and unit of all that goes in and comes out, and the errors."""
+    """With types and units of parameters and results, and the errors."""
     text, found = inspect.getdoc(function) or "", inspect.signature(function)
     assert text
     assert found.return_annotation is not found.empty
@@ -205,7 +205,7 @@ def test_every_target_is_explained() -> None:
 
 
 def test_the_tour_is_real() -> None:
-    """Every command of the README, in order, gives the text that stands there."""
+    """Every command of the README, in order, prints the text shown there."""
     assert len(re.findall(r"^\$ ", README, re.MULTILINE)) >= 10
     assert script("make_tour").document() == README, "run make docs"
 

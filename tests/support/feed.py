@@ -1,4 +1,4 @@
-"""Ways to give bytes to a decoder: whole, in pieces, from a file."""
+"""Inputs for a decoder made of bytes: a pipe, a file, in pieces."""
 
 import os
 import weakref
@@ -20,7 +20,7 @@ Pieces = list[bytes | int]
 def piped(
     data: bytes, sizes: Iterable[int] | None = None, kind: type[PipeInput] = PipeInput
 ) -> PipeInput:
-    """``data`` from a pipe, in reads of ``sizes`` bytes, then of whatever is asked."""
+    """Return ``data`` as a pipe with reads of ``sizes`` bytes, then of as many as are asked for."""
     at = 0
     left = iter(sizes or ())
 
@@ -35,7 +35,7 @@ def piped(
 
 
 def in_file(data: bytes | Pieces, kind: type[FileInput] = FileInput) -> FileInput:
-    """``data`` in a file in memory, which goes with the input; zeros in pieces take no room."""
+    """Return ``data`` as a file in memory, closed with the input; numbers in it stand for holes."""
     fd, size = os.memfd_create("stream"), 0
     for piece in [data] if isinstance(data, bytes) else data:
         if isinstance(piece, bytes):
@@ -48,19 +48,19 @@ def in_file(data: bytes | Pieces, kind: type[FileInput] = FileInput) -> FileInpu
 
 
 class BySchemas(FileInput):
-    """A file of which nothing is scanned: every record is parsed by the schemas."""
+    """A file that is not scanned: every record is parsed by the schemas."""
 
     rows = None  # type: ignore[assignment]
 
 
 class NarrowPipe(PipeInput):
-    """A pipe whose buffer is moved and grows all the time."""
+    """A pipe whose small buffer often moves and grows."""
 
     first_room = 16
 
 
 def events(source: Any, **options: Any) -> tuple[list[Event], str | None]:
-    """All events, and the error that ended them."""
+    """Return all events, and the error that ended them."""
     found: list[Event] = []
     try:
         found.extend(Decoder(source, **options))
@@ -70,7 +70,7 @@ def events(source: Any, **options: Any) -> tuple[list[Event], str | None]:
 
 
 def encoded(stream: Iterable[Event]) -> bytes:
-    """The bytes of events that hold their payloads themselves."""
+    """Return the bytes of events that hold their payloads themselves."""
     pieces = []
     for event in stream:
         for piece in encode(event):

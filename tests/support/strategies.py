@@ -4,6 +4,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -102,8 +103,15 @@ def bitmaps(draw: st.DrawFn, size: int, name: str) -> DirtyBitmap:
     return bitmap
 
 
+class Shown:
+    """A dataclass that hypothesis shows by its ``repr``, as its fields may be megabytes."""
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
+
+
 @dataclass(frozen=True)
-class Sent:
+class Sent(Shown):
     """Disks, how they are sent, and the stream's bytes."""
 
     disks: list[Disk]
@@ -143,13 +151,13 @@ def streams(draw: st.DrawFn, *, most: int = 3 * MIB, devices: int = 2) -> Sent:
 
 
 def stream_events(disks: list[Disk], options: SendOptions) -> list[Event]:
-    """What ``send`` makes of the disks."""
+    """Return the events of ``send`` for the disks."""
     return list(send_events(disks, options))
 
 
 @dataclass(frozen=True)
-class Repetitive:
-    """A stream in which records repeat, what is told of it, and perhaps some damage to it."""
+class Repetitive(Shown):
+    """A stream in which records repeat, perhaps damaged, and the hints for its decoder."""
 
     hints: Hints
     data: bytes

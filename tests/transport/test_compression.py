@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.disks.raw import RawImage, open_raw
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.transport.target import Sink, open_target
 from tests.conftest import Run, fails
 from tests.support import raw
@@ -86,7 +87,7 @@ def test_nothing_is_left_of_a_failure(run: Run, tmp_path: Path, suffix: str) -> 
 def test_an_input_is_no_target(run: Run, tmp_path: Path, suffix: str) -> None:
     stream = tmp_path / f"s{suffix}"
     stream.write_bytes(raw.qemu(raw.block(0, 8)))
-    fails(run("scrub", stream, "--device-size", "1M", "--to", stream), 2, "read already")
+    fails(run("scrub", stream, "--device-size", "1M", "--to", stream), 2, "are the same file")
 
 
 def test_only_files_are_compressed_by_name(run: Run, disk: Path) -> None:
@@ -105,7 +106,8 @@ def test_plain_targets_take_the_fast_way(
 
     def noting(way: Callable[..., object]) -> Callable[..., object]:
         def call(image: RawImage, *words: int, **more: bool) -> object:
-            ways.add(way.__name__)
+            if words != (0, 512):  # what the image begins with is looked at first
+                ways.add(way.__name__)
             return way(image, *words, **more)
 
         return call
@@ -117,7 +119,7 @@ def test_plain_targets_take_the_fast_way(
     assert ("read" in ways) == (not copied)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(max_examples=30)
 @given(
     suffix=st.sampled_from(sorted(UNPACK)),
     pieces=st.lists(
@@ -129,7 +131,7 @@ def test_any_pieces(disk: Path, suffix: str, pieces: list[tuple[str, int]]) -> N
     content, expected = disk.read_bytes(), b""
     target = disk.with_name(f"t{suffix}")
     image = open_raw(str(disk), writable=False)
-    with open_target(str(target), []) as sink:
+    with open_target(str(target), FileUses()) as sink:
         for way, number in pieces:
             data = content[number : 2 * number]
             if way == "write":

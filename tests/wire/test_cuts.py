@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.wire.events import Event
@@ -14,11 +14,7 @@ from tests.conftest import Run
 from tests.support import raw
 from tests.support.feed import events, in_file, piped
 
-SETTINGS = settings(
-    deadline=None,
-    max_examples=40,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+SETTINGS = settings(max_examples=40)
 GRANULARITY = 4096
 CHUNKS = 3
 SIZE = CHUNKS * raw.CHUNK - 5 * 512

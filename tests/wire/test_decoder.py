@@ -238,8 +238,7 @@ def test_state_is_sized_by_its_footer_and_confirmed_by_the_description() -> None
     assert isinstance(state, DeviceState)
     assert (state.length, state.sized_by) == (40, "footer")
     assert isinstance(description, VmDescription)
-    assert description.confirmed == {state.offset}
-    assert description.mismatches == ()
+    assert (description.confirmed, description.mismatches) == (frozenset({state.offset}), ())
 
 
 def test_state_is_sized_by_its_footer_without_one() -> None:

@@ -34,9 +34,7 @@ def subsection(name: str, body: bytes, version: int = 1) -> bytes:
 
 
 BITS = subsection("target-page-bits", struct.pack(">I", 14))
-NAMES = b"".join(
-    [raw.name("mapped-ram"), raw.name("x-ignore-shared"), raw.name(""), raw.name(b"\xff\xfe")]
-)
+NAMES = b"".join(raw.name(name) for name in ("mapped-ram", "x-ignore-shared", "", b"\xff\xfe"))
 CAPABILITIES = subsection("capabilities", struct.pack(">I", 4) + NAMES, version=3)
 UUID = subsection("uuid", bytes(range(16)), version=2)
 

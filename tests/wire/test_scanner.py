@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.checks.checker import Checker
-from blkmig_cli.checks.survey import read_events
+from blkmig_cli.checks.survey import read_stream
 from blkmig_cli.errors import FailureError, StreamError
 from blkmig_cli.output.documents import report_json
 from blkmig_cli.output.events_json import EventJson, run_texts
@@ -21,16 +21,12 @@ from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block, Event
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Piece, Run, expand
+from blkmig_cli.wire.schema_io import Input
 from tests.conftest import get_capture
 from tests.support import raw
 from tests.support.feed import BySchemas, Pieces, in_file, piped
+from tests.support.long import examples
 from tests.support.strategies import Repetitive, repetitive, streams
-
-SETTINGS = settings(
-    deadline=None,
-    max_examples=150,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 
 
 def pieces(decoder: Decoder) -> Iterator[Piece]:
@@ -45,23 +41,35 @@ def pieces(decoder: Decoder) -> Iterator[Piece]:
 def read(source: FileInput, hints: Hints, *, runs: bool) -> list[object]:
     """All that a stream gives: events, lines, the report, with every bitmap's content."""
     decoder = Decoder(source, hints=hints)
-    checker = Checker(decoder, hints)
+    checker = Checker(hints)
     as_json = EventJson(source)
     found: list[Event] = []
     lines: list[str] = []
 
-    def take(event: Event) -> None:
-        found.append(event)
-        lines.append(json.dumps(as_json(event)))
-        checker.feed(event, source)
+    class Lines:
+        def feed(self, event: Event, source: Input) -> None:
+            found.append(event)
+            lines.append(json.dumps(as_json(event)))
 
-    def take_run(run: Run) -> None:
-        found.extend(run)
-        lines.extend(run_texts(run, as_json))
-        checker.feed_run(run, source)
+        def feed_run(self, run: Run, source: Input) -> None:
+            if not runs:
+                for event in run:
+                    self.feed(event, source)
+                    checker.feed(event, source)
+                return
+            found.extend(run)
+            lines.extend(run_texts(run, as_json))
+            checker.feed_run(run, source)
 
-    failure = read_events(decoder, take, no_tick, take_run if runs else None)
-    report = checker.finish("s", source, failure)
+    class Single:
+        def feed(self, event: Event, source: Input) -> None:
+            checker.feed(event, source)
+
+        def feed_run(self, run: Run, source: Input) -> None:
+            pass
+
+    failure = read_stream(decoder, no_tick, Lines(), Single())
+    report = checker.finish("s", decoder, failure)
     contents = [
         verdict.bitmap.content.ranges(None)
         for verdict in report.bitmaps
@@ -77,13 +85,15 @@ def same(data: bytes | Pieces, hints: Hints) -> None:
     assert read(in_file(data), hints, runs=True) == expected
 
 
-@SETTINGS
+@pytest.mark.scaled
+@settings(max_examples=examples(60, 1000))
 @given(repetitive())
 def test_repetitions(stream: Repetitive) -> None:
     same(stream.data, stream.hints)
 
 
-@settings(SETTINGS, max_examples=30)
+@pytest.mark.scaled
+@settings(max_examples=examples(30, 500))
 @given(streams(), st.integers(0), st.integers(0, 7))
 def test_what_send_makes_with_a_bit_flipped(sent: object, place: int, bit: int) -> None:
     data = bytearray(sent.data)  # type: ignore[attr-defined]

@@ -72,7 +72,7 @@ def test_fine_granularities_are_found(granularity: int, size: int) -> None:
     layouts = decoder.block.layouts
     assert layouts.granularities("d", "fine") == [granularity]
     assert 1 << 20 in layouts.granularities("d", "coarse")
-    tail = layouts.size_range("d")
+    tail = layouts.tails().get("d")
     assert tail is None or tail[0] <= size <= tail[1]
 
 

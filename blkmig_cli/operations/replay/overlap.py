@@ -1,4 +1,4 @@
-"""Copying that overlaps: jobs on ranges of images run at once, unless their ranges touch.
+"""Copies in threads: jobs on ranges of images run at once, unless their ranges touch.
 
 The system copies without holding Python's lock, so that two threads keep two processors busy.
 """
@@ -12,12 +12,12 @@ _WAITING = 2 * _WORKERS
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _Range:
     target: object
     start: int
     end: int
 
-    def touches(self, other: "_Job") -> bool:
+    def touches(self, other: "_Range") -> bool:
         return self.target is other.target and self.start < other.end and other.start < self.end
 
 
@@ -29,7 +29,7 @@ class Overlap:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(_WORKERS)
-        self._running: dict[Future[None], _Job] = {}
+        self._running: dict[Future[None], _Range] = {}
 
     def __enter__(self) -> "Overlap":
         return self
@@ -40,17 +40,21 @@ class Overlap:
     def submit(self, target: object, start: int, end: int, job: Callable[[], None]) -> None:
         """Run ``job``, which changes bytes [start, end) of ``target``.
 
-        Raises what an earlier job raised.
+        Raises the exception of an earlier job.
         """
-        new = _Job(target, start, end)
-        while any(new.touches(job) for job in self._running.values()):
-            self._reap()
+        self.wait(target, start, end)
         while len(self._running) >= _WAITING:
             self._reap()
-        self._running[self._pool.submit(job)] = new
+        self._running[self._pool.submit(job)] = _Range(target, start, end)
+
+    def wait(self, target: object, start: int, end: int) -> None:
+        """Wait until no job changes bytes [start, end) of ``target``; raises as :meth:`submit`."""
+        new = _Range(target, start, end)
+        while any(new.touches(other) for other in self._running.values()):
+            self._reap()
 
     def drain(self) -> None:
-        """Wait for all jobs; raises what one of them raised."""
+        """Wait for all jobs; raises the exception of one of them."""
         while self._running:
             self._reap()
 
@@ -59,5 +63,5 @@ class Overlap:
         in_order = [future for future in self._running if future in done]
         for future in in_order:
             del self._running[future]
-        for future in in_order:  # of several failures, the first in the stream is told
+        for future in in_order:  # of several exceptions, that of the first in the stream is raised
             future.result()

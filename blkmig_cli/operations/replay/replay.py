@@ -1,378 +1,303 @@
-"""Applying a stream: blocks onto disk images, bitmaps into files beside them.
+"""Applying a stream to disk images: blocks onto the images, bitmaps into files beside them.
 
-A stream in a file is read twice: first to find out whether all can be done, then to do it.  From a
-pipe it is read once, and every record is checked before it is written.
+A stream in a file is read twice: first it is judged, then it is applied.  One from a pipe is applied
+as it comes, and judged at its end; then the images count as complete, or stay incomplete.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
-from blkmig_cli.checks.catalogue import finding_of
-from blkmig_cli.checks.checker import BitmapVerdict, Checker, Report
+import numpy as np
+
+from blkmig_cli.checks.catalogue import Finding, finding_of
+from blkmig_cli.checks.judge import found as finding
 from blkmig_cli.checks.manifest import Manifest, check_images
-from blkmig_cli.checks.survey import read_events
-from blkmig_cli.contents.sizes import SizeBounds
-from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
-from blkmig_cli.disks.disk import past_end
-from blkmig_cli.errors import BlkmigError, FailureError, UndecidableError
+from blkmig_cli.checks.survey import read_stream
+from blkmig_cli.disks.image import Beginning
+from blkmig_cli.errors import BlkmigError, FailureError, UsageError
+from blkmig_cli.operations.replay.accept import accept
+from blkmig_cli.operations.replay.destinations import Destinations
+from blkmig_cli.operations.replay.judgement import Judgement, Reading, judge
+from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
 from blkmig_cli.operations.replay.superseded import Superseded
-from blkmig_cli.operations.replay.target import Target
-from blkmig_cli.operations.replay.targets import Targets
-from blkmig_cli.operations.replay.writing import Writer, placed
+from blkmig_cli.operations.replay.writer import Writer
 from blkmig_cli.progress import Tick, no_tick
-from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE
-from blkmig_cli.text import escape, human_size, quote
+from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.text import escape, quote
+from blkmig_cli.transport.inputs import PipeInput
 from blkmig_cli.transport.source import Stream
-from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.transport.spool import spool
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
-from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.runs import Numbers, Run
 from blkmig_cli.wire.schema_io import Input
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayOptions:
-    """What to apply, and what may be missing.
+def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) -> ReplayResult:
+    """Apply ``stream`` as ``request`` says; ``tick`` gets the bytes of the stream that are done.
 
-    ``disks`` and ``bitmaps``: apply these at all; ``verify``: read back what was written;
-    ``manifest``: hold the images against it in the end.
+    Without a stream: accept images that an earlier replay left incomplete.  A stream that is damaged,
+    or not all right otherwise, is told in the report of the result.
+
+    Raises UsageError (a device without image, a file with two uses, options that contradict each
+    other) and FailureError (an image that is missing, in the way, in use or too small); for a stream
+    in a file, before anything is written.  What was left behind is in the notes of the exception.
     """
-
-    disks: bool = True
-    bitmaps: bool = True
-    incremental: bool = False
-    allow_incomplete: bool = False
-    dry_run: bool = False
-    verify: bool = False
-    manifest: Manifest | None = None
-
-
-@dataclass(slots=True)
-class ReplayResult:
-    """The stream's report, bytes written by device, bitmap files written, and what to warn of.
-
-    ``partial_images``: what a failed replay left half done; ``resumed``: by device, the byte of the
-    stream up to which an earlier run had applied it, None where that one had done everything.
-    """
-
-    report: Report
-    written: dict[str, int] = field(default_factory=dict)
-    bitmap_files: list[str] = field(default_factory=list)
-    partial_images: list[str] = field(default_factory=list)
-    resumed: dict[str, int | None] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    request.check(with_stream=stream is not None)
+    with ExitStack() as stack:
+        uses = FileUses()
+        if stream is not None and stream.file is not None:
+            uses.add("the stream", stream.file, writes=False)
+        if request.manifest is not None and request.manifest.path:
+            uses.add("the manifest", request.manifest.path, writes=False)
+        destinations = Destinations(request, uses)
+        stack.callback(destinations.close)
+        destinations.open()
+        with _noting(destinations):
+            if stream is None:
+                return accept(request, destinations)
+            if destinations.need_size and not (request.dry_run or stream.seekable):
+                stream = _spooled(stream, stack)
+            return _Replay(stream, request, destinations).run(tick)
 
 
-class Replay:
-    """One stream onto its targets.
+def _spooled(stream: Stream, stack: ExitStack) -> Stream:
+    """Return a stream that comes once as one in a temporary file."""
+    assert isinstance(stream.input, PipeInput)
+    return replace(stream, input=spool(stream.input, stack))
 
-    ``decoder`` makes a decoder from the input's start with given hints; ``tick`` is told how far
-    the writing (or, in a dry run, the reading) has come.
-    """
 
-    def __init__(
-        self,
-        stream: Stream,
-        targets: Targets,
-        options: ReplayOptions,
-        hints: Hints,
-        decoder: Callable[[Input, Hints], Decoder],
-    ) -> None:
+@contextmanager
+def _noting(destinations: Destinations) -> Iterator[None]:
+    """Add to whatever ends the replay which images it leaves incomplete, and how to continue."""
+    try:
+        yield
+    except BaseException as error:
+        left = [path for path in (found.incomplete_path for found in destinations) if path]
+        if left:
+            paths = ", ".join(map(escape, left))
+            verb = "are" if len(left) > 1 else "is"
+            error.add_note(f"{paths} {verb} incomplete; use --resume to continue")
+        raise
+
+
+class _Replay:
+    """One stream onto its destinations, which are open."""
+
+    def __init__(self, stream: Stream, request: ReplayRequest, destinations: Destinations) -> None:
         self._stream = stream
-        self._targets = targets
-        self._options = options
-        self._told = hints
-        self._hints = targets.hints(hints)
-        self._make_decoder = decoder
+        self._request = request
+        self._destinations = destinations
+        self._reading = Reading(stream, request, destinations)
 
     def run(self, tick: Tick) -> ReplayResult:
-        """Apply the stream.
+        """Apply the stream; raises as :func:`replay`."""
+        request, reading = self._request, self._reading
+        nowhere = not (request.images or request.bitmap_files)
+        judgement = None
+        if self._stream.seekable or request.dry_run or nowhere:
+            failure = reading.to_end(tick if request.dry_run else no_tick)
+            judgement = judge(reading, failure, self._destinations, request)
+            if nowhere and not request.dry_run:
+                names = ", ".join(map(quote, reading.names.devices)) or "none"
+                raise UsageError(
+                    f"no --image is named; the stream has the devices {names}",
+                    hint="use --image DEVICE=IMAGE for each, or --dry-run",
+                )
+            if request.dry_run or not judgement.accepted:
+                return ReplayResult(judgement.report, judgement.accepted)
+            if not (request.disks and any(map(reading.has_blocks, judgement.sizes))):
+                return self._conclude(judgement, {})  # the bitmaps have been read already
+        return self._apply(judgement, tick)
 
-        Raises UsageError (a device without image, before the first write where the stream can be
-        read twice), FailureError.  A stream that is damaged is told in the result's report; from a
-        file, nothing has been written then.
-        """
-        dry, superseded = self._options.dry_run, Superseded()
-        if not (dry or self._stream.seekable):
-            source = self._stream.input
-            checker = self._checker()
-            writer, failure = self._write(checker.decoder, superseded, checker, tick)
-            report = checker.finish(self._stream.name, source, failure)
-            return self._finish(checker, report, writer)
-        checker, report = self._plan(tick if dry else no_tick, superseded)
-        self._check_plan(checker, report)
-        if dry or report.failure is not None:
-            return ReplayResult(report)
-        if not (self._options.disks and any(device.disk.has_blocks for device in report.devices)):
-            return self._finish(checker, report, None)  # the bits have been read already
-        self._stream.input.offset = 0
-        decoder = self._make_decoder(self._stream.input, self._hints)
-        writer, report.failure = self._write(decoder, superseded, None, tick)
-        if report.failure is not None:
-            report.findings.append(finding_of(report.failure))
-        return self._finish(checker, report, writer)
-
-    def _checker(self) -> Checker:
-        decoder = self._make_decoder(self._stream.input, self._hints)
-        return Checker(decoder, self._hints, incremental=self._options.incremental)
-
-    def _plan(self, tick: Tick, superseded: Superseded) -> tuple[Checker, Report]:
-        """Read the stream without writing anything."""
-        source, checker = self._stream.input, self._checker()
-
-        def feed(event: Event) -> None:
-            if isinstance(event, Block):
-                superseded.feed(event, checker.state.covered(event.device))
-            checker.feed(event, source)
-
-        def feed_run(run: Run) -> None:
-            superseded.feed_run(run, checker.state.covered)
-            checker.feed_run(run, source)
-
-        failure = read_events(checker.decoder, feed, tick, feed_run)
-        return checker, checker.finish(self._stream.name, source, failure)
-
-    def _write(
-        self, decoder: Decoder, superseded: Superseded, checker: Checker | None, tick: Tick
-    ) -> tuple[Writer, BlkmigError | None]:
-        """Apply all records; ``checker`` takes them where they have not been read before.
-
-        Returns what knows how much was written, and what ended the work, if anything did.
-        """
-        with Writer(self._stream.input, superseded, verify=self._options.verify) as writer:
-
-            def feed(event: Event) -> None:
-                self._apply(event, writer)
-                if checker is not None:
-                    checker.feed(event, self._stream.input)
-                    self._refuse_merged(checker)
-                if writer.due:
-                    writer.drain()
-                    self._targets.checkpoint(event.offset + event.length)
-
+    def _apply(self, judgement: Judgement | None, tick: Tick) -> ReplayResult:
+        """Write all records; where there is no ``judgement`` yet, judge the stream at its end."""
+        reading, failed = self._reading, None
+        failure: BlkmigError | None = None
+        superseded = Superseded() if judgement is None else reading.superseded
+        with Writer(self._stream.input, superseded, verify=self._request.verify) as writer:
+            applying = _Applying(writer, self._request, self._destinations)
             try:
-                failure = read_events(decoder, feed, tick)
+                if judgement is None:
+                    failure = reading.to_end(tick, applying)
+                else:
+                    failure = read_stream(reading.from_start(), tick, applying)
                 writer.drain()
-            except (FailureError, UndecidableError) as error:
-                # Of an image, or of merged disks; what was written until then is told beside it.
-                failure = error
-        return writer, failure
+            except FailureError as error:
+                failed = error
+        written = writer.written()
+        if failed is not None:
+            return self._failed(judgement, failed, written)
+        if judgement is None:
+            judgement = judge(reading, failure, self._destinations, self._request)
+        elif failure is not None and judgement.report.failure is None:
+            return self._failed(judgement, failure, written)  # the file was changed meanwhile
+        if not judgement.accepted:
+            return self._stop(judgement, written)
+        return self._conclude(judgement, written)
 
-    def _check_plan(self, checker: Checker, report: Report) -> None:
-        """Refuse before the first write what the first reading shows to be impossible."""
-        devices = self._wanted(report)
-        if not (self._options.dry_run and not self._targets.any):
-            self._targets.bind(devices)
-            for verdict in report.devices:
-                if verdict.disk.has_blocks and self._options.disks:
-                    self._targets.need_image(verdict.disk.name)
-        if report.failure is not None:
-            return
-        self._refuse_merged(checker)
-        for verdict in report.devices:
-            target = self._targets.get(verdict.disk.name)
-            if target is None or not verdict.disk.has_blocks or not self._options.disks:
-                continue
-            bounds = checker.state.size(verdict.disk.name)
-            self._check_size(target, verdict.disk.name, bounds)
-            disk = verdict.disk
-            with placed(disk.name, disk.top, disk.top_offset):
-                target.check_growth((disk.top + 1) * SECTOR_SIZE)
-            limit = target.limit
-            if limit is not None and verdict.disk.top * SECTOR_SIZE >= limit:
-                raise past_end(verdict.disk.name, verdict.disk.top, verdict.disk.top_offset, limit)
-        self._check_granularities(report)
+    def _failed(
+        self, judgement: Judgement | None, error: BlkmigError, written: dict[str, int]
+    ) -> ReplayResult:
+        """An image failed: what was written before stays, to be continued."""
+        if judgement is None:
+            report = self._reading.report(error)
+        else:
+            report = replace(judgement.report.adding([finding_of(error)]), failure=error)
+        return ReplayResult(
+            report,
+            accepted=False,
+            written=written,
+            partial_images=self._incomplete(),
+            resumed=self._resumed(),
+        )
 
-    def _refuse_merged(self, checker: Checker) -> None:
-        """Neither of two disks that came as one can be had."""
-        if checker.defects.merged and self._options.disks:
-            raise UndecidableError(
-                "a disk and the file that holds it are mixed under an empty name",
-                section=BLOCK_SECTION,
-                device="",
-                hint="capture again, with disks that have an id (-drive id=NAME)",
-                check="merged-devices",
-            )
+    def _stop(self, judgement: Judgement, written: dict[str, int]) -> ReplayResult:
+        """The stream is over, and not all right: the images stay incomplete."""
+        for device in judgement.sizes:
+            found = self._destinations.find(device)
+            if found is not None and found.begun:
+                found.stop(self._reading.position, judgement.stop(self._reading, device, found))
+        return ReplayResult(
+            judgement.report,
+            accepted=False,
+            written=written,
+            partial_images=self._incomplete(),
+            resumed=self._resumed(),
+            warnings=judgement.warnings,
+        )
 
-    def _wanted(self, report: Report) -> list[str]:
-        """Devices of the stream that have something to be applied."""
-        owners = {verdict.bitmap.device for verdict in report.bitmaps}
+    def _conclude(self, judgement: Judgement, written: dict[str, int]) -> ReplayResult:
+        """The disks have all their bytes: images get their sizes and names, bitmaps are written."""
+        position, request = self._reading.position, self._request
+        for found in self._destinations:
+            found.complete()
+        self._destinations.make_empty()
+        if request.manifest is not None:
+            differing = self._against(request.manifest, judgement)
+            if differing:
+                judgement.report = judgement.report.adding(differing)
+                return self._stop(judgement, written)
+        for found in self._destinations:
+            found.save(position, "written")
+        for found in self._destinations:
+            found.rename()
+        warnings = list(judgement.warnings)
+        files = self._write_bitmaps(judgement, warnings) if request.bitmaps else []
+        for found in self._destinations:
+            found.finish(position)
+        warnings += [
+            f"{escape(path)}: kept, but it does not record this write"
+            for path in self._destinations.bitmaps_beside_written()
+            if path not in files
+        ]
+        return ReplayResult(
+            judgement.report,
+            accepted=True,
+            written=written,
+            bitmap_files=files,
+            resumed=self._resumed(),
+            warnings=warnings,
+        )
+
+    def _against(self, manifest: Manifest, judgement: Judgement) -> list[Finding]:
+        """Read the images; return what is not as the manifest says."""
+        request, disks, bitmaps = self._request, {}, {}
+        for device, decision in judgement.sizes.items():
+            found = self._destinations.find(device)
+            if found is not None and found.image is not None and self._reading.has_blocks(device):
+                disks[device] = Beginning(found.image, decision.size or 0)
+            for name, bitmap in judgement.bitmaps(device).items():
+                bitmaps[device, name] = bitmap
+        left_out = [device for device in manifest.disks if not request.takes(device)]
+        checked = check_images(
+            manifest,
+            disks if request.disks else None,
+            bitmaps if request.bitmaps else None,
+            no_tick,
+            left_out,
+        )
         return [
-            verdict.disk.name
-            for verdict in report.devices
-            if (self._options.disks and verdict.disk.has_blocks)
-            or (self._options.bitmaps and verdict.disk.name in owners)
+            finding("manifest-differs", found.message, device=found.device)
+            for found in checked
+            if request.takes(found.device)
         ]
 
-    def _check_size(self, target: Target, device: str, bounds: SizeBounds) -> None:
-        """An existing image that is too small for the disk: refuse."""
-        if target.existing_size is None or self._told.size(device) is not None:
-            return
-        if target.existing_size < bounds.least:
-            raise FailureError(
-                f"{escape(target.path)} has {target.existing_size} bytes, the disk has at least "
-                f"{bounds.least}",
-                device=device,
-                hint="enlarge the image, or say the disk's size with --device-size",
-            )
-
-    def _check_granularities(self, report: Report) -> None:
-        """v2: a bitmap of another granularity at the destination is an error before any write."""
-        if not self._options.bitmaps:
-            return
-        for verdict in report.bitmaps:
-            bitmap = verdict.bitmap
-            target = self._targets.get(bitmap.device)
-            held = None if target is None else target.bitmaps.get(bitmap.name)
-            if (
-                bitmap.origin == "v2"
-                and held is not None
-                and held.granularity != bitmap.granularity
-            ):
-                raise FailureError(
-                    f"bitmap {quote(bitmap.name)} has granularity {held.granularity} at the "
-                    f"destination, {bitmap.granularity} in the stream",
-                    device=bitmap.device,
-                    hint=f"remove it from {escape(target.bitmaps_path or '')}" if target else None,
+    def _write_bitmaps(self, judgement: Judgement, warnings: list[str]) -> list[str]:
+        files = []
+        for device, decision in judgement.sizes.items():
+            destination = self._destinations.find(device)
+            bitmaps = judgement.bitmaps(device)
+            if not bitmaps or (destination is not None and destination.finished):
+                continue
+            place = self._destinations.place_of(device)
+            others = place.write(bitmaps, decision.size or 0)
+            files.append(place.path)
+            if others:
+                names = ", ".join(map(escape, others))
+                warnings.append(
+                    f"{escape(place.path)}: kept {names}, which do not record this write"
                 )
+        return files
 
-    def _apply(self, event: Event, writer: Writer) -> None:
-        """Write what a record says.  (From a pipe, this is the first that is known of it.)"""
-        if isinstance(event, Block):
-            content = event.has_content
-            applies = (content and self._options.disks) or (
-                bool(event.bitmaps) and self._options.bitmaps
-            )
-            if not applies:
-                return
-            target = self._targets.claim(event.device, event.offset)
-            if content and self._options.disks:
-                self._targets.need_image(event.device, event.offset)
-                writer.write(event, target)
-        elif isinstance(event, BitmapChunk) and self._options.bitmaps:
-            self._targets.claim(event.device, event.offset)
+    def _incomplete(self) -> list[str]:
+        paths = (found.incomplete_path for found in self._destinations)
+        return [path for path in paths if path is not None]
 
-    def _finish(self, checker: Checker, report: Report, writer: Writer | None) -> ReplayResult:
-        result = ReplayResult(report)
-        for verdict in report.devices:
-            target = self._targets.get(verdict.disk.name)
-            course = None if target is None else target.course
-            if course is not None and course.resumed_at is not None:
-                at = None if course.finished else course.resumed_at
-                result.resumed[verdict.disk.name] = at
-        self._settle(checker, result)
-        if writer is not None:
-            # Now that the images have their sizes: padding behind a disk's end does not count.
-            result.written = writer.written
-        return result
+    def _resumed(self) -> dict[str, int | None]:
+        resumed: dict[str, int | None] = {}
+        for device in self._reading.names.devices:
+            found = self._destinations.find(device) if self._request.takes(device) else None
+            if found is not None and found.history.resumed_at is not None:
+                resumed[device] = None if found.finished else found.history.resumed_at
+        return resumed
 
-    def _settle(self, checker: Checker, result: ReplayResult) -> None:
-        """Give images their sizes and names, and write the bitmaps; or tell what is half done."""
-        report = result.report
-        if report.failure is not None:
-            result.partial_images = self._targets.flush()
-            return
-        if self._options.disks:
-            self._targets.make_empty()
-        for verdict in report.devices:
-            target = self._targets.get(verdict.disk.name)
-            if target is not None and verdict.disk.has_blocks and not target.finished:
-                self._size_mismatch(checker, target, verdict.disk.name)
-                self._end_image(checker, target, verdict.disk.name, result)
-        self._targets.finish(checker.state.end)
-        if self._options.bitmaps:
-            self._write_bitmaps(checker, report, result)
-        self._targets.conclude(checker.state.end)
-        if self._options.manifest is not None:
-            self._hold_against(self._options.manifest, checker, report)
 
-    def _hold_against(self, manifest: Manifest, checker: Checker, report: Report) -> None:
-        """Read the images, and say what is not as the manifest has it."""
-        images = {}
-        for verdict in report.devices:
-            target = self._targets.get(verdict.disk.name)
-            if target is not None and target.image is not None and verdict.disk.has_blocks:
-                images[verdict.disk.name] = target.image
-        bitmaps = {
-            (verdict.bitmap.device, verdict.bitmap.name): verdict.bitmap.content
-            for verdict in report.bitmaps
-            if verdict.bitmap.content is not None and verdict.complete is not False
-        }
-        for found in check_images(
-            manifest,
-            images if self._options.disks else None,
-            bitmaps if self._options.bitmaps else None,
-            no_tick,
+class _Applying:
+    """A consumer that writes what the events of a stream say."""
+
+    def __init__(self, writer: Writer, request: ReplayRequest, destinations: Destinations) -> None:
+        self._writer = writer
+        self._request = request
+        self._destinations = destinations
+
+    def feed(self, event: Event, source: Input) -> None:
+        """Apply the next event.  (From a pipe, this is the first that is known of it.)"""
+        if isinstance(event, Block) and self._request.takes(event.device):
+            if event.has_content and self._request.disks:
+                destination = self._destinations.image_of(event.device, event.offset)
+                self._writer.write(event, destination)
+            if event.bitmaps and self._request.bitmaps:
+                self._destinations.place_of(event.device, event.offset)
+        elif (
+            isinstance(event, BitmapChunk)
+            and self._request.bitmaps
+            and self._request.takes(event.device)
         ):
-            checker.add("manifest-differs", found.message, device=found.device)
+            self._destinations.place_of(event.device, event.offset)
+        self._save(event.offset + event.length)
 
-    def _size_mismatch(self, checker: Checker, target: Target, device: str) -> None:
-        bounds = checker.state.size(device)
-        size = target.existing_size
-        if size is None or self._told.size(device) is not None:
-            return
-        if size < bounds.least or (bounds.most is not None and size > bounds.most):
-            room = "" if bounds.exact else f"{bounds.least} to "
-            most = "any number of" if bounds.most is None else bounds.most
-            checker.add(
-                "size-mismatch",
-                f"{escape(target.path)} has {size} bytes, the disk {room}{most} bytes; "
-                "say --device-size if this is meant",
-                device=device,
-            )
-
-    def _end_image(
-        self, checker: Checker, target: Target, device: str, result: ReplayResult
-    ) -> None:
-        """Give an image that grew with the stream its final size."""
-        if target.limit is not None:
-            return
-        bounds = checker.state.size(device)
-        stated = bounds.most if bounds.source in ("stream", "bitmap-layout") else None
-        # Only padding may be cut off: never a chunk, whatever a bitmap says of the disk's size.
-        if stated is not None and stated > checker.state.disk(device).top * SECTOR_SIZE:
-            target.end_at(stated)
-        if bounds.exact is None:
-            most = "?" if bounds.most is None else str(bounds.most)
-            result.warnings.append(
-                f"{escape(target.path)}: the disk's size is not in the stream; made it "
-                f"{target.size} bytes, it had {bounds.least} to {most}; see --device-size"
-            )
-
-    def _write_bitmaps(self, checker: Checker, report: Report, result: ReplayResult) -> None:
-        by_path: dict[str, tuple[Target, list[BitmapVerdict]]] = {}
-        for verdict in report.bitmaps:
-            target = self._targets.get(verdict.bitmap.device)
-            if target is None or target.finished:
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Apply a run of events: records of zeros all at once."""
+        zeros: dict[str, tuple[Block, Numbers]] = {}
+        for column in run.columns:
+            event, sectors = column.event, column.numbers
+            if not isinstance(event, Block) or sectors is None:
                 continue
-            if target.bitmaps_path is not None:
-                by_path.setdefault(target.bitmaps_path, (target, []))[1].append(verdict)
-        for path, (target, verdicts) in by_path.items():
-            whole = {
-                verdict.bitmap.name: verdict.bitmap.content
-                for verdict in verdicts
-                if verdict.bitmap.content is not None and verdict.complete is not False
-            }
-            kept = {name: held for name, held in target.bitmaps.items() if name not in whole}
-            if kept:
-                names = ", ".join(escape(name) for name in kept)
-                result.warnings.append(
-                    f"{escape(path)}: kept {names}, which does not know of this write"
-                )
-            if not whole:
-                continue
-            size = target.size
-            if size is None:
-                device = verdicts[0].bitmap.device
-                bounds = checker.size(device)
-                size = (
-                    bounds.exact
-                    or bounds.most
-                    or max(verdict.bitmap.covered.end * SECTOR_SIZE for verdict in verdicts)
-                )
-                if bounds.exact is None:
-                    result.warnings.append(
-                        f"{escape(path)}: the disk's size is not known; took {human_size(size)}"
-                    )
-            write_bitmaps(path, BitmapFile(size, {**kept, **whole}))
-            result.bitmap_files.append(path)
+            if event.data is not None or event.bitmaps or event.device in zeros:
+                for single in run:
+                    self.feed(single, source)
+                return
+            zeros[event.device] = (event, sectors)
+        for device, (event, sectors) in zeros.items():
+            if event.has_content and self._request.disks and self._request.takes(device):
+                destination = self._destinations.image_of(device, event.offset)
+                offsets = event.offset + np.arange(run.rows, dtype=np.int64) * run.stride
+                self._writer.write_zeros(event, offsets, sectors, destination)
+        self._save(run.end)
+
+    def _save(self, position: int) -> None:
+        if self._writer.due:
+            self._writer.drain()
+            for destination in self._destinations:
+                destination.save(position)

@@ -1,7 +1,7 @@
 """Records whose chunk comes again later in the stream: they need not be written.
 
-Only a later record at the same sector that reaches as far makes a record superfluous; whatever
-overlaps otherwise is written in the stream's order.
+Only a later record at the same sector that covers as many sectors supersedes a record; those that
+overlap otherwise are written in the order of the stream.
 """
 
 from array import array
@@ -11,29 +11,37 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from blkmig_cli.ranges import IntervalSet
-from blkmig_cli.schemas.constants import BlockFlag
+from blkmig_cli.ranges import IntervalSet, joined
+from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 from blkmig_cli.wire.events import Block
 from blkmig_cli.wire.runs import Numbers, Run
 
-_ZERO_BLOCK = int(BlockFlag.ZERO_BLOCK)
 _COLUMNS = 3
 _ROWS_MIN = 1 << 20
 _BATCH = 1 << 16
 
 
 class Superseded:
-    """Fed with all records of a stream once, it knows from then on those that are superseded.
+    """Takes all records of a stream once, and knows then which of them are superseded.
 
     It holds a few numbers for each chunk that comes more than once, and none for the others.
     """
 
     def __init__(self) -> None:
         self._repeats: dict[str, _Repeats] = {}
+        self._overlaps: dict[str, IntervalSet] = {}
+
+    def overlaps(self, device: str) -> IntervalSet:
+        """Return the bytes of the device's disk in which records may overlap others in part."""
+        return self._overlaps.setdefault(device, IntervalSet())
 
     def feed(self, event: Block, covered: IntervalSet) -> None:
         """Take the next record; ``covered`` are the sectors of its disk that came before it."""
-        if event.has_content and covered.touches(event.sector, event.sector + 1):
+        if not event.has_content:
+            return
+        if event.sector % CHUNK_SECTORS:
+            self._overlap(event.device, event.sector, event.sector + event.sectors)
+        if covered.touches(event.sector, event.sector + 1):
             row = array("q", (event.sector, event.offset, event.sectors))
             self._of(event.device).add(memoryview(row))
 
@@ -42,6 +50,9 @@ class Superseded:
         for column in run.columns:
             event, sectors = column.event, column.numbers
             if isinstance(event, Block) and sectors is not None and event.has_content:
+                unaligned = sectors[sectors % CHUNK_SECTORS != 0]
+                for start, end in joined(unaligned, event.sectors).tolist():
+                    self._overlap(event.device, start, end)
                 rows = _repeating(sectors, event.sectors, covered(event.device))
                 for first in range(0, len(rows), _BATCH):
                     part = rows[first : first + _BATCH]
@@ -52,19 +63,29 @@ class Superseded:
                     self._of(event.device).add(found.data)
 
     def __contains__(self, event: Block) -> bool:
-        """Does a later record say all that ``event`` says of its chunk?"""
+        """Return whether a later record covers all sectors of ``event``."""
         repeats = self._repeats.get(event.device)
         if repeats is None:
             return False
         offset, sectors = repeats.last(event.sector)
         return event.offset < offset and event.sectors <= sectors
 
+    def rows(self, event: Block, offsets: Numbers, sectors: Numbers) -> NDArray[np.bool_]:
+        """Return which of the records like ``event`` at ``offsets`` and ``sectors`` are superseded."""
+        repeats = self._repeats.get(event.device)
+        if repeats is None:
+            return np.zeros(len(sectors), np.bool_)
+        return repeats.behind(offsets, sectors, event.sectors)
+
+    def _overlap(self, device: str, start: int, end: int) -> None:
+        self.overlaps(device).add(start * SECTOR_SIZE, end * SECTOR_SIZE)
+
     def _of(self, device: str) -> "_Repeats":
         return self._repeats.setdefault(device, _Repeats())
 
 
 def _repeating(sectors: Numbers, length: int, before: IntervalSet) -> Numbers:
-    """Rows of a run whose chunk came before, in ``before`` or in the run itself."""
+    """Return the rows of a run whose chunk came before, in ``before`` or in the run itself."""
     steps = np.diff(sectors)
     low, high = int(sectors.min()), int(sectors.max()) + 1
     in_order = (steps >= length).all() or (steps <= -length).all()
@@ -76,7 +97,7 @@ def _repeating(sectors: Numbers, length: int, before: IntervalSet) -> Numbers:
 
 
 class _Repeats:
-    """Of one device's chunks that come again, which record is the last."""
+    """The last record of each chunk of one device that comes again."""
 
     def __init__(self) -> None:
         # Rows of sector, offset, and length in sectors; thinned out when they have doubled.
@@ -94,25 +115,36 @@ class _Repeats:
             self._most = max(2 * len(rows_kept), _ROWS_MIN)
 
     def last(self, sector: int) -> tuple[int, int]:
-        """Offset and length of the last record at ``sector``; (-1, 0) if none comes again there."""
+        """Return offset and length of the last record at ``sector``; (-1, 0) if none comes again."""
+        sectors, offsets, lengths = self._sorted()
+        at = bisect_left(sectors, sector)
+        if at == len(sectors) or sectors[at] != sector:
+            return -1, 0
+        return offsets[at], lengths[at]
+
+    def behind(self, offsets: Numbers, sectors: Numbers, length: int) -> NDArray[np.bool_]:
+        """Return which records of ``length`` sectors a later one covers."""
+        known, last, lengths = (np.frombuffer(part, np.int64) for part in self._sorted())
+        at = np.minimum(np.searchsorted(known, sectors), len(known) - 1)
+        found: NDArray[np.bool_] = (known[at] == sectors) & (offsets < last[at])
+        return found & (length <= lengths[at])
+
+    def _sorted(self) -> "list[array[int]]":
+        """Return the last records, by sector: sectors, offsets and lengths."""
         if not self._columns:
             lasts = self._lasts()
             for number in range(_COLUMNS):
                 self._columns.append(array("q"))
                 self._columns[-1].frombytes(self._table()[lasts, number].data.cast("B"))
             self._rows = array("q")
-        sectors, offsets, lengths = self._columns
-        at = bisect_left(sectors, sector)
-        if at == len(sectors) or sectors[at] != sector:
-            return -1, 0
-        return offsets[at], lengths[at]
+        return self._columns
 
     def _table(self) -> NDArray[np.int64]:
-        """The rows as they are held, shape (rows, 3)."""
+        """Return the rows as they are held, shape (rows, 3)."""
         return np.frombuffer(self._rows, np.int64).reshape(-1, _COLUMNS)
 
     def _lasts(self) -> NDArray[np.int64]:
-        """Which row is the last of its sector, by sector."""
+        """Return which rows are the last of their sectors, by sector."""
         rows = self._table()
         order = np.lexsort((rows[:, 1], rows[:, 0]))
         sectors = rows[order, 0]

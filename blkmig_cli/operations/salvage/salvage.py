@@ -1,82 +1,79 @@
-"""What a damaged or truncated stream still gives.
+"""What is intact in a damaged or truncated stream.
 
-Behind damage, reading goes on where ``resumption.py`` finds a place.  What the record right before damage
-holds may have been hit by it, and what carries no data right behind it may be a disk's content that
-looks like records: both are left out.  Damage within data cannot be seen: nothing in a stream says
-what it should be.
+Behind damage, reading continues where ``search.py`` finds a place.  The record right before damage may
+have been hit by it, and what has no data right behind it may be a disk's content that looks like
+records: both are left out, as nothing confirms them.  Damage within data cannot be seen: nothing in a
+stream says what they should be.
 """
 
-from dataclasses import dataclass, field
-
+from blkmig_cli.checks.names import Names
+from blkmig_cli.checks.survey import source_of_data
+from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.final_layout import EndState, EndStates
-from blkmig_cli.contents.state import BitmapState, StreamState
+from blkmig_cli.contents.state import StreamState
 from blkmig_cli.contents.stream_disk import StreamDisk
-from blkmig_cli.contents.totals import feed_run
-from blkmig_cli.disks.disk import Disk
-from blkmig_cli.errors import StreamError, TruncatedError, UndecidableError
-from blkmig_cli.operations.salvage.resumption import Onward, suspicious
+from blkmig_cli.errors import (
+    LimitError,
+    NotAStreamError,
+    StreamError,
+    TruncatedError,
+    UndecidableError,
+)
+from blkmig_cli.operations.reading import Reading, check_target
+from blkmig_cli.operations.salvage.result import Gap, LostBitmap, LostDisk, Salvaged, SalvagedDisk
+from blkmig_cli.operations.salvage.search import Search, may_hide_records
+from blkmig_cli.operations.salvage.writing import disks_to_send, salvaged_pieces, unwritable
+from blkmig_cli.operations.send.writing import write_disks
 from blkmig_cli.progress import Tick
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
+from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.transport.inputs import FileInput
+from blkmig_cli.transport.target import open_target
 from blkmig_cli.wire.decoder import Decoder
-from blkmig_cli.wire.events import BitmapBits, BitmapComplete, BitmapStart, Block, Event, Footer
+from blkmig_cli.wire.events import (
+    BitmapBits,
+    BitmapChunk,
+    BitmapComplete,
+    BitmapStart,
+    Block,
+    Event,
+    Footer,
+)
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Run, expand
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Bytes [start, end) of a stream that could not be read, and why."""
+def salvage(stream: str, target: str | None, reading: Reading) -> Salvaged:
+    """Find what is intact in the STREAM, and write it as a new stream to the TARGET, if there is one.
 
-    start: int
-    end: int
-    why: str
-
-
-@dataclass(slots=True)
-class LostBitmap:
-    """A bitmap that is not given, and why."""
-
-    device: str
-    name: str
-    why: str
-
-
-@dataclass(slots=True)
-class Salvaged:
-    """What was had of a stream of ``size`` bytes.
-
-    ``doubtful``: by device, the sectors of records beside damage that were left out, as nothing
-    confirms them.  ``stale``: what was lost may have held newer versions of chunks that are given.
+    The new stream states the sizes of the disks that are known, and is without what is lost.  Raises
+    UndecidableError where options must say how to read the stream, UsageError for the size of a disk
+    that an intact stream does not have, LimitError, and FailureError where a file fails.
     """
-
-    stream: str
-    size: int
-    gaps: list[Gap] = field(default_factory=list)
-    doubtful: dict[str, IntervalSet] = field(default_factory=dict)
-    disks: list[Disk] = field(default_factory=list)
-    lost_bitmaps: list[LostBitmap] = field(default_factory=list)
-    stale: bool = False
-
-    @property
-    def sound(self) -> bool:
-        """Was there no damage at all?"""
-        return not self.gaps
-
-    @property
-    def empty(self) -> bool:
-        """Is there nothing to be had?"""
-        return not self.disks
-
-    def missing(self, disk: Disk) -> list[tuple[int, int]]:
-        """Byte ranges (start, end) of ``disk`` that are not there."""
-        assert isinstance(disk.image, StreamDisk)
-        return [(p.start, p.end) for p in disk.image.pieces() if p.kind == "missing"]
+    if target is not None:
+        check_target(stream, target)
+    with reading.open(stream, again=True) as opened:
+        source = source_of_data(opened)
+        source.complete()
+        decoder = reading.decoder(source)
+        with reading.progress("searching", source.size) as tick:
+            found = Salvage(stream, source, decoder, reading.hints, reading.dialect).run(tick)
+        if target is not None and found.disks:
+            total = sum(disk.size for disk in found.disks)
+            with (
+                open_target(target, FileUses.of_stream(stream)) as sink,
+                reading.progress("writing", total) as tick,
+            ):
+                disks = disks_to_send(found.disks)
+                pieces = salvaged_pieces(found.disks, disks, intact=found.intact)
+                write_disks(pieces, disks, sink, tick)
+            found.written = sink.written
+    return found
 
 
 class Salvage:
-    """One stream.  ``decoder`` is at its start; ``dialect``: what is told of it, or ``auto``."""
+    """Reads one stream; ``decoder`` is at its start.  ``dialect``: what an option says, or ``auto``."""
 
     def __init__(
         self, name: str, source: FileInput, decoder: Decoder, hints: Hints, dialect: str = "auto"
@@ -85,70 +82,70 @@ class Salvage:
         self._source = source
         self._decoder = decoder
         self._hints = hints
-        self._onward = Onward(source, hints)
-        self._state = StreamState(decoder, hints)
+        self._search = Search(source, hints)
+        self._state = StreamState()
         self._ends = EndStates()
-        self._held: list[Event] = []  # what nothing has confirmed yet
+        self._pending: list[Event] = []  # what nothing has confirmed yet
         self._first_bits: dict[tuple[str, str], int] = {}
         self._complete: dict[tuple[str, str], int] = {}
+        self._unusable: set[tuple[str, str]] = set()
         self._result = Salvaged(name, source.size or 0)
 
     def run(self, tick: Tick) -> Salvaged:
-        """Read all that can be read.
-
-        Raises UndecidableError where options must say how to read it, LimitError, and FailureError
-        where the input fails.
-        """
-        following: Decoder | None = self._decoder
-        while following is not None:
-            following = self._follow(following, tick)
-        self._state.finish(whole=self._result.sound)
+        """Read all that can be read; see :func:`salvage` for what is raised."""
+        current: Decoder | None = self._decoder
+        while current is not None:
+            current = self._read(current, tick)
+        conclusion = self._decoder.conclusion()
+        self._state.conclude(conclusion, self._hints, proper_end=self._result.intact)
         self._settle()
         return self._result
 
-    def _follow(self, decoder: Decoder, tick: Tick) -> Decoder | None:
-        """Take what is sound; returns the decoder that goes on behind the damage that ends it."""
+    def _read(self, decoder: Decoder, tick: Tick) -> Decoder | None:
+        """Take what is intact; returns the decoder that continues behind the damage that ends it."""
         end = self._source.offset
-        # Small records on a disk can lead on to the stream's own, but only within their chunk.
-        doubted, trusted = bool(self._result.gaps), end + CHUNK_SIZE
+        # Small records on a disk can lead to the stream's own, but only within their chunk.
+        in_doubt, trusted = bool(self._result.gaps), end + CHUNK_SIZE
         while True:
             try:
                 piece = decoder.piece()
             except StopIteration:
-                self._take_held()
+                self._take_pending()
                 return None
             except UndecidableError as error:
                 if not self._ends.disks:
                     raise
-                self._give_up(cut=False)
+                self._drop_pending(truncated=False)
                 self._result.gaps.append(Gap(end, self._result.size, str(error)))
                 return None
             except StreamError as error:
-                cut = isinstance(error, TruncatedError)
-                return self._go_on(decoder, end, str(error), tick, cut=cut)
-            for part in expand([piece]) if doubted else self._onward.parts(piece):
+                if isinstance(error, NotAStreamError):
+                    self._result.failure = error
+                truncated = isinstance(error, TruncatedError)
+                return self._continue(decoder, end, str(error), tick, truncated=truncated)
+            for part in expand([piece]) if in_doubt else self._search.parts(piece):
                 if isinstance(part, Run):
                     end = part.end
                     self._take_run(part)
                     continue
-                if isinstance(part, Block) and self._onward.beyond(part):
+                if isinstance(part, Block) and self._search.is_past_end(part):
                     why = f"a record of sector {part.sector}, past the disk's end"
-                    return self._go_on(decoder, end, why, tick)
+                    return self._continue(decoder, end, why, tick)
                 start, end = end, part.offset + part.length
-                if suspicious(part):
+                if may_hide_records(part):
                     why = "records stand in what seemed to be something else"
-                    inside = self._go_on(decoder, start, why, tick, stop=end)
+                    inside = self._continue(decoder, start, why, tick, stop=end)
                     if inside is not None:
                         return inside
                     self._source.offset = end
-                doubted = doubted and part.offset < trusted and not _has_data(part)
-                if doubted:
-                    self._doubt([part])
+                in_doubt = in_doubt and part.offset < trusted and not _has_data(part)
+                if in_doubt:
+                    self._leave_out([part])
                 else:
-                    self._hold(part)
+                    self._add_pending(part)
             tick(end)
 
-    def _go_on(
+    def _continue(
         self,
         decoder: Decoder,
         start: int,
@@ -156,84 +153,95 @@ class Salvage:
         tick: Tick,
         *,
         stop: int | None = None,
-        cut: bool = False,
+        truncated: bool = False,
     ) -> Decoder | None:
-        """The decoder that goes on behind damage at byte ``start``, which ``decoder`` met.
+        """Return the decoder that continues behind damage at byte ``start``, which ``decoder`` met.
 
-        ``stop``: there may be none, and reading goes on there if nothing is found before it.
+        ``stop``: there may be no damage, and reading continues there if nothing is found before it.
         """
         size = self._result.size
-        following = self._onward.find(
-            decoder, self._dialect, self._ends.disks, start + 1, stop or size, tick
+        following = self._search.find(
+            decoder, self._dialect, self._known(), start + 1, stop or size, tick
         )
         if following is not None or stop is None:
             end = size if following is None else self._source.offset
-            self._give_up(cut=cut)
+            self._drop_pending(truncated=truncated)
             self._result.gaps.append(Gap(start, end, why))
         return following
 
-    def _hold(self, event: Event) -> None:
-        """Take what is held if ``event`` confirms it, and hold ``event``."""
-        # An end or a progress of eight bytes may be anything; a name or a footer is not.
-        if isinstance(event, Footer) or self._knows(event):
-            self._take_held()
-        self._held.append(event)
+    def _known(self) -> set[str]:
+        """Return the devices that records or options have named."""
+        return {*self._ends.disks, *(name for name in self._hints.sizes if name is not None)}
 
-    def _knows(self, event: Event) -> bool:
-        """Is ``event`` a record of a disk that has been seen before?"""
+    def _add_pending(self, event: Event) -> None:
+        """Take what is pending if ``event`` confirms it, and make ``event`` pending."""
+        # An end or a progress of eight bytes may be anything; a name or a footer is not.
+        if isinstance(event, Footer) or self._is_of_known_disk(event):
+            self._take_pending()
+        self._pending.append(event)
+
+    def _is_of_known_disk(self, event: Event) -> bool:
         return isinstance(event, Block) and (
             event.device in self._ends.disks
-            or any(isinstance(held, Block) and held.device == event.device for held in self._held)
+            or any(isinstance(one, Block) and one.device == event.device for one in self._pending)
         )
 
-    def _is_cut(self, last: Block) -> bool:
-        """Is what stands behind the record ``last`` just cut off?"""
-        known = {event.device for event in self._held if isinstance(event, Block)}
-        return self._onward.is_cut(last.offset + last.length, known | set(self._ends.disks))
+    def _is_truncated_after(self, last: Block) -> bool:
+        """Return whether what follows the record ``last`` is only truncated."""
+        known = {event.device for event in self._pending if isinstance(event, Block)}
+        return self._search.is_truncated_at(last.offset + last.length, known | self._known())
 
-    def _give_up(self, *, cut: bool) -> None:
-        """Damage, or (``cut``) the input's end: what nothing confirms is left out."""
-        last = next((event for event in reversed(self._held) if isinstance(event, Block)), None)
-        if last is None or (cut and self._is_cut(last)):
-            self._take_held()
+    def _drop_pending(self, *, truncated: bool) -> None:
+        """Leave out what nothing confirms, at damage or (``truncated``) at the input's end."""
+        last = next((event for event in reversed(self._pending) if isinstance(event, Block)), None)
+        if last is None or (truncated and self._is_truncated_after(last)):
+            self._take_pending()
         else:
-            self._doubt(self._held)
-            self._held = []
+            self._leave_out(self._pending)
+            self._pending = []
 
-    def _doubt(self, events: list[Event]) -> None:
-        """Leave records out; and what came before of their chunks, which they made out of date."""
+    def _leave_out(self, events: list[Event]) -> None:
+        """Leave records out, and what came before of their chunks, which they replaced."""
         for event in events:
             if isinstance(event, Block) and event.has_content:
                 end = event.sector + event.sectors
-                left = self._result.doubtful.setdefault(event.device, IntervalSet())
-                left.add(event.sector, end)
+                left_out = self._result.unconfirmed.setdefault(event.device, IntervalSet())
+                left_out.add(event.sector, end)
                 state = self._ends.disks.get(event.device)
                 if state is not None:
                     state.remove(event.sector, end)
             elif isinstance(event, BitmapStart):
-                self._state.feed(event, self._source)  # what follows of it may be sound
+                self._feed(event)  # what follows of it may be intact
 
-    def _take_held(self) -> None:
-        for event in self._held:
-            self._ends.feed(event)
-            self._state.feed(event, self._source)
+    def _take_pending(self) -> None:
+        for event in self._pending:
+            self._ends.feed(event, self._source)
+            self._feed(event)
             self._note(event)
-        self._held = []
+        self._pending = []
+
+    def _feed(self, event: Event) -> None:
+        try:
+            self._state.feed(event, self._source)
+        except LimitError:
+            if not isinstance(event, BitmapChunk):
+                raise
+            self._unusable.add((event.device, event.bitmap))
 
     def _take_run(self, run: Run) -> None:
-        """Take a run, whose rows confirm each other; the last one is held."""
+        """Take a run, whose rows confirm each other; the last one becomes pending."""
         if not any(isinstance(column.event, Block | Footer) for column in run.columns):
-            return  # ends and progress, by the million perhaps, confirm nothing
-        self._take_held()
+            return  # ends and progress, perhaps millions of them, confirm nothing
+        self._take_pending()
         if run.rows > 1:
             head = run.head(run.rows - 1)
-            self._ends.feed_run(head)
-            feed_run(self._state, head, self._source)
+            self._ends.feed_run(head, self._source)
+            self._state.feed_run(head, self._source)
         for event in run.last():
-            self._hold(event)
+            self._add_pending(event)
 
     def _note(self, event: Event) -> None:
-        """Remember what resuming, and judging bitmaps, need."""
+        """Remember what continuing, and judging bitmaps, need."""
         if isinstance(event, Block) and event.dialect is not None:
             self._dialect = event.dialect
         elif isinstance(event, BitmapBits):
@@ -242,9 +250,8 @@ class Salvage:
             self._complete[event.device, event.bitmap] = event.offset
 
     def _settle(self) -> None:
-        """Disks and bitmaps, those that may have lost bits left out."""
+        """Make the result: disks, and bitmaps without those that may have lost bits."""
         result, states = self._result, self._ends.disks
-        result.stale = bool(result.gaps) and any(any(state) for state in states.values())
         bitmaps: dict[str, list[BitmapState]] = {}
         for bitmap in self._state.bitmaps.values():
             why = self._why_lost(bitmap)
@@ -253,27 +260,71 @@ class Salvage:
             else:
                 result.lost_bitmaps.append(LostBitmap(bitmap.device, bitmap.name, why))
         for device in dict.fromkeys([*states, *bitmaps]):
-            state = states.get(device, EndState())
-            held = [bitmap.content for bitmap in bitmaps.get(device, []) if bitmap.content]
-            size = self._hints.size(device)
-            if size is None:
-                # A whole bitmap of the dirty-bitmap section covers the whole disk.
-                ends = [
-                    bitmap.covered.end
-                    for bitmap in bitmaps.get(device, [])
-                    if bitmap.origin == "dirty-bitmap"
-                ]
-                size = max(ends or [state.end]) * SECTOR_SIZE
-            disk = StreamDisk(result.stream, self._source, state, size)
-            result.disks.append(Disk(device, disk.incremental(), held))
+            state, given = states.get(device, EndState()), bitmaps.get(device, [])
+            known = self._known_size(device, given)
+            size = state.end * SECTOR_SIZE if known is None else known
+            contents = []
+            for bitmap in given:
+                why = _why_unfit(bitmap, known)
+                if why is None and bitmap.content is not None:
+                    contents.append(bitmap.content)
+                else:
+                    result.lost_bitmaps.append(LostBitmap(device, bitmap.name, why or ""))
+            image = StreamDisk(result.stream, self._source, state, size)
+            for start, end in unwritable(image, size_known=known is not None):
+                state.remove(start, end)
+            if known is None:
+                image = image.resized(state.end * SECTOR_SIZE)
+            disk = SalvagedDisk(device, image, state, known is not None, contents)
+            if any(state) or contents:
+                result.disks.append(disk)
+        result.outdated = bool(result.gaps) and any(any(state) for state in states.values())
+        self._find_lost_disks()
+
+    def _known_size(self, device: str, bitmaps: list[BitmapState]) -> int | None:
+        """Return the size of a disk in bytes from an option or the stream; None: not known."""
+        size = self._hints.option_size(device)
+        if size is not None:
+            return size
+        # Of an incomplete bitmap the last bits may be lost.
+        ends = {b.covered.end * SECTOR_SIZE for b in bitmaps if b.origin == "dirty-bitmap"}
+        disk = self._state.disks.get(device)
+        if disk is not None and disk.stated is not None:
+            return disk.stated
+        return ends.pop() if len(ends) == 1 else self._state.described.get(device)
+
+    def _find_lost_disks(self) -> None:
+        """Find disks of which nothing is left, and bytes that are missing beyond those of the disks."""
+        result, hints = self._result, self._hints
+        there = {disk.device: disk for disk in result.disks}
+        named = [name for name in hints.sizes if name is not None]
+        if result.intact:
+            names = Names(dict.fromkeys(self._state.disks), dict.fromkeys(self._state.bitmaps))
+            names.check_hints(hints)
+        else:
+            owners = [bitmap.device for bitmap in self._state.bitmaps.values()]
+            lost = [*named, *self._ends.disks, *result.unconfirmed]
+            lost += owners if self._ends.disks else []
+            for name in dict.fromkeys(lost):
+                if name not in there:
+                    result.lost_disks.append(LostDisk(name, hints.option_size(name)))
+        listed = sum(
+            disk.size if disk.size_known else -(-disk.size // CHUNK_SIZE) * CHUNK_SIZE
+            for disk in result.disks
+        )
+        listed += sum(disk.size or 0 for disk in result.lost_disks)
+        if there and self._state.progress.tops:
+            result.other_missing = max(self._state.progress.least * SECTOR_SIZE - listed, 0)
 
     def _why_lost(self, bitmap: BitmapState) -> str | None:
         gaps = self._result.gaps
-        if bitmap.content is None:
-            return "its granularity is open: say it with --granularity"
         key = (bitmap.device, bitmap.name)
+        if bitmap.content is None:
+            return "its granularity is unknown; specify --granularity"
+        if key in self._unusable:
+            return "its bits do not fit on any disk"
         if bitmap.origin != "dirty-bitmap":
-            return "a record that was lost may have held newer bits" if gaps else None
+            return "a lost record may have contained newer bits" if gaps else None
         if not bitmap.ended:
             return "it never ended"
         first, last = self._first_bits.get(key, 0), self._complete[key]
@@ -281,6 +332,18 @@ class Salvage:
         if cut or bitmap.covered.gaps(0, bitmap.covered.end) or (gaps and not bitmap.covered):
             return "bits of it were lost"
         return None
+
+
+def _why_unfit(bitmap: BitmapState, size: int | None) -> str | None:
+    """Return why a bitmap cannot be written for a disk of ``size`` bytes, if it cannot."""
+    if not bitmap.device:
+        return "its device has no name"
+    if size is None:
+        return "the size of its disk is unknown; specify --device-size"
+    covered = bitmap.covered.end * SECTOR_SIZE
+    if bitmap.origin == "dirty-bitmap" and covered != size:
+        return f"it is of a disk of {covered} bytes, not {size}"
+    return None
 
 
 def _has_data(event: Event) -> bool:

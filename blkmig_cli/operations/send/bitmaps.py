@@ -1,47 +1,61 @@
-"""Which bitmaps go with which disk to be sent: those beside its image, or in a file that is named."""
+"""Which bitmaps go with the disks of a stream: those of files that are named, or beside the images."""
 
 import os
+from collections.abc import Mapping
 
+from blkmig_cli.checks.names import Key, find_bitmaps, find_device, split_bitmap
 from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.text import escape, quote
 
+#: Files of bitmaps by device; None stands for the only disk.
+Files = Mapping[str | None, str]
 
-def attach_bitmaps(
-    disks: list[Disk],
-    paths: dict[str, str],
-    files: dict[str | None, str],
-    names: tuple[str, ...],
-) -> None:
-    """Give ``disks`` the bitmaps called ``names`` (none: all) of their files.
 
-    ``paths`` are the images by device, ``files`` those that were named (None: for the only disk).
-    Raises UsageError; FailureError where a bitmap is missing, or is of another disk.
+def add_bitmaps(disks: list[Disk], files: Files) -> None:
+    """Give ``disks`` all bitmaps of ``files``, in place of those of the same name.
+
+    Raises UsageError where a device is unknown or not named, FailureError where a file is missing,
+    damaged, or of a disk of another size.
     """
-    if None in files and len(disks) > 1:
-        raise UsageError("--bitmaps-from without DEVICE, and several images")
-    for device in files:
-        if device is not None and device not in paths:
-            raise UsageError(f"--bitmaps-from: no image is called {quote(device)}")
-    found: set[str] = set()
-    for disk in disks:
-        file = files.get(disk.device, files.get(None))
-        if file is None:
-            file = default_path(paths[disk.device])
-            if not os.path.exists(file):
-                continue
-        content = read_bitmaps(file)
+    by_name = {disk.device: disk for disk in disks}
+    if None in files and len(disks) != 1:
+        names = ", ".join(map(quote, by_name)) or "none"
+        raise UsageError(f"--bitmaps-from without DEVICE, and the devices are {names}")
+    for device, path in files.items():
+        if device is not None:
+            find_device("--bitmaps-from", device, by_name)
+        disk = disks[0] if device is None else by_name[device]
+        content = read_bitmaps(path)
         if content.size != disk.size:
             raise FailureError(
-                f"{escape(file)} is of a disk of {content.size} bytes, "
-                f"{escape(paths[disk.device])} has {disk.size}"
+                f"{escape(path)} is of a disk of {content.size} bytes, not {disk.size}",
+                device=disk.device,
             )
-        wanted = [bitmap for name, bitmap in content.bitmaps.items() if not names or name in names]
-        disk.bitmaps = wanted
-        found.update(bitmap.name for bitmap in wanted)
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise FailureError(f"no image has a bitmap {quote(missing[0])}")
-    if not found:
-        raise FailureError("no image has any bitmap", hint="say where with --bitmaps-from")
+        others = [bitmap for bitmap in disk.bitmaps if bitmap.name not in content.bitmaps]
+        disk.bitmaps = [*others, *content.bitmaps.values()]
+
+
+def attach_bitmaps(disks: list[Disk], files: Files, names: tuple[str, ...]) -> list[str]:
+    """Give ``disks`` the bitmaps called ``names`` (none: all) of ``files``, else beside their images.
+
+    Returns the files that were read.  Raises UsageError for a name that no disk has, FailureError
+    where no disk has any bitmap; and as :func:`add_bitmaps`.
+    """
+    beside: dict[str | None, str] = {
+        disk.device: path
+        for disk in disks
+        if disk.device not in files
+        and None not in files
+        and os.path.exists(path := default_path(disk.image.path))
+    }
+    read = {**beside, **files}
+    add_bitmaps(disks, read)
+    known: list[Key] = [(disk.device, bitmap.name) for disk in disks for bitmap in disk.bitmaps]
+    if not known and not names:
+        raise FailureError("no image has any bitmap", hint="name a file with --bitmaps-from")
+    wanted = {key for name in names for key in find_bitmaps("--bitmap", split_bitmap(name), known)}
+    for disk in disks if names else []:
+        disk.bitmaps = [bitmap for bitmap in disk.bitmaps if (disk.device, bitmap.name) in wanted]
+    return list(read.values())

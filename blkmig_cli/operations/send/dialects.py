@@ -1,4 +1,4 @@
-"""How each dialect puts a chunk and its bitmaps on the wire."""
+"""How each dialect puts chunks and bitmaps on the wire."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
@@ -7,7 +7,6 @@ from blkmig_cli.schemas import block as schema
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
     CHUNK_SECTORS,
-    CHUNK_SIZE,
     DIRTY_BITMAP_SECTION,
     SECTOR_SIZE,
     V2_BITS_MAX,
@@ -18,7 +17,7 @@ from blkmig_cli.schemas.constants import (
     BlockFlag,
 )
 from blkmig_cli.schemas.dirty_bitmap import bits_lengths
-from blkmig_cli.transport.payloads import ImageRange, literal
+from blkmig_cli.transport.payloads import literal
 from blkmig_cli.wire.events import (
     BitmapBits,
     BitmapComplete,
@@ -34,23 +33,32 @@ if TYPE_CHECKING:
     from blkmig_cli.disks.bitmap import DirtyBitmap
     from blkmig_cli.disks.disk import Disk
 
-# QEMU sends so many bytes of bits in one chunk of the dirty-bitmap section.
+# Bytes of bits in one chunk of the dirty-bitmap section (QEMU, migration/block-dirty-bitmap.c:
+# CHUNK_SIZE).
 _CHUNK_BITS = 1 << 10
+# What the field for the sectors of a range holds, in both sections.
 _SECTORS_MAX = (1 << 32) - 1
 
 
 class SendDialect(Protocol):
-    """One dialect's way."""
+    """One dialect of the block records.
+
+    ``on_grid``: records stand on multiples of a chunk only.  ``bits_in_chunks``: the record of each
+    chunk carries its bits.
+    """
+
+    on_grid: bool
+    bits_in_chunks: bool
 
     def before(self, disk: "Disk") -> Iterator[Block]:
-        """Records that come before a disk's chunks."""
+        """Return the records that come before a disk's chunks."""
 
     def records(
         self, disk: "Disk", sector: int, sectors: int, data: Payload | None, zero: bool
     ) -> Iterator[Block]:
-        """Records for the chunk at ``sector``, of which ``sectors`` lie within the disk.
+        """Return the records for the chunk at ``sector``, of which ``sectors`` lie within the disk.
 
-        Neither ``data`` (padded to 1 MiB) nor ``zero``: the chunk itself does not travel.
+        Neither ``data`` (padded to 1 MiB) nor ``zero``: its content is not sent.
         """
 
 
@@ -70,10 +78,13 @@ def _block(
 
 
 class Classic:
-    """Block records without bitmaps."""
+    """Block records without bitmaps, at any sector."""
+
+    on_grid = False
+    bits_in_chunks = False
 
     def before(self, disk: "Disk") -> Iterator[Block]:
-        """Nothing."""
+        """Return nothing."""
         yield from ()
 
     def records(
@@ -86,22 +97,15 @@ class Classic:
             yield _block(disk, sector, sectors, 0, "classic", data)
 
 
-class Qemu(Classic):
-    """Classic as a real QEMU can load it: its loader fails on the padding of a last chunk."""
-
-    def records(
-        self, disk: "Disk", sector: int, sectors: int, data: Payload | None, zero: bool
-    ) -> Iterator[Block]:
-        """See ``SendDialect``; a partial last chunk goes out as a MiB that ends at the disk's end."""
-        if data is not None and sectors < CHUNK_SECTORS and disk.size >= CHUNK_SIZE:
-            start = disk.size - CHUNK_SIZE
-            sector, sectors = start // SECTOR_SIZE, CHUNK_SECTORS
-            data = ImageRange(start, CHUNK_SIZE, image=disk.image)
-        yield from super().records(disk, sector, sectors, data, zero)
-
-
 class V1(Classic):
-    """Every record carries all bitmaps of its device, with no length."""
+    """Every record carries its part of all bitmaps of its device, with no length.
+
+    The words begin with the one that holds the record's first granule, and are as many as a chunk
+    that begins with a word needs: at other sectors they would end before the chunk does.
+    """
+
+    on_grid = True
+    bits_in_chunks = True
 
     def records(
         self, disk: "Disk", sector: int, sectors: int, data: Payload | None, zero: bool
@@ -131,10 +135,13 @@ class V1(Classic):
 
 
 class V2:
-    """Bitmaps travel first, in ranges as large as the format allows; data records follow bare."""
+    """Bitmaps come first, in ranges as large as the format allows; then data, without bitmaps."""
+
+    on_grid = True
+    bits_in_chunks = False
 
     def before(self, disk: "Disk") -> Iterator[Block]:
-        """The bitmaps; the first record names them all, later ones only what is dirty there."""
+        """Return the bitmaps; the first record names them all, later ones those that are dirty there."""
         if not disk.bitmaps:
             return
         total = disk.size // SECTOR_SIZE
@@ -169,16 +176,16 @@ class V2:
 
     @staticmethod
     def _step(bitmaps: "list[DirtyBitmap]") -> int:
-        """Sectors in one record: as many as the bits of the finest bitmap allow."""
+        """Return the sectors of one record: as many as the bits of the finest bitmap allow."""
         finest = min(bitmap.granularity for bitmap in bitmaps)
-        whole = 8 * V2_BITS_MAX * finest // SECTOR_SIZE
-        return min(whole, _SECTORS_MAX // CHUNK_SECTORS * CHUNK_SECTORS)
+        most = 8 * V2_BITS_MAX * finest // SECTOR_SIZE
+        return min(most, _SECTORS_MAX // CHUNK_SECTORS * CHUNK_SECTORS)
 
     @staticmethod
     def _touching(
         bitmap: "DirtyBitmap", sector: int, sectors: int, first_word: int, words: int
     ) -> bytes:
-        """The words of a range; bits of granules that do not touch it are 0."""
+        """Return the words of a range; bits of granules that do not touch it are 0."""
         from blkmig_cli.disks.bitmap import DirtyBitmap  # noqa: PLC0415 (numpy is slow to load)
 
         part = DirtyBitmap(bitmap.name, bitmap.granularity)
@@ -190,7 +197,7 @@ class V2:
 
 #: By the names of ``--dialect``.
 DIALECTS: dict[str, SendDialect] = {
-    "qemu": Qemu(),
+    "qemu": Classic(),
     "classic": Classic(),
     "v1": V1(),
     "v2": V2(),
@@ -198,7 +205,7 @@ DIALECTS: dict[str, SendDialect] = {
 
 
 def bitmap_eos() -> BitmapEos:
-    """The end of a payload in the ``dirty-bitmap`` section."""
+    """Return the end of a payload in the ``dirty-bitmap`` section."""
     return BitmapEos(0, 0, DIRTY_BITMAP_SECTION, BitmapFlag.EOS)
 
 
@@ -220,7 +227,7 @@ class _Names:
 
 
 def bitmap_starts(disks: list["Disk"]) -> list[Event]:
-    """START chunks of all bitmaps; the first chunk after them names its bitmap again."""
+    """Return START chunks of all bitmaps; the first chunk after them names its bitmap again."""
     names = _Names()
     found: list[Event] = []
     for disk in disks:
@@ -239,7 +246,7 @@ def bitmap_starts(disks: list["Disk"]) -> list[Event]:
 
 
 def bitmap_chunks(disks: list["Disk"]) -> Iterator[Event]:
-    """BITS and COMPLETE chunks of all bitmaps."""
+    """Return BITS and COMPLETE chunks of all bitmaps."""
     names = _Names()
     for disk in disks:
         for bitmap in disk.bitmaps:

@@ -1,56 +1,166 @@
-"""Can disks be sent as they are to be?  Asked before the first byte is written."""
+"""What disks must be for a stream of them to be one that readers take; checked before the first byte."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from blkmig_cli import limits
+from blkmig_cli.checks.compatibility import Traits, Version, cut_tail, objections
 from blkmig_cli.disks.disk import Disk
-from blkmig_cli.errors import FailureError, UsageError
-from blkmig_cli.operations.send.stream import SendOptions
-from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.disks.image import Readable
+from blkmig_cli.errors import FailureError, IncompleteError, UsageError
+from blkmig_cli.operations.send.dialects import DIALECTS
+from blkmig_cli.operations.send.places import unplaceable
+from blkmig_cli.operations.send.stream import SendOptions, is_cut
+from blkmig_cli.schemas.constants import MAGIC, SECTOR_SIZE
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
-from blkmig_cli.text import encode_name, escape, quote
+from blkmig_cli.text import count, decode_name, encode_name, escape, quote
+from blkmig_cli.transport import compression
 
 if TYPE_CHECKING:
     from blkmig_cli.disks.bitmap import DirtyBitmap
 
-_NAME_MAX = 255  # what its length byte can say
+_NAME_MAX = 255  # what the length byte of a counted string holds
+# How a libvirt save image begins (libvirt, src/qemu/qemu_saveimage.h).
+_SAVE_IMAGES = (b"LibvirtQemudSave", b"LibvirtQemudPart")
+
+
+def check_bitmaps_fit(dialect: str, container: str, hint: str) -> None:
+    """Raise UsageError, with ``hint``, where a dialect has no place for bitmaps in its container."""
+    if dialect == "classic" or (dialect == "qemu" and container == "none"):
+        where = " in --container none" if dialect == "qemu" else ""
+        raise UsageError(f"dialect {dialect}{where} has no place for bitmaps", hint=hint)
+
+
+def check_images(disks: list[Disk], *, force_raw: bool = False) -> None:
+    """Check that the images of ``disks`` are disks.
+
+    Raises FailureError for an empty one, one that ends inside a sector, and (unless ``force_raw``) a
+    file that is something else.
+    """
+    for disk in disks:
+        path, size = escape(disk.image.path), disk.size
+        if not size:
+            raise FailureError(f"{path} is empty")
+        if size % SECTOR_SIZE:
+            whole = -(-size // SECTOR_SIZE) * SECTOR_SIZE
+            raise FailureError(
+                f"{path} has {size} bytes, not a multiple of {SECTOR_SIZE}",
+                hint=f"extend it with: truncate -s {whole} {path}",
+            )
+        kind = None if force_raw else _other_kind(disk.image)
+        if kind is not None:
+            raise FailureError(
+                f"{path} looks like a {kind}, not a disk image", hint="use -f raw if it is one"
+            )
 
 
 def check_disks(disks: list[Disk], options: SendOptions) -> None:
-    """Can ``disks`` be sent so?  Raises UsageError, or FailureError where an image is not fit for it."""
+    """Check that a stream of ``disks`` can be made, and that our own reader takes it.
+
+    Raises UsageError for two disks of one device, or a dialect without a place for their bitmaps;
+    FailureError where a disk, a name or a bitmap does not fit; IncompleteError where a part of a
+    disk cannot be sent without the chunk around it.
+    """
     if len({disk.device for disk in disks}) < len(disks):
         raise UsageError("two disks have the same device")
-    if unplaced(options.dialect, options.container, disks):
-        what = "classic" if options.dialect == "classic" else "qemu in container none"
-        raise UsageError(f"dialect {what} has no place for bitmaps")
+    if any(disk.bitmaps for disk in disks):
+        check_bitmaps_fit(options.dialect, options.container, "leave the bitmaps out")
+    bitmaps = [bitmap for disk in disks for bitmap in disk.bitmaps]
+    most = limits.V1_BITMAPS_MAX if options.dialect == "v1" else limits.BITMAPS_MAX
+    for number, limit, noun in (
+        (len(disks), limits.DEVICES_MAX, "device"),
+        (len(bitmaps), most, "bitmap"),
+    ):
+        if number > limit:
+            raise FailureError(f"{count(number, noun)}, {limit} are the most in {options.dialect}")
+    if len(encode_name(options.machine)) > limits.MACHINE_MAX:
+        raise UsageError(f"--machine: over {limits.MACHINE_MAX} bytes")
     for disk in disks:
-        for name in (disk.device, *(bitmap.name for bitmap in disk.bitmaps)):
-            if len(encode_name(name)) > _NAME_MAX:
-                raise UsageError(f"{quote(name)}: a name has at most {_NAME_MAX} bytes on the wire")
-        if disk.bitmaps and not disk.device:
-            raise UsageError("bitmaps need a device with a name")
-        if disk.size % SECTOR_SIZE:
-            whole = -(-disk.size // SECTOR_SIZE) * SECTOR_SIZE
-            raise FailureError(
-                f"{escape(disk.image.path)} has {disk.size} bytes, no multiple of {SECTOR_SIZE}",
-                hint=f"make it whole with: truncate -s {whole} IMAGE",
+        fault = name_fault(disk.device)
+        if fault is not None:
+            raise FailureError(f"device name {quote(disk.device)}: {fault}")
+        for fault in _faults(disk, options):
+            raise FailureError(fault, device=disk.device)
+        for start, end in _apart(disk, options):
+            raise IncompleteError(
+                f"sectors {start}-{end} are only a part of their chunks, which dialect "
+                f"{options.dialect} cannot carry without the rest, and that is not in the stream",
+                device=disk.device,
+                hint="see --dialect qemu" if DIALECTS[options.dialect].on_grid else None,
             )
-        if disk.bitmaps and not disk.size and options.dialect in ("v1", "v2"):
-            raise FailureError(
-                f"a disk of 0 bytes has no record for its bitmaps in {options.dialect}"
-            )
-        for bitmap in disk.bitmaps:
-            _check_bitmap(bitmap, disk)
 
 
-def _check_bitmap(bitmap: "DirtyBitmap", disk: Disk) -> None:
+def warnings_for(disks: list[Disk], options: SendOptions, version: Version | None) -> Iterator[str]:
+    """Return warnings of what a QEMU cannot load of a stream of ``disks``.
+
+    ``version`` None: only of what none can whose dialect it is.
+    """
+    cut = [disk for disk in disks if options.disks and is_cut(disk, options)]
+    if version is None:
+        for disk in cut if options.dialect == "qemu" else []:
+            yield cut_tail(disk.device, disk.size)
+        return
+    traits = Traits(
+        options.dialect,
+        options.container,
+        options.machine,
+        [disk.device for disk in disks if options.disks],
+        [disk.device for disk in cut],
+        zero_blocks=options.zero_blocks,
+        bitmaps=any(disk.bitmaps for disk in disks),
+    )
+    yield from objections(traits, version)
+
+
+def _faults(disk: Disk, options: SendOptions) -> Iterator[str]:
+    """Return why a disk and its bitmaps cannot be sent."""
+    most = limits.BARE_DISK_MAX if options.container == "none" else limits.DISK_MAX
+    if disk.size > most:
+        yield f"a disk of {disk.size} bytes, {most} are the most"
+    if disk.size % SECTOR_SIZE:
+        yield f"a disk of {disk.size} bytes, not a multiple of {SECTOR_SIZE}"
+    if disk.bitmaps and not disk.device and options.dialect == "qemu":
+        yield "a device without a name, and bitmaps, which find their disk by its name"
+    if disk.bitmaps and not disk.size and options.dialect != "qemu":
+        yield f"a disk of 0 bytes has no record for its bitmaps in dialect {options.dialect}"
+    for bitmap in disk.bitmaps:
+        fault = name_fault(bitmap.name) if bitmap.name else "it is empty"
+        if fault is not None:
+            yield f"bitmap name {quote(bitmap.name)}: {fault}"
+        fault = _bitmap_fault(bitmap, disk.size)
+        if fault is not None:
+            yield f"bitmap {quote(bitmap.name)}: {fault}"
+
+
+def name_fault(name: str) -> str | None:
+    """Return why the wire cannot carry ``name``, None where it can."""
+    raw = encode_name(name)
+    if len(raw) > _NAME_MAX:
+        return f"over {_NAME_MAX} bytes"
+    if 0 in raw:
+        return "it has a NUL, with which names end in QEMU"
+    return None if decode_name(raw) == name else "it has characters that are none in UTF-8"
+
+
+def _bitmap_fault(bitmap: "DirtyBitmap", size: int) -> str | None:
     fault = granularity_fault(bitmap.granularity)
-    if fault is None and bitmap.end() > -(-disk.size // bitmap.granularity) * bitmap.granularity:
-        fault = f"dirty up to byte {bitmap.end()} of a disk of {disk.size} bytes"
-    if fault is not None:
-        raise UsageError(f"bitmap {quote(bitmap.name)}: {fault}", device=disk.device)
+    if fault is None and bitmap.end() > -(-size // bitmap.granularity) * bitmap.granularity:
+        fault = f"dirty up to byte {bitmap.end()} of a disk of {size} bytes"
+    return fault
 
 
-def unplaced(dialect: str, container: str, disks: list[Disk]) -> bool:
-    """Have the bitmaps of ``disks`` no place in this dialect and container?"""
-    nowhere = dialect == "classic" or (dialect == "qemu" and container == "none")
-    return nowhere and any(disk.bitmaps for disk in disks)
+def _apart(disk: Disk, options: SendOptions) -> Iterator[tuple[int, int]]:
+    """Return the parts of a disk that is partly known, in sectors, that no records can carry."""
+    if disk.partial and options.disks:
+        yield from unplaceable(disk.image, on_grid=DIALECTS[options.dialect].on_grid)
+
+
+def _other_kind(image: Readable) -> str | None:
+    """Return what a file is by its first bytes, if it is a stream or compressed."""
+    head = image.read(0, min(image.size, SECTOR_SIZE))
+    if head.startswith(MAGIC.to_bytes(4, "big")):
+        return "migration stream"
+    if head.startswith(_SAVE_IMAGES):
+        return "libvirt save image"
+    packed = compression.by_magic(head)
+    return None if packed is None else f"{packed} file"

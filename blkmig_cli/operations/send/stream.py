@@ -1,16 +1,18 @@
 """Disk images to events: what ``send`` writes.
 
-Bulk in chunk order, device by device, with progress as QEMU computes it; the container and the
-section order are QEMU's.  How bitmaps travel is the dialect's: ``dialects.py`` has one way each.
+Chunks come in their order, disk by disk, with progress as QEMU computes it; the container and the
+order of sections are QEMU's.  ``dialects.py`` says what the records of each dialect are.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable
 from blkmig_cli.operations.send import dialects as sending
+from blkmig_cli.operations.send.places import places, regions
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
     BLOCK_VERSION,
@@ -25,6 +27,7 @@ from blkmig_cli.schemas.constants import (
     SectionType,
 )
 from blkmig_cli.transport.payloads import ImageRange, literal
+from blkmig_cli.wire.encoder import encoded_length
 from blkmig_cli.wire.events import (
     Block,
     CommandEvent,
@@ -34,23 +37,22 @@ from blkmig_cli.wire.events import (
     Event,
     Footer,
     Header,
-    Payload,
     Progress,
     SectionHeader,
     VmDescription,
 )
-
-if TYPE_CHECKING:
-    pass
+from blkmig_cli.wire.identity import description
+from blkmig_cli.wire.runs import Column, Piece, Run, expand
 
 # Chunks of one section part.  As in QEMU, their progress records come first: it submits some
 # chunks, counting them, before the first is written.  (A v1 layout can be inferred only where
 # chunk follows chunk: a progress record between them is as long as a word of bits.)
 _PART_CHUNKS = 8
+_PART_SECTORS = _PART_CHUNKS * CHUNK_SECTORS
 # Chunks of bits in one section part.
 _PART_BITS = 64
-# No device has any state.  (QEMU grumbles where there is no description at all.)
-_DESCRIPTION = b'{"devices": []}'
+# Bytes of a run, which is encoded at once.
+_RUN_SIZE = 1 << 20
 _BLOCK_ID = 1
 _BITMAPS_ID = 2
 
@@ -59,7 +61,9 @@ _BITMAPS_ID = 2
 class SendOptions:
     """How to send.  ``dialect``: qemu, classic, v1 or v2; ``container``: qemu or none.
 
-    ``return_path``: ask the destination to answer (``wire/return_path.py``).
+    ``disks``: with the disks' content, not only their bitmaps.  ``return_path``: ask the destination
+    to answer (``wire/return_path.py``).  ``sizes``: sizes of disks in bytes to state in the description
+    at the stream's end, by device.
     """
 
     dialect: str = "qemu"
@@ -69,24 +73,30 @@ class SendOptions:
     disks: bool = True
     skip_unallocated: bool = False
     return_path: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def is_cut(disk: Disk, options: SendOptions) -> bool:
-    """Does the disk's end cut its last chunk, as it is sent?  (Dialect qemu moves that, if it can.)"""
+    """Return whether the disk's end cuts its last chunk, as it is sent."""
     moved = options.dialect == "qemu" and disk.size >= CHUNK_SIZE and not options.skip_unallocated
     return disk.size % CHUNK_SIZE != 0 and not moved
 
 
 def send_events(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
-    """The whole stream of ``disks``.
+    """Return the events of :func:`send_pieces`, one by one."""
+    return expand(send_pieces(disks, options))
+
+
+def send_pieces(disks: list[Disk], options: SendOptions) -> Iterator[Piece]:
+    """Return the stream of ``disks``: events, and runs of parts that hold zero chunks only.
 
     Data is an ``ImageRange``, to be read when it is written.  Raises FailureError where an image
     fails.
     """
-    records = _Records(disks, options)
+    bulk = _Bulk(disks, options)
     if options.container == "none":
-        for batch in records.bulk():
-            yield from batch
+        for part, rows in bulk.parts():
+            yield from _repeated(part, rows)
         yield _progress(100)
         yield Eos(0, 0, None, BlockFlag.EOS)
         return
@@ -103,17 +113,19 @@ def send_events(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
         starts = sending.bitmap_starts(disks)
         yield from section(SectionType.START, DIRTY_BITMAP_SECTION, _BITMAPS_ID, starts)
     if with_blocks:
-        for batch in records.bulk():
-            yield from section(SectionType.PART, BLOCK_SECTION, _BLOCK_ID, batch)
+        for part, rows in bulk.parts():
+            events = section(SectionType.PART, BLOCK_SECTION, _BLOCK_ID, part)
+            yield from _repeated(list(events), rows)
         yield from section(SectionType.END, BLOCK_SECTION, _BLOCK_ID, [_progress(100)])
     if own_section:
         yield from bitmap_sections(disks, _BITMAPS_ID)
     yield Eof(0, 0, None)
-    yield VmDescription(0, 0, None, literal(_DESCRIPTION))
+    # It has no devices' state.  (QEMU warns where there is no description at all.)
+    yield VmDescription(0, 0, None, literal(description(options.sizes)))
 
 
 def section(kind: SectionType, name: str, number: int, content: list[Event]) -> Iterator[Event]:
-    """A section called ``name`` with its payload, the end of the payload, and its footer."""
+    """Return a section called ``name`` with its payload, the end of the payload, and its footer."""
     blocks = name == BLOCK_SECTION
     version = BLOCK_VERSION if blocks else DIRTY_BITMAP_VERSION
     yield SectionHeader(0, 0, name, kind, number, 0, version)
@@ -123,7 +135,7 @@ def section(kind: SectionType, name: str, number: int, content: list[Event]) -> 
 
 
 def bitmap_sections(disks: list[Disk], number: int) -> Iterator[Event]:
-    """All bits of all bitmaps in parts of some chunks, and the end of section ``number``."""
+    """Return all bits of all bitmaps in parts of some chunks, and the end of section ``number``."""
     part: list[Event] = []
     for chunk in sending.bitmap_chunks(disks):
         part.append(chunk)
@@ -133,93 +145,177 @@ def bitmap_sections(disks: list[Disk], number: int) -> Iterator[Event]:
     yield from section(SectionType.END, DIRTY_BITMAP_SECTION, number, part)
 
 
+def chunk_data(image: Readable, sector: int) -> ImageRange:
+    """Return the chunk of ``image`` at ``sector``, with zeros behind the disk's end."""
+    start = sector * SECTOR_SIZE
+    padding = max(start + CHUNK_SIZE - image.size, 0)
+    # Read when it is written, so that no chunk is held in memory.
+    return ImageRange(start, CHUNK_SIZE, None, padding, image=image)
+
+
+def last_chunk(disk: Disk) -> int | None:
+    """Return the sector of the chunk that ends with the disk; None where the disk is too small.
+
+    QEMU 2.10 to 9.0 load the last MiB of a disk in no other way: where the disk's end cuts a chunk,
+    they write its padding too, and fail (migration/block.c: block_load).
+    """
+    return (disk.size - CHUNK_SIZE) // SECTOR_SIZE if disk.size >= CHUNK_SIZE else None
+
+
 def _progress(percent: int) -> Progress:
     return Progress(0, 0, BLOCK_SECTION, percent, BlockFlag.PROGRESS)
 
 
-class _Data:
-    """Where an image may hold something; asked in rising order, it keeps one extent of them all."""
+def _repeated(events: list[Event], rows: int) -> Iterator[Piece]:
+    """Return ``events``, and ``rows`` - 1 times more with their chunks a part further on."""
+    if rows == 1:
+        yield from events
+        return
+    stride = sum(map(encoded_length, events))
+    most = max(_RUN_SIZE // stride, 1)
+    for first in range(0, rows, most):
+        steps = np.arange(first, min(first + most, rows), dtype=np.int64) * _PART_SECTORS
+        columns = tuple(
+            Column(event, event.sector + steps if isinstance(event, Block) else None)
+            for event in events
+        )
+        yield Run(columns, stride, len(steps))
 
-    def __init__(self, image: Readable) -> None:
-        self._left = image.extents()
-        self._extent = (0, 0)
 
-    def touches(self, start: int, length: int) -> bool:
-        """May any of ``length`` bytes from ``start`` be other than zero?"""
-        while sum(self._extent) <= start:
-            found = next(self._left, None)
-            if found is None:
-                return False
-            self._extent = found
-        return self._extent[0] < start + length
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Chunks of a disk at the sectors from ``start`` to ``stop``.
+
+    ``allocated``: they may hold data.  ``since``: all that lies between that sector and ``stop`` is
+    sent as well.
+    """
+
+    start: int
+    stop: int
+    allocated: bool
+    since: int
 
 
-class _Records:
+class _Bulk:
     """The block records of all disks, with the progress records between them."""
 
     def __init__(self, disks: list[Disk], options: SendOptions) -> None:
         self._disks = disks
         self._options = options
         self._dialect = sending.DIALECTS[options.dialect]
-        self._unshifted = sending.DIALECTS[options.dialect.replace("qemu", "classic")]
         self._total = sum(disk.size // SECTOR_SIZE for disk in disks)
         self._finished = 0
         self._percent: int | None = None
+        # The part that is being filled.
+        self._counts: list[Event] = []
+        self._blocks: list[Event] = []
 
-    def bulk(self) -> Iterator[list[Event]]:
-        """Records in batches of some chunks, each with its progress records before its blocks."""
+    def parts(self) -> Iterator[tuple[list[Event], int]]:
+        """Return parts of some chunks, each with its progress records before its blocks.
+
+        With it comes how often a part stands there, each time with its chunks further on.
+        """
         for disk in self._disks:
             for record in self._dialect.before(disk):
-                yield [record]
-            last = end = 0
-            data, held = _Data(disk.image), False
-            progress: list[Event] = []
-            blocks: list[Event] = []
-            for sector in range(0, disk.size // SECTOR_SIZE, CHUNK_SECTORS):
-                end = sector
-                held, before = data.touches(sector * SECTOR_SIZE, CHUNK_SIZE), held
-                records = list(self._chunk(disk, sector, held, before))
-                if records:
-                    last = sector
-                    progress.extend(self._count(sector))
-                    blocks.extend(records)
-                if len(blocks) >= _PART_CHUNKS:
-                    yield progress + blocks
-                    progress, blocks = [], []
-            if last < end and self._options.disks:
+                yield [record], 1
+            total, last = disk.size // SECTOR_SIZE, 0
+            for stretch in self._stretches(disk):
+                if not self._sends(disk, stretch):
+                    continue
+                at = stretch.start
+                while at < stretch.stop:
+                    rows = self._equal_parts(disk, stretch, at)
+                    for _ in range(_PART_CHUNKS if rows else 1):
+                        last = at
+                        self._add(disk, at, stretch)
+                        at += CHUNK_SECTORS
+                    if len(self._blocks) >= _PART_CHUNKS:
+                        yield self._take(), rows or 1
+                    if rows:
+                        at += (rows - 1) * _PART_SECTORS
+                        last = at - CHUNK_SECTORS
+            if last + CHUNK_SECTORS < total and self._options.disks:
                 # QEMU counts holes at a disk's end as done when it has passed over them.
-                last = disk.size // SECTOR_SIZE
-                progress.extend(self._count(last))
-            if progress or blocks:
-                yield progress + blocks
+                last = total
+                self._count(last)
+            if self._counts or self._blocks:
+                yield self._take(), 1
             # ... and a disk whose last chunk was sent only to that chunk's start.
             self._finished += last
 
-    def _count(self, sector: int) -> Iterator[Event]:
+    def _stretches(self, disk: Disk) -> Iterator[_Stretch]:
+        """Return what there is of a disk, ascending; what is partly known, record by record."""
+        total = disk.size // SECTOR_SIZE
+        if disk.partial and not self._dialect.on_grid:
+            for start, end in regions(disk.image):
+                for sector in places(start, end, total):
+                    yield _Stretch(sector, min(sector + CHUNK_SECTORS, total), True, start)
+            return
+        at = since = 0
+        for offset, length in disk.image.extents():
+            start = max(offset // CHUNK_SIZE * CHUNK_SECTORS, at)
+            stop = min(-(-(offset + length) // CHUNK_SIZE) * CHUNK_SECTORS, total)
+            if start >= stop:
+                continue
+            if at < start:
+                yield _Stretch(at, start, False, since)
+                since = start if self._skips_holes(disk) else since
+            yield _Stretch(start, stop, True, since)
+            at = stop
+        if at < total:
+            yield _Stretch(at, total, False, since)
+
+    def _sends(self, disk: Disk, stretch: _Stretch) -> bool:
+        """Return whether there are records for the chunks of a stretch."""
+        if self._bits_in_chunks(disk):
+            return True
+        return self._options.disks and (stretch.allocated or not self._skips_holes(disk))
+
+    def _skips_holes(self, disk: Disk) -> bool:
+        return self._options.skip_unallocated or disk.partial
+
+    def _bits_in_chunks(self, disk: Disk) -> bool:
+        return self._dialect.bits_in_chunks and bool(disk.bitmaps)
+
+    def _equal_parts(self, disk: Disk, stretch: _Stretch, at: int) -> int:
+        """Return how many parts of zero chunks begin at sector ``at``, equal but for their sectors."""
+        if stretch.allocated or self._blocks or self._counts or self._percent is None:
+            return 0
+        if self._bits_in_chunks(disk) or not self._options.zero_blocks:
+            return 0
+        # Up to here the percentage stays, so that there are no progress records.
+        end = -(-(self._percent + 1) * self._total // 100) - self._finished
+        chunks = min((stretch.stop - at) // CHUNK_SECTORS, -((at - end) // CHUNK_SECTORS))
+        return max(chunks // _PART_CHUNKS, 0)
+
+    def _add(self, disk: Disk, sector: int, stretch: _Stretch) -> None:
+        """Put the records of a chunk, and the progress before it, into the part."""
+        records = list(self._chunk(disk, sector, stretch))
+        if records:
+            self._count(sector)
+            self._blocks += records
+
+    def _take(self) -> list[Event]:
+        part = self._counts + self._blocks
+        self._counts, self._blocks = [], []
+        return part
+
+    def _count(self, sector: int) -> None:
         percent = (self._finished + sector) * 100 // self._total
         if percent != self._percent:
             self._percent = percent
-            yield _progress(percent)
+            self._counts.append(_progress(percent))
 
-    def _chunk(self, disk: Disk, sector: int, allocated: bool, before: bool) -> Iterator[Block]:
-        """The records of a chunk; it and the one ``before`` it may be ``allocated``, or holes."""
-        start = sector * SECTOR_SIZE
-        length = min(CHUNK_SIZE, disk.size - start)
+    def _chunk(self, disk: Disk, sector: int, stretch: _Stretch) -> Iterator[Block]:
+        start, sectors = sector * SECTOR_SIZE, min(CHUNK_SECTORS, disk.size // SECTOR_SIZE - sector)
         data, zero = None, False
-        if self._options.disks and (allocated or not self._options.skip_unallocated):
-            data, zero = self._content(disk, start, length, allocated)
-        dialect = self._dialect
-        if self._options.skip_unallocated and not before:
-            # A last MiB that ends at the disk's end would carry a part of the chunk before it,
-            # which is to stay as the destination has it.
-            dialect = self._unshifted
-        yield from dialect.records(disk, sector, length // SECTOR_SIZE, data, zero)
-
-    def _content(
-        self, disk: Disk, start: int, length: int, allocated: bool
-    ) -> tuple[Payload | None, bool]:
-        """A chunk's data, padded with zeros to 1 MiB, or that it goes as a zero block."""
-        if self._options.zero_blocks and (not allocated or disk.image.is_zero(start, length)):
-            return None, True
-        # Read when it is written, so that no chunk is held in memory.
-        return ImageRange(start, CHUNK_SIZE, None, CHUNK_SIZE - length, image=disk.image), False
+        if self._options.disks and (stretch.allocated or not self._skips_holes(disk)):
+            zero = self._options.zero_blocks and (
+                not stretch.allocated or disk.image.is_zero(start, sectors * SECTOR_SIZE)
+            )
+            data = None if zero else chunk_data(disk.image, sector)
+        # A chunk that ends with the disk carries a part of the one before it, too.
+        moved = last_chunk(disk) if self._options.dialect == "qemu" else None
+        if data and sectors < CHUNK_SECTORS and moved is not None and stretch.since <= moved:
+            sector, sectors, data = moved, CHUNK_SECTORS, chunk_data(disk.image, moved)
+        yield from self._dialect.records(disk, sector, sectors, data, zero)

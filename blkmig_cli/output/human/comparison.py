@@ -5,50 +5,45 @@ from rich.text import Text
 
 from blkmig_cli.operations.compare import Comparison, DiskDifference
 from blkmig_cli.ranges import IntervalSet
-from blkmig_cli.text import count, escape, human_size
-
-_SHOWN = 5
+from blkmig_cli.text import bitmap_name, device_name, escape, exact_size, human_size, ranges_text
 
 
-def comparison_text(
-    comparison: Comparison, out: Console, *, strict: bool, incremental: bool
-) -> None:
-    """Devices and sizes first, then content, then bitmaps, then the verdict."""
+def comparison_text(comparison: Comparison, out: Console) -> None:
+    """Print the disks, then the bitmaps, then the verdict."""
     for disk in comparison.disks:
-        name = escape(disk.device) or "(unnamed)"
-        for line in _lines(comparison, disk, incremental):
+        name = device_name(disk.device)
+        for line in _lines(comparison, disk):
             out.print(Text(f"{name}: {line}", "red"))
-        if disk.same(strict=strict, incremental=incremental):
-            out.print(Text(f"{name}: same, {human_size(max(filter(None, disk.sizes), default=0))}"))
+        if disk.is_same(comparison.options):
+            size = max(filter(None, disk.sizes), default=0)
+            out.print(Text(f"{name}: same, {exact_size(size)}"))
     for bitmap in comparison.bitmaps or ():
-        name = f"{escape(bitmap.device)}/{escape(bitmap.name)}"
+        name = bitmap_name(bitmap.device, bitmap.name)
         if bitmap.differences:
             out.print(Text(f"{name}: {escape(', '.join(bitmap.differences))}", "red"))
         else:
-            out.print(f"{name}: same")
+            out.print(Text(f"{name}: same"))
     if comparison.bitmaps is None and any(side.bitmaps for side in comparison.sides):
-        out.print("bitmaps: not compared, as the image has no file of them")
-    same = comparison.same(strict=strict, incremental=incremental)
-    out.print(Text("same", "bold green") if same else Text("different", "bold red"))
+        out.print("bitmaps: not compared, as the image has no file of bitmaps")
+    out.print(Text("same", "bold green") if comparison.same else Text("different", "bold red"))
 
 
-def _lines(comparison: Comparison, disk: DiskDifference, incremental: bool) -> list[str]:
+def _lines(comparison: Comparison, disk: DiskDifference) -> list[str]:
     sizes, lines = disk.sizes, []
     for side, size in zip(comparison.sides, sizes, strict=True):
         if size is None:
             lines.append(f"not in {escape(side.name)}")
     if None not in sizes and sizes[0] != sizes[1]:
-        lines.append(f"{sizes[0]} and {sizes[1]} bytes; behind the smaller one's end are zeros")
+        lines.append(f"{sizes[0]} and {sizes[1]} bytes; the smaller one is continued with zeros")
     for side, missing in zip(comparison.sides, disk.missing, strict=True):
-        if missing and not incremental:
-            lines.append(f"{_amount(missing)} never came in {escape(side.name)}")
+        if missing and not comparison.options.incremental:
+            lines.append(
+                f"{_amount(missing)} not sent in {escape(side.name)}: {ranges_text(missing)}"
+            )
     if disk.differing:
-        lines.append(f"{_amount(disk.differing)} differ")
+        lines.append(f"{_amount(disk.differing)} differ: {ranges_text(disk.differing)}")
     return lines
 
 
 def _amount(ranges: IntervalSet) -> str:
-    held = list(ranges)
-    shown = ", ".join(f"{start}-{end}" for start, end in held[:_SHOWN])
-    more = f" and {count(len(held) - _SHOWN, 'range')} more" if len(held) > _SHOWN else ""
-    return f"{human_size(sum(end - start for start, end in held))} (bytes {shown}{more})"
+    return human_size(sum(end - start for start, end in ranges))

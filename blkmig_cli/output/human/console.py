@@ -1,29 +1,61 @@
-"""What all output for people shares: the console, tables, names and sizes.
-
-rich is imported in this package and in ``bars.py`` only.
-"""
+"""What all output for people shares: the console, and tables."""
 
 import sys
+from collections.abc import Iterator
 from typing import IO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
-from rich.text import Text
 
-from blkmig_cli.text import escape, human_size
-
-# Wider than any line: what is piped is for grep and the like, a row is one line.
+# Wider than any line: what is piped is for grep and the like, so that a row is one line.
 _PIPED_WIDTH = 1 << 16
 
 
-def console(file: IO[str] | None = None) -> Console:
-    """A console on ``file`` (default: stdout); plain and not wrapped when piped.
+class _Console(Console):
+    """A console whose lines do not end in blanks, and that leaves a closed pipe to the command line."""
 
-    NO_COLOR and TERM are rich's to heed.
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Return the segments of ``renderable``, as ``Console`` does."""
+        line: list[Segment] = []
+        for segment in super().render(renderable, options):
+            if segment.control or "\n" not in segment.text:
+                line.append(segment)
+                continue
+            *ended, rest = segment.text.split("\n")
+            for part in ended:
+                line.append(Segment(part, segment.style))
+                yield from _trimmed(line)
+                yield Segment.line()
+                line = []
+            if rest:
+                line.append(Segment(rest, segment.style))
+        yield from line
+
+
+def _trimmed(line: list[Segment]) -> list[Segment]:
+    """Return the segments of a line without blanks at its end."""
+    while line and not line[-1].control:
+        rest = line[-1].text.rstrip(" ")
+        if rest:
+            return [*line[:-1], Segment(rest, line[-1].style)]
+        line = line[:-1]
+    return line
+
+
+def console(file: IO[str] | None = None) -> Console:
+    """Return a console on ``file`` (default: stdout); plain and not wrapped when piped.
+
+    NO_COLOR and TERM are heeded by rich.
     """
     target = file or sys.stdout
     terminal = target.isatty()
-    return Console(
+    return _Console(
         file=target,
         width=None if terminal else _PIPED_WIDTH,
         soft_wrap=not terminal,
@@ -34,20 +66,8 @@ def console(file: IO[str] | None = None) -> Console:
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """An empty table with these columns, those of ``right`` aligned to the right."""
+    """Return an empty table with these columns, those of ``right`` aligned to the right."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         made.add_column(name, justify="right" if name in right else "left", overflow="fold")
     return made
-
-
-def device_name(name: str) -> Text:
-    """A device's name as it is shown."""
-    return Text(escape(name) or "(unnamed)")
-
-
-def size_range(least: int, most: int | None) -> str:
-    """A size in bytes, or its bounds, for people."""
-    if least == most:
-        return human_size(least)
-    return f"{human_size(least)} to {'?' if most is None else human_size(most)}"

@@ -8,13 +8,13 @@ from blkmig_cli.contents.accounts import KINDS, Accounts
 from blkmig_cli.operations.info import Info
 from blkmig_cli.output.human import report as shown
 from blkmig_cli.output.human.console import table as new_table
-from blkmig_cli.text import escape, human_size
+from blkmig_cli.text import escape, exact_size, human_size
 
 _SECTIONS_MAX = 4
 
 
 def info_text(info: Info, out: Console) -> None:
-    """Source and verdict, disks, bitmaps, bytes, sections, findings, and what to do next."""
+    """Print name and verdict, disks, bitmaps, bytes, sections, findings, and what to do next."""
     shown.heading(info.report, out)
     out.print(Text("  " + ", ".join(_facts(info))), soft_wrap=False)
     out.print()
@@ -40,7 +40,7 @@ def info_text(info: Info, out: Console) -> None:
 
 def _facts(info: Info) -> list[str]:
     accounts = info.accounts
-    facts = [] if info.size is None else [human_size(info.size)]
+    facts = [] if info.size is None else [exact_size(info.size)]
     if accounts.version is not None:
         facts.append(f"QEVM version {accounts.version}")
     if accounts.configuration is not None:
@@ -60,12 +60,12 @@ def _bytes(accounts: Accounts) -> Table:
             table.add_row(kind, human_size(size), share, Text(meaning, "dim"))
     if accounts.overhead is not None:
         overhead = f"{100 * accounts.overhead:.2f} %"
-        table.add_row("", "", overhead, Text("bitmaps and records, measured by the data", "dim"))
+        table.add_row("", "", overhead, Text("bitmaps and records, relative to the data", "dim"))
     return table
 
 
 def _sections(accounts: Accounts) -> Table:
-    """The largest sections, and the others as one."""
+    """Return a table of the largest sections, and the others as one."""
     table = new_table("SECTION", "PARTS", "SIZE", right=("PARTS", "SIZE"))
     named = [(name, section) for name, section in accounts.sections.items() if name]
     by_size = sorted(named, key=lambda item: -item[1].size)

@@ -4,10 +4,9 @@ from rich.console import Console
 from rich.text import Text
 
 from blkmig_cli.operations.map import KINDS, SHADES, DiskMap, bitmap_cells
-from blkmig_cli.output.human.console import size_range
-from blkmig_cli.text import escape, human_size
+from blkmig_cli.text import device_name, escape, human_size, size_range
 
-# A sign each, so that colours need not be seen; in ASCII where the output's encoding has no more.
+# A sign for each kind, so that no colours are needed; the second one where the encoding is ASCII.
 _SIGNS = {
     "missing": ("?", "?", "bold red"),
     "repeated": ("▒", "+", "yellow"),
@@ -23,7 +22,7 @@ _PIPED = 80
 
 
 def map_text(maps: list[DiskMap], out: Console) -> None:
-    """All disks, with an axis each, and what the signs mean."""
+    """Print all disks, each with an axis, and what the signs mean."""
     plain = not _has_signs(out)
     for disk in maps:
         names = ["disk"] if disk.extents else []
@@ -32,16 +31,14 @@ def map_text(maps: list[DiskMap], out: Console) -> None:
         room = out.width if out.is_terminal else min(out.width, _PIPED)
         width = min(max(room - indent - 1, 8), _CELLS_MAX)
         size = disk.verdict.size
-        what = size_range(size.least, size.most)
-        out.print(
-            Text.assemble((escape(disk.verdict.disk.name) or "(unnamed)", "bold"), f", {what}")
-        )
+        name, shown = device_name(disk.verdict.disk.name), size_range(size.least, size.most)
+        out.print(Text.assemble((name, "bold"), f", {shown}"))
         if disk.extents:
             _row("disk", disk.cells(width), indent, plain, out)
         for verdict in disk.bitmaps:
             content = verdict.bitmap.content
             if content is None:
-                text = "its granularity is open: say --granularity"
+                text = "granularity unknown; specify --granularity"
                 out.print(f"  {_label(verdict.bitmap.name):{indent - 4}}  {text}")
             else:
                 cells = bitmap_cells(content, disk.size, width)
@@ -67,7 +64,7 @@ def _label(name: str) -> str:
 
 
 def _axis(size: int, width: int) -> str:
-    """Sizes at the quarters of ``width`` cells, as many as have room."""
+    """Return an axis with sizes at the quarters of ``width`` cells, as many as have room."""
     axis = "0"
     end = human_size(size)
     for quarter in (1, 2, 3):

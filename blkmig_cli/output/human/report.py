@@ -4,20 +4,20 @@ from rich.console import Console
 from rich.text import Text
 
 from blkmig_cli.checks.catalogue import CHECKS
-from blkmig_cli.checks.checker import Report, Verdict
-from blkmig_cli.operations.replay.replay import ReplayResult
-from blkmig_cli.output.human.console import device_name, size_range
+from blkmig_cli.checks.report import Report, Verdict
+from blkmig_cli.operations.replay.request import ReplayResult
 from blkmig_cli.output.human.console import table as new_table
-from blkmig_cli.text import count, escape, human_size
+from blkmig_cli.text import bitmap_name, count, device_name, escape, human_size, size_range
 
 _SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 #: In this order a summary counts them.
 _VERDICT_STYLES: dict[Verdict, str] = {
     "whole": "bold green",
-    "whole with errors": "bold red",
-    "perhaps not whole": "yellow",
-    "not whole": "bold red",
+    "unknown": "yellow",
+    "incomplete": "bold red",
+    "faulty": "bold red",
     "damaged": "bold red",
+    "not-a-stream": "bold red",
     "failed": "bold red",
 }
 
@@ -36,9 +36,9 @@ def report_text(report: Report, out: Console) -> None:
     disks_table(report, out)
     bitmaps_table(report, out)
     for name, path in report.same:
-        out.print(Text(f"{escape(path)} holds the same as {escape(name) or '(unnamed)'}", "green"))
+        out.print(Text(f"{escape(path)} matches {device_name(name)}", "green"))
     if report.manifest is not None:
-        out.print(Text(f"all is as {escape(report.manifest)} says", "green"))
+        out.print(Text(f"matches {escape(report.manifest)}", "green"))
     findings_text(report, out)
 
 
@@ -72,9 +72,9 @@ def disks_table(report: Report, out: Console) -> None:
         right=("SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING"),
     )  # fmt: skip
     for device in disks:
-        missing = sum(length for _, length in device.missing)
+        missing = device.missing_bytes
         table.add_row(
-            device_name(device.disk.name),
+            Text(device_name(device.disk.name)),
             size_range(device.size.least, device.size.most),
             f"{device.disk.chunks:,}",
             f"{device.disk.zero_chunks:,}",
@@ -89,7 +89,7 @@ def bitmaps_table(report: Report, out: Console) -> None:
     if not report.bitmaps:
         return
     table = new_table(
-        "BITMAP", "GRANULARITY", "DIRTY", "FLAGS", "WHOLE", right=("GRANULARITY", "DIRTY")
+        "BITMAP", "GRANULARITY", "DIRTY", "FLAGS", "COMPLETE", right=("GRANULARITY", "DIRTY")
     )
     for verdict in report.bitmaps:
         bitmap = verdict.bitmap
@@ -97,18 +97,18 @@ def bitmaps_table(report: Report, out: Console) -> None:
             "recording" if bitmap.recording else "disabled",
             *(["persistent"] if bitmap.persistent else []),
         ]
-        whole = {True: "yes", False: "no", None: "?"}[verdict.complete]
+        complete = {True: "yes", False: "no", None: "?"}[verdict.complete]
         granularity = (
             f"{len(verdict.candidates)} candidates"
             if bitmap.granularity is None
             else human_size(bitmap.granularity)
         )
         table.add_row(
-            Text(f"{escape(bitmap.device)}/{escape(bitmap.name)}"),
+            Text(bitmap_name(bitmap.device, bitmap.name)),
             granularity,
             "?" if verdict.count is None else human_size(verdict.count),
             " ".join(flags),
-            Text(whole, "bold red" if verdict.complete is False else ""),
+            Text(complete, "bold red" if verdict.complete is False else ""),
         )
     out.print(table)
 
@@ -132,23 +132,26 @@ def findings_text(report: Report, out: Console) -> None:
         )
 
 
-def replay_text(result: ReplayResult, out: Console, *, dry: bool) -> None:
-    """What a replay did."""
-    report_text(result.report, out)
-    for device, at in result.resumed.items():
-        where = "finished already" if at is None else f"resumed at byte {at} of the stream"
-        out.print(f"{escape(device) or '(unnamed)'}: {where}")
-    for device, written in result.written.items():
-        if device in result.resumed and result.resumed[device] is None:
-            continue
-        out.print(f"{escape(device) or '(unnamed)'}: {human_size(written)} written")
-    for path in result.bitmap_files:
-        out.print(f"bitmaps in {escape(path)}")
+def replay_text(result: ReplayResult, out: Console, *, dry: bool, brief: bool = False) -> None:
+    """Print what a replay did; ``brief``: only the verdict, and what is incomplete."""
+    if brief:
+        heading(result.report, out)
+    else:
+        report_text(result.report, out)
+        for device, at in result.resumed.items():
+            where = "finished already" if at is None else f"resumed at byte {at} of the stream"
+            out.print(f"{device_name(device)}: {where}")
+        for device, written in result.written.items():
+            if device in result.resumed and result.resumed[device] is None:
+                continue
+            out.print(f"{device_name(device)}: {human_size(written)} written")
+        for path in result.bitmap_files:
+            out.print(f"bitmaps in {escape(path)}")
     for path in result.partial_images:
-        out.print(f"{escape(path)} is half done: go on with --resume")
-    if dry:
+        out.print(f"{escape(path)} is incomplete; use --resume to continue")
+    if dry and not brief:
         out.print("dry run: nothing was written")
-    elif result.report.failure is not None and not result.written:
+    elif not (result.accepted or result.partial_images):
         out.print("nothing was written")
 
 

@@ -1,52 +1,105 @@
-"""``blkmig salvage`` for people: what was lost, and what there is."""
+"""``blkmig salvage`` for people: what was lost, and what is intact."""
 
 from rich.console import Console
 from rich.text import Text
 
-from blkmig_cli.operations.salvage.salvage import Salvaged
-from blkmig_cli.output.human.console import device_name
+from blkmig_cli.operations.salvage.result import Salvaged
 from blkmig_cli.output.human.console import table as new_table
 from blkmig_cli.schemas.constants import SECTOR_SIZE
-from blkmig_cli.text import count, escape, human_size
+from blkmig_cli.text import (
+    bitmap_name,
+    count,
+    device_name,
+    escape,
+    exact_size,
+    human_size,
+    quote,
+    ranges_text,
+)
 
 _SHOWN = 20
 
 
 def salvage_text(found: Salvaged, out: Console) -> None:
-    """Gaps, disks, bitmaps, and what to mind."""
-    if found.sound:
-        out.print(Text(f"{escape(found.stream)}: sound, nothing is lost", "green"))
+    """Print the damage, the disks, what is lost of them, and what to know of the result."""
+    name = "(stdin)" if found.stream == "-" else escape(found.stream)
+    if found.intact:
+        out.print(Text(f"{name}: intact, nothing is lost", "green"))
+    elif found.failure is not None and not found.disks:
+        out.print(Text(f"{name}: not a migration stream, and nothing of one is in it", "bold red"))
     else:
         lost = human_size(sum(gap.end - gap.start for gap in found.gaps))
-        gaps = count(len(found.gaps), "place")
-        out.print(Text(f"{escape(found.stream)}: damaged in {gaps}, {lost} are lost", "bold red"))
-        for gap in found.gaps[:_SHOWN]:
-            size = human_size(gap.end - gap.start)
-            out.print(f"bytes {gap.start}-{gap.end} ({size}): {gap.why}")
-        if len(found.gaps) > _SHOWN:
-            out.print(f"and {count(len(found.gaps) - _SHOWN, 'place')} more")
+        places = count(len(found.gaps), "place")
+        out.print(Text(f"{name}: damaged in {places}, {lost} unreadable", "bold red"))
     if found.disks:
-        table = new_table("DISK", "SIZE", "MISSING", "BITMAPS", right=("SIZE", "MISSING"))
-        for disk in found.disks:
-            missing = sum(end - start for start, end in found.missing(disk))
-            table.add_row(
-                device_name(disk.device),
-                human_size(disk.size),
-                Text(human_size(missing), "bold red" if missing else ""),
-                ", ".join(escape(bitmap.name) for bitmap in disk.bitmaps),
-            )
-        out.print(table)
-    for bitmap in found.lost_bitmaps:
-        name = f"{escape(bitmap.device)}/{escape(bitmap.name)}"
-        out.print(Text(f"bitmap {name} is left out: {bitmap.why}", "yellow"))
-    left = sum(end - start for sectors in found.doubtful.values() for start, end in sectors)
-    if left:
-        size = human_size(left * SECTOR_SIZE)
-        text = f"{size} beside damage left out: hit by it perhaps, or not what it seems to be"
-        out.print(Text(text, "yellow"))
-    if found.stale:
-        out.print(
-            Text("what was lost may have held newer versions of chunks that are there", "yellow")
+        _damage(found, out)
+        _disks(found, out)
+    warnings = list(_lost(found)) + list(_known(found))
+    for warning in warnings:
+        out.print(Text(warning, "yellow"))
+    if found.written is not None:
+        out.print(f"{count(found.written, 'byte')} written")
+
+
+def _damage(found: Salvaged, out: Console) -> None:
+    for gap in found.gaps[:_SHOWN]:
+        size = human_size(gap.end - gap.start)
+        out.print(Text(f"{ranges_text([(gap.start, gap.end)])}, {size}: {escape(gap.why)}"))
+    if len(found.gaps) > _SHOWN:
+        out.print(f"and {count(len(found.gaps) - _SHOWN, 'more place')}")
+
+
+def _disks(found: Salvaged, out: Console) -> None:
+    table = new_table("DISK", "SIZE", "MISSING", "BITMAPS", right=("SIZE", "MISSING"))
+    for disk in found.disks:
+        missing = sum(end - start for start, end in disk.missing())
+        size = exact_size(disk.size) if disk.size_known else f"at least {human_size(disk.size)}"
+        table.add_row(
+            Text(device_name(disk.device)),
+            size,
+            Text(human_size(missing), "bold red" if missing else ""),
+            Text(", ".join(escape(bitmap.name) for bitmap in disk.bitmaps)),
         )
-    if found.empty:
-        out.print("there is nothing to be had")
+    out.print(table)
+
+
+def _lost(found: Salvaged) -> list[str]:
+    """Return what is lost completely."""
+    lost = [
+        f"disk {device_name(disk.device)} is lost"
+        + ("" if disk.size is None else f", all {exact_size(disk.size)} of it")
+        for disk in found.lost_disks
+    ]
+    if found.other_missing:
+        which = "other disks"
+        if not all(disk.size_known for disk in found.disks):
+            which = "these disks or of others"
+        lost.append(
+            f"at least {human_size(found.other_missing)} of {which} is missing, as progress "
+            "records show"
+        )
+    lost += [
+        f"bitmap {bitmap_name(bitmap.device, bitmap.name)} is left out: {bitmap.why}"
+        for bitmap in found.lost_bitmaps
+    ]
+    return lost
+
+
+def _known(found: Salvaged) -> list[str]:
+    """Return what must be known of what is intact."""
+    texts = []
+    left_out = sum(sectors.total for sectors in found.unconfirmed.values())
+    if left_out:
+        size = human_size(left_out * SECTOR_SIZE)
+        texts.append(f"{size} next to damage is left out, as nothing confirms it")
+    if found.outdated:
+        texts.append(
+            "lost records may have contained newer versions of chunks above, or other disks"
+        )
+    texts += [
+        f"size of {quote(disk.device)} is unknown; specify --device-size "
+        f"{escape(disk.device)}=SIZE, here or for replay"
+        for disk in found.disks
+        if not disk.size_known
+    ]
+    return texts

@@ -1,12 +1,18 @@
 """send and build: refusals, failing targets and images, mistakes in specs, wrong streams on purpose."""
 
+import gzip
+import json
+import lzma
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
+from blkmig_cli import limits
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from tests.conftest import Run, fails
@@ -18,24 +24,124 @@ MIB = 1 << 20
 def test_send_refusals(run: Run, tmp_path: Path) -> None:
     image, target = tmp_path / "d.img", tmp_path / "s.bin"
     image.write_bytes(bytes(1000))
-    fails(run("send", image, "--to", target), 4, "no multiple of 512")
+    fails(run("send", image, "--to", target), 4, f"with: truncate -s 1024 {image}")
     image.write_bytes(bytes(1024))
     fails(run("send", image, "--to", target, "--bitmaps"), 4, "no image has any bitmap")
-    fails(run("send", image, "--to", image), 2, "read already")
+    fails(run("send", image, "--to", image), 2, "are the same file")
     fails(run("send", image, "--to", target, "--bitmaps", "--dialect", "classic"), 2, "no place")
     fails(run("send", image, "--to", target, "--bitmaps", "--container", "none"), 2, "no place")
     fails(run("send", f"a={image}", f"a={image}", "--to", target), 2, "twice")
-    fails(run("send", f"{'x' * 256}={image}", "--to", target), 2, "255 bytes")
     fails(run("send", tmp_path / "missing", "--to", target), 4, "No such file")
     side = Path(f"{image}.bitmaps.json")
     write_bitmaps(str(side), BitmapFile(2048, {"b": DirtyBitmap("b", 512)}))
     fails(run("send", image, "--to", target, "--bitmaps"), 4, "is of a disk of 2048 bytes")
     write_bitmaps(str(side), BitmapFile(1024, {"b": DirtyBitmap("b", 512)}))
-    fails(run("send", image, "--to", target, "--bitmap", "c"), 4, "no image has a bitmap 'c'")
     side.write_text("{}")
     fails(run("send", image, "--to", target, "--bitmaps"), 4, "no file of bitmaps")
     fails(run("send", image, "--to", tmp_path / "no" / "s.bin"), 4, "No such file")
+    fails(run("send", image, "--to", target, "--machine", "x" * 4097), 2, "--machine: over 4096")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d.img", "d.img.bitmaps.json"]
+
+
+def bitmap_file(path: Path, size: int, *names: str) -> None:
+    """Write a file of bitmaps with one granule dirty each; of any names."""
+    entries = [
+        {
+            "name": name, "granularity": 512, "recording": True, "persistent": False,
+            "count": 512, "dirty": [{"start": 0, "length": 512}],
+        }
+        for name in names
+    ]  # fmt: skip
+    path.write_text(json.dumps({"version": 1, "virtual-size": size, "bitmaps": entries}))
+
+
+def test_bitmaps_by_name(run: Run, tmp_path: Path) -> None:
+    """One that is named must be there; as NAME, DEVICE:NAME, or DEVICE/NAME as reports print it."""
+    image, target = tmp_path / "d.img", tmp_path / "s.bin"
+    image.write_bytes(bytes(1024))
+    words = ("send", f"a={image}", "--to", target, "--bitmap")
+    fails(run(*words, "x"), 2, "no bitmap 'x'; there is no bitmap")
+    bitmap_file(Path(f"{image}.bitmaps.json"), 1024, "x", "y", "a/x")
+    fails(run(*words, "z"), 2, "no bitmap 'z'; there are the bitmaps 'a/x', 'a/y', 'a/a/x'")
+    fails(run(*words, "x", "--bitmap", "b:x"), 2, "no bitmap 'b:x'")
+    fails(run(*words, "a/x"), 2, "'a/x' may mean 'a:a/x', 'a:x'; use DEVICE:NAME")
+    for name, found in {
+        "x": ["x"], "a:x": ["x"], "a/y": ["y"], "a:a/x": ["a/x"],
+    }.items():  # fmt: skip
+        assert run(*words, name).status == 0
+        report = run("validate", target, "--output", "json").report
+        assert [bitmap["name"] for bitmap in report["bitmaps"]] == found
+    fails(run("send", image, "--to", target, "--bitmaps-from", f"x={image}"), 2, "no device 'x'")
+    fails(
+        run("send", image, f"b={image}", "--to", target, "--bitmaps-from", image),
+        2,
+        "without DEVICE, and the devices are 'drive0', 'b'",
+    )
+
+
+NAMES = ["", "x\0y", "\ud800", "x" * 256, "\u20ac" * 86]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dialect", ["qemu", "v1", "v2"])
+def test_names_that_the_wire_cannot_carry(
+    run: Run, tmp_path: Path, name: str, dialect: str
+) -> None:
+    image, target, side = (tmp_path / name for name in ("d.img", "s.bin", "b.json"))
+    image.write_bytes(bytes(1024))
+    bitmap_file(side, 1024, name)
+    words = ("send", image, "--dialect", dialect, "--to", target)
+    status, text = (4, "no name") if name == "" else (4, "bitmap name ")
+    fails(run(*words, "--bitmaps-from", side), status, text)
+    if name and name.isprintable():  # others are no words of a command line
+        fails(run("send", f"{name}={image}", "--dialect", dialect, "--to", target), 4, "255 bytes")
+    bitmap_file(side, 1024, "b")
+    outcome = run("send", f"={image}", "--dialect", dialect, "--bitmaps-from", side, "--to", target)
+    if dialect == "qemu":
+        fails(outcome, 4, "a device without a name, and bitmaps")
+        assert not target.exists()
+    else:
+        assert outcome.status == 0
+        assert run("validate", target).status == 0
+
+
+@pytest.mark.parametrize("dialect", ["qemu", "v1", "v2"])
+def test_as_many_bitmaps_as_are_read(
+    run: Run, tmp_path: Path, dialect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "V1_BITMAPS_MAX", 3)
+    monkeypatch.setattr(limits, "BITMAPS_MAX", 3)
+    image, target, side = (tmp_path / name for name in ("d.img", "s.bin", "b.json"))
+    image.write_bytes(bytes(1024))
+    words = ("send", image, "--dialect", dialect, "--to", target, "--bitmaps-from", side)
+    bitmap_file(side, 1024, *"abc")
+    assert run(*words).status == 0
+    told = [f"--granularity={name}=512" for name in "abc"] if dialect == "v1" else []
+    assert run("validate", target, *told).status == 0
+    bitmap_file(side, 1024, *"abcd")
+    fails(run(*words), 4, "4 bitmaps, 3 are the most")
+
+
+STREAM = raw.qemu(raw.block(0, 8), raw.block(2048, 8))
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress, "xz": lzma.compress, "zstd": zstandard.ZstdCompressor().compress,
+}  # fmt: skip
+WRONG_KINDS = {
+    "migration stream": STREAM,
+    "libvirt save image": b"LibvirtQemudSave" + bytes(76),
+    **{f"{kind} file": pack(STREAM) for kind, pack in PACKED.items()},
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_KINDS)
+def test_what_is_no_disk(run: Run, tmp_path: Path, kind: str) -> None:
+    """A stream or a compressed file given as an image, unless it is said to be one."""
+    image, target = tmp_path / "d.img", tmp_path / "s.bin"
+    image.write_bytes(WRONG_KINDS[kind].ljust(1 << 20, b"\0"))
+    fails(run("send", image, "--to", target), 4, f"d.img looks like a {kind}, not a disk image")
+    assert not target.exists()
+    assert run("send", image, "--to", target, "-f", "raw").status == 0
+    assert run("compare", target, f"drive0={image}", "-f", "raw").status == 0
 
 
 def test_a_failing_target_leaves_nothing(run: Run, tmp_path: Path) -> None:
@@ -43,7 +149,7 @@ def test_a_failing_target_leaves_nothing(run: Run, tmp_path: Path) -> None:
     image.write_bytes(os.urandom(4 * MIB))
     fails(run("send", image, "--to", "/dev/full", "-q"), 4, "No space left")
     outcome = run("send", image, "--to", "exec:head -c 1000 >/dev/null", "-q")
-    fails(outcome, 4, "hung up")
+    fails(outcome, 4, "the reader closed its end")
     fails(run("send", image, "--to", "exec:cat >/dev/null; exit 3", "-q"), 4, "status 3")
     command = f"{sys.executable} -m blkmig_cli send {image} | head -c 1000 | wc -c; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
@@ -129,17 +235,13 @@ def test_build_writes_what_is_wrong_on_purpose(run: Run, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("dialect", ["qemu", "classic", "v1", "v2"])
-def test_a_disk_of_nothing(run: Run, tmp_path: Path, dialect: str) -> None:
-    image, target, copy = tmp_path / "d.img", tmp_path / "s.bin", tmp_path / "copy.img"
+def test_an_empty_disk(run: Run, tmp_path: Path, dialect: str) -> None:
+    image, target = tmp_path / "d.img", tmp_path / "s.bin"
     image.write_bytes(b"")
-    side = {"b": DirtyBitmap("b", 512)}
-    write_bitmaps(f"{image}.bitmaps.json", BitmapFile(0, side))
-    options = ["--bitmaps"] if dialect == "qemu" else []
-    assert run("send", image, "--dialect", dialect, "--to", target, *options).status == 0
-    words = ["replay", target, "--image", f"drive0={copy}", "--create", "--device-size", "0"]
-    assert run(*words).status == 0
-    assert copy.read_bytes() == b""
-    assert Path(f"{copy}.bitmaps.json").exists() == bool(options)
+    bitmap_file(Path(f"{image}.bitmaps.json"), 0)
+    fails(run("send", image, "--dialect", dialect, "--to", target), 4, "d.img is empty")
+    fails(run("send", image, "--dialect", dialect, "-f", "raw", "--to", target), 4, "is empty")
+    assert not target.exists()
 
 
 @pytest.mark.parametrize("sectors", [2049, 5000, 7144, 8191, 8192])

@@ -1,0 +1,353 @@
+"""Judging a stream: what it adds up to and its defects in, an immutable report out."""
+
+from collections.abc import Iterable, Iterator
+
+from blkmig_cli.checks.catalogue import CHECKS, Finding, finding_of
+from blkmig_cli.checks.defects import Defects
+from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Ranges, Report
+from blkmig_cli.contents.bitmaps import BitmapState
+from blkmig_cli.contents.sizes import SizeBounds
+from blkmig_cli.contents.state import DiskState, StreamState
+from blkmig_cli.errors import BlkmigError
+from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.schemas.dialects import CLASSIC
+from blkmig_cli.text import count, escape, human_size, quote
+from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.schema_io import Input
+from blkmig_cli.wire.v1_layout import describe
+
+# Ranges that a sentence names; the JSON has all of them.
+_SHOWN = 3
+
+
+def judge(
+    stream: str,
+    state: StreamState,
+    defects: Defects,
+    hints: Hints,
+    source: Input,
+    *,
+    failure: BlkmigError | None = None,
+    incremental: bool = False,
+    more: Iterable[Finding] = (),
+) -> Report:
+    """Return the report on the stream called ``stream``, whose ``state`` has been concluded.
+
+    ``source`` gives the padding of last chunks, where it can be read again.  ``failure`` is what
+    ended the reading, if anything did; ``incremental``: missing chunks are intentional.
+    """
+    return _Judge(state, defects, hints, source, failure, incremental=incremental).report(
+        stream, more
+    )
+
+
+def found(
+    check: str, message: str, offset: int | None = None, device: str | None = None
+) -> Finding:
+    """Return a finding of ``CHECKS``, with the severity that is listed there."""
+    return Finding(check, CHECKS[check][0], message, offset, device)
+
+
+class _Judge:
+    """One judgement: findings gather while the parts of the report are made."""
+
+    def __init__(
+        self,
+        state: StreamState,
+        defects: Defects,
+        hints: Hints,
+        source: Input,
+        failure: BlkmigError | None,
+        *,
+        incremental: bool,
+    ) -> None:
+        self._state = state
+        self._defects = defects
+        self._hints = hints
+        self._source = source
+        self._failure = failure
+        self._incremental = incremental
+        self._findings: list[Finding] = []
+
+    def report(self, stream: str, more: Iterable[Finding]) -> Report:
+        state, conclusion = self._state, self._state.conclusion
+        assert conclusion is not None
+        self._findings += self._defects.progress
+        if self._failure is not None:
+            self._findings.append(finding_of(self._failure))
+        self._devices = tuple(self._device(disk) for disk in state.disks.values())
+        self._with_blocks = [device for device in self._devices if device.disk.has_blocks]
+        sizes = {verdict.disk.name: verdict.size for verdict in self._devices}
+        self._bitmaps = tuple(
+            self._bitmap(bitmap, sizes[bitmap.device]) for bitmap in state.bitmaps.values()
+        )
+        complete = self._complete()
+        self._general(complete)
+        return Report(
+            stream,
+            self._dialect(conclusion.dialect),
+            conclusion.container,
+            complete,
+            self._devices,
+            self._bitmaps,
+            (*self._findings, *more),
+            self._failure,
+        )
+
+    def _add(
+        self, check: str, message: str, offset: int | None = None, device: str | None = None
+    ) -> None:
+        self._findings.append(found(check, message, offset, device))
+
+    def _dialect(self, decided: str | None) -> str | None:
+        origins = {bitmap.origin for bitmap in self._state.bitmaps.values()}
+        if decided in (None, CLASSIC.name) and "dirty-bitmap" in origins:
+            return "qemu"
+        return CLASSIC.name if decided is None and self._state.block_started else decided
+
+    def _device(self, disk: DiskState) -> DeviceVerdict:
+        size = self._state.size(disk.name, self._hints)
+        if size.most is not None:
+            for check, text, offset in self._defects.tail(disk.name, size.most, self._source):
+                self._add(check, text, offset, disk.name)
+        missing: Ranges = ()
+        if disk.has_blocks:
+            end = disk.covered.end if size.exact is None else -(-size.exact // SECTOR_SIZE)
+            gaps = list(disk.covered.gaps(0, end))
+            unsent = self._state.progress.never_sent()
+            if size.exact is None and unsent and len(self._state.progress.tops) == 1:
+                gaps.append((end, end + unsent))
+            missing = _join(gaps)
+            self._outside(disk, size)
+        return DeviceVerdict(disk, missing, size)
+
+    def _outside(self, disk: DiskState, size: SizeBounds) -> None:
+        """Records past the disk's end, and options that contradict what the stream proves."""
+        if size.exact is not None and disk.top * SECTOR_SIZE >= size.exact:
+            self._add(
+                "sector-past-end",
+                f"sector {disk.top} is past the disk's end at {human_size(size.exact)}",
+                disk.top_offset,
+                disk.name,
+            )
+        if size.source != "option" or size.exact is None:
+            return
+        proven = self._state.proven_size(disk.name)
+        if proven.source == "stream" and proven.exact != size.exact:
+            text = f"the stream states a disk of {proven.exact} bytes"
+        elif size.exact < proven.least and disk.top * SECTOR_SIZE < size.exact:
+            text = f"the stream proves a disk of at least {proven.least} bytes"
+        else:
+            return
+        self._add("size-mismatch", f"{text}, --device-size says {size.exact}", device=disk.name)
+
+    def _bitmap(self, bitmap: BitmapState, size: SizeBounds) -> BitmapVerdict:
+        complete = self._bitmap_complete(bitmap, size)
+        covered = bitmap.covered.end * SECTOR_SIZE
+        known = size.source in ("option", "image") and size.exact is not None
+        if known and covered > (size.exact or 0) and bitmap.origin == "dirty-bitmap":
+            complete = False
+            self._add(
+                "bitmap-size",
+                f"bitmap {quote(bitmap.name)} covers at least {covered} bytes, the disk has "
+                f"{size.exact}",
+                device=bitmap.device,
+            )
+        elif complete is False:
+            self._add(
+                "bitmap-incomplete",
+                f"bitmap {quote(bitmap.name)} is incomplete",
+                device=bitmap.device,
+            )
+        dirty = None
+        if bitmap.content is None:
+            self._add(
+                "bitmap-open",
+                f"the granularity of bitmap {quote(bitmap.name)} is {describe(bitmap.candidates)}; "
+                "specify --granularity",
+                device=bitmap.device,
+            )
+        else:
+            limit = size.exact or size.most
+            dirty = bitmap.content.count(limit)
+            granularity = bitmap.content.granularity
+            if limit is not None and bitmap.content.end() > -(-limit // granularity) * granularity:
+                self._add(
+                    "bitmap-past-end",
+                    f"bitmap {quote(bitmap.name)} has dirty bits past the disk's end",
+                    device=bitmap.device,
+                )
+        candidates = bitmap.candidates if bitmap.open else [bitmap.granularity or 0]
+        return BitmapVerdict(bitmap, tuple(candidates), dirty, complete)
+
+    def _bitmap_complete(self, bitmap: BitmapState, size: SizeBounds) -> bool | None:
+        state = self._state
+        if bitmap.origin == "dirty-bitmap":
+            return bitmap.ended and not bitmap.covered.gaps(0, bitmap.covered.end)
+        covered = bitmap.covered
+        if bitmap.origin == "v2":
+            covered = state.disk(bitmap.device).bitmaps_covered
+            if not state.progress.final:
+                return False
+        if not state.block_ended or covered.gaps(0, covered.end):
+            return False
+        if size.exact is not None:
+            return not covered.gaps(0, -(-size.exact // SECTOR_SIZE))
+        return True if size.most is not None and covered.end * SECTOR_SIZE >= size.most else None
+
+    def _complete(self) -> bool | None:
+        state = self._state
+        parts: list[bool | None] = [verdict.complete for verdict in self._bitmaps]
+        if state.block_started:
+            parts.append(state.block_ended)
+        if self._failure is not None:
+            # What came before the failure may be all that there was.
+            return None if parts and all(parts) else False
+        if not self._with_blocks and not self._bitmaps:
+            return None
+        if not self._incremental:
+            missing = any(device.missing for device in self._with_blocks)
+            unsent = bool(self._with_blocks) and state.progress.never_sent() > 0
+            parts.append(not missing and not unsent)
+        if self._bulk_ended() is False:
+            parts.append(None if self._contradiction() else False)
+        for device in self._with_blocks:
+            known = device.size.exact is not None
+            room = device.size.most
+            end = device.disk.covered.end * SECTOR_SIZE
+            parts.append(True if known or self._incremental or (room and end >= room) else None)
+        if False in parts:
+            return False
+        return None if None in parts else True
+
+    def _general(self, complete: bool | None) -> None:
+        state, failed = self._state, self._failure is not None
+        self._all_missing()
+        if state.block_started and not state.block_ended and not failed:
+            self._add("section-unfinished", "the block section never ended", state.end)
+        elif state.block_ended and not state.progress.final:
+            self._add("no-final-progress", "the block section ended without 100 percent", state.end)
+        if complete is None and not failed and self._contradiction():
+            self._add(
+                "progress-contradiction",
+                f"progress stopped at {state.progress.percent} %, though every chunk of the disks "
+                "that are here was sent: other disks may be missing",
+            )
+        elif complete is None and not failed and self._with_blocks:
+            self._add("completeness-unknown", self._open_sizes())
+        elif complete is None and not failed and self._bitmaps:
+            self._add("completeness-unknown", "nothing proves that the bitmaps are complete")
+        self._findings += [found(*item) for item in self._defects.findings()]
+        self._owners()
+        if not self._devices and not self._bitmaps and not failed:
+            self._add("nothing-here", "the stream holds neither disks nor bitmaps")
+        for stretch in state.undecoded:
+            check = "trailing-bytes" if stretch.behind else "undecoded"
+            text = f"{count(stretch.length, 'byte')}: {stretch.reason}"
+            self._add(check, text, stretch.offset)
+
+    def _owners(self) -> None:
+        """Bitmaps of the ``dirty-bitmap`` section find their disk by its name, or are dropped."""
+        names = {device.disk.name for device in self._with_blocks}
+        for verdict in self._bitmaps:
+            bitmap = verdict.bitmap
+            if names and bitmap.device not in names:
+                text = f"the device of bitmap {quote(bitmap.name)} has no blocks in this stream"
+                self._add("bitmap-device", text, device=bitmap.device)
+
+    def _bulk_ended(self) -> bool | None:
+        """Whether QEMU's bulk phase reached the end of all disks; None: nothing tells."""
+        if self._failure is not None:
+            return None
+        # Disks of which only bitmaps came count in QEMU's progress as well.
+        sizes = {
+            device.disk.name: device.size.exact
+            for device in self._devices
+            if device.disk.has_blocks or device.size.exact is not None
+        }
+        return self._state.progress.bulk_ended(sizes)
+
+    def _contradiction(self) -> bool:
+        """Whether progress stopped early though the disks, whose sizes are known, came completely."""
+        return (
+            self._bulk_ended() is False
+            and not self._state.progress.never_sent()
+            and all(device.size.exact and not device.missing for device in self._with_blocks)
+        )
+
+    def _all_missing(self) -> None:
+        """Chunks that were not sent: left out on purpose (incremental), or by an abandoned bulk phase."""
+        progress = self._state.progress
+        ended = self._bulk_ended()
+        named = False
+        for device in self._devices:
+            exact = device.size.exact is not None
+            end = device.disk.covered.end * SECTOR_SIZE
+            behind = [gap for gap in device.missing if gap[0] >= end and ended is False]
+            before = [gap for gap in device.missing if gap not in behind]
+            if behind:
+                named = True
+                others = "" if exact else ", or disks of which nothing was sent"
+                self._abandoned(_not_sent(behind, exact=exact) + others, device.disk.name)
+            if before and self._incremental:
+                self._add("incremental", _not_sent(before, exact=exact), device=device.disk.name)
+            elif before:
+                text = _not_sent(before, exact=exact)
+                if ended:
+                    text += "; use --incremental if these gaps are intentional"
+                self._add("missing-chunks", text, device=device.disk.name)
+        unsent = progress.never_sent() * SECTOR_SIZE
+        if ended is False and not named and not self._contradiction():
+            least = f"at least {human_size(unsent)}" if unsent else "more"
+            self._abandoned(f"{least} was not sent, of these disks or of others")
+        elif unsent and len(progress.tops) > 1 and ended is None and not self._incremental:
+            text = f"progress shows that at least {human_size(unsent)} more was not sent"
+            self._add("missing-chunks", text)
+
+    def _abandoned(self, what: str, device: str | None = None) -> None:
+        self._add(
+            "bulk-unfinished",
+            f"the capture is incomplete ({self._state.progress.percent} % sent): {what}; "
+            "capture again with downtime-limit 0",
+            device=device,
+        )
+
+    def _open_sizes(self) -> str:
+        texts = [
+            f"the size of {quote(device.disk.name)} is unknown ({_bounds(device.size)})"
+            for device in self._with_blocks
+            if device.size.exact is None
+        ]
+        return f"{', '.join(texts)}; specify --device-size" if texts else "more may be missing"
+
+
+def _bounds(size: SizeBounds) -> str:
+    most = "any size" if size.most is None else human_size(size.most)
+    return f"{human_size(size.least)} to {most}"
+
+
+def _not_sent(ranges: list[tuple[int, int]], *, exact: bool) -> str:
+    total = sum(length for _, length in ranges)
+    spans = [f"{start}-{start + length}" for start, length in ranges[:_SHOWN]]
+    more = f" and {len(ranges) - _SHOWN} more ranges" if len(ranges) > _SHOWN else ""
+    least = "" if exact else "at least "
+    return f"{least}{human_size(total)} was not sent: bytes {', '.join(spans)}{more}"
+
+
+def _join(gaps: Iterable[tuple[int, int]]) -> Ranges:
+    """Sector ranges (start, end), ascending, as byte ranges (start, length) that do not touch."""
+    joined: list[tuple[int, int]] = []
+    for start, end in gaps:
+        touching = bool(joined) and joined[-1][1] == start
+        joined.append((joined.pop()[0] if touching else start, end))
+    return tuple((start * SECTOR_SIZE, (end - start) * SECTOR_SIZE) for start, end in joined)
+
+
+def differing(ranges: Ranges, path: str, device: str) -> Iterator[Finding]:
+    """The finding that the image at ``path`` differs in ``ranges``, if there are any."""
+    if ranges:
+        spans = ", ".join(f"{start}-{start + length}" for start, length in ranges[:_SHOWN])
+        more = f" and {count(len(ranges) - _SHOWN, 'range')} more" if len(ranges) > _SHOWN else ""
+        total = human_size(sum(length for _, length in ranges))
+        text = f"{escape(path)} differs in {total}: bytes {spans}{more}"
+        yield found("image-differs", text, device=device)

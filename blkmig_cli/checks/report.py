@@ -1,0 +1,115 @@
+"""The verdict on one stream, as it is once it has been judged: nothing in it changes."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from blkmig_cli.checks.catalogue import Finding, Severity
+from blkmig_cli.contents.bitmaps import BitmapState
+from blkmig_cli.contents.sizes import SizeBounds
+from blkmig_cli.contents.state import DiskState
+from blkmig_cli.errors import BlkmigError, FailureError, NotAStreamError
+
+#: Ranges of a disk: start and length, in bytes.
+Ranges = tuple[tuple[int, int], ...]
+
+#: What a report comes to, from the best to the worst; ``failed``: the input is missing, or failed.
+Verdict = Literal["whole", "unknown", "incomplete", "faulty", "damaged", "not-a-stream", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceVerdict:
+    """A disk: what came, what is missing, and its size."""
+
+    disk: DiskState
+    missing: Ranges
+    size: SizeBounds
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes of the disk that are known to be missing."""
+        return sum(length for _, length in self.missing)
+
+
+@dataclass(frozen=True, slots=True)
+class BitmapVerdict:
+    """A bitmap: candidates of its granularity in bytes, dirty bytes, and whether it came completely.
+
+    ``count`` is None while the granularity is open; ``complete`` is None where nothing tells.
+    """
+
+    bitmap: BitmapState
+    candidates: tuple[int, ...]
+    count: int | None
+    complete: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The verdict on one stream.
+
+    ``complete`` is None where nothing tells.  ``failure`` is what ended the reading, if anything did;
+    ``next_stream`` the byte at which a further stream begins in the input.
+    ``same``: devices and paths of images that match what the stream leaves behind; ``differing``: by
+    device, the ranges in which an image does not; ``manifest``: the file of the manifest that the
+    stream matches.
+    """
+
+    stream: str
+    dialect: str | None = None
+    container: str | None = None
+    complete: bool | None = None
+    devices: tuple[DeviceVerdict, ...] = ()
+    bitmaps: tuple[BitmapVerdict, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    failure: BlkmigError | None = None
+    next_stream: int | None = None
+    same: tuple[tuple[str, str], ...] = ()
+    differing: Mapping[str, Ranges] = field(default_factory=dict)
+    manifest: str | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Whether the stream was read to its end without an error finding."""
+        return self.failure is None and not self.counting()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict in one word, the same in every output."""
+        if self.failure is not None:
+            if isinstance(self.failure, NotAStreamError):
+                return "not-a-stream"
+            return "failed" if isinstance(self.failure, FailureError) else "damaged"
+        if self.complete is False:
+            return "incomplete"
+        if not self.valid:
+            return "faulty"
+        return "whole" if self.complete else "unknown"
+
+    def counting(self, *, strict: bool = False) -> tuple[Finding, ...]:
+        """The findings that fail a check: errors, and if ``strict`` warnings."""
+        bad = ("error", "warning") if strict else ("error",)
+        return tuple(finding for finding in self.findings if finding.severity in bad)
+
+    def exit_status(self, *, strict: bool = False) -> int:
+        """3 or 4 where the stream could not be read, 1 where a finding counts (``strict``), else 0."""
+        if self.failure is not None:
+            return self.failure.exit_status
+        return int(bool(self.counting(strict=strict)))
+
+    def adding(self, findings: Iterable[Finding]) -> "Report":
+        """Return the report with more findings."""
+        return replace(self, findings=(*self.findings, *findings))
+
+    def ignoring(self, checks: Collection[str]) -> "Report":
+        """Return the report without the findings of ``checks``."""
+        kept = tuple(finding for finding in self.findings if finding.id not in checks)
+        return replace(self, findings=kept)
+
+    def weighed(self, severities: Mapping[str, Severity]) -> "Report":
+        """Return the report with other severities for the findings of some checks, by id."""
+        findings = tuple(
+            replace(finding, severity=severities.get(finding.id, finding.severity))
+            for finding in self.findings
+        )
+        return replace(self, findings=findings)

@@ -1,0 +1,222 @@
+"""What came of one dirty bitmap: its bits, the ranges that they cover, and whether it ended."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from blkmig_cli.contents.v1_granularity import Observations
+from blkmig_cli.disks.bitmap import DirtyBitmap, ascending, last_of_each
+from blkmig_cli.disks.bitmap_words import Room
+from blkmig_cli.ranges import IntervalSet
+from blkmig_cli.schemas.block import first_word
+from blkmig_cli.schemas.constants import (
+    CHUNK_SECTORS,
+    CHUNK_SIZE,
+    SECTOR_SIZE,
+    WORD_BITS,
+    WORD_SIZE,
+    BitmapAttribute,
+)
+from blkmig_cli.schemas.dirty_bitmap import bits_lengths
+from blkmig_cli.wire.events import BitmapBits, Block, BlockBitmap
+from blkmig_cli.wire.runs import Bytes, Numbers
+
+
+@dataclass(slots=True)
+class BitmapState:
+    """What came of one bitmap.
+
+    ``granularity`` is in bytes, None while it is open (coarse v1); ``open`` then holds the records
+    until :meth:`settle`.  ``covered`` is in sectors.  ``origin``: ``v1``, ``v2`` or ``dirty-bitmap``.
+    """
+
+    device: str
+    name: str
+    granularity: int | None
+    recording: bool = True
+    persistent: bool = False
+    ended: bool = False
+    covered: IntervalSet = field(default_factory=IntervalSet)
+    content: DirtyBitmap | None = None
+    open: Observations | None = None
+    candidates: list[int] = field(default_factory=list)
+    origin: str = "v1"
+    _flags_known: bool = False
+
+    def set_flags(self, attributes: int) -> None:
+        """Take the flags of a record or chunk; v1 has none."""
+        self.recording = bool(attributes & BitmapAttribute.ENABLED)
+        self.persistent = bool(attributes & BitmapAttribute.PERSISTENT)
+        self._flags_known = True
+
+    def know_granularity(self, granularity: int, room: Room) -> DirtyBitmap:
+        """Set the granularity in bytes; returns the bitmap, with the records that were held for it."""
+        self.granularity = granularity
+        content = self.content = DirtyBitmap(self.name, granularity, room=room)
+        if self.open is not None:
+            for sectors, rows in self.open.rows():
+                words = first_word(sectors, granularity)  # type: ignore[arg-type]
+                content.write_rows(np.asarray(words), rows)
+        return content
+
+    def settle(self, possible: list[int], size: int | None, room: Room) -> None:
+        """Give a v1 bitmap that is open its granularity, if only one is left of ``possible`` (bytes).
+
+        ``size``: the most bytes that the disk can have, None if unknown.
+        """
+        if self.open is None:
+            return
+        self.candidates = self.open.narrow(possible, size)
+        if len(self.candidates) == 1:
+            self.know_granularity(self.candidates[0], room)
+            self.covered = self._reached(self.candidates[0], self.open)
+
+    def _reached(self, granularity: int, records: Observations) -> IntervalSet:
+        """What of ``covered`` the words of v1 ``records`` reach, now that the granularity is known."""
+        span = WORD_BITS * granularity // SECTOR_SIZE
+        if span % CHUNK_SECTORS == 0 and not (records.numbers() % CHUNK_SECTORS).any():
+            return self.covered
+        reached = IntervalSet()
+        for sectors, rows in records.rows():
+            ends = _words_end(sectors, rows.shape[1], granularity)
+            for start, end in zip(sectors.tolist(), ends.tolist(), strict=True):
+                for low, high in self.covered.between(start, min(end, start + CHUNK_SECTORS)):
+                    reached.add(low, high)
+        return reached
+
+    def add_record(self, event: Block, part: BlockBitmap, bits: memoryview) -> None:
+        """Take the bits of a block record; raises LimitError."""
+        end = event.sector + event.sectors
+        if part.attributes is None and self.granularity is not None:
+            # The words of a record at any sector may end before its range does.
+            end = min(end, int(_words_end(event.sector, len(bits), self.granularity)))
+        self.covered.add(event.sector, end)
+        if self.content is None:
+            assert self.open is not None
+            self.open.add(event.sector, bits)
+        elif part.attributes is None:
+            self.content.write_words(first_word(event.sector, self.content.granularity), bits)
+        else:
+            self.content.write_granules(
+                *_granules(event.sector, event.sector + event.sectors, self.content.granularity),
+                bits,
+            )
+
+    def cover_rows(self, part: BlockBitmap, sectors: Numbers, length: int, size: int) -> None:
+        """Note that records of ``length`` sectors at ``sectors`` each had ``size`` bytes of bits."""
+        known = None if self.content is None else self.content.granularity
+        if part.attributes is None and known is not None and (sectors % CHUNK_SECTORS).any():
+            ends = _words_end(sectors, size, known)
+            for start, end in zip(sectors.tolist(), ends.tolist(), strict=True):
+                self.covered.add(start, min(end, start + length))
+        else:
+            self.covered.add_each(sectors, length)
+
+    def add_rows(self, part: BlockBitmap, sectors: Numbers, length: int, bits: Bytes) -> None:
+        """Take the bits of records of ``length`` sectors at neighbouring ``sectors``.
+
+        ``sectors``: int64, shape (rows,), only rising or only falling; ``bits``: uint8, shape (rows,
+        bytes).  :meth:`cover_rows` takes what they cover.  Raises LimitError.
+        """
+        low, high = int(sectors.min()), int(sectors.max()) + length
+        content = self.content
+        if content is None:
+            assert self.open is not None
+            self.open.add_rows(sectors, bits)
+        elif part.attributes is None:
+            words = first_word(sectors, content.granularity)  # type: ignore[arg-type]
+            content.write_rows(np.asarray(words), bits)
+        elif length == CHUNK_SECTORS or not bits.shape[1]:
+            data = _chunk_granules(sectors, content.granularity, bits) if bits.shape[1] else b""
+            content.write_granules(*_granules(low, high, content.granularity), data)
+        else:
+            for sector, row in zip(sectors.tolist(), bits, strict=True):
+                content.write_granules(
+                    *_granules(sector, sector + length, content.granularity), row.tobytes()
+                )
+
+    def add_section_bits(self, event: BitmapBits, bits: memoryview | None, room: Room) -> None:
+        """Take a chunk of the ``dirty-bitmap`` section; ``bits`` None: all clean.
+
+        Raises LimitError.
+        """
+        content = self.content
+        if content is None:
+            content = self.know_granularity(event.granularity, room)
+        self.covered.add(event.sector, event.sector + event.sectors)
+        if bits is None:
+            granules = -(-event.sectors * SECTOR_SIZE // event.granularity)
+            first = event.sector * SECTOR_SIZE // event.granularity
+            content.write_granules(first, granules, b"")
+            return
+        exact = bits_lengths(event.sectors, event.granularity)[0]
+        content.write_words(first_word(event.sector, event.granularity), bits[:exact])
+
+    def merge(self, later: "BitmapState", room: Room) -> None:
+        """Take what ``later``, folded from a piece of the stream behind this one's, holds.
+
+        Raises LimitError.
+        """
+        if self.granularity is None and later.granularity is not None:
+            self.know_granularity(later.granularity, room)
+        if self.content is not None and later.content is None and later.open is not None:
+            later.know_granularity(self.content.granularity, room)
+        if self.content is None:
+            if self.open is not None and later.open is not None:
+                for sectors, rows in later.open.rows():
+                    self.open.add_rows(sectors, rows)
+        elif later.content is not None:
+            self._replace(self.content, later)
+        for start, end in later.covered:
+            self.covered.add(start, end)
+        if later._flags_known:
+            self.recording, self.persistent = later.recording, later.persistent
+            self._flags_known = True
+        self.ended |= later.ended
+
+    def _replace(self, content: DirtyBitmap, later: "BitmapState") -> None:
+        """Put the bits that ``later`` covers in place of those that are here."""
+        assert later.content is not None
+        for start, end in later.covered:
+            first, count = _granules(start, end, content.granularity)
+            word = first // WORD_BITS
+            words = (first + count - 1) // WORD_BITS - word + 1
+            bits = later.content.words(word, words).tobytes()
+            if self.origin == "v2":
+                content.write_granules(first, count, bits)
+            else:
+                content.write_words(word, bits)
+
+
+def _words_end(sectors: Any, size: int, granularity: int) -> Any:
+    """The sector at which ``size`` bytes of v1's bits for records at ``sectors`` end."""
+    span = WORD_BITS * granularity // SECTOR_SIZE
+    return (sectors // span + size // WORD_SIZE) * span
+
+
+def _granules(start: int, end: int, granularity: int) -> tuple[int, int]:
+    """The granules that touch the sectors [start, end): first, count."""
+    first = start * SECTOR_SIZE // granularity
+    return first, (end * SECTOR_SIZE - 1) // granularity - first + 1
+
+
+def _chunk_granules(sectors: Numbers, granularity: int, bits: Bytes) -> bytes:
+    """Bits of whole chunks (v2) as :meth:`DirtyBitmap.write_granules` takes them.
+
+    From 32 KiB on, a word holds other chunks' granules beside those of its own record, which are
+    not to be taken from it; from 2 MiB on, a granule is in several records, and the last counts.
+    """
+    if granularity * WORD_BITS <= CHUNK_SIZE:
+        return ascending(sectors, bits).tobytes()
+    granules = sectors * SECTOR_SIZE // granularity
+    last = last_of_each(granules)
+    granules, bits = granules[last], bits[last]
+    each = max(CHUNK_SIZE // granularity, 1)
+    places = granules[:, None] % WORD_BITS + np.arange(each)
+    own = np.take_along_axis(np.unpackbits(bits, axis=1, bitorder="little"), places, axis=1)
+    lead = int(granules.min()) % WORD_BITS
+    flat = ascending(granules, own).reshape(-1)
+    padded = np.zeros(-(-(lead + len(flat)) // WORD_BITS) * WORD_BITS, np.uint8)
+    padded[lead : lead + len(flat)] = flat
+    return np.packbits(padded, bitorder="little").tobytes()

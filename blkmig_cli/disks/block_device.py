@@ -1,0 +1,85 @@
+"""Block devices: what identifies one across boots and names, and where its records are kept.
+
+Names in /dev change from boot to boot, and several lead to one device.
+"""
+
+import hashlib
+import os
+import stat
+
+from blkmig_cli.errors import FailureError
+
+_SYS = "/sys/dev/block"
+_BOOT = "/proc/sys/kernel/random/boot_id"
+# Attributes of a device or of the disk that it is a part of, the best first; each with what it is.
+_ATTRIBUTES = (
+    ("dm-uuid", "dm/uuid"),
+    ("loop", "loop/backing_file"),
+    ("md-uuid", "md/uuid"),
+    ("wwid", "wwid"),
+    ("wwid", "device/wwid"),
+    ("serial", "serial"),
+    ("serial", "device/serial"),
+)
+
+
+def number_of(path: str) -> int | None:
+    """Return the device number of the block device that ``path`` leads to; None: it is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_rdev if stat.S_ISBLK(found.st_mode) else None
+
+
+def identity(number: int) -> str:
+    """Return what identifies the block device of this number, as long as it can.
+
+    That is its device-mapper UUID, backing file or serial number; for a partition, that of its disk
+    and the place in it.  A device without any of them is identified until it goes away, or the next
+    boot.  Raises FailureError where nothing identifies it.
+    """
+    node = f"{_SYS}/{os.major(number)}:{os.minor(number)}"
+    place = ""
+    if _read(node, "partition"):
+        place = f", partition at {_read(node, 'start')}"
+        node = os.path.dirname(os.path.realpath(node))
+    for kind, attribute in _ATTRIBUTES:
+        value = _read(node, attribute)
+        if value:
+            offset = _read(node, "loop/offset") if kind == "loop" else ""
+            return f"{kind} {value}{f' at {offset}' if offset else ''}{place}"
+    boot, sequence = _read("/", _BOOT), _read(node, "diskseq")
+    if not (boot and sequence):
+        raise FailureError(
+            f"nothing identifies the block device {os.major(number)}:{os.minor(number)}"
+        )
+    return f"device {sequence} of boot {boot}{place}"
+
+
+def state_path(number: int) -> str:
+    """Return the path, without suffix, of what is kept about the device of this number.
+
+    Raises FailureError.
+    """
+    name = hashlib.sha256(identity(number).encode("utf-8", "surrogateescape")).hexdigest()
+    return os.path.join(_state_folder(), name[:32])
+
+
+def _state_folder() -> str:
+    """Return the folder of blkmig's state, after the XDG base directory specification."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.expanduser("~/.local/state")
+    if not os.path.isabs(base):
+        raise FailureError("the state folder is unknown", hint="set XDG_STATE_HOME, or HOME")
+    return os.path.join(base, "blkmig")
+
+
+def _read(node: str, attribute: str) -> str:
+    """Return an attribute of a device in sysfs; empty where it has none."""
+    try:
+        with open(os.path.join(node, attribute), errors="surrogateescape") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,86 @@
+"""The files that blkmig keeps beside an image, or for a block device in the state folder.
+
+Something else that stands under one of their names (a symbolic link, a FIFO, a device, a folder, a
+file with other hard links) is refused: it is never followed, waited for or removed.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from blkmig_cli.disks import block_device
+from blkmig_cli.disks.bitmap_file import default_path
+from blkmig_cli.errors import failing
+from blkmig_cli.system.atomic import check_neighbour
+
+_JOURNAL = ".replay.json"
+_TEMPORARY = ".new"
+_PARTIAL = ".partial"
+_IDENTITY = ".blkmig.json"
+#: What the names of these files end with, behind that of the image.
+SUFFIXES = (_JOURNAL, _JOURNAL + _TEMPORARY, _PARTIAL, _IDENTITY, default_path(""))
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Paths of the files that belong to the image at ``image``.
+
+    ``journal``: how far a replay has come.  ``partial``: the new image while it is made.
+    ``bitmaps``: its dirty bitmaps.  ``identity``: which stream it was made from.  A block device has
+    no place for the last three (None); its journal is in the state folder.
+    """
+
+    image: str
+    journal: str
+    partial: str | None
+    bitmaps: str | None
+    identity: str | None
+
+    @property
+    def temporary_journal(self) -> str:
+        """Where the journal is written before it replaces the one before."""
+        return self.journal + _TEMPORARY
+
+    def __iter__(self) -> Iterator[str]:
+        """All paths, but for the image."""
+        paths = (self.journal, self.temporary_journal, self.partial, self.bitmaps, self.identity)
+        return (path for path in paths if path is not None)
+
+    def check(self) -> None:
+        """Raise FailureError where something else than a file of ours stands at one of the paths."""
+        for path in self:
+            exists(path)
+
+
+def neighbours_of(image: str) -> Neighbours:
+    """Return the neighbours of the image at ``image``, a path; nothing is made.
+
+    Raises FailureError where a block device cannot be identified.
+    """
+    number = block_device.number_of(image)
+    if number is not None:
+        journal = block_device.state_path(number) + _JOURNAL
+        return Neighbours(image, journal, None, None, None)
+    return Neighbours(
+        image, image + _JOURNAL, image + _PARTIAL, default_path(image), image + _IDENTITY
+    )
+
+
+def exists(path: str) -> bool:
+    """Return whether a file of ours stands at ``path``.
+
+    Raises FailureError where something else does, or the path cannot be looked at.
+    """
+    return check_neighbour(path) is not None
+
+
+def remove(path: str | None) -> bool:
+    """Remove the file of ours at ``path``, if it is there; return whether it was.
+
+    Raises FailureError where something else stands there, or it cannot be removed.
+    """
+    if path is None or not exists(path):
+        return False
+    with failing(path):
+        os.unlink(path)
+    return True

@@ -1,0 +1,1 @@
+"""Writing a stream in another dialect."""

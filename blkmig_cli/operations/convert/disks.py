@@ -1,0 +1,124 @@
+"""The disks and bitmaps that a stream leaves behind, to be sent again: all of it, or an error."""
+
+from collections.abc import Iterator
+
+from blkmig_cli import limits
+from blkmig_cli.checks.report import BitmapVerdict, Report
+from blkmig_cli.checks.survey import Contents
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.disk import Disk
+from blkmig_cli.errors import IncompleteError, LimitError, UndecidableError
+from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
+from blkmig_cli.text import escape, exact_size, human_size, quote, size_range
+from blkmig_cli.wire.v1_layout import describe
+
+# Findings that --incremental allows: these gaps are intentional.
+_GAPS = ("missing-chunks", "bulk-unfinished")
+# Findings that do not count without bitmaps.
+_BITMAPS = ("bitmap-incomplete", "bitmap-size")
+
+
+def refuse_faults(report: Report, *, bitmaps: bool, incremental: bool) -> None:
+    """Refuse a stream with faults that would be lost, or carried on, in another.
+
+    ``bitmaps``: its bitmaps are wanted; ``incremental``: its gaps are intentional.  Raises what
+    ended the reading, if anything did; IncompleteError for an error finding.
+    """
+    if report.failure is not None:
+        raise report.failure
+    for finding in report.findings:
+        allowed = (finding.id in _GAPS and incremental) or (finding.id in _BITMAPS and not bitmaps)
+        if finding.severity != "error" or allowed:
+            continue
+        hint = None
+        if finding.id in _GAPS:
+            hint = "use --incremental if these gaps are intentional; they stay left out"
+        elif finding.id in _BITMAPS:
+            hint = "use --no-bitmaps to leave the bitmaps out"
+        raise IncompleteError(
+            finding.message,
+            offset=finding.offset,
+            device=finding.device,
+            hint=hint,
+            check=finding.id,
+        )
+
+
+def disks_of(contents: Contents, *, bitmaps: bool, incremental: bool) -> list[Disk]:
+    """Return the disks of a stream, with their ``bitmaps`` or without.
+
+    ``incremental``: of the disks there is only what is in the stream.  Raises UndecidableError where
+    a bitmap's granularity is open, IncompleteError where a part of a disk is missing.
+    """
+    disks = []
+    for verdict in contents.report.devices:
+        device = verdict.disk.name
+        owned = [found for found in contents.report.bitmaps if found.bitmap.device == device]
+        held = [_content(found) for found in owned if bitmaps]
+        if not verdict.disk.has_blocks and not held:
+            continue
+        image = contents.disk(device)
+        if not verdict.disk.has_blocks and verdict.size.exact is None:
+            ends = [found.bitmap.covered.end for found in owned]
+            image = image.resized(max(ends) * SECTOR_SIZE)
+        missing = sum(length for _, length in verdict.missing)
+        if missing and not incremental:
+            raise IncompleteError(f"{human_size(missing)} of the disk are missing", device=device)
+        # Of a disk without blocks, nothing is known.
+        partial = incremental or not verdict.disk.has_blocks
+        disks.append(Disk(device, image.incremental() if partial else image, held, partial))
+    return disks
+
+
+def _content(verdict: BitmapVerdict) -> DirtyBitmap:
+    bitmap = verdict.bitmap
+    if bitmap.content is None:
+        raise UndecidableError(
+            f"the granularity of bitmap {quote(bitmap.name)} is {describe(verdict.candidates)}",
+            device=bitmap.device,
+            hint="specify it with --granularity, or leave the bitmaps out with --no-bitmaps",
+        )
+    return bitmap.content
+
+
+def check_sizes(report: Report, disks: list[Disk], *, filled: bool, on_grid: bool) -> Iterator[str]:
+    """Check the sizes of ``disks`` that the stream leaves open; returns warnings.
+
+    ``filled``: what is written holds all up to a disk's end; ``on_grid``: records stand on the grid
+    of chunks, so that one that is cut states the end.  Raises IncompleteError where the end of the
+    last chunk, which is taken for the disk's, cannot be that.
+    """
+    verdicts = {verdict.disk.name: verdict for verdict in report.devices}
+    for disk in disks:
+        verdict = verdicts[disk.device]
+        cut = on_grid and disk.size % CHUNK_SIZE > 0
+        if verdict.size.exact is not None or not (filled or cut or disk.bitmaps):
+            continue
+        option = f"--device-size {escape(disk.device)}=SIZE"
+        if verdict.size.most is not None and disk.size > verdict.size.most:
+            raise IncompleteError(
+                f"size of {quote(disk.device)} is unknown "
+                f"({size_range(verdict.size.least, verdict.size.most)})",
+                hint=f"specify {option}",
+                check="completeness-unknown",
+            )
+        yield (
+            f"size of {quote(disk.device)} is unknown, {exact_size(disk.size)} is assumed; if that is "
+            f"wrong, use {option}"
+        )
+
+
+def check_empty_chunks(disks: list[Disk]) -> None:
+    """Check the work of writing ``disks`` in v1, whose bits need a record for every chunk.
+
+    Raises LimitError where a size that is only claimed makes too many of them.
+    """
+    for disk in disks:
+        if disk.bitmaps:
+            there = sum(length for _, length in disk.image.extents())
+            if (disk.size - there) // CHUNK_SIZE > limits.V1_EMPTY_CHUNKS_MAX:
+                raise LimitError(
+                    f"over {limits.V1_EMPTY_CHUNKS_MAX} chunks without content, for each of which "
+                    "dialect v1 needs a record for the bitmaps",
+                    device=disk.device,
+                )

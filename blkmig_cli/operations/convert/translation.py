@@ -1,0 +1,172 @@
+"""A stream in another dialect, its records in their order.
+
+All of the stream that is neither a block record nor a bitmap is copied as it is.  Bitmaps move to
+where the dialect has them.  Records at sectors where the dialect has none are cut anew on the grid
+of chunks: they are left out, and behind the last record of their device come the chunks that they
+touched last, each with what it holds in the end.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from blkmig_cli.contents.stream_disk import StreamDisk
+from blkmig_cli.disks.disk import Disk
+from blkmig_cli.operations.send import dialects as sending
+from blkmig_cli.operations.send.stream import bitmap_sections, chunk_data, last_chunk, section
+from blkmig_cli.ranges import IntervalSet
+from blkmig_cli.schemas.constants import (
+    CHUNK_SECTORS,
+    CHUNK_SIZE,
+    DIRTY_BITMAP_SECTION,
+    SECTOR_SIZE,
+    BlockFlag,
+    SectionType,
+)
+from blkmig_cli.wire.events import Block, Eof, Eos, Event, Payload, Raw, SectionHeader, Undecoded
+from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.schema_io import Input
+
+
+@dataclass(slots=True)
+class LastRecords:
+    """A consumer that notes at which byte the last block record of each device begins."""
+
+    offsets: dict[str, int] = field(default_factory=dict)
+
+    def feed(self, event: Event, _: Input) -> None:
+        """Take the next event."""
+        if isinstance(event, Block):
+            self.offsets[event.device] = event.offset
+
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Take a run of events."""
+        for event in run.last():
+            self.feed(event, source)
+
+
+class Translation:
+    """The events of a stream with its block records in ``dialect``.
+
+    ``disks``: the devices whose records to write, with the bitmaps that they are to have, and what
+    the stream leaves on them, of which every chunk must be one that the dialect can place.
+    ``last``: where the last block record of each device begins.
+    """
+
+    def __init__(self, dialect: str, disks: list[Disk], last: LastRecords) -> None:
+        self._name = dialect
+        self._dialect = sending.DIALECTS[dialect]
+        self._disks = {disk.device: disk for disk in disks}
+        self._last = last.offsets
+        with_bitmaps = {disk.device for disk in disks if disk.bitmaps}
+        self._own_section = dialect == "qemu" and bool(with_bitmaps)
+        # Devices whose bitmaps come in block records, and have not come yet.
+        self._waiting = set() if self._own_section else with_bitmaps
+        # Chunks to be cut anew, by number, of each device.
+        self._uncut: dict[str, IntervalSet] = {}
+        self._copied = 0  # up to this byte of the stream, all has been written
+
+    def events(self, decoded: Iterable[Event]) -> Iterator[Event]:
+        """Return what to write; ``decoded`` are the stream's events from its start.
+
+        Payloads are in the stream, or made here.  Raises StreamError where the stream cannot be read,
+        FailureError where it fails.
+        """
+        end, highest = -1, 0
+        for event in decoded:
+            if end < 0:
+                self._copied = event.offset
+            end = event.offset + event.length
+            if isinstance(event, SectionHeader):
+                highest = max(highest, event.id)
+            if event.section == DIRTY_BITMAP_SECTION or _is_behind(event):
+                yield from self._copy(event.offset, end)
+            elif isinstance(event, Block):
+                yield from self._copy(event.offset, end)
+                yield from self._block(event)
+            elif isinstance(event, Eof) and self._own_section:
+                yield from self._copy(event.offset, event.offset)
+                yield from self._bitmaps(highest + 1)
+        yield from self._copy(end, end)
+
+    def _copy(self, end: int, then: int) -> Iterator[Event]:
+        """Copy the stream up to byte ``end``, and go on from byte ``then``."""
+        if self._copied < end:
+            yield Raw(0, 0, None, Payload(self._copied, end - self._copied))
+        self._copied = then
+
+    def _bitmaps(self, number: int) -> Iterator[Event]:
+        """Return all bitmaps in a section of their own, which may stand anywhere before the end."""
+        disks = list(self._disks.values())
+        starts = sending.bitmap_starts(disks)
+        yield from section(SectionType.START, DIRTY_BITMAP_SECTION, number, starts)
+        yield from bitmap_sections(disks, number)
+
+    def _block(self, event: Block) -> Iterator[Event]:
+        disk = self._disks.get(event.device)
+        if disk is not None:
+            if event.device in self._waiting:
+                self._waiting.discard(event.device)
+                yield from self._dialect.before(disk)
+                if self._dialect.bits_in_chunks:
+                    yield from self._never_sent(disk)
+            if event.has_content:
+                yield from self._content(event, disk)
+            if event.offset == self._last[event.device]:
+                yield from self._cut_anew(disk)
+        if event.flags & BlockFlag.EOS:
+            yield Eos(0, 0, event.section, BlockFlag.EOS)
+
+    def _content(self, event: Block, disk: Disk) -> Iterator[Block]:
+        sector, data = event.sector, event.data
+        chunk, inside = divmod(sector, CHUNK_SECTORS)
+        uncut = self._uncut.setdefault(disk.device, IntervalSet())
+        sectors = min(CHUNK_SECTORS, disk.size // SECTOR_SIZE - sector)
+        if self._dialect.on_grid:
+            if inside:
+                uncut.add(chunk, (sector + sectors - 1) // CHUNK_SECTORS + 1)
+                return
+            uncut.remove(chunk, chunk + 1)
+        if data is not None and sectors < CHUNK_SECTORS:
+            # What lies behind the disk's end is never copied.
+            moved = last_chunk(disk) if self._name == "qemu" else None
+            if moved is not None and _came(disk, moved, sector):
+                sector, sectors = moved, CHUNK_SECTORS
+            data = chunk_data(disk.image, sector)
+        zero = bool(event.flags & BlockFlag.ZERO_BLOCK)
+        yield from self._dialect.records(disk, sector, sectors, data, zero)
+
+    def _cut_anew(self, disk: Disk) -> Iterator[Block]:
+        """Return the chunks that records at other sectors touched last."""
+        assert isinstance(disk.image, StreamDisk)
+        for first, end in self._uncut.pop(disk.device, IntervalSet()):
+            for chunk in range(first, end):
+                pieces = disk.image.pieces(chunk * CHUNK_SIZE, CHUNK_SIZE)
+                zero = all(piece.kind == "zero" for piece in pieces)
+                yield from self._whole_chunk(disk, chunk * CHUNK_SECTORS, zero=zero)
+
+    def _whole_chunk(self, disk: Disk, sector: int, *, zero: bool) -> Iterator[Block]:
+        sectors = min(CHUNK_SECTORS, disk.size // SECTOR_SIZE - sector)
+        data = None if zero else chunk_data(disk.image, sector)
+        yield from self._dialect.records(disk, sector, sectors, data, zero)
+
+    def _never_sent(self, disk: Disk) -> Iterator[Block]:
+        """Return the bits of chunks that never come, where each chunk's record carries its bits."""
+        assert isinstance(disk.image, StreamDisk)
+        for piece in disk.image.pieces():
+            if piece.kind == "missing":
+                first = piece.start // CHUNK_SIZE * CHUNK_SECTORS
+                for sector in range(first, piece.end // SECTOR_SIZE, CHUNK_SECTORS):
+                    sectors = min(CHUNK_SECTORS, disk.size // SECTOR_SIZE - sector)
+                    yield from self._dialect.records(disk, sector, sectors, None, False)
+
+
+def _is_behind(event: Event) -> bool:
+    """Return whether ``event`` is no part of the stream, but stands behind its end."""
+    return isinstance(event, Undecoded) and event.behind
+
+
+def _came(disk: Disk, start: int, end: int) -> bool:
+    """Return whether the stream has all of the sectors [start, end) of a disk."""
+    assert isinstance(disk.image, StreamDisk)
+    pieces = disk.image.pieces(start * SECTOR_SIZE, (end - start) * SECTOR_SIZE)
+    return all(piece.kind != "missing" for piece in pieces)

@@ -1,0 +1,82 @@
+"""The records of a stream that are asked for, in their order."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from blkmig_cli.checks.names import Names
+from blkmig_cli.errors import StreamError
+from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.wire.events import BitmapBits, Block, Event
+from blkmig_cli.wire.runs import Column, Piece, Run
+
+
+class Dump:
+    """The pieces of the stream that ``decoder`` reads, for iterating once.
+
+    ``names`` are those of its devices and bitmaps; ``failure`` is what ended the pieces too early, if
+    anything did: what came before is given all the same.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self.names = Names(partly_read=True)
+        self.failure: StreamError | None = None
+
+    def __iter__(self) -> Iterator[Piece]:
+        try:
+            while True:
+                piece = self._decoder.piece()
+                columns = piece.columns if isinstance(piece, Run) else (Column(piece),)
+                for column in columns:
+                    self.names.feed(column.event)
+                yield piece
+        except StopIteration:
+            self.names.partly_read = False
+        except StreamError as error:
+            self.failure = error
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which events are wanted; empty and None let all of them pass.  ``sectors``: those touched."""
+
+    devices: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    sectors: range | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.devices or self.types or self.sectors is not None)
+
+    def of(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
+        """Return what is wanted of ``pieces``."""
+        for piece in pieces:
+            if not isinstance(piece, Run):
+                if self._takes(piece):
+                    yield piece
+            elif any(self._may_take(column) for column in piece.columns):
+                yield from filter(self._takes, piece)
+
+    def _takes(self, event: Event) -> bool:
+        if not self._takes_kind(event):
+            return False
+        if self.sectors is None:
+            return True
+        if not isinstance(event, Block | BitmapBits):
+            return False
+        end = event.sector + event.sectors
+        return event.sector < self.sectors.stop and self.sectors.start < end
+
+    def _may_take(self, column: Column) -> bool:
+        if not self._takes_kind(column.event):
+            return False
+        if self.sectors is None:
+            return True
+        if not isinstance(column.event, Block) or column.numbers is None:
+            return False
+        low, high = int(column.numbers.min()), int(column.numbers.max()) + column.event.sectors
+        return low < self.sectors.stop and self.sectors.start < high
+
+    def _takes_kind(self, event: Event) -> bool:
+        if self.types and event.type not in self.types:
+            return False
+        return not self.devices or getattr(event, "device", None) in self.devices

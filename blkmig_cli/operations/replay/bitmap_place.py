@@ -1,0 +1,42 @@
+"""Where a disk's bitmaps go: a file that may hold others already."""
+
+from collections.abc import Mapping
+
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
+from blkmig_cli.disks.neighbours import exists
+from blkmig_cli.errors import FailureError
+from blkmig_cli.text import escape
+
+
+class BitmapPlace:
+    """The file of bitmaps at ``path``; ``bitmaps`` are those that are in it, by name."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.bitmaps: dict[str, DirtyBitmap] = {}
+        self._size: int | None = None
+
+    def read(self) -> None:
+        """Read what is there; raises FailureError where that is no file of bitmaps."""
+        if exists(self.path):
+            content = read_bitmaps(self.path)
+            self.bitmaps, self._size = content.bitmaps, content.size
+
+    def check_size(self, size: int | None) -> None:
+        """Raise FailureError where the file is of a disk that has not ``size`` bytes (None: unknown)."""
+        if None not in (size, self._size) and size != self._size:
+            raise FailureError(
+                f"{escape(self.path)} is of a disk of {self._size} bytes, not {size}",
+                hint="remove it, or see --bitmaps-to",
+            )
+
+    def write(self, bitmaps: Mapping[str, DirtyBitmap], size: int) -> list[str]:
+        """Write ``bitmaps`` of a disk of ``size`` bytes; those there of other names stay.
+
+        Return the names of these.  Raises FailureError.
+        """
+        others = {name: bitmap for name, bitmap in self.bitmaps.items() if name not in bitmaps}
+        exists(self.path)
+        write_bitmaps(self.path, BitmapFile(size, {**others, **bitmaps}))
+        return list(others)

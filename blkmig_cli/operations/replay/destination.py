@@ -1,0 +1,410 @@
+"""Where one disk goes: its image, with the journal beside it.
+
+The life of a destination, in this order:
+
+``open``       looks at all that stands there, and locks the image; nothing is changed.
+``decide``     the disk's size is known; for a stream in a file before the first write, else at its end.
+``image_for``  before every write; the first one writes the journal, and makes a new image.
+``save``       now and then: what has been written is on stable storage, and the journal says so.
+``complete``   the stream has been applied to its end: the image gets its size.
+``rename``     a new image gets its name.
+``finish``     all is done, the bitmaps too.
+``stop``       instead of the last three: the stream is not all right, and the image stays incomplete.
+``close``      always.
+"""
+
+import os
+import stat
+from dataclasses import replace
+
+from blkmig_cli import limits
+from blkmig_cli.disks.neighbours import Neighbours, exists, neighbours_of, remove
+from blkmig_cli.disks.new_image import NewImage, create_partial, open_partial
+from blkmig_cli.disks.raw import RawImage, check_suffix, open_raw
+from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.operations.replay.history import History
+from blkmig_cli.operations.replay.journal import (
+    Entry,
+    State,
+    Stop,
+    discard_journal,
+    read_journal,
+    write_journal,
+)
+from blkmig_cli.operations.replay.request import ReplayRequest
+from blkmig_cli.ranges import IntervalSet
+from blkmig_cli.text import escape, human_size
+
+_NEW_START = "use --restart to start afresh"
+
+
+class Destination:
+    """The image at ``path``, as ``request`` says to write it.
+
+    ``size``: bytes of the disk, None while unknown.
+    """
+
+    def __init__(self, path: str, size: int | None, request: ReplayRequest) -> None:
+        """Raises FailureError where a block device cannot be identified."""
+        self.path = path
+        self.neighbours: Neighbours = neighbours_of(path)
+        self.size = size
+        self.history = History(self.neighbours.journal)
+        self._request = request
+        self._image: RawImage | None = None
+        self._replaced: RawImage | None = None
+        self._before: Entry | None = None
+        self._begun = False
+
+    # What is known of it.
+
+    @property
+    def is_device(self) -> bool:
+        """Whether it is a block device."""
+        return self.neighbours.partial is None
+
+    @property
+    def image(self) -> RawImage | None:
+        """The image as far as it is there, in place or unfinished."""
+        return self._image
+
+    @property
+    def existing_size(self) -> int | None:
+        """Bytes of the image that is written in place; None where one is made."""
+        image = self._image
+        return None if image is None or isinstance(image, NewImage) else image.size
+
+    @property
+    def limit(self) -> int | None:
+        """The byte at which writing ends: that of the disk, or else of an existing file.
+
+        None: unknown; a new image grows.
+        """
+        if self.size is None and not self.is_device:
+            return self.existing_size
+        return self.size
+
+    @property
+    def begun(self) -> bool:
+        """Whether this run or an earlier one has written to the image."""
+        return self._begun
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier run has done everything."""
+        return self.history.finished
+
+    @property
+    def journal(self) -> Entry | None:
+        """What the journal of an earlier run says, which this run continues."""
+        return self._before
+
+    @property
+    def incomplete_path(self) -> str | None:
+        """The path of the image while it is incomplete; None: nothing is."""
+        if not self._begun or self.finished or self._image is None:
+            return None
+        return self._image.path
+
+    # Before the first write.
+
+    def open(self) -> None:
+        """Look at the image and what stands beside it, and lock it; nothing is changed.
+
+        Raises FailureError where it is missing, in the way, in use, incomplete or too small, or its
+        neighbours are not as they should be; UsageError.
+        """
+        request = self._request
+        self.neighbours.check()
+        stands = os.path.lexists(self.path)
+        partial = self.neighbours.partial is not None and exists(self.neighbours.partial)
+        self._check_place(stands=stands, partial=partial)
+        if partial:
+            assert self.neighbours.partial is not None
+            self._image = open_partial(self.neighbours.partial)
+        if stands:
+            image = open_raw(
+                self.path,
+                writable=request.disks and not request.dry_run,
+                force=request.force or request.overwrite,
+                shared=not request.disks,
+                claimed=request.mounted,
+            )
+            if request.overwrite:
+                self._replaced = image
+            else:
+                self._image = image
+        # Now that it is locked, no other process writes the journal.
+        entry = None if request.restart else read_journal(self.neighbours)
+        if request.resume:
+            self._before = self._continued(entry, stands=stands, partial=partial)
+        elif entry is not None and entry.state != "finished" and (stands or partial):
+            raise self._incomplete()
+        self._begun = self._before is not None
+        self._check_sizes()
+        if not stands and self.neighbours.bitmaps is not None and request.makes:
+            self._check_left_bitmaps(
+                expected=request.restart or (entry is not None and request.resume)
+            )
+        self.history = self._new_history(None)
+
+    def _check_place(self, *, stands: bool, partial: bool) -> None:
+        """Refuse what is in the way, or missing."""
+        path, request = self.path, self._request
+        if self.is_device and request.makes:
+            if request.overwrite:
+                raise UsageError(
+                    f"{escape(path)} is a block device",
+                    hint="without --overwrite, it is written in place",
+                )
+            raise FailureError(
+                f"{escape(path)}: File exists", hint="without --create, it is written in place"
+            )
+        if partial and not request.continues:
+            raise self._incomplete()
+        if partial and stands and not request.overwrite:
+            raise FailureError(
+                f"both {escape(path)} and {escape(self.neighbours.partial or '')} exist",
+                hint="remove or rename one of them, or use --overwrite to replace the first",
+            )
+        if stands and request.makes:
+            mode = os.lstat(path).st_mode
+            if not (request.overwrite or request.resume):
+                entry = None if request.restart else read_journal(self.neighbours)
+                unfinished = entry is not None and entry.state != "finished"
+                raise self._incomplete() if unfinished else self._in_the_way()
+            if not stat.S_ISREG(mode):
+                kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
+                raise FailureError(f"{escape(path)} is {kind}", hint="name the file itself")
+        if not (stands or partial or request.makes):
+            raise FailureError(
+                f"{escape(path)}: No such file or directory", hint="use --create to make it"
+            )
+        if request.makes and not request.force:
+            check_suffix(path)
+
+    def _continued(self, entry: Entry | None, *, stands: bool, partial: bool) -> Entry | None:
+        """Return the journal to continue from; None: there is nothing to continue.
+
+        Raises FailureError where it is not that of what stands there.
+        """
+        if partial:
+            # One that says "finished" is older than the unfinished image.
+            if entry is None or entry.state == "finished":
+                return None
+            if not entry.new:
+                raise self._other_image()
+            return entry
+        if not stands:
+            return None
+        named = entry is not None and (
+            entry.state == "finished" or (entry.state == "written" and entry.new)
+        )
+        if named:
+            self._image, self._replaced = self._image or self._replaced, None
+            return entry
+        if self._request.overwrite:
+            if entry is not None and not entry.new:
+                raise self._incomplete()
+            return None
+        if self._request.create:
+            raise self._in_the_way()
+        if entry is not None and entry.new:
+            raise self._other_image()
+        return entry
+
+    def _check_sizes(self) -> None:
+        """Refuse an image that is smaller than the disk is said to be, or not that of the journal."""
+        existing, before = self.existing_size, self._before
+        if existing is not None and self.size is not None and existing < self.size:
+            raise FailureError(
+                f"{escape(self.path)} has {existing} bytes, the disk {self.size}",
+                hint="enlarge the image, or see --device-size",
+            )
+        if before is None or before.size is None:
+            return
+        if self.size is not None and self.size != before.size:
+            raise FailureError(
+                f"{escape(self.neighbours.journal)} is of a disk of {before.size} bytes, "
+                f"not {self.size}",
+                hint=f"see --device-size, or {_NEW_START}",
+            )
+        if existing is not None and (
+            existing < before.size or (before.new and existing != before.size)
+        ):
+            raise FailureError(
+                f"{escape(self.path)} has {existing} bytes, the replay left {before.size}",
+                hint=_NEW_START,
+            )
+
+    def _check_left_bitmaps(self, *, expected: bool) -> None:
+        """Refuse bitmaps of an image that is not there: they would count as those of the new one."""
+        path = self.neighbours.bitmaps
+        if path is not None and exists(path) and not (expected or self._request.overwrite):
+            raise FailureError(
+                f"{escape(path)} exists, though {escape(self.path)} does not",
+                hint="remove it, or use --overwrite to replace it",
+            )
+
+    def bind(self, size: int | None) -> None:
+        """The device is known now, and perhaps the size of its disk in bytes; raises FailureError."""
+        if self.size is None and size is not None:
+            self.size = size
+            self._check_sizes()
+
+    def check_growth(self, end: int) -> None:
+        """Raise FailureError where an image of unknown size would have to reach byte ``end``."""
+        if self.limit is None and end > limits.GROWTH_MAX:
+            raise FailureError(
+                f"{escape(self.path)} would grow to {human_size(end)}",
+                hint="if this is intended, specify --device-size",
+            )
+
+    def decide(self, size: int, overlaps: IntervalSet | None = None) -> None:
+        """The disk has ``size`` bytes; ``overlaps``: see ``History``, for a stream in a file."""
+        self.size = size
+        if overlaps is not None:
+            self.history = self._new_history(overlaps)
+
+    def _new_history(self, overlaps: IntervalSet | None) -> History:
+        return History(
+            self.neighbours.journal,
+            self._before,
+            new=self.existing_size is None,
+            later_overlaps=overlaps,
+            thorough=self._request.verify,
+        )
+
+    # Writing.
+
+    def image_for(self, end: int) -> RawImage:
+        """Return the image, to be written up to byte ``end``; it is made, or grown, where needed.
+
+        The first time, the journal is written.  Raises FailureError.
+        """
+        image = self._image
+        if image is None:
+            image = self._image = self._create()
+        elif not self._begun:
+            self._begin(image)
+        if isinstance(image, NewImage):
+            wanted = end if self.size is None else self.size
+            if image.size < wanted:
+                image.resize(wanted)
+        return image
+
+    def _create(self) -> NewImage:
+        """Make the new image, with a journal; a journal of another one must never stand beside it."""
+        path = self.neighbours.partial
+        assert path is not None
+        discard_journal(self.neighbours)
+        try:
+            image = create_partial(path)
+        except FailureError:
+            if os.path.lexists(path):
+                raise self._incomplete() from None  # another process was faster
+            raise
+        self._image, self._begun = image, True
+        self._write_journal(Entry("writing", True, self.size))
+        return image
+
+    def _begin(self, image: RawImage) -> None:
+        """Write the journal, now that the image that stands there is written for the first time."""
+        new = isinstance(image, NewImage)
+        if not new:
+            remove(self.neighbours.identity)
+        self._write_journal(Entry("writing", new, self.size))
+        self._begun = True
+        if new:
+            image.resize(0)  # what an earlier replay left of it
+
+    def _write_journal(self, entry: Entry | None) -> None:
+        if entry is not None:
+            write_journal(self.neighbours, entry)
+
+    def save(self, position: int, state: State = "writing", stop: Stop | None = None) -> None:
+        """Put the image on stable storage, and note that all records before ``position`` are on it.
+
+        ``position`` is in bytes of the stream.  Raises FailureError.
+        """
+        if self._begun and not self.finished and self._image is not None:
+            self._image.flush()
+            self._write_journal(self.history.entry(state, position, self.size, stop))
+
+    # The end.
+
+    def complete(self) -> None:
+        """The stream has been applied to its end: the image is checked, and gets its size.
+
+        Raises FailureError where an earlier run applied another stream, or to another image.
+        """
+        if self._begun:
+            self.history.end()
+        image = self._image
+        if isinstance(image, NewImage) and self._begun and self.size not in (None, image.size):
+            image.resize(self.size or 0)
+
+    def make_empty(self) -> None:
+        """Make the image of a disk of 0 bytes, of which nothing is in the stream.
+
+        Raises FailureError.
+        """
+        if self._image is None and self.size == 0 and self.neighbours.partial is not None:
+            self._image = create_partial(self.neighbours.partial)
+
+    def rename(self) -> None:
+        """Give a new image its name; with an image that it replaces, its neighbours go.
+
+        Raises FailureError where there is an image of that name that is not to be replaced.
+        """
+        image = self._image
+        if isinstance(image, NewImage) and image.path != self.path:
+            remove(self.neighbours.bitmaps)
+            remove(self.neighbours.identity)
+            image.finish(self.path, replace=self._request.overwrite)
+
+    def finish(self, position: int) -> None:
+        """Note that everything is done, up to byte ``position`` of the stream; raises FailureError."""
+        if not self.finished:
+            self.save(position, "finished")
+
+    def stop(self, position: int, stop: Stop) -> None:
+        """Note that the stream is over, and not all right; raises FailureError."""
+        self.save(position, "incomplete", stop)
+
+    def accept(self) -> None:
+        """Take the image as the earlier run left it at the end of a stream; raises FailureError."""
+        image, before = self._image, self._before
+        if self.finished or image is None or before is None:
+            return
+        if isinstance(image, NewImage) and self.size is not None:
+            image.resize(self.size)
+        image.flush()
+        self._write_journal(replace(before, state="written", size=self.size, stop=None))
+        self.rename()
+        self._write_journal(replace(before, state="finished", size=self.size, stop=None))
+
+    def close(self) -> None:
+        """Close the image, and with it its locks."""
+        for image in (self._image, self._replaced):
+            if image is not None:
+                image.close()
+
+    # Errors.
+
+    def _incomplete(self) -> FailureError:
+        return FailureError(
+            f"{escape(self.path)} is incomplete: a replay was interrupted, or another is at work",
+            hint="use --resume to continue it, or --restart to start afresh",
+        )
+
+    def _in_the_way(self) -> FailureError:
+        return FailureError(
+            f"{escape(self.path)}: File exists",
+            hint="use --overwrite to replace it, or leave out --create to write it in place",
+        )
+
+    def _other_image(self) -> FailureError:
+        return FailureError(
+            f"{escape(self.neighbours.journal)} is of another image", hint=_NEW_START
+        )

@@ -1,0 +1,237 @@
+"""Where the disks of a stream go, and their bitmaps: by device, found, opened and closed together."""
+
+import os
+from collections.abc import Iterator
+
+from blkmig_cli.checks.names import Names
+from blkmig_cli.disks.neighbours import SUFFIXES, exists
+from blkmig_cli.errors import UsageError
+from blkmig_cli.operations.replay.bitmap_place import BitmapPlace
+from blkmig_cli.operations.replay.destination import Destination
+from blkmig_cli.operations.replay.request import TEMPLATE, ReplayRequest
+from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.text import encode_name, quote
+from blkmig_cli.wire.hints import Hints
+
+_EACH = "use --image DEVICE=IMAGE for each"
+# The longest name of a file, in bytes (Linux: NAME_MAX).
+_NAME_MAX = 255
+
+
+class Destinations:
+    """The destinations of ``request``; ``uses`` are the other files of this run.
+
+    What is named without a device (key None) is of the stream's only one: of the first that comes.
+    """
+
+    def __init__(self, request: ReplayRequest, uses: FileUses) -> None:
+        self._request = request
+        self._uses = uses
+        self._known = request.known
+        self._images: dict[str | None, Destination] = {}
+        self._places: dict[str | None, BitmapPlace] = {}  # those of --bitmaps-to
+        self._beside: dict[str | None, BitmapPlace] = {}  # those beside images
+        self._only: str | None = None  # the device that key None has turned out to be
+        unnamed = request.images.get(None, "")
+        self._template = unnamed if request.makes and TEMPLATE in unnamed else None
+
+    def __iter__(self) -> Iterator[Destination]:
+        return iter(self._images.values())
+
+    def items(self) -> Iterator[tuple[str | None, Destination]]:
+        """Yield all destinations, with the devices that they are named for."""
+        return iter(self._images.items())
+
+    def open(self) -> None:
+        """Open all that is named; nothing is changed.
+
+        Raises UsageError where a file has two uses, before anything is opened for writing;
+        FailureError as ``Destination.open``, and where a file of bitmaps is none.
+        """
+        images = dict(self._request.images)
+        if self._template is not None:
+            del images[None]
+        for device, path in images.items():
+            self._add(device, path)
+        if self._request.bitmaps:
+            for device, path in self._request.bitmap_files.items():
+                self._add_place(device, path)
+        for device in images:
+            self._open(device)
+        for place in self._places.values():
+            place.read()
+
+    def close(self) -> None:
+        """Close all images."""
+        for destination in self:
+            destination.close()
+
+    def hints(self) -> Hints:
+        """Return what is known of disks and bitmaps: by the request, by image files and their bitmaps."""
+        known = self._known
+        granularities, images = dict(known.granularities), dict(known.images)
+        for device, destination in self._images.items():
+            size = None if destination.is_device else destination.existing_size
+            if size is not None:
+                images.setdefault(device, size)
+        for places in (self._places, self._beside):
+            for device, place in places.items():
+                for name, bitmap in place.bitmaps.items():
+                    granularities.setdefault((device, name), bitmap.granularity)
+        return Hints(dict(known.sizes), granularities, images, set(known.largest))
+
+    @property
+    def need_size(self) -> bool:
+        """Whether a disk goes to a block device, and its size is not known before the stream's end.
+
+        The padding of its last chunk must not overwrite what lies behind the disk.
+        """
+        return self._request.disks and any(
+            destination.is_device and destination.size is None for destination in self
+        )
+
+    # By device.
+
+    def image_of(self, device: str, offset: int | None = None) -> Destination:
+        """Return the destination of the disk of ``device``, which has a record at byte ``offset``.
+
+        Raises UsageError where it has none; as :meth:`open` where it is made only now.
+        """
+        found = self.find(device)
+        if found is None:
+            has_place = device in self._places or (None in self._places and self._is_only(device))
+            what = "has blocks, but no image" if has_place else "has no image"
+            other = ", or --bitmaps-only" if has_place else ""
+            raise UsageError(f"device {quote(device)} {what}", offset=offset, hint=_EACH + other)
+        return found
+
+    def find(self, device: str) -> Destination | None:
+        """Return the destination of the disk of ``device``, if it has one; raises as :meth:`open`."""
+        found = self._images.get(device)
+        if found is None and self._template is not None:
+            self._add(device, self._file_of(device, self._template))
+            self._open(device)
+            found = self._images[device]
+        if found is None and None in self._images and self._is_only(device):
+            found = self._images[None]
+        if found is not None:
+            found.bind(self._known.size(device))
+        return found
+
+    def place_of(self, device: str, offset: int | None = None) -> BitmapPlace:
+        """Return where the bitmaps of ``device`` go.
+
+        Raises UsageError where there is no place for them; as :meth:`image_of`.
+        """
+        if device in self._places:
+            return self._places[device]
+        if None in self._places and self._is_only(device):
+            return self._places[None]
+        destination = self.image_of(device, offset)
+        for key, beside in self._beside.items():
+            if self._images[key] is destination:
+                return beside
+        raise UsageError(
+            f"block device {quote(destination.path)} has no place for the bitmaps of "
+            f"{quote(device)}",
+            offset=offset,
+            hint="specify a file with --bitmaps-to, or use --no-bitmaps",
+        )
+
+    def bind(self, devices: list[str], names: Names) -> None:
+        """Find the destinations of all ``devices``, those of the stream that are taken.
+
+        ``names`` are all that the stream has.  Raises UsageError where one has none, and for one
+        that is named in an option but is not in the stream; else as :meth:`image_of`.
+        """
+        request, known = self._request, ", ".join(map(quote, devices)) or "none"
+        unnamed = (None in request.images or None in request.bitmap_files) and not self._template
+        named = {*request.images, *request.bitmap_files} - {None}
+        left = [device for device in devices if device not in named]
+        if unnamed and len(left) > 1:
+            raise UsageError(f"the stream has the devices {known}", hint=_EACH)
+        for device in left:
+            if not unnamed and self._template is None:
+                raise UsageError(
+                    f"device {quote(device)} has no image; the stream has {known}", hint=_EACH
+                )
+        # Of a disk of 0 bytes there is nothing in a stream.
+        for option, paths in (("--image", request.images), ("--bitmaps-to", request.bitmap_files)):
+            names.check_devices(option, (name for name in paths if not self._is_empty(name)))
+        names.check_devices("--device", request.devices or ())
+        hints = request.hints
+        sizes = {device: size for device, size in hints.sizes.items() if size}
+        names.check_hints(Hints(sizes, hints.granularities, largest=hints.largest))
+
+    def bitmaps_beside_written(self) -> Iterator[str]:
+        """Yield the paths of files of bitmaps beside images that this run has written."""
+        for destination in self:
+            path = destination.neighbours.bitmaps
+            if destination.begun and not destination.finished and path and exists(path):
+                yield path
+
+    def make_empty(self) -> None:
+        """Make the images of disks of 0 bytes, of which nothing is in the stream."""
+        if self._request.makes and self._request.disks:
+            for destination in self:
+                destination.make_empty()
+
+    def _is_empty(self, device: str | None) -> bool:
+        """Return whether the disk of ``device`` is known to have 0 bytes."""
+        return device is not None and self._known.size(device) == 0
+
+    def _is_only(self, device: str) -> bool:
+        """Return whether what is named without a device is that of ``device``."""
+        if self._only is None:
+            self._only = device
+        return self._only == device
+
+    # Opening.
+
+    def _add(self, device: str | None, path: str) -> None:
+        """Make a destination, and note which files it uses; raises UsageError."""
+        known = self._known
+        size = known.sizes.get(None) if device is None else known.size(device)
+        destination = self._images[device] = Destination(path, size, self._request)
+        of = "" if device is None else f" of {quote(device)}"
+        self._uses.add(f"the image{of}", path, writes=True)
+        for file in destination.neighbours:
+            self._uses.add(f"a file beside the image{of}", file, writes=True)
+
+    def _add_place(self, device: str | None, path: str) -> None:
+        """Note a file of --bitmaps-to, which may be the one beside the image; raises UsageError."""
+        destination = self._images.get(device)
+        beside = None if destination is None else destination.neighbours.bitmaps
+        if beside is None or os.path.realpath(beside) != os.path.realpath(path):
+            of = "" if device is None else f" of {quote(device)}"
+            self._uses.add(f"the bitmaps file{of}", path, writes=True)
+            self._places[device] = BitmapPlace(path)
+
+    def _open(self, device: str | None) -> None:
+        """Open a destination, and read the bitmaps beside it, but for those of a replaced image."""
+        destination = self._images[device]
+        destination.open()
+        path = destination.neighbours.bitmaps
+        if path is not None and self._request.bitmaps:
+            place = self._beside[device] = BitmapPlace(path)
+            if not (self._request.makes and destination.existing_size is None):
+                place.read()
+                place.check_size(destination.limit)
+
+    def _file_of(self, device: str, template: str) -> str:
+        """Return the path that the template stands for; raises UsageError for an unfit name."""
+        path = template.replace(TEMPLATE, device)
+        name = os.path.basename(path)
+        longest = len(encode_name(name)) + max(map(len, SUFFIXES))
+        if (
+            device in ("", ".", "..")
+            or "/" in device
+            or not device.isprintable()
+            or longest > _NAME_MAX
+            or name.endswith(SUFFIXES)
+        ):
+            raise UsageError(
+                f"device {quote(device)} has a name that is no plain file name",
+                hint="use --image DEVICE=IMAGE for it",
+            )
+        return path

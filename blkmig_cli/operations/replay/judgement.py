@@ -1,0 +1,274 @@
+"""Whether a stream may be applied: its report as a replay weighs it, and the sizes of its disks.
+
+A stream in a file is judged before the first write, one from a pipe at its end; by the same rules.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from blkmig_cli.checks.catalogue import Finding, Severity, finding_of
+from blkmig_cli.checks.checker import Checker
+from blkmig_cli.checks.names import Names
+from blkmig_cli.checks.report import BitmapVerdict, Report
+from blkmig_cli.checks.survey import read_stream
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.errors import BlkmigError, FailureError, StreamError, UndecidableError
+from blkmig_cli.operations.replay.bitmap_place import BitmapPlace
+from blkmig_cli.operations.replay.destination import Destination
+from blkmig_cli.operations.replay.destinations import Destinations
+from blkmig_cli.operations.replay.disk_size import Decision, Evidence, decide_size
+from blkmig_cli.operations.replay.journal import Stop
+from blkmig_cli.operations.replay.request import ReplayRequest
+from blkmig_cli.operations.replay.superseded import Superseded
+from blkmig_cli.progress import Tick
+from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE
+from blkmig_cli.text import escape, quote
+from blkmig_cli.transport.source import Stream
+from blkmig_cli.wire.decoder import Decoder
+from blkmig_cli.wire.events import Block, Event
+from blkmig_cli.wire.runs import Consumer, Run
+from blkmig_cli.wire.schema_io import Input
+from blkmig_cli.wire.several import decoder_of
+
+#: Errors that do not keep the disks from being written; the exit status says that a bitmap was not.
+_LEFT_OUT = ("bitmap-open",)
+#: What is missing: accepted with --allow-incomplete, and of no importance where disks are not written.
+_MISSING = ("missing-chunks", "bulk-unfinished", "section-unfinished")
+
+
+class Reading:
+    """A stream that is read for a replay: what it adds up to, and which records are superseded."""
+
+    def __init__(self, stream: Stream, request: ReplayRequest, destinations: Destinations) -> None:
+        self.stream = stream
+        self.superseded = Superseded()
+        self._request = request
+        self._hints = destinations.hints()
+        self._checker = Checker(self._hints, incremental=request.incremental)
+        self._decoder = self.from_start()
+
+    def from_start(self) -> Decoder:
+        """Return a decoder of the stream, which has not been read, or can be read again."""
+        self.stream.input.offset = 0
+        return decoder_of(
+            self.stream.input,
+            self._request.number,
+            dialect=self._request.dialect,
+            container=self._request.container,
+            hints=self._hints,
+        )
+
+    def feed(self, event: Event, source: Input) -> None:
+        """Take the next event; raises UndecidableError as :meth:`check_merged`."""
+        if isinstance(event, Block):
+            self.superseded.feed(event, self._checker.state.covered(event.device))
+        self._checker.feed(event, source)
+        self.check_merged()
+
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Take a run of events; raises as :meth:`feed`."""
+        self.superseded.feed_run(run, self._checker.state.covered)
+        self._checker.feed_run(run, source)
+        self.check_merged()
+
+    def to_end(self, tick: Tick, *before: Consumer) -> BlkmigError | None:
+        """Read the stream, and give its events to ``before`` first.
+
+        Return what ended the reading too early, if anything did.  Raises what a consumer raises.
+        """
+        return read_stream(self._decoder, tick, *before, self)
+
+    # What has been read.
+
+    @property
+    def position(self) -> int:
+        """The byte of the stream behind the last event."""
+        return self._checker.state.end
+
+    @property
+    def names(self) -> Names:
+        """The devices and bitmaps that have come."""
+        state = self._checker.state
+        return Names(dict.fromkeys(state.disks), dict.fromkeys(state.bitmaps))
+
+    def has_blocks(self, device: str) -> bool:
+        """Return whether anything of the device's disk has come."""
+        return self._checker.state.disk(device).has_blocks
+
+    def check_merged(self) -> None:
+        """Raise UndecidableError where two disks came as one, of which neither can be had."""
+        if self._checker.defects.merged and self._request.disks and self._request.takes(""):
+            raise UndecidableError(
+                "a disk and the file that holds it are mixed under an empty name",
+                section=BLOCK_SECTION,
+                device="",
+                hint="capture again, with disks that have an id (-drive id=NAME)",
+                check="merged-devices",
+            )
+
+    def report(self, failure: BlkmigError | None) -> Report:
+        """Return the report on the stream, once; ``failure`` ended it, if anything did."""
+        return self._checker.finish(self.stream.name, self._decoder, failure)
+
+    def evidence(self, device: str, destination: Destination | None) -> Evidence:
+        """Return what decides the size of the disk of ``device``, once there is a report."""
+        request, state = self._request, self._checker.state
+        disk = state.disk(device)
+        covered = [disk.covered] if disk.has_blocks else []
+        if not disk.has_blocks:
+            covered = [
+                part.covered for (owner, _), part in state.bitmaps.items() if owner == device
+            ]
+        entry = None if request.manifest is None else request.manifest.disks.get(device)
+        return Evidence(
+            device,
+            "" if destination is None else destination.path,
+            state.proven_size(device),
+            disk.top * SECTOR_SIZE,
+            max((part.end for part in covered), default=0) * SECTOR_SIZE,
+            disk.top_offset,
+            request.hints.option_size(device),
+            request.hints.takes_most(device),
+            None if entry is None else entry.size,
+            None if destination is None else destination.existing_size,
+            destination is not None and destination.is_device,
+            request.incremental or request.allow_incomplete or not disk.has_blocks,
+        )
+
+
+@dataclass(slots=True)
+class Judgement:
+    """What a replay makes of a stream that was read.
+
+    ``report``: with the severities of a replay.  ``accepted``: the stream may be applied, or, from a
+    pipe, the images may count as complete.  ``sizes``: of the disks, by device.
+    """
+
+    report: Report
+    accepted: bool
+    sizes: dict[str, Decision] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def add_size(self, device: str, evidence: Evidence) -> int | None:
+        """Decide the size of a disk in bytes; None: it stays unknown.  Raises FailureError."""
+        decision = self.sizes[device] = decide_size(evidence)
+        if decision.assumed:
+            self.warnings.append(
+                f"size of {quote(device)} is not in the stream ({evidence.bounds}); took "
+                f"{decision.size} bytes, the end of its last chunk; see --device-size"
+            )
+        return decision.size
+
+    def bitmaps(self, device: str) -> dict[str, DirtyBitmap]:
+        """Return the complete bitmaps of a device, by name."""
+        return {
+            found.bitmap.name: found.bitmap.content
+            for found in self.report.bitmaps
+            if found.bitmap.device == device
+            and found.bitmap.content is not None
+            and found.complete is not False
+        }
+
+    def stop(self, reading: Reading, device: str, destination: Destination) -> Stop:
+        """Return what a journal says of a stream that was not accepted."""
+        stream = reading.evidence(device, destination)
+        counted = (found for found in self.report.findings if found.severity == "error")
+        return Stop(
+            stream.stream.least,
+            stream.stream.most,
+            stream.end,
+            self.report.failure is not None,
+            tuple(counted),
+            tuple(self.bitmaps(device)),
+        )
+
+
+def judge(
+    reading: Reading,
+    failure: BlkmigError | None,
+    destinations: Destinations,
+    request: ReplayRequest,
+) -> Judgement:
+    """Judge a stream that has been read; ``failure`` ended the reading too early, if anything did.
+
+    Raises UsageError where a device has no destination, or an option names one that is not there;
+    FailureError where an image or a file of bitmaps does not fit; UndecidableError.
+    """
+    names = reading.names
+    names.partly_read = failure is not None
+    owners = dict.fromkeys(device for device, _ in names.bitmaps) if request.bitmaps else {}
+    devices = [
+        device
+        for device in names.devices
+        if request.takes(device)
+        and ((request.disks and reading.has_blocks(device)) or device in owners)
+    ]
+    anywhere = bool(request.images or request.bitmap_files)
+    if anywhere:
+        destinations.bind(devices, names)
+    else:
+        names.check_devices("--device", request.devices or ())
+        names.check_hints(request.hints)
+    report = reading.report(failure)
+    judgement = Judgement(report, accepted=False)
+    for device in devices if anywhere else ():
+        blocks = request.disks and reading.has_blocks(device)
+        found = destinations.image_of(device) if blocks else destinations.find(device)
+        size = judgement.add_size(device, reading.evidence(device, found))
+        if found is not None and blocks and size is not None:
+            overlaps = reading.superseded.overlaps(device) if reading.stream.seekable else None
+            found.decide(size, overlaps)
+        if device in owners:
+            _check_bitmaps(report.bitmaps, device, destinations.place_of(device), size)
+    decided = (decision.finding for decision in judgement.sizes.values())
+    report = report.adding(found for found in decided if found is not None)
+    judgement.report = replace(
+        report, findings=tuple(_weighed(found, request) for found in report.findings)
+    )
+    judgement.accepted = _accepted(judgement.report, request)
+    return judgement
+
+
+def _weighed(found: Finding, request: ReplayRequest) -> Finding:
+    """Return a finding with the severity that it has for this replay."""
+    severity: Severity = found.severity
+    forgiven = found.device is not None and not request.takes(found.device)
+    if found.id in _MISSING:
+        forgiven |= request.allow_incomplete or not request.disks
+    elif found.id in ("bitmap-incomplete", "bitmap-size"):
+        forgiven |= not request.bitmaps or (
+            request.allow_incomplete and found.id == "bitmap-incomplete"
+        )
+    elif found.id == "bitmap-open" and request.bitmaps:
+        severity = "error"
+    if forgiven and severity == "error":
+        severity = "warning"
+    return replace(found, severity=severity)
+
+
+def _accepted(report: Report, request: ReplayRequest) -> bool:
+    """Return whether nothing keeps the stream from being applied."""
+    failure = report.failure
+    if failure is not None and not (request.allow_incomplete and isinstance(failure, StreamError)):
+        return False
+    own = None if failure is None else finding_of(failure)
+    errors = [found for found in report.findings if found.severity == "error" and found != own]
+    return all(found.id in _LEFT_OUT for found in errors)
+
+
+def _check_bitmaps(
+    bitmaps: Iterable[BitmapVerdict], device: str, place: BitmapPlace, size: int | None
+) -> None:
+    """Refuse bitmaps that do not fit those already in their place."""
+    place.check_size(size)
+    for verdict in bitmaps:
+        bitmap, held = verdict.bitmap, place.bitmaps.get(verdict.bitmap.name)
+        if bitmap.device != device or bitmap.origin != "v2" or held is None:
+            continue
+        if held.granularity != bitmap.granularity:
+            raise FailureError(
+                f"bitmap {quote(bitmap.name)} has granularity {held.granularity} in "
+                f"{escape(place.path)}, {bitmap.granularity} in the stream",
+                device=device,
+                hint="remove it from there",
+            )

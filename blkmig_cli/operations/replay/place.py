@@ -1,0 +1,42 @@
+"""Places of records, for errors of the images that they are written to."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from blkmig_cli.errors import FailureError
+from blkmig_cli.schemas.constants import BLOCK_SECTION
+from blkmig_cli.wire.events import Block
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A record that bytes of an image come from: its device, its sector, its byte in the stream."""
+
+    device: str
+    sector: int
+    offset: int
+
+    @classmethod
+    def of(cls, event: Block) -> "Place":
+        """Return the place of a record."""
+        return cls(event.device, event.sector, event.offset)
+
+    def failed(self, message: str, hint: str | None = None) -> FailureError:
+        """Return a failure with this place."""
+        return FailureError(
+            message,
+            offset=self.offset,
+            section=BLOCK_SECTION,
+            device=self.device,
+            sector=self.sector,
+            hint=hint,
+        )
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Add the place to a FailureError of an image."""
+        try:
+            yield
+        except FailureError as error:
+            raise self.failed(error.message, error.hint) from error

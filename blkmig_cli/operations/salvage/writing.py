@@ -1,0 +1,69 @@
+"""What is intact of a stream as a stream of its own, without a sector that is not.
+
+It states the sizes of the disks that are known, and says nothing of those that are not: progress
+records would bound them.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from blkmig_cli.contents.stream_disk import StreamDisk
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.disk import Disk
+from blkmig_cli.operations.salvage.result import SalvagedDisk
+from blkmig_cli.operations.send.places import regions, unplaceable
+from blkmig_cli.operations.send.stream import SendOptions, send_pieces
+from blkmig_cli.schemas.constants import CHUNK_SECTORS, SectionType
+from blkmig_cli.wire.events import Progress, SectionHeader
+from blkmig_cli.wire.runs import Piece
+
+
+def unwritable(image: StreamDisk, *, size_known: bool) -> list[tuple[int, int]]:
+    """Return the sectors [start, end) that no records hold without some that are not there.
+
+    They are fewer than a chunk, and do not end with the disk, or where its end is not known.
+    """
+    if size_known:
+        return list(unplaceable(image.incremental(), on_grid=False))
+    return [
+        (start, end) for start, end in regions(image.incremental()) if end - start < CHUNK_SECTORS
+    ]
+
+
+def disks_to_send(found: Sequence[SalvagedDisk]) -> list[Disk]:
+    """Return the disks with only what is intact of them, and their bitmaps."""
+    return [Disk(disk.device, disk.image.incremental(), _cut(disk), partial=True) for disk in found]
+
+
+def salvaged_pieces(
+    found: Sequence[SalvagedDisk], disks: list[Disk], *, intact: bool
+) -> Iterator[Piece]:
+    """Return the stream of ``disks``, made of what was ``found``.
+
+    The final progress of 100 % is in it only if the damaged stream was ``intact``.  Raises FailureError
+    where that stream's file fails.
+    """
+    sizes = {disk.device: disk.size for disk in found if disk.size_known}
+    options = SendOptions("qemu", disks=any(any(disk.layout) for disk in found), sizes=sizes)
+    counted = intact and len(sizes) == len(found)
+    in_end = False
+    for piece in send_pieces(disks, options):
+        if isinstance(piece, SectionHeader):
+            in_end = piece.kind == SectionType.END
+        if isinstance(piece, Progress) and not (counted or (intact and in_end)):
+            continue
+        yield piece
+
+
+def _cut(disk: SalvagedDisk) -> list[DirtyBitmap]:
+    """Return the bitmaps of a disk without what is dirty past its end."""
+    bitmaps = []
+    for bitmap in disk.bitmaps:
+        granules = -(-disk.size // bitmap.granularity)
+        if bitmap.end() <= granules * bitmap.granularity:
+            bitmaps.append(bitmap)
+            continue
+        cut = DirtyBitmap(bitmap.name, bitmap.granularity, bitmap.recording, bitmap.persistent)
+        for start, length in bitmap.ranges(disk.size):
+            cut.set_range(start, length)
+        bitmaps.append(cut)
+    return bitmaps

@@ -1,0 +1,111 @@
+"""Sending: disk images and their bitmaps to a stream, with everything checked before the first byte."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+
+from blkmig_cli.checks.compatibility import Version, answers
+from blkmig_cli.checks.manifest import Manifest, check_work, manifest_of, write_manifest
+from blkmig_cli.disks.disk import Disk
+from blkmig_cli.disks.raw import open_raw
+from blkmig_cli.errors import UsageError
+from blkmig_cli.operations.send.bitmaps import Files, attach_bitmaps
+from blkmig_cli.operations.send.requirements import (
+    check_bitmaps_fit,
+    check_disks,
+    check_images,
+    warnings_for,
+)
+from blkmig_cli.operations.send.stream import SendOptions, send_pieces
+from blkmig_cli.operations.send.writing import write_disks
+from blkmig_cli.progress import Progress, ignore, no_progress
+from blkmig_cli.system.address import parse_target
+from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.text import quote
+from blkmig_cli.transport.target import open_target
+
+
+@dataclass(frozen=True, slots=True)
+class SendBitmaps:
+    """Which bitmaps to send: those called ``names`` (none: all), as ``[DEVICE:]NAME``.
+
+    They are read from ``files`` by device (None: the only one), else from IMAGE.bitmaps.json.
+    """
+
+    names: tuple[str, ...] = ()
+    files: Files = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """What was sent: bytes ``written``, the warnings given before, and the manifest, if one was made."""
+
+    written: int
+    warnings: tuple[str, ...]
+    manifest: Manifest | None = None
+
+
+def send(
+    images: Mapping[str, str],
+    target: str | None = None,
+    options: SendOptions | None = None,
+    *,
+    bitmaps: SendBitmaps | None = None,
+    manifest: str | None = None,
+    force_raw: bool = False,
+    shared: bool = False,
+    for_qemu: Version | None = None,
+    progress: Progress = no_progress,
+    warn: Callable[[str], None] = ignore,
+) -> SendResult:
+    """Send the ``images``, paths by device, to ``target`` (TARGET; None: stdout).
+
+    ``bitmaps``: None for none.  ``manifest``: the file for the digests of what was sent.
+    ``force_raw``, ``shared``: as -f raw and -U.  ``for_qemu``: ask a QEMU of this version at the
+    other end of a socket to confirm, and warn of what it cannot load; ``warn`` is called with each
+    warning before the first byte is written.
+
+    Raises UsageError for options that contradict each other, or a bitmap that is not there;
+    FailureError where an image, a bitmap or the target fails or does not fit.
+    """
+    chosen = options or SendOptions()
+    if chosen.container == "qemu" and for_qemu is not None and parse_target(target).is_socket:
+        chosen = replace(chosen, return_path=answers(for_qemu))
+    files = {} if bitmaps is None else bitmaps.files
+    if bitmaps is not None:
+        check_bitmaps_fit(chosen.dialect, chosen.container, "use --dialect v1 or v2")
+    if manifest is not None and shared:
+        raise UsageError("--manifest and -U: the image may change after it was sent")
+    uses = FileUses()
+    for device, path in images.items():
+        uses.add(f"the image of {quote(device)}", path, writes=False)
+    if manifest is not None:
+        uses.add("the manifest", manifest, writes=True)
+    with ExitStack() as stack:
+        disks = []
+        for device, path in images.items():
+            image = open_raw(path, writable=False, force=force_raw, shared=shared)
+            disks.append(Disk(device, stack.enter_context(closing(image))))
+        check_images(disks, force_raw=force_raw)
+        if bitmaps is not None:
+            for path in attach_bitmaps(disks, files, bitmaps.names):
+                uses.add("the bitmaps file", path, writes=False)
+        check_disks(disks, chosen)
+        content = chosen.disks and not chosen.skip_unallocated
+        if manifest is not None:
+            check_work(disks, content=content)
+        warnings = tuple(warnings_for(disks, chosen, for_qemu))
+        total = sum(disk.size for disk in disks)
+        with (
+            open_target(target, uses, confirmed=chosen.return_path) as sink,
+            progress("sending", total) as tick,
+        ):
+            for warning in warnings:
+                warn(warning)
+            write_disks(send_pieces(disks, chosen), disks, sink, tick)
+        made = None
+        if manifest is not None:
+            with progress("hashing", total) as tick:
+                made = manifest_of(disks, tick, content=content, flags=chosen.dialect != "v1")
+            write_manifest(manifest, made)
+    return SendResult(sink.written, warnings, made)

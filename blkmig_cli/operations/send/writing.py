@@ -1,0 +1,37 @@
+"""Writing a stream of disks, with progress in bytes of the disks."""
+
+from collections.abc import Iterable, Iterator
+
+from blkmig_cli.disks.disk import Disk
+from blkmig_cli.progress import Tick
+from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.transport.target import Resolve, Sink, resolve_content, write_events
+from blkmig_cli.wire.events import Block
+from blkmig_cli.wire.runs import Piece, Run
+
+
+def write_disks(
+    pieces: Iterable[Piece],
+    disks: list[Disk],
+    sink: Sink,
+    tick: Tick,
+    resolve: Resolve = resolve_content,
+) -> None:
+    """Write ``pieces``, made of ``disks``, to ``sink``; ``tick`` gets the bytes of the disks done.
+
+    ``resolve`` gives the bytes of payloads.  Raises FailureError where an image or the target fails.
+    """
+    write_events(_ticking(pieces, disks, tick), sink, resolve)
+
+
+def _ticking(pieces: Iterable[Piece], disks: list[Disk], tick: Tick) -> Iterator[Piece]:
+    before = 0
+    begins = {}
+    for disk in disks:
+        begins[disk.device] = before
+        before += disk.size
+    for piece in pieces:
+        yield piece
+        for event in piece.last() if isinstance(piece, Run) else [piece]:
+            if isinstance(event, Block):
+                tick(begins[event.device] + event.sector * SECTOR_SIZE)

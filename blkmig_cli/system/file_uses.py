@@ -1,0 +1,91 @@
+"""One file, one use: a file that is written has no other use in the same run."""
+
+import os
+import stat
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from blkmig_cli.errors import UsageError
+from blkmig_cli.system.address import Address, parse_address
+from blkmig_cli.text import escape
+
+_STANDARD = {0: "stdin", 1: "stdout", 2: "stderr"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    text: str
+    writes: bool
+
+
+class FileUses:
+    """The files that a command reads and writes, each with what it is used for.
+
+    A file is identified by what it is, not by its name: a hard link, a symbolic link, another path
+    and a descriptor of a file are all that file; the nodes of a block device are all that device.
+    Its place (folder and name) identifies it too, so that a file that does not exist yet is known.
+    Pipes, sockets and character devices (terminals, /dev/null) may be used more than once.
+
+    A command adds all that it reads and writes before it opens anything for writing.
+    """
+
+    def __init__(self) -> None:
+        self._uses: dict[Hashable, _Use] = {}
+
+    @classmethod
+    def of_stream(cls, stream: str) -> "FileUses":
+        """Return the uses of a command that reads the STREAM called ``stream``.
+
+        Raises UsageError for a malformed address.
+        """
+        uses = cls()
+        uses.add_address("the stream", parse_address(stream), writes=False)
+        return uses
+
+    def add_address(self, use: str, address: Address, *, writes: bool) -> None:
+        """Register the file that ``address`` names, if it names one; see :meth:`add`."""
+        file = address.file(writes=writes)
+        if file is not None:
+            self.add(use, file, writes=writes)
+
+    def add(self, use: str, file: str | int, *, writes: bool) -> None:
+        """Register ``file``, a path or a descriptor; ``use`` says what it is, as in "the stream".
+
+        Raises UsageError where the file has another use, and one of the two writes.  A file that
+        cannot be looked at is not an error here, but of whoever opens it.
+        """
+        name = _STANDARD.get(file, f"fd:{file}") if isinstance(file, int) else escape(file)
+        added = _Use(f"{use} ({name})", writes)
+        keys = _identities(file)
+        for key in keys:
+            found = self._uses.get(key)
+            if found and (found.writes or writes):
+                raise UsageError(f"{found.text} and {added.text} are the same file")
+        for key in keys:
+            self._uses.setdefault(key, added)
+
+
+def _identities(file: str | int) -> list[Hashable]:
+    """Return what identifies ``file``; nothing where it may be used more than once."""
+    place = [] if isinstance(file, int) else [_place(file)]
+    try:
+        found = os.stat(file)
+    except OSError:
+        return place
+    mode = found.st_mode
+    if stat.S_ISBLK(mode):
+        return [*place, ("block device", found.st_rdev)]
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode):
+        return []
+    return [*place, ("file", found.st_dev, found.st_ino)]
+
+
+def _place(path: str) -> Hashable:
+    """Return the folder and the name that ``path`` leads to through all symbolic links."""
+    real = os.path.realpath(path)
+    folder, name = os.path.split(real)
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return real
+    return ("place", found.st_dev, found.st_ino, name)

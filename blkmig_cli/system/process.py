@@ -1,0 +1,53 @@
+"""This process: the signals that end it, and its standard descriptors."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from blkmig_cli.errors import Interruption
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGINT and SIGTERM raise Interruption in the main thread, so that the clean-up runs.
+
+    A signal that is ignored, as by ``nohup`` or in a shell's background jobs, stays ignored.  What
+    stands between a user and this program may send a signal twice: the second one does not disturb
+    the clean-up, further ones do.
+    """
+    received = 0
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        nonlocal received
+        received += 1
+        if received != 2:
+            raise Interruption(number)
+
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = [(number, signal.signal(number, interrupt)) for number in heeded]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def reserve_standard_descriptors() -> None:
+    """Put /dev/null at descriptors 0, 1 and 2 where they are closed.
+
+    Otherwise a file that is opened later, perhaps an image, would be stdin or stdout.  Reading such
+    a stdin and writing such a stdout fail; what is written to such a stderr is dropped.
+    """
+    for fd, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, flags)  # gets the lowest number that is free: fd
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")

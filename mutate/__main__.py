@@ -1,0 +1,117 @@
+"""Tries random single mutations of modules against the tests meant for them.
+
+Each mutation is made in a temporary copy of the tree.  Those that no test notices are printed as
+FILE:LINE with what was changed, then the part of all that was caught; some of the rest may do what the
+code does (equivalent mutations), which only a reader can say.  The exit status is 0 in any case but a
+wrong call, and tests that fail without a mutation.
+
+Usage: python -m mutate MODULE... [--count N] [--seed N] [--jobs N] [--every]
+"""
+
+import argparse
+import os
+import queue
+import random
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from pathlib import Path
+
+from mutate.mutations import Mutation, compiles, find_mutations
+from mutate.trials import ROOT, Step, Tree, Verdict, copied_tree, meant_tests, modules_named
+
+Drawn = tuple[Path, Mutation]
+
+
+def draw(modules: list[Path], count: int, seed: int) -> list[Drawn]:
+    """Return at most ``count`` mutations of all modules, in the order of files and lines."""
+    every = [
+        (path, found) for path in modules for found in find_mutations((ROOT / path).read_text())
+    ]
+    random.Random(seed).shuffle(every)
+    drawn: list[Drawn] = []
+    for path, mutation in every:
+        if len(drawn) == count:
+            break
+        if compiles(mutation.apply((ROOT / path).read_text())):
+            drawn.append((path, mutation))
+    return sorted(drawn)
+
+
+def attempt_all(drawn: list[Drawn], trees: list[Tree], *, every: bool) -> list[Verdict]:
+    """Try mutations, as many at a time as there are trees; return how each trial ended."""
+    steps = {path: meant_tests(path, every=every) for path, _ in drawn}
+    usual: dict[Step, float] = {}
+    for step in dict.fromkeys(step for each in steps.values() for step in each):
+        usual[step] = trees[0].measure(step)
+    idle: queue.SimpleQueue[Tree] = queue.SimpleQueue()
+    for tree in trees:
+        idle.put(tree)
+
+    def attempt(path: Path, mutation: Mutation) -> Verdict:
+        tree = idle.get()
+        try:
+            return tree.attempt(path, mutation, {step: usual[step] for step in steps[path]})
+        finally:
+            idle.put(tree)
+
+    with ThreadPoolExecutor(len(trees)) as pool:
+        futures = [pool.submit(attempt, path, mutation) for path, mutation in drawn]
+        try:
+            for number, _ in enumerate(as_completed(futures), 1):
+                if sys.stderr.isatty():
+                    print(f"{number} of {len(drawn)}", end="\r", file=sys.stderr, flush=True)
+            return [future.result() for future in futures]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def report(drawn: list[Drawn], verdicts: list[Verdict]) -> str:
+    """Return the survivors, a line each, and the part that was caught."""
+    lines = [
+        f"{path}:{mutation.line}: {mutation}"
+        for (path, mutation), verdict in zip(drawn, verdicts, strict=True)
+        if verdict is Verdict.SURVIVED
+    ]
+    caught = len(drawn) - len(lines)
+    late = verdicts.count(Verdict.TIMEOUT)
+    return "\n".join(
+        [
+            *lines,
+            f"{len(drawn)} mutations: {caught} caught ({late} by the time limit), "
+            f"{len(lines)} survived: {caught / len(drawn):.1%} caught",
+        ]
+    )
+
+
+def main() -> int:
+    """Run the trials, and print what survived."""
+    parser = argparse.ArgumentParser(prog="mutate", description=__doc__)
+    parser.add_argument(
+        "modules", nargs="+", metavar="MODULE", help="such as wire/decoder, or wire"
+    )
+    parser.add_argument("--count", type=int, default=20, help="how many mutations")
+    parser.add_argument("--seed", type=int, default=1, help="another seed draws others")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time")
+    parser.add_argument("--every", action="store_true", help="survivors against all tests, too")
+    options = parser.parse_args()
+    try:
+        drawn = draw(modules_named(options.modules), options.count, options.seed)
+    except ValueError as error:
+        parser.error(str(error))
+    if not drawn:
+        parser.error("nothing to mutate")
+    with ExitStack() as stack:
+        jobs = min(options.jobs, len(drawn))
+        trees = [stack.enter_context(copied_tree(options.seed)) for _ in range(jobs)]
+        try:
+            verdicts = attempt_all(drawn, trees, every=options.every)
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            return 1
+    print(report(drawn, verdicts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

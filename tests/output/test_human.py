@@ -1,0 +1,69 @@
+"""Output for people: on a terminal of 80 columns, and piped."""
+
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from blkmig_cli.operations.compare import CompareOptions, compare
+from blkmig_cli.operations.info import info
+from blkmig_cli.operations.map import map_stream
+from blkmig_cli.operations.reading import Reading
+from blkmig_cli.operations.salvage.salvage import salvage
+from blkmig_cli.output.human.comparison import comparison_text
+from blkmig_cli.output.human.console import console, table
+from blkmig_cli.output.human.info import info_text
+from blkmig_cli.output.human.map import map_text
+from blkmig_cli.output.human.salvage import salvage_text
+from tests.conftest import Capture
+
+
+class Terminal(io.StringIO):
+    """What passes for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def compared(path: str, out: Console) -> None:
+    sides = compare((None, path), (None, path), Reading(), CompareOptions())
+    comparison_text(sides, out)
+
+
+SHOWN: dict[str, Callable[[str, Console], None]] = {
+    "info": lambda path, out: info_text(info(path, Reading())[0], out),
+    "map": lambda path, out: map_text(map_stream(path, Reading()).disks, out),
+    "compare": compared,
+    "salvage": lambda path, out: salvage_text(salvage(path, None, Reading()), out),
+}
+
+
+@pytest.mark.parametrize("what", SHOWN)
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_captures(
+    kind: type[io.StringIO], what: str, capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    if capture.path.stat().st_size > 20 << 20:
+        return
+    out = kind()
+    SHOWN[what](str(capture.path), console(out))
+    lines = out.getvalue().splitlines()
+    assert lines
+    for line in lines:
+        assert line == line.rstrip()
+        if kind is Terminal:
+            # What is to be copied into a shell is not wrapped.
+            assert len(line) <= 80 or line.startswith("  blkmig "), line
+
+
+def test_the_last_column_is_not_filled_up() -> None:
+    out = io.StringIO()
+    rows = table("A", "B", right=("A",))
+    rows.add_row("1", "a long one")
+    rows.add_row("22", "short")
+    rows.add_row("333", "")
+    console(out).print(rows)
+    assert out.getvalue() == "  A  B\n  1  a long one\n 22  short\n333\n"

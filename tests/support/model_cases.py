@@ -1,0 +1,175 @@
+"""Streams that went wrong once: found by the model test, and made small."""
+
+from tests.support.model_case import Plan
+from tests.support.model_wire import (
+    Bitmap,
+    Bits,
+    Block,
+    Data,
+    Disk,
+    Framing,
+    Mark,
+    Part,
+    Progress,
+    Stream,
+)
+
+_NOISE = Data("noise", 1)
+_FINE = Bitmap("b", 512)
+_COARSE = Bitmap("b", 65536)
+_DISK = Disk("d", 4096)
+
+
+def _stream(
+    dialect: str,
+    disks: tuple[Disk, ...],
+    *records: Block | Progress,
+    container: str = "qemu",
+    marks: tuple[Mark, ...] = (),
+    progress: str = "none",
+    beside: bool = False,
+) -> Stream:
+    """A stream with ``records`` in one part; ``progress`` as :class:`Stream` has it."""
+    ending = () if progress == "silent" else (Progress(100),)
+    parts = (Part(records, beside), Part(ending, beside))
+    framing = Framing()
+    return Stream(dialect, container, disks, parts, (marks,) if marks else (), framing, progress)
+
+
+def _zero(sector: int, device: str = "d") -> Block:
+    return Block(device, sector, zero=True)
+
+
+def _plan(stream: Stream, *operation: str, told: bool = True, spoken: bool = True) -> Plan:
+    return Plan(stream, told, spoken, (operation,))
+
+
+def _empty(bitmap: Bitmap) -> tuple[Mark, ...]:
+    """A bitmap that starts and completes, and has no bits between."""
+    return (Mark("start", "d", bitmap), Mark("complete", "d", bitmap))
+
+
+_GAP = _stream("classic", (_DISK,), _zero(0))
+_RAGGED = _stream("classic", (_DISK,), Block("d", 1000, _NOISE))
+_UNALIGNED = _stream("classic", (Disk("d", 2048),), Block("d", 0, _NOISE), Block("d", 1, _NOISE))
+_V1_CUT = _stream(
+    "v1",
+    (Disk("d", 5, (_FINE,)),),
+    Block("d", 0, _NOISE, bits=(Bits(_FINE, "noise"),)),
+    Block("d", 3, _NOISE, bits=(Bits(_FINE, "noise"),)),
+)
+_V1_SHORT = _stream(
+    "v1",
+    (Disk("d", 4095, (_FINE,)),),
+    Block("d", 0, _NOISE, bits=(Bits(_FINE, "all"),)),
+    Block("d", 2047, _NOISE, bits=(Bits(_FINE, "all"),)),
+)
+_V1_OPEN = _stream(
+    "v1",
+    (Disk("d", 4096, (Bitmap("b", 8192),)),),
+    Block("d", 2048, bits=(Bits(Bitmap("b", 8192)),), sectors=2048),
+    Block("d", 0, zero=True, bits=(Bits(Bitmap("b", 8192), "noise"),)),
+)
+_V2_BITS = Block("d", 0, bits=(Bits(_FINE, "noise"),), sectors=4095)
+_V2_ONLY = _stream("v2", (Disk("d", 4095, (_FINE,)),), _V2_BITS)
+_V2_HALF = _stream(
+    "v2",
+    (Disk("d", 2049, (_FINE,)),),
+    Block("d", 0, _NOISE, bits=(Bits(_FINE, "noise"),), sectors=2048),
+    Block("d", 1, _NOISE),
+)
+_UNNAMED = _stream(
+    "v2",
+    (Disk("", 2047, (_FINE,)),),
+    Block("", 0, _NOISE, bits=(Bits(_FINE, "noise"),), sectors=2047),
+)
+_NO_BITS = _stream("qemu", (Disk("d", 5, (_FINE,)),), _zero(0), marks=_empty(_FINE))
+_NO_DISK = _stream(
+    "v1",
+    (Disk("d", 2048), Disk("e", 2048, (_FINE,))),
+    _zero(0),
+    Block("e", 0, bits=(Bits(_FINE, "all"),), sectors=2048),
+)
+_SILENT = _stream(
+    "qemu",
+    (Disk("d", 5, (_FINE,)),),
+    _zero(0),
+    marks=(
+        Mark("start", "d", _FINE),
+        Mark("bits", "d", _FINE, 0, 5, Bits(_FINE, "all")),
+        Mark("complete", "d", _FINE),
+    ),
+    progress="silent",
+)
+_LOST_BITMAP = _stream(
+    "qemu",
+    (Disk("d", 5, (_FINE, Bitmap("whole", 512))),),
+    _zero(0),
+    marks=(
+        Mark("start", "d", _FINE),
+        *(
+            Mark(kind, "d", Bitmap("whole", 512), 0, 5, Bits(_FINE, "all"))
+            for kind in ("start", "bits", "complete")
+        ),
+    ),
+)
+
+CASES: dict[str, Plan] = {
+    "whole-and-told": _plan(_stream("classic", (_DISK,), _zero(0), _zero(2048)), "validate", ""),
+    "gap-from-file": _plan(_GAP, "replay", "file", "new", ""),
+    "gap-from-file-onto-image": _plan(_GAP, "replay", "file", "existing", ""),
+    "gap-from-pipe": _plan(_GAP, "replay", "stdin", "new", ""),
+    "gap-from-gzip": _plan(_GAP, "replay", "gzip", "new", ""),
+    "lost-bitmap-from-file": _plan(_LOST_BITMAP, "replay", "file", "new", ""),
+    "lost-bitmap-from-pipe": _plan(_LOST_BITMAP, "replay", "stdin", "new", ""),
+    "contradicting-progress": _plan(
+        _stream(
+            "classic", (Disk("d", 2048),), _zero(775), Progress(0), _zero(0), progress="zero"
+        ),
+        "validate", "",
+    ),
+    "unknown-without-finding": _plan(
+        _stream(
+            "v2", (Disk("d", 2048, (_FINE,)),),
+            Block("d", 0, bits=(Bits(_FINE, "all"),), sectors=2048),
+        ),
+        "validate", "", told=False,
+    ),
+    "unaligned-size": _plan(_UNALIGNED, "validate", "", told=False),
+    "unaligned-scrub": _plan(_UNALIGNED, "scrub", ""),
+    "unaligned-compare": _plan(_UNALIGNED, "compare", "same", "", "none", told=False),
+    "unaligned-validate-image": _plan(_UNALIGNED, "validate-image", "same", told=False),
+    "unaligned-repeats": _plan(
+        _stream("v2", (Disk("d", 5),), _zero(0), _zero(1), _zero(0)), "validate", ""
+    ),
+    "unaligned-to-v1": _plan(_V1_CUT, "convert", "v1", "same", "translate"),
+    "unaligned-to-v2": _plan(
+        _stream("v2", (Disk("d", 5),), _zero(0), Block("d", 3, _NOISE)),
+        "convert", "v2", "same", "translate",
+    ),
+    "v1-cut-twice": _plan(_V1_CUT, "validate", ""),
+    "v1-words-short": _plan(_V1_SHORT, "validate", ""),
+    "v1-words-short-extracted": _plan(_V1_SHORT, "extract-bitmap", ""),
+    "v1-undecided-replay": _plan(_V1_OPEN, "replay", "file", "new", "", told=False),
+    "v1-undecided-extract": _plan(_V1_OPEN, "extract", "--allow-incomplete", told=False),
+    "bitmap-without-bits": _plan(_NO_BITS, "validate", ""),
+    "bitmap-without-bits-extracted": _plan(_NO_BITS, "extract-bitmap", ""),
+    "bitmap-without-bits-replayed": _plan(_NO_BITS, "replay", "file", "new", ""),
+    "eos-beside-a-chunk": _plan(
+        _stream("classic", (Disk("d", 2048),), _zero(0), beside=True),
+        "convert", "classic", "same", "translate",
+    ),
+    "convert-ragged": _plan(_RAGGED, "convert", "qemu", "same", "normalize"),
+    "convert-ragged-to-v2": _plan(_RAGGED, "convert", "v2", "same", "normalize"),
+    "convert-makes-a-disk": _plan(_NO_DISK, "convert", "v1", "same", "normalize"),
+    "convert-unnamed-bitmap": _plan(_UNNAMED, "convert", "qemu", "same", "translate"),
+    "convert-without-last-progress": _plan(_SILENT, "convert", "v2", "same", "translate"),
+    "salvage-size": _plan(
+        _stream("classic", (Disk("d", 2049),), _zero(0), _zero(2048)),
+        "salvage", "--allow-incomplete",
+    ),
+    "salvage-ragged": _plan(_RAGGED, "salvage", "--incremental"),
+    "salvage-v2-bitmaps": _plan(_V2_ONLY, "salvage", "--allow-incomplete", told=False),
+    "salvage-half-a-bitmap": _plan(_V2_HALF, "salvage", "--allow-incomplete"),
+    "salvage-unnamed-bitmap": _plan(_UNNAMED, "salvage", "--allow-incomplete"),
+}  # fmt: skip
