@@ -198,7 +198,7 @@ def salvage(case: Case, flag: str) -> None:
     if case.undecided or outcome.status > 1:
         return
     found = outcome.json
-    assert found["sound"] is True, found
+    assert found["intact"] is True, found
     assert losing or not found["lost-bitmaps"], found
     names = [device["name"] for device in found["devices"]]
     assert set(case.content) <= set(names) <= set(case.named), found
