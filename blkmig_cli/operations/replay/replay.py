@@ -26,7 +26,6 @@ from blkmig_cli.operations.replay.writer import Writer
 from blkmig_cli.progress import Tick, no_tick
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import escape, quote
-from blkmig_cli.transport.inputs import PipeInput
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.spool import spool
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
@@ -64,7 +63,7 @@ def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) 
 
 def _spooled(stream: Stream, stack: ExitStack) -> Stream:
     """Return a stream that comes once as one in a temporary file."""
-    assert isinstance(stream.input, PipeInput)
+    assert not stream.input.seekable
     return replace(stream, input=spool(stream.input, stack))
 
 
