@@ -80,14 +80,19 @@ class World:
             return (CHUNK_SECTORS, CHUNK_SECTORS)
         return (1, CHUNK_SECTORS)
 
-    def after(self, device: str, sector: int, low: int, high: int) -> "World | None":
-        """This world after a record of ``low`` to ``high`` sectors at ``sector``; None: contradiction."""
+    def after(
+        self, device: str, sector: int, low: int, high: int, *, sized: bool
+    ) -> "World | None":
+        """This world after a record of ``low`` to ``high`` sectors at ``sector``; None: contradiction.
+
+        ``sized``: the disk's size is known, so that no record needs to show its end.
+        """
         tail = self.tails.get(device)
         if tail is not None and sector > tail[0]:
             return None
         top = self.tops.get(device, -1)
         tails = self.tails
-        if high < CHUNK_SECTORS:
+        if high < CHUNK_SECTORS and not sized:
             if top > sector:
                 return None
             tails = {**tails, device: (sector, low, high)}
@@ -121,7 +126,11 @@ class Layouts:
 
     def note(self, device: str, sector: int) -> bool:
         """A record without bitmaps stands at ``sector``; False if no world allows it."""
-        after = [world.after(device, sector, CHUNK_SECTORS, CHUNK_SECTORS) for world in self.worlds]
+        sized = self._hints.size(device) is not None
+        after = [
+            world.after(device, sector, CHUNK_SECTORS, CHUNK_SECTORS, sized=sized)
+            for world in self.worlds
+        ]
         self.worlds = _distinct(world for world in after if world is not None)
         return bool(self.worlds)
 
@@ -292,7 +301,8 @@ class Layouts:
     def _with_data(
         self, part: Reading, device: str, sector: int, flags: int, data: int
     ) -> Iterator[Reading]:
-        after = part.world.after(device, sector, *part.sectors)
+        sized = self._hints.size(device) is not None
+        after = part.world.after(device, sector, *part.sectors, sized=sized)
         if after is None:
             return
         if Ahead(self._source, part.end).available(data) < data:
