@@ -40,13 +40,16 @@ def read_bitmaps(path: str | os.PathLike[str]) -> BitmapFile:
     return read_document(os.fspath(path), limits.BITMAPS_FILE_MAX, "file of bitmaps", _parse)
 
 
-def write_bitmaps(path: str | os.PathLike[str], content: BitmapFile) -> None:
+def write_bitmaps(
+    path: str | os.PathLike[str], content: BitmapFile, image: str | None = None
+) -> None:
     """Write ``path`` atomically: it holds the old content or the new, never a part.
 
+    It gets the mode and owner of ``image``, the path of its image, if that is named and there.
     Raises FailureError, also where :func:`check_room` does.
     """
     check_room(content)
-    write_pieces(os.fspath(path), bitmaps_text(content))
+    write_pieces(os.fspath(path), bitmaps_text(content), like=image)
 
 
 def check_room(content: BitmapFile) -> None:

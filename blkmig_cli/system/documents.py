@@ -45,9 +45,18 @@ def write_document(path: str, document: dict[str, Any], temporary: str | None = 
     write_pieces(path, [encoded(document)], temporary)
 
 
-def write_pieces(path: str, pieces: Iterable[bytes], temporary: str | None = None) -> None:
-    """Write ``path`` as :func:`write_document` does; ``pieces`` are its content."""
-    with replacing(path, temporary) as fd, failing(path), open(fd, "wb", closefd=False) as file:
+def write_pieces(
+    path: str, pieces: Iterable[bytes], temporary: str | None = None, like: str | None = None
+) -> None:
+    """Write ``path`` as :func:`write_document` does; ``pieces`` are its content.
+
+    ``like``: see ``replacing``.
+    """
+    with (
+        replacing(path, temporary, like) as fd,
+        failing(path),
+        open(fd, "wb", closefd=False) as file,
+    ):
         file.writelines(pieces)
 
 

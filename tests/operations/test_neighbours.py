@@ -306,13 +306,13 @@ def test_of_two_that_make_one_image_one_is_refused(
 
     original, both = new_image.create_partial, threading.Event()
 
-    def create(path: str) -> object:
+    def create(path: str, like: object) -> object:
         if not both.is_set():
             both.set()
             other = run("replay", "s.bin", "--image", "x", "--create", "-q")
             assert other.status == 0
             Path("x").rename("x.partial")  # as if it were still at work
-        return original(path)
+        return original(path, None)
 
     monkeypatch.setattr(destination, "create_partial", create)
     fails(run("replay", "s.bin", "--image", "x", "--create", "-q"), 4, "is incomplete")
@@ -326,9 +326,9 @@ def test_an_image_that_appears_meanwhile(
 
     original = new_image.create_partial
 
-    def create(path: str) -> object:
+    def create(path: str, like: object) -> object:
         Path("x").write_bytes(b"mine")
-        return original(path)
+        return original(path, None)
 
     monkeypatch.setattr(destination, "create_partial", create)
     outcome = run("replay", "s.bin", "--image", "x", "--create", "-q")

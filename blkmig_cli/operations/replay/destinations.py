@@ -219,7 +219,7 @@ class Destinations:
         destination.open()
         path = destination.neighbours.bitmaps
         if path is not None and self._request.bitmaps:
-            place = self._beside[device] = BitmapPlace(path)
+            place = self._beside[device] = BitmapPlace(path, destination.path)
             if not (self._request.makes and destination.existing_size is None):
                 place.read()
                 place.check_size(destination.limit)
