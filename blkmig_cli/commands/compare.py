@@ -60,7 +60,7 @@ def command(
 
     if len(numbers) > 2:
         raise UsageError("--stream is given at most twice, for A and for B")
-    number, *more = [*numbers] or [None]
+    number, *more = numbers or (None,)
     hints = options.hints_of(granularities, device_sizes)
     comparison = compare(
         options.split_device(first),

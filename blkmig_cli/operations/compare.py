@@ -121,10 +121,11 @@ def compare(
 ) -> Comparison:
     """Compare A and B, each a device and a path, or None and the name of a STREAM or image.
 
-    One of them may be an image: what is named with a device, or is not a stream; with ``options.raw``
-    the second.  ``second_number``: which of several streams in B, None: as in A.  With an image, only the device that it is compared with counts.  Raises the
-    StreamError of a damaged stream, UsageError where neither is a stream or the image's device is not
-    in it, FailureError where a file fails.
+    One of them may be an image: what is named with a device, or is not a stream; with
+    ``options.raw`` the second.  ``second_number``: which of several streams in B, None: as in A.
+    With an image, only the device that it is compared with counts.  Raises the StreamError of a
+    damaged stream, UsageError where neither is a stream or the image's device is not in it,
+    FailureError where a file fails.
     """
     with ExitStack() as stack:
         opened: list[Contents | tuple[str | None, RawImage]] = []

@@ -400,12 +400,16 @@ def test_what_is_wrong_with_a_device_that_is_not_taken(run: Run) -> None:
 def test_options_that_name_what_is_not_there(run: Run, kind: str, words: list[str]) -> None:
     put(STREAM)
     outcome = run("replay", source(kind), "--create", *words)
-    fails(outcome, 2, "the stream has")
+    fails(outcome, 2, ": no ")
+    assert "there is the" in outcome.err
     if kind == "file":
         assert set(here()) == {"s.bin"}
     else:
+        # What came is there, and can be accepted.
         assert "x.partial is incomplete; use --resume to continue" in outcome.err
         assert not Path("x").exists()
+        assert run("replay", "--image", "x", "--resume", "--allow-incomplete").status == 0
+        assert Path("x").read_bytes() == DISK
 
 
 # -- 3: nothing is written from a stream that is not all right

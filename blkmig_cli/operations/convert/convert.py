@@ -86,6 +86,8 @@ def convert(
             raise UsageError("another container needs a stream made anew", hint="use --normalize")
         disks = disks_of(contents, bitmaps=chosen.bitmaps, incremental=chosen.incremental)
         add_bitmaps(disks, files)
+        if chosen.normalize:
+            disks.sort(key=lambda disk: disk.device)
         sending = SendOptions(
             chosen.dialect,
             chosen.container or container,

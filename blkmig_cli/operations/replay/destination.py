@@ -115,7 +115,6 @@ class Destination:
         neighbours are not as they should be; UsageError.
         """
         request = self._request
-        self.neighbours.check()
         stands = os.path.lexists(self.path)
         partial = self.neighbours.partial is not None and exists(self.neighbours.partial)
         self._check_place(stands=stands, partial=partial)

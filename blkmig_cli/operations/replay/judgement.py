@@ -106,6 +106,20 @@ class Reading:
                 check="merged-devices",
             )
 
+    def stop(
+        self,
+        device: str,
+        destination: Destination,
+        failure: BlkmigError | None,
+        findings: tuple[Finding, ...] = (),
+        bitmaps: tuple[str, ...] = (),
+    ) -> Stop:
+        """Return what a journal says of the stream where it is not accepted; see ``Stop``."""
+        found = self.evidence(device, destination)
+        bounds = found.stream
+        damaged = failure is not None
+        return Stop(bounds.least, bounds.most, found.end, damaged, findings, bitmaps)
+
     def report(self, failure: BlkmigError | None) -> Report:
         """Return the report on the stream, once; ``failure`` ended it, if anything did."""
         return self._checker.finish(self.stream.name, self._decoder, failure)
@@ -168,19 +182,6 @@ class Judgement:
             and found.bitmap.content is not None
             and found.complete is not False
         }
-
-    def stop(self, reading: Reading, device: str, destination: Destination) -> Stop:
-        """Return what a journal says of a stream that was not accepted."""
-        stream = reading.evidence(device, destination)
-        counted = (found for found in self.report.findings if found.severity == "error")
-        return Stop(
-            stream.stream.least,
-            stream.stream.most,
-            stream.end,
-            self.report.failure is not None,
-            tuple(counted),
-            tuple(self.bitmaps(device)),
-        )
 
 
 def judge(

@@ -12,7 +12,7 @@ from blkmig_cli.disks.disk import Disk
 from blkmig_cli.operations.salvage.result import SalvagedDisk
 from blkmig_cli.operations.send.places import regions, unplaceable
 from blkmig_cli.operations.send.stream import SendOptions, send_pieces
-from blkmig_cli.schemas.constants import CHUNK_SECTORS, SectionType
+from blkmig_cli.schemas.constants import CHUNK_SECTORS, CHUNK_SIZE, SectionType
 from blkmig_cli.wire.events import Progress, SectionHeader
 from blkmig_cli.wire.runs import Piece
 
@@ -30,8 +30,19 @@ def unwritable(image: StreamDisk, *, size_known: bool) -> list[tuple[int, int]]:
 
 
 def disks_to_send(found: Sequence[SalvagedDisk]) -> list[Disk]:
-    """Return the disks with only what is intact of them, and their bitmaps."""
-    return [Disk(disk.device, disk.image.incremental(), _cut(disk), partial=True) for disk in found]
+    """Return the disks with only what is intact of them, and their bitmaps.
+
+    One of unknown size does not end with its last chunk, as no record may reach further than that.
+    """
+    return [
+        Disk(
+            disk.device,
+            disk.image.resized(disk.size + (0 if disk.size_known else CHUNK_SIZE)).incremental(),
+            _cut(disk),
+            partial=True,
+        )
+        for disk in found
+    ]
 
 
 def salvaged_pieces(
