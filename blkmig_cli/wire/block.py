@@ -19,7 +19,8 @@ from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Numbers, Piece
 from blkmig_cli.wire.scanner import Repeats, RowInput, Scanner
 from blkmig_cli.wire.schema_io import Reader, build
-from blkmig_cli.wire.v1_layout import After, Layouts
+from blkmig_cli.wire.v1_layout import Layouts
+from blkmig_cli.wire.v1_reading import After
 from blkmig_cli.wire.v2_rules import V2Rules
 
 # Records beyond are read one by one, so that 63 bits are enough for the bytes of a run.
