@@ -43,88 +43,12 @@ _THEIRS = [
 ]
 _WORD = schema.RecordWord.sizeof()
 
-<<<<<<< HEAD
-class After(Enum):
-    """What stands after a record that ends the payload, or why a reading goes no further.
-
-    EDGE: the record is whole, and there the input ends too early.  CUT: it ends inside the record.
-    """
-
-    RECORDS = "records"
-    END = "end"
-    NONSENSE = "nonsense"
-    EDGE = "edge"
-    CUT = "cut"
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """One consistent belief.
-
-    ``full``: bytes of bits per full chunk by (device, bitmap).  ``tails``: where a device's disk is
-    known to end inside a chunk: (sector, least and most sectors).  ``tops``: highest sector seen.
-    """
-
-    full: Mapping[tuple[str, str], int]
-    tails: Mapping[str, tuple[int, int, int]]
-    tops: Mapping[str, int]
-
-    def key(self) -> tuple[object, ...]:
-        """The same for worlds that believe the same."""
-        return tuple(frozenset(belief.items()) for belief in (self.full, self.tails, self.tops))
-
-    def sectors(self, device: str, sector: int, size: int | None) -> tuple[int, int] | None:
-        """Least and most sectors that a record at ``sector`` covers; None: it cannot stand there."""
-        if size is not None:
-            left = -(-size // SECTOR_SIZE) - sector
-            return None if left <= 0 else (min(CHUNK_SECTORS, left),) * 2
-        tail = self.tails.get(device)
-        if tail is not None and sector >= tail[0]:
-            return tail[1:] if sector == tail[0] else None
-        if tail is not None or self.tops.get(device, -1) > sector:
-            return (CHUNK_SECTORS, CHUNK_SECTORS)
-        return (1, CHUNK_SECTORS)
-
-    def after(
-        self, device: str, sector: int, low: int, high: int, *, sized: bool
-    ) -> "World | None":
-        """This world after a record of ``low`` to ``high`` sectors at ``sector``; None: contradiction.
-
-        ``sized``: the disk's size is known, so that no record needs to show its end.
-        """
-        tail = self.tails.get(device)
-        if tail is not None and sector > tail[0]:
-            return None
-        top = self.tops.get(device, -1)
-        tails = self.tails
-        if high < CHUNK_SECTORS and not sized:
-            if top > sector:
-                return None
-            tails = {**tails, device: (sector, low, high)}
-        tops = self.tops if top >= sector else {**self.tops, device: sector}
-        return World(self.full, tails, tops)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One way to read a record: where it ends, its bits' lengths, its sectors, the world after it.
-
-    ``fate`` is None where records follow.
-    """
-
-    end: int
-    world: World
-    lengths: tuple[int, ...] = ()
-    sectors: tuple[int, int] = (CHUNK_SECTORS, CHUNK_SECTORS)
-    fate: After | None = None
-=======
 _HINT = "give --granularity [DEVICE:]NAME=SIZE and --device-size [DEVICE=]SIZE"
 _SHORT = (After.CUT, After.EDGE)
 # What 8 bytes of bits per full chunk can mean.
 _COARSE = tuple(1 << shift for shift in range(14, GRANULARITY_MAX.bit_length()))
 # Bytes of the stream for each reading that may be tried, beside those of limits.READINGS_TRIED_MAX.
 _BYTES_A_READING = 8
->>>>>>> work-e
 
 
 class Layouts:
@@ -145,16 +69,6 @@ class Layouts:
         self._ending: set[tuple[int, int]] = set()
 
     def note(self, device: str, sector: int) -> bool:
-<<<<<<< HEAD
-        """A record without bitmaps stands at ``sector``; False if no world allows it."""
-        sized = self._hints.size(device) is not None
-        after = [
-            world.after(device, sector, CHUNK_SECTORS, CHUNK_SECTORS, sized=sized)
-            for world in self.worlds
-        ]
-        self.worlds = _distinct(world for world in after if world is not None)
-        return bool(self.worlds)
-=======
         """Take a record without bitmaps at ``sector``; returns False if no layout allows it."""
         self._note_top(device, sector)
         if any(layout.tails for layout in self._possible):
@@ -164,7 +78,6 @@ class Layouts:
                 if sector <= layout.tails.get(device, (sector,))[0]
             ]
         return bool(self._possible)
->>>>>>> work-e
 
     def admits(self, event: Block, sectors: NDArray[np.int64]) -> NDArray[np.bool_]:
         """See ``scanner.Rules``: which records can be read in one way only, that of ``event``."""
@@ -381,12 +294,8 @@ class Layouts:
     def _with_data(
         self, part: Reading, device: str, sector: int, top: int, flags: int, data: int
     ) -> Iterator[Reading]:
-<<<<<<< HEAD
         sized = self._hints.size(device) is not None
-        after = part.world.after(device, sector, *part.sectors, sized=sized)
-=======
-        after = part.layout.after(device, sector, top, *part.sectors)
->>>>>>> work-e
+        after = part.layout.after(device, sector, top, *part.sectors, sized=sized)
         if after is None:
             return
         if self._available(part.end, data) < data:

@@ -65,13 +65,18 @@ class Layout:
             return (CHUNK_SECTORS, CHUNK_SECTORS)
         return (1, CHUNK_SECTORS)
 
-    def after(self, device: str, sector: int, top: int, low: int, high: int) -> "Layout | None":
-        """This layout after a record of ``low`` to ``high`` sectors at ``sector``; None: contradiction."""
+    def after(
+        self, device: str, sector: int, top: int, low: int, high: int, *, sized: bool
+    ) -> "Layout | None":
+        """This layout after a record of ``low`` to ``high`` sectors at ``sector``; None: contradiction.
+
+        ``sized``: the disk's size is known, so that no record needs to show where it ends.
+        """
         tail = self.tails.get(device)
         if tail is not None and sector > tail[0]:
             return None
         tails, tops, key = self.tails, self.tops, self.key
-        if high < CHUNK_SECTORS:
+        if high < CHUNK_SECTORS and not sized:
             if top > sector:
                 return None
             new = (sector, low, high)
