@@ -44,10 +44,10 @@ BITS_MAX = 1 << 30
 RANGES_MAX = 1 << 22
 #: Bytes that inference of a v1 layout looks ahead.
 LOOKAHEAD_MAX = 16 << 20
-#: Readings of v1 records that inference follows at once.
+#: Readings of v1 records that inference continues at once.
 READINGS_MAX = 1 << 13
-#: Readings that it follows in a whole stream, beside one for each byte.
-FOLLOWED_MAX = 1 << 20
+#: Readings of v1 records and bitmaps that it tries in a stream, beside one for every 8 bytes.
+READINGS_TRIED_MAX = 1 << 18
 #: Blocks of RAM that are announced in one record.
 RAM_BLOCKS_MAX = 1 << 12
 #: Bytes by which a compressed RAM page may be larger than a page.

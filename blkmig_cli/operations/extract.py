@@ -197,6 +197,8 @@ def _choose_disk(report: Report, device: str | None) -> DeviceVerdict:
             f"the stream has the disks {names_text(disks)}" if disks else "the stream has no disk"
         )
         raise UsageError(text, hint="specify --device DEVICE" if disks else None)
+    if device not in disks and report.failure is not None:
+        raise report.failure  # the device may have come later
     find_device("--device", device, disks)
     return disks[device]
 

@@ -266,9 +266,7 @@ def test_any_name_and_number_of_ranges_is_written(tmp_path: Path) -> None:
     assert read_bitmaps(path).bitmaps.keys() == bitmaps.keys()
 
 
-def test_more_ranges_than_a_file_may_have(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_ranges_than_a_file_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are refused before anything is written."""
     monkeypatch.setattr(limits, "BITMAPS_FILE_MAX", 10_000)
     path = tmp_path / "x.json"

@@ -115,7 +115,8 @@ class DiskModel:
         last = min(sector + CHUNK_SECTORS, self.disk.sectors)
         start, end = sector * SECTOR, last * SECTOR
         self.content[start:end] = bytes(end - start) if data is None else data[: end - start]
-        self.repeated += all(self.times[sector:last])
+        # Of a chunk past the end, its start counts: it has never come.
+        self.repeated += sector < last and all(self.times[sector:last])
         self.kinds[sector:last] = bytes([ZERO if data is None else DATA]) * (last - sector)
         self.times[sector:last] = self.times[sector:last].translate(_ONE_MORE)
         self.chunks += 1

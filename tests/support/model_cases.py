@@ -128,6 +128,13 @@ CASES: dict[str, Plan] = {
         ),
         "validate", "",
     ),
+    "contradicting-progress-of-v2": _plan(
+        _stream(
+            "v2", (Disk("d", 2047, (_FINE,)),), _zero(1), Progress(0), _zero(0),
+            Block("d", 0, bits=(Bits(_FINE, "all"),), sectors=2047), progress="zero",
+        ),
+        "validate", "",
+    ),
     "unknown-without-finding": _plan(
         _stream(
             "v2", (Disk("d", 2048, (_FINE,)),),
@@ -148,6 +155,13 @@ CASES: dict[str, Plan] = {
         "convert", "v2", "same", "translate",
     ),
     "v1-cut-twice": _plan(_V1_CUT, "validate", ""),
+    "v1-cut-twice-without-bits": _plan(
+        _stream(
+            "v1", (Disk("d", 1848, (_COARSE,)),),
+            Block("d", 0, bits=(Bits(_COARSE, "all"),), sectors=1848), _zero(0), _zero(953),
+        ),
+        "compare", "same", "", "same",
+    ),
     "v1-words-short": _plan(_V1_SHORT, "validate", ""),
     "v1-words-short-extracted": _plan(_V1_SHORT, "extract-bitmap", ""),
     "v1-undecided-replay": _plan(_V1_OPEN, "replay", "file", "new", "", told=False),
@@ -167,6 +181,19 @@ CASES: dict[str, Plan] = {
     "salvage-size": _plan(
         _stream("classic", (Disk("d", 2049),), _zero(0), _zero(2048)),
         "salvage", "--allow-incomplete",
+    ),
+    "salvage-beside-a-bitmap-without-bits": _plan(
+        _stream(
+            "qemu", (Disk("d", 23, (_FINE, _COARSE)),), _zero(6), _zero(0),
+            marks=(
+                Mark("start", "d", Bitmap("empty", 512)),
+                Mark("complete", "d", Bitmap("empty", 512)),
+                Mark("start", "d", _FINE),
+                Mark("bits", "d", _FINE, 0, 23, Bits(_FINE, "all")),
+                Mark("complete", "d", _FINE),
+            ),
+        ),
+        "salvage", "--allow-incomplete", told=False,
     ),
     "salvage-ragged": _plan(_RAGGED, "salvage", "--incremental"),
     "salvage-v2-bitmaps": _plan(_V2_ONLY, "salvage", "--allow-incomplete", told=False),

@@ -168,6 +168,7 @@ class _Records:
                 out.append(self._chunk(disk.name, start))
             if sent[-1:] != starts[-1:]:
                 # What is left out at a disk's end is passed over, and is done.
+                self.progress = "skipped" if true else self.progress
                 done = disk.sectors
                 count(finished + done)
             finished += done

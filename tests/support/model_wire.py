@@ -148,8 +148,9 @@ class Stream:
     """A stream: its disks, the parts of its sections, the last of each being the section's end.
 
     ``container``: ``qemu``, or ``none`` for bare records; ``blocks`` empty: no ``block`` section.
-    ``progress``: what the progress records are: ``none`` but the last, ``true``, ``abandoned`` (true,
-    but the rest of the disks was left out), ``silent``, ``zero``, or ``wild``.
+    ``progress``: what the progress records are: ``none`` but the last, ``true``, ``skipped`` (true, and
+    disks' ends were left out, which count as done), ``abandoned`` (true, but all that should follow
+    was left out), ``silent``, ``zero``, or ``wild``.
     """
 
     dialect: str

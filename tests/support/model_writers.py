@@ -147,7 +147,10 @@ def check_converted(case: Case, out: Path, dialect: str, *, incremental: bool) -
     """A stream that was converted is as whole as the first, and leaves behind the same."""
     flags = [(bitmap.recording, bitmap.persistent) for bitmap in case.model.bitmaps.values()]
     lost = dialect == "v1" and any(flag != (True, False) for flag in flags)
-    words = case.hints(dialect) if case.plan.told or dialect == "v1" else []
+    if dialect == "v1" and case.model.bitmaps and not case.all_known:
+        return  # v1 is read with the size for which it was made, and nobody knows that
+    by_hints = case.plan.told or (dialect == "v1" and case.model.bitmaps)
+    words = case.hints(dialect) if by_hints else []
     meant = ["--incremental"] if incremental else []
     outcome = run("validate", out, "--output=json", *meant, *words)
     (report,) = outcome.json["streams"]
