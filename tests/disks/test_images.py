@@ -125,6 +125,24 @@ def test_other_formats_are_refused(tmp_path: Path, magic: bytes) -> None:
     open_raw(str(path), writable=False).close()
 
 
+def test_the_cache_is_dropped(image: RawImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the file; --verify would compare what the cache holds otherwise."""
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda *given: calls.append(given))
+    image.uncache()
+    ((fd, *rest),) = calls
+    assert os.path.samestat(os.fstat(fd), os.stat(image.path))  # type: ignore[arg-type]
+    assert rest == [0, 0, os.POSIX_FADV_DONTNEED]
+
+
+def test_where_there_is_data(image: RawImage) -> None:
+    assert not image.has_data(0, 8 * MIB)
+    image.write(4 * MIB, memoryview(b"x"))
+    assert image.has_data(0, 8 * MIB)
+    assert not image.has_data(0, 4 * MIB)
+    assert not image.has_data(5 * MIB, 3 * MIB)
+
+
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(FailureError, match="--create"):
         open_raw(str(tmp_path / "away"), writable=True)

@@ -474,6 +474,20 @@ def test_damage_is_accepted_at_once(run: Run, kind: str) -> None:
     assert json.loads(Path("x.replay.json").read_text())["state"] == "finished"
 
 
+def test_an_empty_stdin_is_no_stream() -> None:
+    put(STREAM[:-90])
+    make = [*BLKMIG, "replay", "exec:cat s.bin", "--image", "x", "--create", "-q"]
+    assert subprocess.run(make, check=False, capture_output=True).returncode == 3
+    accept = [*BLKMIG, "replay", "-", "--image", "x", "--resume", "-q"]
+    for more, status in ([], 3), (["--allow-incomplete"], 3):
+        assert not Path("x").exists()
+        done = subprocess.run(
+            [*accept, *more], stdin=subprocess.DEVNULL, check=False, capture_output=True
+        )
+        assert done.returncode == status
+    assert Path("x").read_bytes() == DISK
+
+
 def test_what_cannot_be_accepted(run: Run) -> None:
     put(STREAM)
     accept = ["replay", "--resume", "--allow-incomplete", "--image"]
@@ -698,6 +712,17 @@ def test_a_larger_image_that_is_intended(run: Run, kind: str) -> None:
         assert run("replay", source(kind), *words, *more).status == 0
         assert Path("x").read_bytes() == DISK + filled(3, 1536) + filled(9, 6 * MIB - 1536)
     assert run("validate", "s.bin", "--image", "d=x", "--device-size", f"d={size}").status == 0
+
+
+@both_sources
+def test_a_v2_range_that_reaches_behind_the_image(run: Run, kind: str) -> None:
+    """Its length is stated: the image is too small, which a pipe shows when it comes."""
+    bits = raw.v2(2048, ("b", 1, 65536, b""))
+    put(raw.qemu(raw.block(0, 0x70, rest=bits + filled(6))))
+    put(filled(9, MIB - 512), "x")
+    outcome = run("replay", source(kind), "--image", "x")
+    fails(outcome, 4, "enlarge the image")
+    assert Path("x").read_bytes() == filled(9, MIB - 512)
 
 
 # -- interrupted

@@ -36,8 +36,8 @@ from blkmig_cli.wire.schema_io import Input
 def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) -> ReplayResult:
     """Apply ``stream`` as ``request`` says; ``tick`` gets the bytes of the stream that are done.
 
-    Without a stream: accept images that an earlier replay left incomplete.  A stream that is damaged,
-    or not all right otherwise, is told in the report of the result.
+    Without a stream (also: an empty stdin): accept images that an earlier replay left incomplete.  A
+    stream that is damaged or not all right otherwise is in the report of the result.
 
     Raises UsageError (a device without image, a file with two uses, options that contradict each
     other) and FailureError (an image that is missing, in the way, in use or too small); for a stream
@@ -54,7 +54,9 @@ def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) 
         stack.callback(destinations.close)
         destinations.open()
         with _noting(destinations):
-            if stream is None:
+            if stream is None or (
+                request.accepts and stream.name == "-" and not stream.input.peek(1)
+            ):
                 return accept(request, destinations)
             if destinations.need_size and not (request.dry_run or stream.seekable):
                 stream = _spooled(stream, stack)

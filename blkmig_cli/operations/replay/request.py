@@ -74,6 +74,11 @@ class ReplayRequest:
         return self.resume or self.restart
 
     @property
+    def accepts(self) -> bool:
+        """Whether an image may be accepted as it is, without a stream."""
+        return self.resume and self.allow_incomplete
+
+    @property
     def known(self) -> Hints:
         """The hints, completed by those of the manifest."""
         return self.hints if self.manifest is None else self.manifest.completing(self.hints)
@@ -96,7 +101,7 @@ class ReplayRequest:
                 hint="see blkmig validate --manifest",
             )
         if not with_stream:
-            if not (self.resume and self.allow_incomplete):
+            if not self.accepts:
                 raise UsageError("no STREAM is named")
             if not self.images:
                 raise UsageError("no --image is named")
