@@ -1,6 +1,7 @@
 """Names, sizes and counts as people read them.  Names from a stream are hostile: always escape."""
 
 import re
+import reprlib
 from collections.abc import Iterable
 
 from blkmig_cli.schemas.constants import SECTOR_SIZE
@@ -62,12 +63,35 @@ def ranges_text(ranges: Iterable[tuple[int, int]]) -> str:
 
 
 def brief(value: object) -> str:
-    """What somebody wrote where something else belongs, as a short piece of one line."""
-    shown = repr(value)
+    """What somebody wrote where something else belongs, as a short piece of one line.
+
+    However large ``value`` is, or stands for, little of it is looked at.
+    """
+    shown = _SHOWN.repr(value)
     return shown if len(shown) <= _BRIEF else f"{shown[:_BRIEF]}..."
 
 
 _BRIEF = 80
+
+
+class _Shown(reprlib.Repr):
+    """The beginning of a value."""
+
+    def repr_int(self, value: int, level: int) -> str:
+        """A number, if it is one that can be meant."""
+        return (
+            repr(value)
+            if value.bit_length() <= _BRIEF
+            else f"a number of {value.bit_length()} bits"
+        )
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        """Bytes, as YAML can have them."""
+        return repr(value[:_BRIEF])
+
+
+_SHOWN = _Shown()
+_SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 2, _BRIEF, _BRIEF
 
 
 def _escape_char(char: str) -> str:
@@ -116,7 +140,6 @@ def size_range(least: int, most: int | None) -> str:
 
 
 _SIZE = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,9}))?(?: ?(?:([kmgtpe])(?:ib)?|b))?", re.A | re.I)
-_SUFFIXES = " KMGTPE"  # each 1024 times the one before
 _SIZE_MAX = (1 << 63) - 1
 
 
@@ -130,7 +153,7 @@ def parse_size(text: str) -> int:
     if found is None:
         raise ValueError(f"invalid size {brief(text)}: expected e.g. 512, 64k, 20G, 3MiB")
     whole, fraction = found[1], found[2] or ""
-    shift = 10 * _SUFFIXES.index((found[3] or " ").upper())
+    shift = 10 * [unit[0] for unit in _UNITS].index((found[3] or "B").upper())
     size: int
     size, rest = divmod(int(whole + fraction) << shift, 10 ** len(fraction))
     if size > _SIZE_MAX:

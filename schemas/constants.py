@@ -77,6 +77,7 @@ class BlockFlag(IntFlag):
 
 BLOCK_FLAG_BITS = 9
 BLOCK_FLAG_MASK = (1 << BLOCK_FLAG_BITS) - 1
+BITMAP_NAME_MAX = 1023  # bytes (QEMU, include/block/dirty-bitmap.h: BDRV_BITMAP_MAX_NAME_SIZE)
 NAME_WRAP = 256  # what a name's length byte loses where QEMU writes a longer name
 BLOCK_SECTION = "block"
 BLOCK_VERSION = 1

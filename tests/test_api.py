@@ -173,7 +173,7 @@ def test_a_disk_is_a_file(path: str) -> None:
             (2 * MIB, 3 * MIB - 512, "zero"),
         ]
         for ask in (stream.disk, stream.bitmaps):
-            with pytest.raises(blkmig_cli.UsageError, match=r"the stream has the d.* 'd'"):
+            with pytest.raises(blkmig_cli.UsageError, match=r"the device.* 'd'"):
                 ask("e")
 
 

@@ -347,7 +347,7 @@ def test_disks_in_pieces(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_readings_are_bounded_by_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bits that can be read in many ways, again and again."""
-    monkeypatch.setattr(limits, "FOLLOWED_MAX", 50)
+    monkeypatch.setattr(limits, "READINGS_TRIED_MAX", 50)
     bits = bytes(8) + raw.progress(1) * 3
     data = b"".join(raw.block(0, 0x28, rest=raw.v1((f"b{at}", bits))) for at in range(9))
     _, error = events(in_file(data))

@@ -68,7 +68,7 @@ CHECKS: dict[str, tuple[Severity, str]] = {
     "no-final-progress": ("warning", "The block section ended without its final 100 percent."),
     "progress-contradiction": (
         "error",
-        "Every chunk of the disks was sent, but progress stopped early: other disks may be missing.",
+        "Every chunk of the disks was sent, but progress does not fit: other disks may be missing.",
     ),
     "progress-range": ("warning", "A progress record says more than 100 percent."),
     "bitmap-open": ("warning", "The granularity of a v1 bitmap stays open."),

@@ -183,7 +183,9 @@ class _Judge:
     def _bitmap_complete(self, bitmap: BitmapState, size: SizeBounds) -> bool | None:
         state = self._state
         if bitmap.origin == "dirty-bitmap":
-            return bitmap.ended and not bitmap.covered.gaps(0, bitmap.covered.end)
+            end = bitmap.covered.end if size.exact is None else -(-size.exact // SECTOR_SIZE)
+            sent = bool(bitmap.covered) or size.exact == 0
+            return bitmap.ended and sent and not bitmap.covered.gaps(0, end)
         covered = bitmap.covered
         if bitmap.origin == "v2":
             covered = state.disk(bitmap.device).bitmaps_covered
@@ -208,9 +210,12 @@ class _Judge:
         if not self._incremental:
             missing = any(device.missing for device in self._with_blocks)
             unsent = bool(self._with_blocks) and state.progress.never_sent() > 0
+            unsent = unsent and not self._contradiction()
             parts.append(not missing and not unsent)
-        if self._bulk_ended() is False:
-            parts.append(None if self._contradiction() else False)
+        if self._contradiction():
+            parts.append(None)
+        elif self._bulk_ended() is False:
+            parts.append(False)
         for device in self._with_blocks:
             known = device.size.exact is not None
             room = device.size.most
@@ -230,8 +235,8 @@ class _Judge:
         if complete is None and not failed and self._contradiction():
             self._add(
                 "progress-contradiction",
-                f"progress stopped at {state.progress.percent} %, though every chunk of the disks "
-                "that are here was sent: other disks may be missing",
+                "the progress records do not fit the disks, of which every chunk was sent (the last "
+                f"says {state.progress.percent} %): other disks may be missing",
             )
         elif complete is None and not failed and self._with_blocks:
             self._add("completeness-unknown", self._open_sizes())
@@ -268,11 +273,14 @@ class _Judge:
         return self._state.progress.bulk_ended(sizes)
 
     def _contradiction(self) -> bool:
-        """Whether progress stopped early though the disks, whose sizes are known, came completely."""
-        return (
-            self._bulk_ended() is False
-            and not self._state.progress.never_sent()
-            and all(device.size.exact and not device.missing for device in self._with_blocks)
+        """Whether progress contradicts the disks, whose sizes are known and which came completely.
+
+        That is: it stopped early, or a record before the last one says that there is more.  Where both
+        are so, other disks were not sent.
+        """
+        ended, unsent = self._bulk_ended(), self._state.progress.never_sent() > 0
+        return ((ended is True and unsent) or (ended is False and not unsent)) and all(
+            device.size.exact and not device.missing for device in self._with_blocks
         )
 
     def _all_missing(self) -> None:
@@ -300,7 +308,11 @@ class _Judge:
         if ended is False and not named and not self._contradiction():
             least = f"at least {human_size(unsent)}" if unsent else "more"
             self._abandoned(f"{least} was not sent, of these disks or of others")
-        elif unsent and len(progress.tops) > 1 and ended is None and not self._incremental:
+        elif (
+            unsent
+            and len(progress.tops) > 1
+            and not (ended is False or self._contradiction() or self._incremental)
+        ):
             text = f"progress shows that at least {human_size(unsent)} more was not sent"
             self._add("missing-chunks", text)
 

@@ -1,8 +1,8 @@
-"""Manifests: what a stream leaves behind, by SHA-256, as ``send`` knew it when it wrote the stream.
+"""Manifests: SHA-256 digests of the disks and bitmaps of a stream, as ``send`` read them.
 
-A disk's digest is that of all its bytes (what ``sha256sum disk.img`` says), a bitmap's is QEMU's
-(x-debug-block-dirty-bitmap-sha256).  What a stream does not carry is None: the digest of a disk
-that is not sent whole, the flags of v1's bitmaps.
+A disk's digest is that of all its bytes, as of ``sha256sum disk.img``; a bitmap's is that of QMP's
+x-debug-block-dirty-bitmap-sha256 (QEMU, util/hbitmap.c: hbitmap_sha256).  What a stream does not carry
+is None: the digest of a disk that is sent in part, the flags of v1's bitmaps.
 """
 
 import hashlib
@@ -24,10 +24,10 @@ from blkmig_cli.wire.hints import Hints
 
 VERSION = 1
 
-# What is read at once: it stays in the processor's cache until it has been added.
+# Bytes read at once: they stay in the processor's cache until they have been hashed.
 _PIECE = 256 << 10
 _ZEROS = memoryview(bytes(_PIECE))
-_SHOWN = 12  # digits of a digest that tell it from others
+_SHOWN = 12  # digits of a digest in a message
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -55,7 +55,7 @@ class BitmapEntry:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that is not as the manifest says."""
+    """Something that differs from the manifest."""
 
     device: str
     message: str

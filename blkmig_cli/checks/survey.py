@@ -78,7 +78,7 @@ class Contents:
 
 def source_of_data(stream: Stream) -> FileInput:
     """The stream's input, if its data can be read a second time; raises UsageError."""
-    if not isinstance(stream.input, FileInput):
+    if not stream.input.seekable:
         raise UsageError(
             f"{escape(stream.name)} can be read only once, and its data are needed twice",
             hint="save the stream to a file, uncompressed",

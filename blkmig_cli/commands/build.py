@@ -27,8 +27,8 @@ def command(spec: str, target: str | None, quiet: bool, verbose: bool) -> int:
     """Make a stream from a description.
 
     SPEC is a file, or - for stdin: what dump --spec writes (JSON Lines), or a JSON or
-    YAML document written by hand.  It may say wrong things on purpose: whatever has a
-    place on the wire is written as it stands.
+    YAML document written by hand.  It may hold wrong values on purpose, for tests: they
+    are written as they are, wherever the format has room for them.
 
     \b
     Examples:

@@ -15,7 +15,7 @@ from blkmig_cli.text import count
 @click.option("--dialect", type=click.Choice(["qemu", "classic", "v1", "v2"]), default="qemu",
               show_default=True, help="Dialect to write.")  # fmt: skip
 @click.option("--container", type=click.Choice(["qemu", "none"]),
-              help="What is to hold the block records (default: as in STREAM).")  # fmt: skip
+              help="What the block records are to be in (default: as in STREAM).")  # fmt: skip
 @click.option("--normalize", is_flag=True,
               help="Sorted, each chunk once, zeros found, without RAM and devices.")  # fmt: skip
 @click.option("--machine", help="Machine type to state, with --normalize (default: none).")
@@ -26,7 +26,7 @@ from blkmig_cli.text import count
 @click.option("--granularity", "granularities", multiple=True, metavar="[DEVICE:]NAME=SIZE",
               help="Granularity of a bitmap in a v1 stream.")  # fmt: skip
 @click.option("--bitmaps-from", multiple=True, metavar="[DEVICE=]FILE",
-              help="Add the bitmaps of FILE, in place of their namesakes.")  # fmt: skip
+              help="Add the bitmaps of FILE, in place of those of the same name.")  # fmt: skip
 @click.option("--no-bitmaps", is_flag=True, help="Leave the stream's bitmaps out.")
 @click.option(
     "--incremental", is_flag=True, help="Missing chunks are intentional, and stay left out."

@@ -35,7 +35,7 @@ number_option = click.option(
 
 
 def stream_options(function: _F) -> _F:
-    """--dialect, --container, --granularity, --device-size: how a stream is read."""
+    """Add --dialect, --container, --granularity and --device-size: how a stream is read."""
     for option in (
         click.option(
             "--device-size",
@@ -56,7 +56,7 @@ def stream_options(function: _F) -> _F:
             type=click.Choice(["auto", "qemu", "none"]),
             default="auto",
             show_default=True,
-            help="What holds the block records.",
+            help="What the block records are in.",
         ),
         click.option(
             "--dialect",
@@ -104,7 +104,7 @@ def log(verbose: bool, message: str) -> None:
 
 
 def saying(quiet: bool) -> Say:
-    """Return what prints on stderr that the program waits."""
+    """Return what prints on stderr that the program waits for a peer."""
     return lambda message: None if quiet else click.echo(f"blkmig: {message}", err=True)
 
 
@@ -117,7 +117,7 @@ quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no
 
 
 def output_option(*kinds: str) -> Callable[[_F], _F]:
-    """--output, the first of ``kinds`` being the default."""
+    """Return --output; the first of ``kinds`` is the default."""
     return click.option(
         "--output", type=click.Choice(kinds), default=kinds[0], show_default=True, help="Form of the output."
     )  # fmt: skip

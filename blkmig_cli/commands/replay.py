@@ -135,10 +135,6 @@ def command(
         replay_text(result, console(), dry=dry_run, brief=quiet)
     for warning in result.warnings:
         click.echo(f"blkmig: warning: {warning}", err=True)
-    reason = result.refusal
-    if reason is not None and not dry_run:
-        what = "incomplete" if result.partial_images else "nothing was written"
-        click.echo(f"blkmig: {escape(stream or '-')}: {what}: {reason}", err=True)
-    if result.report.failure is not None:
-        click.echo(f"blkmig: {escape(stream or '-')}: {result.report.failure}", err=True)
+    if result.problem is not None and not (dry_run and result.report.failure is None):
+        click.echo(f"blkmig: {escape(stream or '-')}: {result.problem}", err=True)
     return result.exit_status

@@ -19,18 +19,19 @@ from blkmig_cli.text import count, escape, quote
 @click.option("--dialect", type=click.Choice(["qemu", "classic", "v1", "v2"]), default="qemu",
               show_default=True, help="Dialect to send.")  # fmt: skip
 @click.option("--container", type=click.Choice(["qemu", "none"]), default="qemu",
-              show_default=True, help="What holds the block records.")  # fmt: skip
+              show_default=True, help="What the block records are in.")  # fmt: skip
 @click.option("--machine", default="none", show_default=True, help="Machine type to state.")
 @click.option("--bitmaps", "all_bitmaps", is_flag=True, help="Send all bitmaps of the images.")
-@click.option("--bitmap", "names", multiple=True, metavar="NAME", help="Send this bitmap.")
+@click.option("--bitmap", "names", multiple=True, metavar="[DEVICE:]NAME",
+              help="Send this bitmap; repeatable.")  # fmt: skip
 @click.option("--bitmaps-from", multiple=True, metavar="[DEVICE=]FILE",
               help="Take bitmaps from FILE, not IMAGE.bitmaps.json.")  # fmt: skip
-@click.option("--bitmaps-only", is_flag=True, help="Send bitmaps, no disk content.")
+@click.option("--bitmaps-only", is_flag=True, help="Send bitmaps without disk content.")
 @click.option("--no-zero-blocks", is_flag=True, help="Send zeros as data.")
 @click.option("--skip-unallocated", is_flag=True,
-              help="Leave out holes: the destination has the same base.")  # fmt: skip
+              help="Leave out holes: the destination has the same base image.")  # fmt: skip
 @click.option("--manifest", metavar="FILE",
-              help="Write SHA-256 digests of the disks and bitmaps to FILE, when all is sent.")  # fmt: skip
+              help="Write SHA-256 digests of the disks and bitmaps to FILE, after all was sent.")  # fmt: skip
 @options.force_share_option
 @options.for_qemu_option
 @options.quiet_option
@@ -56,8 +57,8 @@ def command(
 ) -> int:
     """Make a stream of disk images and their bitmaps.
 
-    Without DEVICE, images are drive0, drive1, ... in order.  The default is what
-    a real QEMU loads (2.12 to 9.0; later ones only with --bitmaps-only).
+    Without DEVICE, images are drive0, drive1, ... in order.  By default the stream is
+    one that QEMU 2.12 to 9.0 loads; later versions load bitmaps only (--bitmaps-only).
 
     \b
     Examples:

@@ -50,7 +50,7 @@ class DiskState:
     """What came of one device's disk.
 
     ``covered`` and ``bitmaps_covered`` are in sectors; ``top`` is the highest sector at which a chunk
-    starts, -1 if none came; ``outside`` counts chunks of which no sector lies within the disk;
+    starts, -1 if none came; ``repeated_chunks`` counts those of which every sector had come before;
     ``stated``: bytes of the disk, where a record says it.
     """
 
@@ -58,7 +58,7 @@ class DiskState:
     covered: IntervalSet = field(default_factory=IntervalSet)
     chunks: int = 0
     zero_chunks: int = 0
-    outside: int = 0
+    repeated_chunks: int = 0
     top: int = -1
     top_offset: int = 0
     bitmaps_covered: IntervalSet = field(default_factory=IntervalSet)
@@ -69,14 +69,12 @@ class DiskState:
         """Whether any record carried content of the disk."""
         return self.chunks > 0
 
-    @property
-    def repeated_chunks(self) -> int:
-        """Chunks beyond those that it takes to cover what came."""
-        needed = -(-self.covered.total // CHUNK_SECTORS) + self.outside
-        return max(self.chunks - needed, 0)
-
     def merge(self, later: "DiskState") -> None:
-        """Take what came later in the stream."""
+        """Take what came later in the stream.
+
+        Where both pieces hold the same sectors, they are taken to be of the same chunks.
+        """
+        separate = self.covered.total + later.covered.total
         for ours, theirs in (
             (self.covered, later.covered),
             (self.bitmaps_covered, later.bitmaps_covered),
@@ -85,7 +83,8 @@ class DiskState:
                 ours.add(start, end)
         self.chunks += later.chunks
         self.zero_chunks += later.zero_chunks
-        self.outside += later.outside
+        self.repeated_chunks += later.repeated_chunks
+        self.repeated_chunks += -(-(separate - self.covered.total) // CHUNK_SECTORS)
         if later.top > self.top:
             self.top, self.top_offset = later.top, later.top_offset
         if later.stated is not None:
@@ -265,7 +264,8 @@ class StreamState:
         if event.has_content:
             disk.chunks += 1
             disk.zero_chunks += event.data is None
-            disk.outside += event.sectors == 0
+            # A last chunk may be cut by the disk's end, but its start always counts.
+            disk.repeated_chunks += disk.covered.covers(event.sector, max(end, event.sector + 1))
             disk.covered.add(event.sector, end)
             if event.sector > disk.top:
                 disk.top, disk.top_offset = event.sector, event.offset
@@ -293,7 +293,7 @@ class StreamState:
                 disk.top_offset = event.offset + (highest + 1) * stride
                 self.progress.chunk(event.device, disk.top)
         if event.has_content:
-            disk.covered.add_each(sectors, event.sectors)
+            disk.repeated_chunks += disk.covered.add_each(sectors, event.sectors)
         if event.flags & _HAS_BITMAPS:
             disk.bitmaps_covered.add_each(sectors, event.sectors)
         for part, bits in zip(event.bitmaps, column.bits, strict=True):

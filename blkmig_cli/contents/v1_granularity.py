@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from blkmig_cli.schemas.block import first_word
 from blkmig_cli.schemas.constants import (
-    CHUNK_SECTORS,
     CHUNK_SIZE,
     SECTOR_SIZE,
     WORD_BITS,
     WORD_SIZE,
 )
+
+# Words of which the bits are looked at together.
+_BATCH = 1 << 14
 
 
 @dataclass(slots=True)
@@ -93,21 +95,25 @@ def _possible(
     if np.any(same & (words[:-1] & ~words[1:] != 0)):
         return False
     grown = np.flatnonzero(same & (words[1:] & ~words[:-1] != 0))
-    latest: dict[int, int] = {}
-    top = 0
-    if len(grown):
-        top = int(sectors.max()) // CHUNK_SECTORS + 1
-        latest = dict(zip((sectors // CHUNK_SECTORS).tolist(), range(len(sectors)), strict=True))
-    for at in grown.tolist():
-        before = at if order is None else int(order[at])
-        new = int(words[at + 1] & ~words[at])
-        base = int(index[at]) * WORD_BITS
-        for bit in (bit for bit in range(WORD_BITS) if new >> bit & 1):
-            start = (base + bit) * granularity // CHUNK_SIZE
-            stop = max(((base + bit + 1) * granularity - 1) // CHUNK_SIZE, start) + 1
-            chunks = range(start, min(stop, top))
-            if all(latest.get(chunk, -1) <= before for chunk in chunks):
-                return False
+    if not len(grown):
+        return True
+    # The last record of each chunk, or of each granule where that is larger.
+    unit = max(granularity, CHUNK_SIZE) // SECTOR_SIZE
+    units = WORD_BITS * granularity // SECTOR_SIZE // unit  # in a word
+    places, behind = np.unique(sectors[::-1] // unit, return_index=True)
+    last = len(sectors) - 1 - behind
+    for begin in range(0, len(grown), _BATCH):
+        at = grown[begin : begin + _BATCH]
+        new = words[at + 1] & ~words[at]
+        bits = np.unpackbits(new.view(np.uint8), bitorder="little")
+        some = np.flatnonzero(bits.reshape(len(at) * units, -1).any(axis=1))
+        row = some // units
+        wanted = index[at[row]] * units + some % units
+        found = np.minimum(np.searchsorted(places, wanted), len(places) - 1)
+        sent = np.where(places[found] == wanted, last[found], -1)
+        before = at if order is None else order[at]
+        if np.any(sent <= before[row]):
+            return False
     return True
 
 

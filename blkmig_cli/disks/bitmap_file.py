@@ -1,18 +1,22 @@
 """IMAGE.bitmaps.json: a disk's dirty bitmaps beside its image."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from blkmig_cli import limits
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_words import Room
-from blkmig_cli.errors import LimitError
+from blkmig_cli.errors import FailureError, LimitError
+from blkmig_cli.schemas.constants import BITMAP_NAME_MAX
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
-from blkmig_cli.system.documents import Entry, encoded, read_document, write_document
-from blkmig_cli.text import quote
+from blkmig_cli.system.documents import Entry, encoded, read_document, write_pieces
+from blkmig_cli.text import encode_name, quote
 
 VERSION = 1
+# As json writes it with an indent of 1, and the bytes of the longest.
+_RANGE = b'\n    {\n     "start": %d,\n     "length": %d\n    }'
+_RANGE_LENGTH_MAX = len(_RANGE % (limits.DISK_MAX, limits.DISK_MAX)) + 1
 
 
 @dataclass(slots=True)
@@ -36,20 +40,33 @@ def read_bitmaps(path: str | os.PathLike[str]) -> BitmapFile:
     return read_document(os.fspath(path), limits.BITMAPS_FILE_MAX, "file of bitmaps", _parse)
 
 
-def write_bitmaps(path: str | os.PathLike[str], content: BitmapFile) -> None:
+def write_bitmaps(
+    path: str | os.PathLike[str], content: BitmapFile, image: str | None = None
+) -> None:
     """Write ``path`` atomically: it holds the old content or the new, never a part.
 
-    Raises FailureError.
+    It gets the mode and owner of ``image``, the path of its image, if that is named and there.
+    Raises FailureError, also where :func:`check_room` does.
     """
-    write_document(os.fspath(path), _document(content))
+    check_room(content)
+    write_pieces(os.fspath(path), bitmaps_text(content), like=image)
 
 
-def bitmaps_text(content: BitmapFile) -> bytes:
-    """What such a file holds."""
-    return encoded(_document(content))
+def check_room(content: BitmapFile) -> None:
+    """Raise FailureError where a file with ``content`` might be over ``limits.BITMAPS_FILE_MAX`` bytes."""
+    most = limits.BITMAPS_FILE_MAX // _RANGE_LENGTH_MAX
+    number = 0
+    for bitmap in content.bitmaps.values():
+        for part in bitmap.range_parts(content.size):
+            number += len(part)
+            if number > most:
+                raise FailureError(
+                    f"the dirty ranges are over {most}, as many as a file of bitmaps may have"
+                )
 
 
-def _document(content: BitmapFile) -> dict[str, Any]:
+def bitmaps_text(content: BitmapFile) -> Iterator[bytes]:
+    """Return what such a file holds, in pieces of bounded length."""
     bitmaps = [
         {
             "name": bitmap.name,
@@ -57,13 +74,20 @@ def _document(content: BitmapFile) -> dict[str, Any]:
             "recording": bitmap.recording,
             "persistent": bitmap.persistent,
             "count": bitmap.count(content.size),
-            "dirty": [
-                {"start": start, "length": length} for start, length in bitmap.ranges(content.size)
-            ],
+            "dirty": [],
         }
         for bitmap in content.bitmaps.values()
     ]
-    return {"version": VERSION, "virtual-size": content.size, "bitmaps": bitmaps}
+    document = {"version": VERSION, "virtual-size": content.size, "bitmaps": bitmaps}
+    # Within a name, quotes are escaped: this stands in the text once for each bitmap.
+    first, *others = encoded(document).split(b'"dirty": []')
+    yield first
+    for bitmap, rest in zip(content.bitmaps.values(), others, strict=True):
+        before = b'"dirty": ['
+        for part in bitmap.range_parts(content.size):
+            yield before + b",".join([_RANGE % tuple(pair) for pair in part.tolist()])
+            before = b","
+        yield (b"\n   ]" if before == b"," else b'"dirty": []') + rest
 
 
 def _parse(root: Entry) -> BitmapFile:
@@ -82,23 +106,30 @@ def _bitmap(entry: Entry, size: int, room: Room) -> DirtyBitmap:
     name = entry.text("name")
     if not name:
         raise entry.fault("no name")
+    if len(encode_name(name)) > BITMAP_NAME_MAX:
+        raise entry.fault(f"its name is over {BITMAP_NAME_MAX} bytes")
+    if entry.flag("inconsistent", default=False):
+        raise entry.fault("the bitmap is inconsistent")
     granularity = entry.number("granularity", limits.DISK_MAX)
     fault = granularity_fault(granularity)
     if fault is not None:
         raise entry.fault(fault)
     bitmap = DirtyBitmap(name, granularity, entry.flag("recording"), entry.flag("persistent"), room)
-    end = 0
-    for extent in entry.entries("dirty"):
-        start, length = (extent.number(key, limits.DISK_MAX) for key in ("start", "length"))
-        if start % granularity or length == 0 or start < end or start + length > size:
-            raise extent.fault(f"range {start}+{length} is out of order or does not fit")
+    ranges = entry.rows("dirty", ("start", "length"), limits.DISK_MAX)
+    end = -1
+    for index, (start, length) in enumerate(ranges):
+        if start % granularity or length == 0 or start <= end or start + length > size:
+            raise entry.fault(
+                f"dirty[{index}]: range {start}+{length} is out of order, touches another, or does "
+                "not fit"
+            )
         end = start + length
         if end % granularity and end != size:
-            raise extent.fault(f"range {start}+{length} ends inside a granule")
+            raise entry.fault(f"dirty[{index}]: range {start}+{length} ends inside a granule")
         try:
             bitmap.set_range(start, length)
         except LimitError as error:
-            raise extent.fault(error.message) from None
+            raise entry.fault(f"dirty[{index}]: {error.message}") from None
     if entry.number("count", limits.DISK_MAX) != bitmap.count(size):
         raise entry.fault("count is not that of its ranges")
     return bitmap

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from blkmig_cli.disks import block_device
 from blkmig_cli.disks.bitmap_file import default_path
-from blkmig_cli.errors import failing
+from blkmig_cli.errors import FailureError, failing
 from blkmig_cli.system.atomic import check_neighbour
+from blkmig_cli.text import escape
 
 _JOURNAL = ".replay.json"
 _TEMPORARY = ".new"
@@ -47,9 +48,13 @@ class Neighbours:
         return (path for path in paths if path is not None)
 
     def check(self) -> None:
-        """Raise FailureError where something else than a file of ours stands at one of the paths."""
+        """Raise FailureError where something else than a file of ours stands at one of the paths.
+
+        That may be the image itself, behind a symbolic link of its name.
+        """
         for path in self:
-            exists(path)
+            if exists(path) and os.path.exists(self.image) and os.path.samefile(path, self.image):
+                raise FailureError(f"{escape(self.image)} and {escape(path)} are the same file")
 
 
 def neighbours_of(image: str) -> Neighbours:

@@ -9,9 +9,8 @@ from typing import Any
 from blkmig_cli.disks.locks import lock
 from blkmig_cli.disks.neighbours import exists
 from blkmig_cli.disks.raw import RawImage
-from blkmig_cli.errors import FailureError
-from blkmig_cli.system.atomic import sync_folder
-from blkmig_cli.text import escape
+from blkmig_cli.errors import failing
+from blkmig_cli.system.atomic import set_owner_and_mode, sync_folder
 
 # <fcntl.h>, <linux/fs.h>
 _AT_FDCWD = -100
@@ -27,26 +26,26 @@ class NewImage(RawImage):
         ``replace``: in place of the file that has that name.  Otherwise raises FailureError where
         there is one; also where the renaming fails.
         """
-        try:
+        with failing(name):
             if replace:
                 os.rename(self.path, name)
             else:
                 _rename_new(self.path, name)
             sync_folder(name)
-        except OSError as error:
-            raise FailureError(f"{escape(name)}: {error.strerror or error}") from error
         self.path = name
 
 
-def create_partial(path: str) -> NewImage:
+def create_partial(path: str, like: os.stat_result | None = None) -> NewImage:
     """Make a new, empty image at ``path``, locked.
 
+    ``like``: what the system says of the image that it will replace, whose mode and owner it gets.
     Raises FailureError where something stands there.
     """
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with failing(path):
+        fd = os.open(path, flags, 0o666 if like is None else 0o600)
+        if like is not None:
+            set_owner_and_mode(fd, like)
     return _locked(path, fd)
 
 
@@ -56,10 +55,8 @@ def open_partial(path: str) -> NewImage:
     Raises FailureError where it is missing or in use, or something else stands there.
     """
     exists(path)
-    try:
+    with failing(path):
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
     return _locked(path, fd)
 
 
@@ -67,13 +64,11 @@ def _locked(path: str, fd: int) -> NewImage:
     """Return the image that was opened at ``path`` as ``fd``, which is closed if this fails."""
     try:
         lock(fd, path, writable=True, shared=False)
-        # Another process may have finished or removed it before it was locked.
-        if not os.path.samestat(os.fstat(fd), os.lstat(path)):
-            raise FileNotFoundError(errno.ENOENT, "it was finished or removed just now")
-        return NewImage(path, fd, os.lseek(fd, 0, os.SEEK_END))
-    except OSError as error:
-        os.close(fd)
-        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
+        with failing(path):
+            # Another process may have finished or removed it before it was locked.
+            if not os.path.samestat(os.fstat(fd), os.lstat(path)):
+                raise FileNotFoundError(errno.ENOENT, "it was finished or removed just now")
+            return NewImage(path, fd, os.lseek(fd, 0, os.SEEK_END))
     except BaseException:
         os.close(fd)
         raise

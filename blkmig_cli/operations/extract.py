@@ -10,7 +10,7 @@ from blkmig_cli.checks.names import Names, find_bitmaps, find_device, split_bitm
 from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.contents.stream_disk import StreamDisk
-from blkmig_cli.disks.bitmap_file import BitmapFile, bitmaps_text
+from blkmig_cli.disks.bitmap_file import BitmapFile, bitmaps_text, check_room
 from blkmig_cli.disks.disk import past_end
 from blkmig_cli.errors import (
     BlkmigError,
@@ -87,8 +87,10 @@ def extract(
         Names.of(contents.report).check_hints(reading.hints)
         if bitmap is not None:
             found = find_bitmap(contents, bitmap, allow_incomplete=allow_incomplete)
+            check_room(found.file)
             with open_target(target, FileUses.of_stream(stream)) as sink:
-                sink.write(bitmaps_text(found.file))
+                for piece in bitmaps_text(found.file):
+                    sink.write(piece)
             return Extracted(sink.written, found.warnings, failure)
         chosen = find_disk(contents, device, allow_incomplete=allow_incomplete)
         with (
@@ -195,6 +197,8 @@ def _choose_disk(report: Report, device: str | None) -> DeviceVerdict:
             f"the stream has the disks {names_text(disks)}" if disks else "the stream has no disk"
         )
         raise UsageError(text, hint="specify --device DEVICE" if disks else None)
+    if device not in disks and report.failure is not None:
+        raise report.failure  # the device may have come later
     find_device("--device", device, disks)
     return disks[device]
 

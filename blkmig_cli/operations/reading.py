@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import Report
 from blkmig_cli.checks.survey import Contents, read_contents
 from blkmig_cli.progress import Progress, ignore, no_progress
@@ -64,21 +63,16 @@ class Reading:
             yield stream
 
     @contextmanager
-    def contents(
-        self, name: str, *others: Consumer, again: bool = False, check_names: bool = True
-    ) -> Iterator[Contents]:
+    def contents(self, name: str, *others: Consumer, again: bool = False) -> Iterator[Contents]:
         """Open the STREAM called ``name`` and read it to its end; ``others`` take its events as well.
 
-        ``again``: its data will be read, too.  ``check_names``: what the hints name must be in it.
-        Raises as :meth:`open` and :func:`read_contents`, and UsageError for a name that is not there.
+        ``again``: its data will be read, too.  Raises as :meth:`open` and :func:`read_contents`.
         """
         with self.open(name, again=again) as stream:
             with self.progress("reading", stream.input.size) as tick:
                 contents = read_contents(
                     stream, self.decoder(stream.input), self.hints, tick, *others
                 )
-            if check_names:
-                Names.of(contents.report).check_hints(self.hints)
             yield contents
 
 

@@ -24,14 +24,15 @@ _KINDS = {
 
 
 @contextmanager
-def replacing(path: str, temporary: str | None = None) -> Iterator[int]:
+def replacing(path: str, temporary: str | None = None, like: str | None = None) -> Iterator[int]:
     """Open a descriptor to write the new content of the file at ``path`` to.
 
     Leaving without an exception puts the content in place, on stable storage; with one, which may be
     an interruption, nothing changes and nothing is left.  The content is written to a new file in
     the same folder, which then takes the place of the old one in one step.  A symbolic link is
     followed, not replaced.  A file that exists keeps its mode, and its owner and group where we may
-    set them; a new one gets the mode that the umask says.
+    set them; a new one gets the mode that the umask says.  ``like``: a file that belongs to it, whose
+    mode and owner it gets instead, if that is there.
 
     A killed program leaves the new file behind, under a random name.  ``temporary`` gives it a
     name in the same folder instead, so that the next run removes it.  That is for files of our own
@@ -50,6 +51,8 @@ def replacing(path: str, temporary: str | None = None) -> Iterator[int]:
             before = check_neighbour(path)
             if check_neighbour(temporary) is not None:
                 os.unlink(temporary)
+        if like is not None and os.path.isfile(like):
+            before = os.stat(like)
     fd = -1
     try:
         with failing(path):
@@ -58,7 +61,7 @@ def replacing(path: str, temporary: str | None = None) -> Iterator[int]:
         yield fd
         with failing(path):
             if before is not None:
-                _set_owner_and_mode(fd, before)
+                set_owner_and_mode(fd, before)
             os.fsync(fd)
             os.replace(temporary, real)
             sync_folder(real)
@@ -119,7 +122,7 @@ def _regular(path: str, real: str) -> os.stat_result | None:
     return found
 
 
-def _set_owner_and_mode(fd: int, before: os.stat_result) -> None:
+def set_owner_and_mode(fd: int, before: os.stat_result) -> None:
     """Give a file the owner, group and mode of the one that it replaces, as far as we may.
 
     A group that cannot be set is not replaced by another with the same permissions.

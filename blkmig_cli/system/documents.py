@@ -5,10 +5,11 @@ for of its ``Entry``, which raises ValueError with what is wrong.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from blkmig_cli.errors import FailureError, failing
+from blkmig_cli.json_text import parse_json
 from blkmig_cli.system.atomic import replacing
 from blkmig_cli.text import brief, escape
 
@@ -26,8 +27,8 @@ def read_document(path: str, most: int, what: str, parse: Callable[["Entry"], T]
     try:
         if len(text) > most:
             raise ValueError(f"it is over {most >> 20} MiB")
-        return parse(Entry(json.loads(text), ""))
-    except (ValueError, RecursionError) as error:
+        return parse(Entry(parse_json(text, strict=True), ""))
+    except ValueError as error:
         raise FailureError(f"{escape(path)} is no {what}: {error}") from None
 
 
@@ -41,9 +42,22 @@ def write_document(path: str, document: dict[str, Any], temporary: str | None = 
 
     ``temporary``: see ``replacing``.  Raises FailureError.
     """
-    content = encoded(document)
-    with replacing(path, temporary) as fd, failing(path), open(fd, "wb", closefd=False) as file:
-        file.write(content)
+    write_pieces(path, [encoded(document)], temporary)
+
+
+def write_pieces(
+    path: str, pieces: Iterable[bytes], temporary: str | None = None, like: str | None = None
+) -> None:
+    """Write ``path`` as :func:`write_document` does; ``pieces`` are its content.
+
+    ``like``: see ``replacing``.
+    """
+    with (
+        replacing(path, temporary, like) as fd,
+        failing(path),
+        open(fd, "wb", closefd=False) as file,
+    ):
+        file.writelines(pieces)
 
 
 class Entry:
@@ -63,19 +77,34 @@ class Entry:
         return ValueError(f"{self._where}: {what}" if self._where else what)
 
     def check_version(self, known: int) -> None:
-        """Is the document of the version that is known?"""
+        """Raise ValueError where the document is not of the version ``known``."""
         found = self._given.get("version")
-        if found != known:
+        if found != known or not isinstance(found, int) or isinstance(found, bool):
             raise self.fault(f"version {brief(found)}, only {known} is known")
 
     def entries(self, key: str) -> "Iterator[Entry]":
         """The objects in the list ``key``."""
+        place = f"{self._where}.{key}" if self._where else key
+        for index, item in enumerate(self._list(key)):
+            yield Entry(item, f"{place}[{index}]")
+
+    def rows(self, key: str, names: Sequence[str], most: int) -> list[tuple[int, ...]]:
+        """The numbers ``names``, from 0 to ``most``, of each object in the list ``key``."""
+        found: list[tuple[int, ...]] = []
+        for index, item in enumerate(self._list(key)):
+            row: tuple[Any, ...] = tuple(map(item.get, names)) if isinstance(item, dict) else ()
+            if not row or not all(type(number) is int and 0 <= number <= most for number in row):
+                # What is wrong is said as for any entry.
+                place = f"{self._where}.{key}[{index}]"
+                row = tuple(Entry(item, place).number(name, most) for name in names)
+            found.append(row)
+        return found
+
+    def _list(self, key: str) -> list[Any]:
         value = self._given.get(key)
         if not isinstance(value, list):
             raise self.fault(f"{key} is no list")
-        place = f"{self._where}.{key}" if self._where else key
-        for index, item in enumerate(value):
-            yield Entry(item, f"{place}[{index}]")
+        return value
 
     def number(self, key: str, most: int) -> int:
         """The whole number ``key``, from 0 to ``most``."""
@@ -84,9 +113,9 @@ class Entry:
             raise self.fault(f"{key} is no number from 0 to {most}")
         return value
 
-    def flag(self, key: str) -> bool:
-        """The truth value ``key``."""
-        value = self._given.get(key)
+    def flag(self, key: str, *, default: bool | None = None) -> bool:
+        """The truth value ``key``; ``default`` where it is missing, if that is not None."""
+        value = self._given.get(key, default)
         if not isinstance(value, bool):
             raise self.fault(f"{key} is neither true nor false")
         return value

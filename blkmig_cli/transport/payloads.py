@@ -1,4 +1,4 @@
-"""Payloads that are in no stream yet: what built and sent events carry instead of a place."""
+"""Payloads of events that were not read from a stream: where their bytes come from instead."""
 
 from dataclasses import dataclass, field
 
@@ -36,5 +36,5 @@ class ImageRange(Payload):
 
 
 def literal(data: bytes, stated: int | None = None) -> Literal:
-    """``data`` as a payload; ``stated``: the length to say on the wire, if another."""
+    """Return ``data`` as a payload; ``stated``: the length that the wire is to state, if another."""
     return Literal(0, len(data), stated, data)

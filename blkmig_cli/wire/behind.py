@@ -18,21 +18,21 @@ def behind_end(reader: Reader) -> Generator[Undecoded, None, int | None]:
     """Give what stands behind the stream's end, where ``reader`` is, as an event.
 
     Returns the byte at which a further stream begins, where the input then is; None for none.
-    Raises the input's ``damage`` where it ends.
+    Raises the input's ``damage``, if it has any.
     """
     source, offset = reader.source, reader.begin()
     if stream_behind(source):
         return offset
     length = _pass_zeros(reader)
-    if length and source.peek(len(HEADER)) == HEADER:
+    if source.peek(len(HEADER)) == HEADER:
         reason = "padding between the stream's end and a further stream"
         yield Undecoded(offset, length, None, reason, behind=True)
         return source.offset
     length += reader.pass_over(limits.BEHIND_MAX - length)
-    more = length == limits.BEHIND_MAX and bool(source.peek(1))
-    if source.damage is not None and not more:
+    if source.damage is not None:
         raise source.damage
     if length:
+        more = length == limits.BEHIND_MAX and source.peek(1)
         only = f", of which {length >> 20} MiB were read" if more else ""
         reason = f"other bytes behind the stream's end{only}"
         yield Undecoded(offset, length, None, reason, behind=True)

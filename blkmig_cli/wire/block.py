@@ -19,7 +19,8 @@ from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Numbers, Piece
 from blkmig_cli.wire.scanner import Repeats, RowInput, Scanner
 from blkmig_cli.wire.schema_io import Reader, build
-from blkmig_cli.wire.v1_layout import After, Layouts
+from blkmig_cli.wire.v1_layout import Layouts
+from blkmig_cli.wire.v1_reading import After
 from blkmig_cli.wire.v2_rules import V2Rules
 
 # Records beyond are read one by one, so that 63 bits are enough for the bytes of a run.
@@ -93,11 +94,12 @@ class BlockDecoder:
     def admits(self, event: Block, sectors: Numbers) -> NDArray[np.bool_]:
         """See ``scanner.Rules``."""
         good = sectors <= _RUN_SECTORS
-        if self.dialect is V2:
-            return good & self.v2.admits(event, np.minimum(sectors, _RUN_SECTORS))
+        v2 = self.dialect is V2
         size = self._hints.size(event.device)
-        if size is not None:
+        if size is not None and not (v2 and event.flags & _HAS_BITMAPS):
             good &= sectors <= -(-size // SECTOR_SIZE) - CHUNK_SECTORS
+        if v2:
+            return good & self.v2.admits(event, np.minimum(sectors, _RUN_SECTORS))
         return good & self.layouts.admits(event, sectors)
 
     def took(self, event: Block, top: int) -> None:
@@ -164,9 +166,12 @@ class BlockDecoder:
         return upper <= 100
 
     def _note_first(self, name: bytes) -> None:
-        """Remember what follows the name in a device's first record, as far as it may belong to it."""
+        """Remember what follows the name in a device's first record, as far as it may belong to it.
+
+        QEMU's ids have letters, digits and a few signs (id_wellformed in util/id.c): no space.
+        """
         data = self._reader.source.peek(limits.NAME_MAX)
-        text = next((at for at, byte in enumerate(data) if byte < 0x20 or byte == 0x7F), len(data))
+        text = next((at for at, byte in enumerate(data) if byte <= 0x20 or byte == 0x7F), len(data))
         self._first = _FirstRecord(name, data[:text])
 
     def _hint(self) -> str | None:
@@ -219,8 +224,9 @@ class BlockDecoder:
         bitmaps: tuple[BlockBitmap, ...] = ()
         low = high = self._covered(device, sector)
         if dialect is V2:
-            high, bitmaps = self.v2.record(device, sector, flags)
-            low = high
+            stated, bitmaps = self.v2.record(device, sector, flags)
+            # A record without a range covers what is left of the disk, as far as that is known.
+            low = high = stated if flags & _HAS_BITMAPS else min(stated, high)
         elif flags & _HAS_BITMAPS:
             low, high, bitmaps = self._v1_bitmaps(offset, device, sector)
         else:

@@ -57,7 +57,7 @@ from blkmig_cli.wire.resync import (
 from blkmig_cli.wire.runs import Piece, Run
 from blkmig_cli.wire.scanner import Repeats
 from blkmig_cli.wire.schema_io import Input, Reader
-from blkmig_cli.wire.v1_layout import After
+from blkmig_cli.wire.v1_reading import After
 from blkmig_cli.wire.vm_description import StateSizes, compare_sizes, find_description
 
 Container = Literal["auto", "qemu", "none"]

@@ -1,15 +1,13 @@
-"""How long the bits of a v1 record are, when the wire does not say: inference by landing.
+"""How long the bits of a v1 record are, which the wire does not say: found by reading ahead.
 
-v1 writes bits without a length.  Their length follows from granularity and disk size, and only a
-right guess makes the next record land where it should.  A *world* is one consistent belief about
-both; a *reading* is one way to read a record in a world.  All readings of a record are followed
-into the records behind it until those that survive agree on the record's lengths.  Where they go
-on disagreeing, the stream is refused: nothing is ever guessed.
+v1 writes bits without a length.  Their length follows from granularity and disk size, and only the
+right one makes the next record stand where it should.  A *layout* is one set of assumptions about
+both that nothing contradicts; a *reading* is one way to read a record under a layout.  All readings of
+a record are continued with the records behind it until those that are left agree on its lengths.
+Where they keep disagreeing, the stream is refused: nothing is ever guessed.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +16,9 @@ from blkmig_cli import limits
 from blkmig_cli.errors import MalformedError, TruncatedError, UndecidableError
 from blkmig_cli.schemas import block as schema
 from blkmig_cli.schemas.constants import (
-    CHUNK_SECTORS,
+    BLOCK_FLAG_MASK,
     GRANULARITY_MAX,
     SECTOR_SIZE,
-    WORD_BITS,
     WORD_SIZE,
     BlockFlag,
 )
@@ -31,6 +28,7 @@ from blkmig_cli.wire.events import Block
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.lookahead import Ahead
 from blkmig_cli.wire.schema_io import Input, Reader
+from blkmig_cli.wire.v1_reading import UNKNOWN, After, Layout, Reading, bits_lengths, top_key
 
 # As plain numbers: an operation on an enum takes as long as reading a record should.
 _DEVICE_BLOCK = int(BlockFlag.DEVICE_BLOCK)
@@ -38,126 +36,86 @@ _EOS = int(BlockFlag.EOS)
 _PROGRESS = int(BlockFlag.PROGRESS)
 _HAS_BITMAPS = int(BlockFlag.HAS_BITMAPS)
 
+# By the flags of a word: whether it begins a record of v1, and else a record of v2.
+_OURS = [V1.fault(flags) is None for flags in range(BLOCK_FLAG_MASK + 1)]
+_THEIRS = [
+    bool(flags & _DEVICE_BLOCK) and V2.fault(flags) is None for flags in range(BLOCK_FLAG_MASK + 1)
+]
+_WORD = schema.RecordWord.sizeof()
 
-class After(Enum):
-    """What stands after a record that ends the payload, or why a reading goes no further.
-
-    EDGE: the record is whole, and there the input ends too early.  CUT: it ends inside the record.
-    """
-
-    RECORDS = "records"
-    END = "end"
-    NONSENSE = "nonsense"
-    EDGE = "edge"
-    CUT = "cut"
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """One consistent belief.
-
-    ``full``: bytes of bits per full chunk by (device, bitmap).  ``tails``: where a device's disk is
-    known to end inside a chunk: (sector, least and most sectors).  ``tops``: highest sector seen.
-    """
-
-    full: Mapping[tuple[str, str], int]
-    tails: Mapping[str, tuple[int, int, int]]
-    tops: Mapping[str, int]
-
-    def key(self) -> tuple[object, ...]:
-        """The same for worlds that believe the same."""
-        return tuple(frozenset(belief.items()) for belief in (self.full, self.tails, self.tops))
-
-    def sectors(self, device: str, sector: int, size: int | None) -> tuple[int, int] | None:
-        """Least and most sectors that a record at ``sector`` covers; None: it cannot stand there."""
-        if size is not None:
-            left = -(-size // SECTOR_SIZE) - sector
-            return None if left <= 0 else (min(CHUNK_SECTORS, left),) * 2
-        tail = self.tails.get(device)
-        if tail is not None and sector >= tail[0]:
-            return tail[1:] if sector == tail[0] else None
-        if tail is not None or self.tops.get(device, -1) > sector:
-            return (CHUNK_SECTORS, CHUNK_SECTORS)
-        return (1, CHUNK_SECTORS)
-
-    def after(self, device: str, sector: int, low: int, high: int) -> "World | None":
-        """This world after a record of ``low`` to ``high`` sectors at ``sector``; None: contradiction."""
-        tail = self.tails.get(device)
-        if tail is not None and sector > tail[0]:
-            return None
-        top = self.tops.get(device, -1)
-        tails = self.tails
-        if high < CHUNK_SECTORS:
-            if top > sector:
-                return None
-            tails = {**tails, device: (sector, low, high)}
-        tops = self.tops if top >= sector else {**self.tops, device: sector}
-        return World(self.full, tails, tops)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One way to read a record: where it ends, its bits' lengths, its sectors, the world after it.
-
-    ``fate`` is None where records follow.
-    """
-
-    end: int
-    world: World
-    lengths: tuple[int, ...] = ()
-    sectors: tuple[int, int] = (CHUNK_SECTORS, CHUNK_SECTORS)
-    fate: After | None = None
+_HINT = "give --granularity [DEVICE:]NAME=SIZE and --device-size [DEVICE=]SIZE"
+_SHORT = (After.CUT, After.EDGE)
+# What 8 bytes of bits per full chunk can mean.
+_COARSE = tuple(1 << shift for shift in range(14, GRANULARITY_MAX.bit_length()))
+# Bytes of the stream for each reading that may be tried, beside those of limits.READINGS_TRIED_MAX.
+_BYTES_A_READING = 8
 
 
 class Layouts:
-    """The worlds that are still possible, and the lengths that they give to each record."""
+    """The layouts that are still possible, and the lengths that they give to each record."""
 
     def __init__(self, source: Input, hints: Hints, after_eos: Callable[[int], After]) -> None:
         self._source = source
+        self._ahead = Ahead(source, 0)
+        self._reader = Reader(self._ahead)
         self._hints = hints
         self._after_eos = after_eos
-        self._followed = 0
-        self.worlds: list[World] = [World({}, {}, {})]
+        self._tried = 0
+        self._possible: list[Layout] = [UNKNOWN]
+        # The highest sector of each device in the records so far, and its part of all layouts' keys.
+        self._tops: dict[str, int] = {}
+        self._tops_key = 0
+        # Places, and keys of layouts, from which a way to the end of the records has been found.
+        self._ending: set[tuple[int, int]] = set()
 
     def note(self, device: str, sector: int) -> bool:
-        """A record without bitmaps stands at ``sector``; False if no world allows it."""
-        after = [world.after(device, sector, CHUNK_SECTORS, CHUNK_SECTORS) for world in self.worlds]
-        self.worlds = _distinct(world for world in after if world is not None)
-        return bool(self.worlds)
+        """Take a record without bitmaps at ``sector``; returns False if no layout allows it."""
+        self._note_top(device, sector)
+        if any(layout.tails for layout in self._possible):
+            self._possible = [
+                layout
+                for layout in self._possible
+                if sector <= layout.tails.get(device, (sector,))[0]
+            ]
+        return bool(self._possible)
 
     def admits(self, event: Block, sectors: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """See ``scan.Rules``: which records can be read in one way only, that of ``event``."""
+        """See ``scanner.Rules``: which records can be read in one way only, that of ``event``."""
         device = event.device
-        tails = [world.tails[device][0] for world in self.worlds if device in world.tails]
+        tails = [layout.tails[device][0] for layout in self._possible if device in layout.tails]
         good, none = np.ones(len(sectors), np.bool_), np.zeros(len(sectors), np.bool_)
         if tails:
             good &= sectors < min(tails)
         if not event.flags & _HAS_BITMAPS:
             return good
-        if len(self.worlds) > 1:
+        if len(self._possible) > 1:
             return none
-        (world,) = self.worlds
+        (layout,) = self._possible
         if tails or self._hints.size(device) is not None:
             return good
-        top = world.tops.get(device, -1)
+        top = self._tops.get(device, -1)
         if event.sectors_min == event.sectors:
             return good & (sectors < top)
         # Each may be the disk's last, and cut: that leaves one reading only where a cut chunk
-        # has as many bits as a whole one.
-        if any(world.full[device, part.name] != WORD_SIZE for part in event.bitmaps):
+        # has as many bits as a full one.
+        if any(layout.full[device, part.name] != WORD_SIZE for part in event.bitmaps):
             return none
         return good & (np.diff(sectors, prepend=top) >= 0)
 
     def decide(self, offset: int, section: str | None) -> Reading:
-        """The reading of the record at ``offset`` (its word), agreed on by all that survive.
+        """The reading of the record at ``offset`` (its word), on which all that are left agree.
 
-        Raises MalformedError if none survives, UndecidableError if they disagree for as far as is
-        looked ahead, TruncatedError if the input's end is what keeps them apart.
+        Raises MalformedError if none is left, UndecidableError if they disagree for as far as is read
+        ahead or there are too many, TruncatedError if the input's end is what keeps them apart.
         """
-        roots = [root for world in self.worlds for root in self._read(world, offset)]
-        survivors = self._survivors(roots, offset, section)
-        lengths = {root.lengths for root in survivors}
-        if any(root.fate is After.CUT for root in survivors):
+        roots = [
+            root
+            for layout in self._possible
+            for root in self._read(Reading(offset, layout), offset)
+        ]
+        left = self._continued(roots, offset, section)
+        lengths = {root.lengths for root in left}
+        if any(root.outcome is After.CUT for root in left):
             raise TruncatedError(
                 f"the stream ends inside or just after a record that began at byte {offset}",
                 offset=self._input_end(offset),
@@ -174,19 +132,18 @@ class Layouts:
             )
         if len(lengths) > 1:
             self._undecidable(lengths, offset, section)
-        self.worlds = _distinct(root.world for root in survivors)
-        low = min(root.sectors[0] for root in survivors)
-        high = max(root.sectors[1] for root in survivors)
-        return replace(survivors[0], sectors=(low, high))
+        self._take(root.layout for root in left)
+        low = min(root.sectors[0] for root in left)
+        high = max(root.sectors[1] for root in left)
+        return left[0]._replace(sectors=(low, high))
 
     def granularities(self, device: str, bitmap: str) -> list[int]:
         """Granularities in bytes that the layout leaves possible, ascending; empty: none seen."""
-        told = self._hints.granularity(device, bitmap)
-        if told is not None:
-            return [told]
+        known = self._hints.granularity(device, bitmap)
+        if known is not None:
+            return [known]
         possible: set[int] = set()
-        for world in self.worlds:
-            length = world.full.get((device, bitmap))
+        for length in {layout.full.get((device, bitmap)) for layout in self._possible}:
             if length is not None:
                 exact = schema.v1_granularity(length)
                 possible.update(_COARSE if exact is None else (exact,))
@@ -194,42 +151,66 @@ class Layouts:
 
     def all_granularities(self) -> dict[tuple[str, str], tuple[int, ...]]:
         """:meth:`granularities` of every bitmap seen, by device and name."""
-        seen = {key for world in self.worlds for key in world.full}
+        seen = {key for layout in self._possible for key in layout.full}
         return {key: tuple(self.granularities(*key)) for key in sorted(seen)}
 
     def tails(self) -> dict[str, tuple[int, int]]:
         """Least and most bytes of the disks whose end a record showed, by device."""
-        devices = set.intersection(*(set(world.tails) for world in self.worlds))
+        devices = set.intersection(*(set(layout.tails) for layout in self._possible))
         found = {}
         for device in devices:
-            known = [world.tails[device] for world in self.worlds]
+            known = [layout.tails[device] for layout in self._possible]
             found[device] = (
                 min(sector + low for sector, low, _ in known) * SECTOR_SIZE,
                 max(sector + high for sector, _, high in known) * SECTOR_SIZE,
             )
         return found
 
-    def _survivors(self, roots: list[Reading], offset: int, section: str | None) -> list[Reading]:
-        """The roots that can be followed, until their lengths agree or looking ahead ends."""
+    def _take(self, layouts: Iterable[Layout]) -> None:
+        """The record read ahead has been read: these layouts are left, which agree on it."""
+        found = list(dict.fromkeys(layouts))
+        changed = 0
+        for device, sector in found[0].tops.items():
+            changed ^= top_key(device, self._tops.get(device, -1), sector)
+            self._note_top(device, sector)
+        self._possible = [
+            Layout(layout.full, layout.tails, {}, layout.key ^ changed) for layout in found
+        ]
+
+    def _note_top(self, device: str, sector: int) -> None:
+        top = self._tops.get(device, -1)
+        if sector > top:
+            self._tops[device] = sector
+            self._tops_key ^= top_key(device, top, sector)
+
+    def _top(self, layout: Layout, device: str) -> int:
+        """The highest sector of a record of ``device`` so far; -1 if there was none."""
+        found = layout.tops.get(device)
+        return self._tops.get(device, -1) if found is None else found
+
+    def _continued(self, roots: list[Reading], offset: int, section: str | None) -> list[Reading]:
+        """The roots that can be continued, until their lengths agree or reading ahead ends."""
         paths = [(root, root) for root in roots]
         while len({root.lengths for root, _ in paths}) > 1:
-            onward = []
+            further: dict[object, tuple[Reading, Reading]] = {}
+            ends = live = False
             for root, tip in paths:
-                if tip.fate is not None or tip.end - offset > limits.LOOKAHEAD_MAX:
-                    onward.append((root, tip))
-                else:
-                    onward.extend((root, child) for child in self._read(tip.world, tip.end))
-            # Whoever needs more bytes than there are is right only if the stream was cut.
-            if any(tip.fate is After.END for _, tip in onward):
-                onward = [path for path in onward if path[1].fate not in _SHORT]
-            if onward == paths:
+                far = tip.end - offset > limits.LOOKAHEAD_MAX
+                # What is read again would be read the same way again.
+                for child in [tip] if tip.outcome or far else self._read(tip, offset):
+                    place = child.outcome or far or (child.end, child.layout)
+                    further.setdefault((id(root), place), (root, child))
+                    ends |= self._leads_to_end(child)
+                    live |= child.outcome is None and not far
+            paths = list(further.values())
+            # What needs more bytes than there are is right only if the stream was cut.
+            if ends:
+                paths = [path for path in paths if path[1].outcome not in _SHORT]
+            if not live:
                 break
-            paths = onward
-            self._followed += len(paths)
             _bounded(len(paths), limits.READINGS_MAX, offset)
-            _bounded(self._followed - offset, limits.FOLLOWED_MAX, offset)
         if len({root.lengths for root, _ in paths}) > 1 and all(
-            tip.fate in _SHORT for _, tip in paths
+            tip.outcome in _SHORT for _, tip in paths
         ):
             raise TruncatedError(
                 f"the stream ends too early to tell how long the bitmaps of the record at byte "
@@ -240,106 +221,140 @@ class Layouts:
             )
         return list({id(root): root for root, _ in paths}.values())
 
-    def _read(self, world: World, offset: int) -> list[Reading]:
-        """Every way to read the record at ``offset`` in ``world``."""
-        reader = Reader(Ahead(self._source, offset))
-        try:
-            return list(self._read_record(reader, world))
-        except TruncatedError:
-            return [Reading(offset, world, fate=After.CUT)]
-        except MalformedError:
-            return []
+    def _leads_to_end(self, tip: Reading) -> bool:
+        """Return whether the end of the records is known to be reached from ``tip``, and remember it."""
+        if tip.outcome is None:
+            return (tip.end, tip.layout.key ^ self._tops_key) in self._ending
+        if tip.outcome is not After.END:
+            return False
+        before = tip.before
+        while before is not None:
+            self._ending.add((before.end, before.layout.key ^ self._tops_key))
+            before = before.before
+        return True
 
-    def _read_record(self, reader: Reader, world: World) -> Iterator[Reading]:
-        upper, flags = schema.split_word(reader.take(schema.RecordWord)[0])
-        if V1.fault(flags) is not None:
-            if flags & _DEVICE_BLOCK and V2.fault(flags) is None:
-                yield from self._other_dialect(reader, world)
+    def _read(self, before: Reading, decided: int) -> list[Reading]:
+        """Every way to read the record behind ``before``; ``decided``: the byte of the one to decide."""
+        offset = before.end
+        raw = self._source.peek_at(offset, _WORD)
+        self._count(decided)
+        if len(raw) == _WORD:
+            upper, flags = schema.split_word(int.from_bytes(raw, "big"))
+            if not (_OURS[flags] or _THEIRS[flags]):
+                return []
+            self._ahead.offset = offset + _WORD
+            try:
+                return list(self._read_record(before, upper, flags, decided))
+            except TruncatedError:
+                pass
+            except MalformedError:
+                return []
+        return [Reading(offset, before.layout, outcome=After.CUT, before=before)]
+
+    def _read_record(
+        self, before: Reading, upper: int, flags: int, decided: int
+    ) -> Iterator[Reading]:
+        layout, ahead = before.layout, self._ahead
+        if not _OURS[flags]:
+            # A v2 record of a known device is none of ours, but no nonsense either.
+            if self._top(layout, self._take_name(schema.DeviceName)) >= 0:
+                yield Reading(ahead.offset, layout, outcome=After.END, before=before)
             return
         if not flags & _DEVICE_BLOCK:
             if upper <= (100 if flags & _PROGRESS else 0):
-                yield from self._ended(Reading(reader.source.offset, world), flags)
+                yield from self._ended(Reading(ahead.offset, layout, before=before), flags)
             return
-        device = decode_name(reader.take(schema.DeviceName)[0])
+        device = self._take_name(schema.DeviceName)
         if upper * SECTOR_SIZE > limits.DISK_MAX or "\0" in device:
             return
-        parts = [Reading(reader.source.offset, world)]
+        top = self._top(layout, device)
+        parts = [Reading(ahead.offset, layout, before=before)]
         if flags & _HAS_BITMAPS:
-            sectors = world.sectors(device, upper, self._hints.size(device))
+            sectors = layout.sectors(device, upper, top, self._hints.size(device))
             if sectors is None:
                 return
-            (number,) = reader.take(schema.V1BitmapCount)
+            (number,) = self._reader.take(schema.V1BitmapCount)
             if number > limits.V1_BITMAPS_MAX:
                 return
-            parts = [Reading(reader.source.offset, world, sectors=sectors)]
+            parts = [Reading(ahead.offset, layout, sectors=sectors, before=before)]
             for _ in range(number):
-                parts = [longer for part in parts for longer in self._read_bitmap(part, device)]
+                parts = [
+                    longer for part in parts for longer in self._read_bitmap(part, device, decided)
+                ]
                 if not parts:
                     return
-                _bounded(len(parts), limits.READINGS_MAX, reader.start)
+                _bounded(len(parts), limits.READINGS_MAX, decided)
         data = V1.data_length(flags)
         for part in parts:
-            if part.fate is None:
-                yield from self._with_data(part, device, upper, flags, data)
+            if part.outcome is None:
+                yield from self._with_data(part, device, upper, top, flags, data)
             else:
                 yield part
 
-    def _other_dialect(self, reader: Reader, world: World) -> Iterator[Reading]:
-        """A v2 record of a known device: not ours to read, but no nonsense either."""
-        if decode_name(reader.take(schema.DeviceName)[0]) in world.tops:
-            yield Reading(reader.source.offset, world, fate=After.END)
-
     def _with_data(
-        self, part: Reading, device: str, sector: int, flags: int, data: int
+        self, part: Reading, device: str, sector: int, top: int, flags: int, data: int
     ) -> Iterator[Reading]:
-        after = part.world.after(device, sector, *part.sectors)
+        sized = self._hints.size(device) is not None
+        after = part.layout.after(device, sector, top, *part.sectors, sized=sized)
         if after is None:
             return
-        if Ahead(self._source, part.end).available(data) < data:
-            yield replace(part, fate=After.CUT)
+        if self._available(part.end, data) < data:
+            yield part._replace(outcome=After.CUT)
             return
-        ended = Reading(part.end + data, after, part.lengths, part.sectors)
-        yield from self._ended(ended, flags)
+        yield from self._ended(part._replace(end=part.end + data, layout=after), flags)
 
     def _ended(self, reading: Reading, flags: int) -> Iterator[Reading]:
-        """``reading``, which is whole, with its fate."""
+        """``reading``, which is complete, with its outcome."""
         after = self._after_eos(reading.end) if flags & _EOS else After.RECORDS
         if after is After.RECORDS:
             yield reading
         elif after is not After.NONSENSE:
-            yield replace(reading, fate=after)
+            yield reading._replace(outcome=after)
 
-    def _read_bitmap(self, part: Reading, device: str) -> Iterator[Reading]:
+    def _read_bitmap(self, part: Reading, device: str, decided: int) -> Iterator[Reading]:
         """``part`` with one more bitmap, once for every length that its bits may have."""
-        if part.fate is not None:
+        if part.outcome is not None:
             yield part
             return
-        reader = Reader(Ahead(self._source, part.end))
+        self._count(decided)
+        self._ahead.offset = part.end
         try:
-            (raw,) = reader.take(schema.V1BitmapHead)
+            name = self._take_name(schema.V1BitmapHead)
         except TruncatedError:
-            yield replace(part, fate=After.CUT)
+            yield part._replace(outcome=After.CUT)
             return
-        if not raw or 0 in raw:
+        if not name or "\0" in name:
             return
-        name = decode_name(raw)
-        told = self._hints.granularity(device, name)
-        known = part.world.full.get((device, name))
-        if known is None and len(part.world.full) == limits.V1_BITMAPS_MAX:
+        start = self._ahead.offset
+        granularity = self._hints.granularity(device, name)
+        known = part.layout.full.get((device, name))
+        if known is None and len(part.layout.full) == limits.V1_BITMAPS_MAX:
             return
-        fulls = schema.V1_FULL_LENGTHS if known is None else (known,)
-        if told is not None:
-            fulls = (schema.v1_full_length(told),)
-        start = reader.source.offset
+        fulls: Sequence[int] = schema.V1_FULL_LENGTHS if known is None else (known,)
+        if granularity is not None:
+            fulls = (schema.v1_full_length(granularity),)
         for full in fulls:
-            world = part.world
+            layout = part.layout
             if known is None:
-                full_of = {**world.full, (device, name): full}
-                world = World(full_of, world.tails, world.tops)
-            for length, sectors in _bits_lengths(full, told, part.sectors):
-                there = Ahead(self._source, start).available(length)
-                fate = None if there == length else After.CUT
-                yield Reading(start + length, world, (*part.lengths, length), sectors, fate)
+                layout = layout.knowing(device, name, full)
+                self._count(decided, 1 + len(layout.full) // 64)
+            for length, sectors in bits_lengths(full, granularity, part.sectors):
+                cut = After.CUT if self._available(start, length) < length else None
+                lengths = (*part.lengths, length)
+                yield Reading(start + length, layout, lengths, sectors, cut, part.before)
+
+    def _take_name(self, counted: object) -> str:
+        return decode_name(self._reader.take(counted)[0])
+
+    def _available(self, offset: int, length: int) -> int:
+        self._ahead.offset = offset
+        return self._ahead.available(length)
+
+    def _count(self, decided: int, tried: int = 1) -> None:
+        """Bound the work: so many more readings are tried, for the record at byte ``decided``."""
+        self._tried += tried
+        most = limits.READINGS_TRIED_MAX
+        _bounded(self._tried - decided // _BYTES_A_READING, most, decided)
 
     def _input_end(self, offset: int) -> int:
         if self._source.size is not None:
@@ -354,45 +369,18 @@ class Layouts:
             + " bytes",
             offset=offset,
             section=section,
-            hint=_TELL,
+            hint=_HINT,
         )
 
 
-_TELL = "give --granularity [DEVICE:]NAME=SIZE and --device-size [DEVICE=]SIZE"
-_SHORT = (After.CUT, After.EDGE)
-# What 8 bytes of bits per full chunk can mean.
-_COARSE = tuple(1 << shift for shift in range(14, GRANULARITY_MAX.bit_length()))
-
-
-def _bits_lengths(
-    full: int, told: int | None, sectors: tuple[int, int]
-) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Lengths in bytes that bits may have, each with the sectors that it leaves possible.
-
-    ``full`` is the length for a full chunk, ``told`` the granularity in bytes if known.
-    """
-    granularity = told or schema.v1_granularity(full)
-    low, high = sectors
-    if granularity is None or full == WORD_SIZE:
-        yield WORD_SIZE, sectors
-        return
-    span = WORD_BITS * granularity // SECTOR_SIZE
-    for words in range(-(-low // span), -(-high // span) + 1):
-        yield words * WORD_SIZE, (max(low, (words - 1) * span + 1), min(high, words * span))
-
-
 def _bounded(number: int, most: int, offset: int) -> None:
-    """Too many readings to follow: refuse."""
+    """Raise UndecidableError where ``number`` readings are too many to follow."""
     if number > most:
         raise UndecidableError(
             f"over {most} layouts of the bitmaps are possible here",
             offset=offset,
-            hint=_TELL,
+            hint=_HINT,
         )
-
-
-def _distinct(worlds: Iterator[World]) -> list[World]:
-    return list({world.key(): world for world in worlds}.values())
 
 
 def describe(granularities: Sequence[int]) -> str:

@@ -246,7 +246,7 @@ def test_empty_parts_fold_for_people_only(run: Run, tmp_path: Path) -> None:
 def test_a_device_that_the_stream_does_not_have(stream: Path, run: Run, output: str) -> None:
     for words in (["--device", "x"], ["--device", "d", "--device", "x", "--type", "progress"]):
         outcome = run("dump", stream, "--output", output, *words)
-        fails(outcome, 2, "no device 'x'; the stream has 'd', 'e'")
+        fails(outcome, 2, "no device 'x'; there are the devices 'd', 'e'")
         if output == "json":
             assert json.loads(outcome.out)["records"] == []
     # Of the rest nothing is known.

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blkmig_cli import limits
 from blkmig_cli.disks import bitmap_words
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
@@ -23,8 +24,8 @@ from blkmig_cli.errors import FailureError, LimitError
 # Around the edges of a segment (2**16 granules) and of words.
 EDGE = 1 << 16
 PLACES = st.one_of(st.integers(0, 300), st.integers(EDGE - 200, EDGE + 200))
-#: Bytes of words from which on a segment holds all its bits, and words that are handed out together.
-SIZES = st.sampled_from([(0, 1), (40, 4), (1 << 12, 1 << 13)])
+#: Bytes from which on a segment holds all its bits, and segments whose words are handed out together.
+SIZES = st.sampled_from([(0, 1), (40, 2), (1 << 12, 1 << 6)])
 
 
 @contextmanager
@@ -204,6 +205,17 @@ CHANGES: list[dict[str, Any]] = [
     {"_dirty": ranges((131072, 100), (0, 65536))},
     {"_dirty": ranges((131072, 65536))},
     {"_dirty": ranges((0, 0))},
+    {"_dirty": ranges((0, 65536), (65536, 65536), (131072, 100)), "_count": 131172},
+    {"_dirty": [{"start": 0}]},
+    {"_dirty": [{"start": 0, "length": 65536.0}]},
+    {"_dirty": [7]},
+    {"_inconsistent": True},
+    {"_inconsistent": 0},
+    {"_name": "x" * 1024},
+    {"_granularity": float("inf")},
+    {"version": 1.0},
+    {"version": True},
+    {"virtual-size": 10**4000},
     {"_dirty": ranges((0, 1 << 62)), "virtual-size": 1 << 62, "_granularity": 512},
 ]
 
@@ -216,6 +228,10 @@ CHANGES: list[dict[str, Any]] = [
         "{",
         "[" * 100_000,
         '{"version": 2}',
+        json.dumps(document()).replace('"count": 65636', '"count": 65636, "count": 65636'),
+        json.dumps(document()).replace('{"start": 0', '{"start": 0, "start": 0'),
+        json.dumps(document()).replace('"version": 1', '"version": 1, "version": 1'),
+        json.dumps(document()).replace('"version": 1', '"version": 1, "x": ' + "9" * 4301),
         *[json.dumps(document(**changes)) for changes in CHANGES],
     ],
 )
@@ -224,6 +240,44 @@ def test_damaged_files_are_refused(tmp_path: Path, damaged: str) -> None:
     path.write_text(damaged)
     with pytest.raises(FailureError, match=r"x\.json is no file of bitmaps"):
         read_bitmaps(str(path))
+
+
+def test_what_an_entry_may_say(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(document(_inconsistent=False, _name="x" * 1023, other=[1.5])))
+    assert list(read_bitmaps(path).bitmaps) == ["x" * 1023]
+
+
+def test_any_name_and_number_of_ranges_is_written(tmp_path: Path) -> None:
+    """What is written in pieces is what json would write at once."""
+    names = ["empty", 'quotes: "dirty": []', "\udcff", "many"]
+    bitmaps = {name: DirtyBitmap(name, 512) for name in names}
+    bitmaps["many"].write_words(0, b"\x55" * 100_000)
+    bitmaps['quotes: "dirty": []'].set_range(512, 1024)
+    path, size = tmp_path / "x.json", 1 << 30
+    write_bitmaps(path, BitmapFile(size, bitmaps))
+    found = json.loads(path.read_text())
+    assert path.read_text() == json.dumps(found, indent=1) + "\n"
+    assert [bitmap["name"] for bitmap in found["bitmaps"]] == names
+    for bitmap in found["bitmaps"]:
+        held = bitmaps[bitmap["name"]]
+        assert [(x["start"], x["length"]) for x in bitmap["dirty"]] == held.ranges(size)
+        assert bitmap["count"] == held.count(size)
+    assert read_bitmaps(path).bitmaps.keys() == bitmaps.keys()
+
+
+def test_more_ranges_than_a_file_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are refused before anything is written."""
+    monkeypatch.setattr(limits, "BITMAPS_FILE_MAX", 10_000)
+    path = tmp_path / "x.json"
+    path.write_text("old")
+    bitmap = DirtyBitmap("b", 512)
+    bitmap.write_words(0, b"\x55" * 100)
+    with pytest.raises(FailureError, match=r"over \d+, as many as a file of bitmaps may have"):
+        write_bitmaps(path, BitmapFile(1 << 30, {"b": bitmap}))
+    assert path.read_text() == "old"
+    write_bitmaps(path, BitmapFile(512 * 100, {"b": bitmap}))
+    assert len(read_bitmaps(path).bitmaps["b"].ranges(None)) == 50
 
 
 def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_devices(run: Run, tmp_path: Path) -> None:
     assert run("compare", both, f"e={image}").status == 0
     assert run("compare", f"d={image}", both).status == 1
     fails(run("compare", both, image), 2, "specify DEVICE=IMAGE")
-    fails(run("compare", both, f"x={image}"), 2, "no disk 'x'; the stream has 'd', 'e'")
+    fails(run("compare", both, f"x={image}"), 2, "no device 'x'; there are the devices 'd', 'e'")
     fails(run("compare", image, image), 2, "is a stream")
 
 

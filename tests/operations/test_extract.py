@@ -138,12 +138,12 @@ def test_which_device(run: Run, tmp_path: Path) -> None:
     fails(
         run("extract", stream, "--to", target, "--device", "f"),
         2,
-        "no disk 'f'; the stream has 'd', 'e'",
+        "no device 'f'; there are the devices 'd', 'e'",
     )
     fails(
         run("extract", stream, "--to", target, "--bitmap", "b"),
         2,
-        "no bitmap 'b'; the stream has none",
+        "no bitmap 'b'; there is no bitmap",
     )
     fails(run("extract", stream, "--to", target, "--bitmap", "b", "--device", "d"), 2, "for disks")
     assert run("extract", stream, "--to", target, "--device", "e", "-q").status == 0
@@ -197,5 +197,9 @@ def test_bitmaps_as_reports_print_them(run: Run, tmp_path: Path) -> None:
     for name in ("c", "d:c", "d/c", "a/b", "d/a:b"):
         assert run("extract", stream, "--bitmap", name, "--to", target, "-q").status == 0, name
     outcome = run("extract", stream, "--bitmap", "d/a/b", "--to", target)
-    fails(outcome, 2, "specify --bitmap DEVICE:NAME")
-    fails(run("extract", stream, "--bitmap", "x", "--to", target), 2, "no bitmap 'x'; the stream")
+    fails(outcome, 2, "use DEVICE:NAME")
+    fails(
+        run("extract", stream, "--bitmap", "x", "--to", target),
+        2,
+        "no bitmap 'x'; there are the bitmaps",
+    )

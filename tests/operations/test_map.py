@@ -217,7 +217,7 @@ def test_devices(run: Run, tmp_path: Path) -> None:
     path = put(tmp_path, raw.qemu(filled(0), filled(0, "e")))
     found = run("map", path, "--device", "e", "--output", "json").json
     assert [device["name"] for device in found["devices"]] == ["e"]
-    fails(run("map", path, "--device", "f"), 2, "no device 'f'; the stream has 'd', 'e'")
+    fails(run("map", path, "--device", "f"), 2, "no device 'f'; there are the devices 'd', 'e'")
 
 
 def test_damaged(run: Run, tmp_path: Path) -> None:

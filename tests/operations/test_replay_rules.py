@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -400,12 +401,16 @@ def test_what_is_wrong_with_a_device_that_is_not_taken(run: Run) -> None:
 def test_options_that_name_what_is_not_there(run: Run, kind: str, words: list[str]) -> None:
     put(STREAM)
     outcome = run("replay", source(kind), "--create", *words)
-    fails(outcome, 2, "the stream has")
+    fails(outcome, 2, ": no ")
+    assert "there is the" in outcome.err
     if kind == "file":
         assert set(here()) == {"s.bin"}
     else:
+        # What came is there, and can be accepted.
         assert "x.partial is incomplete; use --resume to continue" in outcome.err
         assert not Path("x").exists()
+        assert run("replay", "--image", "x", "--resume", "--allow-incomplete").status == 0
+        assert Path("x").read_bytes() == DISK
 
 
 # -- 3: nothing is written from a stream that is not all right
@@ -454,7 +459,7 @@ def test_damage_is_accepted_afterwards(run: Run, kind: str) -> None:
         assert set(here()) == {"s.bin", "x.partial", "x.replay.json"}
         outcome = run("replay", "--image", "x", "--resume", "--allow-incomplete")
         assert outcome.status == 3
-        assert "the stream ends inside" in outcome.err
+        assert "stream truncated" in outcome.err
         assert "warning: x: took 2097152 bytes" in outcome.err
     assert Path("x").read_bytes() == DISK
     assert set(here()) == {"s.bin", "x", "x.replay.json"}
@@ -575,3 +580,149 @@ def test_a_quiet_replay_says_one_line(run: Run) -> None:
     assert outcome.err == ""
     assert len(outcome.out.splitlines()) == 1
     assert "whole" in outcome.out
+
+
+# -- modes and owners
+
+
+def mode(name: str) -> int:
+    return os.stat(name).st_mode & 0o7777
+
+
+def test_files_of_bitmaps_have_the_mode_of_their_image(run: Run) -> None:
+    put(STREAM)
+    put(bytes(2 * MIB), "x")
+    for wanted in (0o600, 0o640, 0o664):
+        os.chmod("x", wanted)
+        assert run("replay", "s.bin", "--image", "x").status == 0
+        assert mode("x.bitmaps.json") == wanted
+    if not os.getuid():
+        os.chown("x", 1234, 4321)
+        assert run("replay", "s.bin", "--image", "x").status == 0
+        found = os.stat("x.bitmaps.json")
+        assert (found.st_uid, found.st_gid) == (1234, 4321)
+
+
+def test_an_image_that_replaces_another_has_its_mode(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before it is complete: what only its owner might read stays so."""
+    from blkmig_cli.disks.new_image import NewImage
+
+    put(STREAM)
+    put(b"old", "x")
+    os.chmod("x", 0o600)
+    if not os.getuid():
+        os.chown("x", 1234, 4321)
+    seen = []
+    original = NewImage.write
+
+    def write(self: NewImage, offset: int, data: memoryview) -> None:
+        seen.append(mode("x.partial"))
+        original(self, offset, data)
+
+    monkeypatch.setattr(NewImage, "write", write)
+    assert run("replay", "s.bin", "--image", "x", "--overwrite").status == 0
+    assert set(seen) == {0o600}
+    assert (mode("x"), mode("x.bitmaps.json")) == (0o600, 0o600)
+    if not os.getuid():
+        assert (os.stat("x").st_uid, os.stat("x").st_gid) == (1234, 4321)
+
+
+def test_new_files_have_the_mode_of_the_umask(run: Run) -> None:
+    put(STREAM)
+    before = os.umask(0o027)
+    try:
+        assert run("replay", "s.bin", "--image", "x", "--create").status == 0
+    finally:
+        os.umask(before)
+    assert [mode(name) for name in ("x", "x.bitmaps.json", "x.replay.json")] == [0o640] * 3
+
+
+# -- 4: sizes, through the command line
+
+
+def progressed(percent: int, *records: bytes) -> bytes:
+    """Chunks whose progress bounds the disk's size."""
+    return raw.qemu(*records, raw.progress(percent))
+
+
+#: Zeros up to 6 MiB; at 99 % of five MiB the disk cannot have more than 5.05 MiB.
+NARROW = progressed(99, *(raw.block(2048 * at, 8) for at in range(6)))
+#: The last chunk carries other bytes behind the disk's end, which is at 2.02 MiB at most.
+LEAK = progressed(99, data(0, 1), data(2048, 2), data(4096, 3))
+
+
+@both_sources
+@pytest.mark.parametrize(("content", "least", "most"), [(NARROW, 5, 6), (LEAK, 2, 3)])
+def test_a_size_outside_the_bounds_is_never_made(
+    run: Run, kind: str, content: bytes, least: int, most: int
+) -> None:
+    put(content)
+    words = ["replay", source(kind), "--image", "x", "--create"]
+    outcome = run(*words, "-q")
+    fails(outcome, 1, "size of 'd' is unknown")
+    assert "--device-size d=SIZE or --device-size d=max" in outcome.err
+    assert not Path("x").exists()
+    if kind == "pipe":
+        assert set(here()) == {"s.bin", "x.partial", "x.replay.json"}
+        # The bounds are in the journal.
+        outcome = run("replay", "--image", "x", "--resume", "--allow-incomplete")
+        assert outcome.status == 1
+        assert "size-unknown" in outcome.out
+        accept = ["replay", "--image", "x", "--resume", "--allow-incomplete"]
+        assert run(*accept, "--device-size", "max").status == 0
+    else:
+        assert set(here()) == {"s.bin"}
+        assert run(*words, "--device-size", "max").status == 0
+    assert least * MIB < os.path.getsize("x") < most * MIB
+    (bounds,) = [
+        d["inferred-size"] for d in run("validate", "s.bin", "--output", "json").report["devices"]
+    ]
+    assert os.path.getsize("x") == bounds["max"]
+    assert run("validate", "s.bin", "--image", "x").status == 0
+    Path("x").unlink()
+    outcome = run(*words, "--device-size", f"{most}M", "--restart")
+    fails(outcome, 1, "size-mismatch")
+
+
+@both_sources
+def test_a_larger_image_that_is_intended(run: Run, kind: str) -> None:
+    """What lies behind the disk counts for nothing."""
+    put(DISK + filled(3, 1536), "disk")
+    assert run("send", "d=disk", "--to", "s.bin", "--manifest", "m.json").status == 0
+    put(filled(9, 8 * MIB), "x")
+    size = 2 * MIB + 1536
+    words = ["--image", "d=x", "--device-size", f"d={size}", "--verify", "--manifest", "m.json"]
+    for more in ([], ["--resume"]):
+        assert run("replay", source(kind), *words, *more).status == 0
+        assert Path("x").read_bytes() == DISK + filled(3, 1536) + filled(9, 6 * MIB - 1536)
+    assert run("validate", "s.bin", "--image", "d=x", "--device-size", f"d={size}").status == 0
+
+
+# -- interrupted
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("made", [True, False])
+def test_a_signal_says_what_is_left_and_how_to_continue(made: bool, name: str) -> None:
+    if not made:
+        put(filled(9, 2 * MIB), "x")
+    words = [*BLKMIG, "replay", "-", "--image", "x", "-q", *(["--create"] if made else [])]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=False)
+    assert process.stdin is not None
+    process.stdin.write(STREAM[: MIB + 5000])
+    process.stdin.flush()
+    while not Path("x.replay.json").exists():
+        assert process.poll() is None
+    process.send_signal(getattr(signal, name))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == {"SIGINT": 130, "SIGTERM": 143}[name]
+    (line,) = err.decode().splitlines()
+    left = "x.partial" if made else "x"
+    assert line.endswith(f"; {left} is incomplete; use --resume to continue")
+    put(STREAM)
+    with open("s.bin", "rb") as file:
+        done = subprocess.run([*words, "--resume"], stdin=file, check=False)
+    assert done.returncode == 0
+    assert Path("x").read_bytes() == DISK

@@ -83,6 +83,6 @@ def test_damage_leaves_no_target(run: Run, tmp_path: Path, way: str) -> None:
     stream, target = tmp_path / "s.bin", tmp_path / "clean.bin"
     stream.write_bytes(STREAMS["container"][:-40])
     source = stream if way == "file" else f"exec:cat {stream}"
-    fails(run("scrub", source, "--device-size", SIZE, "--to", target, "-q"), 3, "ends")
+    fails(run("scrub", source, "--device-size", SIZE, "--to", target, "-q"), 3, "truncated")
     fails(run("scrub", stream, "--device-size", SIZE, "--to", stream), 2, "are the same file")
     assert [path.name for path in tmp_path.iterdir()] == ["s.bin"]

@@ -503,6 +503,12 @@ def one_huge_range() -> bytes:
     return _bitmap_file(size, _entry("b", 512, size, (0, size)))
 
 
+def the_largest_range() -> bytes:
+    """All that the bound on bits allows."""
+    size = 1 << 42
+    return _bitmap_file(size, _entry("b", 512, size, (0, size)))
+
+
 def many_huge_ranges() -> bytes:
     size = 1 << 52
     return _bitmap_file(size, *(_entry(f"b{at}", 512, size, (0, size)) for at in range(50_000)))
@@ -535,7 +541,8 @@ def a_file_of_digits() -> bytes:
 BITMAP_FILES: dict[str, Callable[[], bytes]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        one_huge_range, many_huge_ranges, ranges_far_apart, ranges_in_every_megabyte,
+        one_huge_range,
+        the_largest_range, many_huge_ranges, ranges_far_apart, ranges_in_every_megabyte,
         a_file_of_lists, a_file_of_objects, a_file_of_digits,
     )
 }  # fmt: skip

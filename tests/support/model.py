@@ -93,6 +93,7 @@ class DiskModel:
     times: bytearray = field(default_factory=bytearray)
     chunks: int = 0
     zero_chunks: int = 0
+    repeated: int = 0
     end: int = 0
     named: bool = False
     stated: bool = False
@@ -109,17 +110,13 @@ class DiskModel:
         """Whether any record carries content of the disk."""
         return self.chunks > 0
 
-    @property
-    def repeated(self) -> int:
-        """Chunks beyond those that it takes to cover what came."""
-        covered = self.disk.sectors - self.kinds.count(MISSING)
-        return self.chunks - -(-covered // CHUNK_SECTORS)
-
     def put(self, sector: int, data: bytes | None) -> None:
         """A chunk at ``sector``; ``data`` None: zeros."""
         last = min(sector + CHUNK_SECTORS, self.disk.sectors)
         start, end = sector * SECTOR, last * SECTOR
         self.content[start:end] = bytes(end - start) if data is None else data[: end - start]
+        # Of a chunk past the end, its start counts: it has never come.
+        self.repeated += sector < last and all(self.times[sector:last])
         self.kinds[sector:last] = bytes([ZERO if data is None else DATA]) * (last - sector)
         self.times[sector:last] = self.times[sector:last].translate(_ONE_MORE)
         self.chunks += 1

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from blkmig_cli import limits
+from blkmig_cli.errors import LimitError
 from blkmig_cli.transport.source import open_stream
 from tests.conftest import Capture, Run, fails
 from tests.support import raw
@@ -81,6 +82,37 @@ def test_zeros_take_no_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         stream.input.complete()
         assert stream.input.size == 300 * MIB + 1
         assert os.fstat(files[0].fileno()).st_blocks * 512 < MIB
+
+
+def test_endless_zeros_are_not_copied_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SPOOLED_ZEROS_MAX", 3 * MIB)
+    with open_stream("exec:printf QEVM; cat /dev/zero", again=True) as stream:
+        assert stream.input.seekable
+        stream.input.complete()
+        assert stream.input.size is not None
+        assert 3 * MIB < stream.input.size < 6 * MIB
+        assert isinstance(stream.input.damage, LimitError)
+    # Zeros that end in time are a stream's own.
+    with open_stream("exec:head -c 3M /dev/zero; printf x; head -c 3M /dev/zero", again=True) as s:
+        assert s.input.seekable
+        s.input.complete()
+        assert (s.input.size, s.input.damage) == (6 * MIB + 1, None)
+
+
+def test_no_more_is_copied_than_is_read() -> None:
+    """A peer that does not hang up behind its stream is not waited for."""
+    read, write = os.pipe()
+    os.write(write, STREAM[:60_000])
+    with open_stream(f"fd:{read}", again=True) as stream:
+        assert stream.input.peek(8) == STREAM[:8]
+        assert stream.input.seekable
+        other = stream.input.again()
+        assert other.peek_at(59_990, 10) == STREAM[59_990:60_000]
+        assert (other.offset, other.size, other.in_place) == (0, None, False)
+        os.close(write)
+        assert other.available(70_000) == 60_000
+        assert stream.input.size == 60_000
+    os.close(read)
 
 
 def test_a_cut_file_gives_what_came(run: Run, packed: Path, tmp_path: Path) -> None:

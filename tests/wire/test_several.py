@@ -116,6 +116,7 @@ TAILS = {
     "a record without a name": raw.block(0, 8, device=""),
     "a record far out": raw.block(1 << 54, 8),
     "a record with flags of no dialect": raw.block(0, 0x84),
+    "such a record behind progress": raw.progress(0) + raw.block(0, 0x80),
     "a name with control characters": raw.block(0, 8, device="a\nb"),
     "a cut record": raw.block(0, 8, device="drive0")[:-1],
 }

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from blkmig_cli.checks.compatibility import Version
+from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.survey import Contents, source_of_data
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import IncompleteError, UsageError
@@ -78,18 +79,26 @@ def convert(
     last = LastRecords()
     with how.contents(stream, last, again=True) as contents:
         report = contents.report
+        Names.of(report).check_hints(how.hints)
         refuse_faults(report, bitmaps=chosen.bitmaps, incremental=chosen.incremental)
         container = report.container or "qemu"
         if not chosen.normalize and chosen.container not in (None, container):
             raise UsageError("another container needs a stream made anew", hint="use --normalize")
         disks = disks_of(contents, bitmaps=chosen.bitmaps, incremental=chosen.incremental)
         add_bitmaps(disks, files)
+        if chosen.normalize:
+            disks.sort(key=lambda disk: disk.device)
         sending = SendOptions(
             chosen.dialect,
             chosen.container or container,
             chosen.machine or "none",
             disks=any(verdict.disk.has_blocks for verdict in report.devices),
             skip_unallocated=chosen.incremental,
+            sizes={
+                verdict.disk.name: verdict.size.exact
+                for verdict in report.devices
+                if verdict.size.exact
+            },
         )
         check_disks(disks, sending)
         if chosen.dialect == "v1":

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from blkmig_cli import limits
-from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
+from blkmig_cli.checks.report import BitmapVerdict, Report
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import IncompleteError, LimitError, UndecidableError
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
-from blkmig_cli.text import escape, human_size, quote
+from blkmig_cli.text import escape, exact_size, human_size, quote, size_range
 from blkmig_cli.wire.v1_layout import describe
 
 # Findings that --incremental allows: these gaps are intentional.
@@ -97,19 +97,15 @@ def check_sizes(report: Report, disks: list[Disk], *, filled: bool, on_grid: boo
         option = f"--device-size {escape(disk.device)}=SIZE"
         if verdict.size.most is not None and disk.size > verdict.size.most:
             raise IncompleteError(
-                f"size of {quote(disk.device)} is unknown ({_bounds(verdict)})",
+                f"size of {quote(disk.device)} is unknown "
+                f"({size_range(verdict.size.least, verdict.size.most)})",
                 hint=f"specify {option}",
                 check="completeness-unknown",
             )
         yield (
-            f"size of {quote(disk.device)} is unknown, {human_size(disk.size)} ({disk.size} bytes) "
-            f"are assumed; if that is wrong, use {option}"
+            f"size of {quote(disk.device)} is unknown, {exact_size(disk.size)} is assumed; if that is "
+            f"wrong, use {option}"
         )
-
-
-def _bounds(verdict: DeviceVerdict) -> str:
-    least, most = verdict.size.least, verdict.size.most
-    return f"{human_size(least)} to {human_size(most or 0)}"
 
 
 def check_empty_chunks(disks: list[Disk]) -> None:

@@ -1,9 +1,9 @@
 """A stream in another dialect, its records in their order.
 
-All that is neither a block record nor a bitmap is copied as it is.  Bitmaps move to where the dialect
-has them.  Records at sectors where the dialect has none are cut anew on the grid of chunks: they are
-left out, and behind the last record of their device come the chunks that they touched last, each with
-what it holds in the end.
+All of the stream that is neither a block record nor a bitmap is copied as it is.  Bitmaps move to
+where the dialect has them.  Records at sectors where the dialect has none are cut anew on the grid
+of chunks: they are left out, and behind the last record of their device come the chunks that they
+touched last, each with what it holds in the end.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ from blkmig_cli.schemas.constants import (
     BlockFlag,
     SectionType,
 )
-from blkmig_cli.wire.events import Block, Eof, Eos, Event, Payload, Raw, SectionHeader
+from blkmig_cli.wire.events import Block, Eof, Eos, Event, Payload, Raw, SectionHeader, Undecoded
 from blkmig_cli.wire.runs import Run
 from blkmig_cli.wire.schema_io import Input
 
@@ -71,12 +71,14 @@ class Translation:
         Payloads are in the stream, or made here.  Raises StreamError where the stream cannot be read,
         FailureError where it fails.
         """
-        end = highest = 0
+        end, highest = -1, 0
         for event in decoded:
+            if end < 0:
+                self._copied = event.offset
             end = event.offset + event.length
             if isinstance(event, SectionHeader):
                 highest = max(highest, event.id)
-            if event.section == DIRTY_BITMAP_SECTION:
+            if event.section == DIRTY_BITMAP_SECTION or _is_behind(event):
                 yield from self._copy(event.offset, end)
             elif isinstance(event, Block):
                 yield from self._copy(event.offset, end)
@@ -156,6 +158,11 @@ class Translation:
                 for sector in range(first, piece.end // SECTOR_SIZE, CHUNK_SECTORS):
                     sectors = min(CHUNK_SECTORS, disk.size // SECTOR_SIZE - sector)
                     yield from self._dialect.records(disk, sector, sectors, None, False)
+
+
+def _is_behind(event: Event) -> bool:
+    """Return whether ``event`` is no part of the stream, but stands behind its end."""
+    return isinstance(event, Undecoded) and event.behind
 
 
 def _came(disk: Disk, start: int, end: int) -> bool:

@@ -3,17 +3,21 @@
 from collections.abc import Mapping
 
 from blkmig_cli.disks.bitmap import DirtyBitmap
-from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
+from blkmig_cli.disks.bitmap_file import BitmapFile, check_room, read_bitmaps, write_bitmaps
 from blkmig_cli.disks.neighbours import exists
 from blkmig_cli.errors import FailureError
 from blkmig_cli.text import escape
 
 
 class BitmapPlace:
-    """The file of bitmaps at ``path``; ``bitmaps`` are those that are in it, by name."""
+    """The file of bitmaps at ``path``; ``bitmaps`` are those that are in it, by name.
 
-    def __init__(self, path: str) -> None:
+    ``image``: the path of the image that it stands beside, if it does.
+    """
+
+    def __init__(self, path: str, image: str | None = None) -> None:
         self.path = path
+        self._image = image
         self.bitmaps: dict[str, DirtyBitmap] = {}
         self._size: int | None = None
 
@@ -31,12 +35,17 @@ class BitmapPlace:
                 hint="remove it, or see --bitmaps-to",
             )
 
+    def check(self, bitmaps: Mapping[str, DirtyBitmap], size: int | None) -> None:
+        """Raise FailureError where :meth:`write` would for certain."""
+        self.check_size(size)
+        check_room(BitmapFile(size or 0, {**self.bitmaps, **bitmaps}))
+
     def write(self, bitmaps: Mapping[str, DirtyBitmap], size: int) -> list[str]:
         """Write ``bitmaps`` of a disk of ``size`` bytes; those there of other names stay.
 
         Return the names of these.  Raises FailureError.
         """
-        others = {name: bitmap for name, bitmap in self.bitmaps.items() if name not in bitmaps}
+        others = [name for name in self.bitmaps if name not in bitmaps]
         exists(self.path)
-        write_bitmaps(self.path, BitmapFile(size, {**others, **bitmaps}))
-        return list(others)
+        write_bitmaps(self.path, BitmapFile(size, {**self.bitmaps, **bitmaps}), self._image)
+        return others

@@ -21,7 +21,7 @@ from blkmig_cli import limits
 from blkmig_cli.disks.neighbours import Neighbours, exists, neighbours_of, remove
 from blkmig_cli.disks.new_image import NewImage, create_partial, open_partial
 from blkmig_cli.disks.raw import RawImage, check_suffix, open_raw
-from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.errors import FailureError, UsageError, failing
 from blkmig_cli.operations.replay.history import History
 from blkmig_cli.operations.replay.journal import (
     Entry,
@@ -115,7 +115,6 @@ class Destination:
         neighbours are not as they should be; UsageError.
         """
         request = self._request
-        self.neighbours.check()
         stands = os.path.lexists(self.path)
         partial = self.neighbours.partial is not None and exists(self.neighbours.partial)
         self._check_place(stands=stands, partial=partial)
@@ -298,8 +297,10 @@ class Destination:
         path = self.neighbours.partial
         assert path is not None
         discard_journal(self.neighbours)
+        with failing(self.path):
+            like = None if self._replaced is None else os.stat(self.path)
         try:
-            image = create_partial(path)
+            image = create_partial(path, like)
         except FailureError:
             if os.path.lexists(path):
                 raise self._incomplete() from None  # another process was faster
@@ -313,8 +314,8 @@ class Destination:
         new = isinstance(image, NewImage)
         if not new:
             remove(self.neighbours.identity)
-        self._write_journal(Entry("writing", new, self.size))
         self._begun = True
+        self._write_journal(Entry("writing", new, self.size))
         if new:
             image.resize(0)  # what an earlier replay left of it
 

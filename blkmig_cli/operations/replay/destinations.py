@@ -118,6 +118,11 @@ class Destinations:
             found.bind(self._known.size(device))
         return found
 
+    def found(self, device: str) -> Destination | None:
+        """Return the destination of the disk of ``device``, if it has been found before."""
+        only = self._images.get(None) if self._only == device else None
+        return self._images.get(device, only)
+
     def place_of(self, device: str, offset: int | None = None) -> BitmapPlace:
         """Return where the bitmaps of ``device`` go.
 
@@ -189,10 +194,11 @@ class Destinations:
     # Opening.
 
     def _add(self, device: str | None, path: str) -> None:
-        """Make a destination, and note which files it uses; raises UsageError."""
+        """Make a destination, and note which files it uses; raises UsageError, FailureError."""
         known = self._known
         size = known.sizes.get(None) if device is None else known.size(device)
         destination = self._images[device] = Destination(path, size, self._request)
+        destination.neighbours.check()
         of = "" if device is None else f" of {quote(device)}"
         self._uses.add(f"the image{of}", path, writes=True)
         for file in destination.neighbours:
@@ -213,7 +219,7 @@ class Destinations:
         destination.open()
         path = destination.neighbours.bitmaps
         if path is not None and self._request.bitmaps:
-            place = self._beside[device] = BitmapPlace(path)
+            place = self._beside[device] = BitmapPlace(path, destination.path)
             if not (self._request.makes and destination.existing_size is None):
                 place.read()
                 place.check_size(destination.limit)

@@ -18,7 +18,7 @@ from blkmig_cli.operations.replay.destination import Destination
 from blkmig_cli.operations.replay.destinations import Destinations
 from blkmig_cli.operations.replay.disk_size import Decision, Evidence, decide_size
 from blkmig_cli.operations.replay.journal import Stop
-from blkmig_cli.operations.replay.request import ReplayRequest
+from blkmig_cli.operations.replay.request import MISSING, ReplayRequest
 from blkmig_cli.operations.replay.superseded import Superseded
 from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE
@@ -32,8 +32,6 @@ from blkmig_cli.wire.several import decoder_of
 
 #: Errors that do not keep the disks from being written; the exit status says that a bitmap was not.
 _LEFT_OUT = ("bitmap-open",)
-#: What is missing: accepted with --allow-incomplete, and of no importance where disks are not written.
-_MISSING = ("missing-chunks", "bulk-unfinished", "section-unfinished")
 
 
 class Reading:
@@ -106,6 +104,20 @@ class Reading:
                 check="merged-devices",
             )
 
+    def stop(
+        self,
+        device: str,
+        destination: Destination,
+        failure: BlkmigError | None,
+        findings: tuple[Finding, ...] = (),
+        bitmaps: tuple[str, ...] = (),
+    ) -> Stop:
+        """Return what a journal says of the stream where it is not accepted; see ``Stop``."""
+        found = self.evidence(device, destination)
+        bounds = found.stream
+        damaged = failure is not None
+        return Stop(bounds.least, bounds.most, found.end, damaged, findings, bitmaps)
+
     def report(self, failure: BlkmigError | None) -> Report:
         """Return the report on the stream, once; ``failure`` ended it, if anything did."""
         return self._checker.finish(self.stream.name, self._decoder, failure)
@@ -169,19 +181,6 @@ class Judgement:
             and found.complete is not False
         }
 
-    def stop(self, reading: Reading, device: str, destination: Destination) -> Stop:
-        """Return what a journal says of a stream that was not accepted."""
-        stream = reading.evidence(device, destination)
-        counted = (found for found in self.report.findings if found.severity == "error")
-        return Stop(
-            stream.stream.least,
-            stream.stream.most,
-            stream.end,
-            self.report.failure is not None,
-            tuple(counted),
-            tuple(self.bitmaps(device)),
-        )
-
 
 def judge(
     reading: Reading,
@@ -219,7 +218,9 @@ def judge(
             overlaps = reading.superseded.overlaps(device) if reading.stream.seekable else None
             found.decide(size, overlaps)
         if device in owners:
-            _check_bitmaps(report.bitmaps, device, destinations.place_of(device), size)
+            place = destinations.place_of(device)
+            _check_granularities(report.bitmaps, device, place)
+            place.check(judgement.bitmaps(device), size)
     decided = (decision.finding for decision in judgement.sizes.values())
     report = report.adding(found for found in decided if found is not None)
     judgement.report = replace(
@@ -233,7 +234,7 @@ def _weighed(found: Finding, request: ReplayRequest) -> Finding:
     """Return a finding with the severity that it has for this replay."""
     severity: Severity = found.severity
     forgiven = found.device is not None and not request.takes(found.device)
-    if found.id in _MISSING:
+    if found.id in MISSING:
         forgiven |= request.allow_incomplete or not request.disks
     elif found.id in ("bitmap-incomplete", "bitmap-size"):
         forgiven |= not request.bitmaps or (
@@ -256,11 +257,8 @@ def _accepted(report: Report, request: ReplayRequest) -> bool:
     return all(found.id in _LEFT_OUT for found in errors)
 
 
-def _check_bitmaps(
-    bitmaps: Iterable[BitmapVerdict], device: str, place: BitmapPlace, size: int | None
-) -> None:
-    """Refuse bitmaps that do not fit those already in their place."""
-    place.check_size(size)
+def _check_granularities(bitmaps: Iterable[BitmapVerdict], device: str, place: BitmapPlace) -> None:
+    """Refuse bitmaps of a v2 stream whose granularity is not that of those in their place."""
     for verdict in bitmaps:
         bitmap, held = verdict.bitmap, place.bitmaps.get(verdict.bitmap.name)
         if bitmap.device != device or bitmap.origin != "v2" or held is None:

@@ -17,6 +17,7 @@ from blkmig_cli.checks.survey import read_stream
 from blkmig_cli.disks.image import Beginning
 from blkmig_cli.errors import BlkmigError, FailureError, UsageError
 from blkmig_cli.operations.replay.accept import accept
+from blkmig_cli.operations.replay.destination import Destination
 from blkmig_cli.operations.replay.destinations import Destinations
 from blkmig_cli.operations.replay.judgement import Judgement, Reading, judge
 from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
@@ -25,7 +26,6 @@ from blkmig_cli.operations.replay.writer import Writer
 from blkmig_cli.progress import Tick, no_tick
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import escape, quote
-from blkmig_cli.transport.inputs import PipeInput
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.spool import spool
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
@@ -63,7 +63,7 @@ def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) 
 
 def _spooled(stream: Stream, stack: ExitStack) -> Stream:
     """Return a stream that comes once as one in a temporary file."""
-    assert isinstance(stream.input, PipeInput)
+    assert not stream.input.seekable
     return replace(stream, input=spool(stream.input, stack))
 
 
@@ -129,7 +129,13 @@ class _Replay:
         if failed is not None:
             return self._failed(judgement, failed, written)
         if judgement is None:
-            judgement = judge(reading, failure, self._destinations, self._request)
+            try:
+                judgement = judge(reading, failure, self._destinations, self._request)
+            except BlkmigError:
+                # What came is on the images all the same, and may not come again.
+                for device, found in self._begun():
+                    found.stop(reading.position, reading.stop(device, found, failure))
+                raise
         elif failure is not None and judgement.report.failure is None:
             return self._failed(judgement, failure, written)  # the file was changed meanwhile
         if not judgement.accepted:
@@ -154,10 +160,12 @@ class _Replay:
 
     def _stop(self, judgement: Judgement, written: dict[str, int]) -> ReplayResult:
         """The stream is over, and not all right: the images stay incomplete."""
-        for device in judgement.sizes:
-            found = self._destinations.find(device)
-            if found is not None and found.begun:
-                found.stop(self._reading.position, judgement.stop(self._reading, device, found))
+        reading, report = self._reading, judgement.report
+        errors = tuple(found for found in report.findings if found.severity == "error")
+        for device, found in self._begun():
+            bitmaps = tuple(judgement.bitmaps(device))
+            stop = reading.stop(device, found, report.failure, errors, bitmaps)
+            found.stop(reading.position, stop)
         return ReplayResult(
             judgement.report,
             accepted=False,
@@ -240,6 +248,13 @@ class _Replay:
                 )
         return files
 
+    def _begun(self) -> Iterator[tuple[str, Destination]]:
+        """Yield the destinations that have been written to, with the names of their devices."""
+        for device in self._reading.names.devices:
+            found = self._destinations.found(device)
+            if found is not None and found.begun:
+                yield device, found
+
     def _incomplete(self) -> list[str]:
         paths = (found.incomplete_path for found in self._destinations)
         return [path for path in paths if path is not None]
@@ -247,7 +262,7 @@ class _Replay:
     def _resumed(self) -> dict[str, int | None]:
         resumed: dict[str, int | None] = {}
         for device in self._reading.names.devices:
-            found = self._destinations.find(device) if self._request.takes(device) else None
+            found = self._destinations.found(device)
             if found is not None and found.history.resumed_at is not None:
                 resumed[device] = None if found.finished else found.history.resumed_at
         return resumed

@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from blkmig_cli.checks.catalogue import Finding
 from blkmig_cli.checks.manifest import Manifest
 from blkmig_cli.checks.report import Report
-from blkmig_cli.errors import UsageError
+from blkmig_cli.errors import StreamError, UsageError
 from blkmig_cli.wire.decoder import Container
 from blkmig_cli.wire.hints import Hints
 
 Dialect = Literal["auto", "classic", "v1", "v2", "qemu"]
+
+#: What is missing: accepted with --allow-incomplete, and of no importance where disks are not written.
+MISSING = ("missing-chunks", "bulk-unfinished", "section-unfinished")
 
 #: What an image's name stands for every device with, where images are made.
 TEMPLATE = "{device}"
@@ -120,11 +122,20 @@ class ReplayResult:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def refusal(self) -> Finding | None:
-        """The first error that kept a stream without damage from being applied."""
-        if self.accepted or self.report.failure is not None:
+    def problem(self) -> str | None:
+        """Why the stream was not applied to its end, and what to do, in one line; None: it was."""
+        failure, sound = self.report.failure, "use --allow-incomplete to take what is sound"
+        if failure is not None:
+            damaged = isinstance(failure, StreamError) and not self.accepted and not failure.hint
+            return f"{failure}; {sound}" if damaged and self.report.devices else str(failure)
+        errors = (found for found in self.report.findings if found.severity == "error")
+        found = None if self.accepted else next(errors, None)
+        if found is None:
             return None
-        return next((found for found in self.report.findings if found.severity == "error"), None)
+        state = "incomplete" if self.partial_images else "nothing was written"
+        place = f" ({found.place})" if found.place else ""
+        hint = f"; {sound}" if found.id in MISSING else ""
+        return f"{state}: {found.message}{place} [{found.id}]{hint}"
 
     @property
     def exit_status(self) -> int:

@@ -40,7 +40,8 @@ class Superseded:
         if not event.has_content:
             return
         if event.sector % CHUNK_SECTORS:
-            self._overlap(event.device, event.sector, event.sector + event.sectors)
+            start = event.sector * SECTOR_SIZE
+            self.overlaps(event.device).add(start, start + event.sectors * SECTOR_SIZE)
         if covered.touches(event.sector, event.sector + 1):
             row = array("q", (event.sector, event.offset, event.sectors))
             self._of(event.device).add(memoryview(row))
@@ -51,8 +52,8 @@ class Superseded:
             event, sectors = column.event, column.numbers
             if isinstance(event, Block) and sectors is not None and event.has_content:
                 unaligned = sectors[sectors % CHUNK_SECTORS != 0]
-                for start, end in joined(unaligned, event.sectors).tolist():
-                    self._overlap(event.device, start, end)
+                ranges = joined(unaligned, event.sectors)
+                self.overlaps(event.device).add_all(ranges * SECTOR_SIZE)
                 rows = _repeating(sectors, event.sectors, covered(event.device))
                 for first in range(0, len(rows), _BATCH):
                     part = rows[first : first + _BATCH]
@@ -77,9 +78,6 @@ class Superseded:
             return np.zeros(len(sectors), np.bool_)
         return repeats.behind(offsets, sectors, event.sectors)
 
-    def _overlap(self, device: str, start: int, end: int) -> None:
-        self.overlaps(device).add(start * SECTOR_SIZE, end * SECTOR_SIZE)
-
     def _of(self, device: str) -> "_Repeats":
         return self._repeats.setdefault(device, _Repeats())
 
@@ -93,7 +91,7 @@ def _repeating(sectors: Numbers, length: int, before: IntervalSet) -> Numbers:
         return np.arange(len(sectors))
     if not before.touches(low, high):
         return np.arange(0)
-    return np.flatnonzero([before.touches(sector, sector + 1) for sector in sectors.tolist()])
+    return np.flatnonzero(before.touches_each(sectors))
 
 
 class _Repeats:

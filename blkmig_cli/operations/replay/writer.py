@@ -63,7 +63,7 @@ class Writer:
         self._buffers = threading.local()
         self._stack = ExitStack()
         self._overlap = None
-        if isinstance(source, FileInput):
+        if source.seekable:
             self._overlap = self._stack.enter_context(Overlap())
 
     def __enter__(self) -> "Writer":
@@ -230,7 +230,7 @@ class Writer:
             self._overlap.submit(image, start, start + data.length, job)
 
     def _data(self, data: Payload) -> memoryview:
-        if not isinstance(self._source, FileInput):
+        if not self._source.seekable:
             return self._source.view(data)
         # In a thread, which has a buffer of its own.
         buffer = getattr(self._buffers, "chunk", None)

@@ -324,14 +324,25 @@ class Salvage:
         if key in self._unusable:
             return "its bits do not fit on any disk"
         if bitmap.origin != "dirty-bitmap":
-            return "a lost record may have contained newer bits" if gaps else None
+            if gaps:
+                return "a lost record may have contained newer bits"
+            return None if self._covers(bitmap) else "bits of it were not sent"
         if not bitmap.ended:
             return "it never ended"
         first, last = self._first_bits.get(key, 0), self._complete[key]
         cut = any(first < gap.end and gap.start < last for gap in gaps) and key in self._first_bits
-        if cut or bitmap.covered.gaps(0, bitmap.covered.end) or (gaps and not bitmap.covered):
+        if cut or not self._covers(bitmap):
             return "bits of it were lost"
         return None
+
+    def _covers(self, bitmap: BitmapState) -> bool:
+        """Return whether bits came for all of the bitmap's disk, as far as its size is known."""
+        covered = bitmap.covered
+        if bitmap.origin == "v2":
+            covered = self._state.disk(bitmap.device).bitmaps_covered
+        size = self._state.size(bitmap.device, self._hints).exact
+        end = covered.end if size is None else -(-size // SECTOR_SIZE)
+        return (bool(covered) or size == 0) and not covered.gaps(0, end)
 
 
 def _why_unfit(bitmap: BitmapState, size: int | None) -> str | None:

@@ -5,7 +5,6 @@ records would bound them.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.disks.bitmap import DirtyBitmap
@@ -13,10 +12,8 @@ from blkmig_cli.disks.disk import Disk
 from blkmig_cli.operations.salvage.result import SalvagedDisk
 from blkmig_cli.operations.send.places import regions, unplaceable
 from blkmig_cli.operations.send.stream import SendOptions, send_pieces
-from blkmig_cli.schemas.constants import CHUNK_SECTORS, SectionType
-from blkmig_cli.transport.payloads import literal
-from blkmig_cli.wire.events import Progress, SectionHeader, VmDescription
-from blkmig_cli.wire.identity import description
+from blkmig_cli.schemas.constants import CHUNK_SECTORS, CHUNK_SIZE, SectionType
+from blkmig_cli.wire.events import Progress, SectionHeader
 from blkmig_cli.wire.runs import Piece
 
 
@@ -33,8 +30,19 @@ def unwritable(image: StreamDisk, *, size_known: bool) -> list[tuple[int, int]]:
 
 
 def disks_to_send(found: Sequence[SalvagedDisk]) -> list[Disk]:
-    """Return the disks with only what is intact of them, and their bitmaps."""
-    return [Disk(disk.device, disk.image.incremental(), _cut(disk), partial=True) for disk in found]
+    """Return the disks with only what is intact of them, and their bitmaps.
+
+    One of unknown size does not end with its last chunk, as no record may reach further than that.
+    """
+    return [
+        Disk(
+            disk.device,
+            disk.image.resized(disk.size + (0 if disk.size_known else CHUNK_SIZE)).incremental(),
+            _cut(disk),
+            partial=True,
+        )
+        for disk in found
+    ]
 
 
 def salvaged_pieces(
@@ -46,7 +54,7 @@ def salvaged_pieces(
     where that stream's file fails.
     """
     sizes = {disk.device: disk.size for disk in found if disk.size_known}
-    options = SendOptions("qemu", disks=any(any(disk.layout) for disk in found))
+    options = SendOptions("qemu", disks=any(any(disk.layout) for disk in found), sizes=sizes)
     counted = intact and len(sizes) == len(found)
     in_end = False
     for piece in send_pieces(disks, options):
@@ -54,10 +62,7 @@ def salvaged_pieces(
             in_end = piece.kind == SectionType.END
         if isinstance(piece, Progress) and not (counted or (intact and in_end)):
             continue
-        if isinstance(piece, VmDescription):
-            yield replace(piece, payload=literal(description(sizes)))
-        else:
-            yield piece
+        yield piece
 
 
 def _cut(disk: SalvagedDisk) -> list[DirtyBitmap]:

@@ -73,6 +73,9 @@ def check_disks(disks: list[Disk], options: SendOptions) -> None:
     ):
         if number > limit:
             raise FailureError(f"{count(number, noun)}, {limit} are the most in {options.dialect}")
+    bits = sum(bitmap.digest_size(disk.size) for disk in disks for bitmap in disk.bitmaps)
+    if bits > limits.BITS_MAX:
+        raise FailureError(f"bitmaps of over {limits.BITS_MAX >> 20} MiB of bits")
     if len(encode_name(options.machine)) > limits.MACHINE_MAX:
         raise UsageError(f"--machine: over {limits.MACHINE_MAX} bytes")
     for disk in disks:

@@ -4,8 +4,8 @@ Chunks come in their order, disk by disk, with progress as QEMU computes it; the
 order of sections are QEMU's.  ``dialects.py`` says what the records of each dialect are.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -41,6 +41,7 @@ from blkmig_cli.wire.events import (
     SectionHeader,
     VmDescription,
 )
+from blkmig_cli.wire.identity import description
 from blkmig_cli.wire.runs import Column, Piece, Run, expand
 
 # Chunks of one section part.  As in QEMU, their progress records come first: it submits some
@@ -52,8 +53,6 @@ _PART_SECTORS = _PART_CHUNKS * CHUNK_SECTORS
 _PART_BITS = 64
 # Bytes of a run, which is encoded at once.
 _RUN_SIZE = 1 << 20
-# No device has any state.  (QEMU warns where there is no description at all.)
-_DESCRIPTION = b'{"devices": []}'
 _BLOCK_ID = 1
 _BITMAPS_ID = 2
 
@@ -63,7 +62,8 @@ class SendOptions:
     """How to send.  ``dialect``: qemu, classic, v1 or v2; ``container``: qemu or none.
 
     ``disks``: with the disks' content, not only their bitmaps.  ``return_path``: ask the destination
-    to answer (``wire/return_path.py``).
+    to answer (``wire/return_path.py``).  ``sizes``: sizes of disks in bytes to state in the description
+    at the stream's end, by device.
     """
 
     dialect: str = "qemu"
@@ -73,6 +73,7 @@ class SendOptions:
     disks: bool = True
     skip_unallocated: bool = False
     return_path: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def is_cut(disk: Disk, options: SendOptions) -> bool:
@@ -119,7 +120,8 @@ def send_pieces(disks: list[Disk], options: SendOptions) -> Iterator[Piece]:
     if own_section:
         yield from bitmap_sections(disks, _BITMAPS_ID)
     yield Eof(0, 0, None)
-    yield VmDescription(0, 0, None, literal(_DESCRIPTION))
+    # It has no devices' state.  (QEMU warns where there is no description at all.)
+    yield VmDescription(0, 0, None, literal(description(options.sizes)))
 
 
 def section(kind: SectionType, name: str, number: int, content: list[Event]) -> Iterator[Event]:

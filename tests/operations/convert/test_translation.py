@@ -425,3 +425,34 @@ def test_what_options_name_must_be_there(run: Run, tmp_path: Path) -> None:
     assert not target.exists()
     for name in ("b", "d:b", "d/b"):
         assert run(*words, f"--granularity={name}=64k", "--device-size=d=max").status == 0
+
+
+def test_sizes_that_are_known_are_stated(run: Run, tmp_path: Path) -> None:
+    """What told the size is left out; made anew, the stream is as complete as it was without it."""
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(
+        raw.qemu(raw.block(0, 8), raw.block(CHUNK, 8), bitmaps=bits_of(2 * CHUNK, 4096))
+    )
+    assert run("validate", source, "--output", "json").report["complete"] is True
+    words = ["convert", source, "--no-bitmaps", "--to", target, "--normalize"]
+    for dialect in ("classic", "qemu", "v1", "v2"):
+        assert run(*words, "--dialect", dialect).status == 0
+        report = run("validate", target, "--output", "json").report
+        assert (report["complete"], report["devices"][0]["size"]) == (True, 2 * MIB)
+
+
+def test_one_of_several_streams(run: Run, tmp_path: Path) -> None:
+    """Nothing of the others, nor of what stands behind it."""
+    source, target = tmp_path / "a", tmp_path / "b"
+    streams = [raw.qemu(raw.block(at * CHUNK, 0, "d", chunk(at))) for at in range(3)]
+    source.write_bytes(b"".join(streams) + b"behind it")
+    words = ["convert", source, "--to", target, "--incremental", "--dialect", "classic"]
+    fails(run(*words), 2, "--stream")
+    assert not target.exists()
+    for number, stream in enumerate(streams, 1):
+        assert run(*words, "--stream", number).status == 0
+        assert target.read_bytes() == stream
+        assert run(*words, "--stream", number, "--normalize").status == 0
+        (device,) = run("validate", target, "--output", "json").report["devices"]
+        assert device["chunks"] == 1
+        assert run("compare", source, target, "--stream", number).status == 0

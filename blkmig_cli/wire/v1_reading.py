@@ -1,0 +1,133 @@
+"""What the inference of v1 layouts is made of: possible layouts, and ways to read a record in them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from blkmig_cli.schemas import block as schema
+from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, WORD_BITS, WORD_SIZE
+
+
+class After(Enum):
+    """What stands behind a record that ends the payload, or why a reading goes no further.
+
+    EDGE: the record is complete, and there the input ends too early.  CUT: it ends inside the record.
+    """
+
+    RECORDS = "records"
+    END = "end"
+    NONSENSE = "nonsense"
+    EDGE = "edge"
+    CUT = "cut"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """One possible layout of a stream's bitmaps.
+
+    ``full``: bytes of bits per full chunk by (device, bitmap).  ``tails``: where a device's disk is
+    known to end inside a chunk: (sector, least and most sectors).  ``tops``: the highest sectors of
+    the records that are read ahead.  ``key`` is the same for layouts that say the same.
+    """
+
+    full: Mapping[tuple[str, str], int]
+    tails: Mapping[str, tuple[int, int, int]]
+    tops: Mapping[str, int]
+    key: int
+
+    def __hash__(self) -> int:
+        return self.key
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Layout)
+            and self.key == other.key
+            and (self.full is other.full or self.full == other.full)
+            and self.tails == other.tails
+            and self.tops == other.tops
+        )
+
+    def sectors(
+        self, device: str, sector: int, top: int, size: int | None
+    ) -> tuple[int, int] | None:
+        """Least and most sectors that a record at ``sector`` covers; None: it cannot stand there.
+
+        ``top``: the highest sector of a record of the device before; ``size``: bytes of the disk.
+        """
+        if size is not None:
+            left = -(-size // SECTOR_SIZE) - sector
+            return None if left <= 0 else (min(CHUNK_SECTORS, left),) * 2
+        tail = self.tails.get(device)
+        if tail is not None and sector >= tail[0]:
+            return tail[1:] if sector == tail[0] else None
+        if tail is not None or top > sector:
+            return (CHUNK_SECTORS, CHUNK_SECTORS)
+        return (1, CHUNK_SECTORS)
+
+    def after(
+        self, device: str, sector: int, top: int, low: int, high: int, *, sized: bool
+    ) -> "Layout | None":
+        """This layout after a record of ``low`` to ``high`` sectors at ``sector``; None: contradiction.
+
+        ``sized``: the disk's size is known, so that no record needs to show where it ends.
+        """
+        tail = self.tails.get(device)
+        if tail is not None and sector > tail[0]:
+            return None
+        tails, tops, key = self.tails, self.tops, self.key
+        if high < CHUNK_SECTORS and not sized:
+            if top > sector:
+                return None
+            new = (sector, low, high)
+            key ^= hash((device, tail)) ^ hash((device, new))
+            tails = {**tails, device: new}
+        if top < sector:
+            key ^= top_key(device, top, sector)
+            tops = {**tops, device: sector}
+        return Layout(self.full, tails, tops, key)
+
+    def knowing(self, device: str, bitmap: str, full: int) -> "Layout":
+        """This layout with ``full`` bytes of bits per full chunk of a bitmap that it does not know."""
+        key = self.key ^ hash((device, bitmap, full))
+        return Layout({**self.full, (device, bitmap): full}, self.tails, self.tops, key)
+
+
+#: The layout of which nothing is known.
+UNKNOWN = Layout({}, {}, {}, 0)
+
+
+def top_key(device: str, before: int, after: int) -> int:
+    """What a layout's key changes by where a device's highest sector changes."""
+    return hash((device, "top", before)) ^ hash((device, "top", after))
+
+
+class Reading(NamedTuple):
+    """One way to read a record: where it ends, the layout after it, its bits' lengths, its sectors.
+
+    ``outcome`` is None where records follow.  ``before``: the reading of the record before it.
+    """
+
+    end: int
+    layout: Layout
+    lengths: tuple[int, ...] = ()
+    sectors: tuple[int, int] = (CHUNK_SECTORS, CHUNK_SECTORS)
+    outcome: After | None = None
+    before: "Reading | None" = None
+
+
+def bits_lengths(
+    full: int, known: int | None, sectors: tuple[int, int]
+) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Lengths in bytes that a record's bits may have, each with the sectors that it leaves possible.
+
+    ``full`` is the length for a full chunk, ``known`` the granularity in bytes if it is known.
+    """
+    granularity = known or schema.v1_granularity(full)
+    low, high = sectors
+    if granularity is None or full == WORD_SIZE:
+        yield WORD_SIZE, sectors
+        return
+    span = WORD_BITS * granularity // SECTOR_SIZE
+    for words in range(-(-low // span), -(-high // span) + 1):
+        yield words * WORD_SIZE, (max(low, (words - 1) * span + 1), min(high, words * span))

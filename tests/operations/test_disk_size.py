@@ -1,0 +1,131 @@
+"""How large a disk is taken to be: a table of what is known, and what comes of it."""
+
+from typing import Any
+
+import pytest
+
+from blkmig_cli.contents.sizes import SizeBounds
+from blkmig_cli.errors import FailureError
+from blkmig_cli.operations.replay.disk_size import Decision, Evidence, decide_size
+
+MIB = 1 << 20
+STATED = SizeBounds(2 * MIB, 2 * MIB, "stream")
+BOUNDED = SizeBounds(MIB + 512, 3 * MIB, "progress")
+NARROW = SizeBounds(MIB + 512, MIB + 4096, "progress")
+OPEN = SizeBounds(MIB + 512, None, "none")
+
+
+def decided(stream: SizeBounds, **known: Any) -> Decision:
+    return decide_size(Evidence("d", "x", stream, MIB, known.pop("end", 2 * MIB), **known))
+
+
+@pytest.mark.parametrize(
+    ("stream", "known", "size"),
+    [
+        # An option before all else.
+        (OPEN, {"option": 5 * MIB}, 5 * MIB),
+        (BOUNDED, {"option": 2 * MIB, "image": 2 * MIB}, 2 * MIB),
+        (BOUNDED, {"option": 2 * MIB, "image": 8 * MIB}, 2 * MIB),
+        (STATED, {"option": 2 * MIB, "image": 8 * MIB}, 2 * MIB),
+        (BOUNDED, {"option": 9 * MIB, "gaps": True}, 9 * MIB),
+        (NARROW, {"largest": True}, MIB + 4096),
+        (STATED, {"largest": True}, 2 * MIB),
+        (BOUNDED, {"largest": True, "image": 5 * MIB // 2, "is_device": True}, 5 * MIB // 2),
+        # What the stream states, then a manifest, then an image file.
+        (STATED, {"end": 3 * MIB}, 2 * MIB),
+        (STATED, {"manifest": 3 * MIB}, 2 * MIB),
+        (STATED, {"image": 2 * MIB}, 2 * MIB),
+        (STATED, {"image": 4 * MIB, "is_device": True}, 2 * MIB),
+        (OPEN, {"manifest": MIB + 1024}, MIB + 1024),
+        (OPEN, {"manifest": MIB + 1024, "image": 4 * MIB, "is_device": True}, MIB + 1024),
+        (BOUNDED, {"image": 3 * MIB // 2}, 3 * MIB // 2),
+        (OPEN, {"image": 9 * MIB}, 9 * MIB),
+        (BOUNDED, {"image": 9 * MIB, "gaps": True}, 9 * MIB),
+    ],
+)
+def test_what_is_believed(stream: SizeBounds, known: dict[str, Any], size: int) -> None:
+    assert decided(stream, **known) == Decision(size)
+
+
+@pytest.mark.parametrize(
+    ("stream", "known"),
+    [
+        (OPEN, {}),
+        (BOUNDED, {}),
+        (SizeBounds(2 * MIB, 3 * MIB, "progress"), {}),
+        (SizeBounds(MIB + 512, 2 * MIB, "progress"), {}),
+        (BOUNDED, {"image": 2 * MIB, "is_device": True}),
+        (OPEN, {"image": 9 * MIB, "is_device": True}),
+    ],
+)
+def test_the_end_of_the_last_chunk(stream: SizeBounds, known: dict[str, Any]) -> None:
+    assert decided(stream, **known) == Decision(2 * MIB, assumed=True)
+
+
+@pytest.mark.parametrize(
+    ("stream", "known", "words"),
+    [
+        (NARROW, {}, f"{MIB + 512} to {MIB + 4096} bytes"),
+        (SizeBounds(2 * MIB + 512, 3 * MIB, "progress"), {}, f"{2 * MIB + 512} to {3 * MIB} bytes"),
+        (SizeBounds(2 * MIB + 512, None, "none"), {}, f"at least {2 * MIB + 512} bytes"),
+        (OPEN, {"image": 3 * MIB // 2, "is_device": True}, f"{MIB + 512} to {3 * MIB // 2} bytes"),
+        (OPEN, {"largest": True}, "nothing in the stream bounds it"),
+    ],
+)
+def test_what_stays_unknown(stream: SizeBounds, known: dict[str, Any], words: str) -> None:
+    decision = decided(stream, **known)
+    assert decision.size is None
+    assert decision.finding is not None
+    assert (decision.finding.id, decision.finding.severity) == ("size-unknown", "error")
+    assert words in decision.finding.message
+    assert "--device-size d=SIZE" in decision.finding.message
+    bounded = stream.most is not None or "image" in known
+    assert ("--device-size d=max" in decision.finding.message) == bounded
+
+
+@pytest.mark.parametrize(
+    ("stream", "known"),
+    [
+        (BOUNDED, {"option": 3 * MIB + 512}),
+        (BOUNDED, {"image": 3 * MIB + 512}),
+        (STATED, {"image": 3 * MIB}),
+        (STATED, {"image": 3 * MIB, "gaps": True}),
+        (BOUNDED, {"manifest": 4 * MIB}),
+        (OPEN, {"manifest": MIB}),
+        (OPEN, {"manifest": 2 * MIB, "image": 3 * MIB}),
+    ],
+)
+def test_what_contradicts_the_stream(stream: SizeBounds, known: dict[str, Any]) -> None:
+    finding = decided(stream, **known).finding
+    assert finding is not None
+    assert (finding.id, finding.severity, finding.device) == ("size-mismatch", "error", "d")
+
+
+@pytest.mark.parametrize(
+    ("stream", "known", "words"),
+    [
+        (STATED, {"image": 2 * MIB - 512}, f"has {2 * MIB - 512} bytes, the disk {2 * MIB};"),
+        (STATED, {"image": MIB, "is_device": True}, f"has {MIB} bytes, the disk {2 * MIB};"),
+        (BOUNDED, {"image": MIB}, f"has {MIB} bytes, the disk at least {MIB + 512};"),
+        (OPEN, {"image": MIB, "is_device": True}, f"the disk at least {MIB + 512};"),
+        (OPEN, {"image": MIB, "option": 2 * MIB}, f"the disk {2 * MIB};"),
+    ],
+)
+def test_images_that_are_too_small(stream: SizeBounds, known: dict[str, Any], words: str) -> None:
+    with pytest.raises(FailureError) as error:
+        decided(stream, **known)
+    assert words in str(error.value).replace(" (device 'd')", "")
+
+
+def test_images_that_would_become_too_large() -> None:
+    huge = 1 << 50
+    with pytest.raises(FailureError, match="would grow to 1 PiB"):
+        decided(OPEN, end=huge)
+    assert decided(OPEN, end=huge, option=huge) == Decision(huge)
+    assert decided(OPEN, end=huge, image=huge) == Decision(huge)
+
+
+def test_a_device_without_a_name() -> None:
+    finding = decide_size(Evidence("", "x", NARROW, MIB, 2 * MIB)).finding
+    assert finding is not None
+    assert "specify --device-size SIZE or --device-size max" in finding.message
