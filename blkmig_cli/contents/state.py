@@ -51,7 +51,8 @@ class DiskState:
 
     ``covered`` and ``bitmaps_covered`` are in sectors; ``top`` is the highest sector at which a chunk
     starts, -1 if none came; ``repeated_chunks`` counts those of which every sector had come before;
-    ``stated``: bytes of the disk, where a record says it.
+    ``stated``: bytes of the disk, where a record says it; ``least``: bytes that it has at least, by the
+    ranges of v2 records.
     """
 
     name: str
@@ -63,6 +64,7 @@ class DiskState:
     top_offset: int = 0
     bitmaps_covered: IntervalSet = field(default_factory=IntervalSet)
     stated: int | None = None
+    least: int = 0
 
     @property
     def has_blocks(self) -> bool:
@@ -89,6 +91,7 @@ class DiskState:
             self.top, self.top_offset = later.top, later.top_offset
         if later.stated is not None:
             self.stated = later.stated
+        self.least = max(self.least, later.least)
 
 
 @dataclass(slots=True)
@@ -239,10 +242,11 @@ class StreamState:
         """The disk's size as far as the stream proves it, whatever options and images say."""
         if (size := self.stated_size(device)) is not None:
             return SizeBounds(size, size, "stream")
-        least, most = 0, None
+        disk, most = self.disks.get(device), None
+        least = 0 if disk is None else disk.least
         if device in self.progress.tops:
             low, high = self.progress.device(device)
-            least = low * SECTOR_SIZE
+            least = max(least, low * SECTOR_SIZE)
             most = None if high is None else high * SECTOR_SIZE
         tail = None if self.conclusion is None else self.conclusion.tails.get(device)
         if tail is not None:
@@ -272,8 +276,10 @@ class StreamState:
                 self.progress.chunk(event.device, event.sector)
         if event.flags & _HAS_BITMAPS:
             disk.bitmaps_covered.add(event.sector, end)
-            if event.dialect == V2.name and event.sectors % CHUNK_SECTORS:
-                disk.stated = end * SECTOR_SIZE  # such a range ends with the disk
+            if event.dialect == V2.name:
+                disk.least = max(disk.least, end * SECTOR_SIZE)
+                if event.sectors % CHUNK_SECTORS:
+                    disk.stated = end * SECTOR_SIZE  # such a range ends with the disk
         for part in event.bitmaps:
             state = self._block_bitmap(event, part)
             if part.attributes is not None:
@@ -296,6 +302,9 @@ class StreamState:
             disk.repeated_chunks += disk.covered.add_each(sectors, event.sectors)
         if event.flags & _HAS_BITMAPS:
             disk.bitmaps_covered.add_each(sectors, event.sectors)
+            if event.dialect == V2.name:
+                end = int(sectors.max()) + event.sectors
+                disk.least = max(disk.least, end * SECTOR_SIZE)
         for part, bits in zip(event.bitmaps, column.bits, strict=True):
             bitmap = self.bitmaps[event.device, part.name]
             bitmap.cover_rows(part, sectors, event.sectors, bits.shape[1])
