@@ -39,7 +39,7 @@ from blkmig_cli.wire.decoder import Container
               help="Take what is sound of an incomplete or damaged stream.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check everything, write nothing.")
 @click.option("--resume", is_flag=True, help="Continue a replay that was interrupted.")
-@click.option("--restart", is_flag=True, help="Start a replay afresh that was interrupted.")
+@click.option("--restart", is_flag=True, help="Start a replay over that was interrupted.")
 @click.option("--verify", is_flag=True, help="Read back what was written, and compare.")
 @click.option("--manifest", metavar="FILE",
               help="Compare disks and bitmaps with what send --manifest wrote.")  # fmt: skip

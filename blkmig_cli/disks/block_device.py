@@ -1,4 +1,4 @@
-"""Block devices: what identifies one across boots and names, and where its records are kept.
+"""Block devices: what identifies one across boots and names, and where its records are.
 
 Names in /dev change from boot to boot, and several lead to one device.
 """
@@ -58,7 +58,7 @@ def identity(number: int) -> str:
 
 
 def state_path(number: int) -> str:
-    """Return the path, without suffix, of what is kept about the device of this number.
+    """Return the path, without suffix, of what is recorded about the device of this number.
 
     Raises FailureError.
     """

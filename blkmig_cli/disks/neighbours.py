@@ -1,6 +1,6 @@
 """The files that blkmig keeps beside an image, or for a block device in the state folder.
 
-Something else that stands under one of their names (a symbolic link, a FIFO, a device, a folder, a
+Anything else that has one of their names (a symbolic link, a FIFO, a device, a folder, a
 file with other hard links) is refused: it is never followed, waited for or removed.
 """
 
@@ -48,7 +48,7 @@ class Neighbours:
         return (path for path in paths if path is not None)
 
     def check(self) -> None:
-        """Raise FailureError where something else than a file of ours stands at one of the paths.
+        """Raise FailureError where one of the paths is something else than a file of ours.
 
         That may be the image itself, behind a symbolic link of its name.
         """
@@ -72,9 +72,9 @@ def neighbours_of(image: str) -> Neighbours:
 
 
 def exists(path: str) -> bool:
-    """Return whether a file of ours stands at ``path``.
+    """Return whether there is a file of ours at ``path``.
 
-    Raises FailureError where something else does, or the path cannot be looked at.
+    Raises FailureError where there is something else, or the path cannot be looked at.
     """
     return check_neighbour(path) is not None
 
@@ -82,7 +82,7 @@ def exists(path: str) -> bool:
 def remove(path: str | None) -> bool:
     """Remove the file of ours at ``path``, if it is there; return whether it was.
 
-    Raises FailureError where something else stands there, or it cannot be removed.
+    Raises FailureError where there is something else, or it cannot be removed.
     """
     if path is None or not exists(path):
         return False

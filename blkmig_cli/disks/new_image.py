@@ -39,7 +39,7 @@ def create_partial(path: str, like: os.stat_result | None = None) -> NewImage:
     """Make a new, empty image at ``path``, locked.
 
     ``like``: what the system says of the image that it will replace, whose mode and owner it gets.
-    Raises FailureError where something stands there.
+    Raises FailureError where the path exists.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with failing(path):
@@ -52,7 +52,7 @@ def create_partial(path: str, like: os.stat_result | None = None) -> NewImage:
 def open_partial(path: str) -> NewImage:
     """Open the unfinished image at ``path``, locked.
 
-    Raises FailureError where it is missing or in use, or something else stands there.
+    Raises FailureError where it is missing or in use, or is something else.
     """
     exists(path)
     with failing(path):

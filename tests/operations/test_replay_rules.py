@@ -214,6 +214,35 @@ def test_without_create_the_image_must_exist(run: Run, kind: str) -> None:
         refused(outcome, 4, "use --create to make it", before)
 
 
+def test_names_that_announce_another_format(run: Run) -> None:
+    put(STREAM)
+    before = here()
+    outcome = run("replay", "s.bin", "--image", "x.qcow2", "--create")
+    refused(outcome, 4, "x.qcow2: format qcow2 is not supported; use -f raw", before)
+    assert run("replay", "s.bin", "--image", "x.qcow2", "--create", "-f", "raw").status == 0
+    fails(run("replay", "s.bin", "--image", "x.qcow2", "--overwrite"), 4, "-f raw")
+
+
+def test_a_stream_that_changes_while_it_is_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was judged is not what is applied then: the image stays incomplete."""
+    from blkmig_cli.operations.replay import replay as module
+    from blkmig_cli.operations.replay.judgement import judge
+
+    put(STREAM)
+
+    def judged(*given: object) -> object:
+        found = judge(*given)  # type: ignore[arg-type]
+        with open("s.bin", "r+b") as file:
+            file.write(STREAM[:-20] + bytes(20))
+        return found
+
+    monkeypatch.setattr(module, "judge", judged)
+    outcome = run("replay", "s.bin", "--image", "x", "--create", "--allow-incomplete", "-q")
+    assert outcome.status == 3
+    assert not Path("x").exists()
+    assert Path("x.partial").exists()
+
+
 def replaced_image() -> None:
     """An image with all that can stand beside it."""
     put(filled(9, 3 * MIB), "x")

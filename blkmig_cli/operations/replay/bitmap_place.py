@@ -12,7 +12,7 @@ from blkmig_cli.text import escape
 class BitmapPlace:
     """The file of bitmaps at ``path``; ``bitmaps`` are those that are in it, by name.
 
-    ``image``: the path of the image that it stands beside, if it does.
+    ``image``: the path of the image that the file belongs to, if it is beside one.
     """
 
     def __init__(self, path: str, image: str | None = None) -> None:

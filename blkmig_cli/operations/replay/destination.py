@@ -2,7 +2,7 @@
 
 The life of a destination, in this order:
 
-``open``       looks at all that stands there, and locks the image; nothing is changed.
+``open``       looks at all that exists, and locks the image; nothing is changed.
 ``decide``     the disk's size is known; for a stream in a file before the first write, else at its end.
 ``image_for``  before every write; the first one writes the journal, and makes a new image.
 ``save``       now and then: what has been written is on stable storage, and the journal says so.
@@ -35,7 +35,7 @@ from blkmig_cli.operations.replay.request import ReplayRequest
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.text import escape, human_size
 
-_NEW_START = "use --restart to start afresh"
+_NEW_START = "use --restart to start over"
 
 
 class Destination:
@@ -109,19 +109,19 @@ class Destination:
     # Before the first write.
 
     def open(self) -> None:
-        """Look at the image and what stands beside it, and lock it; nothing is changed.
+        """Look at the image and the files beside it, and lock it; nothing is changed.
 
         Raises FailureError where it is missing, in the way, in use, incomplete or too small, or its
         neighbours are not as they should be; UsageError.
         """
         request = self._request
-        stands = os.path.lexists(self.path)
+        present = os.path.lexists(self.path)
         partial = self.neighbours.partial is not None and exists(self.neighbours.partial)
-        self._check_place(stands=stands, partial=partial)
+        self._check_place(present=present, partial=partial)
         if partial:
             assert self.neighbours.partial is not None
             self._image = open_partial(self.neighbours.partial)
-        if stands:
+        if present:
             image = open_raw(
                 self.path,
                 writable=request.disks and not request.dry_run,
@@ -136,18 +136,18 @@ class Destination:
         # Now that it is locked, no other process writes the journal.
         entry = None if request.restart else read_journal(self.neighbours)
         if request.resume:
-            self._before = self._continued(entry, stands=stands, partial=partial)
-        elif entry is not None and entry.state != "finished" and (stands or partial):
+            self._before = self._continued(entry, present=present, partial=partial)
+        elif entry is not None and entry.state != "finished" and (present or partial):
             raise self._incomplete()
         self._begun = self._before is not None
         self._check_sizes()
-        if not stands and self.neighbours.bitmaps is not None and request.makes:
+        if not present and self.neighbours.bitmaps is not None and request.makes:
             self._check_left_bitmaps(
                 expected=request.restart or (entry is not None and request.resume)
             )
         self.history = self._new_history(None)
 
-    def _check_place(self, *, stands: bool, partial: bool) -> None:
+    def _check_place(self, *, present: bool, partial: bool) -> None:
         """Refuse what is in the way, or missing."""
         path, request = self.path, self._request
         if self.is_device and request.makes:
@@ -161,12 +161,12 @@ class Destination:
             )
         if partial and not request.continues:
             raise self._incomplete()
-        if partial and stands and not request.overwrite:
+        if partial and present and not request.overwrite:
             raise FailureError(
                 f"both {escape(path)} and {escape(self.neighbours.partial or '')} exist",
                 hint="remove or rename one of them, or use --overwrite to replace the first",
             )
-        if stands and request.makes:
+        if present and request.makes:
             mode = os.lstat(path).st_mode
             if not (request.overwrite or request.resume):
                 entry = None if request.restart else read_journal(self.neighbours)
@@ -175,17 +175,17 @@ class Destination:
             if not stat.S_ISREG(mode):
                 kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
                 raise FailureError(f"{escape(path)} is {kind}", hint="name the file itself")
-        if not (stands or partial or request.makes):
+        if not (present or partial or request.makes):
             raise FailureError(
                 f"{escape(path)}: No such file or directory", hint="use --create to make it"
             )
         if request.makes and not request.force:
             check_suffix(path)
 
-    def _continued(self, entry: Entry | None, *, stands: bool, partial: bool) -> Entry | None:
+    def _continued(self, entry: Entry | None, *, present: bool, partial: bool) -> Entry | None:
         """Return the journal to continue from; None: there is nothing to continue.
 
-        Raises FailureError where it is not that of what stands there.
+        Raises FailureError where it is the journal of another image.
         """
         if partial:
             # One that says "finished" is older than the unfinished image.
@@ -194,7 +194,7 @@ class Destination:
             if not entry.new:
                 raise self._other_image()
             return entry
-        if not stands:
+        if not present:
             return None
         named = entry is not None and (
             entry.state == "finished" or (entry.state == "written" and entry.new)
@@ -310,7 +310,7 @@ class Destination:
         return image
 
     def _begin(self, image: RawImage) -> None:
-        """Write the journal, now that the image that stands there is written for the first time."""
+        """Write the journal, now that the existing image is written for the first time."""
         new = isinstance(image, NewImage)
         if not new:
             remove(self.neighbours.identity)
@@ -396,7 +396,7 @@ class Destination:
     def _incomplete(self) -> FailureError:
         return FailureError(
             f"{escape(self.path)} is incomplete: a replay was interrupted, or another is at work",
-            hint="use --resume to continue it, or --restart to start afresh",
+            hint="use --resume to continue it, or --restart to start over",
         )
 
     def _in_the_way(self) -> FailureError:

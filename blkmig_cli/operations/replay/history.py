@@ -26,7 +26,7 @@ _HEAD = 4096
 _SAMPLES = 128
 _RECORD = struct.Struct("<QQII")
 _RECORDS = np.dtype([("offset", "<u8"), ("sector", "<u8"), ("flags", "<u4"), ("head", "<u4")])
-_RESTART = "check which belong together, or use --restart to start afresh"
+_RESTART = "check which belong together, or use --restart to start over"
 
 
 class History:

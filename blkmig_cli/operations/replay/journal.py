@@ -76,7 +76,7 @@ def read_journal(neighbours: Neighbours) -> Entry | None:
     try:
         return read_document(path, limits.JOURNAL_MAX, "journal of a replay", _parse)
     except FailureError as error:
-        raise FailureError(error.message, hint="use --restart to start afresh") from error
+        raise FailureError(error.message, hint="use --restart to start over") from error
 
 
 def write_journal(neighbours: Neighbours, entry: Entry) -> None:

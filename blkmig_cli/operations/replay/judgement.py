@@ -96,7 +96,7 @@ class Reading:
         return self._checker.state.disk(device).has_blocks
 
     def check_merged(self) -> None:
-        """Raise UndecidableError where two disks came as one, of which neither can be had."""
+        """Raise UndecidableError where two disks came as one, neither of which can be recovered."""
         if self._checker.defects.merged and self._request.disks and self._request.takes(""):
             raise UndecidableError(
                 "a disk and the file that holds it are mixed under an empty name",

@@ -24,7 +24,7 @@ class _Range:
 class Overlap:
     """Runs jobs; those on ranges of one target that touch run in the order in which they came.
 
-    Leaving it gives up what :meth:`drain` has not waited for.
+    On leaving it, what :meth:`drain` has not waited for is cancelled.
     """
 
     def __init__(self) -> None:

@@ -138,8 +138,9 @@ class _Replay:
                 for device, found in self._begun():
                     found.stop(reading.position, reading.stop(device, found, failure))
                 raise
-        elif failure is not None and judgement.report.failure is None:
-            return self._failed(judgement, failure, written)  # the file was changed meanwhile
+        elif (failure is None) != (judgement.report.failure is None):
+            changed = FailureError(f"{escape(self._stream.name)} was changed while it was read")
+            return self._failed(judgement, failure or changed, written)
         if not judgement.accepted:
             return self._stop(judgement, written)
         return self._conclude(judgement, written)

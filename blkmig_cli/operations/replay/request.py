@@ -34,7 +34,7 @@ class ReplayRequest:
     ``disks``, ``bitmaps``: whether these are applied at all.  ``incremental``: missing chunks are
     intended.  ``allow_incomplete``: take what is sound of an incomplete or damaged stream.
     ``dry_run``: check everything, write nothing.  ``resume``: continue a replay that was interrupted;
-    ``restart``: start it afresh.  ``verify``: read back what was written.  ``manifest``: compare the
+    ``restart``: start it over.  ``verify``: read back what was written.  ``manifest``: compare the
     images with it.
 
     ``number``: which of several streams in the input.  ``hints``: sizes of disks and granularities of
@@ -70,7 +70,7 @@ class ReplayRequest:
 
     @property
     def continues(self) -> bool:
-        """Whether an earlier replay is expected: one to continue, or to start afresh."""
+        """Whether an earlier replay is expected: one to continue, or to start over."""
         return self.resume or self.restart
 
     @property

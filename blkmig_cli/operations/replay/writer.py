@@ -62,8 +62,8 @@ class _Hole:
 class Writer:
     """Writes the records of ``source``, except those that are ``superseded``.
 
-    ``verify``: what has been written is read back at each :meth:`drain`.  Leaving it gives up what
-    :meth:`drain` has not waited for.
+    ``verify``: what has been written is read back at each :meth:`drain`.  On leaving it, what
+    :meth:`drain` has not waited for is cancelled.
     """
 
     def __init__(
