@@ -430,9 +430,10 @@ def send(
 ) -> SendResult:
     """Send ``images``, paths by device name, to ``target``, as ``blkmig send`` does.
 
-    ``options``: how to send; ``bitmaps``: which bitmaps to send with them, None for none; ``manifest``: the file to which the
-    digests of what was sent are written.  Raises UsageError for what contradicts itself or is not
-    there, FailureError where an image, a bitmap or the target fails or does not fit.
+    ``options``: how to send; ``bitmaps``: which bitmaps to send with them, None for none;
+    ``manifest``: the file to which the digests of what was sent are written.  Raises UsageError
+    for what contradicts itself or is not there, FailureError where an image, a bitmap or the
+    target fails or does not fit.
     """
     return send_images(
         {device: os.fspath(path) for device, path in images.items()},
