@@ -164,6 +164,18 @@ def test_a_device_has_no_place_for_bitmaps(
     assert not Path(f"{loop.path}.bitmaps.json").exists()
 
 
+@both_sources
+def test_bitmaps_of_block_records_have_no_place_either(
+    run: Run, loop: Loop, stream: Path, kind: str
+) -> None:
+    bits = raw.v2(2048, ("b", 1, 65536, b""))
+    stream.write_bytes(raw.qemu(raw.block(0, 0x70, rest=bits + b"\1" * MIB)))
+    words = ["replay", source(kind, stream), "--image", loop.path, "--device-size", "1M"]
+    fails(run(*words), 2, "has no place for the bitmaps of 'd'")
+    assert run(*words, "--no-bitmaps", "--restart").status == 0
+    assert loop.content() == b"\1" * MIB + OLD * (3 * MIB)
+
+
 def test_two_nodes_of_one_device(run: Run, loop: Loop, tmp_path: Path) -> None:
     stream, node, link = tmp_path / "two.bin", tmp_path / "node", tmp_path / "link"
     stream.write_bytes(raw.qemu(raw.block(0, 8, "d"), raw.block(0, 8, "e")))

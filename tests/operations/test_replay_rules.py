@@ -331,7 +331,7 @@ def test_bitmaps_of_an_image_that_is_gone(run: Run, kind: str) -> None:
     write_bitmaps("x.bitmaps.json", BitmapFile(2 * MIB, {"old": DirtyBitmap("old", 512)}))
     before = here()
     words = ["replay", source(kind), "--image", "x"]
-    for more in ([], ["--no-bitmaps"], ["--bitmaps-to", "other"], ["--dry-run"]):
+    for more in ([], ["--no-bitmaps"], ["--bitmaps-to", "other"], ["--dry-run"], ["--resume"]):
         refused(
             run(*words, "--create", *more), 4, "x.bitmaps.json exists, though x does not", before
         )
