@@ -135,6 +135,15 @@ def test_the_cache_is_dropped(image: RawImage, monkeypatch: pytest.MonkeyPatch) 
     assert rest == [0, 0, os.POSIX_FADV_DONTNEED]
 
 
+def test_short_reads(image: RawImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may give less than it was asked for."""
+    data = bytes(range(250)) * 40
+    image.write(0, memoryview(data))
+    original = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, length, at: original(fd, min(length, 999), at))
+    assert image.read(0, len(data)) == data
+
+
 def test_where_there_is_data(image: RawImage) -> None:
     assert not image.has_data(0, 8 * MIB)
     image.write(4 * MIB, memoryview(b"x"))

@@ -460,6 +460,8 @@ def test_missing_chunks_are_accepted_afterwards(run: Run, kind: str, made: bool)
         assert "nothing was written" in outcome.out
         assert run(*words, "--allow-incomplete").status == 0
     else:
+        assert "incomplete: at least 1 MiB" in outcome.err or "incomplete: 1 MiB" in outcome.err
+        assert "use --allow-incomplete to take what is sound" in outcome.err
         assert Path("x").exists() != made
         state = json.loads(Path("x.replay.json").read_text())["state"]
         assert state == "incomplete"
@@ -623,6 +625,29 @@ def test_a_quiet_replay_says_one_line(run: Run) -> None:
     assert outcome.err == ""
     assert len(outcome.out.splitlines()) == 1
     assert "whole" in outcome.out
+
+
+@both_sources
+def test_bitmaps_of_a_disk_of_unknown_size(run: Run, kind: str) -> None:
+    """Without its blocks, the disk ends where the records of its bitmaps do, which is said."""
+    bits = b"\1".ljust(256, b"\0")
+    put(raw.qemu(*(raw.block(2048 * at, 0x20, rest=raw.v1(("b", bits))) for at in range(3))))
+    outcome = run("replay", source(kind), "--bitmaps-to", "bits", "--dialect", "v1")
+    assert outcome.status == 0, outcome
+    assert f"took {3 * MIB} bytes" in outcome.err
+    assert read_bitmaps("bits").size == 3 * MIB
+    assert read_bitmaps("bits").bitmaps["b"].granularity == 512
+
+
+@both_sources
+def test_merged_disks(run: Run, kind: str) -> None:
+    """A disk without a name, and the qcow2 file that holds it: neither is written whole."""
+    qcow2 = b"QFI\xfb".ljust(MIB, b"\0")
+    put(raw.qemu(raw.block(0, 0, "", filled(1)), raw.block(0, 0, "", qcow2)))
+    outcome = run("replay", source(kind), "--image", "x", "--create", "--allow-incomplete")
+    fails(outcome, 3, "device ''")
+    assert not Path("x").exists()
+    assert Path("x.partial").exists() == (kind == "pipe")
 
 
 # -- modes and owners
