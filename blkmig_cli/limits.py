@@ -74,6 +74,8 @@ ZEROS_HASHED = 512
 ZEROS_HASHED_FOR = 8 << 20
 #: Bytes of a spec that is one document.
 SPEC_DOCUMENT_MAX = 64 << 20
+#: Values of a spec in YAML; an alias counts as all that it stands for.
+SPEC_NODES_MAX = 1 << 17
 #: Bytes of one line of a spec in JSON Lines.
 SPEC_LINE_MAX = 512 << 20
 #: Bytes of zeros in a row that are copied to a temporary file.

@@ -38,6 +38,9 @@ class Image(Readable, Protocol):
     def zero(self, offset: int, length: int) -> None:
         """Make a range read as zeros; where the file system can, it takes no space then."""
 
+    def has_data(self, offset: int, length: int) -> bool:
+        """Return whether any of a range may take space, and so hold other bytes than zeros."""
+
     def resize(self, size: int) -> None:
         """Make the disk larger (with zeros) or smaller."""
 

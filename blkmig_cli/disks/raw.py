@@ -93,6 +93,11 @@ class RawImage:
             piece = min(length, _PIECE)
         return True
 
+    def has_data(self, offset: int, length: int) -> bool:
+        """See ``image.Image``."""
+        start = self._seek(offset, os.SEEK_DATA)
+        return start is not None and start < offset + length
+
     def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
         """See ``image.Image``; raises FailureError where the image fails or ends."""
         if pipe:

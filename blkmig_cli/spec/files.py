@@ -1,6 +1,5 @@
 """Reading a spec: JSON Lines as a stream of records, or a JSON or YAML document written by hand."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, BinaryIO
 
 from blkmig_cli import limits
 from blkmig_cli.errors import SpecError
+from blkmig_cli.json_text import parse_json
 from blkmig_cli.spec.records import KEY, VERSION, read_record
 from blkmig_cli.text import brief
 from blkmig_cli.transport.payloads import FileRange
@@ -51,29 +51,28 @@ def _lines(file: BinaryIO) -> Iterator[Event]:
             raise SpecError(f"line {number}: is over {limits.SPEC_LINE_MAX >> 20} MiB")
         if line.strip():
             try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
+                record = parse_json(line)
+            except ValueError as error:
                 raise SpecError(f"line {number}: no JSON: {error}") from None
             yield read_record(record, f"line {number}")
 
 
 def _json(line: bytes) -> Any:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
+        return parse_json(line)
+    except ValueError:
         return None
 
 
 def _document(text: bytes) -> Any:
-    import yaml  # noqa: PLC0415 (slow to load, and seldom needed)
-
     try:
-        # JSON is YAML, too; the safe loader makes data and nothing else.
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SpecError(
-            f"the spec is neither JSON nor YAML: {' '.join(str(error).split())}"
-        ) from None
+        return parse_json(text)
+    except ValueError:
+        from blkmig_cli.spec.yaml_text import parse_yaml  # noqa: PLC0415 (slow to load)
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
+        raise SpecError(f"the spec is neither JSON nor YAML: {error}") from None
 
 
 def _check_version(header: dict[str, Any]) -> None:

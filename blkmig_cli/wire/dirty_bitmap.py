@@ -19,6 +19,16 @@ from blkmig_cli.text import decode_name, quote
 from blkmig_cli.wire.events import BitmapBits, BitmapComplete, BitmapEos, BitmapStart, Event
 from blkmig_cli.wire.schema_io import Reader
 
+# As plain numbers: an operation on an enum takes as long as reading a record should.
+_BITMAP_NAME = int(BitmapFlag.BITMAP_NAME)
+_BITS = int(BitmapFlag.BITS)
+_COMPLETE = int(BitmapFlag.COMPLETE)
+_DEVICE_NAME = int(BitmapFlag.DEVICE_NAME)
+_EOS = int(BitmapFlag.EOS)
+_EXTRA_FLAGS = int(BitmapFlag.EXTRA_FLAGS)
+_START = int(BitmapFlag.START)
+_ZEROES = int(BitmapFlag.ZEROES)
+
 
 class DirtyBitmapDecoder:
     """State across the section's parts: the names last used, and the bitmaps begun and ended."""
@@ -43,17 +53,17 @@ class DirtyBitmapDecoder:
             reader = self._reader
             offset = reader.begin()
             flags, extra = self._flags()
-            if flags & BitmapFlag.DEVICE_NAME:
+            if flags & _DEVICE_NAME:
                 self._device = self._name("device")
-            if flags & BitmapFlag.BITMAP_NAME:
+            if flags & _BITMAP_NAME:
                 self._bitmap = self._name("bitmap")
-            if flags & (BitmapFlag.START | BitmapFlag.COMPLETE | BitmapFlag.BITS):
+            if flags & (_START | _COMPLETE | _BITS):
                 yield self._body(offset, flags, extra)
-            elif flags & BitmapFlag.EOS:
+            elif flags & _EOS:
                 yield BitmapEos(offset, reader.length(), reader.section, flags, extra)
             else:
                 reader.fail(f"chunk flags {flags:#x} are neither start, bits, complete nor end")
-            if flags & BitmapFlag.EOS:
+            if flags & _EOS:
                 return
 
     def _flags(self) -> tuple[int, bytes]:
@@ -61,10 +71,10 @@ class DirtyBitmapDecoder:
         reader = self._reader
         flags: int = reader.take(schema.ChunkFlags)[0]
         extra = b""
-        if flags & BitmapFlag.EXTRA_FLAGS:
+        if flags & _EXTRA_FLAGS:
             extra += bytes([flags])
             flags = reader.take(schema.ChunkFlags)[0]
-            if flags & BitmapFlag.EXTRA_FLAGS:
+            if flags & _EXTRA_FLAGS:
                 extra += bytes([flags])
                 high, flags = divmod(reader.take(schema.MoreFlags)[0], 256)
                 if high:
@@ -83,7 +93,7 @@ class DirtyBitmapDecoder:
         if device is None or bitmap is None:
             reader.fail("the first chunk names no device and bitmap")
         key = (device, bitmap)
-        if flags & BitmapFlag.START:
+        if flags & _START:
             granularity, attributes = self._start(key)
             return BitmapStart(
                 offset,
@@ -99,7 +109,7 @@ class DirtyBitmapDecoder:
         if key not in self._open:
             state = "has ended" if key in self._started else "was never started"
             reader.fail(f"bitmap {quote(bitmap)} {state}", device=device)
-        if flags & BitmapFlag.COMPLETE:
+        if flags & _COMPLETE:
             del self._open[key]
             return BitmapComplete(
                 offset, reader.length(), reader.section, device, bitmap, flags, extra
@@ -135,7 +145,7 @@ class DirtyBitmapDecoder:
             fault, check = f"its range ends past {limits.DISK_MAX} bytes", "bitmap-range"
         elif sector * SECTOR_SIZE % (WORD_BITS * granularity):
             fault, check = "its range does not start on a word of bits", "bitmap-start"
-        elif not flags & BitmapFlag.ZEROES:
+        elif not flags & _ZEROES:
             (length,) = reader.take(schema.BitsLength)
             lengths = schema.bits_lengths(sectors, granularity)
             if length > DIRTY_BITMAP_BITS_MAX:

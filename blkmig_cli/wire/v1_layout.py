@@ -135,7 +135,7 @@ class Layouts:
         self._take(root.layout for root in left)
         low = min(root.sectors[0] for root in left)
         high = max(root.sectors[1] for root in left)
-        return left[0]._replace(sectors=(low, high))
+        return left[0].covering((low, high))
 
     def granularities(self, device: str, bitmap: str) -> list[int]:
         """Granularities in bytes that the layout leaves possible, ascending; empty: none seen."""
@@ -299,9 +299,9 @@ class Layouts:
         if after is None:
             return
         if self._available(part.end, data) < data:
-            yield part._replace(outcome=After.CUT)
+            yield part.ended(After.CUT)
             return
-        yield from self._ended(part._replace(end=part.end + data, layout=after), flags)
+        yield from self._ended(part.complete(data, after), flags)
 
     def _ended(self, reading: Reading, flags: int) -> Iterator[Reading]:
         """``reading``, which is complete, with its outcome."""
@@ -309,7 +309,7 @@ class Layouts:
         if after is After.RECORDS:
             yield reading
         elif after is not After.NONSENSE:
-            yield reading._replace(outcome=after)
+            yield reading.ended(after)
 
     def _read_bitmap(self, part: Reading, device: str, decided: int) -> Iterator[Reading]:
         """``part`` with one more bitmap, once for every length that its bits may have."""
@@ -321,7 +321,7 @@ class Layouts:
         try:
             name = self._take_name(schema.V1BitmapHead)
         except TruncatedError:
-            yield part._replace(outcome=After.CUT)
+            yield part.ended(After.CUT)
             return
         if not name or "\0" in name:
             return

@@ -115,6 +115,20 @@ class Reading(NamedTuple):
     outcome: After | None = None
     before: "Reading | None" = None
 
+    def ended(self, outcome: After) -> "Reading":
+        """This reading, which goes no further."""
+        return Reading(self.end, self.layout, self.lengths, self.sectors, outcome, self.before)
+
+    def covering(self, sectors: tuple[int, int]) -> "Reading":
+        """This reading, of a record that covers least and most ``sectors``."""
+        return Reading(self.end, self.layout, self.lengths, sectors, self.outcome, self.before)
+
+    def complete(self, data: int, layout: Layout) -> "Reading":
+        """This reading behind ``data`` bytes of data, with the layout after the record."""
+        return Reading(
+            self.end + data, layout, self.lengths, self.sectors, self.outcome, self.before
+        )
+
 
 def bits_lengths(
     full: int, known: int | None, sectors: tuple[int, int]

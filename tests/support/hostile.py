@@ -183,6 +183,12 @@ def description_of_fields() -> bytes:
     )
 
 
+def beginnings_of_a_description() -> bytes:
+    """Nothing but the byte that begins a description, behind the end."""
+    state = raw.start(1, "timer", 2, bytes(50), kind=4) + raw.footer(1)
+    return raw.HEADER + state + raw.EOF + b"\x06" * (_SIZE - 100)
+
+
 def description_of_digits() -> bytes:
     """A size of 4,000 digits, times another, for a section that is in the stream."""
     digits = b"9" * 4000
@@ -360,6 +366,25 @@ def v1_coarse_growing() -> bytes:
     return raw.qemu(*rows)
 
 
+def v1_coarse_twice() -> bytes:
+    """A coarse bitmap that is clean in all records, and dirty when they come again."""
+    words = np.arange(_SIZE // 48, dtype=np.uint64) * np.uint64(2048)
+    return raw.qemu(
+        *(_rows(words, 0x29, "d", raw.v1(("b", bits))) for bits in (bytes(8), b"\xff" * 8))
+    )
+
+
+def v1_fine() -> bytes:
+    """Bitmaps of the finest granularity, of a disk whose size is not known."""
+    dice = random.Random(7)
+    number = iter(range(1 << 20))
+
+    def record() -> bytes:
+        return raw.block(next(number) * 2048, 0x28, rest=raw.v1(("b", dice.randbytes(256))))
+
+    return raw.qemu(*_filling(record))
+
+
 def v1_many_coarse() -> bytes:
     """1,024 coarse bitmaps in each record."""
     maps = [(f"{at:03x}", struct.pack("<Q", at)) for at in range(1000)]
@@ -395,10 +420,12 @@ STREAMS: dict[str, Callable[[], bytes]] = {
         downwards, at_random, at_random_dense, unaligned, overlapping, beyond, repeated, irregular,
         progress_only, progress_of_many_devices, empty_parts, many_sections,
         footers_that_end_nothing, ram_pages, description_of_lists, description_of_objects,
-        description_of_fields, description_of_digits, strewn_bits, strewn_bits_at_random,
+        description_of_fields, beginnings_of_a_description, description_of_digits, strewn_bits,
+        strewn_bits_at_random,
         bits_in_every_megabyte, clear_bits, alternating_bits, huge_granules, many_bitmaps,
         v2_strewn, v2_cleared, v2_many_bitmaps, v2_giant, v1_names_everywhere, v1_three_names,
-        v1_records_in_bits, v1_coarse, v1_coarse_growing, v1_many_coarse, nearly_records,
+        v1_records_in_bits, v1_coarse, v1_coarse_growing, v1_coarse_twice, v1_fine, v1_many_coarse,
+        nearly_records,
         chains_of_records, sectors_past_any_disk,
     )
 }  # fmt: skip

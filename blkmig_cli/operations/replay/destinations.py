@@ -29,6 +29,7 @@ class Destinations:
         self._uses = uses
         self._known = request.known
         self._images: dict[str | None, Destination] = {}
+        self._found: dict[str, Destination] = {}  # by the devices that have come
         self._places: dict[str | None, BitmapPlace] = {}  # those of --bitmaps-to
         self._beside: dict[str | None, BitmapPlace] = {}  # those beside images
         self._only: str | None = None  # the device that key None has turned out to be
@@ -97,7 +98,7 @@ class Destinations:
 
         Raises UsageError where it has none; as :meth:`open` where it is made only now.
         """
-        found = self.find(device)
+        found = self._found.get(device) or self.find(device)
         if found is None:
             has_place = device in self._places or (None in self._places and self._is_only(device))
             what = "has blocks, but no image" if has_place else "has no image"
@@ -116,12 +117,12 @@ class Destinations:
             found = self._images[None]
         if found is not None:
             found.bind(self._known.size(device))
+            self._found[device] = found
         return found
 
     def found(self, device: str) -> Destination | None:
         """Return the destination of the disk of ``device``, if it has been found before."""
-        only = self._images.get(None) if self._only == device else None
-        return self._images.get(device, only)
+        return self._found.get(device)
 
     def place_of(self, device: str, offset: int | None = None) -> BitmapPlace:
         """Return where the bitmaps of ``device`` go.

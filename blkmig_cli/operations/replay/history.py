@@ -68,6 +68,11 @@ class History:
         return None if self._before is None else self._before.position
 
     @property
+    def differing(self) -> bool:
+        """Whether a sample differs that a later record may overwrite."""
+        return bool(self._differing)
+
+    @property
     def finished(self) -> bool:
         """Whether an earlier run did everything."""
         return self._before is not None and self._before.state == "finished"

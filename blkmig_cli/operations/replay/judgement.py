@@ -58,14 +58,16 @@ class Reading:
 
     def feed(self, event: Event, source: Input) -> None:
         """Take the next event; raises UndecidableError as :meth:`check_merged`."""
-        if isinstance(event, Block):
+        if self.stream.seekable and isinstance(event, Block):
             self.superseded.feed(event, self._checker.state.covered(event.device))
         self._checker.feed(event, source)
-        self.check_merged()
+        if self._checker.defects.merged:
+            self.check_merged()
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run of events; raises as :meth:`feed`."""
-        self.superseded.feed_run(run, self._checker.state.covered)
+        if self.stream.seekable:
+            self.superseded.feed_run(run, self._checker.state.covered)
         self._checker.feed_run(run, source)
         self.check_merged()
 

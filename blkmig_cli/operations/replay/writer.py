@@ -7,10 +7,11 @@ run has applied (``history.py``) is compared with the image instead, in samples.
 
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from blkmig_cli import limits
 from blkmig_cli.disks.disk import image_too_small
 from blkmig_cli.disks.raw import RawImage
 from blkmig_cli.disks.zeros import is_zero
@@ -30,17 +31,32 @@ from blkmig_cli.wire.runs import Numbers
 # again costs little.
 _CHECKPOINT = 256 << 20
 _HOLE_COST = 4 << 10
+# So many holes are not made one by one where there are only holes.
+_FEW = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class _Disk:
+    """A device's disk: its destination, the byte at which it ends, and what of it has been written."""
+
+    device: str
+    destination: Destination
+    limit: int | None
+    written: IntervalSet = field(default_factory=IntervalSet)
+
+
+@dataclass(slots=True)
 class _Hole:
-    """Zeros for bytes [start, end) of an image, not made yet."""
+    """Zeros for bytes [start, end) of a disk, not made yet; the first record of them is at ``offset``."""
 
-    place: Place
-    image: RawImage
+    disk: _Disk
+    offset: int
     start: int
     end: int
-    written: IntervalSet
+
+    @property
+    def place(self) -> Place:
+        return Place(self.disk.device, self.start // SECTOR_SIZE, self.offset)
 
 
 class Writer:
@@ -57,7 +73,7 @@ class Writer:
         self._superseded = superseded
         self._verifier = Verifier() if verify else None
         self._since = 0
-        self._written: dict[str, tuple[Destination, IntervalSet]] = {}
+        self._disks: dict[str, _Disk] = {}
         self._counting = threading.Lock()
         self._hole: _Hole | None = None
         self._buffers = threading.local()
@@ -77,10 +93,12 @@ class Writer:
 
         Final when the work is over: while threads write, they count as they go.
         """
-        return {
-            device: sum(max(min(end, destination.size or end) - start, 0) for start, end in ranges)
-            for device, (destination, ranges) in self._written.items()
-        }
+        found = {}
+        for device, disk in self._disks.items():
+            size = disk.destination.size
+            ranges = disk.written if size is None else disk.written.between(0, size)
+            found[device] = sum(end - start for start, end in ranges)
+        return found
 
     @property
     def due(self) -> bool:
@@ -92,30 +110,33 @@ class Writer:
 
         Raises FailureError: also for an earlier record.
         """
+        disk = self._disks.get(event.device) or self._add_disk(event.device, destination)
         start = event.sector * SECTOR_SIZE
         end = start + event.sectors * SECTOR_SIZE
-        limit = destination.limit
-        if limit is not None:
-            if end > limit:
-                _check_image(event, destination, end)
-            end = min(end, limit)
-        written = self._written_to(event.device, destination)
-        applied = destination.history.add(event, self._source)
+        limit = disk.limit
+        if limit is None:
+            if end > limits.GROWTH_MAX:
+                self._check_growth(event.device, event.sector, event.offset, destination)
+        elif end > limit:
+            _check_image(event, destination, end)
+            end = limit
+        history = destination.history
+        applied = history.add(event, self._source)
         if start >= end or event in self._superseded:
             return
         if applied:
             assert destination.image is not None
-            destination.history.compare(event, self._source, destination.image, start, end)
+            history.compare(event, self._source, destination.image, start, end)
             return
-        place = Place.of(event)
-        image = self._image_for(place, destination, start, end)
+        history.wrote(start, end)
         if event.data is None:
-            self._zero(_Hole(place, image, start, end, written))
-            return
-        if self._hole is not None and self._hole.start < end and start < self._hole.end:
-            self._make_hole()
-        self._since += end - start
-        self._copy(place, Payload(event.data.offset, end - start), image, start, written)
+            self._zero(disk, event.offset, start, end)
+        else:
+            hole = self._hole
+            if hole is not None and hole.disk is disk and hole.start < end and start < hole.end:
+                self._make_hole()
+            self._since += end - start
+            self._copy(disk, Place.of(event), Payload(event.data.offset, end - start), start)
 
     def write_zeros(
         self, event: Block, offsets: Numbers, sectors: Numbers, destination: Destination
@@ -124,16 +145,19 @@ class Writer:
 
         Raises as :meth:`write`.
         """
-        written = self._written_to(event.device, destination)
-        applied = destination.history.add_zeros(event, offsets, sectors)
+        disk = self._disks.get(event.device) or self._add_disk(event.device, destination)
         starts = sectors * SECTOR_SIZE
         length = event.sectors * SECTOR_SIZE
-        limit = destination.limit
-        if limit is not None and int(starts.max()) + length > limit:
-            row = int(starts.argmax())
-            at, sector = int(offsets[row]), int(sectors[row])
-            last = replace(event, offset=at, sector=sector)
-            _check_image(last, destination, int(starts[row]) + length)
+        limit, highest = disk.limit, int(starts.argmax())
+        top = int(starts[highest]) + length
+        if limit is None:
+            if top > limits.GROWTH_MAX:
+                place = int(sectors[highest]), int(offsets[highest])
+                self._check_growth(event.device, *place, destination)
+        elif top > limit:
+            at, sector = int(offsets[highest]), int(sectors[highest])
+            _check_image(replace(event, offset=at, sector=sector), destination, top)
+        applied = destination.history.add_zeros(event, offsets, sectors)
         live = ~self._superseded.rows(event, offsets, sectors)
         if limit is not None:
             live &= starts < limit
@@ -146,13 +170,17 @@ class Writer:
         order = np.flatnonzero(live)
         order = order[np.argsort(starts[order], kind="stable")]
         holes = joined(starts[order], length)
-        firsts = order[np.searchsorted(starts[order], holes[:, 0])]
         if limit is not None:
             np.minimum(holes, limit, out=holes)
+        if len(holes) > _FEW and self._is_empty(disk, int(holes[0, 0]), int(holes[-1, 1])):
+            self._since += _HOLE_COST * len(holes)
+            with self._counting:
+                disk.written.add_all(holes)
+            return
+        firsts = order[np.searchsorted(starts[order], holes[:, 0])]
         for row, (start, end) in zip(firsts.tolist(), holes.tolist(), strict=True):
-            place = Place(event.device, start // SECTOR_SIZE, int(offsets[row]))
-            image = self._image_for(place, destination, start, end)
-            self._zero(_Hole(place, image, start, end, written))
+            destination.history.wrote(start, end)
+            self._zero(disk, int(offsets[row]), start, end)
 
     def drain(self) -> None:
         """Wait until everything has been written; raises FailureError."""
@@ -163,55 +191,69 @@ class Writer:
             self._verifier.check()
         self._since = 0
 
-    def _written_to(self, device: str, destination: Destination) -> IntervalSet:
-        return self._written.setdefault(device, (destination, IntervalSet()))[1]
+    def _add_disk(self, device: str, destination: Destination) -> _Disk:
+        return self._disks.setdefault(device, _Disk(device, destination, destination.limit))
 
-    def _image_for(self, place: Place, destination: Destination, start: int, end: int) -> RawImage:
+    def _check_growth(
+        self, device: str, sector: int, offset: int, destination: Destination
+    ) -> None:
+        with Place(device, sector, offset).named():
+            destination.check_growth(sector * SECTOR_SIZE + CHUNK_SIZE)
+
+    def _image_for(self, disk: _Disk, place: Place, start: int, end: int) -> RawImage:
         """Return the image, whose bytes [start, end) are written next."""
-        destination.history.wrote(start, end)
         with place.named():
-            if destination.limit is None:
-                destination.check_growth(end)
-            image = destination.image_for(end)
+            image = disk.destination.image_for(end)
         if self._verifier is not None and self._verifier.touches(image, start, end):
             self.drain()
         return image
 
-    def _zero(self, hole: _Hole) -> None:
+    def _is_empty(self, disk: _Disk, start: int, end: int) -> bool:
+        """Return whether bytes [start, end) of the image are a hole already, so that nothing is to do."""
+        if self._verifier is not None or disk.destination.history.differing:
+            return False
+        self._make_hole()
+        image = self._image_for(disk, Place(disk.device, start // SECTOR_SIZE, 0), start, end)
+        if self._overlap is not None:
+            self._overlap.wait(image, start, end)
+        return not image.has_data(start, end - start)
+
+    def _zero(self, disk: _Disk, offset: int, start: int, end: int) -> None:
         """Make a hole, later together with the next one if they are neighbours."""
         self._since += _HOLE_COST
         before = self._hole
-        if (
-            before is not None
-            and before.image is hole.image
-            and (hole.start == before.end or hole.end == before.start)
-        ):
-            start, end = min(hole.start, before.start), max(hole.end, before.end)
-            self._hole = replace(before, start=start, end=end)
-            return
+        if before is not None and before.disk is disk:
+            if start == before.end:
+                before.end = end
+                return
+            if end == before.start:
+                before.start, before.offset = start, offset
+                return
         self._make_hole()
-        self._hole = hole
+        self._hole = _Hole(disk, offset, start, end)
 
     def _make_hole(self) -> None:
         hole, self._hole = self._hole, None
         if hole is None:
             return
+        place, start, end = hole.place, hole.start, hole.end
+        image = self._image_for(hole.disk, place, start, end)
         if self._overlap is not None:
-            self._overlap.wait(hole.image, hole.start, hole.end)
-        with hole.place.named():
-            hole.image.zero(hole.start, hole.end - hole.start)
+            self._overlap.wait(image, start, end)
+        with place.named():
+            image.zero(start, end - start)
         if self._verifier is not None:
-            self._verifier.wrote(hole.place, hole.image, hole.start, hole.end, None)
-        self._count(hole.written, hole.start, hole.end)
+            self._verifier.wrote(place, image, start, end, None)
+        self._count(hole.disk, start, end)
 
-    def _count(self, written: IntervalSet, start: int, end: int) -> None:
+    def _count(self, disk: _Disk, start: int, end: int) -> None:
         with self._counting:
-            written.add(start, end)
+            disk.written.add(start, end)
 
-    def _copy(
-        self, place: Place, data: Payload, image: RawImage, start: int, written: IntervalSet
-    ) -> None:
+    def _copy(self, disk: _Disk, place: Place, data: Payload, start: int) -> None:
         """Copy data of the stream to the image, at its byte ``start``, now or in a thread."""
+        end = start + data.length
+        image = self._image_for(disk, place, start, end)
 
         def job() -> None:
             view = self._data(data)
@@ -221,13 +263,13 @@ class Writer:
                 else:
                     image.write(start, view)
             if self._verifier is not None:
-                self._verifier.wrote(place, image, start, start + len(view), view)
-            self._count(written, start, start + len(view))
+                self._verifier.wrote(place, image, start, end, view)
+            self._count(disk, start, end)
 
         if self._overlap is None:
             job()
         else:
-            self._overlap.submit(image, start, start + data.length, job)
+            self._overlap.submit(image, start, end, job)
 
     def _data(self, data: Payload) -> memoryview:
         if not self._source.seekable:
