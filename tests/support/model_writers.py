@@ -44,6 +44,8 @@ def _statuses(case: Case, flag: str, bitmaps: bool, *, sized: bool) -> set[int]:
     if case.undecided:
         return {0, 1, 3}
     sure = (sized or case.all_known) and case.trusted
+    if sized and not case.all_known and case.stream.progress in ("zero", "wild"):
+        return {0, 1, 4}  # progress that contradicts the image's size
     unwhole = not bitmaps and (sized or case.all_known)
     if flag == "--allow-incomplete":
         return {0} if sure and bitmaps else {0, 1}
