@@ -198,11 +198,33 @@ CASES: dict[str, Plan] = {
     ),
     "v1-words-short": _plan(_V1_SHORT, "validate", ""),
     "v1-words-short-extracted": _plan(_V1_SHORT, "extract-bitmap", ""),
+    "v1-open-bits-grow": _plan(
+        _stream(
+            "v1", (Disk("d", 5, (_FINE, Bitmap("g", 512))),),
+            Block("d", 0, bits=(Bits(_FINE), Bits(Bitmap("g", 512))), sectors=5), Progress(0),
+            Block("d", 0, zero=True, bits=(Bits(_FINE), Bits(Bitmap("g", 512), "noise"))),
+            progress="true",
+        ),
+        "map", "", told=False,
+    ),
+    "v1-size-of-a-tail": _plan(
+        _stream(
+            "v1", (Disk("d", 1657, (_FINE,)),), Block("d", 0, zero=True, bits=(Bits(_FINE),))
+        ),
+        "replay", "file", "new", "", told=False,
+    ),
     "v1-undecided-replay": _plan(_V1_OPEN, "replay", "file", "new", "", told=False),
     "v1-undecided-extract": _plan(_V1_OPEN, "extract", "--allow-incomplete", told=False),
     "bitmap-without-bits": _plan(_NO_BITS, "validate", ""),
     "bitmap-without-bits-extracted": _plan(_NO_BITS, "extract-bitmap", ""),
     "bitmap-without-bits-replayed": _plan(_NO_BITS, "replay", "file", "new", ""),
+    "convert-states-a-guess": _plan(
+        _stream(
+            "classic", (Disk("d", 809),), Progress(0), Block("d", 0, _NOISE),
+            Block("d", 425, _NOISE), progress="true",
+        ),
+        "convert", "v2", "same", "translate", told=False,
+    ),
     "eos-beside-a-chunk": _plan(
         _stream("classic", (Disk("d", 2048),), _zero(0), beside=True),
         "convert", "classic", "same", "translate",

@@ -34,8 +34,7 @@ def _verdicts(case: Case, bitmaps: bool, *, incremental: bool) -> set[str]:
     if (case.gaps and not incremental) or (not bitmaps and case.all_known):
         return {"incomplete"}
     if case.all_known:
-        sure = case.trusted and not (incremental and case.stream.progress == "abandoned")
-        return {"whole"} if sure else {"whole", "faulty", "incomplete"}
+        return {"whole"} if case.sane else {"whole", "faulty", "incomplete"}
     found = {"unknown"}
     if whole:
         found.add("whole")
@@ -144,7 +143,7 @@ def extract(case: Case, flag: str) -> None:
             assert outcome.status == 1
         elif (
             case.all_known
-            and case.trusted
+            and case.sane
             and (flag or (case.whole_disks and case.model.whole_bitmaps == {True}))
         ):
             assert outcome.status == 0, outcome

@@ -43,7 +43,7 @@ def _statuses(case: Case, flag: str, bitmaps: bool, *, sized: bool) -> set[int]:
     """The statuses if all ``bitmaps`` are whole, or not."""
     if case.undecided:
         return {0, 1, 3}
-    sure = (sized or case.all_known) and case.trusted
+    sure = (sized or case.all_known) and case.sane
     if sized and not case.all_known and case.stream.progress in ("zero", "wild"):
         return {0, 1, 4}  # progress that contradicts the image's size
     unwhole = not bitmaps and (sized or case.all_known)
@@ -52,7 +52,7 @@ def _statuses(case: Case, flag: str, bitmaps: bool, *, sized: bool) -> set[int]:
     if flag == "--incremental":
         if unwhole:
             return {1}
-        return {0} if sure and case.stream.progress != "abandoned" else {0, 1}
+        return {0} if sure else {0, 1}
     gaps = not case.whole_disks if sized else case.gaps
     if gaps or unwhole:
         return {1}
@@ -131,7 +131,7 @@ def convert(case: Case, dialect: str, container: str, way: str) -> None:
     possible = {2} if homeless else set()
     if case.undecided:
         possible |= {1, 3}
-    if False in case.model.whole_bitmaps or not case.all_known or not case.trusted:
+    if False in case.model.whole_bitmaps or not case.all_known or not case.sane:
         possible |= {1}
     if way != "normalize":
         carriers = {record.device for record in case.stream.records() if isinstance(record, Block)}
@@ -159,12 +159,11 @@ def check_converted(case: Case, out: Path, dialect: str, *, incremental: bool) -
     outcome = run("validate", out, "--output=json", *meant, *words)
     (report,) = outcome.json["streams"]
     verdict = verdict_of(report)
-    sane = case.trusted and case.stream.progress != "abandoned"
-    if sane:
+    if case.sane:
         assert verdict in (("whole",) if case.all_known else ("whole", "unknown")), report
     assert verdict != "damaged", report
     outcome = replay_made(case, out, case.named, *meant, *words)
-    if case.all_known and sane:
+    if case.all_known and case.sane:
         assert outcome.status == 0, outcome
     if outcome.status == 0:
         for number, name in enumerate(case.named):
