@@ -384,11 +384,12 @@ def validate(
     container: Container = "auto",
     number: int | None = None,
 ) -> Report:
-    """Return what ``blkmig validate`` finds; arguments as those of :func:`open`.
+    """Return what ``blkmig validate`` finds in ``stream``.
 
-    ``options``: images and a manifest to compare with, and what else to check.  What is damaged is in
-    the report's ``failure``.  Raises FailureError where the input or an image fails, UsageError for
-    an image or a size of a device that the stream does not have.
+    ``options``: images and a manifest to compare with, and what else to check.  ``sizes``,
+    ``granularities`` (in bytes), ``dialect``, ``container``, ``number`` as in :func:`open`.  What
+    is damaged is in the report's ``failure``.  Raises FailureError where the input or an image
+    fails, UsageError for an image or a size of a device that the stream does not have.
     """
     _check_words(dialect, container)
     chosen = options or ValidateOptions()
@@ -427,11 +428,12 @@ def send(
     bitmaps: SendBitmaps | None = None,
     manifest: str | os.PathLike[str] | None = None,
 ) -> SendResult:
-    """Send disk images, paths by device name, to ``target``, as ``blkmig send`` does.
+    """Send ``images``, paths by device name, to ``target``, as ``blkmig send`` does.
 
-    ``bitmaps``: which bitmaps to send with them, None for none; ``manifest``: the file to which the
-    digests of what was sent are written.  Raises UsageError for what contradicts itself or is not
-    there, FailureError where an image, a bitmap or the target fails or does not fit.
+    ``options``: how to send; ``bitmaps``: which bitmaps to send with them, None for none;
+    ``manifest``: the file to which the digests of what was sent are written.  Raises UsageError
+    for what contradicts itself or is not there, FailureError where an image, a bitmap or the
+    target fails or does not fit.
     """
     return send_images(
         {device: os.fspath(path) for device, path in images.items()},
@@ -453,9 +455,10 @@ def convert(
 ) -> ConvertResult:
     """Write ``stream`` to ``target`` in another dialect, as ``blkmig convert`` does.
 
-    ``sizes`` and ``granularities`` as in :func:`open`; ``bitmaps_from``: files of bitmaps to add, by
-    device (None: the only one).  Raises StreamError for a damaged stream, IncompleteError where
-    something is missing, UsageError and FailureError as the command does.
+    ``options``: how to convert; ``sizes`` and ``granularities`` in bytes, as in :func:`open`;
+    ``bitmaps_from``: files of bitmaps to add, by device (None: the only one).  Raises StreamError
+    for a damaged stream, IncompleteError where something is missing, UsageError and FailureError
+    as the command does.
     """
     reading = Reading(Hints(dict(sizes or {}), dict(granularities or {})))
     return convert_stream(

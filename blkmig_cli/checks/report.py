@@ -98,7 +98,7 @@ class Report:
         return int(bool(self.counting(strict=strict)))
 
     def adding(self, findings: Iterable[Finding]) -> "Report":
-        """Return the report with more findings."""
+        """Return the report with more ``findings``."""
         return replace(self, findings=(*self.findings, *findings))
 
     def ignoring(self, checks: Collection[str]) -> "Report":
@@ -107,7 +107,7 @@ class Report:
         return replace(self, findings=kept)
 
     def weighed(self, severities: Mapping[str, Severity]) -> "Report":
-        """Return the report with other severities for the findings of some checks, by id."""
+        """Return the report with the ``severities``, by id of a check, for its findings."""
         findings = tuple(
             replace(finding, severity=severities.get(finding.id, finding.severity))
             for finding in self.findings

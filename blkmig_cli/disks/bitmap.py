@@ -102,7 +102,7 @@ class DirtyBitmap:
         return self._words.read(first_word, count).view(np.uint8)
 
     def bits(self, size: int, start: int = 0) -> NDArray[np.bool_]:
-        """Which granules are dirty, of those that hold bytes [start, size) of the disk.
+        """Which granules are dirty, of those from byte ``start`` up to ``size`` bytes of the disk.
 
         Shape (granules,), bool; the first is granule ``start // granularity``.  Raises LimitError
         where they are over ``limits.BITS_MAX``.
@@ -131,7 +131,7 @@ class DirtyBitmap:
         return runs
 
     def range_parts(self, size: int | None = None) -> Iterator[NDArray[Any]]:
-        """:meth:`ranges` in parts, so that memory stays the same: each of shape (ranges, 2).
+        """:meth:`ranges` up to ``size`` bytes in parts, each of shape (ranges, 2): start and end.
 
         int64, or Python integers as in :meth:`granule_runs`.
         """

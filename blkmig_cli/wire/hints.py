@@ -18,30 +18,30 @@ class Hints:
     largest: set[str | None] = field(default_factory=set)
 
     def takes_most(self, device: str) -> bool:
-        """Return whether the device's disk is to be as large as the stream allows (``max``)."""
+        """Return whether the disk of ``device`` is to be as large as the stream allows (``max``)."""
         return device in self.largest or (None in self.largest and device not in self.sizes)
 
     def option_size(self, device: str) -> int | None:
-        """Bytes of the device's disk as an option says, if one does."""
+        """Bytes of the disk of ``device`` as an option says, if one does."""
         if device in self.largest:
             return None
         return self.sizes.get(device, self.sizes.get(None))
 
     def image_size(self, device: str) -> int | None:
-        """Bytes of the device's disk as an image file or a manifest says, if one does and may."""
+        """Bytes of the disk of ``device`` as an image file or a manifest says, if one does and may."""
         if self.takes_most(device):
             return None
         return self.images.get(device, self.images.get(None))
 
     def size(self, device: str) -> int | None:
-        """Bytes of the device's disk by option, else by image, if either is known."""
+        """Bytes of the disk of ``device`` by option, else by image, if either is known."""
         if self.takes_most(device):
             return None
         size = self.option_size(device)
         return self.image_size(device) if size is None else size
 
     def granularity(self, device: str, bitmap: str) -> int | None:
-        """Granularity in bytes of the device's bitmap, if known; also as reports name it."""
+        """Granularity in bytes of ``bitmap`` of ``device``, if known; also as reports name it."""
         for key in ((device, bitmap), (None, bitmap), (None, f"{device}/{bitmap}")):
             if key in self.granularities:
                 return self.granularities[key]

@@ -168,3 +168,18 @@ def test_what_every_version_objects_to() -> None:
     assert "last chunk" in found[9, 0][0]
     assert "no block section" in found[9, 1][0]
     assert not list(objections(Traits("qemu", "qemu", "none", bitmaps=True), (10, 0)))
+
+
+def test_progress_that_contradicts_a_complete_disk(run: Run, tmp_path: Path) -> None:
+    """Every chunk was sent, and progress stays at 0 after eight of them: a finding of its own."""
+    path = tmp_path / "s.bin"
+    chunks = b"".join(raw.block(at * 2048, 8) for at in range(8))
+    path.write_bytes(raw.qemu(raw.progress(0) + chunks + raw.progress(0)))
+    outcome = run("validate", path, "--device-size", "8M", "--output", "json")
+    found = {finding["id"] for finding in outcome.report["findings"]}
+    assert "progress-contradiction" in found or "bulk-unfinished" in found
+    assert outcome.status == 1
+    path.write_bytes(raw.qemu(raw.progress(0) + chunks))
+    outcome = run("validate", path, "--device-size", "8M", "--output", "json")
+    assert "progress-contradiction" in {finding["id"] for finding in outcome.report["findings"]}
+    assert (outcome.status, outcome.report["verdict"]) == (1, "faulty")

@@ -103,7 +103,7 @@ def test_the_library(tmp_path: Path) -> None:
     made.write_bytes(raw.qemu(raw.block(0, 0, "d", data), raw.block(4096, 8)))
     done = example("check_stream.py", made)
     assert done.returncode == 1
-    assert "1 MiB never came" in done.stdout
+    assert "1 MiB was not sent" in done.stdout
 
 
 def test_every_example_is_tested() -> None:

@@ -79,11 +79,11 @@ class ReplayRequest:
         return self.hints if self.manifest is None else self.manifest.completing(self.hints)
 
     def takes(self, device: str) -> bool:
-        """Return whether the device is among those to take."""
+        """Return whether ``device`` is among those to take."""
         return self.devices is None or device in self.devices
 
     def check(self, *, with_stream: bool) -> None:
-        """Raise UsageError where the request contradicts itself."""
+        """Check the request, ``with_stream`` or without; raises UsageError where it contradicts itself."""
         if not (self.disks or self.bitmaps):
             raise UsageError("--no-bitmaps and --bitmaps-only together leave nothing to do")
         if self.resume and self.restart:
