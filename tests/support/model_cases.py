@@ -70,6 +70,16 @@ _V1_OPEN = _stream(
     Block("d", 2048, bits=(Bits(Bitmap("b", 8192)),), sectors=2048),
     Block("d", 0, zero=True, bits=(Bits(Bitmap("b", 8192), "noise"),)),
 )
+_V1_GROWS = Stream(
+    "v1",
+    "qemu",
+    (Disk("d", 5, (_FINE, Bitmap("g", 512))),),
+    (
+        Part((Block("d", 0, bits=(Bits(_FINE), Bits(Bitmap("g", 512))), sectors=5),)),
+        Part((Block("d", 0, zero=True, bits=(Bits(_FINE), Bits(Bitmap("g", 512), "noise"))),)),
+        Part((Progress(100),)),
+    ),
+)
 _V2_BITS = Block("d", 0, bits=(Bits(_FINE, "noise"),), sectors=4095)
 _V2_ONLY = _stream("v2", (Disk("d", 4095, (_FINE,)),), _V2_BITS)
 _V2_HALF = _stream(
@@ -198,15 +208,7 @@ CASES: dict[str, Plan] = {
     ),
     "v1-words-short": _plan(_V1_SHORT, "validate", ""),
     "v1-words-short-extracted": _plan(_V1_SHORT, "extract-bitmap", ""),
-    "v1-open-bits-grow": _plan(
-        _stream(
-            "v1", (Disk("d", 5, (_FINE, Bitmap("g", 512))),),
-            Block("d", 0, bits=(Bits(_FINE), Bits(Bitmap("g", 512))), sectors=5), Progress(0),
-            Block("d", 0, zero=True, bits=(Bits(_FINE), Bits(Bitmap("g", 512), "noise"))),
-            progress="true",
-        ),
-        "map", "", told=False,
-    ),
+    "v1-open-bits-grow": _plan(_V1_GROWS, "map", "", told=False),
     "v1-size-of-a-tail": _plan(
         _stream(
             "v1", (Disk("d", 1657, (_FINE,)),), Block("d", 0, zero=True, bits=(Bits(_FINE),))
