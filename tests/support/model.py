@@ -34,7 +34,7 @@ def ranges_of(flags: bytes | bytearray, unit: int, end: int) -> Ranges:
 class BitmapModel:
     """One bitmap: a byte for each granule, and for each granule whether bits for it came.
 
-    ``sectors`` (v1): those whose records carried its bits.
+    ``sectors`` (v1): those of whose own records the words reached so far.
     """
 
     device: str
@@ -173,7 +173,8 @@ class Model:
             bitmap = self._bitmap(record.device, bits.bitmap)
             if self.stream.dialect == "v1":
                 span = wire.v1_span(disk.disk, record.sector, bits.bitmap.granularity)
-                last = min(record.sector + CHUNK_SECTORS, disk.disk.sectors)
+                bound = span.high * bits.bitmap.granularity // SECTOR
+                last = min(record.sector + CHUNK_SECTORS, disk.disk.sectors, bound)
                 bitmap.sectors[record.sector : last] = b"\1" * (last - record.sector)
             else:
                 span = wire.v2_span(record.sector, record.sectors, bits.bitmap.granularity)
@@ -202,8 +203,8 @@ class Model:
     def whole_bitmap(self, bitmap: BitmapModel) -> bool | None:
         """Whether all bits of a bitmap came, and it ended as its dialect wants it.
 
-        None: in v1, where words that came with some chunks hold all bits, but other chunks never
-        came with theirs; a reader may take it for whole or not.
+        None: in v1, where all words came, but not all with the chunks that they are of; a reader may
+        take it for whole or not.
         """
         if self.stream.dialect == "v2":
             return self.final and all(self.disks[bitmap.device].ranged)

@@ -165,6 +165,11 @@ class Case:
         told = ("skipped",) if self.all_known else ()
         return self.stream.progress in ("none", "true", "silent", "abandoned", *told)
 
+    @property
+    def sane(self) -> bool:
+        """Whether the progress records also tell of nothing that never began."""
+        return self.trusted and self.stream.progress != "abandoned"
+
     def known(self, name: str) -> bool:
         """Whether a disk's size is told, or in the stream."""
         return self.plan.told or (self.model.disks[name].stated and not self.undecided)

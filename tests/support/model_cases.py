@@ -70,6 +70,16 @@ _V1_OPEN = _stream(
     Block("d", 2048, bits=(Bits(Bitmap("b", 8192)),), sectors=2048),
     Block("d", 0, zero=True, bits=(Bits(Bitmap("b", 8192), "noise"),)),
 )
+_V1_GROWS = Stream(
+    "v1",
+    "qemu",
+    (Disk("d", 5, (_FINE, Bitmap("g", 512))),),
+    (
+        Part((Block("d", 0, bits=(Bits(_FINE), Bits(Bitmap("g", 512))), sectors=5),)),
+        Part((Block("d", 0, zero=True, bits=(Bits(_FINE), Bits(Bitmap("g", 512), "noise"))),)),
+        Part((Progress(100),)),
+    ),
+)
 _V2_BITS = Block("d", 0, bits=(Bits(_FINE, "noise"),), sectors=4095)
 _V2_ONLY = _stream("v2", (Disk("d", 4095, (_FINE,)),), _V2_BITS)
 _V2_HALF = _stream(
@@ -114,6 +124,25 @@ _LOST_BITMAP = _stream(
     ),
 )
 
+#: What a QEMU makes of two disks with a shared base; the end of the first one is as in the base.
+_LEFT_OUT = _stream(
+    "classic",
+    (Disk("d", 4095), Disk("e", 8192)),
+    Progress(0), _zero(0),
+    Progress(33), _zero(0, "e"),
+    Progress(49), _zero(2048, "e"),
+    Progress(66), _zero(4096, "e"),
+    Progress(83), _zero(6144, "e"),
+    progress="skipped",
+)  # fmt: skip
+#: ... and of two disks of which the second one is all as in the base.
+_ALL_LEFT_OUT = _stream(
+    "classic",
+    (Disk("d", 4095), Disk("e", 4095)),
+    Progress(0), _zero(0), Progress(25), _zero(2048), Progress(75),
+    progress="skipped",
+)  # fmt: skip
+
 CASES: dict[str, Plan] = {
     "whole-and-told": _plan(_stream("classic", (_DISK,), _zero(0), _zero(2048)), "validate", ""),
     "gap-from-file": _plan(_GAP, "replay", "file", "new", ""),
@@ -134,6 +163,21 @@ CASES: dict[str, Plan] = {
             Block("d", 0, bits=(Bits(_FINE, "all"),), sectors=2047), progress="zero",
         ),
         "validate", "",
+    ),
+    "left-out-end": _plan(_LEFT_OUT, "validate", "", told=False),
+    "left-out-end-told": _plan(_LEFT_OUT, "validate", "--incremental"),
+    "left-out-disk-told": _plan(_ALL_LEFT_OUT, "validate", ""),
+    "left-out-disk-replayed": _plan(_ALL_LEFT_OUT, "replay", "file", "new", ""),
+    "left-out-disk-onto-image": _plan(_ALL_LEFT_OUT, "validate-image", "same", told=False),
+    "v1-bits-behind-the-end": _plan(
+        _stream(
+            "v1", (Disk("d", 4096, (Bitmap("b", 4096),)),),
+            Block("d", 0, bits=(Bits(Bitmap("b", 4096), "all"),), sectors=2048),
+            Progress(100), Block("d", 51, _NOISE),
+            Block("d", 2048, bits=(Bits(Bitmap("b", 4096), "all"),), sectors=2048), _zero(0),
+            progress="skipped",
+        ),
+        "validate", "", told=False,
     ),
     "unknown-without-finding": _plan(
         _stream(
@@ -164,11 +208,25 @@ CASES: dict[str, Plan] = {
     ),
     "v1-words-short": _plan(_V1_SHORT, "validate", ""),
     "v1-words-short-extracted": _plan(_V1_SHORT, "extract-bitmap", ""),
+    "v1-open-bits-grow": _plan(_V1_GROWS, "map", "", told=False),
+    "v1-size-of-a-tail": _plan(
+        _stream(
+            "v1", (Disk("d", 1657, (_FINE,)),), Block("d", 0, zero=True, bits=(Bits(_FINE),))
+        ),
+        "replay", "file", "new", "", told=False,
+    ),
     "v1-undecided-replay": _plan(_V1_OPEN, "replay", "file", "new", "", told=False),
     "v1-undecided-extract": _plan(_V1_OPEN, "extract", "--allow-incomplete", told=False),
     "bitmap-without-bits": _plan(_NO_BITS, "validate", ""),
     "bitmap-without-bits-extracted": _plan(_NO_BITS, "extract-bitmap", ""),
     "bitmap-without-bits-replayed": _plan(_NO_BITS, "replay", "file", "new", ""),
+    "convert-states-a-guess": _plan(
+        _stream(
+            "classic", (Disk("d", 809),), Progress(0), Block("d", 0, _NOISE),
+            Block("d", 425, _NOISE), progress="true",
+        ),
+        "convert", "v2", "same", "translate", told=False,
+    ),
     "eos-beside-a-chunk": _plan(
         _stream("classic", (Disk("d", 2048),), _zero(0), beside=True),
         "convert", "classic", "same", "translate",
@@ -198,5 +256,9 @@ CASES: dict[str, Plan] = {
     "salvage-ragged": _plan(_RAGGED, "salvage", "--incremental"),
     "salvage-v2-bitmaps": _plan(_V2_ONLY, "salvage", "--allow-incomplete", told=False),
     "salvage-half-a-bitmap": _plan(_V2_HALF, "salvage", "--allow-incomplete"),
+    "salvage-without-last-progress": _plan(
+        _stream("v2", (Disk("d", 4095, (_FINE,)),), _V2_BITS, progress="silent"),
+        "salvage", "--allow-incomplete",
+    ),
     "salvage-unnamed-bitmap": _plan(_UNNAMED, "salvage", "--allow-incomplete"),
 }  # fmt: skip

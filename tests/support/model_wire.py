@@ -9,7 +9,7 @@ import random
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 SECTOR = 512
 CHUNK = 1 << 20
@@ -189,7 +189,7 @@ _NOISE = _noise(2 * CHUNK_SECTORS)
 _SPARSE = (0, 1, 7, 1024, 2047)
 
 
-@cache
+@lru_cache(maxsize=32)
 def chunk(data: Data) -> bytes:
     """One MiB."""
     start = data.seed % CHUNK_SECTORS * SECTOR

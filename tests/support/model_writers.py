@@ -43,14 +43,16 @@ def _statuses(case: Case, flag: str, bitmaps: bool, *, sized: bool) -> set[int]:
     """The statuses if all ``bitmaps`` are whole, or not."""
     if case.undecided:
         return {0, 1, 3}
-    sure = (sized or case.all_known) and case.trusted
+    sure = (sized or case.all_known) and case.sane
+    if sized and not case.all_known and case.stream.progress in ("zero", "wild"):
+        return {0, 1, 4}  # progress that contradicts the image's size
     unwhole = not bitmaps and (sized or case.all_known)
     if flag == "--allow-incomplete":
         return {0} if sure and bitmaps else {0, 1}
     if flag == "--incremental":
         if unwhole:
             return {1}
-        return {0} if sure and case.stream.progress != "abandoned" else {0, 1}
+        return {0} if sure else {0, 1}
     gaps = not case.whole_disks if sized else case.gaps
     if gaps or unwhole:
         return {1}
@@ -129,7 +131,7 @@ def convert(case: Case, dialect: str, container: str, way: str) -> None:
     possible = {2} if homeless else set()
     if case.undecided:
         possible |= {1, 3}
-    if False in case.model.whole_bitmaps or not case.all_known or not case.trusted:
+    if False in case.model.whole_bitmaps or not case.all_known or not case.sane:
         possible |= {1}
     if way != "normalize":
         carriers = {record.device for record in case.stream.records() if isinstance(record, Block)}
@@ -157,12 +159,11 @@ def check_converted(case: Case, out: Path, dialect: str, *, incremental: bool) -
     outcome = run("validate", out, "--output=json", *meant, *words)
     (report,) = outcome.json["streams"]
     verdict = verdict_of(report)
-    sane = case.trusted and case.stream.progress != "abandoned"
-    if sane:
+    if case.sane:
         assert verdict in (("whole",) if case.all_known else ("whole", "unknown")), report
     assert verdict != "damaged", report
     outcome = replay_made(case, out, case.named, *meant, *words)
-    if case.all_known and sane:
+    if case.all_known and case.sane:
         assert outcome.status == 0, outcome
     if outcome.status == 0:
         for number, name in enumerate(case.named):
@@ -196,8 +197,10 @@ def salvage(case: Case, flag: str) -> None:
     folder = case.folder_of_step()
     out = folder / "salvaged"
     outcome = run("salvage", case.path, f"--to={out}", "--output=json", "-q", *case.reading)
-    # A bitmap that is not whole, or has no place in the new stream, is lost.
-    losing = case.unnamed_bitmaps or False in case.model.whole_bitmaps
+    # A bitmap that is not whole, or has no place in the new stream, is lost; so may be one of a disk
+    # of unknown size, which its section would have to state.
+    losing = case.unnamed_bitmaps or False in case.model.whole_bitmaps or not case.all_known
+    losing &= bool(case.model.bitmaps)
     possible = {0, 1, 3} if case.undecided else {0, 1, 2, 3, 4} if losing else {0}
     assert outcome.status in possible, outcome
     if case.undecided or outcome.status > 1:
@@ -205,6 +208,7 @@ def salvage(case: Case, flag: str) -> None:
     found = outcome.json
     assert found["intact"] is True, found
     assert losing or not found["lost-bitmaps"], found
+    assert outcome.status == int(bool(found["lost-bitmaps"])), outcome
     names = [device["name"] for device in found["devices"]]
     assert set(case.content) <= set(names) <= set(case.named), found
     outcome = replay_made(case, out, names, flag)
