@@ -14,8 +14,6 @@ MACHINE_MAX = 1 << 12
 DESCRIPTION_MAX = 16 << 20
 #: Bytes of a description in which the sizes of disks are looked for.
 IDENTITY_MAX = 4 << 20
-#: Objects and arrays of that JSON.
-DESCRIPTION_NODES_MAX = 1 << 19
 #: Bytes of a device's state, and of the sum of all, that a description may claim.
 STATE_MAX = 1 << 48
 #: Bytes before the input's end in which the description of a stream without footers is looked for.
@@ -62,6 +60,8 @@ DISK_MAX = (1 << 63) - (1 << 20)
 BARE_DISK_MAX = 1 << 56
 #: Bytes of memory for unpacking xz and zstd: more than their usual levels need.
 UNPACKING_MAX = 256 << 20
+#: Lists and objects of a JSON document; a larger one may have one for every 16 of its bytes.
+JSON_PARTS_MAX = 1 << 16
 #: Bytes of a file of bitmaps (IMAGE.bitmaps.json).
 BITMAPS_FILE_MAX = 256 << 20
 #: Bytes of a journal (IMAGE.replay.json).

@@ -1,6 +1,7 @@
 """Names, sizes and counts as people read them.  Names from a stream are hostile: always escape."""
 
 import re
+import reprlib
 from collections.abc import Iterable
 
 from blkmig_cli.schemas.constants import SECTOR_SIZE
@@ -62,12 +63,35 @@ def ranges_text(ranges: Iterable[tuple[int, int]]) -> str:
 
 
 def brief(value: object) -> str:
-    """What somebody wrote where something else belongs, as a short piece of one line."""
-    shown = repr(value)
+    """What somebody wrote where something else belongs, as a short piece of one line.
+
+    However large ``value`` is, or stands for, little of it is looked at.
+    """
+    shown = _SHOWN.repr(value)
     return shown if len(shown) <= _BRIEF else f"{shown[:_BRIEF]}..."
 
 
 _BRIEF = 80
+
+
+class _Shown(reprlib.Repr):
+    """The beginning of a value."""
+
+    def repr_int(self, value: int, level: int) -> str:
+        """A number, if it is one that can be meant."""
+        return (
+            repr(value)
+            if value.bit_length() <= _BRIEF
+            else f"a number of {value.bit_length()} bits"
+        )
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        """Bytes, as YAML can have them."""
+        return repr(value[:_BRIEF])
+
+
+_SHOWN = _Shown()
+_SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 2, _BRIEF, _BRIEF
 
 
 def _escape_char(char: str) -> str:

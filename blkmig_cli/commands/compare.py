@@ -7,13 +7,15 @@ import click
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.commands.reading import reading_of
+from blkmig_cli.errors import UsageError
 
 
 @click.command("compare", cls=Command)
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @options.stream_options
-@options.number_option
+@click.option("--stream", "numbers", type=click.IntRange(min=1), multiple=True, metavar="N",
+              help="Which stream of a file that holds several; twice: of A, and of B.")  # fmt: skip
 @click.option("-f", "image_format", type=click.Choice(["raw"]),
               help="B is an image of this format, whatever it starts with.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Sizes must be equal, too.")
@@ -29,7 +31,7 @@ def command(
     container: str,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
-    number: int | None,
+    numbers: tuple[int, ...],
     image_format: str | None,
     strict: bool,
     incremental: bool,
@@ -56,12 +58,16 @@ def command(
     from blkmig_cli.operations.compare import CompareOptions, compare  # noqa: PLC0415 (numpy is slow)
     from blkmig_cli.output.documents import comparison_json  # noqa: PLC0415
 
+    if len(numbers) > 2:
+        raise UsageError("--stream is given at most twice, for A and for B")
+    number, *more = numbers or (None,)
     hints = options.hints_of(granularities, device_sizes)
     comparison = compare(
         options.split_device(first),
         options.split_device(second),
         reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose),
         CompareOptions(strict, incremental, raw=image_format == "raw", shared=force_share),
+        *more,
     )
     if output == "json":
         click.echo(json.dumps(comparison_json(comparison), indent=1))

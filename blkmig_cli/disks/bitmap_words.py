@@ -1,10 +1,12 @@
-"""The words of a dirty bitmap: 64 bits each, by number, those that are zero left out.
+"""The words of a dirty bitmap: 64 bits each, by number.
 
-They stand in segments.  One with few words that are not zero holds these and their places; any other
-holds all its bits.  So memory follows what is dirty, not a disk's size nor what a stream claims.
+They stand in segments, of which those are left out whose words are all zero.  A segment in which few
+words differ from the one before holds only these and their places; any other holds all its bits.  So
+memory follows what is dirty, not a disk's size nor what a stream claims.
 """
 
-from bisect import bisect_left
+import sys
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,24 +21,22 @@ from blkmig_cli.schemas.constants import WORD_SIZE
 # Words of a segment, and bytes of its bits.
 _WORDS = 1 << 10
 _BYTES = _WORDS * WORD_SIZE
-# A sparse segment is the places of its words, then the words.
+# A sparse segment is the places at which its words change, then the words from there on.
 _PLACE = np.dtype(np.uint16)
 _WORD = np.dtype("<u8")
 _EACH = _PLACE.itemsize + _WORD.itemsize
 # Bytes that a segment takes beside its words, and the largest that is sparse.
 _OVERHEAD = 128
 _SPARSE_MAX = _BYTES // 2
-# Words that are handed out together, at least.
-_BATCH = 1 << 13
-_ZERO = bytes(WORD_SIZE)
+# Segments whose words are handed out together.
+_BATCH = 1 << 6
 
 #: Packed bits: bit ``i`` is bit ``i % 8`` of byte ``i // 8``.
 Bits = NDArray[np.uint8]
 Words = NDArray[np.uint64]
 
-_ALL = np.arange(_WORDS, dtype=_PLACE).tobytes()
-_FULL = np.full(_WORDS, -1, np.int64).view(_WORD)
-_FULL.flags.writeable = False
+_CLEAN = bytes(_EACH)
+_FULL = bytes(_PLACE.itemsize) + b"\xff" * WORD_SIZE
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class WordStore:
         """Replace the words from number ``first`` on by ``data``, packed bits."""
         for segment, start, stop, at in _pieces(first, len(data) // WORD_SIZE):
             piece = data[at * WORD_SIZE : (at + stop - start) * WORD_SIZE]
-            self._replace(segment, start, stop, piece)
+            self._replace(segment, start, stop, bytes(piece))
 
     def fill(self, first: int, count: int) -> None:
         """Set all bits of ``count`` words from number ``first`` on."""
@@ -80,7 +80,7 @@ class WordStore:
             if stop - start == _WORDS:
                 self._store(segment, _FULL)
             else:
-                self._replace(segment, start, stop, _FULL[start:stop].data.cast("B"))
+                self._replace(segment, start, stop, b"\xff" * ((stop - start) * WORD_SIZE))
 
     def clear(self, first: int, count: int) -> None:
         """Clear all bits of ``count`` words from number ``first`` on."""
@@ -101,8 +101,10 @@ class WordStore:
             held = self._held.get(segment)
             if isinstance(held, bytes):
                 places, words = _sparse(held)
-                low, high = bisect_left(places, start), bisect_left(places, stop)
-                out[np.asarray(places[low:high], np.int64) + (at - start)] = words[low:high]
+                low, high = bisect_right(places, start) - 1, bisect_left(places, stop)
+                edges = np.append(places[low:high].astype(np.int64), stop)
+                edges[0] = start
+                out[at : at + stop - start] = np.repeat(words[low:high], np.diff(edges))
             elif held is not None:
                 out[at : at + stop - start] = held[start:stop]
         return out
@@ -113,81 +115,69 @@ class WordStore:
         Both have the shape (words,); in parts of bounded length, none of which is empty.
         """
         last = self._numbers.end if end is None else -(-end // _WORDS)
-        batch: list[tuple[int, bytes | Words]] = []
-        length = 0
+        batch: list[int] = []
         for low, high in self._numbers.between(0, last):
             for segment in range(low, high):
-                held = self._held[segment]
-                batch.append((segment, held))
-                length += len(held) // _EACH if isinstance(held, bytes) else _WORDS
-                if length >= _BATCH:
-                    yield from _joined(batch, end)
-                    batch, length = [], 0
-        yield from _joined(batch, end)
+                batch.append(segment)
+                if len(batch) == _BATCH:
+                    yield from self._part(batch, end)
+                    batch.clear()
+        yield from self._part(batch, end)
 
     @property
     def end(self) -> int:
         """The number behind that of the last word that is not zero; 0 if there is none."""
         if not self._held:
             return 0
-        segment = self._numbers.end - 1
-        held = self._held[segment]
-        places = _sparse(held)[0] if isinstance(held, bytes) else np.flatnonzero(held)
-        return segment * _WORDS + int(places[-1]) + 1
+        first = (self._numbers.end - 1) * _WORDS
+        return first + int(np.flatnonzero(self.read(first, _WORDS))[-1]) + 1
 
-    def _replace(
-        self, segment: int, start: int, stop: int, piece: bytes | bytearray | memoryview
-    ) -> None:
-        """Put ``piece`` in place of the words [start, stop) of a segment."""
-        held = self._held.get(segment)
-        if held is None or isinstance(held, bytes):
-            self._replace_sparse(segment, held or b"", start, stop, piece)
+    def _part(
+        self, segments: list[int], end: int | None
+    ) -> Iterator[tuple[NDArray[np.int64], Words]]:
+        """The words of some segments that are not zero, if there are any up to number ``end``."""
+        if not segments:
             return
-        if held is _FULL:
-            held = self._held[segment] = _FULL.copy()
+        numbers, words = [], []
+        for segment in segments:
+            held = self._held[segment]
+            if isinstance(held, bytes):
+                places, values = _sparse(held)
+                numbers.append(places + np.int64(segment * _WORDS))
+                words.append(values)
+            else:
+                numbers.append(np.arange(segment * _WORDS, (segment + 1) * _WORDS))
+                words.append(held)
+        firsts, found = np.concatenate(numbers), np.concatenate(words)
+        # A word stands for all up to the next one, or up to its segment's end.
+        following = np.append(firsts[1:], firsts[-1] + _WORDS)
+        lengths = np.minimum(following - firsts, _WORDS - firsts % _WORDS)
+        wanted = found != 0
+        firsts, found, lengths = firsts[wanted], found[wanted], lengths[wanted]
+        inside = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        firsts, found = np.repeat(firsts, lengths) + inside, np.repeat(found, lengths)
+        if end is not None:
+            firsts, found = firsts[firsts < end], found[firsts < end]
+        if len(firsts):
+            yield firsts, found
+
+    def _replace(self, segment: int, start: int, stop: int, piece: bytes) -> None:
+        """Put ``piece`` in place of the words [start, stop) of a segment."""
+        held = self._held.get(segment, _CLEAN)
+        if isinstance(held, bytes):
+            made = _spliced(held, start, stop, piece)
+            if made == _CLEAN:
+                if held is not _CLEAN:
+                    self._store(segment, None)
+            elif len(made) <= _SPARSE_MAX:
+                self._store(segment, made)
+            else:
+                places, words = _sparse(made)
+                self._store(segment, np.repeat(words, np.diff(places, append=_WORDS)))
+            return
         held[start:stop] = np.frombuffer(piece, _WORD)
         if not held[start:stop].any() and not held.any():
             self._store(segment, None)
-
-    def _replace_sparse(
-        self,
-        segment: int,
-        held: bytes,
-        start: int,
-        stop: int,
-        piece: bytes | bytearray | memoryview,
-    ) -> None:
-        if stop - start == 1:
-            dirty = piece != _ZERO
-            new_places, new_words = _PLACE.type(start).tobytes() * dirty, bytes(piece) * dirty
-        else:
-            found = np.frombuffer(piece, _WORD)
-            at = np.flatnonzero(found)
-            new_places, new_words = (at + start).astype(_PLACE).tobytes(), found[at].tobytes()
-        if held:
-            number = len(held) // _EACH
-            middle = number * _PLACE.itemsize
-            places = memoryview(held)[:middle].cast("H")
-            low, high = bisect_left(places, start), bisect_left(places, stop)
-            parts = (
-                held[: low * _PLACE.itemsize],
-                new_places,
-                held[high * _PLACE.itemsize : middle + low * WORD_SIZE],
-                new_words,
-                held[middle + high * WORD_SIZE :],
-            )
-            made = b"".join(parts)
-        else:
-            made = new_places + new_words
-        if not made:
-            if held:
-                self._store(segment, None)
-        elif len(made) <= _SPARSE_MAX:
-            self._store(segment, made)
-        else:
-            dense = np.zeros(_WORDS, _WORD)
-            dense[_sparse(made)[0]] = _sparse(made)[1]
-            self._store(segment, dense)
 
     def _store(self, segment: int, new: bytes | Words | None) -> None:
         """Hold ``new`` as a segment, None: nothing."""
@@ -203,10 +193,10 @@ class WordStore:
 
 
 def _size(held: bytes | Words | None) -> int:
-    """Bytes of memory that a segment takes, more or less."""
+    """Bytes of memory that a segment counts for; a full one could come from a few bytes of a file."""
     if held is None:
         return 0
-    return len(held) + _OVERHEAD if isinstance(held, bytes) else _BYTES
+    return len(held) + _OVERHEAD if isinstance(held, bytes) and held is not _FULL else _BYTES
 
 
 def _sparse(held: bytes) -> tuple[NDArray[np.uint16], Words]:
@@ -216,30 +206,42 @@ def _sparse(held: bytes) -> tuple[NDArray[np.uint16], Words]:
     return places, np.frombuffer(held, _WORD, number, number * _PLACE.itemsize)
 
 
-def _joined(
-    batch: list[tuple[int, bytes | Words]], end: int | None
-) -> Iterator[tuple[NDArray[np.int64], Words]]:
-    """The words of some segments, if any are left up to ``end``."""
-    places, words, counts = [], [], []
-    for _, held in batch:
-        if isinstance(held, bytes):
-            number = len(held) // _EACH
-            middle = number * _PLACE.itemsize
-            places.append(held[:middle])
-            words.append(held[middle:])
-            counts.append(number)
-        else:
-            places.append(_ALL)
-            words.append(held.tobytes())
-            counts.append(_WORDS)
-    bases = np.array([segment for segment, _ in batch], np.int64) * _WORDS
-    numbers = np.repeat(bases, counts) + np.frombuffer(b"".join(places), _PLACE)
-    found = np.frombuffer(b"".join(words), _WORD)
-    wanted = found != 0
-    if end is not None:
-        wanted &= numbers < end
-    if wanted.any():
-        yield numbers[wanted], found[wanted]
+def _place(number: int) -> bytes:
+    return number.to_bytes(_PLACE.itemsize, sys.byteorder)
+
+
+def _spliced(held: bytes, start: int, stop: int, piece: bytes) -> bytes:
+    """The sparse segment ``held`` with ``piece`` in place of the words [start, stop)."""
+    if stop - start == 1:
+        places, words = _place(start), piece
+    else:
+        found = np.frombuffer(piece, _WORD)
+        at = np.flatnonzero(np.append(True, found[1:] != found[:-1]))
+        places, words = (at + start).astype(_PLACE).tobytes(), found[at].tobytes()
+    number = len(held) // _EACH
+    middle = number * _PLACE.itemsize
+    old_places, old_words = memoryview(held)[:middle].cast("H"), held[middle:]
+    low, high = bisect_left(old_places, start), bisect_left(old_places, stop)
+    # What was there before goes on behind the piece.
+    if high == number or old_places[high] != stop:
+        behind = old_words[(high - 1) * WORD_SIZE : high * WORD_SIZE]
+    else:
+        behind = old_words[high * WORD_SIZE : (high + 1) * WORD_SIZE]
+        high += 1
+    if low and old_words[(low - 1) * WORD_SIZE : low * WORD_SIZE] == words[:WORD_SIZE]:
+        places, words = places[_PLACE.itemsize :], words[WORD_SIZE:]
+    if stop < _WORDS and behind != piece[-WORD_SIZE:]:
+        places, words = places + _place(stop), words + behind
+    return b"".join(
+        (
+            held[: low * _PLACE.itemsize],
+            places,
+            held[high * _PLACE.itemsize : middle],
+            old_words[: low * WORD_SIZE],
+            words,
+            old_words[high * WORD_SIZE :],
+        )
+    )
 
 
 def _pieces(first: int, count: int) -> Iterator[tuple[int, int, int, int]]:

@@ -7,7 +7,7 @@ replaces is never looked at.  Chunks that were not sent are not zeros: they are 
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -117,18 +117,22 @@ def compare(
     second: tuple[str | None, str],
     reading: Reading,
     options: CompareOptions,
+    second_number: int | None = None,
 ) -> Comparison:
     """Compare A and B, each a device and a path, or None and the name of a STREAM or image.
 
-    One of them may be an image: what is named with a device, or is not a stream; with ``options.raw``
-    the second.  With an image, only the device that it is compared with counts.  Raises the
-    StreamError of a damaged stream, UsageError where neither is a stream or the image's device is not
-    in it, FailureError where a file fails.
+    One of them may be an image: what is named with a device, or is not a stream; with
+    ``options.raw`` the second.  ``second_number``: which of several streams in B, None: as in A.
+    With an image, only the device that it is compared with counts.  Raises the StreamError of a
+    damaged stream, UsageError where neither is a stream or the image's device is not in it,
+    FailureError where a file fails.
     """
     with ExitStack() as stack:
         opened: list[Contents | tuple[str | None, RawImage]] = []
         for device, path in (first, second):
             contents = None
+            if opened and second_number is not None:
+                reading = replace(reading, number=second_number)
             if device is None and not (len(opened) == 1 and options.raw):
                 contents = _stream(path, reading, stack)
             reading.log(f"{escape(path)}: {'an image' if contents is None else 'a stream'}")

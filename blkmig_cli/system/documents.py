@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from blkmig_cli.errors import FailureError, failing
+from blkmig_cli.json_text import parse_json
 from blkmig_cli.system.atomic import replacing
 from blkmig_cli.text import brief, escape
 
@@ -26,8 +27,8 @@ def read_document(path: str, most: int, what: str, parse: Callable[["Entry"], T]
     try:
         if len(text) > most:
             raise ValueError(f"it is over {most >> 20} MiB")
-        return parse(Entry(json.loads(text), ""))
-    except (ValueError, RecursionError) as error:
+        return parse(Entry(parse_json(text, strict=True), ""))
+    except ValueError as error:
         raise FailureError(f"{escape(path)} is no {what}: {error}") from None
 
 
@@ -63,9 +64,9 @@ class Entry:
         return ValueError(f"{self._where}: {what}" if self._where else what)
 
     def check_version(self, known: int) -> None:
-        """Is the document of the version that is known?"""
+        """Raise ValueError where the document is not of the version ``known``."""
         found = self._given.get("version")
-        if found != known:
+        if found != known or not isinstance(found, int) or isinstance(found, bool):
             raise self.fault(f"version {brief(found)}, only {known} is known")
 
     def entries(self, key: str) -> "Iterator[Entry]":

@@ -164,9 +164,12 @@ class BlockDecoder:
         return upper <= 100
 
     def _note_first(self, name: bytes) -> None:
-        """Remember what follows the name in a device's first record, as far as it may belong to it."""
+        """Remember what follows the name in a device's first record, as far as it may belong to it.
+
+        QEMU's ids have letters, digits and a few signs (id_wellformed in util/id.c): no space.
+        """
         data = self._reader.source.peek(limits.NAME_MAX)
-        text = next((at for at, byte in enumerate(data) if byte < 0x20 or byte == 0x7F), len(data))
+        text = next((at for at, byte in enumerate(data) if byte <= 0x20 or byte == 0x7F), len(data))
         self._first = _FirstRecord(name, data[:text])
 
     def _hint(self) -> str | None:

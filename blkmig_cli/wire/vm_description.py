@@ -1,10 +1,10 @@
 """The JSON description at a stream's end: how long each device's state is."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from blkmig_cli import limits
+from blkmig_cli.json_text import parse_json
 from blkmig_cli.schemas.constants import NAME_WRAP, SectionType
 from blkmig_cli.schemas.framing import DescriptionHead, subsection_overhead
 from blkmig_cli.wire.events import DeviceState, StateMismatch
@@ -48,12 +48,11 @@ def parse_description(text: bytes) -> StateSizes | None:
 
     A device whose entry makes no sense is left out.
     """
-    nodes = text.count(b"{") + text.count(b"[")
-    if not text.startswith(b"{") or nodes > limits.DESCRIPTION_NODES_MAX:
+    if not text.startswith(b"{"):
         return None
     sizes: StateSizes = {}
     try:
-        for device in json.loads(text)["devices"]:
+        for device in parse_json(text)["devices"]:
             try:
                 name, instance = device["name"], device["instance_id"]
                 if isinstance(name, str) and isinstance(instance, int):

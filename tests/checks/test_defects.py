@@ -1,5 +1,6 @@
 """What QEMU gets wrong, on streams made by hand: for machines without a QEMU."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from blkmig_cli.checks.compatibility import Traits, objections, parse_version
 from tests.conftest import Run
 from tests.support import raw
+from tests.support.feed import events, in_file
 
 DATA = b"\x22" * raw.CHUNK
 QCOW2 = b"QFI\xfb".ljust(raw.CHUNK, b"\0")
@@ -102,6 +104,32 @@ def test_damage_is_not_taken_for_a_wrapped_name(run: Run, tmp_path: Path) -> Non
     content[at : at + 8] = b"\xff" * 8
     found = findings(run, tmp_path / "s.bin", bytes(content))
     assert "name-wrapped" not in found
+
+
+TEXT = b"".join(b"line %5d of a text on a disk\n" % at for at in range(40_000))[: raw.CHUNK]
+DISKS = {
+    "zeros": bytes(raw.CHUNK),
+    "text": TEXT,
+    "one letter": b"n" * raw.CHUNK,
+    "noise": random.Random(8).randbytes(raw.CHUNK),
+}
+
+
+@pytest.mark.parametrize("disk", DISKS)
+@pytest.mark.parametrize("name", [b"n", b"drive-virtio-disk0"])
+def test_a_repeated_stretch_is_not_taken_for_a_wrapped_name(disk: str, name: bytes) -> None:
+    """As a resumed transfer leaves it, also of a length by which names wrap."""
+    records = [raw.word(2048 * at, 1) + raw.name(name) + DISKS[disk] for at in range(3)]
+    records.insert(1, raw.word(2048, 9) + raw.name(name))
+    data = raw.qemu(*records)
+    edges = [data.index(record) for record in records]
+    edges += [edge + 9 + len(name) for edge in edges] + [len(data) - 60]
+    for edge in edges:
+        for length in (256, 1024):
+            for before in (0, 3, 100):
+                at = max(edge - before, length)
+                _, error = events(in_file(data[:at] + data[at - length :]))
+                assert "longer than its length byte" not in (error or ""), (at, length)
 
 
 def test_empty_parts(run: Run, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import pickle
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blkmig_cli.contents.state import StreamState
@@ -11,7 +11,7 @@ from blkmig_cli.errors import StreamError
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Event, Footer
 from blkmig_cli.wire.hints import Hints
-from tests.conftest import Capture
+from tests.conftest import Capture, each_record
 from tests.support.feed import in_file
 from tests.support.strategies import Repetitive, repetitive
 
@@ -82,7 +82,6 @@ def check(data: bytes, hints: Hints, cuts: list[int]) -> None:
     assert table(merged) == table(whole)
 
 
-@settings(deadline=None)
 @given(repetitive(), st.data())
 def test_pieces_add_up_to_the_whole(made: Repetitive, data: st.DataObject) -> None:
     decoder = Decoder(in_file(made.data), hints=made.hints)
@@ -94,6 +93,7 @@ def test_pieces_add_up_to_the_whole(made: Repetitive, data: st.DataObject) -> No
     check(made.data, made.hints, cuts)
 
 
+@each_record
 def test_captures_in_pieces(capture: Capture) -> None:
     if capture.path.stat().st_size > 20 << 20:
         return

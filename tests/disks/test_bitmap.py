@@ -23,8 +23,8 @@ from blkmig_cli.errors import FailureError, LimitError
 # Around the edges of a segment (2**16 granules) and of words.
 EDGE = 1 << 16
 PLACES = st.one_of(st.integers(0, 300), st.integers(EDGE - 200, EDGE + 200))
-#: Bytes of words from which on a segment holds all its bits, and words that are handed out together.
-SIZES = st.sampled_from([(0, 1), (40, 4), (1 << 12, 1 << 13)])
+#: Bytes from which on a segment holds all its bits, and segments whose words are handed out together.
+SIZES = st.sampled_from([(0, 1), (40, 2), (1 << 12, 1 << 6)])
 
 
 @contextmanager

@@ -52,9 +52,9 @@ def test_an_image_of_a_guest(run: Run, image: Path, stream: Path, tmp_path: Path
     fails(run("replay", stream, "--image", image), 4, "in use")
     assert image.read_bytes() == b"\1" * SIZE
     out = tmp_path / "t.bin"
-    fails(run("send", image, "--to", out), 4, "with -U")
+    fails(run("send", image, "--to", out), 4, "use -U to read it")
     assert not out.exists()
-    fails(run("validate", stream, "--image", image), 4, "with -U")
+    fails(run("validate", stream, "--image", image), 4, "use -U to read it")
     assert convert(image, "-U").returncode == 0
     assert run("send", "-U", image, "--to", out).status == 0
     assert run("validate", "-U", stream, "--image", image).status == 1

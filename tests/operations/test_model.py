@@ -65,7 +65,7 @@ def plans(draw: st.DrawFn) -> Plan:
     stream = draw(streams())
     told = draw(st.integers(0, 2)) > 0 or (stream.dialect == "v1" and draw(st.integers(0, 3)) > 0)
     spoken = auto_is_wrong(stream) or draw(st.integers(0, 3)) == 0
-    chosen = draw(st.lists(st.sampled_from(_FREQUENT), min_size=1, max_size=3))
+    chosen = draw(st.lists(st.sampled_from(_FREQUENT), min_size=2, max_size=4))
     operations = tuple(
         (name, *(draw(argument) for argument in _ARGUMENTS[name])) for name in chosen
     )

@@ -111,24 +111,26 @@ def test_an_intact_stream_gives_its_sectors_and_no_others(
 
 
 @settings(max_examples=60)
-@given(records(), st.lists(st.integers(0, 10300), min_size=2, max_size=6))
+@given(records(), st.lists(st.integers(0, 10300), min_size=2, max_size=6), st.booleans())
 def test_what_was_left_out_stays_left_out(
-    made: tuple[bytes, int, bytearray, list[bool]], edges: list[int]
+    made: tuple[bytes, int, bytearray, list[bool]], edges: list[int], known: bool
 ) -> None:
     """Also where it leaves less than a chunk of its neighbours, which no record can hold."""
     data, size, disk, sent = made
     found = salvaged(data, Hints({"d": size}))
-    layout = found.disks[0].layout
+    layout, found.disks[0].size_known = found.disks[0].layout, known
     for low, high in zip(edges[::2], edges[1::2], strict=False):
         layout.remove(min(low, high), max(low, high))
         sent[min(low, high) : max(low, high)] = [False] * len(sent[min(low, high) : max(low, high)])
-    for low, high in unwritable(found.disks[0].image, size_known=True):
+    for low, high in unwritable(found.disks[0].image, size_known=known):
         assert high - low < 2048
         assert all(sent[low:high])
         layout.remove(low, high)
         sent[low:high] = [False] * len(sent[low:high])
     if not any(layout):
         return
+    if not known:
+        found.disks[0].image = found.disks[0].image.resized(layout.end * 512)
     image, there = content(written(found), "d", size)
     assert there == sent
     for sector, came in enumerate(sent):
@@ -223,7 +225,7 @@ def test_a_disk_that_is_lost_completely_is_named(run: Run, tmp_path: Path) -> No
     assert run("salvage", path, *told).json["lost-devices"] == [{"name": "e", "size": 3 * MIB}]
     # Of an intact stream it is a mistake.
     intact = put(tmp_path, raw.qemu(*both[:3]), "intact")
-    fails(run("salvage", intact, *told[:4]), 2, "no device 'e'; the stream has 'd'")
+    fails(run("salvage", intact, *told[:4]), 2, "no device 'e'; there is the device 'd'")
 
 
 def test_a_bitmap_names_a_disk_that_is_lost_completely(run: Run, tmp_path: Path) -> None:

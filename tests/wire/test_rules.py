@@ -253,3 +253,46 @@ def test_undecidable_names_the_options() -> None:
     assert error is None
     assert isinstance(found[0], Block)
     assert found[0].bitmaps[0].bits.length == 64
+
+
+@pytest.mark.parametrize("tail", [b"\x55", b"\x08\0\x63\0\0", b"", raw.part(7, raw.EOS)])
+def test_errors_between_sections_name_none(tail: bytes) -> None:
+    """What is wrong behind a section's footer is not in that section."""
+    data = HEAD + raw.start(1, "block", 1, raw.block(0, 8) + raw.EOS) + raw.footer(1) + tail
+    for source in (in_file(data), piped(data)):
+        decoder = Decoder(source)
+        with pytest.raises(StreamError) as error:
+            list(decoder)
+        assert error.value.section is None
+    with pytest.raises(StreamError) as error:
+        list(Decoder(in_file(HEAD + raw.start(1, "block", 1, raw.word(0, 0x80)))))
+    assert error.value.section == "block"
+
+
+@pytest.mark.parametrize("flags", [4, 6])
+def test_a_bare_stream_may_open_with_progress(flags: int) -> None:
+    """Up to 100 percent: what says more is something else."""
+    for percent in (0, 100):
+        assert good(raw.word(percent, flags) + raw.block(0, 8) + raw.EOS)[0].type == "progress"
+    _, error = events(in_file(raw.word(101, flags) + raw.block(0, 8) + raw.EOS))
+    assert error is not None
+    assert error.startswith("NotAStreamError")
+    # Where the container is told, it is read, and left to the checks.
+    found, error = events(in_file(raw.word(101, 4) + raw.EOS), container="none")
+    assert error is None
+    assert getattr(found[0], "percent", None) == 101
+
+
+@pytest.mark.parametrize(("sector", "fits"), [(2147, True), (2148, False), (2149, False)])
+@pytest.mark.parametrize("flags", [0x08, 0x10])
+@pytest.mark.parametrize("source", [in_file, piped])
+def test_v2_records_at_the_stated_end(source: type, flags: int, sector: int, fits: bool) -> None:
+    """A record without bitmaps covers what is left of the disk, and one sector at least."""
+    tail = raw.block(2048, 0x60, rest=raw.v2(100, ("b", 1, 512, b"")))
+    record = raw.block(sector, flags, rest=DATA if flags & 0x10 else b"")
+    found, error = events(source(tail + record + raw.EOS))
+    assert (error is None) == fits
+    if fits:
+        assert getattr(found[1], "sectors", None) == 2148 - sector
+    else:
+        assert f"records reach sector {sector + 1}, but the disk ends at 2148" in (error or "")

@@ -1,9 +1,9 @@
 """A stream in another dialect, its records in their order.
 
-All of the stream that is neither a block record nor a bitmap is copied as it is.  Bitmaps move to where
-the dialect has them.  Records at sectors where the dialect has none are cut anew on the grid of chunks:
-they are left out, and behind the last record of their device come the chunks that they touched last, each
-with what it holds in the end.
+All of the stream that is neither a block record nor a bitmap is copied as it is.  Bitmaps move to
+where the dialect has them.  Records at sectors where the dialect has none are cut anew on the grid
+of chunks: they are left out, and behind the last record of their device come the chunks that they
+touched last, each with what it holds in the end.
 """
 
 from collections.abc import Iterable, Iterator
