@@ -97,7 +97,7 @@ def check_work(disks: list[Disk], *, content: bool) -> None:
         if content and not work.allows(disk.size - _data(disk.image)):
             raise FailureError(f"--manifest: {work.refusal}", device=disk.device)
         for bitmap in disk.bitmaps:
-            if not work.allows(bitmap.digest_size(disk.size)):
+            if not work.allows_bitmap(bitmap, disk.size):
                 raise FailureError(
                     f"--manifest: bitmap {quote(bitmap.name)}: {work.refusal}", device=disk.device
                 )
@@ -167,6 +167,11 @@ class _Work:
         self._left -= zeros
         return True
 
+    def allows_bitmap(self, bitmap: DirtyBitmap, size: int) -> bool:
+        """Return whether the bits of a bitmap of a disk of ``size`` bytes may be hashed."""
+        bits = bitmap.digest_size(size)
+        return bits <= limits.BITS_MAX and self.allows(bits)
+
 
 def _data(image: Readable) -> int:
     """Return how many bytes of an image may be other than zero."""
@@ -223,7 +228,7 @@ def _bitmap_fault(bitmap: DirtyBitmap, wanted: BitmapEntry, size: int, work: _Wo
     count = bitmap.count(size)
     if count != wanted.count:
         return f"{count} bytes are dirty, not {wanted.count}"
-    if not work.allows(bitmap.digest_size(size)):
+    if not work.allows_bitmap(bitmap, size):
         return f"was not compared: {work.refusal}"
     if bitmap.sha256(size) != wanted.sha256:
         return "as many bytes are dirty, but others"

@@ -78,3 +78,12 @@ def test_the_grid(disk: Extents) -> None:
         assert ((start, end) in apart) == (whole != set(range(start, end)))
         if (start, end) not in apart:
             assert all(sector % CHUNK == 0 for sector in places(start, end, total))
+
+
+def test_a_chunk_off_the_grid() -> None:
+    """One record, where one is enough; its end and the next chunk's begin need not be on the grid."""
+    assert list(places(100, 100 + CHUNK, 5 * CHUNK)) == [100]
+    assert list(places(0, CHUNK + 1, 5 * CHUNK)) == [0, 1]
+    assert list(places(100, 2 * CHUNK, 5 * CHUNK)) == [100, CHUNK]
+    assert list(places(CHUNK, CHUNK + 7, CHUNK + 7)) == [CHUNK]
+    assert list(places(100, 107, 107)) == [100]
