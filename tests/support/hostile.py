@@ -421,8 +421,8 @@ STREAMS: dict[str, Callable[[], bytes]] = {
         progress_only, progress_of_many_devices, empty_parts, many_sections,
         footers_that_end_nothing, ram_pages, description_of_lists, description_of_objects,
         description_of_fields, beginnings_of_a_description, description_of_digits, strewn_bits,
-        strewn_bits_at_random, bits_in_every_megabyte, clear_bits, alternating_bits, huge_granules, many_bitmaps,
-        v2_strewn, v2_cleared, v2_many_bitmaps, v2_giant, v1_names_everywhere, v1_three_names,
+        strewn_bits_at_random, bits_in_every_megabyte, clear_bits, alternating_bits, huge_granules,
+        many_bitmaps, v2_strewn, v2_cleared, v2_many_bitmaps, v2_giant, v1_names_everywhere, v1_three_names,
         v1_records_in_bits, v1_coarse, v1_coarse_growing, v1_coarse_twice, v1_fine,
         v1_many_coarse, nearly_records, chains_of_records, sectors_past_any_disk,
     )
