@@ -6,8 +6,9 @@ and 16 bytes of memory a range.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -288,6 +289,55 @@ class IntervalSet:
         at = np.searchsorted(held[:, 0], starts, "right") - 1
         covered: NDArray[np.bool_] = (at >= 0) & (starts + length <= held[at, 1])
         return covered
+
+
+class ByteRanges(Sequence[tuple[int, int]]):
+    """Ranges of a disk as pairs of start and length in bytes, of which little is held in memory.
+
+    ``table``: start and end in units of ``unit`` bytes, int64, shape (ranges, 2).
+    """
+
+    __slots__ = ("_table", "_unit")
+
+    def __init__(self, table: Table, unit: int) -> None:
+        self._table = table
+        self._unit = unit
+
+    @property
+    def total(self) -> int:
+        """Bytes of all ranges together."""
+        lengths: list[int] = (self._table[:, 1] - self._table[:, 0]).tolist()
+        return self._unit * sum(lengths)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for at in range(0, len(self._table), _BLOCK):
+            yield from self._pairs(slice(at, at + _BLOCK))
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "ByteRanges": ...
+    def __getitem__(self, index: int | slice) -> "tuple[int, int] | ByteRanges":
+        if isinstance(index, slice):
+            return ByteRanges(self._table[index], self._unit)
+        ((start, end),) = self._table[[index]].tolist()
+        return start * self._unit, (end - start) * self._unit
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"<ByteRanges: {len(self)} of {self.total} bytes>"
+
+    def _pairs(self, part: slice) -> Iterator[tuple[int, int]]:
+        unit = self._unit
+        return ((low * unit, (high - low) * unit) for low, high in self._table[part].tolist())
 
 
 def _packed(numbers: NDArray[np.int64]) -> "array[int]":

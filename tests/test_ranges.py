@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from blkmig_cli import limits, ranges
 from blkmig_cli.errors import LimitError
-from blkmig_cli.ranges import IntervalSet, tiles
+from blkmig_cli.ranges import ByteRanges, IntervalSet, joined, tiles
 
 TOP = 60
 NUMBERS = st.integers(0, TOP)
@@ -140,3 +140,34 @@ def test_tiles() -> None:
     parts = [starts[tile].tolist() for tile in tiles(starts, 8)]
     assert parts == [[0, 8, 16], [16, 8, 0], [100], [50, 42], [50]]
     assert [starts[tile].tolist() for tile in tiles(starts[:1], 8)] == [[0]]
+
+
+@given(STEPS)
+def test_ranges_in_bytes(steps: list[tuple[str, int, int, list[int]]]) -> None:
+    """A sequence as a tuple of pairs is, held as an array."""
+    found, _ = made(steps)
+    expected = tuple((start * 512, (end - start) * 512) for start, end in found)
+    held = ByteRanges(found.table(), 512)
+    assert held == expected
+    assert tuple(held) == expected
+    assert (len(held), bool(held)) == (len(expected), bool(expected))
+    assert held[:3] == expected[:3]
+    assert held[-1:] == expected[-1:]
+    assert [held[at] for at in range(len(held))] == list(expected)
+    assert held.total == sum(length for _, length in expected)
+    assert held != (*expected, (0, 512))
+
+
+def test_ranges_past_int64() -> None:
+    """In bytes they may end past 2**63, as a hostile sector can say."""
+    table = np.array([[(1 << 55) - 5, 1 << 55]])
+    assert list(ByteRanges(table, 512)) == [((1 << 64) - 5 * 512, 5 * 512)]
+    assert repr(ByteRanges(table, 512)) == "<ByteRanges: 1 of 2560 bytes>"
+
+
+@given(st.lists(NUMBERS, max_size=12), st.integers(1, 9))
+def test_joined_ranges(starts: list[int], length: int) -> None:
+    held = IntervalSet()
+    for start in starts:
+        held.add(start, start + length)
+    assert joined(np.array(starts, np.int64), length).tolist() == held.table().tolist()

@@ -9,6 +9,7 @@ from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.contents.state import DiskState, StreamState
 from blkmig_cli.errors import BlkmigError
+from blkmig_cli.ranges import ByteRanges
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.schemas.dialects import CLASSIC
 from blkmig_cli.text import count, escape, human_size, quote
@@ -110,15 +111,13 @@ class _Judge:
         if size.most is not None:
             for check, text, offset in self._defects.tail(disk.name, size.most, self._source):
                 self._add(check, text, offset, disk.name)
-        missing: Ranges = ()
+        end = 0
         if disk.has_blocks:
             end = disk.covered.end if size.exact is None else -(-size.exact // SECTOR_SIZE)
-            gaps = list(disk.covered.gaps(0, end))
-            unsent = self._state.progress.never_sent()
-            if size.exact is None and unsent and len(self._state.progress.tops) == 1:
-                gaps.append((end, end + unsent))
-            missing = _join(gaps)
+            if size.exact is None and len(self._state.progress.tops) == 1:
+                end += self._state.progress.never_sent()
             self._outside(disk, size)
+        missing = ByteRanges(disk.covered.gap_table(0, end), SECTOR_SIZE)
         return DeviceVerdict(disk, missing, size)
 
     def _outside(self, disk: DiskState, size: SizeBounds) -> None:
@@ -185,16 +184,16 @@ class _Judge:
         if bitmap.origin == "dirty-bitmap":
             end = bitmap.covered.end if size.exact is None else -(-size.exact // SECTOR_SIZE)
             sent = bool(bitmap.covered) or size.exact == 0
-            return bitmap.ended and sent and not bitmap.covered.gaps(0, end)
+            return bitmap.ended and sent and bitmap.covered.covers(0, end)
         covered = bitmap.covered
         if bitmap.origin == "v2":
             covered = state.disk(bitmap.device).bitmaps_covered
             if not state.progress.final:
                 return False
-        if not state.block_ended or covered.gaps(0, covered.end):
+        if not state.block_ended or not covered.covers(0, covered.end):
             return False
         if size.exact is not None:
-            return not covered.gaps(0, -(-size.exact // SECTOR_SIZE))
+            return covered.covers(0, -(-size.exact // SECTOR_SIZE))
         return True if size.most is not None and covered.end * SECTOR_SIZE >= size.most else None
 
     def _complete(self) -> bool | None:
@@ -291,8 +290,9 @@ class _Judge:
         for device in self._devices:
             exact = device.size.exact is not None
             end = device.disk.covered.end * SECTOR_SIZE
-            behind = [gap for gap in device.missing if gap[0] >= end and ended is False]
-            before = [gap for gap in device.missing if gap not in behind]
+            before, behind = device.missing, device.missing[:0]
+            if ended is False and before and before[-1][0] >= end:
+                before, behind = before[:-1], before[-1:]
             if behind:
                 named = True
                 others = "" if exact else ", or disks of which nothing was sent"
@@ -338,21 +338,11 @@ def _bounds(size: SizeBounds) -> str:
     return f"{human_size(size.least)} to {most}"
 
 
-def _not_sent(ranges: list[tuple[int, int]], *, exact: bool) -> str:
-    total = sum(length for _, length in ranges)
+def _not_sent(ranges: ByteRanges, *, exact: bool) -> str:
     spans = [f"{start}-{start + length}" for start, length in ranges[:_SHOWN]]
     more = f" and {len(ranges) - _SHOWN} more ranges" if len(ranges) > _SHOWN else ""
     least = "" if exact else "at least "
-    return f"{least}{human_size(total)} was not sent: bytes {', '.join(spans)}{more}"
-
-
-def _join(gaps: Iterable[tuple[int, int]]) -> Ranges:
-    """Sector ranges (start, end), ascending, as byte ranges (start, length) that do not touch."""
-    joined: list[tuple[int, int]] = []
-    for start, end in gaps:
-        touching = bool(joined) and joined[-1][1] == start
-        joined.append((joined.pop()[0] if touching else start, end))
-    return tuple((start * SECTOR_SIZE, (end - start) * SECTOR_SIZE) for start, end in joined)
+    return f"{least}{human_size(ranges.total)} was not sent: bytes {', '.join(spans)}{more}"
 
 
 def differing(ranges: Ranges, path: str, device: str) -> Iterator[Finding]:

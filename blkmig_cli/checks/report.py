@@ -1,6 +1,6 @@
 """The verdict on one stream, as it is once it has been judged: nothing in it changes."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -9,9 +9,10 @@ from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.contents.state import DiskState
 from blkmig_cli.errors import BlkmigError, FailureError, NotAStreamError
+from blkmig_cli.ranges import ByteRanges
 
 #: Ranges of a disk: start and length, in bytes.
-Ranges = tuple[tuple[int, int], ...]
+Ranges = Sequence[tuple[int, int]]
 
 #: What a report comes to, from the best to the worst; ``failed``: the input is missing, or failed.
 Verdict = Literal["whole", "unknown", "incomplete", "faulty", "damaged", "not-a-stream", "failed"]
@@ -22,13 +23,13 @@ class DeviceVerdict:
     """A disk: what came, what is missing, and its size."""
 
     disk: DiskState
-    missing: Ranges
+    missing: ByteRanges
     size: SizeBounds
 
     @property
     def missing_bytes(self) -> int:
         """Bytes of the disk that are known to be missing."""
-        return sum(length for _, length in self.missing)
+        return self.missing.total
 
 
 @dataclass(frozen=True, slots=True)

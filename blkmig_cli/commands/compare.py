@@ -1,7 +1,5 @@
 """``blkmig compare``: whether two streams, or a stream and an image, leave the same behind."""
 
-import json
-
 import click
 
 from blkmig_cli.commands import options
@@ -70,7 +68,7 @@ def command(
         *more,
     )
     if output == "json":
-        click.echo(json.dumps(comparison_json(comparison), indent=1))
+        options.echo_json(comparison_json(comparison))
     elif not quiet:
         from blkmig_cli.output.human.comparison import comparison_text  # noqa: PLC0415 (rich is slow)
         from blkmig_cli.output.human.console import console  # noqa: PLC0415

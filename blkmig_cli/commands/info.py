@@ -1,7 +1,5 @@
 """``blkmig info``: a stream at a glance."""
 
-import json
-
 import click
 
 from blkmig_cli.commands import options
@@ -43,7 +41,7 @@ def command(
     found = info(stream, reading_of(hints, dialect, container, quiet=quiet, verbose=verbose))
     if output == "json":
         first, *further = map(info_json, found)
-        click.echo(json.dumps({**first, "further-streams": further}, indent=1))
+        options.echo_json({**first, "further-streams": further})
     else:
         from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
         from blkmig_cli.output.human.info import info_text  # noqa: PLC0415

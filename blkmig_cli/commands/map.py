@@ -1,7 +1,5 @@
 """``blkmig map``: where things lie on the disks of a stream."""
 
-import json
-
 import click
 
 from blkmig_cli.commands import options
@@ -57,7 +55,7 @@ def command(
         with open_target(svg, FileUses.of_stream(stream)) as sink:
             sink.write(map_svg(stream, found.disks).encode())
     if output == "json":
-        click.echo(json.dumps(map_json(stream, found.disks), indent=1))
+        options.echo_json(map_json(stream, found.disks))
     else:
         from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
         from blkmig_cli.output.human.map import map_text  # noqa: PLC0415

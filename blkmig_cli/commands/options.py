@@ -1,6 +1,7 @@
 """Options that several commands share, and how their values are split."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -8,6 +9,7 @@ import click
 from blkmig_cli.checks.compatibility import Version, parse_version
 from blkmig_cli.checks.names import split_bitmap
 from blkmig_cli.errors import UsageError
+from blkmig_cli.output.json_writer import write_json
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.system.sockets import Say
@@ -114,6 +116,11 @@ def warn(message: str) -> None:
 
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
+
+
+def echo_json(document: Any) -> None:
+    """Print a document of ``--output json``; it may hold ``json_writer.Items`` in place of lists."""
+    write_json(document, partial(click.echo, nl=False))
 
 
 def output_option(*kinds: str) -> Callable[[_F], _F]:

@@ -1,6 +1,5 @@
 """``blkmig replay``: a stream onto disk images."""
 
-import json
 from contextlib import ExitStack
 
 import click
@@ -130,7 +129,7 @@ def command(
         tick = stack.enter_context(progress("replaying", size, quiet=quiet))
         result = replay(opened, request, tick)
     if output == "json":
-        click.echo(json.dumps(replay_json(result), indent=1))
+        options.echo_json(replay_json(result))
     else:
         replay_text(result, console(), dry=dry_run, brief=quiet)
     for warning in result.warnings:

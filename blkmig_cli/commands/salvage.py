@@ -1,6 +1,5 @@
 """``blkmig salvage``: what is intact in a damaged stream."""
 
-import json
 import sys
 
 import click
@@ -56,7 +55,7 @@ def command(
     reading = reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose)
     found = salvage(stream, target, reading)
     if output == "json":
-        click.echo(json.dumps(salvage_json(found), indent=1))
+        options.echo_json(salvage_json(found))
     else:
         from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
         from blkmig_cli.output.human.salvage import salvage_text  # noqa: PLC0415

@@ -1,6 +1,5 @@
 """``blkmig validate``: is a stream sound, and is it whole?"""
 
-import json
 from difflib import get_close_matches
 from functools import partial
 
@@ -132,7 +131,7 @@ def command(
         reports += found
     Names.of(*reports).check_hints(hints)
     if output != "human":
-        click.echo(_document(output, reports, strict=strict))
+        _write_document(output, reports, strict=strict)
     elif len(reports) > 1:
         shown.summary(reports, out)
     for report in reports:
@@ -143,17 +142,18 @@ def command(
     return worst_status(reports, strict=strict)
 
 
-def _document(output: str, reports: list[Report], *, strict: bool) -> str:
+def _write_document(output: str, reports: list[Report], *, strict: bool) -> None:
     if output == "junit":
         from blkmig_cli.output.junit import junit  # noqa: PLC0415 (as the next: only where it is asked for)
 
-        return junit(reports, strict=strict)
-    if output == "sarif":
+        click.echo(junit(reports, strict=strict))
+    elif output == "sarif":
         from blkmig_cli.output.sarif import sarif  # noqa: PLC0415
 
-        return sarif(reports)
-    streams = [report_json(report) for report in reports]
-    return json.dumps({"version": 1, "streams": streams}, indent=1)
+        click.echo(sarif(reports))
+    else:
+        streams = [report_json(report) for report in reports]
+        options.echo_json({"version": 1, "streams": streams})
 
 
 def _total(stream: Stream, manifest: Manifest | None) -> int | None:

@@ -1,7 +1,9 @@
 """The JSON documents of the commands: kebab-case keys, names exact (surrogates for bad bytes)."""
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from blkmig_cli.output.json_writer import Items
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from blkmig_cli.ranges import IntervalSet
 
 Json = dict[str, Any]
+# Items of a list that is held; those of a longer one are made while it is written.
+_LIST_MAX = 1 << 12
 
 
 def report_json(report: "Report") -> Json:
@@ -49,7 +53,7 @@ def _device(verdict: "DeviceVerdict") -> Json:
         "chunks": disk.chunks,
         "zero-chunks": disk.zero_chunks,
         "repeated-chunks": disk.repeated_chunks,
-        "missing": [{"start": start, "length": length} for start, length in verdict.missing],
+        "missing": _each(_range, verdict.missing),
         "size": size.exact,
         "inferred-size": {"min": size.least, "max": size.most},
     }
@@ -118,7 +122,7 @@ def map_json(stream: str, maps: "list[DiskMap]") -> Json:
                 "name": disk.verdict.disk.name,
                 "size": disk.verdict.size.exact,
                 "inferred-size": {"min": disk.verdict.size.least, "max": disk.verdict.size.most},
-                "extents": [_extent_json(extent) for extent in disk.extents],
+                "extents": _each(_extent_json, disk.extents),
                 "bitmaps": [_bitmap_json(verdict, disk.size) for verdict in disk.bitmaps],
             }
             for disk in maps
@@ -146,7 +150,14 @@ def _extent_json(extent: "Extent") -> Json:
 def _bitmap_json(verdict: "BitmapVerdict", size: int) -> Json:
     bitmap, dirty = verdict.bitmap, None
     if bitmap.content is not None:
-        dirty = [{"start": at, "length": length} for at, length in bitmap.content.ranges(size)]
+        content = bitmap.content
+        dirty = Items(
+            lambda: (
+                {"start": start, "length": length}
+                for part in content.range_parts(size)
+                for start, length in part.tolist()
+            )
+        )
     return {"name": bitmap.name, "granularity": bitmap.granularity, "dirty": dirty}
 
 
@@ -180,8 +191,19 @@ def comparison_json(comparison: "Comparison") -> Json:
     }
 
 
-def _ranges(ranges: "IntervalSet") -> list[dict[str, int]]:
-    return [{"start": start, "length": end - start} for start, end in ranges]
+def _each(make: Callable[[Any], Json], values: "Sequence[Any] | IntervalSet") -> list[Json] | Items:
+    """Return what ``make`` gives for each of ``values``: a list, or if it were long, what makes it."""
+    if len(values) > _LIST_MAX:
+        return Items(lambda: map(make, values))
+    return [make(value) for value in values]
+
+
+def _range(pair: tuple[int, int]) -> Json:
+    return {"start": pair[0], "length": pair[1]}
+
+
+def _ranges(ranges: "IntervalSet") -> list[Json] | Items:
+    return _each(lambda pair: {"start": pair[0], "length": pair[1] - pair[0]}, ranges)
 
 
 def salvage_json(found: "Salvaged") -> Json:

@@ -1,7 +1,10 @@
 """The JSON description at a stream's end: how long each device's state is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
+
+import numpy as np
 
 from blkmig_cli import limits
 from blkmig_cli.json_text import parse_json
@@ -11,6 +14,7 @@ from blkmig_cli.wire.events import DeviceState, StateMismatch
 from blkmig_cli.wire.schema_io import Input
 
 _HEAD = DescriptionHead.sizeof()
+_PIECE = 1 << 20  # bytes that are searched at once
 
 #: Sizes of devices' state in bytes, by section name and instance id.
 StateSizes = dict[tuple[str, int], int]
@@ -29,18 +33,26 @@ def find_description(source: Input) -> StateSizes | None:
     while True:
         start = max(end - window, source.offset)
         tail = source.peek_at(start, end - start)
-        at = tail.rfind(SectionType.VMDESCRIPTION)
-        while at >= 0 and tries < limits.DESCRIPTION_TRIES_MAX:
-            length = len(tail) - at - _HEAD
-            if length > 0 and int.from_bytes(tail[at + 1 : at + _HEAD], "big") == length:
-                found = parse_description(tail[at + _HEAD :])
-                if found is not None:
-                    return found
-                tries += 1
-            at = tail.rfind(SectionType.VMDESCRIPTION, 0, at)
+        for at in islice(_beginnings(tail), tries, limits.DESCRIPTION_TRIES_MAX):
+            found = parse_description(tail[at + _HEAD :])
+            if found is not None:
+                return found
+            tries += 1
         if start == source.offset or window >= limits.DESCRIPTION_MAX:
             return None
         window = min(window * 16, limits.DESCRIPTION_MAX)
+
+
+def _beginnings(tail: bytes) -> Iterator[int]:
+    """Yield the places in ``tail`` of 0x06 and a length that reaches its end, the last one first."""
+    raw = np.frombuffer(tail, np.uint8)
+    for end in range(max(len(raw) - _HEAD, 0), 0, -_PIECE):
+        start = max(end - _PIECE, 0)
+        places = start + np.flatnonzero(raw[start:end] == SectionType.VMDESCRIPTION)
+        lengths = np.zeros(len(places), np.int64)
+        for byte in range(1, _HEAD):
+            lengths = lengths << 8 | raw[places + byte]
+        yield from reversed(places[lengths == len(raw) - _HEAD - places].tolist())
 
 
 def parse_description(text: bytes) -> StateSizes | None:

@@ -152,7 +152,6 @@ def test_versions(text: str, version: tuple[int, int]) -> None:
 @pytest.mark.parametrize("text", ["", "x", "7.", "7.2.x", "-1", "1.2.3.4", "9999.1"])
 def test_no_versions(run: Run, text: str) -> None:
     with pytest.raises(ValueError, match="invalid version of QEMU"):
-    with pytest.raises(ValueError, match="invalid version"):
         parse_version(text)
     assert run("send", "x", "--for-qemu", text).status == 2
 

@@ -1,0 +1,69 @@
+"""Writing JSON documents piece by piece, so that long lists in them are never held as text or objects."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from itertools import chain
+from typing import Any
+
+# Characters that are written at once.
+_PIECE = 1 << 16
+_SCALARS = (str, int, float, bool, type(None))
+
+
+class Items:
+    """A list in a document whose items are made while it is written: ``make`` gives them anew each time."""
+
+    def __init__(self, make: Callable[[], Iterable[Any]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._make())
+
+
+def write_json(document: Any, write: Callable[[str], object]) -> None:
+    """Give ``write`` the text that ``json.dumps(document, indent=1)`` has, and a newline, in pieces.
+
+    ``document`` may hold :class:`Items` in place of lists.
+    """
+    held: list[str] = []
+    length = 0
+    for text in chain(_texts(document, "\n"), ["\n"]):
+        held.append(text)
+        length += len(text)
+        if length >= _PIECE:
+            write("".join(held))
+            held, length = [], 0
+    write("".join(held))
+
+
+@cache
+def _encoder(line: str) -> json.JSONEncoder:
+    """What writes objects of scalars with a ``line`` before each key but the first."""
+    return json.JSONEncoder(separators=("," + line, ": "))
+
+
+def _texts(value: Any, line: str) -> Iterator[str]:
+    """The text of ``value`` in pieces; ``line``: a newline and the indent of what holds it."""
+    inner = line + " "
+    if isinstance(value, Mapping):
+        if all(isinstance(item, _SCALARS) for item in value.values()):
+            # Most objects are this simple, and json writes them fastest.
+            text = _encoder(inner).encode(value)
+            yield f"{{{inner}{text[1:-1]}{line}}}" if value else text
+            return
+        before = "{"
+        for key, item in value.items():
+            yield f"{before}{inner}{json.dumps(key)}: "
+            yield from _texts(item, inner)
+            before = ","
+        yield line + "}"
+    elif isinstance(value, list | tuple | Items):
+        before = "["
+        for item in value:
+            yield before + inner
+            yield from _texts(item, inner)
+            before = ","
+        yield "[]" if before == "[" else line + "]"
+    else:
+        yield json.dumps(value)
