@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -36,6 +37,11 @@ settings.register_profile(
     "mutate", settings.get_profile("blkmig"), database=None, phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("blkmig")
+
+# A shell without job control has its background jobs ignore SIGINT, and so would the programs that
+# the tests start, and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CAPTURES = Path(__file__).parent / "captures"
 NAMES = sorted(path.stem for path in CAPTURES.glob("*.json"))

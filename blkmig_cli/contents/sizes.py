@@ -6,6 +6,11 @@ its last chunk (QEMU 7.2, migration/block.c: blk_mig_save_bulked_block).  So eac
 total: done is at least the starts of the chunks seen before it (no chunk comes before it was
 submitted), and at the last record of the bulk phase at most the starts of the highest chunks of the
 whole stream.
+
+The upper bound holds only where nothing was left out: of a disk whose end is in a shared base, QEMU
+counts all, though its last chunks do not come, and of a disk that is all in the base nothing shows
+but its progress.  QEMU writes a record for each change of the percentage, so that what was left out
+shows in the percentages: they are not those that the chunks make.
 """
 
 from collections.abc import Mapping
@@ -59,6 +64,7 @@ class ProgressBounds:
     tops: dict[str, int] = field(default_factory=dict)
     total: int = 0
     _reached: int = 0
+    _percentages: set[int] = field(default_factory=set)
     _marks: list[tuple[int, dict[str, int]]] = field(default_factory=list)
     _since: dict[str, int] = field(default_factory=dict)
 
@@ -77,6 +83,7 @@ class ProgressBounds:
             return
         self.percent = percent
         self._bound(percent)
+        self._percentages.add(min(percent, _PERCENT_MAX))
         self._marks.append((min(percent, _PERCENT_MAX), self._since))
         self._since = {}
         if len(self._marks) > _MARKS:
@@ -88,6 +95,7 @@ class ProgressBounds:
             for device, sector in chunks.items():
                 self.chunk(device, sector)
             self.record(percent, in_end=False)
+        self._percentages |= later._percentages
         for device, sector in later.tops.items():
             self.chunk(device, sector)
         if later.percent is not None:
@@ -112,12 +120,28 @@ class ProgressBounds:
     def most(self) -> int | None:
         """Most sectors of all disks, None where there is no bound; once the stream has ended.
 
-        A bound that the chunks themselves exceed (incremental streams have such) is none.
+        A bound that the chunks themselves exceed, or whose percentages are not those of the chunks, is
+        none: incremental streams have such.
         """
         if not self.percent:
             return None
         most = 100 * self.total // self.percent
-        return most if most >= self._reached else None
+        return most if most >= self._reached and self._explained(most) else None
+
+    def _explained(self, most: int) -> bool:
+        """Whether disks of at most ``most`` sectors, all sent, make just the percentages that came."""
+        starts = range(0, self.total + 1, CHUNK_SECTORS)
+        if most >= 100 * CHUNK_SECTORS:
+            return len(self._percentages) == max(self._percentages) + 1
+        # Between these sizes, the percentages stay the same.
+        sizes = {
+            100 * start // percent for start in starts for percent in self._percentages if percent
+        }
+        return any(
+            {100 * start // size for start in starts} == self._percentages
+            for size in {most, *sizes}
+            if max(self.least, 1) <= size <= most
+        )
 
     def device(self, name: str) -> tuple[int, int | None]:
         """Least and most sectors of the device ``name``; others take at least what came of them."""

@@ -51,8 +51,8 @@ class DiskState:
 
     ``covered`` and ``bitmaps_covered`` are in sectors; ``top`` is the highest sector at which a chunk
     starts, -1 if none came; ``repeated_chunks`` counts those of which every sector had come before;
-    ``stated``: bytes of the disk, where a record says it; ``least``: bytes that it has at least, by the
-    ranges of v2 records.
+    ``stated``: bytes of the disk, where a record says it; ``least``: bytes that it has at least, by
+    records with bitmaps.
     """
 
     name: str
@@ -247,7 +247,7 @@ class StreamState:
         if device in self.progress.tops:
             low, high = self.progress.device(device)
             least = max(least, low * SECTOR_SIZE)
-            most = None if high is None else high * SECTOR_SIZE
+            most = None if high is None or high * SECTOR_SIZE < least else high * SECTOR_SIZE
         tail = None if self.conclusion is None else self.conclusion.tails.get(device)
         if tail is not None:
             least = max(least, tail[0])
@@ -276,10 +276,11 @@ class StreamState:
                 self.progress.chunk(event.device, event.sector)
         if event.flags & _HAS_BITMAPS:
             disk.bitmaps_covered.add(event.sector, end)
-            if event.dialect == V2.name:
-                disk.least = max(disk.least, end * SECTOR_SIZE)
-                if event.sectors % CHUNK_SECTORS:
-                    disk.stated = end * SECTOR_SIZE  # such a range ends with the disk
+            # How long a record of v1 is may be a guess, but not where it starts.
+            last = end if event.dialect == V2.name else event.sector + 1
+            disk.least = max(disk.least, last * SECTOR_SIZE)
+            if event.dialect == V2.name and event.sectors % CHUNK_SECTORS:
+                disk.stated = end * SECTOR_SIZE  # such a range ends with the disk
         for part in event.bitmaps:
             state = self._block_bitmap(event, part)
             if part.attributes is not None:
@@ -302,9 +303,8 @@ class StreamState:
             disk.repeated_chunks += disk.covered.add_each(sectors, event.sectors)
         if event.flags & _HAS_BITMAPS:
             disk.bitmaps_covered.add_each(sectors, event.sectors)
-            if event.dialect == V2.name:
-                end = int(sectors.max()) + event.sectors
-                disk.least = max(disk.least, end * SECTOR_SIZE)
+            last = int(sectors.max()) + (event.sectors if event.dialect == V2.name else 1)
+            disk.least = max(disk.least, last * SECTOR_SIZE)
         for part, bits in zip(event.bitmaps, column.bits, strict=True):
             bitmap = self.bitmaps[event.device, part.name]
             bitmap.cover_rows(part, sectors, event.sectors, bits.shape[1])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from blkmig_cli.schemas.block import first_word
 from blkmig_cli.schemas.constants import (
+    CHUNK_SECTORS,
     CHUNK_SIZE,
     SECTOR_SIZE,
     WORD_BITS,
@@ -95,8 +96,8 @@ def _possible(
     if np.any(same & (words[:-1] & ~words[1:] != 0)):
         return False
     grown = np.flatnonzero(same & (words[1:] & ~words[:-1] != 0))
-    if not len(grown):
-        return True
+    if not len(grown) or WORD_BITS * granularity < CHUNK_SIZE or np.any(sectors % CHUNK_SECTORS):
+        return True  # off the grid, a record stands for parts of two chunks
     # The last record of each chunk, or of each granule where that is larger.
     unit = max(granularity, CHUNK_SIZE) // SECTOR_SIZE
     units = WORD_BITS * granularity // SECTOR_SIZE // unit  # in a word

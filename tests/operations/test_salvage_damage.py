@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.contents.stream_disk import Piece
-from blkmig_cli.errors import StreamError
+from blkmig_cli.errors import StreamError, UsageError
 from blkmig_cli.operations.salvage.result import Salvaged, SalvagedDisk
 from blkmig_cli.operations.salvage.salvage import Salvage
 from blkmig_cli.operations.salvage.search import Search
@@ -122,7 +122,7 @@ def test_runs_give_what_their_events_do(stream: Repetitive) -> None:
             patch.setattr(FileInput, "rows", rows)
             try:
                 got = salvaged(stream.data, stream.hints)
-            except StreamError as error:
+            except (StreamError, UsageError) as error:
                 found.append(str(error))
                 continue
             disks = [

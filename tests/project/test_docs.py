@@ -116,7 +116,7 @@ _SAFE = {
     "Report.counting", "Report.exit_status", "DirtyBitmap.granule_runs", "DirtyBitmap.ranges",
     "DirtyBitmap.count", "DirtyBitmap.end", "DirtyBitmap.same", "DirtyBitmap.digest_size",
     "Report.adding", "Report.ignoring", "Report.weighed", "ValidateOptions.reads_data",
-    "ReplayRequest.makes", "ReplayRequest.continues", "ReplayRequest.known", "ReplayRequest.takes",
+    "ReplayRequest.makes", "ReplayRequest.accepts", "ReplayRequest.continues", "ReplayRequest.known", "ReplayRequest.takes",
     "ReplayResult.problem", "ReplayResult.exit_status", "Hints.takes_most", "Hints.option_size",
     "Hints.image_size", "Hints.size", "Hints.granularity", "Manifest.to_read",
     "Manifest.completing", "DirtyBitmap.range_parts",

@@ -86,7 +86,7 @@ def check_sizes(report: Report, disks: list[Disk], *, filled: bool, on_grid: boo
 
     ``filled``: what is written holds all up to a disk's end; ``on_grid``: records stand on the grid
     of chunks, so that one that is cut states the end.  Raises IncompleteError where the end of the
-    last chunk, which is taken for the disk's, cannot be that.
+    last chunk, which is taken for the disk's, cannot be that, or would be stated by what is written.
     """
     verdicts = {verdict.disk.name: verdict for verdict in report.devices}
     for disk in disks:
@@ -95,10 +95,11 @@ def check_sizes(report: Report, disks: list[Disk], *, filled: bool, on_grid: boo
         if verdict.size.exact is not None or not (filled or cut or disk.bitmaps):
             continue
         option = f"--device-size {escape(disk.device)}=SIZE"
-        if verdict.size.most is not None and disk.size > verdict.size.most:
+        least, most = verdict.size.least, verdict.size.most
+        if cut or (most is not None and disk.size > most):
+            bounds = f"at least {exact_size(least)}" if most is None else size_range(least, most)
             raise IncompleteError(
-                f"size of {quote(disk.device)} is unknown "
-                f"({size_range(verdict.size.least, verdict.size.most)})",
+                f"size of {quote(disk.device)} is unknown ({bounds})",
                 hint=f"specify {option}",
                 check="completeness-unknown",
             )

@@ -21,7 +21,7 @@ from blkmig_cli.operations.replay.journal import Stop
 from blkmig_cli.operations.replay.request import MISSING, ReplayRequest
 from blkmig_cli.operations.replay.superseded import Superseded
 from blkmig_cli.progress import Tick
-from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE
+from blkmig_cli.schemas.constants import BLOCK_SECTION, CHUNK_SECTORS, SECTOR_SIZE
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.wire.decoder import Decoder
@@ -128,18 +128,17 @@ class Reading:
         """Return what decides the size of the disk of ``device``, once there is a report."""
         request, state = self._request, self._checker.state
         disk = state.disk(device)
-        covered = [disk.covered] if disk.has_blocks else []
+        end = disk.top + CHUNK_SECTORS
         if not disk.has_blocks:
-            covered = [
-                part.covered for (owner, _), part in state.bitmaps.items() if owner == device
-            ]
+            owned = [part for (owner, _), part in state.bitmaps.items() if owner == device]
+            end = max((part.covered.end for part in owned), default=0)
         entry = None if request.manifest is None else request.manifest.disks.get(device)
         return Evidence(
             device,
             "" if destination is None else destination.path,
             state.proven_size(device),
             disk.top * SECTOR_SIZE,
-            max((part.end for part in covered), default=0) * SECTOR_SIZE,
+            end * SECTOR_SIZE,
             disk.top_offset,
             request.hints.option_size(device),
             request.hints.takes_most(device),

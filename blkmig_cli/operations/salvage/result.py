@@ -89,4 +89,4 @@ class Salvaged:
     @property
     def exit_status(self) -> int:
         """0: intact, 1: something is lost, 3: nothing is left."""
-        return 3 if not self.disks else int(not self.intact)
+        return 3 if not self.disks else int(bool(self.gaps or self.lost_disks or self.lost_bitmaps))

@@ -27,6 +27,7 @@ from blkmig_cli.operations.send.writing import write_disks
 from blkmig_cli.progress import Tick
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
+from blkmig_cli.schemas.dialects import V2
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.transport.inputs import FileInput
 from blkmig_cli.transport.target import open_target
@@ -326,6 +327,8 @@ class Salvage:
         if bitmap.origin != "dirty-bitmap":
             if gaps:
                 return "a lost record may have contained newer bits"
+            if bitmap.origin == V2.name and not self._state.progress.final:
+                return "the block section ended without 100 percent, which makes its bits final"
             return None if self._covers(bitmap) else "bits of it were not sent"
         if not bitmap.ended:
             return "it never ended"
