@@ -9,8 +9,8 @@ whole stream.
 
 The upper bound holds only where nothing was left out: of a disk whose end is in a shared base, QEMU
 counts all, though its last chunks do not come, and of a disk that is all in the base nothing shows
-but its progress.  QEMU writes a record for each change of the percentage, so that what was left out
-shows in the percentages: they are not those that the chunks make.
+but its progress (mig_save_device_bulk).  QEMU writes a record for each change of the percentage, so
+that what was left out shows in the percentages: there are more of them than chunks, or they leap.
 """
 
 from collections.abc import Mapping
@@ -120,7 +120,7 @@ class ProgressBounds:
     def most(self) -> int | None:
         """Most sectors of all disks, None where there is no bound; once the stream has ended.
 
-        A bound that the chunks themselves exceed, or whose percentages are not those of the chunks, is
+        A bound that the chunks themselves exceed, or whose percentages the chunks do not explain, is
         none: incremental streams have such.
         """
         if not self.percent:
@@ -129,19 +129,11 @@ class ProgressBounds:
         return most if most >= self._reached and self._explained(most) else None
 
     def _explained(self, most: int) -> bool:
-        """Whether disks of at most ``most`` sectors, all sent, make just the percentages that came."""
-        starts = range(0, self.total + 1, CHUNK_SECTORS)
-        if most >= 100 * CHUNK_SECTORS:
-            return len(self._percentages) == max(self._percentages) + 1
-        # Between these sizes, the percentages stay the same.
-        sizes = {
-            100 * start // percent for start in starts for percent in self._percentages if percent
-        }
-        return any(
-            {100 * start // size for start in starts} == self._percentages
-            for size in {most, *sizes}
-            if max(self.least, 1) <= size <= most
-        )
+        """Whether disks of at most ``most`` sectors, of which all was sent, have such percentages."""
+        if most < 100 * CHUNK_SECTORS:
+            # Each chunk makes one more.
+            return len(self._percentages) <= self.total // CHUNK_SECTORS + 1
+        return len(self._percentages) == max(self._percentages) + 1
 
     def device(self, name: str) -> tuple[int, int | None]:
         """Least and most sectors of the device ``name``; others take at least what came of them."""

@@ -86,8 +86,8 @@ def test_what_is_given_was_there(sent: Sent, how: str, data: st.DataObject) -> N
         return  # nothing says what it is, or something else does
     try:
         found = salvaged(damaged, hints)
-    except StreamError:
-        return  # it cannot be told what it is, or how to read it
+    except (StreamError, UsageError):
+        return  # it cannot be told what it is, or how to read it; or nothing of the disk is left
     hit = range(at, at + length) if how == "ones" else range(at, at)
     for disk in found.disks:
         truth = next((d for d in sent.disks if d.device == disk.device), None)
