@@ -116,18 +116,18 @@ def test_memory_follows_what_is_dirty() -> None:
     assert room.left > 800
 
 
-def test_a_million_bits_and_the_farthest() -> None:
+def test_many_bits_and_the_farthest() -> None:
     """Bytes past 2**63 (a hostile sector can say so) are counted all the same."""
     bitmap = DirtyBitmap("b", 1 << 20)
-    bitmap.write_words(0, b"\x55" * 250_000)
+    bitmap.write_words(0, b"\x55" * 25_000)
     bitmap.write_words(1 << 52, b"\x81" + bytes(7))
     far = 1 << 58 + 20
     starts = [start for start, _ in bitmap.ranges(None)]
-    assert starts == [*(at << 21 for at in range(1_000_000)), far, far + (7 << 20)]
-    assert bitmap.count(None) == 1_000_002 << 20
+    assert starts == [*(at << 21 for at in range(100_000)), far, far + (7 << 20)]
+    assert bitmap.count(None) == 100_002 << 20
     assert bitmap.end() == far + (8 << 20)
     assert bitmap.ranges(far + 1)[-1] == (far, 1)
-    assert bitmap.count(far + 1) == (1_000_000 << 20) + 1
+    assert bitmap.count(far + 1) == (100_000 << 20) + 1
     assert bitmap.ranges(1 << 90) == bitmap.ranges(None)
 
 
@@ -252,7 +252,7 @@ def test_any_name_and_number_of_ranges_is_written(tmp_path: Path) -> None:
     """What is written in pieces is what json would write at once."""
     names = ["empty", 'quotes: "dirty": []', "\udcff", "many"]
     bitmaps = {name: DirtyBitmap(name, 512) for name in names}
-    bitmaps["many"].write_words(0, b"\x55" * 100_000)
+    bitmaps["many"].write_words(0, b"\x55" * 12_000)
     bitmaps['quotes: "dirty": []'].set_range(512, 1024)
     path, size = tmp_path / "x.json", 1 << 30
     write_bitmaps(path, BitmapFile(size, bitmaps))

@@ -203,6 +203,10 @@ def test_an_image_that_begins_like_a_stream(words: list[str], run: Run, tmp_path
     assert run("compare", stream, f"d={image}", *words).status == 0
 
 
+def sector(disk: bytes | bytearray, number: int) -> bytes:
+    return bytes(disk[number * 512 : (number + 1) * 512])
+
+
 @st.composite
 def written(draw: st.DrawFn) -> tuple[bytes, bytearray, list[bool]]:
     """Records at any sector, again and on top of each other; their disk, and which sectors came."""
@@ -227,9 +231,9 @@ def test_the_sectors_that_differ_are_those_of_a_model(
 ) -> None:
     data, disk, sent = made
     image = disk + bytes(more) if more >= 0 else disk[:more]
-    for sector in changed:
-        if sector * 512 < len(image):
-            image[sector * 512 + sector % 512] ^= 0x55
+    for at in changed:
+        if at * 512 < len(image):
+            image[at * 512 + at % 512] ^= 0x55
     with TemporaryDirectory() as folder:
         stream, path = put(Path(folder), data, "s"), put(Path(folder), bytes(image), "i")
         hints = Hints({"d": len(disk)})
@@ -242,16 +246,14 @@ def test_the_sectors_that_differ_are_those_of_a_model(
             sides = stream_side(contents), image_side("d", raw_)
             (whole,) = compare_sides(*sides, CompareOptions(), no_tick).disks
     there = range(min(len(disk), len(image)) // 512)
-    expected = {
-        at for at in there if sent[at] and disk[at * 512 :][:512] != image[at * 512 :][:512]
-    }
+    expected = {at for at in there if sent[at] and sector(disk, at) != sector(image, at)}
     assert {at for low, high in found for at in range(low // 512, high // 512)} == expected
     ours = bytes(disk).ljust(max(len(disk), len(image)), b"\0")
     theirs = bytes(image).ljust(len(ours), b"\0")
     every = {
         at
         for at in range(len(ours) // 512)
-        if (at >= len(sent) or sent[at]) and ours[at * 512 :][:512] != theirs[at * 512 :][:512]
+        if (at >= len(sent) or sent[at]) and sector(ours, at) != sector(theirs, at)
     }
     assert {at for low, high in whole.differing for at in range(low // 512, high // 512)} == every
     gone = {at for low, high in whole.missing[0] for at in range(low // 512, high // 512)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -113,6 +113,7 @@ def _first(extent: dict[str, int]) -> Payload:
     return Payload(extent["offset"], min(extent["length"], 512))
 
 
+@settings(max_examples=40)
 @given(repetitive())
 def test_extents_say_what_the_records_say(made: Repetitive) -> None:
     source = in_file(made.data)

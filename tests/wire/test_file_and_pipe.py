@@ -13,6 +13,7 @@ from blkmig_cli.wire.events import Event
 from tests.conftest import CAPTURES, Run, get_capture
 from tests.support import raw
 from tests.support.feed import BySchemas, NarrowPipe, events, in_file, piped
+from tests.support.long import examples
 
 #: Captures with few events; the others hold hundreds of thousands of empty parts.
 SMALL = [
@@ -82,7 +83,8 @@ def mutations(draw: st.DrawFn) -> tuple[str, str, bytes]:
     return name, f"{kind} {first} {second}", changed
 
 
-@settings(SETTINGS, max_examples=60)
+@pytest.mark.scaled
+@settings(SETTINGS, max_examples=examples(30, 300))
 @given(mutations())
 def test_events_and_errors(mutation: tuple[str, str, bytes]) -> None:
     _, _, data = mutation
@@ -92,7 +94,8 @@ def test_events_and_errors(mutation: tuple[str, str, bytes]) -> None:
     assert events(in_file(data, BySchemas), chosen=True) == expected
 
 
-@settings(SETTINGS, max_examples=25)
+@pytest.mark.scaled
+@settings(SETTINGS, max_examples=examples(15, 150))
 @given(mutation=mutations())
 def test_reports(mutation: tuple[str, str, bytes], run: Run, tmp_path: Path) -> None:
     _, _, data = mutation
