@@ -30,6 +30,8 @@ def _failing(offset: int) -> Iterator[None]:
 _FAR = 1 << 63
 _READ_MIN = 512
 _READ_MAX = 1 << 18
+# Bytes before the current event that a pipe still holds, as templates of rows.
+_HISTORY = 1 << 13
 
 
 class FileInput:
@@ -194,14 +196,15 @@ class PipeInput:
     """A stream that is read once, from ``readinto`` (fills a buffer, returns the count, 0 at the end).
 
     What the current event has consumed stays readable until ``release``; nothing before it does.
-    The buffer begins with ``first_room`` bytes, and grows with the largest event.  ``origin`` and
-    ``damage``: see ``schema_io.Input``.
+    The buffer begins with ``first_room`` bytes, and grows with the largest event; of what lies before
+    that event, the last bytes are there as well, for :meth:`rows`.  ``origin`` and ``damage``: see
+    ``schema_io.Input``.
     """
 
     seekable: Literal[False] = False
     in_place = False
     size: int | None = None
-    first_room = 1 << 16
+    first_room = 1 << 18
 
     def __init__(
         self,
@@ -260,6 +263,26 @@ class PipeInput:
         start = payload.offset - self._at
         return memoryview(self._buffer)[start : start + payload.length]
 
+    def rows(
+        self, offset: int, stride: int, pieces: Sequence[tuple[int, int]], most: int
+    ) -> NDArray[np.uint8]:
+        """See ``scanner.RowInput``: rows without payloads, of which some bytes are held.
+
+        Reads once, and only where not even one row is held: what came is not to wait for more.
+        """
+        width = sum(length for _, length in pieces)
+        first = offset - self._at
+        count = 0
+        if first >= 0 and width == stride:
+            if offset == self.offset:
+                self.release()
+                if self._end < offset + stride:
+                    self._read_some(offset + stride)
+                    first = offset - self._at
+            count = max(min(most, (self._end - offset) // stride), 0)
+        rows = np.frombuffer(self._buffer, np.uint8, count * width, first if count else 0)
+        return rows.reshape(count, width)
+
     def take(self, target: memoryview) -> int:
         """Fill some of ``target`` with the next bytes; returns how many, 0 at the end.
 
@@ -273,15 +296,18 @@ class PipeInput:
 
     def _fill(self, end: int) -> None:
         """Read up to byte ``end`` at least, or to the input's end."""
-        while self._end < end:
-            if end - self._at > len(self._buffer):
-                self._make_room(end)
-            view = memoryview(self._buffer)[self._end - self._at :]
-            with _failing(self._end):
-                count = self._readinto(view)
-            if not count:
-                return
-            self._end += count
+        while self._end < end and self._read_some(end):
+            pass
+
+    def _read_some(self, end: int) -> int:
+        """Read once, towards byte ``end``; return how many bytes came, 0 at the input's end."""
+        if end - self._at > len(self._buffer):
+            self._make_room(end)
+        view = memoryview(self._buffer)[self._end - self._at :]
+        with _failing(self._end):
+            count = self._readinto(view) or 0
+        self._end += count
+        return count
 
     def _make_room(self, end: int) -> None:
         """Make room for some of what is missing up to ``end``.
@@ -295,13 +321,14 @@ class PipeInput:
                 offset=self._kept,
                 hint="save the stream to a file and read that",
             )
-        room = len(self._buffer)
+        first = max(self._kept - _HISTORY, self._at)
+        room, needed = len(self._buffer), end - first
         if needed > room and self._end - self._at < room:
             return
-        old = memoryview(self._buffer)[self._kept - self._at : self._end - self._at]
+        old = memoryview(self._buffer)[first - self._at : self._end - self._at]
         if needed > room:
             # A new buffer, as somebody may hold a view of the old one.
             self._buffer = bytearray(min(2 * room, needed))
         # From one memoryview to another, as these may overlap.
         memoryview(self._buffer)[: len(old)] = old
-        self._at = self._kept
+        self._at = first

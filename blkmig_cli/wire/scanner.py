@@ -58,9 +58,9 @@ class RowInput(Input, Protocol):
     ) -> NDArray[np.uint8]:
         """The bytes of rows at ``offset``, ``offset + stride``, ...: ``pieces`` of each, joined.
 
-        ``pieces`` are (start in the row, length), all in bytes.  As many rows as lie wholly in the
-        input, ``most`` at most: uint8, shape (rows, joined length), C-contiguous, and valid until
-        the next call.
+        ``pieces`` are (start in the row, length), all in bytes.  Those rows that lie wholly in the
+        input and can be had at once, ``most`` at most, perhaps none: uint8, shape (rows, joined
+        length), C-contiguous, and valid until the next call.
         """
 
 
@@ -180,7 +180,10 @@ class Scanner:
             return
         most = _ROWS_FIRST
         start = template.start
-        template.learn(source.rows(start, template.stride, template.pieces, 1)[0].copy())
+        row = source.rows(start, template.stride, template.pieces, 1)
+        if not len(row):
+            return
+        template.learn(row[0].copy())
         while True:
             offset = source.offset
             if end is not None:
@@ -209,7 +212,7 @@ class Scanner:
                 )
             source.advance(taken * template.stride)
             yield Run(tuple(columns), template.stride, taken)
-            if taken < most:
+            if taken < len(rows):
                 return
             most = min(2 * most, template.batch)
 

@@ -16,7 +16,7 @@ from blkmig_cli.errors import FailureError, StreamError
 from blkmig_cli.output.documents import report_json
 from blkmig_cli.output.events_json import EventJson, run_texts
 from blkmig_cli.progress import no_tick
-from blkmig_cli.transport.inputs import FileInput
+from blkmig_cli.transport.inputs import FileInput, PipeInput
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block, Event
 from blkmig_cli.wire.hints import Hints
@@ -273,10 +273,41 @@ def test_empty_parts_are_taken(name: str, unpacked: Path) -> None:
     assert any(isinstance(piece, Run) and len(piece.columns) == 6 for piece in found)
 
 
-def test_pipes_give_no_runs() -> None:
-    found = list(pieces(Decoder(piped(TAKEN["zero"][0] + raw.EOS))))
+@pytest.mark.parametrize("name", [name for name in TAKEN if name != "data"])
+@pytest.mark.parametrize("sizes", [[], [1] * 50 + [1000, 13, 4096] * 500])
+def test_pipes_give_runs_of_what_is_there(name: str, sizes: list[int]) -> None:
+    data, hints = TAKEN[name]
+    expected = list(Decoder(in_file(data + raw.EOS), hints=hints))
+    found = list(pieces(Decoder(piped(data + raw.EOS, sizes), hints=hints)))
+    assert list(expand(found)) == expected
+    assert sum(piece.rows for piece in found if isinstance(piece, Run)) >= 36
+    assert len(found) < 250
+
+
+def test_data_from_a_pipe_come_one_by_one() -> None:
+    found = list(pieces(Decoder(piped(TAKEN["data"][0] + raw.EOS))))
     assert not any(isinstance(piece, Run) for piece in found)
-    assert len(found) == 401
+
+
+def test_a_pipe_that_waits_has_given_what_came() -> None:
+    """The run of the rows that are there comes before the read that has to wait."""
+    data, given = TAKEN["zero"][0], 0
+
+    def readinto(target: memoryview) -> int:
+        nonlocal given
+        if given:
+            raise BlockingIOError
+        given = len(data) // 2
+        target[:given] = data[:given]
+        return given
+
+    decoder = Decoder(PipeInput(readinto))
+    last = 0
+    with pytest.raises(FailureError):
+        while True:
+            piece = decoder.piece()
+            last = piece.end if isinstance(piece, Run) else piece.offset + piece.length
+    assert given - last < len(data) // 400
 
 
 @pytest.mark.parametrize("name", ["zero", "data"])
