@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 
 import click
@@ -13,10 +13,12 @@ from blkmig_cli.commands.reading import exit_status, reading_of
 from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.dump import Dump, Selection
 from blkmig_cli.output.events_json import EventJson, run_texts
-from blkmig_cli.output.events_text import HEADING, fold_empty, fold_ram, line
+from blkmig_cli.output.events_text import HEADING, OFFSET_WIDTH, fold_empty, fold_ram, line
+from blkmig_cli.output.run_lines import run_lines
 from blkmig_cli.spec.records import FIELDS, KEY, VERSION, RecordWriter
 from blkmig_cli.text import quote
-from blkmig_cli.wire.runs import Piece, Run, expand
+from blkmig_cli.wire.events import Event
+from blkmig_cli.wire.runs import Piece, Run, has_payload
 
 _BATCH = 512
 _DIGITS_MAX = 18  # of a sector's number: more than the largest disk needs
@@ -92,13 +94,12 @@ def command(
             pieces = selection.of(pieces)
         if as_spec:
             write = RecordWriter(opened.input, opened.path if payload == "ref" else None)
-            records = (json.dumps(write(event)) for event in islice(expand(pieces), limit))
-            _print(records, heading=json.dumps({KEY: VERSION}))
+            texts = _lines(pieces, lambda event: json.dumps(write(event)), payloads=True)
+            _print(islice(texts, limit), heading=json.dumps({KEY: VERSION}))
         elif output == "human":
-            events = expand(pieces)
             if not (selection or show_all):
-                events = fold_empty(events)
-            _print(islice(map(line, events), limit), heading=HEADING)
+                pieces = fold_empty(pieces)
+            _print(islice(_lines(pieces, line, OFFSET_WIDTH), limit), heading=HEADING)
         else:
             texts = islice(_texts(pieces, EventJson(opened.input, payload), payload), limit)
             if output == "jsonl":
@@ -119,6 +120,23 @@ def _sectors(text: str | None) -> range | None:
     if max(len(low), len(high)) > _DIGITS_MAX or int(low) > int(high):
         raise UsageError(f"invalid --sectors {quote(text)}: not a range of a disk's sectors")
     return range(int(low), int(high))
+
+
+def _lines(
+    pieces: Iterable[Piece],
+    render: Callable[[Event], str],
+    width: int = 1,
+    *,
+    payloads: bool = False,
+) -> Iterator[str]:
+    """A line for each event; ``payloads``: the bytes of payloads are in it."""
+    for piece in pieces:
+        if not isinstance(piece, Run):
+            yield render(piece)
+        elif payloads and any(has_payload(column.event) for column in piece.columns):
+            yield from map(render, piece)
+        else:
+            yield from run_lines(piece, render, width)
 
 
 def _texts(pieces: Iterable[Piece], as_json: EventJson, payload: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 
 from blkmig_cli.schemas.constants import BlockFlag, Command, RamFlag, SectionType, without
 from blkmig_cli.text import bitmap_name, count, device_name, escape, human_size
@@ -66,34 +65,75 @@ def _folded(run: Run) -> Run:
     return replace(run, columns=tuple(columns))
 
 
-def fold_empty(events: Iterable[Event], least: int = 3) -> Iterator[Event]:
-    """Return the events (of :func:`fold_ram`), with ``least`` or more empty parts in a row as one."""
-    part: list[Event] = []
-    run: list[Event] = []
-    number = 0
-    for event in chain(events, [None]):
-        if len(part) == 1 and event is not None and _is_empty(event):
-            part.append(event)
+def fold_empty(pieces: Iterable[Piece], least: int = 3) -> Iterator[Piece]:
+    """Return the pieces (of :func:`fold_ram`), with ``least`` or more empty parts in a row as one."""
+    folding = _Folding(least)
+    for piece in pieces:
+        if not isinstance(piece, Run):
+            yield from folding.take(piece)
             continue
-        if len(part) == 2:
-            footer = isinstance(event, Footer)
-            run.extend([*part, event] if event is not None and footer else part)
-            part, number = [], number + 1
-            if number >= least:
-                # Of what is folded only the extent is shown, so that nothing else is kept.
-                run = [EmptyParts(run[0].offset, _extent(run), None, number)]
-            if footer:
-                continue
-        if not part and isinstance(event, SectionHeader) and event.kind == SectionType.PART:
-            part = [event]
-            continue
-        yield from run
-        yield from part
-        run, part, number = [], [], 0
-        if isinstance(event, SectionHeader) and event.kind == SectionType.PART:
-            part = [event]
-        elif event is not None:
+        row = list(fold_empty([column.event for column in piece.columns], 1))
+        if len(row) == 1 and isinstance(row[0], EmptyParts):
+            folding.take_parts(piece, piece.rows * row[0].number)
+        elif any(isinstance(part, EmptyParts) for part in row):
+            for event in piece:
+                yield from folding.take(event)
+        else:
+            yield from folding.flush()
+            yield piece
+    yield from folding.flush()
+
+
+class _Folding:
+    """Empty parts in a row, which ``least`` or more of are one event; and the part that may be next."""
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+        self._empty: list[Event] = []
+        self._number = 0
+        self._part: list[Event] = []
+
+    def take(self, event: Event) -> Iterator[Event]:
+        """Take the next event; return those that are not folded."""
+        if len(self._part) == 1 and _is_empty(event):
+            self._part.append(event)
+            return
+        if len(self._part) == 2:
+            has_footer = isinstance(event, Footer)
+            self._add([*self._part, event] if has_footer else self._part, 1)
+            self._part = []
+            if has_footer:
+                return
+        begins = isinstance(event, SectionHeader) and event.kind == SectionType.PART
+        if self._part or not begins:
+            yield from self.flush()
+        if begins:
+            self._part = [event]
+        else:
             yield event
+
+    def take_parts(self, run: Run, number: int) -> None:
+        """Take a run of nothing but ``number`` empty parts."""
+        start = run.columns[0].event.offset
+        parts: list[Event] = [EmptyParts(start, run.end - start, None, number)]
+        self._add(parts if self._number + number >= self._least else list(run), number)
+
+    def flush(self) -> Iterator[Event]:
+        """Return all that is held."""
+        if len(self._part) == 2:
+            self._add(self._part, 1)
+            self._part = []
+        yield from self._empty
+        yield from self._part
+        self._empty, self._part, self._number = [], [], 0
+
+    def _add(self, events: list[Event], number: int) -> None:
+        self._empty += events
+        self._number += number
+        if self._number >= self._least:
+            # Of what is folded, only the extent is shown.
+            extent = _extent(self._empty)
+            self._empty = [EmptyParts(self._empty[0].offset, extent, None, self._number)]
 
 
 def _extent(run: list[Event]) -> int:
@@ -110,10 +150,12 @@ def line(event: Event) -> str:
     """Return ``event`` in one line: offset, size, section, what it is."""
     section = "-" if event.section is None else escape(event.section)
     size = human_size(event.length)
-    return f"{event.offset:>13}  {size:>9}  {section:<12}  {describe(event)}"
+    return f"{event.offset:>{OFFSET_WIDTH}}  {size:>9}  {section:<12}  {describe(event)}"
 
 
-HEADING = f"{'OFFSET':>13}  {'SIZE':>9}  {'SECTION':<12}  RECORD"
+#: Characters of an offset, at least.
+OFFSET_WIDTH = 13
+HEADING = f"{'OFFSET':>{OFFSET_WIDTH}}  {'SIZE':>9}  {'SECTION':<12}  RECORD"
 
 
 def describe(event: Event) -> str:

@@ -8,14 +8,18 @@ from typing import Any, BinaryIO
 from blkmig_cli import limits
 from blkmig_cli.errors import SpecError
 from blkmig_cli.json_text import parse_json
+from blkmig_cli.spec.known_lines import KnownLines
 from blkmig_cli.spec.records import KEY, VERSION, read_record
 from blkmig_cli.text import brief
-from blkmig_cli.transport.payloads import FileRange
-from blkmig_cli.wire.events import Event, Payload
+from blkmig_cli.transport.payloads import FileRange, literal
+from blkmig_cli.wire.events import Event, Payload, Raw
+
+# Lines whose bytes are given together.
+_LINES_AT_ONCE = 1 << 12
 
 
 def read_spec(file: BinaryIO) -> Iterator[Event]:
-    """The events of the spec in ``file``.
+    """The events of the spec in ``file``; of many lines that are alike, only their bytes.
 
     Raises SpecError, naming the line (of JSON Lines) or the record's number, and the field.
     """
@@ -44,17 +48,36 @@ def read_spec(file: BinaryIO) -> Iterator[Event]:
 
 
 def _lines(file: BinaryIO) -> Iterator[Event]:
+    """The events of lines; those whose bytes are known come as bytes, many at once."""
+    known = KnownLines()
+    pieces: list[bytes] = []
     number = 1
     while line := file.readline(limits.SPEC_LINE_MAX):
         number += 1
-        if len(line) == limits.SPEC_LINE_MAX:
-            raise SpecError(f"line {number}: is over {limits.SPEC_LINE_MAX >> 20} MiB")
-        if line.strip():
-            try:
-                record = parse_json(line)
-            except ValueError as error:
-                raise SpecError(f"line {number}: no JSON: {error}") from None
-            yield read_record(record, f"line {number}")
+        found = known.encoded(line)
+        if found is not None:
+            pieces.append(found)
+            if len(pieces) < _LINES_AT_ONCE:
+                continue
+        if pieces:
+            yield Raw(0, 0, None, literal(b"".join(pieces)))
+            pieces = []
+        if found is None and line.strip():
+            event = _line(line, number)
+            yield event
+            known.note(line, event)
+    if pieces:
+        yield Raw(0, 0, None, literal(b"".join(pieces)))
+
+
+def _line(line: bytes, number: int) -> Event:
+    if len(line) == limits.SPEC_LINE_MAX:
+        raise SpecError(f"line {number}: is over {limits.SPEC_LINE_MAX >> 20} MiB")
+    try:
+        record = parse_json(line)
+    except ValueError as error:
+        raise SpecError(f"line {number}: no JSON: {error}") from None
+    return read_record(record, f"line {number}")
 
 
 def _json(line: bytes) -> Any:

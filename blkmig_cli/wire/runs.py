@@ -113,6 +113,11 @@ def expand(pieces: Iterable[Piece]) -> Iterator[Event]:
             yield piece
 
 
+def has_payload(event: Event) -> bool:
+    """Return whether bytes of an event that a run may have are payload: bits, or a disk's data."""
+    return isinstance(event, Block) and (event.data is not None or bool(event.bitmaps))
+
+
 def moved(event: Event, by: int, number: int) -> Event:
     """``event`` as it stands ``by`` bytes further on, with ``number`` as sector or percentage."""
     if isinstance(event, Block):

@@ -1,0 +1,45 @@
+"""The lines of a run: one of each column is rendered, the others are that line with other numbers."""
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
+
+from blkmig_cli.wire.events import Event
+from blkmig_cli.wire.runs import Column, Run, moved
+
+# What stands for the offset, and for the sector or percentage, in the line that is rendered.
+_OFFSET = 7_193_754_862_019
+_NUMBER = 8_401_735_926_158
+
+
+def run_lines(run: Run, render: Callable[[Event], str], width: int = 1) -> Iterator[str]:
+    """Return the line of every event of ``run``, as ``render`` gives it.
+
+    What ``render`` shows of an event must depend on nothing but the event, without the bytes of its
+    payloads.  ``width``: characters that an offset takes at least, up to 13.
+    """
+    columns = [_lines(column, run, render, width) for column in run.columns]
+    return columns[0] if len(columns) == 1 else chain.from_iterable(zip(*columns, strict=True))
+
+
+def _lines(column: Column, run: Run, render: Callable[[Event], str], width: int) -> Iterator[str]:
+    event = column.event
+    offsets = range(event.offset, event.offset + run.rows * run.stride, run.stride)
+    numbers = [0] * run.rows if column.numbers is None else column.numbers.tolist()
+    holes = {str(_OFFSET): (f"%{width}d", offsets), str(_NUMBER): ("%d", numbers)}
+    line = render(moved(event, _OFFSET - event.offset, _NUMBER))
+    parts = re.split(f"({'|'.join(holes)})", line)
+    pattern = "".join(
+        holes[part][0] if part in holes else part.replace("%", "%%") for part in parts
+    )
+    values = [holes[part][1] for part in parts if part in holes]
+
+    def single(row: int) -> str:
+        return render(moved(event, row * run.stride, numbers[row]))
+
+    if any(
+        pattern % tuple(each[row] for each in values) != single(row) for row in (0, -1 % run.rows)
+    ):
+        # A name holds one of the two numbers.
+        return map(single, range(run.rows))
+    return map(pattern.__mod__, zip(*values, strict=True)) if values else repeat(line, run.rows)
