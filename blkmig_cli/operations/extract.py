@@ -21,7 +21,7 @@ from blkmig_cli.errors import (
 )
 from blkmig_cli.operations.reading import Reading, check_target
 from blkmig_cli.progress import Tick
-from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import (
     device_name,
@@ -229,7 +229,7 @@ def _assumed_size(verdict: DeviceVerdict) -> int:
 
     Raises IncompleteError where it cannot, FailureError where no real disk is so large.
     """
-    size, end = verdict.size, verdict.disk.covered.end * SECTOR_SIZE
+    size, end = verdict.size, (verdict.disk.top + CHUNK_SECTORS) * SECTOR_SIZE
     name = verdict.disk.name
     if not size.allows(end):
         option = f"--device-size {escape(name)}=" if name else "--device-size "

@@ -149,6 +149,8 @@ def extract(case: Case, flag: str) -> None:
             assert outcome.status == 0, outcome
         else:
             assert outcome.status in (0, 1), outcome
+        if outcome.status == 3 and flag:
+            continue  # what comes before the undecidable record may be written
         assert path.exists() == (outcome.status == 0), outcome
         if path.exists():
             check_content(path.read_bytes(), bytes(disk.content), disk, sized=case.known(name))
