@@ -130,10 +130,11 @@ class ProgressBounds:
 
     def _explained(self, most: int) -> bool:
         """Whether disks of at most ``most`` sectors, of which all was sent, have such percentages."""
+        beyond = self._percentages - {0}
         if most < 100 * CHUNK_SECTORS:
-            # Each chunk makes one more.
-            return len(self._percentages) <= self.total // CHUNK_SECTORS + 1
-        return len(self._percentages) == max(self._percentages) + 1
+            # The first chunk makes 0, each further one another percentage.
+            return len(beyond) <= self.total // CHUNK_SECTORS
+        return len(beyond) == max(beyond)
 
     def device(self, name: str) -> tuple[int, int | None]:
         """Least and most sectors of the device ``name``; others take at least what came of them."""

@@ -24,16 +24,15 @@ class Dump:
 
     def __iter__(self) -> Iterator[Piece]:
         try:
-            while True:
-                piece = self._decoder.piece()
+            for piece in self._decoder.pieces():
                 columns = piece.columns if isinstance(piece, Run) else (Column(piece),)
                 for column in columns:
                     self.names.feed(column.event)
                 yield piece
-        except StopIteration:
-            self.names.partly_read = False
         except StreamError as error:
             self.failure = error
+        else:
+            self.names.partly_read = False
 
 
 @dataclass(frozen=True, slots=True)

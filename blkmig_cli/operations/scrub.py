@@ -20,7 +20,7 @@ from blkmig_cli.text import exact_size, quote, size_range
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.target import Sink, open_target
 from blkmig_cli.wire.events import Block, Event, Payload
-from blkmig_cli.wire.runs import EventConsumer
+from blkmig_cli.wire.runs import EventConsumer, Run
 from blkmig_cli.wire.schema_io import Input
 
 _PIECE = 1 << 20
@@ -91,7 +91,7 @@ def _sizes(stream: Stream, reading: Reading) -> dict[str | None, int]:
 
 
 class _Copy(EventConsumer):
-    """Copies a stream into ``sink``, event by event; ``sizes`` of disks in bytes."""
+    """Copies a stream into ``sink``; ``sizes`` of disks in bytes."""
 
     def __init__(self, sink: Sink, sizes: dict[str | None, int]) -> None:
         self._sink = sink
@@ -113,6 +113,16 @@ class _Copy(EventConsumer):
         self.result.chunks += 1
         self.result.padding += part.length
         self.result.leaked += leaked(part, source)
+
+    def feed_run(self, run: Run, source: Input) -> None:
+        """Copy the bytes of a run."""
+        events = [column.event for column in run.columns]
+        if any(isinstance(event, Block) and event.data is not None for event in events):
+            super().feed_run(run, source)
+            return
+        for event in events:
+            self.names.feed(event)
+        self._write(source, events[0].offset, run.end)
 
     def _padding(self, event: Block) -> Payload | None:
         if event.data is None:

@@ -4,15 +4,16 @@ Most lines of a long spec are such.  A line is known only after it was read and 
 """
 
 import re
-from typing import Any
 
-from blkmig_cli.schemas.block import RecordWord, join_word
+from blkmig_cli.schemas.block import RecordWord
+from blkmig_cli.schemas.constants import BLOCK_FLAG_BITS
 from blkmig_cli.transport.payloads import Literal
 from blkmig_cli.wire.encoder import encode
 from blkmig_cli.wire.events import Block, Event
 
 # As dump --spec writes it.  A number of so many digits fits the record's word.
 _SECTOR = re.compile(rb'"sector": (0|[1-9][0-9]{0,15}), ')
+_NUMBER = re.compile(rb"0|[1-9][0-9]{0,15}")
 _WORD = RecordWord.sizeof()
 # Bytes of a line, and of what it encodes to, and lines that are held.
 _BYTES_MAX = 1 << 10
@@ -24,22 +25,28 @@ class KnownLines:
 
     def __init__(self) -> None:
         self._lines: dict[bytes, bytes] = {}
-        self._blocks: dict[bytes, tuple[int, bytes]] = {}
+        self._blocks: dict[tuple[bytes, bytes], tuple[int, bytes]] = {}
+        # What stands before and behind the sector in the block line that was found last.
+        self._around: tuple[bytes, bytes] = (b"\n", b"\n")
 
     def encoded(self, line: bytes) -> bytes | None:
         """Return the bytes that ``line`` stands for, None if it is not known."""
-        found = self._lines.get(line)
-        if found is not None:
-            return found
-        match = _SECTOR.search(line)
-        if match is None:
+        before, behind = self._around
+        if line.startswith(before) and line.endswith(behind):
+            number = line[len(before) : -len(behind)]
+        else:
+            found = self._lines.get(line)
+            match = _SECTOR.search(line) if found is None else None
+            if match is None:
+                return found
+            around = (line[: match.start(1)], line[match.end(1) :])
+            if around not in self._blocks:
+                return None
+            self._around, number = around, match[1]
+        if not _NUMBER.fullmatch(number):
             return None
-        start, end = match.span(1)
-        block = self._blocks.get(line[:start] + line[end:])
-        if block is None:
-            return None
-        flags, rest = block
-        return join_word(int(match[1]), flags).to_bytes(_WORD, "big") + rest
+        flags, rest = self._blocks[self._around]
+        return (int(number) << BLOCK_FLAG_BITS | flags).to_bytes(_WORD, "big") + rest
 
     def note(self, line: bytes, event: Event) -> None:
         """Take ``line``, which stands for ``event``, if lines like it are to be known."""
@@ -48,17 +55,14 @@ class KnownLines:
             return
         match = _SECTOR.search(line)
         if not isinstance(event, Block) or match is None:
-            _make_room(self._lines)
+            if len(self._lines) >= _LINES_MAX:
+                self._lines.clear()
             self._lines[line] = encoded
         elif b"\\" not in line and line.count(b'"sector"') == 1:
-            start, end = match.span(1)
-            _make_room(self._blocks)
-            self._blocks[line[:start] + line[end:]] = (int(event.flags), encoded[_WORD:])
-
-
-def _make_room(known: dict[bytes, Any]) -> None:
-    if len(known) >= _LINES_MAX:
-        known.clear()
+            if len(self._blocks) >= _LINES_MAX:
+                self._blocks.clear()
+            self._around = (line[: match.start(1)], line[match.end(1) :])
+            self._blocks[self._around] = (int(event.flags), encoded[_WORD:])
 
 
 def _encoded(event: Event) -> bytes | None:

@@ -163,6 +163,15 @@ class Decoder:
             self._failure = error
         raise self._failure
 
+    def pieces(self) -> Iterator[Piece]:
+        """Return all that :meth:`piece` returns, and raise what it raises."""
+        while True:
+            try:
+                piece = self.piece()
+            except StopIteration:
+                return
+            yield piece
+
     def conclusion(self) -> Conclusion:
         """What is known at this point of the stream and no event says; final after the last event."""
         dialect, layouts = self.block.dialect, self.block.layouts

@@ -116,7 +116,7 @@ def convert(
         if chosen.normalize:
             pieces = send_pieces(disks, sending)
         else:
-            pieces = Translation(chosen.dialect, disks, last).events(how.decoder(source))
+            pieces = Translation(chosen.dialect, disks, last).pieces(how.decoder(source).pieces())
         uses = FileUses.of_stream(stream)
         for file in files.values():
             uses.add("the bitmaps file", file, writes=False)

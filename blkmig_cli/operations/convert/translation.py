@@ -8,6 +8,9 @@ touched last, each with what it holds in the end.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
 
 from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.disks.disk import Disk
@@ -22,8 +25,9 @@ from blkmig_cli.schemas.constants import (
     BlockFlag,
     SectionType,
 )
+from blkmig_cli.wire.encoder import encoded_length
 from blkmig_cli.wire.events import Block, Eof, Eos, Event, Payload, Raw, SectionHeader, Undecoded
-from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.runs import Column, Piece, Run
 from blkmig_cli.wire.schema_io import Input
 
 
@@ -65,24 +69,28 @@ class Translation:
         self._uncut: dict[str, IntervalSet] = {}
         self._copied = 0  # up to this byte of the stream, all has been written
 
-    def events(self, decoded: Iterable[Event]) -> Iterator[Event]:
-        """Return what to write; ``decoded`` are the stream's events from its start.
+    def pieces(self, decoded: Iterable[Piece]) -> Iterator[Piece]:
+        """Return what to write; ``decoded`` are the pieces of the stream from its start.
 
         Payloads are in the stream, or made here.  Raises StreamError where the stream cannot be read,
         FailureError where it fails.
         """
         end, highest = -1, 0
-        for event in decoded:
+        for event in chain.from_iterable(map(self._in_parts, decoded)):
+            if isinstance(event, Run):
+                yield from self._run(event)
+                end = event.end
+                continue
             if end < 0:
                 self._copied = event.offset
             end = event.offset + event.length
             if isinstance(event, SectionHeader):
                 highest = max(highest, event.id)
-            if event.section == DIRTY_BITMAP_SECTION or _is_behind(event):
-                yield from self._copy(event.offset, end)
-            elif isinstance(event, Block):
+            if isinstance(event, Block):
                 yield from self._copy(event.offset, end)
                 yield from self._block(event)
+            elif _is_converted(event) or _is_behind(event):
+                yield from self._copy(event.offset, end)
             elif isinstance(event, Eof) and self._own_section:
                 yield from self._copy(event.offset, event.offset)
                 yield from self._bitmaps(highest + 1)
@@ -115,6 +123,48 @@ class Translation:
                 yield from self._cut_anew(disk)
         if event.flags & BlockFlag.EOS:
             yield Eos(0, 0, event.section, BlockFlag.EOS)
+
+    def _in_parts(self, piece: Piece) -> Iterable[Piece]:
+        """Return ``piece``, as events where it is a run that :meth:`_run` does not take."""
+        if isinstance(piece, Run) and not all(map(self._takes, piece.columns)):
+            return piece
+        return (piece,)
+
+    def _takes(self, column: Column) -> bool:
+        """Return whether the rows of a column become records that differ in their sectors only."""
+        event, sectors = column.event, column.numbers
+        disk = self._disks.get(event.device) if isinstance(event, Block) else None
+        if disk is None or sectors is None:
+            return True
+        assert isinstance(event, Block)
+        if disk.device in self._waiting or (self._dialect.bits_in_chunks and disk.bitmaps):
+            return False
+        if not event.has_content:
+            return True
+        inside = int(sectors.max()) + CHUNK_SECTORS <= disk.size // SECTOR_SIZE
+        placed = not self._dialect.on_grid or not np.any(sectors % CHUNK_SECTORS)
+        return event.data is None and inside and placed and not self._uncut.get(disk.device)
+
+    def _run(self, run: Run) -> Iterator[Piece]:
+        """Return a run of which all columns are taken."""
+        events = [column.event for column in run.columns]
+        if not any(_is_converted(event) for event in events):
+            return  # it is copied with what follows
+        yield from self._copy(events[0].offset, run.end)
+        columns = []
+        for column in run.columns:
+            event, disk = column.event, None
+            if isinstance(event, Block):
+                disk = self._disks.get(event.device)
+            elif event.section != DIRTY_BITMAP_SECTION:
+                columns.append(column)
+            if disk is not None and isinstance(event, Block) and event.has_content:
+                zero = bool(event.flags & BlockFlag.ZERO_BLOCK)
+                records = self._dialect.records(disk, event.sector, CHUNK_SECTORS, None, zero)
+                columns += [Column(record, column.numbers) for record in records]
+        if columns:
+            stride = sum(encoded_length(column.event) for column in columns)
+            yield Run(tuple(columns), stride, run.rows)
 
     def _content(self, event: Block, disk: Disk) -> Iterator[Block]:
         sector, data = event.sector, event.data
@@ -158,6 +208,11 @@ class Translation:
                 for sector in range(first, piece.end // SECTOR_SIZE, CHUNK_SECTORS):
                     sectors = min(CHUNK_SECTORS, disk.size // SECTOR_SIZE - sector)
                     yield from self._dialect.records(disk, sector, sectors, None, False)
+
+
+def _is_converted(event: Event) -> bool:
+    """Return whether ``event`` is not copied as it is: a block record, or of bitmaps."""
+    return isinstance(event, Block) or event.section == DIRTY_BITMAP_SECTION
 
 
 def _is_behind(event: Event) -> bool:

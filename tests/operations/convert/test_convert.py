@@ -12,19 +12,21 @@ from hypothesis import strategies as st
 from blkmig_cli.checks.survey import Contents, read_contents
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
-from blkmig_cli.operations.convert.disks import disks_of
+from blkmig_cli.errors import BlkmigError
+from blkmig_cli.operations.convert.disks import disks_of, refuse_faults
 from blkmig_cli.operations.convert.translation import LastRecords, Translation
 from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.progress import no_tick
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.target import adopt_target, resolving, write_events
+from blkmig_cli.wire import runs
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.hints import Hints
 from tests.conftest import Capture, Run, each_record, fails
 from tests.support import raw
 from tests.support.feed import encoded, in_file
-from tests.support.strategies import Sent, streams
+from tests.support.strategies import Repetitive, Sent, repetitive, streams
 
 MIB = 1 << 20
 DIRTY = raw.bitmap_start() + raw.bitmap_bits(0, 4096, b"\3".ljust(8, b"\0")) + raw.COMPLETE
@@ -145,11 +147,16 @@ def translated(data: bytes, hints: Hints, dialect: str) -> bytes | None:
     disks = disks_of(contents, bitmaps=True, incremental=True)
     if dialect != "qemu" and any(d.bitmaps and d.device not in last.offsets for d in disks):
         return None
-    made = io.BytesIO()
-    with adopt_target(made, FileUses()) as sink:
-        events = Translation(dialect, disks, last).events(Decoder(source.again(), hints=hints))
-        write_events(events, sink, resolving(source))
-    return made.getvalue()
+    made = []
+    for by_runs in (True, False):
+        decoder = Decoder(source.again(), hints=hints)
+        pieces = Translation(dialect, disks, last).pieces(decoder.pieces() if by_runs else decoder)
+        file = io.BytesIO()
+        with adopt_target(file, FileUses()) as sink:
+            write_events(pieces, sink, resolving(source))
+        made.append(file.getvalue())
+    assert made[0] == made[1]
+    return made[0]
 
 
 def end_state(data: bytes, hints: Hints) -> dict[str, object]:
@@ -188,6 +195,35 @@ def test_the_end_state_stays(sent: Sent, dialect: str, normalize: bool) -> None:
             return
         made = translation
     assert end_state(made, hints) == end_state(sent.data, hints)
+
+
+@settings(max_examples=60)
+@given(repetitive(), st.sampled_from(["classic", "qemu", "v1", "v2"]))
+def test_runs_become_what_their_events_do(stream: Repetitive, dialect: str) -> None:
+    """(``translated`` compares the two.)"""
+    if stream.kind != "classic" and dialect == "classic":
+        return
+    try:
+        report = contents_of(stream.data, stream.hints).report
+        refuse_faults(report, bitmaps=False, incremental=True)
+        translated(stream.data, stream.hints, dialect)
+    except BlkmigError:
+        return  # damaged, or with a fault that convert refuses
+
+
+@pytest.mark.parametrize("dialect", ["classic", "v1", "v2"])
+def test_runs_of_zeros_are_taken(dialect: str) -> None:
+    parts = [raw.part(1, raw.block(2048 * at, 8) + raw.EOS) + raw.footer(1) for at in range(400)]
+    data = raw.qemu(*[raw.block(2048 * at, 8) for at in range(400)])
+    for made in (data, data[:-1] + b"".join(parts) + raw.EOF):
+        source, last, hints = in_file(made), LastRecords(), Hints({"d": 400 << 20})
+        opened = Stream("s", source)
+        contents = read_contents(opened, Decoder(source, hints=hints), hints, no_tick, last)
+        disks = disks_of(contents, bitmaps=True, incremental=True)
+        again = Decoder(source.again(), hints=hints)
+        pieces = list(Translation(dialect, disks, last).pieces(again.pieces()))
+        assert sum(piece.rows for piece in pieces if isinstance(piece, runs.Run)) > 300
+        assert len(pieces) < 100
 
 
 def test_all_that_is_no_record_stays(run: Run, unpacked: Path, tmp_path: Path) -> None:
