@@ -81,11 +81,11 @@ def test_one_value_for_each(run: Run) -> None:
 
 @pytest.fixture
 def stream(tmp_path: Path) -> Path:
-    """A disk of 4 to 4.66 MiB by its progress."""
+    """A disk of about 4 MiB by its progress."""
     path = tmp_path / "s.bin"
     bits = raw.bitmap_start() + raw.bitmap_bits(0, 4 * 2048, bytes(8)) + raw.COMPLETE
-    records = [raw.progress(10), raw.block(0, 8), raw.progress(30), raw.block(2048, 8)]
-    records += [raw.progress(60), raw.block(4096, 8), raw.progress(75), raw.block(6144, 8)]
+    records = [raw.progress(0), raw.block(0, 8), raw.progress(24), raw.block(2048, 8)]
+    records += [raw.progress(49), raw.block(4096, 8), raw.progress(74), raw.block(6144, 8)]
     path.write_bytes(raw.qemu(*records))
     (tmp_path / "b.bin").write_bytes(raw.qemu(*records, bitmaps=bits))
     return path
