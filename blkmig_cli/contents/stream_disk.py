@@ -126,6 +126,10 @@ class StreamDisk:
             if stretch.offset is not None and start < end:
                 yield start, end - start
 
+    def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """See ``images.Readable``: none, as zeros are in no extent."""
+        yield from ()
+
 
 def _steps(start: int, end: int) -> Iterator[tuple[int, int]]:
     """Bytes [start, end) in steps, of which the first is small."""
@@ -141,4 +145,9 @@ class _Incremental(StreamDisk):
     def extents(self) -> Iterator[tuple[int, int]]:
         for piece in self.pieces():
             if piece.kind != "missing":
+                yield piece.start, piece.end - piece.start
+
+    def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        for piece in self.pieces(offset, length):
+            if piece.kind == "zero":
                 yield piece.start, piece.end - piece.start

@@ -28,6 +28,9 @@ class Readable(Protocol):
     def extents(self) -> Iterator[tuple[int, int]]:
         """Yield the ranges (start, length) that may hold other bytes than zeros, ascending."""
 
+    def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """Yield the ranges (start, length) within extents known to be zero unread, ascending."""
+
 
 class Image(Readable, Protocol):
     """A disk that can be written, too."""
@@ -91,3 +94,7 @@ class Beginning:
             if start >= self._size:
                 return
             yield start, min(length, self._size - start)
+
+    def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """See :class:`Readable`."""
+        return self._image.known_zeros(offset, length)

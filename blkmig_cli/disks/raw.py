@@ -166,6 +166,10 @@ class RawImage:
         if os.lseek(self._fd, 0, os.SEEK_END) < self._size:
             raise self._shrunk()
 
+    def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """See ``image.Image``: none, as a file's holes are in no extent."""
+        yield from ()
+
     def flush(self) -> None:
         """See ``image.Image``."""
         try:

@@ -56,6 +56,9 @@ class MemoryImage:
             if any(piece):
                 yield at, len(piece)
 
+    def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        yield from ()
+
     def flush(self) -> None:
         pass
 

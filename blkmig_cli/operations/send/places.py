@@ -8,7 +8,7 @@ not reach beyond the part that is known.  All numbers are sectors.
 from collections.abc import Iterator
 
 from blkmig_cli.disks.image import Readable
-from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
+from blkmig_cli.schemas.constants import CHUNK_SECTORS, CHUNK_SIZE, SECTOR_SIZE
 
 
 def regions(image: Readable) -> Iterator[tuple[int, int]]:
@@ -25,18 +25,35 @@ def regions(image: Readable) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def places(start: int, end: int, total: int) -> Iterator[int]:
+def places(start: int, end: int, total: int) -> Iterator[range]:
     """Return the sectors of records that together carry [start, end) of a disk of ``total`` sectors.
 
-    The range must be one that can be carried: see :func:`unplaceable`.
+    They come as ranges, chunk by chunk.  The range must be one that can be carried: see
+    :func:`unplaceable`.
     """
     grid = -(-start // CHUNK_SECTORS) * CHUNK_SECTORS
     if start < grid:
-        yield start
+        yield range(start, start + CHUNK_SECTORS, CHUNK_SECTORS)
     behind = end if end == total else end // CHUNK_SECTORS * CHUNK_SECTORS
-    yield from range(grid, behind, CHUNK_SECTORS)
+    if grid < behind:
+        yield range(grid, behind, CHUNK_SECTORS)
     if start < end - CHUNK_SECTORS and behind < end:
-        yield end - CHUNK_SECTORS
+        yield range(end - CHUNK_SECTORS, end, CHUNK_SECTORS)
+
+
+def split_by_zeros(image: Readable, chunks: range) -> Iterator[tuple[range, bool]]:
+    """Return the chunks at the sectors ``chunks`` in parts, and whether a part is known to be zero."""
+    first, done = chunks.start, 0
+    for start, length in image.known_zeros(first * SECTOR_SIZE, len(chunks) * CHUNK_SIZE):
+        low = -(-(start // SECTOR_SIZE - first) // CHUNK_SECTORS)
+        high = ((start + length) // SECTOR_SIZE - first) // CHUNK_SECTORS
+        if low < high:
+            if done < low:
+                yield chunks[done:low], False
+            yield chunks[low:high], True
+            done = high
+    if done < len(chunks):
+        yield chunks[done:], False
 
 
 def unplaceable(image: Readable, *, on_grid: bool) -> Iterator[tuple[int, int]]:

@@ -12,7 +12,7 @@ import numpy as np
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable
 from blkmig_cli.operations.send import dialects as sending
-from blkmig_cli.operations.send.places import places, regions
+from blkmig_cli.operations.send.places import places, regions, split_by_zeros
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
     BLOCK_VERSION,
@@ -186,14 +186,15 @@ def _repeated(events: list[Event], rows: int) -> Iterator[Piece]:
 class _Stretch:
     """Chunks of a disk at the sectors from ``start`` to ``stop``.
 
-    ``allocated``: they may hold data.  ``since``: all that lies between that sector and ``stop`` is
-    sent as well.
+    ``allocated``: they may hold data, unless they are known to be ``zero``.  ``since``: all that lies
+    between that sector and ``stop`` is sent as well.
     """
 
     start: int
     stop: int
     allocated: bool
     since: int
+    zero: bool = False
 
 
 class _Bulk:
@@ -248,8 +249,9 @@ class _Bulk:
         total = disk.size // SECTOR_SIZE
         if disk.partial and not self._dialect.on_grid:
             for start, end in regions(disk.image):
-                for sector in places(start, end, total):
-                    yield _Stretch(sector, min(sector + CHUNK_SECTORS, total), True, start)
+                for chunks in places(start, end, total):
+                    for part, zero in split_by_zeros(disk.image, chunks):
+                        yield _Stretch(part.start, min(part.stop, total), True, start, zero)
             return
         at = since = 0
         for offset, length in disk.image.extents():
@@ -279,7 +281,12 @@ class _Bulk:
 
     def _equal_parts(self, disk: Disk, stretch: _Stretch, at: int) -> int:
         """Return how many parts of zero chunks begin at sector ``at``, equal but for their sectors."""
-        if stretch.allocated or self._blocks or self._counts or self._percent is None:
+        if (
+            (stretch.allocated and not stretch.zero)
+            or self._blocks
+            or self._counts
+            or self._percent is None
+        ):
             return 0
         if self._bits_in_chunks(disk) or not self._options.zero_blocks:
             return 0
@@ -311,7 +318,9 @@ class _Bulk:
         data, zero = None, False
         if self._options.disks and (stretch.allocated or not self._skips_holes(disk)):
             zero = self._options.zero_blocks and (
-                not stretch.allocated or disk.image.is_zero(start, sectors * SECTOR_SIZE)
+                not stretch.allocated
+                or stretch.zero
+                or disk.image.is_zero(start, sectors * SECTOR_SIZE)
             )
             data = None if zero else chunk_data(disk.image, sector)
         # A chunk that ends with the disk carries a part of the one before it, too.

@@ -1,12 +1,12 @@
 """Where records of a part of a disk stand: they carry all of it, and nothing else."""
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blkmig_cli.operations.send.places import places, regions, unplaceable
+from blkmig_cli.operations.send.places import places, regions, split_by_zeros, unplaceable
 from tests.support.strategies import MemoryImage
 
 CHUNK = 2048
@@ -42,6 +42,11 @@ def disks(draw: st.DrawFn) -> Extents:
     return Extents(total, found)
 
 
+def records(start: int, end: int, total: int) -> list[int]:
+    """The sectors of records."""
+    return list(chain.from_iterable(places(start, end, total)))
+
+
 @given(disks())
 def test_regions_are_extents_that_touch(disk: Extents) -> None:
     wanted = {at for start, end in disk._extents for at in range(start, end)}
@@ -59,7 +64,7 @@ def test_records_carry_a_region_and_nothing_else(disk: Extents) -> None:
         assert ((start, end) in apart) == small
         if small:
             continue
-        found = list(places(start, end, total))
+        found = records(start, end, total)
         carried = {at for sector in found for at in range(sector, min(sector + CHUNK, total))}
         assert carried == set(range(start, end))
         assert found == sorted(set(found))
@@ -77,13 +82,42 @@ def test_the_grid(disk: Extents) -> None:
         }
         assert ((start, end) in apart) == (whole != set(range(start, end)))
         if (start, end) not in apart:
-            assert all(sector % CHUNK == 0 for sector in places(start, end, total))
+            assert all(sector % CHUNK == 0 for sector in records(start, end, total))
 
 
 def test_a_chunk_off_the_grid() -> None:
     """One record, where one is enough; its end and the next chunk's begin need not be on the grid."""
-    assert list(places(100, 100 + CHUNK, 5 * CHUNK)) == [100]
-    assert list(places(0, CHUNK + 1, 5 * CHUNK)) == [0, 1]
-    assert list(places(100, 2 * CHUNK, 5 * CHUNK)) == [100, CHUNK]
-    assert list(places(CHUNK, CHUNK + 7, CHUNK + 7)) == [CHUNK]
-    assert list(places(100, 107, 107)) == [100]
+    assert records(100, 100 + CHUNK, 5 * CHUNK) == [100]
+    assert records(0, CHUNK + 1, 5 * CHUNK) == [0, 1]
+    assert records(100, 2 * CHUNK, 5 * CHUNK) == [100, CHUNK]
+    assert records(CHUNK, CHUNK + 7, CHUNK + 7) == [CHUNK]
+    assert records(100, 107, 107) == [100]
+
+
+class Zeros(Extents):
+    """All of it came; ``zeros`` are ranges of sectors known to be zero."""
+
+    def __init__(self, total: int, zeros: list[tuple[int, int]]) -> None:
+        super().__init__(total, [(0, total)])
+        self.zeros = zeros
+
+    def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        for start, end in self.zeros:
+            low, high = max(start * 512, offset), min(end * 512, offset + length)
+            if low < high:
+                yield low, high - low
+
+
+@given(disks(), st.integers(0, 3 * CHUNK), st.integers(1, 4))
+def test_chunks_that_are_known_to_be_zero(disk: Extents, start: int, number: int) -> None:
+    zeros = {at for low, high in disk._extents for at in range(low, high)}
+    chunks = range(start, start + number * CHUNK, CHUNK)
+    parts = list(split_by_zeros(Zeros(disk._total, disk._extents), chunks))
+    assert [at for part, _ in parts for at in part] == list(chunks)
+    for part, zero in parts:
+        for at in part:
+            whole = zeros.issuperset(range(at, at + CHUNK))
+            assert not zero or whole
+            # Extents that touch are not joined.
+            alone = any(low <= at and at + CHUNK <= high for low, high in disk._extents)
+            assert zero or not alone

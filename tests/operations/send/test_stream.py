@@ -39,6 +39,9 @@ class Hole(MemoryImage):
         for chunk in self._data:
             yield chunk * MIB, min(MIB, self._size - chunk * MIB)
 
+    def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        yield from ()
+
 
 def blocks_of(events: list[Event]) -> list[Block]:
     return [event for event in events if isinstance(event, Block)]
