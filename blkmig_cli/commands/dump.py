@@ -159,8 +159,8 @@ def _print(texts: Iterable[str], heading: str | None = None) -> None:
 def _print_document(stream: str, texts: Iterable[str]) -> None:
     """One JSON document, written as it comes."""
     sys.stdout.write(f'{{"version": 1, "stream": {json.dumps(stream)}, "records": [')
-    separator = "\n"
-    for text in texts:
-        sys.stdout.write(f"{separator}{text}")
+    separator, left = "\n", iter(texts)
+    while batch := list(islice(left, _BATCH)):
+        sys.stdout.write(separator + ",\n".join(batch))
         separator = ",\n"
     sys.stdout.write("\n]}\n")
