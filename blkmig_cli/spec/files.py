@@ -1,4 +1,4 @@
-"""Reading a spec: JSON Lines as a stream of records, or a JSON or YAML document written by hand."""
+"""Reading a spec: JSON Lines, record by record, or a single JSON or YAML document."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +15,7 @@ from blkmig_cli.wire.events import Event, Payload
 
 
 def read_spec(file: BinaryIO) -> Iterator[Event]:
-    """The events of the spec in ``file``.
+    """Yield the events of the spec in ``file``.
 
     Raises SpecError, naming the line (of JSON Lines) or the record's number, and the field.
     """
@@ -81,7 +81,7 @@ def _check_version(header: dict[str, Any]) -> None:
 
 
 def beside(payload: Payload, folder: Path) -> Payload:
-    """``payload``, with the file that it names looked up from the spec's ``folder``."""
+    """Return ``payload`` with the path of its file relative to the spec's ``folder``."""
     if isinstance(payload, FileRange):
         return replace(payload, path=str(folder / payload.path))
     return payload
