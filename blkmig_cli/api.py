@@ -109,7 +109,7 @@ class StreamReader:
         return self._stream.input.size
 
     def events(self) -> Iterator[Event]:
-        """Every event of the stream (``blkmig_cli.wire.events``), in order; they tile the stream.
+        """Return every event of the stream (``blkmig_cli.wire.events``), in order; they tile the stream.
 
         Raises, after all that is sound, StreamError where the stream is malformed or ends too early;
         FailureError where the input fails; UsageError for a pipe that has been read.
@@ -117,7 +117,7 @@ class StreamReader:
         return expand(self.runs())
 
     def runs(self) -> Iterator[Piece]:
-        """The same in larger steps: an event, or a ``blkmig_cli.wire.runs.Run`` of many as arrays.
+        """Yield the same in larger steps: an event, or a ``blkmig_cli.wire.runs.Run`` of many as arrays.
 
         ``Run.columns`` have the first row's event and, as int64 of shape (rows,), the sectors of
         blocks.  Iterating a run gives its events.  Raises as :meth:`events`.
@@ -132,7 +132,7 @@ class StreamReader:
             self._check_open()
 
     def read(self, payload: Payload) -> bytes:
-        """The bytes of the ``payload`` that an event names, such as ``Block.data``.
+        """Return the bytes of the ``payload`` that an event names, such as ``Block.data``.
 
         From a pipe only those of the event that came last.  Raises FailureError where the input
         fails, UsageError for what a pipe does not hold (any more).
@@ -145,7 +145,7 @@ class StreamReader:
             raise UsageError(f"{name} is read once, and has gone past these bytes") from None
 
     def report(self) -> Report:
-        """What ``blkmig validate`` finds: devices, bitmaps, ``complete``, ``valid``, ``findings``.
+        """Return what ``blkmig validate`` finds: devices, bitmaps, ``complete``, ``valid``, ``findings``.
 
         A damaged stream is told in its ``failure``, not raised.  Raises FailureError where the
         input fails, UsageError for a pipe that has been read.
@@ -158,7 +158,7 @@ class StreamReader:
         return [found.disk.name for found in self.report().devices]
 
     def disk(self, device: str | None = None, *, allow_incomplete: bool = False) -> "DiskFile":
-        """The disk of ``device`` (None: the only one) as a file.
+        """Return the disk of ``device`` (None: the only one) as a file.
 
         A disk of unknown size ends with its last chunk.  ``allow_incomplete``: chunks that were not
         sent read as zeros; without it, raises IncompleteError where chunks are missing, and the
@@ -170,7 +170,7 @@ class StreamReader:
         return DiskFile(found.disk, self)
 
     def bitmaps(self, device: str | None = None) -> dict[str, DirtyBitmap]:
-        """The whole bitmaps of ``device`` (None: the only one), by name.
+        """Return the whole bitmaps of ``device`` (None: the only one), by name.
 
         Left out are those that never ended, and v1 bitmaps whose granularity stays open: see
         ``report().bitmaps``.  Raises UsageError for a device that is not there, else as
@@ -195,7 +195,7 @@ class StreamReader:
             raise ValueError("the stream is closed")
 
     def _input(self) -> Stream:
-        """The stream at its start, for one reading, which no other disturbs."""
+        """Return the stream at its start, for one reading, which no other disturbs."""
         self._check_open()
         if self._stream.input.seekable:
             return replace(self._stream, input=self._stream.input.again())
@@ -238,7 +238,7 @@ class DiskFile(io.RawIOBase):
         return self._disk.size
 
     def pieces(self) -> Iterator[DiskPiece]:
-        """The whole disk in pieces that touch: ``start`` and ``end`` in bytes, and its ``kind``.
+        """Return the whole disk in pieces that touch: ``start`` and ``end`` in bytes, and its ``kind``.
 
         That is ``data`` (at most 1 MiB, with its ``offset`` in the stream), ``zero``, or
         ``missing``: it never came, and reads as zeros.
@@ -254,7 +254,7 @@ class DiskFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """The position in bytes."""
+        """Return the position in bytes."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -330,7 +330,7 @@ def events_of(
     machine: str = "none",
     content: bool = True,
 ) -> Iterator[Event]:
-    """The events of a stream of ``disks``, as ``blkmig send`` makes it; for :func:`write`.
+    """Return the events of a stream of ``disks``, as ``blkmig send`` makes it; for :func:`write`.
 
     ``dialect`` and ``container`` as on the command line; ``machine``: the machine type to state;
     ``content``: the disks' data travel, not only their bitmaps.  Raises FailureError for a disk that
@@ -490,5 +490,5 @@ def _check_words(dialect: str, container: str) -> None:
 
 
 def _name(name: str | os.PathLike[str]) -> str:
-    """What to call a stream: a path object must not pass for a URI."""
+    """Return what to call a stream: a path object must not pass for a URI."""
     return name if isinstance(name, str) else os.path.join(os.curdir, os.fspath(name))

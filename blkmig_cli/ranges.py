@@ -168,7 +168,7 @@ class IntervalSet:
         return self._covers_each(numbers, 1)
 
     def between(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """What of [start, end) is in the set, as (start, end)."""
+        """Yield what of [start, end) is in the set, as (start, end)."""
         if end <= start or not self._blocks:
             return
         block, at = self._from(start)
@@ -180,7 +180,7 @@ class IntervalSet:
             at = 0
 
     def gap_table(self, start: int, end: int) -> Table:
-        """What of [start, end) is not in the set: shape (gaps, 2), start and end."""
+        """Return what of [start, end) is not in the set: shape (gaps, 2), start and end."""
         held = self.table()
         held = held[np.searchsorted(held[:, 1], start, "right") :]
         held = held[: np.searchsorted(held[:, 0], end)]
@@ -191,11 +191,11 @@ class IntervalSet:
         return gaps
 
     def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
-        """:meth:`gap_table` as a list."""
+        """Return :meth:`gap_table` as a list."""
         return [(low, high) for low, high in self.gap_table(start, end).tolist()]
 
     def table(self) -> Table:
-        """All ranges: shape (ranges, 2), start and end."""
+        """Return all ranges: shape (ranges, 2), start and end."""
         found = np.empty((self._count, 2), np.int64)
         for column in (0, 1):
             blocks = [np.frombuffer(block[column], np.int64) for block in self._blocks]
@@ -224,7 +224,7 @@ class IntervalSet:
         return f"<IntervalSet of {self._count} ranges>"
 
     def _from(self, number: int) -> _Place:
-        """The place of the first range that ends behind ``number``."""
+        """Return the place of the first range that ends behind ``number``."""
         block = max(bisect_right(self._firsts, number) - 1, 0)
         ends = self._blocks[block][1]
         at = bisect_right(ends, number)
@@ -233,7 +233,7 @@ class IntervalSet:
         return block, at
 
     def _to(self, number: int) -> _Place:
-        """The place behind the last range that begins before ``number``."""
+        """Return the place behind the last range that begins before ``number``."""
         block = max(bisect_left(self._firsts, number) - 1, 0)
         return block, bisect_left(self._blocks[block][0], number)
 
@@ -347,7 +347,7 @@ def _packed(numbers: NDArray[np.int64]) -> "array[int]":
 
 
 def tile_edges(starts: NDArray[np.int64], length: int) -> list[int]:
-    """Where :func:`tiles` of ``starts`` begin, and the number of starts."""
+    """Return where :func:`tiles` of ``starts`` begin, and the number of starts."""
     steps = np.diff(starts)
     way = (steps == length).astype(np.int8) - (steps == -length)
     turns = (way[1:] != way[:-1]) & (way[:-1] != 0)

@@ -10,12 +10,12 @@ _RANGES_SHOWN = 5
 
 
 def decode_name(raw: bytes) -> str:
-    """A name from the wire as text; undecodable bytes are kept as surrogates (``os.fsdecode``'s way)."""
+    """Return a name from the wire as text; undecodable bytes are kept as surrogates (``os.fsdecode``'s way)."""
     return raw.decode("utf-8", "surrogateescape")
 
 
 def encode_name(name: str) -> bytes:
-    """The inverse of :func:`decode_name`; lone surrogates that stand for no byte become ``?``."""
+    """Return the inverse of :func:`decode_name`; lone surrogates that stand for no byte become ``?``."""
     try:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -23,14 +23,14 @@ def encode_name(name: str) -> bytes:
 
 
 def escape(name: str) -> str:
-    r"""``name`` for a terminal: control characters, surrogates and the like as ``\xNN`` or ``\uNNNN``."""
+    r"""Return ``name`` for a terminal: control characters, surrogates and the like as ``\xNN`` or ``\uNNNN``."""
     if name.isprintable():
         return name
     return "".join(char if char.isprintable() else _escape_char(char) for char in name)
 
 
 def quote(name: str) -> str:
-    """``name``, escaped, in quotes."""
+    """Return ``name``, escaped, in quotes."""
     return f"'{escape(name)}'"
 
 
@@ -63,7 +63,7 @@ def ranges_text(ranges: Iterable[tuple[int, int]]) -> str:
 
 
 def brief(value: object) -> str:
-    """What somebody wrote where something else belongs, as a short piece of one line.
+    """Return what somebody wrote where something else belongs, as a short piece of one line.
 
     However large ``value`` is, or stands for, little of it is looked at.
     """
@@ -78,7 +78,7 @@ class _Shown(reprlib.Repr):
     """The beginning of a value."""
 
     def repr_int(self, value: int, level: int) -> str:
-        """A number, if it is one that can be meant."""
+        """Return a number, if it is one that can be meant."""
         return (
             repr(value)
             if value.bit_length() <= _BRIEF
@@ -107,7 +107,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def human_size(size: int) -> str:
-    """``size`` in bytes, with a binary unit: ``512 B``, ``64 KiB``, ``2.5 GiB``."""
+    """Return ``size`` in bytes, with a binary unit: ``512 B``, ``64 KiB``, ``2.5 GiB``."""
     if size < 1024:
         return f"{size} B"
     value = float(size)
@@ -166,5 +166,5 @@ def parse_size(text: str) -> int:
 
 
 def count(number: int, noun: str) -> str:
-    """``1 chunk``, ``12,345 chunks``."""
+    """Return ``1 chunk``, ``12,345 chunks``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -111,7 +111,7 @@ Flags are a list of names or a number. `raw` takes any bytes.
 
 
 def limit_rows() -> Iterator[str]:
-    """The limits, each with the comment above it."""
+    """Yield the limits, each with the comment above it."""
     found = re.findall(r"^#: (.+)\n([A-Z0-9_]+) = ", inspect.getsource(limits), re.MULTILINE)
     for comment, name in found:
         value = getattr(limits, name)
@@ -132,7 +132,7 @@ def option_row(option: click.Parameter) -> str:
 
 
 def document() -> str:
-    """The whole page."""
+    """Return the whole page."""
     lines = ["# Commands", "", "Made by `make docs` from the commands themselves.", ""]
     context = click.Context(cli)
     for name in cli.list_commands(context):

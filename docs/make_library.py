@@ -74,7 +74,7 @@ def shown(kind: Any, name: str) -> bool:
 
 
 def members(kind: type) -> Iterator[tuple[str, Any]]:
-    """The public methods and properties that a class defines itself, in their order."""
+    """Yield the public methods and properties that a class defines itself, in their order."""
     for name, member in vars(kind).items():
         if not shown(kind, name):
             continue
@@ -83,7 +83,7 @@ def members(kind: type) -> Iterator[tuple[str, Any]]:
 
 
 def annotation(given: Any) -> str:
-    """A type as people write it."""
+    """Return a type as people write it."""
     text = given if isinstance(given, str) else inspect.formatannotation(given)
     text = re.sub(r"\b(?:[a-zA-Z_]\w*\.)+(\w+)", r"\1", text)
     text = re.sub(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[(\w+)\]\]", r"NDArray[\1]", text)
@@ -91,7 +91,7 @@ def annotation(given: Any) -> str:
 
 
 def signature(name: str, function: Any) -> str:
-    """``name(arguments) -> type``, on one line or several."""
+    """Return ``name(arguments) -> type``, on one line or several."""
     found = inspect.signature(function)
     words = []
     for each in found.parameters.values():
@@ -112,13 +112,13 @@ def signature(name: str, function: Any) -> str:
 
 
 def text(thing: Any) -> str:
-    """A docstring, its references as code."""
+    """Return a docstring, its references as code."""
     found = inspect.getdoc(thing) or ""
     return re.sub(r"``([^`]+)``|:\w+:`([^`]+)`", lambda m: f"`{m[1] or m[2]}`", found)
 
 
 def fields(kind: type) -> Iterator[str]:
-    """A dataclass's fields and their types."""
+    """Yield a dataclass's fields and their types."""
     yield "```python"
     for field in dataclasses.fields(kind):
         if shown(kind, field.name):
@@ -127,7 +127,7 @@ def fields(kind: type) -> Iterator[str]:
 
 
 def entry(name: str, thing: Any) -> Iterator[str]:
-    """A class or function, with its members."""
+    """Yield a class or function, with its members."""
     yield f"### {name}"
     yield ""
     if name not in MADE_FOR_YOU:
@@ -147,7 +147,7 @@ def entry(name: str, thing: Any) -> Iterator[str]:
 
 
 def part(kind: type) -> Iterator[str]:
-    """A dataclass that is handed out."""
+    """Yield a dataclass that is handed out."""
     yield f"### {kind.__name__}"
     yield ""
     yield text(kind)
@@ -160,7 +160,7 @@ def part(kind: type) -> Iterator[str]:
 
 
 def event_rows() -> Iterator[str]:
-    """A row for each kind of event that a stream gives, in the order of the module."""
+    """Yield a row for each kind of event that a stream gives, in the order of the module."""
     common = {field.name for field in dataclasses.fields(events.Event)}
     yield "| event | fields | |"
     yield "| --- | --- | --- |"
@@ -173,7 +173,7 @@ def event_rows() -> Iterator[str]:
 
 
 def document() -> str:
-    """The whole page."""
+    """Return the whole page."""
     lines = [HEAD, "## Examples", ""]
     for example in EXAMPLES:
         path = TARGET.parents[1] / "examples" / f"{example}.py"

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def pages() -> dict[str, str]:
-    """The text of every page, by its file's name."""
+    """Return the text of every page, by its file's name."""
     top = click.Context(cli, info_name="blkmig", **cli.context_settings)
     names = cli.list_commands(top)
     found = {"blkmig.1": "\n".join(main_page(top, names)) + "\n"}
@@ -36,7 +36,7 @@ def pages() -> dict[str, str]:
 
 
 def main_page(top: click.Context, names: list[str]) -> Iterator[str]:
-    """The program's own page: which commands there are."""
+    """Yield the program's own page: which commands there are."""
     summary, _, examples = help_parts(cli)
     yield from heading("blkmig", summary)
     yield from synopsis("blkmig", "COMMAND [OPTIONS] ...")
@@ -53,7 +53,7 @@ def main_page(top: click.Context, names: list[str]) -> Iterator[str]:
 
 
 def command_page(context: click.Context, command: Command) -> Iterator[str]:
-    """A command's page."""
+    """Yield a command's page."""
     name = f"blkmig-{command.name}"
     summary, body, examples = help_parts(command)
     yield from heading(name, summary)
@@ -82,12 +82,12 @@ def heading(name: str, summary: str) -> Iterator[str]:
 
 
 def synopsis(words: str, rest: str) -> Iterator[str]:
-    """How it is called."""
+    """Yield how it is called."""
     yield from (".SH SYNOPSIS", f"\\fB{roff(words)}\\fR {roff(rest)}")
 
 
 def exit_status() -> Iterator[str]:
-    """What every page says of it."""
+    """Yield what every page says of it."""
     text = EXIT_STATUS.partition(": ")[2]
     yield from (".SH EXIT STATUS", prose(text[0].upper() + text[1:]))
 
@@ -98,7 +98,7 @@ def example_section(lines: list[str]) -> Iterator[str]:
 
 
 def help_parts(command: click.Command) -> tuple[str, list[str], list[str]]:
-    """A help text's first sentence, its other paragraphs, and the lines of its examples."""
+    """Return a help text's first sentence, its other paragraphs, and the lines of its examples."""
     text, _, examples = inspect.cleandoc(command.help or "").partition("\b\nExamples:\n")
     summary, *body = (" ".join(part.split()) for part in text.strip().split("\n\n"))
     return summary, body, inspect.cleandoc(examples).splitlines()
@@ -111,7 +111,7 @@ def roff(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """A paragraph, in short lines."""
+    """Return a paragraph, in short lines."""
     return "\n".join(map(roff, textwrap.wrap(text, 72, break_on_hyphens=False)))
 
 

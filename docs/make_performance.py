@@ -25,7 +25,7 @@ def main(source: str) -> None:
 
 
 def figures(found: dict[str, Any]) -> list[str]:
-    """The machine, and the table of all figures."""
+    """Return the machine, and the table of all figures."""
     machine = found["machine"]
     lines = [
         f"{machine['processors']} processors ({machine['model']}), {machine['memory-gib']} GiB of memory, "

@@ -15,7 +15,7 @@ TARGETS = ("decoder", "scanner", "spec", "bitmapfile", "manifest", "replay")
 
 
 def main() -> int:
-    """The worst exit status."""
+    """Return the worst exit status."""
     seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     worst = 0
     for name in sys.argv[2:] or TARGETS:

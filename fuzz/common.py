@@ -23,12 +23,12 @@ _HOLE = re.compile(b"(" + b"|".join(HOLES) + b")")
 
 
 def pieces(data: bytes) -> Pieces:
-    """The stream that ``data`` stands for."""
+    """Return the stream that ``data`` stands for."""
     return [HOLES.get(piece, piece) for piece in _HOLE.split(data, _HOLES_MAX)]
 
 
 def whole(stream: Pieces) -> bytes | None:
-    """All bytes of a stream; None where these are too many."""
+    """Return all bytes of a stream; None where these are too many."""
     if sum(piece if isinstance(piece, int) else len(piece) for piece in stream) > _PIPED_MAX:
         return None
     return b"".join(bytes(piece) for piece in stream)

@@ -15,7 +15,7 @@ DIALECTS = ("auto", "auto", "v1", "v2")
 
 
 def outcome(source: Input, way: int) -> tuple[list[object], str]:
-    """All events, and how they ended; ``way`` says what the decoder is told."""
+    """Return all events, and how they ended; ``way`` says what the decoder is told."""
     found: list[object] = []
     end = 0
     try:

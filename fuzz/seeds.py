@@ -68,7 +68,7 @@ def _streams() -> dict[str, bytes]:
 
 
 def _sections(content: bytes) -> Iterator[tuple[bool, bytes]]:
-    """A capture in few bytes: the container's own objects, and sections; are they of blocks or bitmaps?"""
+    """Yield a capture in few bytes: the container's own objects, and sections; are they of blocks or bitmaps?"""
     held: list[bytes] = []
     kinds: Counter[object] = Counter()
     seen: Counter[object] = Counter()
@@ -93,7 +93,7 @@ def _sections(content: bytes) -> Iterator[tuple[bool, bytes]]:
 
 
 def _events(content: bytes) -> Iterator[Event]:
-    """All events of a capture, but of what repeats only the first."""
+    """Yield all events of a capture, but of what repeats only the first."""
     decoder = Decoder(in_file(content))
     while True:
         try:
@@ -104,7 +104,7 @@ def _events(content: bytes) -> Iterator[Event]:
 
 
 def _short(event: Event, content: bytes) -> bytes:
-    """The bytes of an event, without data."""
+    """Return the bytes of an event, without data."""
     end = event.offset + event.length
     if isinstance(event, DeviceState):
         end = event.offset + min(event.length, _STATE)

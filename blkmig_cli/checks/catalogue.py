@@ -130,7 +130,7 @@ class Finding:
 
 
 def finding_of(error: BlkmigError) -> Finding:
-    """What ended the reading of a stream, as a finding."""
+    """Return what ended the reading of a stream, as a finding."""
     hint = f"; {error.hint}" if error.hint else ""
     message = f"{error.message}{hint}"
     return Finding(error.check, CHECKS[error.check][0], message, error.offset, error.device)

@@ -37,7 +37,7 @@ class Checker:
         self.defects.feed_run(run, source)
 
     def size(self, device: str) -> SizeBounds:
-        """The disk's size by order of belief, as far as the stream has been read."""
+        """Return the disk's size by order of belief, as far as the stream has been read."""
         return self.state.size(device, self._hints)
 
     def finish(

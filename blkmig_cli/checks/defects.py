@@ -119,7 +119,7 @@ class Defects:
                 self._feed_blocks(column.event, column.numbers, run.stride, source)
 
     def tail(self, device: str, size: int, source: Input) -> Iterator[Found]:
-        """What is wrong with the last chunk of a disk of ``size`` bytes, or fewer."""
+        """Yield what is wrong with the last chunk of a disk of ``size`` bytes, or fewer."""
         leaks, offset = self._leaks.get(device, (0, None))
         tail = self._tails.get(device)
         inside = CHUNK_SIZE if tail is None else size - tail.sector * SECTOR_SIZE
@@ -137,7 +137,7 @@ class Defects:
             yield "partial-tail", text, tail.offset
 
     def findings(self) -> Iterator[Found]:
-        """What is wrong with the stream as a whole."""
+        """Yield what is wrong with the stream as a whole."""
         if self.merged:
             text = "a disk and the file that holds it are mixed under an empty name"
             yield "merged-devices", f"{text}; neither can be had", self._merged_at

@@ -260,7 +260,7 @@ class _Judge:
                 self._add("bitmap-device", text, device=bitmap.device)
 
     def _bulk_ended(self) -> bool | None:
-        """Whether QEMU's bulk phase reached the end of all disks; None: nothing tells."""
+        """Return whether QEMU's bulk phase reached the end of all disks; None: nothing tells."""
         if self._failure is not None:
             return None
         # Disks of which only bitmaps came count in QEMU's progress as well.
@@ -272,7 +272,7 @@ class _Judge:
         return self._state.progress.bulk_ended(sizes)
 
     def _contradiction(self) -> bool:
-        """Whether progress contradicts the disks, whose sizes are known and which came completely.
+        """Return whether progress contradicts the disks, whose sizes are known and which came completely.
 
         That is: it stopped early, or a record before the last one says that there is more.  Where both
         are so, other disks were not sent.
@@ -346,7 +346,7 @@ def _not_sent(ranges: ByteRanges, *, exact: bool) -> str:
 
 
 def differing(ranges: Ranges, path: str, device: str) -> Iterator[Finding]:
-    """The finding that the image at ``path`` differs in ``ranges``, if there are any."""
+    """Yield the finding that the image at ``path`` differs in ``ranges``, if there are any."""
     if ranges:
         spans = ", ".join(f"{start}-{start + length}" for start, length in ranges[:_SHOWN])
         more = f" and {count(len(ranges) - _SHOWN, 'range')} more" if len(ranges) > _SHOWN else ""

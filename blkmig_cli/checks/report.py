@@ -88,12 +88,12 @@ class Report:
         return "whole" if self.complete else "unknown"
 
     def counting(self, *, strict: bool = False) -> tuple[Finding, ...]:
-        """The findings that fail a check: errors, and if ``strict`` warnings."""
+        """Return the findings that fail a check: errors, and if ``strict`` warnings."""
         bad = ("error", "warning") if strict else ("error",)
         return tuple(finding for finding in self.findings if finding.severity in bad)
 
     def exit_status(self, *, strict: bool = False) -> int:
-        """3 or 4 where the stream could not be read, 1 where a finding counts (``strict``), else 0."""
+        """Return 3 or 4 where the stream could not be read, 1 where a finding counts (``strict``), else 0."""
         if self.failure is not None:
             return self.failure.exit_status
         return int(bool(self.counting(strict=strict)))

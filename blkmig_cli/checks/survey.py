@@ -61,7 +61,7 @@ class Contents:
     states: EndStates
 
     def disk(self, device: str, size: int | None = None) -> StreamDisk:
-        """The disk of ``device``, of ``size`` bytes.
+        """Return the disk of ``device``, of ``size`` bytes.
 
         Without ``size``: what is known of it, at least up to its last chunk.  Raises UsageError where
         the stream is a pipe, as its data cannot be read a second time.
@@ -77,7 +77,7 @@ class Contents:
 
 
 def source_of_data(stream: Stream) -> FileInput:
-    """The stream's input, if its data can be read a second time; raises UsageError."""
+    """Return the stream's input, if its data can be read a second time; raises UsageError."""
     if not stream.input.seekable:
         raise UsageError(
             f"{escape(stream.name)} can be read only once, and its data are needed twice",

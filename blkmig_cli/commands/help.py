@@ -46,7 +46,7 @@ class Command(click.Command):
                 param.type = _File()
 
     def sections(self, ctx: click.Context) -> dict[str, list[click.Option]]:
-        """The options that are shown, under their headings."""
+        """Return the options that are shown, under their headings."""
         left = {
             param.name or "": param
             for param in self.get_params(ctx)
@@ -82,7 +82,7 @@ class _File(click.types.StringParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """The shell's own files; it knows none behind a device's name."""
+        """Return the shell's own files; it knows none behind a device's name."""
         device, equals, begin = incomplete.partition("=")
         if not equals or os.sep in device:
             return [CompletionItem(incomplete, type="file")]

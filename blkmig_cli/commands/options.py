@@ -199,7 +199,7 @@ def split_device(text: str) -> tuple[str | None, str]:
 def decoder_factory(
     dialect: str, container: Any, number: int | None, *, keep_state: bool = False
 ) -> "Callable[[Input, Hints], Decoder]":
-    """What makes a decoder, with the options of :func:`stream_options` and ``number_option``.
+    """Return what makes a decoder, with the options of :func:`stream_options` and ``number_option``.
 
     It is given an input at its start, and moves it to the stream ``number``.
     """

@@ -157,7 +157,7 @@ def _write_document(output: str, reports: list[Report], *, strict: bool) -> None
 
 
 def _total(stream: Stream, manifest: Manifest | None) -> int | None:
-    """Bytes to go through: the stream's records, and the disks to be hashed."""
+    """Return the bytes to go through: the stream's records, and the disks to be hashed."""
     if stream.input.size is None or manifest is None:
         return stream.input.size
     return stream.input.size + manifest.to_read

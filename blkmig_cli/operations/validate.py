@@ -160,7 +160,7 @@ def _against_images(
 
 
 def _sizes(checker: Checker, hints: Hints, device: str, image: RawImage) -> Iterator[Finding]:
-    """The finding that an image cannot have the disk's size; a device may be larger."""
+    """Yield the finding that an image cannot have the disk's size; a device may be larger."""
     size = hints.option_size(device)
     least = most = size
     if size is None:

@@ -45,7 +45,7 @@ _ENCODERS: dict[str, Callable[[memoryview], str]] = {
 
 
 def flag_names(kind: type[BlockFlag] | type[BitmapFlag] | type[RamFlag], value: int) -> list[str]:
-    """The set flags of ``value``, in kebab-case."""
+    """Return the set flags of ``value``, in kebab-case."""
     return [(flag.name or "").lower().replace("_", "-") for flag in kind if value & flag]
 
 
@@ -58,7 +58,7 @@ class EventJson:
         self._key = payload
 
     def __call__(self, event: Event) -> Json:
-        """The object of one event, while the decoder is at it."""
+        """Return the object of one event, while the decoder is at it."""
         found: Json = {
             "offset": event.offset,
             "length": event.length,
@@ -146,7 +146,7 @@ class EventJson:
         return found
 
     def _whole(self, event: Event) -> Json:
-        """The bytes of an event that is all payload."""
+        """Return the bytes of an event that is all payload."""
         return self._payload(Payload(event.offset, event.length))
 
     def _payload(self, payload: Payload) -> Json:
@@ -183,7 +183,7 @@ _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=
 
 
 def run_texts(run: Run, as_json: Callable[[Any], Json]) -> Iterator[str]:
-    """The text of every event of ``run``; ``as_json`` makes the object of one, payloads aside."""
+    """Return the text of every event of ``run``; ``as_json`` makes the object of one, payloads aside."""
     columns = [_texts(column, run, as_json) for column in run.columns]
     return columns[0] if len(columns) == 1 else chain.from_iterable(zip(*columns, strict=True))
 
@@ -208,7 +208,7 @@ class _Hole:
 
 
 def _pattern(value: Any) -> str:
-    """``json.dumps`` of ``value`` as a pattern for ``%``, with a number for every hole."""
+    """Return ``json.dumps`` of ``value`` as a pattern for ``%``, with a number for every hole."""
     if isinstance(value, _Hole):
         return "%d"
     if isinstance(value, dict):
@@ -220,6 +220,6 @@ def _pattern(value: Any) -> str:
 
 
 def _dirty(bits: Bytes) -> Numbers:
-    """Dirty bits in each row of ``bits``."""
+    """Return the dirty bits in each row of ``bits``."""
     found: Numbers = _BITS[bits].sum(axis=1, dtype=np.int64)
     return found

@@ -39,12 +39,12 @@ def write_json(document: Any, write: Callable[[str], object]) -> None:
 
 @cache
 def _encoder(line: str) -> json.JSONEncoder:
-    """What writes objects of scalars with a ``line`` before each key but the first."""
+    """Return what writes objects of scalars with a ``line`` before each key but the first."""
     return json.JSONEncoder(separators=("," + line, ": "))
 
 
 def _texts(value: Any, line: str) -> Iterator[str]:
-    """The text of ``value`` in pieces; ``line``: a newline and the indent of what holds it."""
+    """Yield the text of ``value`` in pieces; ``line``: a newline and the indent of what holds it."""
     inner = line + " "
     if isinstance(value, Mapping):
         if all(isinstance(item, _SCALARS) for item in value.values()):

@@ -17,7 +17,7 @@ _SUITE = "blkmig validate"
 
 
 def junit(reports: list[Report], *, strict: bool) -> str:
-    """The document of ``reports``, in ASCII; ``strict``: warnings fail a stream, too."""
+    """Return the document of ``reports``, in ASCII; ``strict``: warnings fail a stream, too."""
     root = ET.Element("testsuites", name=_SUITE)
     suite = ET.SubElement(root, "testsuite", name=_SUITE)
     for report in reports:

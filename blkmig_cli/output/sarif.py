@@ -24,7 +24,7 @@ _Json = dict[str, Any]
 
 
 def sarif(reports: list[Report]) -> str:
-    """The document of ``reports``: one run."""
+    """Return the document of ``reports``: one run."""
     uris = list(dict.fromkeys(_uri(report.stream) for report in reports))
     run = {
         "tool": {"driver": {"name": "blkmig", "version": __version__, "rules": _rules()}},

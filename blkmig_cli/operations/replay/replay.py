@@ -148,7 +148,7 @@ class _Replay:
     def _failed(
         self, judgement: Judgement | None, error: BlkmigError, written: dict[str, int]
     ) -> ReplayResult:
-        """An image failed: what was written before stays, to be continued."""
+        """Return an image failed: what was written before stays, to be continued."""
         if judgement is None:
             report = self._reading.report(error)
         else:
@@ -162,7 +162,7 @@ class _Replay:
         )
 
     def _stop(self, judgement: Judgement, written: dict[str, int]) -> ReplayResult:
-        """The stream is over, and not all right: the images stay incomplete."""
+        """Return the stream is over, and not all right: the images stay incomplete."""
         reading, report = self._reading, judgement.report
         errors = tuple(found for found in report.findings if found.severity == "error")
         for device, found in self._begun():
@@ -179,7 +179,7 @@ class _Replay:
         )
 
     def _conclude(self, judgement: Judgement, written: dict[str, int]) -> ReplayResult:
-        """The disks have all their bytes: images get their sizes and names, bitmaps are written."""
+        """Return the disks have all their bytes: images get their sizes and names, bitmaps are written."""
         position, request = self._reading.position, self._request
         for found in self._destinations:
             found.complete()
