@@ -1,4 +1,4 @@
-"""One event as one line for people, and long runs of empty parts as one."""
+"""Events as lines of text, with long runs of empty parts as one line."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ from blkmig_cli.wire.runs import Piece, Run
 
 @dataclass(frozen=True, slots=True)
 class EmptyParts(Event):
-    """``number`` section parts in a row that hold nothing but their end."""
+    """``number`` consecutive section parts that have only an end."""
 
     type = "empty-parts"
     number: int
@@ -56,7 +56,7 @@ def fold_ram(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 
 def _folded(run: Run) -> Run:
-    """Return ``run``, in which every RAM record is the only one of its part, folded."""
+    """Return ``run``, in which every RAM record is the only one of its part, with stretches."""
     columns = [
         replace(column, event=RamStretch(event.offset, event.length, event.section, 1))
         if isinstance(event := column.event, Ram)
@@ -67,7 +67,7 @@ def _folded(run: Run) -> Run:
 
 
 def fold_empty(events: Iterable[Event], least: int = 3) -> Iterator[Event]:
-    """Return the events (of :func:`fold_ram`), with ``least`` or more empty parts in a row as one."""
+    """Return the events (of :func:`fold_ram`), with ``least`` or more consecutive empty parts as one."""
     part: list[Event] = []
     run: list[Event] = []
     number = 0
@@ -80,7 +80,7 @@ def fold_empty(events: Iterable[Event], least: int = 3) -> Iterator[Event]:
             run.extend([*part, event] if event is not None and footer else part)
             part, number = [], number + 1
             if number >= least:
-                # Of what is folded only the extent is shown, so that nothing else is kept.
+                # Only the extent of folded parts is shown, so that nothing else is stored.
                 run = [EmptyParts(run[0].offset, _extent(run), None, number)]
             if footer:
                 continue
@@ -107,7 +107,7 @@ def _is_empty(event: Event) -> bool:
 
 
 def line(event: Event) -> str:
-    """Return ``event`` in one line: offset, size, section, what it is."""
+    """Return ``event`` as one line: offset, size, section, description."""
     section = "-" if event.section is None else escape(event.section)
     size = human_size(event.length)
     return f"{event.offset:>13}  {size:>9}  {section:<12}  {describe(event)}"
@@ -117,7 +117,7 @@ HEADING = f"{'OFFSET':>13}  {'SIZE':>9}  {'SECTION':<12}  RECORD"
 
 
 def describe(event: Event) -> str:
-    """Return what an event is, in a few words."""
+    """Return a short description of an event."""
     match event:
         case Block():
             return _block(event)
