@@ -107,7 +107,7 @@ def _listener(address: Address, stack: ExitStack) -> socket.socket:
     if address.scheme == "tcp":
         if not address.host:
             raise UsageError(
-                f"{address}: no address to listen at is named",
+                f"{address}: no address to listen at is specified",
                 hint="use tcp:0.0.0.0:PORT for all",
             )
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)

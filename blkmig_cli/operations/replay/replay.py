@@ -103,7 +103,7 @@ class _Replay:
             if nowhere and not request.dry_run:
                 names = ", ".join(map(quote, reading.names.devices)) or "none"
                 raise UsageError(
-                    f"no --image is named; the stream has the devices {names}",
+                    f"no --image is specified; the stream has the devices {names}",
                     hint="use --image DEVICE=IMAGE for each, or --dry-run",
                 )
             if request.dry_run or not judgement.accepted:

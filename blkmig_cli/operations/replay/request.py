@@ -101,9 +101,9 @@ class ReplayRequest:
             )
         if not with_stream:
             if not self.accepts:
-                raise UsageError("no STREAM is named")
+                raise UsageError("no STREAM is specified")
             if not self.images:
-                raise UsageError("no --image is named")
+                raise UsageError("no --image is specified")
 
 
 @dataclass(frozen=True, slots=True)
