@@ -29,7 +29,7 @@ _NUMBERS = {"B": "u8", "H": "be16", "L": "be32", "I": "be32", "Q": "be64"}
 
 
 def type_name(schema: Construct) -> str:
-    """Return what a field is, in the words of the format."""
+    """Return the name of a field's type in the format."""
     if isinstance(schema, Renamed):
         return type_name(schema.subcon)
     if isinstance(schema, FormatField):
@@ -134,8 +134,8 @@ def document() -> str:
     lines = [
         "# The wire formats",
         "",
-        "Made by `make docs` from `schemas/`: what the decoder and the encoder work from is what",
-        "stands here. Integers are big-endian (be) or, in libvirt's header, little-endian (le);",
+        "Made by `make docs` from `schemas/`, which the decoder and the encoder use.",
+        "Integers are big-endian (be) or, in libvirt's header, little-endian (le);",
         "a sector is 512 bytes, a chunk 1 MiB.",
         "",
     ]

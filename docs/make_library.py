@@ -25,9 +25,9 @@ HEAD = """\
 # The library
 
 Made by `make docs` from the code. `import blkmig_cli` loads nothing; each name is loaded when it is
-first used. Sizes, offsets and lengths are bytes, sectors are 512 bytes, unless it says otherwise.
-Names from a stream are text, with bytes that are no UTF-8 kept as surrogates; to show them, escape
-them. Hints in errors name options of the command line: arguments are called the same.
+first used. Sizes, offsets and lengths are bytes, sectors are 512 bytes, unless stated otherwise.
+Names from a stream are text, with invalid UTF-8 represented as surrogates; escape them for output.
+Hints in errors name options of the command line; arguments have the same names.
 """
 
 #: The chapters, and the public names in each: all of ``blkmig_cli.__all__``.
@@ -35,7 +35,7 @@ CHAPTERS = {
     "Reading": ("open", "StreamReader", "DiskFile", "Report"),
     "Writing": ("events_of", "Disk", "open_image", "write"),
     "Bitmaps": ("DirtyBitmap", "BitmapFile", "read_bitmaps", "write_bitmaps"),
-    "What the commands do": (
+    "Functions of the commands": (
         "validate",
         "ValidateOptions",
         "replay",
@@ -53,7 +53,7 @@ CHAPTERS = {
         "read_manifest",
     ),
 }
-#: What a report and a disk are made of.
+#: The parts of a report and of a disk.
 PARTS = (
     checks.DeviceVerdict,
     state.DiskState,
@@ -69,7 +69,7 @@ INTERNAL = {"DirtyBitmap": ("write_words", "write_rows", "write_granules", "word
 
 
 def shown(kind: Any, name: str) -> bool:
-    """Is a member or parameter of ``kind`` for users?"""
+    """Return whether a member or parameter of ``kind`` is for users."""
     return name[0] != "_" and name not in INTERNAL.get(kind.__name__, ())
 
 
@@ -147,7 +147,7 @@ def entry(name: str, thing: Any) -> Iterator[str]:
 
 
 def part(kind: type) -> Iterator[str]:
-    """Yield a dataclass that is handed out."""
+    """Yield a dataclass that is returned to users."""
     yield f"### {kind.__name__}"
     yield ""
     yield text(kind)
@@ -160,7 +160,7 @@ def part(kind: type) -> Iterator[str]:
 
 
 def event_rows() -> Iterator[str]:
-    """Yield a row for each kind of event that a stream gives, in the order of the module."""
+    """Yield a row for each kind of event of a stream, in the order of the module."""
     common = {field.name for field in dataclasses.fields(events.Event)}
     yield "| event | fields | |"
     yield "| --- | --- | --- |"
@@ -183,7 +183,7 @@ def document() -> str:
         lines += [f"## {chapter}", ""]
         for name in names:
             lines += entry(name, getattr(blkmig_cli, name))
-    lines += ["## What reports and disks are made of", ""]
+    lines += ["## Parts of reports and disks", ""]
     for kind in PARTS:
         lines += part(kind)
     lines += ["## Events", "", f"`blkmig_cli.events`. {text(events)}", ""]

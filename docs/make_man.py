@@ -36,7 +36,7 @@ def pages() -> dict[str, str]:
 
 
 def main_page(top: click.Context, names: list[str]) -> Iterator[str]:
-    """Yield the program's own page: which commands there are."""
+    """Yield the page of the program, with a list of its commands."""
     summary, _, examples = help_parts(cli)
     yield from heading("blkmig", summary)
     yield from synopsis("blkmig", "COMMAND [OPTIONS] ...")
@@ -76,24 +76,24 @@ def command_page(context: click.Context, command: Command) -> Iterator[str]:
 
 
 def heading(name: str, summary: str) -> Iterator[str]:
-    """Title and name."""
+    """Yield the title and the name."""
     yield f'.TH {roff(name.upper())} 1 "" "blkmig {roff(__version__)}" "blkmig"'
     yield from (".SH NAME", f"{roff(name)} \\- {roff(summary.rstrip('.'))}")
 
 
 def synopsis(words: str, rest: str) -> Iterator[str]:
-    """Yield how it is called."""
+    """Yield the synopsis."""
     yield from (".SH SYNOPSIS", f"\\fB{roff(words)}\\fR {roff(rest)}")
 
 
 def exit_status() -> Iterator[str]:
-    """Yield what every page says of it."""
+    """Yield the exit status section, which is the same on every page."""
     text = EXIT_STATUS.partition(": ")[2]
     yield from (".SH EXIT STATUS", prose(text[0].upper() + text[1:]))
 
 
 def example_section(lines: list[str]) -> Iterator[str]:
-    """Examples, line by line."""
+    """Yield the examples, line by line."""
     yield from (".SH EXAMPLES", ".nf", *map(roff, lines), ".fi")
 
 
@@ -105,7 +105,7 @@ def help_parts(command: click.Command) -> tuple[str, list[str], list[str]]:
 
 
 def roff(text: str) -> str:
-    """Text of one line as troff takes it: nothing in it is a request, a hyphen is a minus."""
+    """Return one line of text escaped for troff: without requests, with hyphens as minus signs."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     return re.sub(r"^(?=[.'])", r"\\&", text)
 
@@ -116,7 +116,7 @@ def prose(text: str) -> str:
 
 
 def main(folder: Path) -> None:
-    """Write them all."""
+    """Write all pages."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         (folder / name).write_text(text)

@@ -93,7 +93,7 @@ class Report:
         return tuple(finding for finding in self.findings if finding.severity in bad)
 
     def exit_status(self, *, strict: bool = False) -> int:
-        """Return 3 or 4 if the stream could not be read, 1 if a finding fails the check, else 0."""
+        """Return 3 or 4 if the stream could not be read, 1 if a finding counts (``strict``), else 0."""
         if self.failure is not None:
             return self.failure.exit_status
         return int(bool(self.counting(strict=strict)))

@@ -77,13 +77,13 @@ def command(
 
     Existing images are written in place; --create makes new ones, and --overwrite
     replaces existing ones.  A stream in a file is checked to its end before anything
-    is written, and nothing is written if it has errors; use --incremental or
-    --allow-incomplete to accept missing chunks.  A new image is IMAGE.partial until it
-    is complete.  Bitmaps are written to IMAGE.bitmaps.json.  Zero chunks become holes.
+    is written, and nothing is written if it has errors; missing chunks are accepted
+    with --incremental or --allow-incomplete.  A new image is IMAGE.partial until it is
+    complete.  Bitmaps are written to IMAGE.bitmaps.json.  Zero chunks become holes.
 
     IMAGE.replay.json records the progress of a replay.  An interrupted replay is
-    continued with --resume.  If the stream ended but was incomplete or damaged,
-    --resume --allow-incomplete without STREAM accepts the image as it is.
+    continued with --resume.  Where the stream ended but was incomplete or damaged, the
+    image is accepted as it is by --resume --allow-incomplete without STREAM.
 
     \b
     Examples:

@@ -66,8 +66,8 @@ def command(
     """Check whether streams are valid and complete.
 
     A stream is complete if every chunk of every disk was sent, and every bitmap ended.
-    The disk's size is not in the stream: specify it with --device-size or --image if
-    progress records do not determine it.
+    The disk's size is not in the stream: where progress records do not determine
+    it, specify it with --device-size or --image.
 
     \b
     Examples:

@@ -189,7 +189,7 @@ class DirtyBitmap:
         return found.hexdigest()
 
     def end(self) -> int:
-        """Return the offset after the last dirty granule; 0 if there is none."""
+        """Return the byte after the last dirty granule; 0 if there is none."""
         number = self._words.end - 1
         if number < 0:
             return 0

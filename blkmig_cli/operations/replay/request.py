@@ -87,7 +87,7 @@ class ReplayRequest:
         return self.devices is None or device in self.devices
 
     def check(self, *, with_stream: bool) -> None:
-        """Check the request, with or without a stream; raises UsageError where it contradicts itself."""
+        """Check the request, ``with_stream`` or without; raises UsageError for a contradiction."""
         if not (self.disks or self.bitmaps):
             raise UsageError("--no-bitmaps and --bitmaps-only together leave nothing to do")
         if self.resume and self.restart:
