@@ -49,5 +49,5 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         for key, _ in pairs:
             if found.pop(key, pairs) is pairs:
-                raise ValueError(f"the key {brief(key)} stands twice in an object")
+                raise ValueError(f"the key {brief(key)} occurs twice in an object")
     return found

@@ -31,7 +31,7 @@ _Place = tuple[int, int]  # number of a block, and of a range in it
 def bounded(number: int) -> None:
     """Raise LimitError where ``number`` ranges of one disk are too many."""
     if number > limits.RANGES_MAX:
-        raise LimitError(f"a disk in over {limits.RANGES_MAX} pieces, as no real one comes")
+        raise LimitError(f"a disk in over {limits.RANGES_MAX} pieces, more than any real one has")
 
 
 class IntervalSet:

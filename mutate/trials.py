@@ -17,7 +17,7 @@ from mutate.mutations import Mutation
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "blkmig_cli"
-#: What pytest is told to run.
+#: The command that runs pytest.
 Step = tuple[str, ...]
 #: Seconds in addition to five times the usual, after which a mutation counts as caught.
 LIMIT = 60.0

@@ -44,5 +44,5 @@ def bits_lengths(sectors: int, granularity: int) -> range:
 def granularity_fault(granularity: int) -> str | None:
     """Return why ``granularity`` in bytes is invalid, or None if it is valid."""
     if granularity & (granularity - 1) or not GRANULARITY_MIN <= granularity <= GRANULARITY_MAX:
-        return f"granularity {granularity} is no power of two from 512 bytes to 2 GiB"
+        return f"granularity {granularity} is not a power of two from 512 bytes to 2 GiB"
     return None

@@ -130,7 +130,7 @@ class Defects:
                 leaks += leaked(Payload(start + inside, CHUNK_SIZE - inside), source)
                 offset = tail.offset
         if leaks:
-            text = f"{count(leaks, 'byte')} of other data behind the disk's end"
+            text = f"{count(leaks, 'byte')} of other data after the disk's end"
             yield "padding-leak", f"{text}; blkmig scrub zeroes them", offset
         if tail is not None and cut:
             text = "the disk's end cuts the last chunk, which QEMU 2.10 to 9.0 fails to load"
@@ -144,7 +144,7 @@ class Defects:
         elif self._unnamed is not None:
             text = "a disk without a name: no QEMU loads it"
             if self._unnamed_repeats:
-                text += f"; {count(self._unnamed_repeats, 'first chunk')} more came: several disks?"
+                text += f"; {count(self._unnamed_repeats, 'first chunk')} more sent: several disks?"
             yield "unnamed-device", text, self._unnamed.offset
         total = sum(self._empty.values())
         if total >= _MANY_PARTS:

@@ -322,5 +322,5 @@ def _parse_bitmap(entry: Entry, found: Manifest) -> BitmapEntry:
 def _digest(entry: Entry) -> str:
     digest = entry.text("sha256")
     if not _DIGEST.fullmatch(digest):
-        raise entry.fault("sha256 is no digest: 64 digits, 0 to 9 and a to f")
+        raise entry.fault("sha256 is not a digest: expected 64 digits, 0 to 9 and a to f")
     return digest

@@ -20,7 +20,7 @@ from blkmig_cli.wire.decoder import Container
 @click.argument("stream", metavar="STREAM", required=False)
 @click.option("--image", "images", multiple=True, metavar="[DEVICE=]IMAGE",
               help="The image of a device; repeatable.  With --create or --overwrite, "
-              "{device} in it stands for the name of each device.")  # fmt: skip
+              "{device} in it is replaced by the name of each device.")  # fmt: skip
 @click.option("--device", "devices", multiple=True, metavar="NAME",
               help="Apply only this device; repeatable.")  # fmt: skip
 @click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")

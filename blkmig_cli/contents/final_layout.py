@@ -64,7 +64,7 @@ class EndState:
         self._repeated = IntervalSet()
 
     def put(self, new: Stretch) -> None:
-        """Add a stretch that comes later in the stream than all before it; raises LimitError."""
+        """Add a stretch that is later in the stream than all others; raises LimitError."""
         offset = _ZERO if new.offset is None else new.offset
         self._note((new.start, new.end, offset, new.first, new.step))
 

@@ -59,7 +59,7 @@ def next_steps(report: Report, argument: str, number: int | None = None) -> list
             command = f"blkmig info {stream} --granularity {_word(key)}=SIZE"
             steps.append(Step(why, command if _typed(key) else None))
     if "padding-leak" in found:
-        why = "the padding behind a disk's end holds other data: to remove it"
+        why = "the padding after a disk's end has other data: to remove it"
         steps.append(Step(why, f"blkmig scrub {chosen} --to {new_name('clean', '.bin')}"))
     if (disks or report.bitmaps) and "sector-past-end" not in found:
         steps.append(_replay(report, chosen, disks, new_name))

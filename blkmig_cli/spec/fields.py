@@ -44,28 +44,30 @@ def _plain(read: Callable[[Any], Any]) -> Kind:
 
 def _int(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
-        raise ValueError(f"{brief(value)} is no whole number from 0 to 2**64 - 1")
+        raise ValueError(f"{brief(value)} is not a whole number from 0 to 2**64 - 1")
     return value
 
 
 def _str(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{brief(value)} is no text")
+        raise ValueError(f"{brief(value)} is not a string")
     return value
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"{brief(value)} is no list")
+        raise ValueError(f"{brief(value)} is not a list")
     return value
 
 
 def _dict(value: Any, keys: set[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{brief(value)} is no object")
+        raise ValueError(f"{brief(value)} is not an object")
     for key in value:
         if key not in keys:
-            raise ValueError(f"{brief(key)} is no field here; there are {', '.join(sorted(keys))}")
+            raise ValueError(
+                f"{brief(key)} is not a field here; expected one of {', '.join(sorted(keys))}"
+            )
     return value
 
 
@@ -77,7 +79,7 @@ def _bytes(value: Any) -> bytes:
     try:
         return bytes.fromhex(_str(value))
     except ValueError:
-        raise ValueError(f"{brief(value)} is no hex") from None
+        raise ValueError(f"{brief(value)} is not hex") from None
 
 
 def _payload(value: Any) -> Payload:
@@ -87,7 +89,7 @@ def _payload(value: Any) -> Payload:
     if "fill" in given:
         byte, length = _int(given["fill"]), _int(given.get("length"))
         if byte > 255:
-            raise ValueError(f"fill {byte} is no byte")
+            raise ValueError(f"fill {byte} is not a byte")
         return Fill(0, length, stated, byte)
     if "base64" in given:
         try:
@@ -116,7 +118,9 @@ def flags(kind: type[IntFlag]) -> Kind:
         if isinstance(value, list):
             for name in value:
                 if not isinstance(name, str) or name not in names:
-                    raise ValueError(f"{brief(name)} is no flag; there are {', '.join(names)}")
+                    raise ValueError(
+                        f"{brief(name)} is not a flag; expected one of {', '.join(names)}"
+                    )
             return sum({names[name] for name in value})
         return _int(value)
 

@@ -34,11 +34,11 @@ def read_spec(file: BinaryIO) -> Iterator[Event]:
         )
     document = _document(text)
     if not isinstance(document, dict) or KEY not in document:
-        raise SpecError(f"this is no spec: it has no {KEY!r}")
+        raise SpecError(f"this is not a spec: it has no {KEY!r}")
     _check_version(document)
     records = document.get("records")
     if not isinstance(records, list):
-        raise SpecError("records: is no list")
+        raise SpecError("records: is not a list")
     for number, record in enumerate(records, 1):
         yield read_record(record, f"record {number}")
 
@@ -53,7 +53,7 @@ def _lines(file: BinaryIO) -> Iterator[Event]:
             try:
                 record = parse_json(line)
             except ValueError as error:
-                raise SpecError(f"line {number}: no JSON: {error}") from None
+                raise SpecError(f"line {number}: not JSON: {error}") from None
             yield read_record(record, f"line {number}")
 
 

@@ -37,7 +37,7 @@ def _command(value: Any) -> int:
         try:
             return Command[value.upper().replace("-", "_")]
         except KeyError:
-            raise ValueError(f"{brief(value)} is no command") from None
+            raise ValueError(f"{brief(value)} is not a command") from None
     number: int = f.INT.read(value)
     return number
 

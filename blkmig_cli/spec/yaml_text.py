@@ -66,10 +66,8 @@ def _check_size(text: bytes) -> None:
                 sizes[anchor] = total - before
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise ValueError(
-                    f"alias {brief(event.anchor)} stands within its anchor, or has none"
-                )
+                raise ValueError(f"alias {brief(event.anchor)} is within its anchor, or has none")
             size = sizes[event.anchor]
         total += size
         if total > limits.SPEC_NODES_MAX:
-            raise ValueError(f"it stands for over {limits.SPEC_NODES_MAX} values")
+            raise ValueError(f"it has over {limits.SPEC_NODES_MAX} values")

@@ -29,7 +29,7 @@ def read_document(path: str, most: int, what: str, parse: Callable[["Entry"], T]
             raise ValueError(f"it is over {most >> 20} MiB")
         return parse(Entry(parse_json(text, strict=True), ""))
     except ValueError as error:
-        raise FailureError(f"{escape(path)} is no {what}: {error}") from None
+        raise FailureError(f"{escape(path)} is not a {what}: {error}") from None
 
 
 def encoded(document: dict[str, Any]) -> bytes:
@@ -68,7 +68,7 @@ class Entry:
 
     def __init__(self, value: Any, where: str) -> None:
         if not isinstance(value, dict):
-            raise ValueError(f"{where or 'the document'} is no object")
+            raise ValueError(f"{where or 'the document'} is not an object")
         self._given: dict[str, Any] = value
         self._where = where
 
@@ -103,14 +103,14 @@ class Entry:
     def _list(self, key: str) -> list[Any]:
         value = self._given.get(key)
         if not isinstance(value, list):
-            raise self.fault(f"{key} is no list")
+            raise self.fault(f"{key} is not a list")
         return value
 
     def number(self, key: str, most: int) -> int:
         """Return the whole number ``key``, from 0 to ``most``."""
         value = self._given.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-            raise self.fault(f"{key} is no number from 0 to {most}")
+            raise self.fault(f"{key} is not a number from 0 to {most}")
         return value
 
     def flag(self, key: str, *, default: bool | None = None) -> bool:
@@ -124,7 +124,7 @@ class Entry:
         """Return the string ``key``."""
         value = self._given.get(key)
         if not isinstance(value, str):
-            raise self.fault(f"{key} is no text")
+            raise self.fault(f"{key} is not a string")
         return value
 
     def is_null(self, key: str) -> bool:

@@ -34,7 +34,7 @@ def behind_end(reader: Reader) -> Generator[Undecoded, None, int | None]:
     if length:
         more = length == limits.BEHIND_MAX and source.peek(1)
         only = f", of which {length >> 20} MiB were read" if more else ""
-        reason = f"other bytes behind the stream's end{only}"
+        reason = f"other bytes after the stream's end{only}"
         yield Undecoded(offset, length, None, reason, behind=True)
     return None
 

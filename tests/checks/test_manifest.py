@@ -322,7 +322,7 @@ DAMAGED: list[dict[str, Any]] = [
 )
 def test_damaged_manifests_are_refused(manifest: Path, damaged: str) -> None:
     manifest.write_text(damaged)
-    with pytest.raises(FailureError, match=r"m\.json is no manifest: "):
+    with pytest.raises(FailureError, match=r"m\.json is not a manifest: "):
         read_manifest(str(manifest))
 
 

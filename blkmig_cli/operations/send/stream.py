@@ -45,7 +45,7 @@ from blkmig_cli.wire.events import (
 from blkmig_cli.wire.identity import description
 from blkmig_cli.wire.runs import Column, Piece, Run, expand
 
-# Chunks of one section part.  As in QEMU, their progress records come first: it submits some
+# Chunks of one section part.  As in QEMU, their progress records are first: it submits some
 # chunks, counting them, before the first is written.  (A v1 layout can be inferred only from
 # adjacent chunks: a progress record between them is as long as a word of bits.)
 _PART_CHUNKS = 8
