@@ -1,1 +1,1 @@
-"""Measurements of blkmig's speed, beside that of comparable tools: ``make bench``."""
+"""Benchmarks of blkmig and of comparable tools: ``make bench``."""

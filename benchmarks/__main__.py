@@ -1,4 +1,4 @@
-"""make bench: measure blkmig's speed, each figure beside that of a comparable tool, in one run.
+"""``make bench``: measures the speed of blkmig and of comparable tools in one run.
 
 Usage: python -m benchmarks [--rounds N] [--size MIB] [--scale X] [--json FILE] [--growth [N]]
                             [--folder DIR]
@@ -66,7 +66,7 @@ def whole_disks(folder: Path, size: int, number: int) -> Iterator[Row]:
     send = command([*BLKMIG, "send", disk, "--machine", "pc", "--to", stream], fresh=str(stream))
     onto = ["--image", made, "--create", "--device-size", size]
     replay = command([*BLKMIG, "replay", stream, *onto], fresh=str(made))
-    send()  # the stream for whoever comes first
+    send()  # the stream for the first work that runs
     piped = command(
         [*BLKMIG, "send", disk, "|", *BLKMIG, "replay", "-", *onto], fresh=str(made), shell=True
     )
@@ -147,7 +147,7 @@ def reading(folder: Path, scale: float, number: int) -> Iterator[Row]:
 
 
 def scanning(path: Path, count: int, number: int) -> Iterator[Row]:
-    """Measure the time for a record, start-up included, against construct's parse of the same schemas."""
+    """Measure the time per record, start-up included, against construct's parse of the same schemas."""
     few = min(count, 50_000)
     content = path.read_bytes()[: 200 + few * len(ZERO)]
     begin = content.index(ZERO)

@@ -1,4 +1,4 @@
-"""Measuring: works that are compared run in turn, for several rounds, and the medians count."""
+"""Measuring: the compared works run in turn, for several rounds; the medians are used."""
 
 import os
 import resource
@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 BLKMIG = [sys.executable, "-m", "blkmig_cli"]
-#: As after an installation: Python keeps what it has compiled.
+#: As after an installation: Python caches compiled modules.
 ENVIRONMENT = {key: text for key, text in os.environ.items() if not key.startswith("PYTHON")}
 
-#: Runs something once; returns the seconds that count.
+#: Runs something once; returns the measured seconds.
 Work = Callable[[], float]
 
 
@@ -41,7 +41,7 @@ class Row:
 
     @property
     def spread(self) -> float:
-        """Return the largest less the smallest of ours, as a part of the median."""
+        """Return the range of our values as a fraction of the median."""
         return (max(self.ours) - min(self.ours)) / statistics.median(self.ours)
 
     def meets(self, limit: float | None) -> bool | None:
@@ -87,7 +87,7 @@ def memory(words: list[object]) -> float:
 
 
 def rounds(number: int, *works: Work) -> list[list[float]]:
-    """Run all ``works`` in turn, ``number`` times after a first time that is not counted."""
+    """Run all ``works`` in turn, ``number`` times after a warm-up run."""
     taken: list[list[float]] = [[] for _ in works]
     for turn in range(number + 1):
         for place, work in enumerate(works):

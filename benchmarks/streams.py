@@ -1,4 +1,4 @@
-"""Disks and streams to measure with; numpy makes those of millions of records."""
+"""Disks and streams for the benchmarks; numpy makes those of millions of records."""
 
 import gzip
 import os

@@ -1,7 +1,7 @@
-"""QEMU block-migration streams, decoded, checked, made and applied to disk images.
+"""Decode, check, write and apply QEMU block-migration streams.
 
-What is named in ``__all__`` is the public library; each name is loaded when it is first used, so that
-importing the package costs nothing.
+The names in ``__all__`` are the public library; each is loaded when it is first used, so that importing
+the package is fast.
 """
 
 from importlib import import_module as _import_module

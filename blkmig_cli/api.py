@@ -1,7 +1,6 @@
-"""The library's front door: what ``import blkmig_cli`` offers.
+"""The public interface of the library, as ``import blkmig_cli`` provides it.
 
-Nothing in here knows a format: it puts together what the other modules do, and none of them
-imports it.
+This module knows no format: it combines the other modules, none of which imports it.
 """
 
 import io
@@ -54,10 +53,10 @@ Dialect = Literal["auto", "classic", "v1", "v2", "qemu"]
 
 
 class StreamReader:
-    """An open stream, made by :func:`open`; a context manager, which closes it.
+    """An open stream, as returned by :func:`open`; a context manager that closes it.
 
-    A stream in a file can be read as often as is wanted, by several at once; one from a pipe, or
-    compressed, once.  ValueError: it is closed.
+    A stream in a file can be read any number of times, also simultaneously; one from a pipe, or
+    compressed, only once.  Methods raise ValueError after it was closed.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class StreamReader:
         self._held.__exit__(kind, error, trace)
 
     def close(self) -> None:
-        """Close it, and all its disks; a file object of the caller's stays open.
+        """Close the stream and all its disks; a file object of the caller remains open.
 
         Raises FailureError where the command of an ``exec:`` stream ended with a failure.
         """
@@ -100,27 +99,27 @@ class StreamReader:
 
     @property
     def closed(self) -> bool:
-        """Can nothing more be read?"""
+        """Whether the stream is closed."""
         return self._closed
 
     @property
     def size(self) -> int | None:
-        """Bytes of the stream; None for a pipe."""
+        """The size of the stream in bytes; None for a pipe."""
         return self._stream.input.size
 
     def events(self) -> Iterator[Event]:
-        """Every event of the stream (``blkmig_cli.wire.events``), in order; they tile the stream.
+        """Return all events of the stream (``blkmig_cli.wire.events``), in order and contiguous.
 
-        Raises, after all that is sound, StreamError where the stream is malformed or ends too early;
+        Raises, after the intact events, StreamError where the stream is malformed or ends too early;
         FailureError where the input fails; UsageError for a pipe that has been read.
         """
         return expand(self.runs())
 
     def runs(self) -> Iterator[Piece]:
-        """The same in larger steps: an event, or a ``blkmig_cli.wire.runs.Run`` of many as arrays.
+        """Yield the events, with many repeated ones as a ``blkmig_cli.wire.runs.Run`` of arrays.
 
         ``Run.columns`` have the first row's event and, as int64 of shape (rows,), the sectors of
-        blocks.  Iterating a run gives its events.  Raises as :meth:`events`.
+        blocks.  Iterating over a run yields its events.  Raises as :meth:`events`.
         """
         decoder = self._decoder(self._input())
         while True:
@@ -132,10 +131,10 @@ class StreamReader:
             self._check_open()
 
     def read(self, payload: Payload) -> bytes:
-        """The bytes of the ``payload`` that an event names, such as ``Block.data``.
+        """Return the bytes of the ``payload`` of an event, such as ``Block.data``.
 
-        From a pipe only those of the event that came last.  Raises FailureError where the input
-        fails, UsageError for what a pipe does not hold (any more).
+        From a pipe, only those of the current event can be read.  Raises FailureError where the input
+        fails, UsageError for bytes that a pipe does not hold.
         """
         self._check_open()
         try:
@@ -145,36 +144,35 @@ class StreamReader:
             raise UsageError(f"{name} is read once, and has gone past these bytes") from None
 
     def report(self) -> Report:
-        """What ``blkmig validate`` finds: devices, bitmaps, ``complete``, ``valid``, ``findings``.
+        """Return the report of ``blkmig validate``: devices, bitmaps, ``complete``, ``findings``.
 
-        A damaged stream is told in its ``failure``, not raised.  Raises FailureError where the
+        The error of a damaged stream is its ``failure``, and is not raised.  Raises FailureError where the
         input fails, UsageError for a pipe that has been read.
         """
         return self._read().report
 
     @property
     def devices(self) -> list[str]:
-        """Names of the devices that have disks or bitmaps in the stream; raises as :meth:`report`."""
+        """The names of the devices with disks or bitmaps in the stream; raises as :meth:`report`."""
         return [found.disk.name for found in self.report().devices]
 
     def disk(self, device: str | None = None, *, allow_incomplete: bool = False) -> "DiskFile":
-        """The disk of ``device`` (None: the only one) as a file.
+        """Return the disk of ``device`` (None: the only one) as a file.
 
         A disk of unknown size ends with its last chunk.  ``allow_incomplete``: chunks that were not
         sent read as zeros; without it, raises IncompleteError where chunks are missing, and the
-        StreamError of a damaged stream.  Raises UsageError for a device that is not there, and for a
-        pipe, whose data cannot be read a second time; IncompleteError where a record lies past the
+        StreamError of a damaged stream.  Raises UsageError for a missing device, and for a pipe,
+        whose data cannot be read a second time; IncompleteError where a record lies past the
         disk's end, or the disk cannot end with its last chunk.
         """
         found = find_disk(self._read(), device, allow_incomplete=allow_incomplete)
         return DiskFile(found.disk, self)
 
     def bitmaps(self, device: str | None = None) -> dict[str, DirtyBitmap]:
-        """The whole bitmaps of ``device`` (None: the only one), by name.
+        """Return the complete bitmaps of ``device`` (None: the only one), by name.
 
-        Left out are those that never ended, and v1 bitmaps whose granularity stays open: see
-        ``report().bitmaps``.  Raises UsageError for a device that is not there, else as
-        :meth:`report`.
+        Incomplete ones and v1 bitmaps of unknown granularity are omitted: see
+        ``report().bitmaps``.  Raises UsageError for a missing device, else as :meth:`report`.
         """
         devices = self.devices
         if device is None and len(devices) == 1:
@@ -195,7 +193,7 @@ class StreamReader:
             raise ValueError("the stream is closed")
 
     def _input(self) -> Stream:
-        """The stream at its start, for one reading, which no other disturbs."""
+        """Return the stream at its start, independent of other readers of it."""
         self._check_open()
         if self._stream.input.seekable:
             return replace(self._stream, input=self._stream.input.again())
@@ -221,10 +219,10 @@ class StreamReader:
 
 
 class DiskFile(io.RawIOBase):
-    """A disk as its stream leaves it, made by :meth:`StreamReader.disk`: a file to be read.
+    """The final content of a disk in a stream, as returned by :meth:`StreamReader.disk`: a file.
 
-    Reads and seeks as any binary file (``io.BufferedReader`` makes small reads fast); nothing is
-    unpacked, and no more of the stream is read than is asked for.
+    It can be read and seeked as any binary file (``io.BufferedReader`` makes small reads fast); only
+    the requested bytes of the stream are read, and nothing is extracted to a file.
     """
 
     def __init__(self, disk: StreamDisk, stream: StreamReader) -> None:
@@ -234,14 +232,14 @@ class DiskFile(io.RawIOBase):
 
     @property
     def size(self) -> int:
-        """Bytes of the disk."""
+        """The size of the disk in bytes."""
         return self._disk.size
 
     def pieces(self) -> Iterator[DiskPiece]:
-        """The whole disk in pieces that touch: ``start`` and ``end`` in bytes, and its ``kind``.
+        """Return the disk as contiguous pieces, each with ``start`` and ``end`` in bytes and ``kind``.
 
-        That is ``data`` (at most 1 MiB, with its ``offset`` in the stream), ``zero``, or
-        ``missing``: it never came, and reads as zeros.
+        The kind is ``data`` (at most 1 MiB, with its ``offset`` in the stream), ``zero``, or
+        ``missing`` (not sent; it reads as zeros).
         """
         return self._disk.pieces()
 
@@ -254,11 +252,11 @@ class DiskFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """The position in bytes."""
+        """Return the position in bytes."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to byte ``offset``, counted as ``whence`` says; returns the new position.
+        """Move to byte ``offset``, relative to ``whence``; returns the new position.
 
         Raises ValueError for one before the disk's start.
         """
@@ -293,19 +291,19 @@ def open(  # noqa: A001 (as gzip.open)
     container: Container = "auto",
     number: int | None = None,
 ) -> StreamReader:
-    """Open a stream, for ``with``.
+    """Open a stream, for use with ``with``.
 
     ``stream`` is its name, as STREAM on the command line: a path, ``-`` for stdin, or a URI such as
-    ``tcp:HOST:PORT``.  As ``exec:COMMAND`` runs a command, a name that others choose is to be a
-    ``pathlib.Path``, which is never taken for a URI.  Or it is the stream itself: bytes, or a binary
-    file that is open.  One of the system's is read in place, from where it stands; any other (a
-    socket's, a decompressor's) once, as a pipe.
+    ``tcp:HOST:PORT``.  As ``exec:COMMAND`` runs a command, pass untrusted names as
+    ``pathlib.Path``, which is never treated as a URI.  Or it is the stream itself: bytes, or an open
+    binary file.  A file with a descriptor is read in place, from its position; any other (of a
+    socket, a decompressor) once, as a pipe.
 
     ``sizes`` of disks in bytes, by device (None: every device); ``granularities`` of v1 bitmaps in
     bytes, by device (None: every device) and name.  ``dialect`` and ``container`` as on the command
-    line.  ``number``: which of several streams that a file holds, from 1; without it, reading such
-    a file to the end of its first stream raises SeveralStreamsError, a UsageError.  Raises
-    FailureError where it is missing, UsageError for a bad URI or word.
+    line.  ``number``: that of several streams in a file, from 1; without it, reading such a
+    file to the end of its first stream raises SeveralStreamsError, a UsageError.  Raises
+    FailureError where it is missing, UsageError for an invalid URI or argument.
     """
     _check_words(dialect, container)
     hints = Hints(dict(sizes or {}), dict(granularities or {}))
@@ -315,7 +313,7 @@ def open(  # noqa: A001 (as gzip.open)
 
 
 def open_image(path: str | os.PathLike[str]) -> AbstractContextManager[RawImage]:
-    """Open the raw disk image at ``path`` for reading, locked as QEMU locks it; for ``with``.
+    """Open the raw disk image at ``path`` for reading, locked as by QEMU; for use with ``with``.
 
     Raises FailureError where it is missing, in use, or of another format.
     """
@@ -330,12 +328,12 @@ def events_of(
     machine: str = "none",
     content: bool = True,
 ) -> Iterator[Event]:
-    """The events of a stream of ``disks``, as ``blkmig send`` makes it; for :func:`write`.
+    """Return the events of a stream of ``disks``, as ``blkmig send`` writes it; for :func:`write`.
 
     ``dialect`` and ``container`` as on the command line; ``machine``: the machine type to state;
-    ``content``: the disks' data travel, not only their bitmaps.  Raises FailureError for a disk that
-    is no multiple of 512 bytes, or fails while it is read; UsageError for names or bitmaps that have
-    no place on the wire.
+    ``content``: send the disks' data, not only their bitmaps.  Raises FailureError for a disk whose
+    size is not a multiple of 512 bytes, or that fails while it is read; UsageError for names or
+    bitmaps that cannot be sent.
     """
     _check_words(dialect, container)
     sent = list(disks)
@@ -355,11 +353,11 @@ def write(
 
     ``events``: those of :func:`events_of`, or those of the stream ``source``, which has their data:
     all, some, or changed.  ``target``: its name, as TARGET on the command line (as in :func:`open`,
-    URIs run and call; a file gets its name when all is written), or a binary file to write to.
+    URIs can run commands; a file is renamed when it is complete), or a binary file to write to.
 
     Raises UsageError where the target is the stream itself; FailureError where the target or the
-    data fail; ValueError where a value has no place on the wire, or a pipe has gone past an event's
-    data; TypeError for data of no ``source``.
+    data fail; ValueError where a value does not fit its field, or a pipe no longer holds an event's
+    data; TypeError for data without a ``source``.
     """
     resolve = resolve_content if source is None else resolving(source._stream.input)
     uses = FileUses()
@@ -384,11 +382,11 @@ def validate(
     container: Container = "auto",
     number: int | None = None,
 ) -> Report:
-    """Return what ``blkmig validate`` finds in ``stream``.
+    """Return the report of ``blkmig validate`` on ``stream``.
 
     ``options``: images and a manifest to compare with, and what else to check.  ``sizes``,
-    ``granularities`` (in bytes), ``dialect``, ``container``, ``number`` as in :func:`open`.  What
-    is damaged is in the report's ``failure``.  Raises FailureError where the input or an image
+    ``granularities`` (in bytes), ``dialect``, ``container``, ``number`` as in :func:`open`.  Damage
+    is in the report's ``failure``.  Raises FailureError where the input or an image
     fails, UsageError for an image or a size of a device that the stream does not have.
     """
     _check_words(dialect, container)
@@ -410,8 +408,8 @@ def replay(
     """Apply ``stream`` to disk images, as ``blkmig replay`` does with the options in ``request``.
 
     None: accept images that an earlier replay left incomplete (``--resume --allow-incomplete``).
-    What keeps the stream from being applied is in the report of the result, whose ``accepted`` is
-    False then.  Raises UsageError and FailureError as the command does, for a stream in a file before
+    If the stream cannot be applied, the reasons are in the report of the result, whose ``accepted`` is
+    then False.  Raises UsageError and FailureError as the command does, for a stream in a file before
     anything is written.
     """
     if stream is None:
@@ -432,7 +430,7 @@ def send(
 
     ``options``: how to send; ``bitmaps``: which bitmaps to send with them, None for none;
     ``manifest``: the file to which the digests of what was sent are written.  Raises UsageError
-    for what contradicts itself or is not there, FailureError where an image, a bitmap or the
+    for contradictory options or missing bitmaps, FailureError where an image, a bitmap or the
     target fails or does not fit.
     """
     return send_images(
@@ -457,7 +455,7 @@ def convert(
 
     ``options``: how to convert; ``sizes`` and ``granularities`` in bytes, as in :func:`open`;
     ``bitmaps_from``: files of bitmaps to add, by device (None: the only one).  Raises StreamError
-    for a damaged stream, IncompleteError where something is missing, UsageError and FailureError
+    for a damaged stream, IncompleteError where chunks or bits are missing, UsageError and FailureError
     as the command does.
     """
     reading = Reading(Hints(dict(sizes or {}), dict(granularities or {})))
@@ -474,7 +472,7 @@ def convert(
 def _opened(
     stream: str | os.PathLike[str] | bytes | BinaryIO, *, again: bool = False
 ) -> Iterator[Stream]:
-    """Open a stream by its name, or take one that is open or in memory."""
+    """Open a stream by its name, or use one that is open or in memory."""
     with (
         open_stream(_name(stream), again=again)
         if isinstance(stream, (str, os.PathLike))
@@ -490,5 +488,5 @@ def _check_words(dialect: str, container: str) -> None:
 
 
 def _name(name: str | os.PathLike[str]) -> str:
-    """What to call a stream: a path object must not pass for a URI."""
+    """Return the address of a stream, which for a path object is never a URI."""
     return name if isinstance(name, str) else os.path.join(os.curdir, os.fspath(name))

@@ -1,7 +1,7 @@
-"""Everything that blkmig raises on purpose; anything else is a bug.
+"""The exceptions that blkmig raises on purpose; any other is a bug.
 
 BlkmigError                 exit status
-├── IncompleteError         1   what is asked for is not complete in the stream
+├── IncompleteError         1   the requested data is not complete in the stream
 ├── UsageError              2   usage error
 │   └── SeveralStreamsError     a file holds several streams
 ├── SpecError               3   a spec for ``build`` has an error
@@ -16,10 +16,9 @@ BlkmigError                 exit status
 Interruption (a BaseException, as KeyboardInterrupt)
                             130 or 143   SIGINT or SIGTERM ended the program
 
-Whatever ends an operation, one of these or a KeyboardInterrupt, can say what was left where and how
-to continue: the operation adds that as a note (``error.add_note("a.img.partial is incomplete; "
-"continue with --resume")``) to the exception that passes through it.  The command line prints the
-notes behind the message, on the same line.
+An operation adds notes on incomplete files, and on how to continue, to any exception that ends it,
+including KeyboardInterrupt (``error.add_note("a.img.partial is incomplete; continue with --resume")``).
+The command line prints the notes after the message, on the same line.
 """
 
 import signal
@@ -30,7 +29,7 @@ from blkmig_cli.text import escape, quote
 
 
 class BlkmigError(Exception):
-    """What went wrong, where, and what to do; ``str`` makes one line of it.
+    """An error with its place and a hint; ``str`` makes one line of them.
 
     ``offset`` is in bytes of the (uncompressed) stream, ``sector`` in sectors of 512 bytes.
     ``check`` is the stable id under which ``validate`` reports it.
@@ -73,23 +72,23 @@ class BlkmigError(Exception):
 
 
 class IncompleteError(BlkmigError):
-    """What is asked for is not complete in the stream."""
+    """The requested data is not complete in the stream."""
 
     exit_status = 1
     default_check = "missing-chunks"
 
 
 class UsageError(BlkmigError):
-    """Device without image, contradictory or missing options."""
+    """A usage error: a device without image, contradictory or missing options."""
 
     exit_status = 2
     default_check = "usage"
 
 
 class SeveralStreamsError(UsageError):
-    """An input holds several streams, and nothing says which one to read.
+    """An input has several streams, and the one to read was not specified.
 
-    ``starts``: the bytes at which they begin; of a pipe (not ``counted``), only the first two.
+    ``starts``: their offsets; for a pipe (not ``counted``), only the first two.
     """
 
     def __init__(self, starts: list[int], *, counted: bool) -> None:
@@ -103,7 +102,7 @@ class SeveralStreamsError(UsageError):
 
 
 class SpecError(BlkmigError):
-    """A spec for ``build`` has an error; the message says which line and field."""
+    """A spec for ``build`` has an error; the message states the line and the field."""
 
     exit_status = 3
     default_check = "spec"
@@ -117,7 +116,7 @@ class StreamError(BlkmigError):
 
 
 class NotAStreamError(StreamError):
-    """Neither a QEMU stream nor block records."""
+    """The input is neither a QEMU stream nor block records."""
 
     default_check = "not-a-stream"
 
@@ -139,7 +138,7 @@ class LimitError(StreamError):
 
 
 class UndecidableError(StreamError):
-    """The stream can be read in more than one way; the options that decide are in the hint."""
+    """The stream can be read in more than one way; the hint lists the options that decide."""
 
     default_check = "undecidable"
 
@@ -160,15 +159,15 @@ class Interruption(BaseException):
 
 
 def reason(error: OSError) -> str:
-    """Return what the system says of an error, without the name of the file."""
+    """Return the system's message for an error, without the name of the file."""
     return error.strerror or str(error)
 
 
 @contextmanager
 def failing(what: str, *, offset: int | None = None, hint: str | None = None) -> Iterator[None]:
-    """Turn an OSError into a FailureError whose message is ``what`` and the system's reason.
+    """Turn an OSError into a FailureError whose message is ``what`` and the system's message.
 
-    ``what`` is the name of a file, which is escaped, or what failed, as in "reading the stream
+    ``what`` is the name of a file, which is escaped, or what failed, such as "reading the stream
     failed"; ``offset`` is in bytes of the stream.
     """
     try:

@@ -1,4 +1,4 @@
-"""JSON that others have written, parsed within bounds."""
+"""Parsing untrusted JSON within limits."""
 
 import json
 from typing import Any, NoReturn
@@ -6,18 +6,19 @@ from typing import Any, NoReturn
 from blkmig_cli import limits
 from blkmig_cli.text import brief
 
-# A larger document may have a list or object for so many bytes.  (Each takes up to 14 times as many.)
+# A larger document may have one list or object per this many bytes.  (Each takes up to 14 times as
+# much memory.)
 _BYTES_A_PART = 16
-# More digits than any number has that can be meant.
+# More digits than any valid number has.
 _DIGITS_MAX = 40
 
 
 def parse_json(text: bytes, *, strict: bool = False) -> Any:
-    """Return the value that a JSON text stands for.
+    """Return the value of a JSON text.
 
-    ``strict``: no key may stand twice in an object, and NaN and Infinity are no numbers.  Raises
-    ValueError where the text is no JSON, is nested too deep, has numbers that cannot be meant, or
-    would take far more memory than bytes.
+    ``strict``: refuse duplicate keys in an object, NaN and Infinity.  Raises ValueError where the text
+    is not JSON, is nested too deep, has numbers of too many digits, or would take far more memory than
+    its length.
     """
     parts = text.count(b"[") + text.count(b"{")
     if parts > max(limits.JSON_PARTS_MAX, len(text) // _BYTES_A_PART):
@@ -40,7 +41,7 @@ def _integer(digits: str) -> int:
 
 
 def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -48,5 +49,5 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         for key, _ in pairs:
             if found.pop(key, pairs) is pairs:
-                raise ValueError(f"the key {brief(key)} stands twice in an object")
+                raise ValueError(f"the key {brief(key)} occurs twice in an object")
     return found

@@ -1,10 +1,10 @@
-"""What is believed of a stream, and of a file that comes with one, before it is refused.
+"""The limits on streams and on files that accompany them, beyond which they are refused.
 
-The limits of the formats themselves are in ``schemas/constants.py``; these are ours, and each is far
-above what any real stream needs.  ``docs/commands.md`` lists them, from the comments here.
+The limits of the formats themselves are in ``schemas/constants.py``; these are blkmig's, and each is far
+above the needs of any real stream.  ``docs/commands.md`` lists them, from the comments here.
 """
 
-#: Bytes of an object of the container that is read whole (heads, names, capabilities).
+#: Bytes of an object of the container that is read at once (heads, names, capabilities).
 HEAD_MAX = 1 << 16
 #: Bytes of a device's name, whose length byte QEMU lets wrap.
 NAME_MAX = 1 << 10
@@ -12,15 +12,15 @@ NAME_MAX = 1 << 10
 MACHINE_MAX = 1 << 12
 #: Bytes of the JSON description at the end of a stream.
 DESCRIPTION_MAX = 16 << 20
-#: Bytes of a description in which the sizes of disks are looked for.
+#: Bytes of a description that is searched for the sizes of disks.
 IDENTITY_MAX = 4 << 20
-#: Bytes of a device's state, and of the sum of all, that a description may claim.
+#: Bytes of a device's state, and of the sum of all, that a description may state.
 STATE_MAX = 1 << 48
-#: Bytes before the input's end in which the description of a stream without footers is looked for.
+#: Bytes before the input's end that are searched for the description of a stream without footers.
 DESCRIPTION_REACH = 16 << 20
-#: Places at the end of a file that look like a description, and are read as one.
+#: Places at the end of a file that are tried as the start of a description.
 DESCRIPTION_TRIES_MAX = 16
-#: Bytes that are read behind a stream's end.
+#: Bytes that are read after a stream's end.
 BEHIND_MAX = 64 << 20
 #: Streams in one file that are counted.
 STREAMS_MAX = 1 << 10
@@ -32,7 +32,7 @@ SECTIONS_MAX = 1 << 16
 DEVICES_MAX = 1 << 12
 #: Bitmaps of a stream.
 BITMAPS_MAX = 1 << 16
-#: Bitmaps of a v1 stream (the wire has 32 bits for those of one record).
+#: Bitmaps of a v1 stream (a record has 32 bits for their number).
 V1_BITMAPS_MAX = 1 << 10
 #: Chunks without content in a stream that is converted to v1, which needs a record for each.
 V1_EMPTY_CHUNKS_MAX = 1 << 19
@@ -40,23 +40,23 @@ V1_EMPTY_CHUNKS_MAX = 1 << 19
 PIPE_EVENT_MAX = 256 << 20
 #: Bytes for the bits of all bitmaps of a stream or file: 4 TiB dirty at 512 B, 512 TiB at 64 KiB.
 BITS_MAX = 1 << 30
-#: Pieces in which a disk comes, where what was sent of it does not join: 8 TiB in single chunks.
+#: Disjoint ranges of a disk that were sent: 8 TiB in single chunks.
 RANGES_MAX = 1 << 22
-#: Bytes that inference of a v1 layout looks ahead.
+#: Bytes that the inference of a v1 layout reads ahead.
 LOOKAHEAD_MAX = 16 << 20
-#: Readings of v1 records that inference continues at once.
+#: Readings of v1 records that inference follows at the same time.
 READINGS_MAX = 1 << 13
-#: Readings of v1 records and bitmaps that it tries in a stream, beside one for every 8 bytes.
+#: Readings of v1 records and bitmaps that it tries in a stream, in addition to one for every 8 bytes.
 READINGS_TRIED_MAX = 1 << 18
-#: Blocks of RAM that are announced in one record.
+#: Blocks of RAM in one record.
 RAM_BLOCKS_MAX = 1 << 12
 #: Bytes by which a compressed RAM page may be larger than a page.
 COMPRESSED_PAGE_SLACK = 4 << 10
 #: Bytes to which an image without a known size grows (the largest file of ext4).
 GROWTH_MAX = 16 << 40
-#: Bytes of a disk: what a file offset can say.
+#: Bytes of a disk: the largest file offset.
 DISK_MAX = (1 << 63) - (1 << 20)
-#: Bytes below which a bare record's first sector must lie for the input to count as a stream.
+#: Bytes below which a bare record's first sector must be for the input to be taken for a stream.
 BARE_DISK_MAX = 1 << 56
 #: Bytes of memory for unpacking xz and zstd: more than their usual levels need.
 UNPACKING_MAX = 256 << 20
@@ -74,17 +74,17 @@ ZEROS_HASHED = 512
 ZEROS_HASHED_FOR = 8 << 20
 #: Bytes of a spec that is one document.
 SPEC_DOCUMENT_MAX = 64 << 20
-#: Values of a spec in YAML; an alias counts as all that it stands for.
+#: Values of a spec in YAML; an alias counts as all that it refers to.
 SPEC_NODES_MAX = 1 << 17
 #: Bytes of one line of a spec in JSON Lines.
 SPEC_LINE_MAX = 512 << 20
-#: Bytes of zeros in a row that are copied to a temporary file.
+#: Bytes of consecutive zeros that are copied to a temporary file.
 SPOOLED_ZEROS_MAX = 16 << 30
 #: A temporary file leaves the 20th part of its file system free.
 ROOM_LEFT = 20
-#: Seconds to wait for a peer to call.
+#: Seconds to wait for a peer to connect.
 PEER_WAIT = 3600
-#: Seconds to wait for a peer that has called to send or take another byte.
+#: Seconds to wait for a connected peer to send or accept another byte.
 PEER_SILENT = 600
 #: Bytes that a peer may answer to a stream.
 PEER_ANSWER_MAX = 4 << 10

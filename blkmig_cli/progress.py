@@ -1,4 +1,4 @@
-"""How work tells its caller how far it has come."""
+"""The callbacks by which operations report their progress."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 #: Called with the bytes done so far.
 Tick = Callable[[int], None]
 
-#: Called with a label and the bytes in all (None: unknown) for each piece of work, and entered while
-#: it goes on.
+#: Called with a label and the total bytes (None: unknown) for each piece of work; the context lasts
+#: as long as the work.
 Progress = Callable[[str, int | None], AbstractContextManager[Tick]]
 
 
@@ -16,9 +16,9 @@ def no_tick(_: int) -> None:
 
 
 def no_progress(_: str, __: int | None) -> AbstractContextManager[Tick]:
-    """Show nothing of any piece of work."""
+    """Return a context that shows no progress."""
     return nullcontext(no_tick)
 
 
 def ignore(_: str) -> None:
-    """Take a message, and show it nowhere."""
+    """Ignore a message."""

@@ -1,7 +1,7 @@
-"""Sets of whole numbers as sorted ranges that do not touch: which sectors of a disk came.
+"""Sets of whole numbers, such as sectors of a disk, as sorted ranges that are not adjacent.
 
-The ranges stand in blocks of bounded length, so that adding in any order takes the same short time,
-and 16 bytes of memory a range.
+The ranges are stored in blocks of bounded length, so that adding in any order is fast, with 16 bytes of
+memory per range.
 """
 
 from array import array
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from blkmig_cli import limits
 from blkmig_cli.errors import LimitError
 
-# Ranges of a block; it is cut in two where it gets longer.
+# The most ranges of a block; it is split if it becomes longer.
 _BLOCK = 1 << 10
-# Many ranges are added by sorting all where they are at least this part of those there.
+# Many ranges are added by sorting all, if they are at least this fraction of the existing ones.
 _SORTED_SHARE = 16
 _FEW = 64
 
@@ -31,13 +31,13 @@ _Place = tuple[int, int]  # number of a block, and of a range in it
 def bounded(number: int) -> None:
     """Raise LimitError where ``number`` ranges of one disk are too many."""
     if number > limits.RANGES_MAX:
-        raise LimitError(f"a disk in over {limits.RANGES_MAX} pieces, as no real one comes")
+        raise LimitError(f"a disk in over {limits.RANGES_MAX} pieces, more than any real one has")
 
 
 class IntervalSet:
     """Half-open ranges of numbers from 0 to ``limits.DISK_MAX``, in sectors or in bytes.
 
-    Ranges that touch become one, so that numbers added in order, forwards or backwards, are one range.
+    Adjacent ranges are joined, so that numbers added in order, forwards or backwards, are one range.
     """
 
     __slots__ = ("_blocks", "_count", "_firsts")
@@ -50,7 +50,7 @@ class IntervalSet:
     def add(self, start: int, end: int) -> None:
         """Add [start, end).
 
-        Raises LimitError where the ranges get too many, or end past ``limits.DISK_MAX``.
+        Raises LimitError where there are too many ranges, or they end past ``limits.DISK_MAX``.
         """
         if end <= start:
             return
@@ -71,7 +71,7 @@ class IntervalSet:
         bounded(self._count)
 
     def _add_before_next(self, start: int, end: int) -> bool:
-        """Add [start, end) if it reaches no range behind the one that begins before it."""
+        """Add [start, end) if it reaches no range after the one that begins before it; return whether."""
         block = max(bisect_right(self._firsts, start) - 1, 0)
         starts, ends = self._blocks[block]
         at = bisect_right(starts, start)
@@ -92,7 +92,7 @@ class IntervalSet:
         return True
 
     def add_all(self, ranges: Table) -> None:
-        """Add all of ``ranges``, which may overlap and stand in any order; raises as :meth:`add`."""
+        """Add all of ``ranges``, which may overlap and be in any order; raises as :meth:`add`."""
         if len(ranges) < max(_FEW, self._count // _SORTED_SHARE):
             for start, end in ranges.tolist():
                 self.add(start, end)
@@ -107,7 +107,7 @@ class IntervalSet:
     def add_each(self, starts: NDArray[np.int64], length: int) -> int:
         """Add [start, start + length) for each of ``starts``, in their order.
 
-        Returns how many of these ranges were in the set when their turn came.  Raises as :meth:`add`.
+        Returns how many of these ranges were in the set before they were added.  Raises as :meth:`add`.
         """
         edges = tile_edges(starts, length)
         repeated = 0
@@ -132,7 +132,7 @@ class IntervalSet:
         return repeated
 
     def remove(self, start: int, end: int) -> None:
-        """Take [start, end) out."""
+        """Remove [start, end)."""
         if end <= start or not self._blocks:
             return
         low, high = self._from(start), self._to(end)
@@ -168,7 +168,7 @@ class IntervalSet:
         return self._covers_each(numbers, 1)
 
     def between(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """What of [start, end) is in the set, as (start, end)."""
+        """Yield the parts of [start, end) that are in the set, as (start, end)."""
         if end <= start or not self._blocks:
             return
         block, at = self._from(start)
@@ -180,7 +180,7 @@ class IntervalSet:
             at = 0
 
     def gap_table(self, start: int, end: int) -> Table:
-        """What of [start, end) is not in the set: shape (gaps, 2), start and end."""
+        """Return the parts of [start, end) that are not in the set: shape (gaps, 2), start and end."""
         held = self.table()
         held = held[np.searchsorted(held[:, 1], start, "right") :]
         held = held[: np.searchsorted(held[:, 0], end)]
@@ -191,11 +191,11 @@ class IntervalSet:
         return gaps
 
     def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
-        """:meth:`gap_table` as a list."""
+        """Return :meth:`gap_table` as a list."""
         return [(low, high) for low, high in self.gap_table(start, end).tolist()]
 
     def table(self) -> Table:
-        """All ranges: shape (ranges, 2), start and end."""
+        """Return all ranges: shape (ranges, 2), start and end."""
         found = np.empty((self._count, 2), np.int64)
         for column in (0, 1):
             blocks = [np.frombuffer(block[column], np.int64) for block in self._blocks]
@@ -210,7 +210,7 @@ class IntervalSet:
 
     @property
     def total(self) -> int:
-        """How many numbers are in the set."""
+        """The count of numbers in the set."""
         return sum(sum(ends) - sum(starts) for starts, ends in self._blocks)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -224,7 +224,7 @@ class IntervalSet:
         return f"<IntervalSet of {self._count} ranges>"
 
     def _from(self, number: int) -> _Place:
-        """The place of the first range that ends behind ``number``."""
+        """Return the place of the first range that ends after ``number``."""
         block = max(bisect_right(self._firsts, number) - 1, 0)
         ends = self._blocks[block][1]
         at = bisect_right(ends, number)
@@ -233,12 +233,12 @@ class IntervalSet:
         return block, at
 
     def _to(self, number: int) -> _Place:
-        """The place behind the last range that begins before ``number``."""
+        """Return the place after the last range that begins before ``number``."""
         block = max(bisect_left(self._firsts, number) - 1, 0)
         return block, bisect_left(self._blocks[block][0], number)
 
     def _replace(self, low: _Place, high: _Place, pieces: list[tuple[int, int]]) -> None:
-        """Put ``pieces`` in place of the ranges from ``low`` on, up to ``high``."""
+        """Replace the ranges from ``low`` up to ``high`` by ``pieces``."""
         (block, at), (last, until) = low, max(low, high)
         starts, ends = self._blocks[block]
         self._count += len(pieces) - (until - at)
@@ -260,7 +260,7 @@ class IntervalSet:
         self._cut(block)
 
     def _cut(self, block: int) -> None:
-        """Cut a block in two if it is too long."""
+        """Split a block if it is too long."""
         starts, ends = self._blocks[block]
         if len(starts) > _BLOCK:
             half = len(starts) // 2
@@ -269,7 +269,7 @@ class IntervalSet:
             del starts[half:], ends[half:]
 
     def _set(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
-        """Hold these ranges, ascending and apart, and no others."""
+        """Set the ranges, which must be ascending and not adjacent."""
         if len(ends) and int(ends[-1]) > limits.DISK_MAX:
             raise LimitError(f"a disk that reaches {ends[-1]}, past what a file offset can say")
         bounded(len(starts))
@@ -292,7 +292,7 @@ class IntervalSet:
 
 
 class ByteRanges(Sequence[tuple[int, int]]):
-    """Ranges of a disk as pairs of start and length in bytes, of which little is held in memory.
+    """A sequence of ranges of a disk as (start, length) in bytes, converted only when accessed.
 
     ``table``: start and end in units of ``unit`` bytes, int64, shape (ranges, 2).
     """
@@ -305,7 +305,7 @@ class ByteRanges(Sequence[tuple[int, int]]):
 
     @property
     def total(self) -> int:
-        """Bytes of all ranges together."""
+        """The sum of all ranges in bytes."""
         lengths: list[int] = (self._table[:, 1] - self._table[:, 0]).tolist()
         return self._unit * sum(lengths)
 
@@ -347,7 +347,7 @@ def _packed(numbers: NDArray[np.int64]) -> "array[int]":
 
 
 def tile_edges(starts: NDArray[np.int64], length: int) -> list[int]:
-    """Where :func:`tiles` of ``starts`` begin, and the number of starts."""
+    """Return where :func:`tiles` of ``starts`` begin, and the number of starts."""
     steps = np.diff(starts)
     way = (steps == length).astype(np.int8) - (steps == -length)
     turns = (way[1:] != way[:-1]) & (way[:-1] != 0)
@@ -356,15 +356,15 @@ def tile_edges(starts: NDArray[np.int64], length: int) -> list[int]:
 
 
 def tiles(starts: NDArray[np.int64], length: int) -> Iterator[slice]:
-    """Stretches of ``starts`` in which each is ``length`` more (or each ``length`` less) than the last."""
+    """Yield the slices of ``starts`` in which each is ``length`` more (or less) than the last."""
     edges = tile_edges(starts, length)
     return (slice(*edge) for edge in pairwise(edges))
 
 
 def joined(starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Return what the ranges of ``length`` at ``starts`` cover together, in any order and overlapping.
+    """Return the union of the ranges of ``length`` at ``starts``, in any order and overlapping.
 
-    The result has shape (n, 2): start and end of ranges that do not touch, ascending.
+    The result has shape (n, 2): start and end of ranges that are not adjacent, ascending.
     """
     if not len(starts):
         return np.empty((0, 2), np.int64)

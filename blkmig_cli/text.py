@@ -1,4 +1,4 @@
-"""Names, sizes and counts as people read them.  Names from a stream are hostile: always escape."""
+"""Formatting names, sizes and counts.  Names from a stream are untrusted: always escape them."""
 
 import re
 import reprlib
@@ -10,12 +10,12 @@ _RANGES_SHOWN = 5
 
 
 def decode_name(raw: bytes) -> str:
-    """A name from the wire as text; undecodable bytes are kept as surrogates (``os.fsdecode``'s way)."""
+    """Return a name from a stream as text; undecodable bytes become surrogates (as ``os.fsdecode``)."""
     return raw.decode("utf-8", "surrogateescape")
 
 
 def encode_name(name: str) -> bytes:
-    """The inverse of :func:`decode_name`; lone surrogates that stand for no byte become ``?``."""
+    """Return the bytes of a name: the inverse of :func:`decode_name`; other surrogates become ``?``."""
     try:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -23,24 +23,24 @@ def encode_name(name: str) -> bytes:
 
 
 def escape(name: str) -> str:
-    r"""``name`` for a terminal: control characters, surrogates and the like as ``\xNN`` or ``\uNNNN``."""
+    r"""Return ``name`` with non-printable characters and surrogates as ``\xNN`` or ``\uNNNN``."""
     if name.isprintable():
         return name
     return "".join(char if char.isprintable() else _escape_char(char) for char in name)
 
 
 def quote(name: str) -> str:
-    """``name``, escaped, in quotes."""
+    """Return ``name``, escaped, in quotes."""
     return f"'{escape(name)}'"
 
 
 def device_name(name: str) -> str:
-    """Return the name of a device for people; disks that QEMU sends without a name have none."""
+    """Return the name of a device for output; disks that QEMU sends without a name have none."""
     return escape(name) or "(unnamed)"
 
 
 def bitmap_name(device: str, name: str) -> str:
-    """Return the name of a bitmap for people, with its device: ``drive0/daily``."""
+    """Return the name of a bitmap for output, with its device: ``drive0/daily``."""
     return f"{device_name(device)}/{escape(name)}"
 
 
@@ -63,9 +63,9 @@ def ranges_text(ranges: Iterable[tuple[int, int]]) -> str:
 
 
 def brief(value: object) -> str:
-    """What somebody wrote where something else belongs, as a short piece of one line.
+    """Return an invalid value as a short text for a message.
 
-    However large ``value`` is, or stands for, little of it is looked at.
+    However large ``value`` is, only a small part of it is examined.
     """
     shown = _SHOWN.repr(value)
     return shown if len(shown) <= _BRIEF else f"{shown[:_BRIEF]}..."
@@ -78,7 +78,7 @@ class _Shown(reprlib.Repr):
     """The beginning of a value."""
 
     def repr_int(self, value: int, level: int) -> str:
-        """A number, if it is one that can be meant."""
+        """Return a number as text, or the number of its bits if it is very large."""
         return (
             repr(value)
             if value.bit_length() <= _BRIEF
@@ -86,7 +86,7 @@ class _Shown(reprlib.Repr):
         )
 
     def repr_bytes(self, value: bytes, level: int) -> str:
-        """Bytes, as YAML can have them."""
+        """Return bytes as text; a YAML document may contain them."""
         return repr(value[:_BRIEF])
 
 
@@ -107,7 +107,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def human_size(size: int) -> str:
-    """``size`` in bytes, with a binary unit: ``512 B``, ``64 KiB``, ``2.5 GiB``."""
+    """Return ``size`` in bytes, with a binary unit: ``512 B``, ``64 KiB``, ``2.5 GiB``."""
     if size < 1024:
         return f"{size} B"
     value = float(size)
@@ -119,7 +119,7 @@ def human_size(size: int) -> str:
 
 
 def exact_size(size: int) -> str:
-    """Return ``size`` in bytes as :func:`human_size`, with the bytes where it is no whole number.
+    """Return ``size`` in bytes as :func:`human_size`, with the bytes where it is not a whole number.
 
     ``48 MiB``, ``5.008 MiB (5251072 bytes)``.
     """
@@ -144,10 +144,10 @@ _SIZE_MAX = (1 << 63) - 1
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that ``text`` says: ``512``, ``64k``, ``20G``, ``3MiB``, ``2.5 GiB``.
+    """Return the size in bytes in ``text``: ``512``, ``64k``, ``20G``, ``3MiB``, ``2.5 GiB``.
 
     Units are qemu-img's, powers of 1024, also as :func:`human_size` prints them.  Raises ValueError,
-    also for a fraction that is no whole number of sectors, as rounded sizes are.
+    also for a fraction that is not a whole number of sectors, such as a rounded size.
     """
     found = _SIZE.fullmatch(text)
     if found is None:
@@ -166,5 +166,5 @@ def parse_size(text: str) -> int:
 
 
 def count(number: int, noun: str) -> str:
-    """``1 chunk``, ``12,345 chunks``."""
+    """Return ``1 chunk``, ``12,345 chunks``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

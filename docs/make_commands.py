@@ -22,11 +22,11 @@ SHAPES = """\
 ## JSON
 
 [schemas](schemas) has a JSON Schema of every document and line. For JUnit XML and SARIF, which
-`validate` writes too, see [examples/ci](../examples/ci/README.md).
+`validate` writes, too, see [examples/ci](../examples/ci/README.md).
 
-`dump --output jsonl` writes one object a line, `--output json` one document
+`dump --output jsonl` writes one object per line, `--output json` one document
 `{"version": 1, "stream": NAME, "records": [...]}`. Every object has `offset`, `length` (bytes),
-`section` (name or null) and `type`; each begins where the one before ended. The rest is by type:
+`section` (name or null) and `type`; each begins where the preceding one ends. The others depend on the type:
 
 | type | more keys |
 | --- | --- |
@@ -42,12 +42,12 @@ SHAPES = """\
 | bitmap-start | device, bitmap, flags, granularity, recording, persistent |
 | bitmap-bits | device, bitmap, flags, sector, sectors, count, bits-length |
 | bitmap-complete, bitmap-eos | flags |
-| ram | records (one object a part), with --all: block, address, flags |
+| ram | records (one object per part), with --all: block, address, flags |
 | device-state | sized-by (description or footer) |
 | undecoded | reason |
 
-A block's bitmaps have `name`, `granularity` and `count` (bytes, null where a v1 layout leaves them
-open), `length` (bytes of bits), and in v2 `recording` and `persistent`. `--payload` adds `sha256`,
+A block's bitmaps have `name`, `granularity` and `count` (bytes, null where a v1 layout does not
+determine them), `length` (bytes of bits), and in v2 `recording` and `persistent`. `--payload` adds `sha256`,
 `hex` or `base64`.
 
 `validate --output json`:
@@ -60,9 +60,9 @@ open), `length` (bytes of bits), and in v2 `recording` and `persistent`. `--payl
       "findings": [{"id", "severity", "offset", "device", "message"}]}]}
 
 `chunks` counts records with content, repeated ones too; all sizes are bytes. `complete` is true when
-proven, false when something is proven missing, null when the size is unknown and progress leaves
-room. `replay --output json` has the same shape, with `bytes-written` for each device and
-`bitmap-files`, and in `partial-images` what a failed one left of new images.
+proven, false when something is proven missing, null when the size is unknown and progress does
+not determine it. `replay --output json` has the same shape, with `bytes-written` for each device and
+`bitmap-files`, and in `partial-images` the incomplete new images of a failed one.
 
 `IMAGE.bitmaps.json`:
 
@@ -70,7 +70,7 @@ room. `replay --output json` has the same shape, with `bytes-written` for each d
       {"name": "bitmap0", "granularity": 65536, "recording": true, "persistent": false,
        "count": 65536, "dirty": [{"start": 0, "length": 65536}]}]}
 
-`count` and ranges are bytes; ranges are whole granules cut at the disk's end, sorted, not touching.
+`count` and ranges are bytes; ranges are whole granules clipped at the disk's end, sorted, not adjacent.
 
 A manifest (`send --manifest`, `validate --manifest`; its schema is `docs/schemas/manifest.json`):
 
@@ -80,17 +80,17 @@ A manifest (`send --manifest`, `validate --manifest`; its schema is `docs/schema
                   "persistent": false, "count": 65536, "sha256": "9f86d081..."}]}
 
 A disk's digest is that of all its bytes, as of `sha256sum disk.img`; a bitmap's is what QEMU's
-`x-debug-block-dirty-bitmap-sha256` says. `sha256` is null for a disk that is not sent whole
+`x-debug-block-dirty-bitmap-sha256` prints. `sha256` is null for a disk that is not sent completely
 (`--bitmaps-only`, `--skip-unallocated`), and is not checked then; `recording` and `persistent` are
-null where dialect v1 does not carry them. The file is written when the stream has been sent, and
-only then. `validate --manifest` reads disks a second time, so that it needs a stream in a file.
+null where dialect v1 does not carry them. The file is written only after the stream has been
+sent. `validate --manifest` reads disks a second time, so that it needs a stream in a file.
 """
 
 LIMITS = """\
 ## Limits
 
-What a stream or a file claims is refused beyond these bounds (check `limit`, or the check of what
-it breaks). Each is far above what real streams need.
+A stream or a file beyond these limits is refused (check `limit`, or the check of the broken rule).
+Each is far above the needs of real streams.
 
 | limit | at most | |
 | --- | --- | --- |
@@ -99,19 +99,19 @@ it breaks). Each is far above what real streams need.
 SPEC = """\
 ## Specs
 
-`dump --spec` writes JSON Lines: `{"blkmig-spec": 1}`, then one record a line. `build` reads that, or
+`dump --spec` writes JSON Lines: `{"blkmig-spec": 1}`, then one record per line. `build` reads that, or
 one JSON or YAML document `{"blkmig-spec": 1, "records": [...]}` of up to 64 MiB. A payload is
 `{"fill": BYTE, "length": N}`, `{"base64": ...}`, `{"hex": ...}` or `{"file": PATH, "offset": N,
-"length": N}` (PATH relative to the spec); `"stated": N` writes another length than the real one.
+"length": N}` (PATH relative to the spec); `"stated": N` writes another length than the actual one.
 Flags are a list of names or a number. `raw` takes any bytes.
 
-| type | fields (those in brackets may be left out) |
+| type | fields (those in brackets may be omitted) |
 | --- | --- |
 """
 
 
 def limit_rows() -> Iterator[str]:
-    """The limits, each with the comment above it."""
+    """Yield the limits, each with the comment above it."""
     found = re.findall(r"^#: (.+)\n([A-Z0-9_]+) = ", inspect.getsource(limits), re.MULTILINE)
     for comment, name in found:
         value = getattr(limits, name)
@@ -120,7 +120,7 @@ def limit_rows() -> Iterator[str]:
 
 
 def option_row(option: click.Parameter) -> str:
-    """One row of a command's table."""
+    """Return one row of a command's table."""
     if isinstance(option, click.Argument):
         return f"| {option.metavar} | |"
     assert isinstance(option, click.Option)
@@ -132,7 +132,7 @@ def option_row(option: click.Parameter) -> str:
 
 
 def document() -> str:
-    """The whole page."""
+    """Return the whole page."""
     lines = ["# Commands", "", "Made by `make docs` from the commands themselves.", ""]
     context = click.Context(cli)
     for name in cli.list_commands(context):

@@ -29,7 +29,7 @@ _NUMBERS = {"B": "u8", "H": "be16", "L": "be32", "I": "be32", "Q": "be64"}
 
 
 def type_name(schema: Construct) -> str:
-    """What a field is, in the words of the format."""
+    """Return the name of a field's type in the format."""
     if isinstance(schema, Renamed):
         return type_name(schema.subcon)
     if isinstance(schema, FormatField):
@@ -47,7 +47,7 @@ def type_name(schema: Construct) -> str:
 
 
 def structure(name: str, schema: Struct, comment: str) -> list[str]:
-    """A structure as a heading, its comment, and a table of fields."""
+    """Return a structure as a heading, its comment, and a table of fields."""
     lines = [f"### {name}", ""]
     if comment:
         lines += [comment, ""]
@@ -61,7 +61,7 @@ def structure(name: str, schema: Struct, comment: str) -> list[str]:
 
 
 def comments(module: ModuleType) -> dict[str, str]:
-    """The ``#:`` comments above a module's names."""
+    """Return the ``#:`` comments above a module's names."""
     found = {}
     pattern = re.compile(r"((?:^#: .*\n)+)^(\w+)", re.MULTILINE)
     for text, name in pattern.findall(inspect.getsource(module)):
@@ -70,7 +70,7 @@ def comments(module: ModuleType) -> dict[str, str]:
 
 
 def module_part(module: ModuleType) -> list[str]:
-    """A schema module: its docstring, its structures in order, its rules."""
+    """Return a schema module: its docstring, its structures in order, its rules."""
     doc = inspect.getdoc(module) or ""
     lines = [f"## {doc.splitlines()[0]}", "", *doc.splitlines()[2:], ""]
     known = comments(module)
@@ -91,7 +91,7 @@ def module_part(module: ModuleType) -> list[str]:
 
 
 def constants_part() -> list[str]:
-    """All enumerations, as tables."""
+    """Return all enumerations, as tables."""
     lines = ["## Numbers", "", inspect.getdoc(constants) or "", ""]
     for _, kind in inspect.getmembers(constants, inspect.isclass):
         if issubclass(kind, IntEnum) or kind.__name__.endswith(("Flag", "Attribute")):
@@ -112,7 +112,7 @@ def constants_part() -> list[str]:
 
 
 def dialects_part() -> list[str]:
-    """Which flags and pieces each dialect of the block record has."""
+    """Return which flags and pieces each dialect of the block record has."""
     lines = ["## Dialects", "", inspect.getdoc(dialects) or "", ""]
     lines += ["| dialect | flags | data follows | bitmaps |", "| --- | --- | --- | --- |"]
     for name, dialect in DIALECTS.items():
@@ -130,12 +130,12 @@ def dialects_part() -> list[str]:
 
 
 def document() -> str:
-    """The whole page."""
+    """Return the whole page."""
     lines = [
         "# The wire formats",
         "",
-        "Made by `make docs` from `schemas/`: what the decoder and the encoder work from is what",
-        "stands here. Integers are big-endian (be) or, in libvirt's header, little-endian (le);",
+        "Made by `make docs` from `schemas/`, which the decoder and the encoder use.",
+        "Integers are big-endian (be) or, in libvirt's header, little-endian (le);",
         "a sector is 512 bytes, a chunk 1 MiB.",
         "",
     ]

@@ -25,9 +25,9 @@ HEAD = """\
 # The library
 
 Made by `make docs` from the code. `import blkmig_cli` loads nothing; each name is loaded when it is
-first used. Sizes, offsets and lengths are bytes, sectors are 512 bytes, unless it says otherwise.
-Names from a stream are text, with bytes that are no UTF-8 kept as surrogates; to show them, escape
-them. Hints in errors name options of the command line: arguments are called the same.
+first used. Sizes, offsets and lengths are bytes, sectors are 512 bytes, unless stated otherwise.
+Names from a stream are text, with invalid UTF-8 represented as surrogates; escape them for output.
+Hints in errors name options of the command line; arguments have the same names.
 """
 
 #: The chapters, and the public names in each: all of ``blkmig_cli.__all__``.
@@ -35,7 +35,7 @@ CHAPTERS = {
     "Reading": ("open", "StreamReader", "DiskFile", "Report"),
     "Writing": ("events_of", "Disk", "open_image", "write"),
     "Bitmaps": ("DirtyBitmap", "BitmapFile", "read_bitmaps", "write_bitmaps"),
-    "What the commands do": (
+    "Functions of the commands": (
         "validate",
         "ValidateOptions",
         "replay",
@@ -53,7 +53,7 @@ CHAPTERS = {
         "read_manifest",
     ),
 }
-#: What a report and a disk are made of.
+#: The parts of a report and of a disk.
 PARTS = (
     checks.DeviceVerdict,
     state.DiskState,
@@ -69,12 +69,12 @@ INTERNAL = {"DirtyBitmap": ("write_words", "write_rows", "write_granules", "word
 
 
 def shown(kind: Any, name: str) -> bool:
-    """Is a member or parameter of ``kind`` for users?"""
+    """Return whether a member or parameter of ``kind`` is for users."""
     return name[0] != "_" and name not in INTERNAL.get(kind.__name__, ())
 
 
 def members(kind: type) -> Iterator[tuple[str, Any]]:
-    """The public methods and properties that a class defines itself, in their order."""
+    """Yield the public methods and properties that a class defines itself, in their order."""
     for name, member in vars(kind).items():
         if not shown(kind, name):
             continue
@@ -83,7 +83,7 @@ def members(kind: type) -> Iterator[tuple[str, Any]]:
 
 
 def annotation(given: Any) -> str:
-    """A type as people write it."""
+    """Return a type as people write it."""
     text = given if isinstance(given, str) else inspect.formatannotation(given)
     text = re.sub(r"\b(?:[a-zA-Z_]\w*\.)+(\w+)", r"\1", text)
     text = re.sub(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[(\w+)\]\]", r"NDArray[\1]", text)
@@ -91,7 +91,7 @@ def annotation(given: Any) -> str:
 
 
 def signature(name: str, function: Any) -> str:
-    """``name(arguments) -> type``, on one line or several."""
+    """Return ``name(arguments) -> type``, on one line or several."""
     found = inspect.signature(function)
     words = []
     for each in found.parameters.values():
@@ -112,13 +112,13 @@ def signature(name: str, function: Any) -> str:
 
 
 def text(thing: Any) -> str:
-    """A docstring, its references as code."""
+    """Return a docstring, its references as code."""
     found = inspect.getdoc(thing) or ""
     return re.sub(r"``([^`]+)``|:\w+:`([^`]+)`", lambda m: f"`{m[1] or m[2]}`", found)
 
 
 def fields(kind: type) -> Iterator[str]:
-    """A dataclass's fields and their types."""
+    """Yield a dataclass's fields and their types."""
     yield "```python"
     for field in dataclasses.fields(kind):
         if shown(kind, field.name):
@@ -127,7 +127,7 @@ def fields(kind: type) -> Iterator[str]:
 
 
 def entry(name: str, thing: Any) -> Iterator[str]:
-    """A class or function, with its members."""
+    """Yield a class or function, with its members."""
     yield f"### {name}"
     yield ""
     if name not in MADE_FOR_YOU:
@@ -147,7 +147,7 @@ def entry(name: str, thing: Any) -> Iterator[str]:
 
 
 def part(kind: type) -> Iterator[str]:
-    """A dataclass that is handed out."""
+    """Yield a dataclass that is returned to users."""
     yield f"### {kind.__name__}"
     yield ""
     yield text(kind)
@@ -160,7 +160,7 @@ def part(kind: type) -> Iterator[str]:
 
 
 def event_rows() -> Iterator[str]:
-    """A row for each kind of event that a stream gives, in the order of the module."""
+    """Yield a row for each kind of event of a stream, in the order of the module."""
     common = {field.name for field in dataclasses.fields(events.Event)}
     yield "| event | fields | |"
     yield "| --- | --- | --- |"
@@ -173,7 +173,7 @@ def event_rows() -> Iterator[str]:
 
 
 def document() -> str:
-    """The whole page."""
+    """Return the whole page."""
     lines = [HEAD, "## Examples", ""]
     for example in EXAMPLES:
         path = TARGET.parents[1] / "examples" / f"{example}.py"
@@ -183,7 +183,7 @@ def document() -> str:
         lines += [f"## {chapter}", ""]
         for name in names:
             lines += entry(name, getattr(blkmig_cli, name))
-    lines += ["## What reports and disks are made of", ""]
+    lines += ["## Parts of reports and disks", ""]
     for kind in PARTS:
         lines += part(kind)
     lines += ["## Events", "", f"`blkmig_cli.events`. {text(events)}", ""]

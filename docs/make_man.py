@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def pages() -> dict[str, str]:
-    """The text of every page, by its file's name."""
+    """Return the text of every page, by its file's name."""
     top = click.Context(cli, info_name="blkmig", **cli.context_settings)
     names = cli.list_commands(top)
     found = {"blkmig.1": "\n".join(main_page(top, names)) + "\n"}
@@ -36,7 +36,7 @@ def pages() -> dict[str, str]:
 
 
 def main_page(top: click.Context, names: list[str]) -> Iterator[str]:
-    """The program's own page: which commands there are."""
+    """Yield the page of the program, with a list of its commands."""
     summary, _, examples = help_parts(cli)
     yield from heading("blkmig", summary)
     yield from synopsis("blkmig", "COMMAND [OPTIONS] ...")
@@ -53,7 +53,7 @@ def main_page(top: click.Context, names: list[str]) -> Iterator[str]:
 
 
 def command_page(context: click.Context, command: Command) -> Iterator[str]:
-    """A command's page."""
+    """Yield a command's page."""
     name = f"blkmig-{command.name}"
     summary, body, examples = help_parts(command)
     yield from heading(name, summary)
@@ -76,47 +76,47 @@ def command_page(context: click.Context, command: Command) -> Iterator[str]:
 
 
 def heading(name: str, summary: str) -> Iterator[str]:
-    """Title and name."""
+    """Yield the title and the name."""
     yield f'.TH {roff(name.upper())} 1 "" "blkmig {roff(__version__)}" "blkmig"'
     yield from (".SH NAME", f"{roff(name)} \\- {roff(summary.rstrip('.'))}")
 
 
 def synopsis(words: str, rest: str) -> Iterator[str]:
-    """How it is called."""
+    """Yield the synopsis."""
     yield from (".SH SYNOPSIS", f"\\fB{roff(words)}\\fR {roff(rest)}")
 
 
 def exit_status() -> Iterator[str]:
-    """What every page says of it."""
+    """Yield the exit status section, which is the same on every page."""
     text = EXIT_STATUS.partition(": ")[2]
     yield from (".SH EXIT STATUS", prose(text[0].upper() + text[1:]))
 
 
 def example_section(lines: list[str]) -> Iterator[str]:
-    """Examples, line by line."""
+    """Yield the examples, line by line."""
     yield from (".SH EXAMPLES", ".nf", *map(roff, lines), ".fi")
 
 
 def help_parts(command: click.Command) -> tuple[str, list[str], list[str]]:
-    """A help text's first sentence, its other paragraphs, and the lines of its examples."""
+    """Return a help text's first sentence, its other paragraphs, and the lines of its examples."""
     text, _, examples = inspect.cleandoc(command.help or "").partition("\b\nExamples:\n")
     summary, *body = (" ".join(part.split()) for part in text.strip().split("\n\n"))
     return summary, body, inspect.cleandoc(examples).splitlines()
 
 
 def roff(text: str) -> str:
-    """Text of one line as troff takes it: nothing in it is a request, a hyphen is a minus."""
+    """Return one line of text escaped for troff: without requests, with hyphens as minus signs."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     return re.sub(r"^(?=[.'])", r"\\&", text)
 
 
 def prose(text: str) -> str:
-    """A paragraph, in short lines."""
+    """Return a paragraph, in short lines."""
     return "\n".join(map(roff, textwrap.wrap(text, 72, break_on_hyphens=False)))
 
 
 def main(folder: Path) -> None:
-    """Write them all."""
+    """Write all pages."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         (folder / name).write_text(text)

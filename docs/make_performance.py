@@ -14,7 +14,7 @@ TARGET = Path(__file__).with_name("performance.md")
 
 
 def main(source: str) -> None:
-    """Replace what stands between the page's marks."""
+    """Replace the text between the page's marks."""
     found = json.loads(Path(source).read_text())
     text = TARGET.read_text()
     for mark, lines in (("figures", figures(found)), ("growth", growth(found["growth"]))):
@@ -25,7 +25,7 @@ def main(source: str) -> None:
 
 
 def figures(found: dict[str, Any]) -> list[str]:
-    """The machine, and the table of all figures."""
+    """Return the machine, and the table of all figures."""
     machine = found["machine"]
     lines = [
         f"{machine['processors']} processors ({machine['model']}), {machine['memory-gib']} GiB of memory, "
@@ -55,7 +55,7 @@ def figures(found: dict[str, Any]) -> list[str]:
 
 
 def growth(steps: list[dict[str, Any]]) -> list[str]:
-    """One line for each kind of work: seconds (MB) as everything doubles."""
+    """Return one line for each kind of work: seconds and MB as the amount doubles."""
     names = dict.fromkeys(step["name"] for step in steps)
     lines = ["| work | from | to | seconds | MB |", "| --- | ---: | ---: | --- | --- |"]
     for name in names:

@@ -1,4 +1,4 @@
-"""Runs the tour of README.md, and puts what its commands print there.
+"""Runs the commands of the tour in README.md, and updates their output there.
 
 Usage: python docs/make_tour.py
 
@@ -24,7 +24,7 @@ CAPTURES = {
 
 
 def document() -> str:
-    """README.md with what its commands print now."""
+    """Return README.md with the current output of its commands."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for stream, capture in CAPTURES.items():

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A CI check of captured streams: fails unless every one is whole and sound.
+# A CI check of captured streams: fails unless every one is complete and valid.
 # Usage: check_capture.sh STREAM...   (needs blkmig on PATH)
 set -eu
 for stream in "$@"; do

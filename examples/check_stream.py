@@ -1,4 +1,4 @@
-"""The library: fails where a stream is not whole, and says why; for a test of your own."""
+"""The library: fails if a stream is not complete, with the reason; for use in a test."""
 
 import sys
 

@@ -1,11 +1,11 @@
-"""Compares replayed images and bitmaps with a capture's truth: TRUTH.json DEVICE=IMAGE..."""
+"""Compares replayed images and bitmaps with the known data of a capture: TRUTH.json DEVICE=IMAGE..."""
 
 import hashlib
 import json
 import sys
 from pathlib import Path
 
-# What the truth calls a bitmap's property, and what IMAGE.bitmaps.json calls it.
+# Names of a bitmap's properties in TRUTH.json and in IMAGE.bitmaps.json.
 KEYS = {
     "granularity": "granularity",
     "count": "count",
@@ -17,7 +17,7 @@ KEYS = {
 truth = json.loads(Path(sys.argv[1]).read_text())
 images = dict(argument.split("=", 1) for argument in sys.argv[2:])
 if set(images) != set(truth["devices"]):
-    sys.exit(f"say an image for each of {', '.join(truth['devices'])}")
+    sys.exit(f"specify an image for each of {', '.join(truth['devices'])}")
 for device, image in images.items():
     found = hashlib.sha256(Path(image).read_bytes()).hexdigest()
     if found != truth["devices"][device]["sha256"]:

@@ -1,4 +1,4 @@
-"""The library: copies a disk out of a stream, without unpacking it: STREAM DEVICE IMAGE."""
+"""The library: copies a disk from a stream, without extracting it first: STREAM DEVICE IMAGE."""
 
 import shutil
 import sys

@@ -1,7 +1,7 @@
 #!/bin/sh
-# The main job on a disk made here, and on streams captured from real QEMUs.
+# The main commands with a disk made here, and with streams captured from real QEMUs.
 # Needs blkmig on PATH, and a python3 that imports its library: `make demo` has both.
-# Ends with an error unless everything came back identical.
+# Fails unless everything is identical in the end.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 captures=$(cd "$here/../tests/captures" && pwd)
@@ -19,7 +19,7 @@ run() { printf '$ %s\n' "$*"; "$@"; }
 say "A disk of 64 MiB and 9.5 KiB with two dirty bitmaps, made here."
 run python3 "$here/make_disk.py" disk.img
 
-say "Send it with its bitmaps, as a real QEMU would take it."
+say "Send it with its bitmaps, as a stream that a real QEMU loads."
 run blkmig send disk.img --bitmaps --to stream.bin
 run blkmig dump stream.bin --limit 12
 run blkmig validate stream.bin
@@ -29,7 +29,7 @@ run blkmig replay stream.bin --image copy.img --create
 run cmp disk.img copy.img
 run cmp disk.img.bitmaps.json copy.img.bitmaps.json
 
-say "Take the stream apart into a description, and build it again."
+say "Write the stream as a spec, and build it again."
 echo '$ blkmig dump stream.bin --spec > stream.spec'
 blkmig dump stream.bin --spec > stream.spec
 run blkmig build stream.spec --to rebuilt.bin
@@ -50,9 +50,9 @@ say "A migration that QEMU 7.2 called completed. Two thirds of the disk are miss
 status=0
 run blkmig validate "$captures/classic-incomplete.bin.gz" || status=$?
 if [ "$status" != 1 ]; then
-    echo "the incomplete stream was not found out (exit status $status)" >&2
+    echo "the incomplete stream was not detected (exit status $status)" >&2
     exit 1
 fi
 echo "(exit status 1)"
 
-say "Disks and bitmaps came back identical; the incomplete stream was found out."
+say "Disks and bitmaps are identical; the incomplete stream was detected."

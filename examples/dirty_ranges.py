@@ -1,4 +1,4 @@
-"""The library: the dirty ranges of a stream's bitmaps, which a backup would have to read."""
+"""The library: prints the dirty ranges of a stream's bitmaps, which a backup would have to read."""
 
 import sys
 

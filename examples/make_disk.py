@@ -1,4 +1,4 @@
-"""Makes a small sparse disk image with dirty bitmaps beside it: make_disk.py IMAGE"""
+"""Makes a small sparse disk image and a file with its dirty bitmaps: make_disk.py IMAGE"""
 
 import sys
 

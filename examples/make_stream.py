@@ -1,4 +1,4 @@
-"""The library: a disk image with a bitmap of its first MiB becomes a stream: IMAGE STREAM."""
+"""The library: writes a disk image with a bitmap of its first MiB as a stream: IMAGE STREAM."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Runs every target for some seconds, on seeds made of the captures.
+"""Runs every target for some seconds, with seeds made from the captures.
 
 Usage: python -m fuzz [SECONDS] [TARGET...]
 """
@@ -15,7 +15,7 @@ TARGETS = ("decoder", "scanner", "spec", "bitmapfile", "manifest", "replay")
 
 
 def main() -> int:
-    """The worst exit status."""
+    """Run the targets; return the worst exit status."""
     seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     worst = 0
     for name in sys.argv[2:] or TARGETS:

@@ -16,7 +16,7 @@ PATH = os.path.join(FOLDER, "b.json")
 
 
 def target(data: bytes) -> None:
-    """One input."""
+    """Run one input."""
     with open(PATH, "wb") as file:
         file.write(data)
     try:

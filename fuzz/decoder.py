@@ -1,4 +1,4 @@
-"""Events or one of our own errors, nothing else; they tile the input, from a file as from a pipe."""
+"""Any input gives events or one of blkmig's errors; the events are contiguous, the same from a pipe."""
 
 import atheris
 
@@ -15,7 +15,7 @@ DIALECTS = ("auto", "auto", "v1", "v2")
 
 
 def outcome(source: Input, way: int) -> tuple[list[object], str]:
-    """All events, and how they ended; ``way`` says what the decoder is told."""
+    """Return all events, and how they ended; ``way`` selects the hints."""
     found: list[object] = []
     end = 0
     try:
@@ -30,16 +30,16 @@ def outcome(source: Input, way: int) -> tuple[list[object], str]:
 
 
 def target(data: bytes) -> None:
-    """One input; its last byte says what the decoder is told."""
+    """Run one input; its last byte selects the hints."""
     stream, way = pieces(data), data[-1] if data else 0
     found, content = outcome(in_file(stream), way), whole(stream)
     if content is None:
         return
-    sizes = [1 + byte % 32 for byte in data[:64]]  # bytes that each read gives
+    sizes = [1 + byte % 32 for byte in data[:64]]  # bytes per read
     from_pipe = outcome(piped(content, sizes, NarrowPipe), way)
     if find_description(in_file(stream)) is None:
         assert from_pipe == found
-    else:  # at the end, which a pipe has not reached when it would need it
+    else:  # at the end, which a pipe has not reached when the description is needed
         assert from_pipe == outcome(piped(content), way)
 
 

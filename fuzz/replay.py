@@ -1,4 +1,4 @@
-"""Replay writes within the disk or says why not: no input changes a byte of another file, or grows it."""
+"""Replay writes within the disk or fails: no input changes or extends another file."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ MADE = {"s.bin", "disk", "disk.bitmaps.json", "disk.replay.json"}
 
 
 def write(path: str, data: bytes) -> None:
-    """The stream that ``data`` stands for, as a file."""
+    """Write the stream that ``data`` represents to a file."""
     with open(path, "wb") as file:
         for piece in pieces(data):
             if isinstance(piece, int):
@@ -34,7 +34,7 @@ def write(path: str, data: bytes) -> None:
 
 
 def target(data: bytes) -> None:
-    """One input."""
+    """Run one input."""
     write(STREAM, data)
     with open(IMAGE, "wb") as file:
         file.truncate(SIZE)

@@ -1,4 +1,4 @@
-"""Runs stand for exactly the events that the schemas give, and leave the same verdict."""
+"""Runs yield exactly the events of the schemas, and give the same verdict."""
 
 import atheris
 
@@ -9,7 +9,7 @@ from fuzz.common import fuzz, pieces, told
 
 
 def target(data: bytes) -> None:
-    """One input; its last byte says what is told."""
+    """Run one input; its last byte selects the hints."""
     same(pieces(data), told(data[-1] if data else 0))
 
 

@@ -1,7 +1,7 @@
-"""Seeds: what is typical of each capture, in some hundred bytes; small streams; and words to use.
+"""Seeds: an abstract of each capture in some hundred bytes; small streams; and a dictionary.
 
-Of a capture, the first sections of every kind are kept, and in each the first records of every kind,
-without their data: the fuzzers' holes stand for it.
+An abstract has the first sections of every kind, and in each the first records of every kind, with
+holes in place of their data.
 """
 
 import contextlib
@@ -45,13 +45,13 @@ _WORDS = [
 
 
 def write_words(path: Path) -> None:
-    """What streams are made of, as libFuzzer reads it."""
+    """Write libFuzzer's dictionary of the parts of streams."""
     lines = ["".join(f"\\x{byte:02x}" for byte in word) for word in _WORDS]
     path.write_text("".join(f'"{line}"\n' for line in lines))
 
 
 def write_seeds(target: str, folder: Path) -> None:
-    """All seeds of a target, as files in ``folder``."""
+    """Write all seeds of a target to ``folder``."""
     for name, seed in _SEEDS.get(target, _streams)().items():
         (folder / name).write_bytes(seed[:MAX_LENGTH])
 
@@ -68,7 +68,7 @@ def _streams() -> dict[str, bytes]:
 
 
 def _sections(content: bytes) -> Iterator[tuple[bool, bytes]]:
-    """A capture in few bytes: the container's own objects, and sections; are they of blocks or bitmaps?"""
+    """Yield the objects of a capture's abstract, and whether each is a section of blocks or bitmaps."""
     held: list[bytes] = []
     kinds: Counter[object] = Counter()
     seen: Counter[object] = Counter()
@@ -93,7 +93,7 @@ def _sections(content: bytes) -> Iterator[tuple[bool, bytes]]:
 
 
 def _events(content: bytes) -> Iterator[Event]:
-    """All events of a capture, but of what repeats only the first."""
+    """Yield all events of a capture, of repeated ones only the first."""
     decoder = Decoder(in_file(content))
     while True:
         try:
@@ -104,7 +104,7 @@ def _events(content: bytes) -> Iterator[Event]:
 
 
 def _short(event: Event, content: bytes) -> bytes:
-    """The bytes of an event, without data."""
+    """Return the bytes of an event, without data."""
     end = event.offset + event.length
     if isinstance(event, DeviceState):
         end = event.offset + min(event.length, _STATE)
@@ -140,7 +140,7 @@ def _small() -> dict[str, bytes]:
 
 
 def _specs() -> dict[str, bytes]:
-    """Each small stream as JSON Lines, a record of each type, and one as YAML."""
+    """Return each small stream as JSON Lines, a record of each type, and one as YAML."""
     seeds = {}
     for name, content in _small().items():
         source = in_file(pieces(content))

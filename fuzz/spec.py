@@ -1,4 +1,4 @@
-"""A spec is data: it gives events or a SpecError, and events are encoded or refused by their field."""
+"""A spec gives events or a SpecError; the events are encoded, or refused with the field."""
 
 import io
 
@@ -13,7 +13,7 @@ from fuzz.common import fuzz
 
 
 def target(data: bytes) -> None:
-    """One input."""
+    """Run one input."""
     try:
         for event in read_spec(io.BytesIO(data)):
             try:

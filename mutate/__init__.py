@@ -1,1 +1,1 @@
-"""Random single mutations of the code, each tried against the tests meant for it: ``make mutate``."""
+"""Random single mutations of the code, each tried against the tests for it: ``make mutate``."""

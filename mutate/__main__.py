@@ -1,9 +1,9 @@
-"""Tries random single mutations of modules against the tests meant for them.
+"""Tries random single mutations of modules against the tests for them.
 
-Each mutation is made in a temporary copy of the tree.  Those that no test notices are printed as
-FILE:LINE with what was changed, then the part of all that was caught; some of the rest may do what the
-code does (equivalent mutations), which only a reader can say.  The exit status is 0 in any case but a
-wrong call, and tests that fail without a mutation.
+Each mutation is made in a temporary copy of the tree.  Those that no test detects are printed as
+FILE:LINE with the change, then the fraction that was caught; some of the others may be equivalent to
+the code, which only a reader can decide.  The exit status is 0 except for a usage error, and for tests
+that fail without a mutation.
 
 Usage: python -m mutate MODULE... [--count N] [--seed N] [--jobs N] [--every]
 """
@@ -67,7 +67,7 @@ def attempt_all(drawn: list[Drawn], trees: list[Tree], *, every: bool) -> list[V
 
 
 def report(drawn: list[Drawn], verdicts: list[Verdict]) -> str:
-    """Return the survivors, a line each, and the part that was caught."""
+    """Return the survivors, a line each, and the fraction that was caught."""
     lines = [
         f"{path}:{mutation.line}: {mutation}"
         for (path, mutation), verdict in zip(drawn, verdicts, strict=True)
@@ -85,7 +85,7 @@ def report(drawn: list[Drawn], verdicts: list[Verdict]) -> str:
 
 
 def main() -> int:
-    """Run the trials, and print what survived."""
+    """Run the trials, and print the survivors."""
     parser = argparse.ArgumentParser(prog="mutate", description=__doc__)
     parser.add_argument(
         "modules", nargs="+", metavar="MODULE", help="such as wire/decoder, or wire"

@@ -1,4 +1,4 @@
-"""Mutations: small changes of a module's source, each of a kind that people make by mistake."""
+"""Mutations: small changes of a module's source, each like a common mistake."""
 
 import ast
 import copy
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
-#: Operators and what each is replaced by.
+#: Operators and their replacements.
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
@@ -21,7 +21,7 @@ _ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
 _EXTREMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 #: Strings that are keys, modes and kinds, not sentences.
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
-#: Assignments that say nothing of what the code does.
+#: Assignments without an effect on what the code does.
 _DECLARATIONS = {"__all__", "__slots__"}
 
 
@@ -30,7 +30,7 @@ class Mutation:
     """A change of one piece of a module's source.
 
     ``line`` and ``end_line`` count from 1, ``column`` and ``end_column`` are bytes of UTF-8 from 0,
-    as in ``ast``; ``text`` replaces what stands there.  ``before`` and ``after`` are for reports.
+    as in ``ast``; ``text`` is the replacement.  ``before`` and ``after`` are for reports.
     """
 
     line: int
@@ -57,7 +57,7 @@ class Mutation:
 
 
 def _short(text: str, same: int) -> str:
-    """Return ``text`` in some 70 characters; its first ``same`` ones are the less interesting."""
+    """Return ``text`` in some 70 characters; its first ``same`` ones are less important."""
     if len(text) > 70 and same > 30:
         text = "..." + text[same - 20 :]
     return text if len(text) <= 70 else text[:67] + "..."
@@ -73,7 +73,7 @@ def find_mutations(source: str) -> list[Mutation]:
         assert node.end_lineno is not None
         assert node.end_col_offset is not None
         text = ast.unparse(new)
-        # Outside its place in the tree an expression may bind otherwise than in it.
+        # Outside its place in the tree an expression may be parsed differently.
         bare = isinstance(new, ast.stmt | ast.Constant | ast.Name)
         place = (node.lineno, node.col_offset, node.end_lineno, node.end_col_offset)
         found.add(Mutation(*place, kind, ast.unparse(node), text, text if bare else f"({text})"))
@@ -96,7 +96,7 @@ _Change = tuple[_Node, str, _Node]
 def _changes(tree: ast.AST, bound: frozenset[str]) -> Iterator[_Change]:
     """Yield all changes in ``tree``: the node, the kind, and what replaces the node.
 
-    ``bound``: names that have a value in the function before; another assignment may be left out.
+    ``bound``: names that have a value in the function before; another assignment may be deleted.
     """
     if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef):
         bound = _parameters(tree.args)
@@ -126,8 +126,8 @@ def _binds(tree: ast.AST) -> frozenset[str]:
 def _children(tree: ast.AST) -> Iterator[ast.AST]:
     """Yield the parts of ``tree`` in which a change changes what the code does.
 
-    Not annotations, decorators, base classes, docstrings and f-strings (whose parts have no places
-    of their own before Python 3.12), and not what only type checkers read.
+    Excluded are annotations, decorators, base classes, docstrings, f-strings (whose parts have no
+    positions before Python 3.12), and code for type checkers only.
     """
     match tree:
         case ast.Import() | ast.ImportFrom() | ast.JoinedStr():
@@ -154,7 +154,7 @@ def _children(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _body(statements: list[ast.stmt]) -> list[ast.stmt]:
-    """Statements without the docstrings among them."""
+    """Return the statements that are not docstrings."""
     return [statement for statement in statements if not _is_text(statement)]
 
 
@@ -186,7 +186,7 @@ def _of_statement(statement: ast.stmt, bound: frozenset[str]) -> Iterator[_Chang
 
 
 def _bound(target: ast.expr, bound: frozenset[str]) -> bool:
-    """Return whether ``target`` has a value without this assignment, as far as can be seen."""
+    """Return whether ``target`` has a value without this assignment, as far as can be determined."""
     match target:
         case ast.Name(id=name):
             return name in bound
@@ -234,7 +234,7 @@ def _of_expression(expression: ast.expr) -> Iterator[_Change]:
 
 
 def _formats(expression: ast.BinOp) -> bool:
-    """Return whether the operator works on texts."""
+    """Return whether the operator formats a string."""
     return any(
         isinstance(side, ast.JoinedStr)
         or (isinstance(side, ast.Constant) and type(side.value) is str)

@@ -1,4 +1,4 @@
-"""Trials: a copy of the tree, the tests meant for a module, and their run against one mutation."""
+"""Trials: a copy of the tree, the tests for a module, and their run against one mutation."""
 
 import enum
 import os
@@ -17,11 +17,11 @@ from mutate.mutations import Mutation
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "blkmig_cli"
-#: What pytest is told to run.
+#: The command that runs pytest.
 Step = tuple[str, ...]
-#: Seconds beyond five times the usual after which a mutation counts as caught.
+#: Seconds in addition to five times the usual, after which a mutation counts as caught.
 LIMIT = 60.0
-#: What a copy does without: it is made, or is not read by any test.
+#: Files that are not copied: they are generated, or not read by any test.
 _IGNORED = (
     ".git",
     ".venv",
@@ -32,7 +32,7 @@ _IGNORED = (
     "build",
     "dist",
 )
-#: Tests meant for the modules of a room (or for one module) beside those in the folder of its name:
+#: Tests for the modules of a room (or for one module) in addition to those in the folder of its name:
 #: properties that hold across rooms, and captures.
 MEANT: dict[str, tuple[str, ...]] = {
     "schemas": ("tests/wire", "tests/commands/test_captures.py", "tests/commands/test_dump.py"),
@@ -86,9 +86,9 @@ def modules_named(words: list[str]) -> list[Path]:
 
 
 def meant_tests(module: Path, *, every: bool) -> list[Step]:
-    """Return the tests meant for a module, in steps.
+    """Return the tests for a module, in steps.
 
-    The first that fails ends a trial, so the nearest tests come first.  ``every``: all other tests
+    The first that fails ends a trial, so the most specific tests are first.  ``every``: all other tests
     are the last step.
     """
     parts = module.with_suffix("").parts
@@ -117,7 +117,7 @@ class Verdict(enum.Enum):
 
 @dataclass(slots=True)
 class Tree:
-    """A copy of the tree that trials change, and its own place for temporary files."""
+    """A copy of the tree that trials change, with its own folder for temporary files."""
 
     folder: Path
     seed: int
@@ -147,11 +147,11 @@ class Tree:
         return process.returncode, text
 
     def _environment(self) -> dict[str, str]:
-        # Children of the tests find the copy, too, and not what is installed.
+        # Child processes of the tests must import the copy, too, not the installed package.
         return {**os.environ, "PYTHONPATH": str(self.folder / "tree")}
 
     def measure(self, step: Step) -> float:
-        """Run tests on the code as it is; return how many seconds they take.
+        """Run tests on the unchanged code; return how many seconds they take.
 
         Raises RuntimeError where they fail.
         """
@@ -181,14 +181,14 @@ class Tree:
 
     def _write(self, path: Path, source: str) -> None:
         path.write_text(source)
-        # Python takes a compiled module for fresh whose source has the same time and size.
+        # Python considers a compiled module up to date if its source has the same time and size.
         self.written += 1
         os.utime(path, (self.written, self.written))
 
 
 @contextmanager
 def copied_tree(seed: int) -> Iterator[Tree]:
-    """A copy of the tree in a temporary folder, removed in the end."""
+    """Give a copy of the tree in a temporary folder, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="blkmig-mutate-") as name:
         shutil.copytree(
             ROOT, Path(name) / "tree", symlinks=True, ignore=shutil.ignore_patterns(*_IGNORED)

@@ -1,7 +1,9 @@
 """Block records: the payload of the ``block`` section, in three dialects.
 
+The classic dialect is that of QEMU 0.12 to 9.0 (QEMU 7.2, migration/block.c: blk_send, block_load).
+
 A record is a word, then (for DEVICE_BLOCK) the device name, then what the dialect adds, then the
-data.  ``dialects.py`` says which pieces a record has; this module says what each piece is.
+data.  ``dialects.py`` selects the pieces of a record; this module defines each piece.
 """
 
 from construct import Int8ub, Int32ub, Int64ub, Struct
@@ -35,44 +37,44 @@ V2BitmapHead = Struct(
     "name" / CountedString, "flags" / Int8ub, "granularity" / Int32ub, "length" / Int32ub
 )
 
-#: Bytes of bits that a full chunk can have in v1, one for each granularity up to 16 KiB and above.
+#: Possible bytes of bits per full chunk in v1; 8 stands for every granularity of 16 KiB or more.
 V1_FULL_LENGTHS = (8, 16, 32, 64, 128, 256)
 
 
 def split_word(word: int) -> tuple[int, int]:
-    """The upper bits (sector or percentage) and the flags of a record's word."""
+    """Return the upper bits (sector or percentage) and the flags of a record's word."""
     return word >> BLOCK_FLAG_BITS, word & BLOCK_FLAG_MASK
 
 
 def join_word(upper: int, flags: int) -> int:
-    """The inverse of :func:`split_word`; a plain number, whatever kind of flags it is made of."""
-    # An IntFlag's own | would make a new member of every word, and keep it for ever.
+    """Return the word of ``upper`` bits and ``flags``, as a plain int: the inverse of :func:`split_word`."""
+    # The | of an IntFlag would create a new member for every word, and cache it permanently.
     return upper << BLOCK_FLAG_BITS | int(flags)
 
 
 def v1_words(sectors: int, granularity: int) -> int:
-    """64-bit words of bits in a v1 record of ``sectors`` sectors, ``granularity`` in bytes."""
+    """Return the number of 64-bit words in a v1 record of ``sectors``; ``granularity`` is in bytes."""
     return (sectors * SECTOR_SIZE - 1) // granularity // WORD_BITS + 1
 
 
 def v1_granularity(full_length: int) -> int | None:
-    """Granularity in bytes that ``full_length`` bytes of bits per full chunk mean.
+    """Return the granularity in bytes for which a full chunk has ``full_length`` bytes of bits.
 
-    None for 8 bytes, which mean 16 KiB or anything above.
+    None for 8 bytes, which every granularity of 16 KiB or more gives.
     """
     return None if full_length == WORD_SIZE else CHUNK_SIZE // (8 * full_length)
 
 
 def v1_full_length(granularity: int) -> int:
-    """Bytes of bits that a full chunk has at ``granularity`` bytes."""
+    """Return the number of bytes of bits per full chunk at ``granularity`` bytes."""
     return WORD_SIZE * v1_words(CHUNK_SIZE // SECTOR_SIZE, granularity)
 
 
 def first_word(sector: int, granularity: int) -> int:
-    """Index in the whole bitmap of the word that holds the granule of ``sector``."""
+    """Return the index of the bitmap word that holds the granule of ``sector``."""
     return sector * SECTOR_SIZE // granularity // WORD_BITS
 
 
 def v2_words(sector: int, sectors: int, granularity: int) -> int:
-    """Words on the whole bitmap's grid that touch ``[sector, sector + sectors)``."""
+    """Return the number of bitmap words that cover any of ``[sector, sector + sectors)``."""
     return first_word(sector + sectors - 1, granularity) - first_word(sector, granularity) + 1

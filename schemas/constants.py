@@ -1,4 +1,4 @@
-"""Numbers of the formats: magics, section types, commands, flags, sizes, limits of the formats.
+"""Constants of the formats: magics, section types, commands, flags, sizes and limits.
 
 Every name is QEMU's where QEMU has one.  Sizes are in bytes unless the name says sectors.
 """
@@ -21,16 +21,16 @@ PAGE_SIZE_DEFAULT = 4096
 
 
 def without(value: int, flags: IntFlag) -> int:
-    """``value`` less ``flags``.
+    """Return ``value`` without the bits in ``flags``.
 
     Not ``value & ~flags``: the complement of an IntFlag holds named bits only, and would lose the
-    unknown ones of ``value``.
+    unknown bits of ``value``.
     """
     return int(value) & ~int(flags)
 
 
 class SectionType(IntEnum):
-    """The byte that opens everything in the container (savevm.h: QEMU_VM_*)."""
+    """The first byte of each object in the container (QEMU, migration/savevm.h: QEMU_VM_*)."""
 
     EOF = 0x00
     START = 0x01
@@ -45,7 +45,7 @@ class SectionType(IntEnum):
 
 
 class Command(IntEnum):
-    """What a command section asks of the destination."""
+    """The numbers of command sections (QEMU, migration/savevm.c: enum qemu_vm_cmd)."""
 
     OPEN_RETURN_PATH = 1
     PING = 2
@@ -60,11 +60,16 @@ class Command(IntEnum):
     SWITCHOVER_START = 11
 
 
-RETURN_PATH_SHUT = 1  # a message's type: the destination is done
+# The type of the last message on the return path (QEMU 7.2, migration/migration.c:
+# migrate_send_rp_shut).
+RETURN_PATH_SHUT = 1
 
 
 class BlockFlag(IntFlag):
-    """The low nine bits of a block record's first word; the rest is the sector or a percentage."""
+    """The low nine bits of a block record's first word; the others are the sector or a percentage.
+
+    The first four are QEMU's (migration/block.c: BLK_MIG_FLAG_*).
+    """
 
     DEVICE_BLOCK = 0x01
     EOS = 0x02
@@ -78,13 +83,18 @@ class BlockFlag(IntFlag):
 BLOCK_FLAG_BITS = 9
 BLOCK_FLAG_MASK = (1 << BLOCK_FLAG_BITS) - 1
 BITMAP_NAME_MAX = 1023  # bytes (QEMU, include/block/dirty-bitmap.h: BDRV_BITMAP_MAX_NAME_SIZE)
-NAME_WRAP = 256  # what a name's length byte loses where QEMU writes a longer name
+# QEMU writes a name's length modulo this, then all of the name (QEMU 7.2, migration/block.c:
+# blk_send).
+NAME_WRAP = 256
 BLOCK_SECTION = "block"
 BLOCK_VERSION = 1
 
 
 class BitmapFlag(IntFlag):
-    """The flag byte of a chunk in the ``dirty-bitmap`` section."""
+    """The flag byte of a chunk in the ``dirty-bitmap`` section.
+
+    QEMU, migration/block-dirty-bitmap.c: DIRTY_BITMAP_MIG_FLAG_*.
+    """
 
     EOS = 0x01
     ZEROES = 0x02
@@ -97,7 +107,10 @@ class BitmapFlag(IntFlag):
 
 
 class BitmapAttribute(IntFlag):
-    """What a bitmap is at the destination: the flags of a START chunk, and of a v2 entry."""
+    """The properties of a bitmap: the flags of a START chunk and of a v2 entry.
+
+    QEMU, migration/block-dirty-bitmap.c: DIRTY_BITMAP_MIG_START_FLAG_*.
+    """
 
     ENABLED = 0x01
     PERSISTENT = 0x02
@@ -109,15 +122,20 @@ V2_ATTRIBUTES = BitmapAttribute.ENABLED | BitmapAttribute.PERSISTENT
 
 DIRTY_BITMAP_SECTION = "dirty-bitmap"
 DIRTY_BITMAP_VERSION = 1
-DIRTY_BITMAP_BITS_MAX = 10 << 10  # QEMU fails a load on more bits in one chunk
-DIRTY_BITMAP_BITS_ALIGN = 32  # ... and takes lengths up to the next multiple of this
+# The most bytes of bits in one chunk that QEMU loads; it accepts lengths that are padded up to a
+# multiple of DIRTY_BITMAP_BITS_ALIGN (QEMU 7.2, migration/block-dirty-bitmap.c: dirty_bitmap_load_bits).
+DIRTY_BITMAP_BITS_MAX = 10 << 10
+DIRTY_BITMAP_BITS_ALIGN = 32
 
 V2_BITS_MAX = 1 << 20  # bits of one bitmap in one v2 record
 V2_BITMAPS_MAX = 65535
 
 
 class RamFlag(IntFlag):
-    """The low bits of a RAM record's first word; exact values, apart from CONTINUE."""
+    """The low bits of a RAM record's first word; exact values, apart from CONTINUE.
+
+    QEMU, migration/ram.c: RAM_SAVE_FLAG_*.
+    """
 
     ZERO = 0x02
     MEM_SIZE = 0x04
@@ -141,7 +159,7 @@ SAVE_VERSIONS = (1, 2)
 
 
 class SaveFormat(IntEnum):
-    """What the stream in libvirt's save image is compressed with (virQEMUSaveFormat)."""
+    """The compression of the stream in a libvirt save image (virQEMUSaveFormat)."""
 
     RAW = 0
     GZIP = 1

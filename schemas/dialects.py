@@ -1,4 +1,4 @@
-"""The dialects of the block record: each an object that selects flags, pieces and rules."""
+"""The dialects of the block record: each is an object that selects flags, pieces and rules."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,14 +10,15 @@ _V1_FLAGS = _CLASSIC_FLAGS | BlockFlag.HAS_BLOCK | BlockFlag.HAS_BITMAPS
 _V2_FLAGS = _V1_FLAGS | BlockFlag.SIZED_BITMAPS
 
 
-# Flags have nine bits, and operations on enums are slow: each answer is worked out once.
+# Flags have nine bits, and operations on enums are slow: each result is cached.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
-    """What one dialect of the block record consists of.
+    """The flags and the rules of one dialect of the block record.
 
-    ``data_flag``: the flag that announces data; None where every DEVICE_BLOCK has some.
+    ``data_flag``: the flag that announces data; None where every DEVICE_BLOCK without ZERO_BLOCK
+    has data (QEMU 7.2, migration/block.c: block_load).
     """
 
     name: str
@@ -26,14 +27,14 @@ class Dialect:
 
     @cache  # noqa: B019 (the dialects live as long as the program)
     def data_length(self, flags: int) -> int:
-        """Bytes of data in a DEVICE_BLOCK with ``flags``; ZERO_BLOCK wins over everything."""
+        """Return the bytes of data in a DEVICE_BLOCK with ``flags``; with ZERO_BLOCK there are none."""
         if flags & BlockFlag.ZERO_BLOCK:
             return 0
         return CHUNK_SIZE if self.data_flag is None or flags & self.data_flag else 0
 
     @cache  # noqa: B019
     def fault(self, flags: int) -> str | None:
-        """Why a word with ``flags`` is no record of this dialect, or None."""
+        """Return why a word with ``flags`` is not a record of this dialect, or None if it is one."""
         unknown = without(flags, self.flags)
         if unknown:
             return f"flags {unknown:#x} are unknown in dialect {self.name}"
@@ -66,7 +67,10 @@ DIALECTS = {"classic": CLASSIC, "v1": V1, "v2": V2, "qemu": CLASSIC}
 
 @cache
 def dialect_of(flags: int) -> Dialect | None:
-    """The dialect that a DEVICE_BLOCK with ``flags`` speaks; None for a bare ZERO_BLOCK, which all speak."""
+    """Return the dialect of a DEVICE_BLOCK with ``flags``.
+
+    None for a ZERO_BLOCK without further flags, which is the same in all dialects.
+    """
     if flags & BlockFlag.SIZED_BITMAPS:
         return V2
     if flags & (BlockFlag.HAS_BLOCK | BlockFlag.HAS_BITMAPS):

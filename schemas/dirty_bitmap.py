@@ -1,4 +1,8 @@
-"""Chunks of the ``dirty-bitmap`` section (QEMU 2.12 and later), version 1."""
+"""Chunks of the ``dirty-bitmap`` section, version 1 (QEMU 2.12 and later).
+
+Source: QEMU 7.2, migration/block-dirty-bitmap.c (dirty_bitmap_load_header, dirty_bitmap_load_start,
+dirty_bitmap_load_bits).
+"""
 
 from construct import Int8ub, Int16ub, Int32ub, Int64ub, Struct
 
@@ -12,14 +16,16 @@ from .constants import (
 )
 from .framing import CountedString
 
-#: 0x80 announces another flag byte, and 0x80 there two more; QEMU then uses the last byte alone.
+#: 0x80 announces another flag byte, and 0x80 in that one two more; QEMU uses the last byte only
+#: (QEMU 7.2, migration/block-dirty-bitmap.c: qemu_get_bitmap_flags).
 ChunkFlags = Struct("flags" / Int8ub)
 MoreFlags = Struct("flags" / Int16ub)
 
-#: The alias of a device or a bitmap; left out where it is that of the chunk before.
+#: The alias of a device or a bitmap; omitted where it is that of the preceding chunk.
 Alias = Struct("name" / CountedString)
 
-#: Granularity in bytes, flags of the bitmap.  (A comment in QEMU calls the granularity a be64.)
+#: Granularity in bytes, and the flags of the bitmap.  (The comment at the top of QEMU's source file
+#: states a be64; dirty_bitmap_load_start reads a be32.)
 Start = Struct("granularity" / Int32ub, "flags" / Int8ub)
 
 #: The range, in sectors; unless ZEROES, the length of the bits and the bits follow.
@@ -28,7 +34,7 @@ BitsLength = Struct("length" / Int64ub)
 
 
 def bits_lengths(sectors: int, granularity: int) -> range:
-    """Lengths in bytes that the bits of ``sectors`` sectors may have, the exact one first."""
+    """Return the accepted lengths in bytes of the bits of ``sectors``, the exact one first."""
     granules = -(-sectors * SECTOR_SIZE // granularity)
     exact = -(-granules // WORD_BITS) * WORD_SIZE
     padded = -(-exact // DIRTY_BITMAP_BITS_ALIGN) * DIRTY_BITMAP_BITS_ALIGN
@@ -36,7 +42,7 @@ def bits_lengths(sectors: int, granularity: int) -> range:
 
 
 def granularity_fault(granularity: int) -> str | None:
-    """Why ``granularity`` in bytes is none, or None."""
+    """Return why ``granularity`` in bytes is invalid, or None if it is valid."""
     if granularity & (granularity - 1) or not GRANULARITY_MIN <= granularity <= GRANULARITY_MAX:
-        return f"granularity {granularity} is no power of two from 512 bytes to 2 GiB"
+        return f"granularity {granularity} is not a power of two from 512 bytes to 2 GiB"
     return None

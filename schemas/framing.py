@@ -1,6 +1,7 @@
 """The container: QEMU's savevm stream (header, configuration, sections, commands, description).
 
-Each object of the container opens with its type byte, so that a schema's size is the object's.
+Source: QEMU 7.2, migration/savevm.c (qemu_loadvm_state, qemu_loadvm_state_main).  The schema of each
+object includes its type byte, so that a schema's size is the object's.
 """
 
 from construct import (
@@ -18,7 +19,7 @@ from construct import (
 
 from .constants import MAGIC
 
-#: A u8 length, then that many bytes, no terminator.  Bytes first: names on the wire may be anything.
+#: A u8 length, then that many bytes, no terminator.  As bytes: names may be invalid UTF-8.
 CountedString = Prefixed(Int8ub, GreedyBytes)
 
 FileHeader = Struct("magic" / Const(MAGIC, Int32ub), "version" / Int32ub)
@@ -36,7 +37,8 @@ SUBSECTION_BODIES: dict[bytes, Construct] = {
     b"configuration/uuid": Struct("uuid" / Bytes(16)),
 }
 
-#: Section start (iterable state begins) and section full (a device's whole state).
+#: Section start (iterable state begins) and section full (a device's complete state).
+#: (QEMU 7.2, migration/savevm.c: qemu_loadvm_section_start_full)
 SectionHead = Struct(
     "type" / Int8ub,
     "id" / Int32ub,
@@ -45,7 +47,8 @@ SectionHead = Struct(
     "version" / Int32ub,
 )
 
-#: Section part, section end, and footer: the type byte and the section's id.
+#: Section part, section end, and footer: the type byte and the section's id (QEMU 7.2,
+#: migration/savevm.c: qemu_loadvm_section_part_end, check_section_footer).
 SectionReference = Struct("type" / Int8ub, "id" / Int32ub)
 
 #: ``length`` bytes of data follow.
@@ -54,7 +57,8 @@ CommandHead = Struct("type" / Int8ub, "command" / Int16ub, "length" / Int16ub)
 #: Data of command 7: the package's length; the package follows outside the command.
 PackageLength = Struct("length" / Int32ub)
 
-#: What a destination sends back after command 1; ``length`` bytes of data follow.
+#: A message of the destination on the return path, which command 1 opens; ``length`` bytes of data
+#: follow.
 ReturnPathHead = Struct("type" / Int16ub, "length" / Int16ub)
 
 #: Data of the message SHUT, a destination's last: 0 if it has loaded everything.
@@ -68,5 +72,5 @@ TypeByte = Struct("type" / Int8ub)
 
 
 def subsection_overhead(name: bytes) -> int:
-    """Bytes that a vmstate subsection called ``name`` takes in a device's state beside its fields."""
+    """Return the bytes of a vmstate subsection called ``name`` without those of its fields."""
     return len(SubsectionHead.build({"type": 0, "name": name, "version": 0}))

@@ -1,4 +1,7 @@
-"""Records of the ``ram`` section, version 4: described only so far that they can be stepped over."""
+"""Records of the ``ram`` section, version 4, described as far as is needed to skip them.
+
+Source: QEMU 7.2, migration/ram.c (ram_load_precopy); QEMU 10.0, migration/ram.c (parse_ramblock).
+"""
 
 from construct import Construct, Int8ub, Int16ub, Int32ub, Int64ub, Struct
 
@@ -11,7 +14,7 @@ RamWord = Struct("word" / Int64ub)
 #: After the word of a record that carries a page, unless CONTINUE: the RAM block's name.
 BlockName = Struct("block" / CountedString)
 
-#: What follows the block's name; then ``length`` bytes, or a page for PAGE.
+#: The fields after the block's name; then ``length`` bytes follow, or a page for PAGE.
 RECORD_HEADS: dict[RamFlag, Construct] = {
     RamFlag.ZERO: Struct("fill" / Int8ub),
     RamFlag.PAGE: Struct(),
@@ -19,19 +22,19 @@ RECORD_HEADS: dict[RamFlag, Construct] = {
     RamFlag.COMPRESS_PAGE: Struct("length" / Int32ub),
 }
 
-#: Records that are their word and nothing else.
+#: Records that consist of their word only.
 BARE_RECORDS = frozenset({RamFlag.EOS, RamFlag.HOOK, RamFlag.MULTIFD_FLUSH})
 
-#: MEM_SIZE: one per RAM block, until the total in the word is used up.
+#: MEM_SIZE: one per RAM block, until their lengths add up to the total in the word.
 MemSizeEntry = Struct("block" / CountedString, "length" / Int64ub)
 
-#: Follows an entry if postcopy was advised and the block's pages are not the host's.
+#: Follows an entry if postcopy was advised and the block's page size is not the host's.
 MemSizePageSize = Struct("page_size" / Int64ub)
 
 #: Follows an entry with the capability x-ignore-shared.
 MemSizeAddress = Struct("address" / Int64ub)
 
-#: Follows an entry with the capability mapped-ram; the next record stands at pages_offset + length.
+#: Follows an entry with the capability mapped-ram; the next record is at pages_offset + length.
 MappedRamHeader = Struct(
     "version" / Int32ub,
     "page_size" / Int64ub,
@@ -39,5 +42,6 @@ MappedRamHeader = Struct(
     "pages_offset" / Int64ub,
 )
 
-#: Data of command 3 when RAM is to be postcopied: an OR of the blocks' page sizes, the target's page size.
+#: Data of command 3 when RAM is to be postcopied: the OR of the blocks' page sizes, and the target's
+#: page size (QEMU 7.2, migration/savevm.c: loadvm_postcopy_handle_advise).
 PostcopyAdvise = Struct("page_sizes" / Int64ub, "target_page_size" / Int64ub)

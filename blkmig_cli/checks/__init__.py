@@ -1,1 +1,1 @@
-"""Judging a stream: the catalogue of findings, the checker, its report, manifests, QEMU's defects."""
+"""Checking a stream: the catalogue of findings, the checker, its report, manifests, QEMU's defects."""

@@ -1,4 +1,4 @@
-"""What can be found in a stream: ``CHECKS`` is the one list, and its ids are stable."""
+"""The catalogue of all possible findings in a stream, ``CHECKS``; its ids are stable."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,107 +8,124 @@ from blkmig_cli.text import escape
 
 Severity = Literal["error", "warning", "note"]
 
-#: Check id, sentence, and the byte of the stream, if it has a place.
+#: Check id, message, and offset in the stream, if it has one.
 Found = tuple[str, str, int | None]
 
-#: Every check: its severity, and what it means.  Those of exit status 3 end the reading.
+#: All checks by id: severity and meaning.  Those of exit status 3 end the reading.
 CHECKS: dict[str, tuple[Severity, str]] = {
     "input-failed": ("error", "The input is missing, or failed while it was read (exit 4)."),
-    "not-a-stream": ("error", "Neither QEVM nor a block record stands at the start (exit 3)."),
+    "not-a-stream": ("error", "There is no QEVM magic or block record at the start (exit 3)."),
     "truncated": ("error", "The input ends before the stream does (exit 3)."),
     "malformed": ("error", "An object breaks a rule of its format (exit 3)."),
-    "unknown-flags": ("error", "A block record has flags that its dialect does not know (exit 3)."),
+    "unknown-flags": (
+        "error",
+        "A block record has flags that are unknown in its dialect (exit 3).",
+    ),
     "unknown-section": ("error", "A section's type or id is unknown (exit 3)."),
     "unknown-command": ("error", "A command's number is unknown (exit 3)."),
     "footer": ("error", "A section's footer is missing or wrong (exit 3)."),
-    "device-state": ("error", "Device state is not as long as the description says."),
-    "dialect": ("error", "Records of two dialects in one stream (exit 3)."),
+    "device-state": ("error", "The length of device state is not that stated in the description."),
+    "dialect": ("error", "The stream has records of two dialects (exit 3)."),
     "v2-rules": ("error", "A record breaks a rule of dialect v2 (exit 3)."),
-    "bitmap-layout": ("error", "No length of a v1 record's bitmaps makes sense (exit 3)."),
-    "undecidable": ("error", "More than one reading of the stream survives (exit 3)."),
+    "bitmap-layout": ("error", "A v1 record's bitmaps have no valid length (exit 3)."),
+    "undecidable": ("error", "The stream can be read in more than one way (exit 3)."),
+    # QEMU 7.2, block/dirty-bitmap.c: bdrv_create_dirty_bitmap
     "bitmap-granularity": (
         "error",
-        "A bitmap's granularity is no power of two from 512 B to 2 GiB: QEMU aborts (exit 3).",
+        "A bitmap's granularity is not a power of two from 512 B to 2 GiB: QEMU aborts (exit 3).",
     ),
+    # QEMU 7.2, util/hbitmap.c: serialization_chunk
     "bitmap-start": ("error", "Bits do not start on a word: QEMU aborts (exit 3)."),
     "bitmap-range": (
         "error",
-        "Bits of 0 sectors, or past any disk: QEMU loops, or aborts (exit 3).",
+        "A range of bits has 0 sectors, or is past any disk: QEMU loops, or aborts (exit 3).",
     ),
-    "bitmap-length": ("error", "Bits of a wrong length: QEMU drops the bitmap, or fails (exit 3)."),
+    # QEMU 7.2, migration/block-dirty-bitmap.c: dirty_bitmap_load_bits
+    "bitmap-length": (
+        "error",
+        "The bits have a wrong length: QEMU drops the bitmap, or fails (exit 3).",
+    ),
+    # QEMU 7.2, migration/block-dirty-bitmap.c: dirty_bitmap_load_start (both)
     "bitmap-flags": ("error", "A bitmap's reserved flags are set: QEMU fails (exit 3)."),
     "bitmap-restart": ("error", "A bitmap starts a second time: QEMU fails (exit 3)."),
+    # QEMU 7.2, migration/block-dirty-bitmap.c: dirty_bitmap_load_header
     "bitmap-name": ("error", "A bitmap or its device has an empty name: QEMU fails (exit 3)."),
+    # QEMU 7.2, migration/block.c: blk_send
     "name-wrapped": (
         "error",
-        "A device's name is longer than its length byte can say: QEMU wraps it (exit 3).",
+        "A device's name is longer than its length byte can state: QEMU wraps it (exit 3).",
     ),
     "merged-devices": (
         "error",
-        "A disk and the file that holds it came under one name: QEMU mixes unnamed devices.",
+        "A disk and the file that contains it have the same name: QEMU mixes unnamed devices.",
     ),
-    "limit": ("error", "An object is larger than this program takes (exit 3)."),
-    "missing-chunks": ("error", "Chunks of a disk never came: incremental, or not whole."),
+    "limit": ("error", "An object is over a limit of this program (exit 3)."),
+    "missing-chunks": (
+        "error",
+        "Chunks of a disk were not sent: the stream is incremental, or incomplete.",
+    ),
     "bulk-unfinished": (
         "error",
-        "The bulk phase was abandoned: the rest of the disks was never sent (QEMU 7.2 to 9.0).",
+        "The bulk phase was abandoned: the rest of the disks was not sent (QEMU 7.2 to 9.0).",
     ),
-    "section-unfinished": ("error", "The block section never ended."),
-    "bitmap-incomplete": ("error", "A bitmap never ended, or its records do not cover the disk."),
+    "section-unfinished": ("error", "The block section has no end."),
+    "bitmap-incomplete": ("error", "A bitmap has no end, or its records do not cover the disk."),
     "sector-past-end": ("error", "A record lies past the disk's end."),
     "bitmap-size": ("error", "A bitmap is of a disk of another size: QEMU aborts, or drops it."),
     "size-mismatch": ("error", "An image is larger or smaller than the stream's disk can be."),
     "size-unknown": (
         "error",
-        "The size of a disk is not known, and an image of it cannot be made.",
+        "The size of a disk is unknown, so that an image of it cannot be created.",
     ),
-    "image-differs": ("error", "The image is not what the stream leaves behind."),
-    "manifest-differs": ("error", "The stream does not leave behind what the manifest says."),
-    "completeness-unknown": ("warning", "The disk's size is not known, and more may be missing."),
+    "image-differs": ("error", "The image differs from the disk in the stream."),
+    "manifest-differs": ("error", "The disks and bitmaps in the stream differ from the manifest."),
+    "completeness-unknown": ("warning", "The disk's size is unknown, and more may be missing."),
     "no-final-progress": ("warning", "The block section ended without its final 100 percent."),
     "progress-contradiction": (
         "error",
         "Every chunk of the disks was sent, but progress does not fit: other disks may be missing.",
     ),
-    "progress-range": ("warning", "A progress record says more than 100 percent."),
-    "bitmap-open": ("warning", "The granularity of a v1 bitmap stays open."),
+    "progress-range": ("warning", "A progress record states more than 100 percent."),
+    "bitmap-open": ("warning", "The granularity of a v1 bitmap is unknown."),
     "bitmap-past-end": ("warning", "A bitmap has dirty bits past the disk's end."),
-    "undecoded": ("warning", "A stretch of the stream could not be decoded."),
+    "undecoded": ("warning", "A part of the stream could not be decoded."),
+    # QEMU 7.2, migration/block.c: block_load (blk_by_name finds no drive)
     "unnamed-device": (
         "warning",
-        "A disk has no name (-blockdev): no QEMU loads it, and several come as one.",
+        "A disk has no name (-blockdev): no QEMU loads it, and several are sent as one.",
     ),
     "padding-leak": (
         "warning",
-        "A last chunk carries foreign data behind the disk's end; see blkmig scrub.",
+        "A last chunk has other data after the disk's end; see blkmig scrub.",
     ),
     "bitmap-device": (
         "warning",
-        "A bitmap's device has no blocks though others do: QEMU drops it unless it has the device.",
+        "A bitmap's device has no blocks, but others do: QEMU drops it unless it has the device.",
     ),
     "qemu-cannot-load": ("warning", "The QEMU of --for-qemu cannot load this stream."),
     "manifest-unchecked": (
         "warning",
-        "Chunks are missing, as --incremental allows: the disk cannot be held against the manifest.",
+        "Chunks are missing (--incremental), so that the disk cannot be compared with the manifest.",
     ),
-    "nothing-here": ("warning", "The stream holds neither disks nor bitmaps."),
-    "trailing-bytes": ("note", "Other bytes stand behind the stream's end."),
+    "nothing-here": ("warning", "The stream has no disks and no bitmaps."),
+    "trailing-bytes": ("note", "Other bytes follow the stream's end."),
     "resynchronised": ("note", "Device state was sized by searching for its footer."),
+    # QEMU 7.2, migration/block.c: block_load
     "partial-tail": (
         "note",
-        "A last chunk is cut by the disk's end: QEMU 2.10 to 9.0 fails to load it.",
+        "The disk's end cuts a last chunk: QEMU 2.10 to 9.0 fails to load it.",
     ),
     "empty-parts": (
         "note",
-        "Very many empty parts: a paused guest with dirty-bitmaps on, which never converged.",
+        "Very many empty parts: from a paused guest with dirty-bitmaps on, which did not converge.",
     ),
-    "incremental": ("note", "Chunks are missing, as --incremental says they may."),
+    "incremental": ("note", "Chunks are missing, which --incremental permits."),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found: check id, severity, sentence, where."""
+    """A finding: check id, severity, message, and place."""
 
     id: str
     severity: Severity
@@ -118,7 +135,7 @@ class Finding:
 
     @property
     def place(self) -> str:
-        """Where it is, for people: ``device vda, byte 512``; empty where it has no place."""
+        """The place as text: ``device vda, byte 512``; empty if it has none."""
         device = None if self.device is None else f"device {escape(self.device)}"
         offset = None if self.offset is None else f"byte {self.offset}"
         return ", ".join(part for part in (device, offset) if part)
@@ -130,7 +147,7 @@ class Finding:
 
 
 def finding_of(error: BlkmigError) -> Finding:
-    """What ended the reading of a stream, as a finding."""
+    """Return the error that ended the reading of a stream as a finding."""
     hint = f"; {error.hint}" if error.hint else ""
     message = f"{error.message}{hint}"
     return Finding(error.check, CHECKS[error.check][0], message, error.offset, error.device)

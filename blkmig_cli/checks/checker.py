@@ -1,4 +1,4 @@
-"""What is gathered of a stream while it is read, and judged when it has been."""
+"""Collecting the state of a stream while it is read, and judging it at the end."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,7 +18,7 @@ from blkmig_cli.wire.schema_io import Input
 
 
 class Checker:
-    """A consumer of one stream's events that gives its report."""
+    """A consumer of one stream's events that makes its report."""
 
     def __init__(self, hints: Hints, *, incremental: bool = False) -> None:
         self._hints = hints
@@ -37,7 +37,7 @@ class Checker:
         self.defects.feed_run(run, source)
 
     def size(self, device: str) -> SizeBounds:
-        """The disk's size by order of belief, as far as the stream has been read."""
+        """Return the disk's size as far as it is known now; see ``StreamState.size``."""
         return self.state.size(device, self._hints)
 
     def finish(
@@ -49,7 +49,7 @@ class Checker:
     ) -> Report:
         """Return the report on what ``decoder`` read of the stream called ``stream``; call it once.
 
-        ``failure`` is what ended the reading, if anything did; ``more``: findings from elsewhere.
+        ``failure``: the error that ended the reading, if any; ``more``: further findings.
         """
         self.state.conclude(decoder.conclusion(), self._hints, proper_end=failure is None)
         report = judge(

@@ -1,7 +1,7 @@
-"""Which versions of QEMU can load what: the facts behind ``--for-qemu``.
+"""Which versions of QEMU can load which streams, for ``--for-qemu``.
 
-Block records can be loaded from QEMU 0.12 to 9.0, bitmaps in a section of their own from 2.12 on; the
-other versions are those in which a feature came or went, or a defect was introduced.
+Block records can be loaded by QEMU 0.12 to 9.0, bitmaps in their own section by 2.12 and later; the
+other versions are those in which a feature was added or removed, or a defect was introduced.
 """
 
 import re
@@ -16,17 +16,15 @@ BLOCKS_END = (9, 1)  # migration/block.c was removed
 _ZERO_BLOCKS = (1, 6)  # migration/block.c: BLK_MIG_FLAG_ZERO_BLOCK
 _CONFIGURATION = (2, 4)  # migration/savevm.c: QEMU_VM_CONFIGURATION, QEMU_VM_SECTION_FOOTER
 _RETURN_PATH = (2, 5)  # migration/savevm.c: MIG_CMD_OPEN_RETURN_PATH
-_TAIL_FAILS = (
-    2,
-    10,
-)  # migration/block.c, block_load: writes all of a chunk that the disk's end cuts
+# migration/block.c, block_load: writes all of a chunk that the disk's end cuts
+_TAIL_FAILS = (2, 10)
 _BITMAPS = (2, 12)  # migration/block-dirty-bitmap.c
 _OLD_MACHINE = re.compile(r"-(\d+)\.(\d+)$")
 
 
 @dataclass(slots=True)
 class Traits:
-    """What decides whether a QEMU can load a stream.
+    """The properties of a stream that decide whether a QEMU can load it.
 
     ``dialect``, ``container``: as in reports; ``disks``: the devices that have block records;
     ``cut``: those of them whose last chunk has data and is cut by the disk's end.
@@ -55,7 +53,7 @@ def answers(version: Version) -> bool:
 
 
 def objections(traits: Traits, version: Version) -> Iterator[str]:
-    """Return why a QEMU of ``version`` cannot load a stream of these traits: one sentence each."""
+    """Yield the reasons why QEMU ``version`` cannot load a stream of these traits, as sentences."""
     name = f"QEMU {version[0]}.{version[1]}"
     if traits.container == "none":
         yield "no QEMU loads bare block records; use --container qemu"

@@ -1,6 +1,6 @@
-"""What QEMU is known to get wrong, watched for in the events of one stream.
+"""Detecting the known defects of QEMU in the events of one stream.
 
-What breaks a rule of the format is the decoder's to refuse; here is what reads well and is wrong.
+The decoder refuses what breaks a rule of the format; these defects are in streams that can be decoded.
 """
 
 from collections.abc import Iterator
@@ -30,15 +30,15 @@ from blkmig_cli.wire.events import (
 from blkmig_cli.wire.runs import Numbers, Run, moved
 from blkmig_cli.wire.schema_io import Input
 
-# So many empty parts are no accident of a slow disk any more.
+# More empty parts than a slow disk explains.
 _MANY_PARTS = 1000
-# Progress records out of range that are named one by one.
+# Progress records out of range that are reported one by one.
 _PROGRESS_SHOWN = 16
 _UNNAMED = ""
 
 
 def _ends_payload(event: Event) -> bool:
-    """Is it all that an empty part has?"""
+    """Return whether ``event`` is the only one in an empty part."""
     return isinstance(event, Eos | BitmapEos) or (
         isinstance(event, Ram) and event.flags == RamFlag.EOS
     )
@@ -46,7 +46,7 @@ def _ends_payload(event: Event) -> bool:
 
 @dataclass(slots=True)
 class _Tail:
-    """Records of a disk's highest sector; where the data of those begins whose padding is unknown."""
+    """The records at a disk's highest sector; offsets of their data where the padding is unknown."""
 
     sector: int
     offset: int
@@ -54,9 +54,9 @@ class _Tail:
 
 
 class Defects:
-    """Takes events, and says what is wrong with them.
+    """A consumer of events that finds defects in them.
 
-    ``merged`` turns true at the record that proves a disk and its own file to be mixed.
+    ``merged`` becomes true at the record that proves a disk and its own file to be mixed.
     """
 
     def __init__(self) -> None:
@@ -100,8 +100,8 @@ class Defects:
             self._header = None
 
     def feed_run(self, run: Run, source: Input) -> None:
-        """Take a run of events whole."""
-        # A row may begin anywhere in what repeats, so that the second one is the first to count.
+        """Take a run of events."""
+        # A row may begin anywhere in a period, so that counting starts with the second one.
         for event in run.head(1):
             self.feed(event, source)
         before = dict(self._empty)
@@ -119,32 +119,32 @@ class Defects:
                 self._feed_blocks(column.event, column.numbers, run.stride, source)
 
     def tail(self, device: str, size: int, source: Input) -> Iterator[Found]:
-        """What is wrong with the last chunk of a disk of ``size`` bytes, or fewer."""
+        """Yield the defects of the last chunk of a disk of ``size`` bytes or fewer."""
         leaks, offset = self._leaks.get(device, (0, None))
         tail = self._tails.get(device)
         inside = CHUNK_SIZE if tail is None else size - tail.sector * SECTOR_SIZE
         cut = 0 < inside < CHUNK_SIZE
         if tail is not None and cut and source.seekable:
-            # A pipe's payload is gone; where the size was told in time, it has been counted.
+            # A pipe no longer has the payload; if the size was known in time, it has been counted.
             for start in tail.uncounted:
                 leaks += leaked(Payload(start + inside, CHUNK_SIZE - inside), source)
                 offset = tail.offset
         if leaks:
-            text = f"{count(leaks, 'byte')} of other data behind the disk's end"
+            text = f"{count(leaks, 'byte')} of other data after the disk's end"
             yield "padding-leak", f"{text}; blkmig scrub zeroes them", offset
         if tail is not None and cut:
             text = "the disk's end cuts the last chunk, which QEMU 2.10 to 9.0 fails to load"
             yield "partial-tail", text, tail.offset
 
     def findings(self) -> Iterator[Found]:
-        """What is wrong with the stream as a whole."""
+        """Yield the defects of the entire stream."""
         if self.merged:
             text = "a disk and the file that holds it are mixed under an empty name"
-            yield "merged-devices", f"{text}; neither can be had", self._merged_at
+            yield "merged-devices", f"{text}; neither can be recovered", self._merged_at
         elif self._unnamed is not None:
             text = "a disk without a name: no QEMU loads it"
             if self._unnamed_repeats:
-                text += f"; {count(self._unnamed_repeats, 'first chunk')} more came: several disks?"
+                text += f"; {count(self._unnamed_repeats, 'first chunk')} more sent: several disks?"
             yield "unnamed-device", text, self._unnamed.offset
         total = sum(self._empty.values())
         if total >= _MANY_PARTS:
@@ -188,12 +188,12 @@ class Defects:
             self.merged, self._merged_at = True, event.offset
 
     def _feed_blocks(self, event: Block, sectors: Numbers, stride: int, source: Input) -> None:
-        """The rows from the third on of a run of ``event``, at ``sectors``."""
+        """Take the rows of a run of ``event`` from the third one on, at ``sectors``."""
         wanted = np.zeros(len(sectors), bool)
         if event.device == _UNNAMED:
             wanted |= sectors == 0
         if event.data is not None:
-            # Only those at the highest sector so far may be cut by the disk's end.
+            # The disk's end may cut only those at the highest sector so far.
             tail = self._tails[event.device]
             wanted |= sectors == max(int(sectors.max()), tail.sector)
             wanted |= padding(event, None) is not None

@@ -1,4 +1,4 @@
-"""Judging a stream: what it adds up to and its defects in, an immutable report out."""
+"""Judging a stream: makes an immutable report from its state and its defects."""
 
 from collections.abc import Iterable, Iterator
 
@@ -17,7 +17,7 @@ from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.schema_io import Input
 from blkmig_cli.wire.v1_layout import describe
 
-# Ranges that a sentence names; the JSON has all of them.
+# Ranges that a message lists; the JSON has all of them.
 _SHOWN = 3
 
 
@@ -34,8 +34,8 @@ def judge(
 ) -> Report:
     """Return the report on the stream called ``stream``, whose ``state`` has been concluded.
 
-    ``source`` gives the padding of last chunks, where it can be read again.  ``failure`` is what
-    ended the reading, if anything did; ``incremental``: missing chunks are intentional.
+    ``source`` has the padding of last chunks, if it can be read again.  ``failure``: the error that
+    ended the reading, if any; ``incremental``: missing chunks are intentional.
     """
     return _Judge(state, defects, hints, source, failure, incremental=incremental).report(
         stream, more
@@ -45,12 +45,12 @@ def judge(
 def found(
     check: str, message: str, offset: int | None = None, device: str | None = None
 ) -> Finding:
-    """Return a finding of ``CHECKS``, with the severity that is listed there."""
+    """Return a finding with the severity listed in ``CHECKS``."""
     return Finding(check, CHECKS[check][0], message, offset, device)
 
 
 class _Judge:
-    """One judgement: findings gather while the parts of the report are made."""
+    """Makes one report, and collects findings meanwhile."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class _Judge:
         return DeviceVerdict(disk, missing, size)
 
     def _outside(self, disk: DiskState, size: SizeBounds) -> None:
-        """Records past the disk's end, and options that contradict what the stream proves."""
+        """Find records past the disk's end, and options that contradict the size proven by the stream."""
         if size.exact is not None and disk.top * SECTOR_SIZE >= size.exact:
             self._add(
                 "sector-past-end",
@@ -202,7 +202,7 @@ class _Judge:
         if state.block_started:
             parts.append(state.block_ended)
         if self._failure is not None:
-            # What came before the failure may be all that there was.
+            # The stream may have ended where the failure is.
             return None if parts and all(parts) else False
         if not self._with_blocks and not self._bitmaps:
             return None
@@ -228,14 +228,14 @@ class _Judge:
         state, failed = self._state, self._failure is not None
         self._all_missing()
         if state.block_started and not state.block_ended and not failed:
-            self._add("section-unfinished", "the block section never ended", state.end)
+            self._add("section-unfinished", "the block section has no end", state.end)
         elif state.block_ended and not state.progress.final:
             self._add("no-final-progress", "the block section ended without 100 percent", state.end)
         if complete is None and not failed and self._contradiction():
             self._add(
                 "progress-contradiction",
                 "the progress records do not fit the disks, of which every chunk was sent (the last "
-                f"says {state.progress.percent} %): other disks may be missing",
+                f"states {state.progress.percent} %): other disks may be missing",
             )
         elif complete is None and not failed and self._with_blocks:
             self._add("completeness-unknown", self._open_sizes())
@@ -244,14 +244,18 @@ class _Judge:
         self._findings += [found(*item) for item in self._defects.findings()]
         self._owners()
         if not self._devices and not self._bitmaps and not failed:
-            self._add("nothing-here", "the stream holds neither disks nor bitmaps")
+            self._add("nothing-here", "the stream has no disks and no bitmaps")
         for stretch in state.undecoded:
             check = "trailing-bytes" if stretch.behind else "undecoded"
             text = f"{count(stretch.length, 'byte')}: {stretch.reason}"
             self._add(check, text, stretch.offset)
 
     def _owners(self) -> None:
-        """Bitmaps of the ``dirty-bitmap`` section find their disk by its name, or are dropped."""
+        """Find bitmaps of the ``dirty-bitmap`` section whose device has no blocks.
+
+        QEMU drops a bitmap whose device it does not have (QEMU 7.2,
+        migration/block-dirty-bitmap.c: dirty_bitmap_load_header).
+        """
         names = {device.disk.name for device in self._with_blocks}
         for verdict in self._bitmaps:
             bitmap = verdict.bitmap
@@ -260,10 +264,10 @@ class _Judge:
                 self._add("bitmap-device", text, device=bitmap.device)
 
     def _bulk_ended(self) -> bool | None:
-        """Whether QEMU's bulk phase reached the end of all disks; None: nothing tells."""
+        """Return whether QEMU's bulk phase reached the end of all disks; None if unknown."""
         if self._failure is not None:
             return None
-        # Disks of which only bitmaps came count in QEMU's progress as well.
+        # QEMU's progress includes disks of which only bitmaps were sent.
         sizes = {
             device.disk.name: device.size.exact
             for device in self._devices
@@ -272,10 +276,10 @@ class _Judge:
         return self._state.progress.bulk_ended(sizes)
 
     def _contradiction(self) -> bool:
-        """Whether progress contradicts the disks, whose sizes are known and which came completely.
+        """Return whether progress contradicts the disks, if they have known sizes and are complete.
 
-        That is: it stopped early, or a record before the last one says that there is more.  Where both
-        are so, other disks were not sent.
+        It does if it stopped early, or if a record before the last one shows that there is more.  In
+        both cases, other disks were not sent.
         """
         ended, unsent = self._bulk_ended(), self._state.progress.never_sent() > 0
         return ((ended is True and unsent) or (ended is False and not unsent)) and all(
@@ -283,7 +287,7 @@ class _Judge:
         )
 
     def _all_missing(self) -> None:
-        """Chunks that were not sent: left out on purpose (incremental), or by an abandoned bulk phase."""
+        """Find chunks that were not sent: on purpose (incremental), or by an abandoned bulk phase."""
         progress = self._state.progress
         ended = self._bulk_ended()
         named = False
@@ -346,7 +350,7 @@ def _not_sent(ranges: ByteRanges, *, exact: bool) -> str:
 
 
 def differing(ranges: Ranges, path: str, device: str) -> Iterator[Finding]:
-    """The finding that the image at ``path`` differs in ``ranges``, if there are any."""
+    """Yield the finding that the image at ``path`` differs in ``ranges``, if there are any."""
     if ranges:
         spans = ", ".join(f"{start}-{start + length}" for start, length in ranges[:_SHOWN])
         more = f" and {count(len(ranges) - _SHOWN, 'range')} more" if len(ranges) > _SHOWN else ""

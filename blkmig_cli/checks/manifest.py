@@ -1,8 +1,8 @@
 """Manifests: SHA-256 digests of the disks and bitmaps of a stream, as ``send`` read them.
 
 A disk's digest is that of all its bytes, as of ``sha256sum disk.img``; a bitmap's is that of QMP's
-x-debug-block-dirty-bitmap-sha256 (QEMU, util/hbitmap.c: hbitmap_sha256).  What a stream does not carry
-is None: the digest of a disk that is sent in part, the flags of v1's bitmaps.
+x-debug-block-dirty-bitmap-sha256 (QEMU 7.2, util/hbitmap.c: hbitmap_sha256).  Values that a stream
+does not carry are None: the digest of a partially sent disk, the flags of v1's bitmaps.
 """
 
 import hashlib
@@ -24,10 +24,10 @@ from blkmig_cli.wire.hints import Hints
 
 VERSION = 1
 
-# Bytes read at once: they stay in the processor's cache until they have been hashed.
+# Bytes per read: few enough to be hashed in the processor's cache.
 _PIECE = 256 << 10
 _ZEROS = memoryview(bytes(_PIECE))
-_SHOWN = 12  # digits of a digest in a message
+_SHOWN = 12  # digits of a digest in messages
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -42,7 +42,7 @@ class DiskEntry:
 
 @dataclass(frozen=True, slots=True)
 class BitmapEntry:
-    """A bitmap; ``granularity``, and ``count`` of what is dirty, are in bytes."""
+    """A bitmap; ``granularity`` and ``count`` (dirty bytes) are in bytes."""
 
     device: str
     name: str
@@ -55,7 +55,7 @@ class BitmapEntry:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that differs from the manifest."""
+    """A difference from the manifest."""
 
     device: str
     message: str
@@ -75,7 +75,7 @@ class Manifest:
         return sum(entry.size for entry in self.disks.values() if entry.sha256 is not None)
 
     def completing(self, hints: Hints) -> Hints:
-        """Return ``hints`` with the sizes and granularities that the manifest has beside them."""
+        """Return ``hints`` completed by the sizes and granularities in the manifest."""
         sizes: dict[str | None, int] = {device: entry.size for device, entry in self.disks.items()}
         granularities: dict[tuple[str | None, str], int] = {
             key: entry.granularity for key, entry in self.bitmaps.items()
@@ -88,7 +88,7 @@ class Manifest:
 
 
 def check_work(disks: list[Disk], *, content: bool) -> None:
-    """Check that the digests of ``disks`` can be had; ``content``: see :func:`manifest_of`.
+    """Check that the digests of ``disks`` can be computed; ``content``: see :func:`manifest_of`.
 
     Raises FailureError where too many zeros would be hashed.
     """
@@ -138,11 +138,11 @@ def check_images(
     tick: Tick,
     skipped: Container[str] = (),
 ) -> Iterator[Difference]:
-    """Return what of ``disks`` (by device) and ``bitmaps`` (by device and name) differs.
+    """Yield the differences of ``disks`` (by device) and ``bitmaps`` (by device and name).
 
-    None: they are not compared; of the devices ``skipped``, the disks are not.  What cannot be
-    compared as too many zeros would be hashed differs, too.  ``tick`` gets the bytes read so far.
-    Raises FailureError where an image fails.
+    None: they are not compared; nor are the disks of the devices ``skipped``.  A disk or bitmap that
+    cannot be compared, as too many zeros would be hashed, is a difference, too.  ``tick`` gets the
+    bytes read so far.  Raises FailureError where an image fails.
     """
     work = _Work([] if disks is None else disks.values())
     if disks is not None:
@@ -152,7 +152,7 @@ def check_images(
 
 
 class _Work:
-    """What may be hashed: a size that is only claimed must not make work without end."""
+    """The limit of bytes to hash, so that a size that is only stated cannot cause endless work."""
 
     refusal = f"too many zeros to hash (over {limits.ZEROS_HASHED} for each byte of data)"
 
@@ -174,7 +174,7 @@ class _Work:
 
 
 def _data(image: Readable) -> int:
-    """Return how many bytes of an image may be other than zero."""
+    """Return how many bytes of an image may be non-zero."""
     return sum(length for _, length in image.extents())
 
 
@@ -191,7 +191,7 @@ def _check_disks(
             continue
         image = disks.get(device)
         if image is None:
-            yield Difference(device, "the disk is not there")
+            yield Difference(device, "the disk is missing")
         elif image.size != entry.size:
             yield Difference(device, f"the disk has {image.size} bytes, not {entry.size}")
         elif not work.allows(image.size - _data(image)):
@@ -211,7 +211,7 @@ def _check_bitmaps(
     for (device, name), entry in manifest.bitmaps.items():
         bitmap = bitmaps.get((device, name))
         if bitmap is None:
-            fault: str | None = "is not there"
+            fault: str | None = "is missing"
         else:
             fault = _bitmap_fault(bitmap, entry, manifest.disks[device].size, work)
         if fault is not None:
@@ -222,7 +222,7 @@ def _check_bitmaps(
 
 
 def _bitmap_fault(bitmap: DirtyBitmap, wanted: BitmapEntry, size: int, work: _Work) -> str | None:
-    """Return how a bitmap of a disk of ``size`` bytes differs, the most telling first; or None."""
+    """Return the most significant difference of a bitmap of a disk of ``size`` bytes, or None."""
     if bitmap.granularity != wanted.granularity:
         return f"its granularity is {bitmap.granularity}, not {wanted.granularity}"
     count = bitmap.count(size)
@@ -276,7 +276,7 @@ def write_manifest(path: str, manifest: Manifest) -> None:
 def read_manifest(path: str) -> Manifest:
     """Read and check ``path``.
 
-    Raises FailureError where it is missing, damaged, or no manifest.
+    Raises FailureError where it is missing, damaged, or not a manifest.
     """
     found = read_document(path, limits.MANIFEST_MAX, "manifest", _parse)
     found.path = path
@@ -322,5 +322,5 @@ def _parse_bitmap(entry: Entry, found: Manifest) -> BitmapEntry:
 def _digest(entry: Entry) -> str:
     digest = entry.text("sha256")
     if not _DIGEST.fullmatch(digest):
-        raise entry.fault("sha256 is no digest: 64 digits, 0 to 9 and a to f")
+        raise entry.fault("sha256 is not a digest: expected 64 digits, 0 to 9 and a to f")
     return digest

@@ -1,4 +1,4 @@
-"""What options name must be in the stream: a device or bitmap that is not there is a usage error."""
+"""Checking that the devices and bitmaps named in options are in the stream."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ def split_bitmap(text: str) -> tuple[str | None, str]:
 
 
 def find_bitmaps(option: str, named: tuple[str | None, str], known: Collection[Key]) -> list[Key]:
-    """Return those of the bitmaps ``known`` that ``option`` means by ``named``, device and name.
+    """Return those of the bitmaps ``known`` that match ``named`` (device and name) in ``option``.
 
     Without a device: those of this name, or the one that reports print as DEVICE/NAME.  Raises
     UsageError where there is none, or both.
@@ -70,7 +70,7 @@ def _listed(noun: str, names: Iterable[str]) -> str:
 class Names:
     """The devices and bitmaps of all streams that were read.
 
-    ``partly_read``: one of them could not be read to its end, so that nothing is known to be missing.
+    ``partly_read``: one of them could not be read to its end, so that no name is known to be missing.
     """
 
     devices: dict[str, None] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Names:
         return found
 
     def feed(self, event: Event) -> None:
-        """Take the next event of a stream of which no report is made."""
+        """Take the next event of a stream for which no report is made."""
         if isinstance(event, Block):
             self.devices[event.device] = None
             for part in event.bitmaps:
@@ -108,9 +108,9 @@ class Names:
                 find_device(option, device, self.devices)
 
     def check_hints(self, hints: Hints) -> None:
-        """Check what --device-size and --granularity name.
+        """Check the names in --device-size and --granularity.
 
-        Raises UsageError for a device or bitmap that no stream has, or that may be one of two.
+        Raises UsageError for a device or bitmap that no stream has, and for an ambiguous bitmap.
         """
         self.check_devices("--device-size", [*hints.sizes, *hints.largest])
         for key in hints.granularities:

@@ -1,4 +1,4 @@
-"""The verdict on one stream, as it is once it has been judged: nothing in it changes."""
+"""The report on one stream: an immutable verdict with findings."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,13 +14,13 @@ from blkmig_cli.ranges import ByteRanges
 #: Ranges of a disk: start and length, in bytes.
 Ranges = Sequence[tuple[int, int]]
 
-#: What a report comes to, from the best to the worst; ``failed``: the input is missing, or failed.
+#: The verdicts, from the best to the worst; ``failed``: the input is missing, or failed.
 Verdict = Literal["whole", "unknown", "incomplete", "faulty", "damaged", "not-a-stream", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceVerdict:
-    """A disk: what came, what is missing, and its size."""
+    """A disk: its state, its missing ranges, and its size."""
 
     disk: DiskState
     missing: ByteRanges
@@ -34,9 +34,9 @@ class DeviceVerdict:
 
 @dataclass(frozen=True, slots=True)
 class BitmapVerdict:
-    """A bitmap: candidates of its granularity in bytes, dirty bytes, and whether it came completely.
+    """A bitmap: candidates of its granularity in bytes, dirty bytes, and whether it is complete.
 
-    ``count`` is None while the granularity is open; ``complete`` is None where nothing tells.
+    ``count`` is None while the granularity is unknown; ``complete`` is None if unknown.
     """
 
     bitmap: BitmapState
@@ -49,9 +49,9 @@ class BitmapVerdict:
 class Report:
     """The verdict on one stream.
 
-    ``complete`` is None where nothing tells.  ``failure`` is what ended the reading, if anything did;
-    ``next_stream`` the byte at which a further stream begins in the input.
-    ``same``: devices and paths of images that match what the stream leaves behind; ``differing``: by
+    ``complete`` is None if unknown.  ``failure``: the error that ended the reading, if any;
+    ``next_stream``: the offset of a further stream in the input.
+    ``same``: devices and paths of images that match the disks in the stream; ``differing``: by
     device, the ranges in which an image does not; ``manifest``: the file of the manifest that the
     stream matches.
     """
@@ -88,12 +88,12 @@ class Report:
         return "whole" if self.complete else "unknown"
 
     def counting(self, *, strict: bool = False) -> tuple[Finding, ...]:
-        """The findings that fail a check: errors, and if ``strict`` warnings."""
+        """Return the findings that fail a check: errors, and if ``strict`` warnings."""
         bad = ("error", "warning") if strict else ("error",)
         return tuple(finding for finding in self.findings if finding.severity in bad)
 
     def exit_status(self, *, strict: bool = False) -> int:
-        """3 or 4 where the stream could not be read, 1 where a finding counts (``strict``), else 0."""
+        """Return 3 or 4 if the stream could not be read, 1 if a finding counts (``strict``), else 0."""
         if self.failure is not None:
             return self.failure.exit_status
         return int(bool(self.counting(strict=strict)))
@@ -108,7 +108,7 @@ class Report:
         return replace(self, findings=kept)
 
     def weighed(self, severities: Mapping[str, Severity]) -> "Report":
-        """Return the report with the ``severities``, by id of a check, for its findings."""
+        """Return the report with the severities of its findings replaced by ``severities``, by check id."""
         findings = tuple(
             replace(finding, severity=severities.get(finding.id, finding.severity))
             for finding in self.findings

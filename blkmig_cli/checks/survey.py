@@ -1,4 +1,4 @@
-"""Reading a stream to its end: the one loop that gives its events to whoever takes them."""
+"""Reading a stream to its end: the loop that passes its events to consumers."""
 
 from dataclasses import dataclass
 
@@ -24,10 +24,10 @@ from blkmig_cli.wire.runs import Consumer, Run
 
 
 def read_stream(decoder: Decoder, tick: Tick, *consumers: Consumer) -> BlkmigError | None:
-    """Give every event to the ``consumers``, in their order; ``tick`` gets the bytes read so far.
+    """Pass every event to the ``consumers``, in their order; ``tick`` gets the bytes read so far.
 
-    Returns what ended the reading, None for the proper end: a StreamError, a FailureError of the
-    input, or a LimitError of a consumer.  Anything else that a consumer raises is raised.
+    Returns the error that ended the reading, None for the proper end: a StreamError, a FailureError
+    of the input, or a LimitError of a consumer.  Other errors of a consumer are raised.
     """
     source = decoder.source
     while True:
@@ -53,7 +53,7 @@ def read_stream(decoder: Decoder, tick: Tick, *consumers: Consumer) -> BlkmigErr
 
 @dataclass(slots=True)
 class Contents:
-    """What is in a stream: its report, and where each disk's content stands."""
+    """The content of a stream: its report, and the final layout of each disk."""
 
     stream: Stream
     checker: Checker
@@ -61,10 +61,10 @@ class Contents:
     states: EndStates
 
     def disk(self, device: str, size: int | None = None) -> StreamDisk:
-        """The disk of ``device``, of ``size`` bytes.
+        """Return the disk of ``device``, of ``size`` bytes.
 
-        Without ``size``: what is known of it, at least up to its last chunk.  Raises UsageError where
-        the stream is a pipe, as its data cannot be read a second time.
+        Without ``size``: that which is known, at least up to its last chunk.  Raises UsageError for a
+        pipe, as its data cannot be read a second time.
         """
         source = source_of_data(self.stream)
         state = self.states.disks.get(device, EndState())
@@ -77,10 +77,10 @@ class Contents:
 
 
 def source_of_data(stream: Stream) -> FileInput:
-    """The stream's input, if its data can be read a second time; raises UsageError."""
+    """Return the stream's input, if its data can be read a second time; raises UsageError."""
     if not stream.input.seekable:
         raise UsageError(
-            f"{escape(stream.name)} can be read only once, and its data are needed twice",
+            f"{escape(stream.name)} can be read only once, and its data is needed twice",
             hint="save the stream to a file, uncompressed",
         )
     return stream.input
@@ -91,7 +91,7 @@ def read_contents(
 ) -> Contents:
     """Read all records of ``stream``, but none of its data; ``others`` take its events as well.
 
-    What is damaged is in the report's ``failure``.  Raises FailureError where the input fails.
+    Damage is in the report's ``failure``.  Raises FailureError where the input fails.
     """
     checker, states = Checker(hints), EndStates()
     failure = read_stream(decoder, tick, states, *others, checker)

@@ -1,4 +1,4 @@
-"""``blkmig build``: a description to bytes."""
+"""``blkmig build``: writes a stream from a spec."""
 
 import sys
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ from blkmig_cli.wire.events import Payload
 def command(spec: str, target: str | None, quiet: bool, verbose: bool) -> int:
     """Make a stream from a description.
 
-    SPEC is a file, or - for stdin: what dump --spec writes (JSON Lines), or a JSON or
-    YAML document written by hand.  It may hold wrong values on purpose, for tests: they
-    are written as they are, wherever the format has room for them.
+    SPEC is a file, or - for stdin: the output of dump --spec (JSON Lines), or a JSON or
+    YAML document.  For tests, it may contain invalid values: they are written without
+    checks if they fit the fields of the format.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""``blkmig compare``: whether two streams, or a stream and an image, leave the same behind."""
+"""``blkmig compare``: compares the disks and bitmaps of two streams, or of a stream and an image."""
 
 import click
 
@@ -13,11 +13,11 @@ from blkmig_cli.errors import UsageError
 @click.argument("second", metavar="B")
 @options.stream_options
 @click.option("--stream", "numbers", type=click.IntRange(min=1), multiple=True, metavar="N",
-              help="Which stream of a file that holds several; twice: of A, and of B.")  # fmt: skip
+              help="Number of the stream in a file with several; twice: in A, and in B.")  # fmt: skip
 @click.option("-f", "image_format", type=click.Choice(["raw"]),
-              help="B is an image of this format, whatever it starts with.")  # fmt: skip
+              help="B is an image of this format, regardless of its content.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Sizes must be equal, too.")
-@click.option("--incremental", is_flag=True, help="Chunks that were not sent do not count.")
+@click.option("--incremental", is_flag=True, help="Ignore chunks that were not sent.")
 @options.force_share_option
 @options.output_option("human", "json")
 @options.quiet_option
@@ -38,13 +38,13 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Compare the disks and bitmaps that two streams leave behind, or a stream and an image.
+    """Compare the disks and bitmaps of two streams, or of a stream and a disk image.
 
     A and B are streams.  One of them may be a disk image: [DEVICE=]IMAGE, or a file that
-    is not a stream.  Behind the end of the smaller disk there are zeros, as in qemu-img
-    compare, unless with --strict; what a larger block device holds there does not count.
-    Chunks that were not sent are not treated as zeros.  The bitmaps of an image are those
-    of IMAGE.bitmaps.json; with an image, the stream's other devices do not count.  Exit
+    is not a stream.  The smaller disk is extended with zeros, as by qemu-img compare,
+    unless --strict is used; the rest of a larger block device is ignored.  Chunks that
+    were not sent are not treated as zeros.  The bitmaps of an image are those of
+    IMAGE.bitmaps.json; with an image, the stream's other devices are ignored.  Exit
     status 0: same, 1: different.
 
     \b
@@ -57,7 +57,7 @@ def command(
     from blkmig_cli.output.documents import comparison_json  # noqa: PLC0415
 
     if len(numbers) > 2:
-        raise UsageError("--stream is given at most twice, for A and for B")
+        raise UsageError("--stream can be specified at most twice, for A and for B")
     number, *more = numbers or (None,)
     hints = options.hints_of(granularities, device_sizes)
     comparison = compare(

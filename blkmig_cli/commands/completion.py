@@ -1,4 +1,4 @@
-"""``blkmig completion``: what makes the shell complete commands, options, files and checks."""
+"""``blkmig completion``: prints the script for completion in a shell."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -12,7 +12,7 @@ _VARIABLE = "_BLKMIG_COMPLETE"
 @click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> int:
-    """Print the script that completes blkmig's words in a shell.
+    """Print the script that completes blkmig commands in a shell.
 
     SHELL is bash, zsh or fish.
 
@@ -27,6 +27,6 @@ def command(ctx: click.Context, shell: str) -> int:
     made = kind(ctx.find_root().command, {}, "blkmig", _VARIABLE)
     click.echo(made.source())
     if shell == "bash":
-        # bash takes DEVICE=FILE for three words: where nothing else fits, files do.
+        # bash splits DEVICE=FILE into three words: complete files where nothing else matches.
         click.echo(f"complete -o default -o nosort -F {made.func_name} blkmig")
     return 0

@@ -1,4 +1,4 @@
-"""``blkmig convert``: a stream in another dialect."""
+"""``blkmig convert``: writes a stream in another dialect."""
 
 import click
 
@@ -15,9 +15,9 @@ from blkmig_cli.text import count
 @click.option("--dialect", type=click.Choice(["qemu", "classic", "v1", "v2"]), default="qemu",
               show_default=True, help="Dialect to write.")  # fmt: skip
 @click.option("--container", type=click.Choice(["qemu", "none"]),
-              help="What the block records are to be in (default: as in STREAM).")  # fmt: skip
+              help="Container of the block records (default: as in STREAM).")  # fmt: skip
 @click.option("--normalize", is_flag=True,
-              help="Sorted, each chunk once, zeros found, without RAM and devices.")  # fmt: skip
+              help="Write chunks sorted, once each, zeros detected; no RAM and devices.")  # fmt: skip
 @click.option("--machine", help="Machine type to state, with --normalize (default: none).")
 @click.option("--from-dialect", type=click.Choice(["auto", "classic", "v1", "v2", "qemu"]),
               default="auto", show_default=True, help="Dialect of STREAM.")  # fmt: skip
@@ -26,10 +26,10 @@ from blkmig_cli.text import count
 @click.option("--granularity", "granularities", multiple=True, metavar="[DEVICE:]NAME=SIZE",
               help="Granularity of a bitmap in a v1 stream.")  # fmt: skip
 @click.option("--bitmaps-from", multiple=True, metavar="[DEVICE=]FILE",
-              help="Add the bitmaps of FILE, in place of those of the same name.")  # fmt: skip
-@click.option("--no-bitmaps", is_flag=True, help="Leave the stream's bitmaps out.")
+              help="Add the bitmaps of FILE, replacing those of the same name.")  # fmt: skip
+@click.option("--no-bitmaps", is_flag=True, help="Omit the stream's bitmaps.")
 @click.option(
-    "--incremental", is_flag=True, help="Missing chunks are intentional, and stay left out."
+    "--incremental", is_flag=True, help="Missing chunks are intentional, and remain missing."
 )
 @options.number_option
 @options.for_qemu_option
@@ -55,10 +55,10 @@ def command(
 ) -> int:
     """Write a stream in another dialect.
 
-    Records keep their order, and all else is copied as it is; --normalize makes the
-    stream anew from the disks and bitmaps that it leaves behind.  That is the way
-    from an old capture to a QEMU of today.  A pipe or compressed STREAM is copied to
-    a temporary file (in TMPDIR, else /var/tmp), as it is read twice.
+    Records remain in order, and everything else is copied unchanged; --normalize writes
+    a new stream from the disks and bitmaps.  Use that to load an old capture with
+    another QEMU.  A pipe or compressed STREAM is copied to a temporary file (in TMPDIR,
+    else /var/tmp), as it is read twice.
 
     \b
     Examples:

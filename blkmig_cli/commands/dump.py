@@ -1,4 +1,4 @@
-"""``blkmig dump``: every record of a stream."""
+"""``blkmig dump``: shows every record of a stream."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ from blkmig_cli.wire.events import Event
 from blkmig_cli.wire.runs import Piece, Run, has_payload
 
 _BATCH = 512
-_DIGITS_MAX = 18  # of a sector's number: more than the largest disk needs
+_DIGITS_MAX = 18  # of a sector number: more than the largest disk needs
 _TYPES = [name for name in FIELDS if name != "raw"]  # raw is for build only
 
 
@@ -29,20 +29,24 @@ _TYPES = [name for name in FIELDS if name != "raw"]  # raw is for build only
 @click.argument("stream", metavar="STREAM")
 @options.stream_options
 @options.number_option
-@click.option("--all", "show_all", is_flag=True, help="Each RAM record, not one record a part.")
 @click.option(
-    "--device", "devices", multiple=True, metavar="NAME", help="Only records of this device."
+    "--all", "show_all", is_flag=True, help="Show each RAM record, not one record per part."
+)
+@click.option(
+    "--device", "devices", multiple=True, metavar="NAME", help="Show only records of this device."
 )
 @click.option("--type", "types", multiple=True, metavar="TYPE", type=click.Choice(_TYPES),
-              help="Only records of this type, e.g. block.")  # fmt: skip
-@click.option("--sectors", metavar="A-B", help="Only records that touch these sectors (half-open).")
+              help="Show only records of this type, e.g. block.")  # fmt: skip
+@click.option(
+    "--sectors", metavar="A-B", help="Show only records that overlap these sectors (half-open)."
+)
 @click.option(
     "--limit", type=click.IntRange(0, sys.maxsize), metavar="N", help="Stop after N records."
 )
 @click.option("--payload", type=click.Choice(["none", "sha256", "hex", "base64", "ref"]),
               default="none", show_default=True,
-              help="What to show of payloads (json, jsonl); ref goes with --spec.")  # fmt: skip
-@click.option("--spec", "as_spec", is_flag=True, help="Write what build reads.")
+              help="How to show payloads (json, jsonl); ref only with --spec.")  # fmt: skip
+@click.option("--spec", "as_spec", is_flag=True, help="Write a spec for build.")
 @options.output_option("human", "json", "jsonl")
 @options.quiet_option
 @options.verbose_option
@@ -64,10 +68,11 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Show every record of a stream, in its order.
+    """Show every record of a stream, in order.
 
-    The JSON objects cover the stream: each begins where the one before ended.  The RAM
-    of one part is one record; in human output, a long run of empty parts is one line.
+    The JSON objects are contiguous in the stream: each begins where the preceding one
+    ends.  The RAM of one part is one record; in human output, a long run of empty parts
+    is one line.
 
     \b
     Examples:
@@ -77,17 +82,17 @@ def command(
       blkmig dump stream.bin --spec > stream.spec
     """
     if as_spec and (payload not in ("none", "base64", "ref") or show_all or output != "human"):
-        raise UsageError("--spec goes with --payload base64 or ref, and without --all and --output")
+        raise UsageError("--spec requires --payload base64 or ref, and excludes --all and --output")
     if not as_spec and payload == "ref":
-        raise UsageError("--payload ref goes with --spec")
+        raise UsageError("--payload ref requires --spec")
     if not as_spec and payload != "none" and output == "human":
-        raise UsageError("--payload goes with --output json or jsonl")
+        raise UsageError("--payload requires --output json or jsonl")
     selection = Selection(devices, types, _sectors(sectors))
     hints = options.hints_of(granularities, device_sizes)
     reading = reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose)
     with reading.open(stream) as opened:
         if payload == "ref" and opened.path is None:
-            raise UsageError("--payload ref needs the path of an uncompressed file")
+            raise UsageError("--payload ref requires the path of an uncompressed file")
         dump = Dump(reading.decoder(opened.input, keep_state=as_spec or payload != "none"))
         pieces: Iterable[Piece] = dump if show_all or as_spec else fold_ram(dump)
         if selection:
@@ -150,14 +155,14 @@ def _texts(pieces: Iterable[Piece], as_json: EventJson, payload: str) -> Iterato
 
 
 def _print(texts: Iterable[str], heading: str | None = None) -> None:
-    """Lines to stdout, many at a time."""
+    """Print lines to stdout, many at a time."""
     texts = iter(texts) if heading is None else chain([heading], texts)
     while batch := list(islice(texts, _BATCH)):
         sys.stdout.write("\n".join(batch) + "\n")
 
 
 def _print_document(stream: str, texts: Iterable[str]) -> None:
-    """One JSON document, written as it comes."""
+    """Print one JSON document, piece by piece."""
     sys.stdout.write(f'{{"version": 1, "stream": {json.dumps(stream)}, "records": [')
     separator, left = "\n", iter(texts)
     while batch := list(islice(left, _BATCH)):

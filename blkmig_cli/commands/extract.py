@@ -1,4 +1,4 @@
-"""``blkmig extract``: one disk, or one bitmap, out of a stream."""
+"""``blkmig extract``: writes one disk, or one bitmap, of a stream."""
 
 import click
 
@@ -14,8 +14,8 @@ from blkmig_cli.text import count
 @options.target_option
 @options.stream_options
 @options.number_option
-@click.option("--device", metavar="DEVICE", help="Whose disk (default: the only one).")
-@click.option("--bitmap", metavar="[DEVICE:]NAME", help="A bitmap instead, as JSON.")
+@click.option("--device", metavar="DEVICE", help="Device of the disk (default: the only one).")
+@click.option("--bitmap", metavar="[DEVICE:]NAME", help="Extract a bitmap instead, as JSON.")
 @click.option("--allow-incomplete", is_flag=True, help="Write zeros for chunks that were not sent.")
 @options.quiet_option
 @options.verbose_option
@@ -35,10 +35,10 @@ def command(
 ) -> int:
     """Write one disk of a stream as a raw image, or one bitmap as IMAGE.bitmaps.json.
 
-    A new file has holes where the disk has zeros.  Nothing is written where chunks
-    were not sent (exit status 1) or the stream is damaged (3), unless with
-    --allow-incomplete.  For a disk, a pipe or compressed STREAM is kept in a temporary
-    file (in TMPDIR, else /var/tmp), as it is read out of order.
+    A new file has holes where the disk has zeros.  Nothing is written if chunks were
+    not sent (exit status 1) or the stream is damaged (3), unless --allow-incomplete is
+    used.  For a disk, a pipe or compressed STREAM is copied to a temporary file (in
+    TMPDIR, else /var/tmp), as it is read out of order.
 
     \b
     Examples:
@@ -49,7 +49,7 @@ def command(
     from blkmig_cli.operations.extract import extract  # noqa: PLC0415 (numpy is slow to load)
 
     if bitmap is not None and device is not None:
-        raise UsageError("--device is for disks", hint="specify --bitmap DEVICE:NAME")
+        raise UsageError("--device is only for disks", hint="specify --bitmap DEVICE:NAME")
     hints = options.hints_of(granularities, device_sizes)
     extracted = extract(
         stream,

@@ -1,4 +1,4 @@
-"""The group of all commands, and the one place where errors become exit statuses."""
+"""The group of all commands, where errors become exit statuses."""
 
 import contextlib
 import difflib
@@ -46,11 +46,11 @@ EXIT_STATUS = (
 
 
 class _ClosedPipe(Exception):  # noqa: N818 (not an error: the reader needs no more)
-    """The reader of our output has closed it."""
+    """The reader of stdout has closed it."""
 
 
 class _Failed(Exception):  # noqa: N818 (it carries an error)
-    """One of our errors; click would take a TruncatedError, which is an EOFError, for Ctrl-D."""
+    """An error of blkmig; click would treat a TruncatedError, which is an EOFError, as Ctrl-D."""
 
     def __init__(self, error: BlkmigError) -> None:
         super().__init__(error)
@@ -86,14 +86,14 @@ class _Group(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        """Parse the words; --help and --version are printed here."""
+        """Parse the arguments; --help and --version are printed here."""
         try:
             return super().make_context(*args, **extra)
         except BrokenPipeError:
             raise _ClosedPipe from None
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; exceptions that click handles in its own way are passed by it."""
+        """Run the command; wrap exceptions that click would handle in its own way."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -140,7 +140,7 @@ def _status(run: Callable[[], Any]) -> int:
 
 
 def _ended(error: BaseException, status: int) -> int:
-    """Write what is left for stdout, then the error with its notes, on one line of stderr."""
+    """Write the remaining output to stdout, then the error with its notes on one line of stderr."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -152,7 +152,7 @@ def _ended(error: BaseException, status: int) -> int:
 
 
 def _discard_stdout() -> None:
-    """Drop what is left for a stdout that fails, so that Python does not try again at its end."""
+    """Drop the remaining output for a failing stdout, so that Python does not try again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,6 +1,6 @@
-"""How a command presents itself: its options in sections, and what the shell completes.
+"""The help of a command, with its options in sections, and shell completion.
 
-Both go by what a command has anyway: the names of its options, and what their metavars say.
+Both are derived from the names of the options and from their metavars.
 """
 
 import glob
@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-# Options that are not named here are under the last heading.
+# Options that are not listed here are under the last heading.
 _SECTIONS = {
     "Stream": (
         "dialect", "from_dialect", "container", "normalize", "machine", "granularities",
@@ -31,7 +31,7 @@ _SECTIONS = {
     "Output": ("target", "svg", "payload", "as_spec", "output", "quiet", "verbose"),
 }  # fmt: skip
 _REST = "Others"
-_FEW = 6  # so many are one list
+_FEW = 6  # the most options in a list without headings
 _COLUMN = 28
 _NAMES_A_FILE = re.compile(r"\b(STREAM|SPEC|TARGET|IMAGE|FILE)\b|^[AB]$")
 
@@ -46,7 +46,7 @@ class Command(click.Command):
                 param.type = _File()
 
     def sections(self, ctx: click.Context) -> dict[str, list[click.Option]]:
-        """The options that are shown, under their headings."""
+        """Return the options that are shown, under their headings."""
         left = {
             param.name or "": param
             for param in self.get_params(ctx)
@@ -67,7 +67,7 @@ class Command(click.Command):
             section: [option.get_help_record(ctx) or ("", "") for option in options]
             for section, options in self.sections(ctx).items()
         }
-        # Wider terms stand on a line of their own.
+        # Wider terms are on a separate line.
         terms = [term for rows in sections.values() for term, _ in rows]
         width = max(len(term) for term in terms if len(term) <= _COLUMN)
         for section, rows in sections.items():
@@ -77,12 +77,12 @@ class Command(click.Command):
 
 
 class _File(click.types.StringParamType):
-    """Text that names a file, perhaps behind ``DEVICE=``; or a URI, for which no help is known."""
+    """A file name, perhaps after ``DEVICE=``; or a URI, which is not completed."""
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """The shell's own files; it knows none behind a device's name."""
+        """Return the marker for the shell's own completion of files, or the files after ``DEVICE=``."""
         device, equals, begin = incomplete.partition("=")
         if not equals or os.sep in device:
             return [CompletionItem(incomplete, type="file")]
@@ -96,7 +96,7 @@ class _File(click.types.StringParamType):
 def one_of(
     explained: dict[str, str],
 ) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """Completes the keys of ``explained``; shells that can show the explanation."""
+    """Return a function that completes the keys of ``explained``; some shells show the explanation."""
 
     def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [

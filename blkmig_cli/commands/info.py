@@ -1,4 +1,4 @@
-"""``blkmig info``: a stream at a glance."""
+"""``blkmig info``: shows an overview of a stream."""
 
 import click
 
@@ -25,9 +25,9 @@ def command(
 ) -> int:
     """Show what is in a stream, the verdict on it, and what to do next.
 
-    One screen: machine, disks, bitmaps, where the bytes went, findings, and commands to
-    go on with.  The exit status is 0 also for an incomplete stream, as validate judges
-    and this informs; 3 for a damaged one.
+    One screen: machine, disks, bitmaps, bytes by kind, findings, and commands for the
+    next steps.  The exit status is 0 also for an incomplete stream (use validate to
+    check it); 3 for a damaged one.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""``blkmig map``: where things lie on the disks of a stream."""
+"""``blkmig map``: shows where data, zeros and gaps are on the disks of a stream."""
 
 import click
 
@@ -14,7 +14,7 @@ from blkmig_cli.transport.target import open_target
 @options.stream_options
 @options.number_option
 @click.option("--device", metavar="DEVICE", help="Show this device only.")
-@click.option("--svg", metavar="FILE", help="Write the picture as SVG, too.")
+@click.option("--svg", metavar="FILE", help="Write the map as SVG, too.")
 @options.output_option("human", "json")
 @options.quiet_option
 @options.verbose_option
@@ -31,12 +31,12 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Show where data, zeros, repeated chunks and gaps lie, and what bitmaps call dirty.
+    """Show where data, zeros, repeated chunks and gaps are, and what is dirty in bitmaps.
 
-    A picture that fits the terminal.  A cell that holds several kinds shows the first
-    of: not sent, sent more than once, data, zeros.  The JSON has qemu-img map's keys;
-    data begins at byte "offset" of the stream, and each further MiB of it "stride"
-    bytes later.
+    The map fits the terminal.  A cell with several kinds shows the first of: not sent,
+    sent more than once, data, zeros.  The JSON has the keys of qemu-img map; data
+    begins at byte "offset" of the stream, and each further MiB of it "stride" bytes
+    later.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are split."""
+"""Options that several commands share, and parsing of their values."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,14 +25,14 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 DEVICE_SIZE_HELP = "Size of a disk, e.g. 20G, or max: the most that the stream allows."
 
 _SHOWN = 80
-# What a path begins with that has a "=" in it, and is no DEVICE=PATH.
+# Prefixes of a path that contains "=" and is not DEVICE=PATH.
 _PATHS = ("/", "./", "../")
 
 
-#: --stream: which of several streams in one file is read.
+#: --stream: the number of the stream to read in a file with several.
 number_option = click.option(
     "--stream", "number", type=click.IntRange(min=1), metavar="N",
-    help="Which stream, where a file holds several, one behind the other.",
+    help="Number of the stream in a file with several, one after the other.",
 )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def stream_options(function: _F) -> _F:
             type=click.Choice(["auto", "qemu", "none"]),
             default="auto",
             show_default=True,
-            help="What the block records are in.",
+            help="Container of the block records.",
         ),
         click.option(
             "--dialect",
@@ -100,18 +100,18 @@ verbose_option = click.option("-v", "--verbose", is_flag=True, help="Print more 
 
 
 def log(verbose: bool, message: str) -> None:
-    """Print a line on stderr if it is asked for (-v)."""
+    """Print a line on stderr if ``verbose`` (-v)."""
     if verbose:
         click.echo(f"blkmig: {message}", err=True)
 
 
 def saying(quiet: bool) -> Say:
-    """Return what prints on stderr that the program waits for a peer."""
+    """Return a function that prints on stderr, unless ``quiet``, that the program waits for a peer."""
     return lambda message: None if quiet else click.echo(f"blkmig: {message}", err=True)
 
 
 def warn(message: str) -> None:
-    """Print a warning on stderr, also with -q: the result may not be what was asked for."""
+    """Print a warning on stderr, also with -q: the result may not be the intended one."""
     click.echo(f"blkmig: warning: {message}", err=True)
 
 
@@ -119,7 +119,7 @@ quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no
 
 
 def echo_json(document: Any) -> None:
-    """Print a document of ``--output json``; it may hold ``json_writer.Items`` in place of lists."""
+    """Print a document of ``--output json``; it may contain ``json_writer.Items`` in place of lists."""
     write_json(document, partial(click.echo, nl=False))
 
 
@@ -131,7 +131,7 @@ def output_option(*kinds: str) -> Callable[[_F], _F]:
 
 
 def hints_of(granularities: tuple[str, ...], device_sizes: tuple[str, ...]) -> Hints:
-    """Return the hints that the values of --granularity and --device-size are; raises UsageError."""
+    """Parse the values of --granularity and --device-size as hints; raises UsageError."""
     hints = Hints()
     for text in device_sizes:
         device, equals, value = text.rpartition("=")
@@ -180,7 +180,7 @@ def device_values(option: str, values: tuple[str, ...]) -> dict[str | None, str]
         if device in found:
             raise UsageError(f"{option} {_shown(text)}: the second one of this device")
         if not path:
-            raise UsageError(f"{option} {_shown(text)}: no file is named")
+            raise UsageError(f"{option} {_shown(text)}: no file is specified")
         found[device] = path
     return found
 
@@ -188,7 +188,7 @@ def device_values(option: str, values: tuple[str, ...]) -> dict[str | None, str]
 def split_device(text: str) -> tuple[str | None, str]:
     """Split ``[DEVICE=]PATH`` at its first ``=``, unless it is clearly a path (``./a=b``, ``/a=b``).
 
-    The device is None where none is named, and empty for the unnamed one (``=PATH``).
+    The device is None where none is specified, and empty for the unnamed one (``=PATH``).
     """
     device, equals, path = text.partition("=")
     if not equals or device.startswith(_PATHS):
@@ -199,9 +199,9 @@ def split_device(text: str) -> tuple[str | None, str]:
 def decoder_factory(
     dialect: str, container: Any, number: int | None, *, keep_state: bool = False
 ) -> "Callable[[Input, Hints], Decoder]":
-    """What makes a decoder, with the options of :func:`stream_options` and ``number_option``.
+    """Return a function that makes a decoder according to the options of a stream.
 
-    It is given an input at its start, and moves it to the stream ``number``.
+    It takes an input at its start, and moves it to the stream ``number``.
     """
     from blkmig_cli.wire.several import decoder_of  # noqa: PLC0415 (numpy is slow to load)
 

@@ -1,4 +1,4 @@
-"""What commands share that read a stream: how it is to be read, and what ended the reading."""
+"""Reading a stream by the options that commands share, and reporting the error that ended it."""
 
 from typing import TYPE_CHECKING, cast
 
@@ -24,7 +24,7 @@ def reading_of(
     quiet: bool,
     verbose: bool,
 ) -> "Reading":
-    """Return how streams are to be read by the options that commands share."""
+    """Return how to read streams according to the options that commands share."""
     from blkmig_cli.operations.reading import Reading  # noqa: PLC0415 (numpy is slow to load)
 
     return Reading(
@@ -39,7 +39,7 @@ def reading_of(
 
 
 def exit_status(stream: str, failure: BlkmigError | None) -> int:
-    """Return the exit status for what ended the reading of ``stream``, and print that on stderr."""
+    """Print the error that ended the reading of ``stream`` on stderr; return its exit status."""
     if failure is None:
         return 0
     click.echo(f"blkmig: {escape(stream)}: {failure}", err=True)

@@ -1,4 +1,4 @@
-"""``blkmig replay``: a stream onto disk images."""
+"""``blkmig replay``: applies a stream to disk images."""
 
 from contextlib import ExitStack
 
@@ -19,30 +19,30 @@ from blkmig_cli.wire.decoder import Container
 @click.command("replay", cls=Command)
 @click.argument("stream", metavar="STREAM", required=False)
 @click.option("--image", "images", multiple=True, metavar="[DEVICE=]IMAGE",
-              help="Where the disk of a device goes; repeatable.  With --create or --overwrite, "
-              "{device} in it stands for the name of each device.")  # fmt: skip
+              help="The image of a device; repeatable.  With --create or --overwrite, "
+              "{device} in it is replaced by the name of each device.")  # fmt: skip
 @click.option("--device", "devices", multiple=True, metavar="NAME",
-              help="Take only this device; repeatable.")  # fmt: skip
+              help="Apply only this device; repeatable.")  # fmt: skip
 @click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
-@click.option("--create", is_flag=True, help="Make the images; they must not exist.")
+@click.option("--create", is_flag=True, help="Create the images; they must not exist.")
 @click.option("--overwrite", is_flag=True,
-              help="Make the images; each replaces an existing one when it is complete.")  # fmt: skip
+              help="Create the images; each replaces an existing one when it is complete.")  # fmt: skip
 @options.stream_options
 @options.number_option
 @click.option("--bitmaps-to", multiple=True, metavar="[DEVICE=]FILE",
-              help="Where bitmaps go, instead of IMAGE.bitmaps.json.")  # fmt: skip
+              help="Write bitmaps to FILE instead of IMAGE.bitmaps.json.")  # fmt: skip
 @click.option("--no-bitmaps", is_flag=True, help="Do not write bitmaps.")
 @click.option("--bitmaps-only", is_flag=True, help="Do not write disks.")
-@click.option("--incremental", is_flag=True, help="Missing chunks are intended (shared base).")
+@click.option("--incremental", is_flag=True, help="Missing chunks are intentional (shared base).")
 @click.option("--allow-incomplete", is_flag=True,
-              help="Take what is sound of an incomplete or damaged stream.")  # fmt: skip
+              help="Apply the intact part of an incomplete or damaged stream.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check everything, write nothing.")
 @click.option("--resume", is_flag=True, help="Continue a replay that was interrupted.")
-@click.option("--restart", is_flag=True, help="Start a replay over that was interrupted.")
+@click.option("--restart", is_flag=True, help="Start over a replay that was interrupted.")
 @click.option("--verify", is_flag=True, help="Read back what was written, and compare.")
 @click.option("--manifest", metavar="FILE",
-              help="Compare disks and bitmaps with what send --manifest wrote.")  # fmt: skip
-@click.option("--force", is_flag=True, help="Write a block device even while it is mounted.")
+              help="Compare disks and bitmaps with a manifest of send.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Write a block device even if it is mounted.")
 @options.output_option("human", "json")
 @options.quiet_option
 @options.verbose_option
@@ -77,14 +77,13 @@ def command(
 
     Existing images are written in place; --create makes new ones, and --overwrite
     replaces existing ones.  A stream in a file is checked to its end before anything
-    is written, and nothing is written unless it is all right; what may be missing is
-    said with --incremental or --allow-incomplete.  A new image is IMAGE.partial until
-    it is complete.  Bitmaps go to IMAGE.bitmaps.json.  Zero chunks become holes.
+    is written, and nothing is written if it has errors; missing chunks are accepted
+    with --incremental or --allow-incomplete.  A new image is IMAGE.partial until it is
+    complete.  Bitmaps are written to IMAGE.bitmaps.json.  Zero chunks become holes.
 
-    IMAGE.replay.json says how far a replay has come.  One that was interrupted, for
-    whatever reason, is continued with --resume.  With --allow-incomplete it needs no
-    STREAM where that came to an end and was not all right: the image is accepted as
-    it is.
+    IMAGE.replay.json records the progress of a replay.  An interrupted replay is
+    continued with --resume.  Where the stream ended but was incomplete or damaged, the
+    image is accepted as it is by --resume --allow-incomplete without STREAM.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""``blkmig salvage``: what is intact in a damaged stream."""
+"""``blkmig salvage``: finds what is intact in a damaged stream."""
 
 import sys
 
@@ -33,11 +33,11 @@ def command(
 ) -> int:
     """Find what is intact in a damaged or truncated stream.
 
-    Behind damage, reading continues at a record that is followed by intact ones.  With
-    --to, the disks and complete bitmaps become a new stream without what is lost, which
-    states the sizes of the disks that are known: replay it with --allow-incomplete, or
-    with --incremental onto an older image.  Damage within a disk's data cannot be seen.
-    Exit status 0: intact, 1: something is lost, 3: nothing is left.
+    After damage, reading continues at a record that is followed by intact ones.  With
+    --to, the intact disks and bitmaps are written as a new stream, which states the
+    known sizes of disks: replay it with --allow-incomplete, or with --incremental onto
+    an older image.  Damage within a disk's data cannot be detected.  Exit status 0:
+    intact, 1: something is lost, 3: nothing is intact.
 
     \b
     Examples:
@@ -62,6 +62,6 @@ def command(
 
         salvage_text(found, console(sys.stderr if to_stdout else None))
     if not found.disks:
-        reason = found.gaps[0].why if found.gaps else "it holds neither disks nor bitmaps"
+        reason = found.gaps[0].why if found.gaps else "it has no disks and no bitmaps"
         click.echo(f"blkmig: {escape(stream)}: {reason}", err=True)
     return found.exit_status

@@ -1,4 +1,4 @@
-"""``blkmig scrub``: a stream without what leaked into its padding."""
+"""``blkmig scrub``: zeroes the data that leaked into a stream's padding."""
 
 import click
 
@@ -28,7 +28,7 @@ def command(
 ) -> int:
     """Zero the padding of last chunks, and copy everything else unchanged.
 
-    QEMU sends a last chunk that the disk's end cuts as a whole MiB, and does not clear
+    QEMU sends a last chunk that the disk's end cuts as a full MiB, and does not clear
     the rest: up to 1 MiB of other data of the disk, or of QEMU's memory, is in the
     stream.  Where the disk's size is not in the stream, specify --device-size.
 

@@ -1,4 +1,4 @@
-"""``blkmig send``: disk images to a stream."""
+"""``blkmig send``: writes disk images as a stream."""
 
 from functools import partial
 
@@ -19,19 +19,19 @@ from blkmig_cli.text import count, escape, quote
 @click.option("--dialect", type=click.Choice(["qemu", "classic", "v1", "v2"]), default="qemu",
               show_default=True, help="Dialect to send.")  # fmt: skip
 @click.option("--container", type=click.Choice(["qemu", "none"]), default="qemu",
-              show_default=True, help="What the block records are in.")  # fmt: skip
+              show_default=True, help="Container of the block records.")  # fmt: skip
 @click.option("--machine", default="none", show_default=True, help="Machine type to state.")
 @click.option("--bitmaps", "all_bitmaps", is_flag=True, help="Send all bitmaps of the images.")
 @click.option("--bitmap", "names", multiple=True, metavar="[DEVICE:]NAME",
               help="Send this bitmap; repeatable.")  # fmt: skip
 @click.option("--bitmaps-from", multiple=True, metavar="[DEVICE=]FILE",
-              help="Take bitmaps from FILE, not IMAGE.bitmaps.json.")  # fmt: skip
+              help="Read bitmaps from FILE instead of IMAGE.bitmaps.json.")  # fmt: skip
 @click.option("--bitmaps-only", is_flag=True, help="Send bitmaps without disk content.")
 @click.option("--no-zero-blocks", is_flag=True, help="Send zeros as data.")
 @click.option("--skip-unallocated", is_flag=True,
-              help="Leave out holes: the destination has the same base image.")  # fmt: skip
+              help="Omit holes: the destination has the same base image.")  # fmt: skip
 @click.option("--manifest", metavar="FILE",
-              help="Write SHA-256 digests of the disks and bitmaps to FILE, after all was sent.")  # fmt: skip
+              help="Write SHA-256 digests of the disks and bitmaps to FILE at the end.")  # fmt: skip
 @options.force_share_option
 @options.for_qemu_option
 @options.quiet_option
@@ -102,8 +102,8 @@ def _named(images: tuple[str, ...]) -> dict[str, str]:
         device, path = options.split_device(text)
         name = f"drive{number}" if device is None else device
         if name in paths:
-            raise UsageError(f"device {quote(name)} is named twice")
+            raise UsageError(f"device {quote(name)} is specified twice")
         if not path:
-            raise UsageError(f"{escape(text)}: no image is named")
+            raise UsageError(f"{escape(text)}: no image is specified")
         paths[name] = path
     return paths

@@ -1,4 +1,4 @@
-"""``blkmig validate``: is a stream sound, and is it whole?"""
+"""``blkmig validate``: checks whether streams are valid and complete."""
 
 from difflib import get_close_matches
 from functools import partial
@@ -30,15 +30,15 @@ from blkmig_cli.transport.source import Stream, open_stream
 @click.argument("streams", nargs=-1, metavar="STREAM...")
 @options.stream_options
 @click.option("--image", "images", multiple=True, metavar="[DEVICE=]IMAGE",
-              help="Compare the stream's end state with an image.")  # fmt: skip
+              help="Compare the stream's disk with an image.")  # fmt: skip
 @click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
 @click.option("--manifest", metavar="FILE",
-              help="Hold the stream's end state against the digests that send wrote.")  # fmt: skip
-@click.option("--incremental", is_flag=True, help="Missing chunks are meant (shared base).")
+              help="Compare disks and bitmaps with a manifest of send.")  # fmt: skip
+@click.option("--incremental", is_flag=True, help="Missing chunks are intentional (shared base).")
 @options.force_share_option
 @options.for_qemu_option
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
-@click.option("--ignore", multiple=True, metavar="ID", help="Leave out a check.",
+@click.option("--ignore", multiple=True, metavar="ID", help="Ignore a check.",
               shell_complete=one_of({check: text for check, (_, text) in CHECKS.items()}))  # fmt: skip
 @click.option("--list-checks", is_flag=True, help="List and explain all checks.")
 @options.output_option("human", "json", "junit", "sarif")
@@ -63,11 +63,11 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Check whether streams are sound and whole.
+    """Check whether streams are valid and complete.
 
-    A stream is whole when every chunk of every disk came, and every bitmap ended.
-    The disk's size is not in the stream: give it with --device-size or --image
-    where progress records leave it open.
+    A stream is complete if every chunk of every disk was sent, and every bitmap ended.
+    The disk's size is not in the stream: where progress records do not determine
+    it, specify it with --device-size or --image.
 
     \b
     Examples:
@@ -86,7 +86,7 @@ def command(
         shown.checks_text(out)
         return 0
     if not streams:
-        raise UsageError("no STREAM is named")
+        raise UsageError("no STREAM is specified")
     for check in ignore:
         if check not in CHECKS:
             close = " or ".join(map(quote, get_close_matches(check, CHECKS)))
@@ -157,7 +157,7 @@ def _write_document(output: str, reports: list[Report], *, strict: bool) -> None
 
 
 def _total(stream: Stream, manifest: Manifest | None) -> int | None:
-    """Bytes to go through: the stream's records, and the disks to be hashed."""
+    """Return the bytes to read: the stream's records, and the disks to be hashed; None if unknown."""
     if stream.input.size is None or manifest is None:
         return stream.input.size
     return stream.input.size + manifest.to_read

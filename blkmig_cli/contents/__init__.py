@@ -1,1 +1,1 @@
-"""What a stream adds up to: disks covered, final layout, sizes, bitmaps, byte accounts."""
+"""The combined content of a stream: disks covered, final layout, sizes, bitmaps, byte accounts."""

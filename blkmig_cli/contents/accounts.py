@@ -1,6 +1,6 @@
-"""Where the bytes of a stream went, by kind and by section; and what machine it is of.
+"""Accounts of a stream's bytes, by kind and by section, with its version and machine.
 
-Every byte of every event is of one kind, so that the kinds add up to what was read.
+Every byte of every event is of one kind, so that the kinds add up to the bytes read.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from blkmig_cli.wire.events import (
 from blkmig_cli.wire.runs import Run
 from blkmig_cli.wire.schema_io import Input
 
-#: The kinds of bytes, in the order in which they are shown, and what each is.
+#: The kinds of bytes in the order in which they are shown, each with its description.
 KINDS = {
     "data": "content of disks",
     "padding": "the rest of last chunks that a disk's end cuts",
@@ -40,7 +40,7 @@ KINDS = {
 
 @dataclass(slots=True)
 class Section:
-    """What came under one name: section heads (a start, parts and an end each count), and bytes."""
+    """The sections of one name: number of section heads (start, parts and end each count), and bytes."""
 
     parts: int = 0
     size: int = 0
@@ -48,7 +48,7 @@ class Section:
 
 @dataclass(slots=True)
 class _Top:
-    """A disk's highest sector of data, and how many records of data it has."""
+    """A disk's highest sector with data, and its number of records with data."""
 
     sector: int = -1
     records: int = 0
@@ -56,9 +56,9 @@ class _Top:
 
 @dataclass(slots=True)
 class Accounts:
-    """Fed with all events of a stream, or its runs, in their order; all sizes in bytes.
+    """A consumer of all events of a stream that adds up their bytes.
 
-    ``sections`` by name, "" for what is in none.  ``version`` is that of the stream's header.
+    ``sections``: by name, "" for bytes outside of sections.  ``version`` is that of the stream's header.
     """
 
     kinds: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
@@ -87,7 +87,7 @@ class Accounts:
                 self._top(column.event.device, top, int((column.numbers == top).sum()))
 
     def settle(self, sizes: dict[str, int]) -> None:
-        """Tell padding from data, with the ``sizes`` of the disks that are known."""
+        """Separate padding from data, with the known ``sizes`` of disks in bytes."""
         for device, size in sizes.items():
             top = self._tops.get(device)
             cut = 0 if top is None else top.sector * SECTOR_SIZE + CHUNK_SIZE - size

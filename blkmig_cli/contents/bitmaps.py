@@ -1,4 +1,4 @@
-"""What came of one dirty bitmap: its bits, the ranges that they cover, and whether it ended."""
+"""The state of one dirty bitmap in a stream: its bits, the ranges that they cover, and its end."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,9 +25,9 @@ from blkmig_cli.wire.runs import Bytes, Numbers
 
 @dataclass(slots=True)
 class BitmapState:
-    """What came of one bitmap.
+    """The state of one bitmap.
 
-    ``granularity`` is in bytes, None while it is open (coarse v1); ``open`` then holds the records
+    ``granularity`` is in bytes, None while it is unknown (coarse v1); ``open`` then holds the records
     until :meth:`settle`.  ``covered`` is in sectors.  ``origin``: ``v1``, ``v2`` or ``dirty-bitmap``.
     """
 
@@ -45,13 +45,13 @@ class BitmapState:
     _flags_known: bool = False
 
     def set_flags(self, attributes: int) -> None:
-        """Take the flags of a record or chunk; v1 has none."""
+        """Set the flags from a record or chunk; v1 has none."""
         self.recording = bool(attributes & BitmapAttribute.ENABLED)
         self.persistent = bool(attributes & BitmapAttribute.PERSISTENT)
         self._flags_known = True
 
     def know_granularity(self, granularity: int, room: Room) -> DirtyBitmap:
-        """Set the granularity in bytes; returns the bitmap, with the records that were held for it."""
+        """Set the granularity in bytes; returns the bitmap, with the records held until now."""
         self.granularity = granularity
         content = self.content = DirtyBitmap(self.name, granularity, room=room)
         if self.open is not None:
@@ -61,7 +61,7 @@ class BitmapState:
         return content
 
     def settle(self, possible: list[int], size: int | None, room: Room) -> None:
-        """Give a v1 bitmap that is open its granularity, if only one is left of ``possible`` (bytes).
+        """Set the unknown granularity of a v1 bitmap, if only one of ``possible`` (bytes) remains.
 
         ``size``: the most bytes that the disk can have, None if unknown.
         """
@@ -73,7 +73,7 @@ class BitmapState:
             self.covered = self._reached(self.candidates[0], self.open)
 
     def _reached(self, granularity: int, records: Observations) -> IntervalSet:
-        """What of ``covered`` the words of v1 ``records`` reach, now that the granularity is known."""
+        """Return the part of ``covered`` for which the v1 ``records`` have words at ``granularity``."""
         span = WORD_BITS * granularity // SECTOR_SIZE
         if span % CHUNK_SECTORS == 0 and not (records.numbers() % CHUNK_SECTORS).any():
             return self.covered
@@ -89,7 +89,7 @@ class BitmapState:
         """Take the bits of a block record; raises LimitError."""
         end = event.sector + event.sectors
         if part.attributes is None and self.granularity is not None:
-            # The words of a record at any sector may end before its range does.
+            # The words of a record off the chunk grid may end before its range does.
             end = min(end, int(_words_end(event.sector, len(bits), self.granularity)))
         self.covered.add(event.sector, end)
         if self.content is None:
@@ -116,8 +116,8 @@ class BitmapState:
     def add_rows(self, part: BlockBitmap, sectors: Numbers, length: int, bits: Bytes) -> None:
         """Take the bits of records of ``length`` sectors at neighbouring ``sectors``.
 
-        ``sectors``: int64, shape (rows,), only rising or only falling; ``bits``: uint8, shape (rows,
-        bytes).  :meth:`cover_rows` takes what they cover.  Raises LimitError.
+        ``sectors``: int64, shape (rows,), only increasing or only decreasing; ``bits``: uint8, shape (rows,
+        bytes).  :meth:`cover_rows` notes what they cover.  Raises LimitError.
         """
         low, high = int(sectors.min()), int(sectors.max()) + length
         content = self.content
@@ -154,7 +154,7 @@ class BitmapState:
         content.write_words(first_word(event.sector, event.granularity), bits[:exact])
 
     def merge(self, later: "BitmapState", room: Room) -> None:
-        """Take what ``later``, folded from a piece of the stream behind this one's, holds.
+        """Merge ``later``, the state of the following piece of the stream, into this one.
 
         Raises LimitError.
         """
@@ -176,7 +176,7 @@ class BitmapState:
         self.ended |= later.ended
 
     def _replace(self, content: DirtyBitmap, later: "BitmapState") -> None:
-        """Put the bits that ``later`` covers in place of those that are here."""
+        """Replace the bits of ``content`` that ``later`` covers by those of ``later``."""
         assert later.content is not None
         for start, end in later.covered:
             first, count = _granules(start, end, content.granularity)
@@ -190,22 +190,22 @@ class BitmapState:
 
 
 def _words_end(sectors: Any, size: int, granularity: int) -> Any:
-    """The sector at which ``size`` bytes of v1's bits for records at ``sectors`` end."""
+    """Return the sectors at which the ``size`` bytes of bits of v1 records at ``sectors`` end."""
     span = WORD_BITS * granularity // SECTOR_SIZE
     return (sectors // span + size // WORD_SIZE) * span
 
 
 def _granules(start: int, end: int, granularity: int) -> tuple[int, int]:
-    """The granules that touch the sectors [start, end): first, count."""
+    """Return the granules that overlap the sectors [start, end): first, count."""
     first = start * SECTOR_SIZE // granularity
     return first, (end * SECTOR_SIZE - 1) // granularity - first + 1
 
 
 def _chunk_granules(sectors: Numbers, granularity: int, bits: Bytes) -> bytes:
-    """Bits of whole chunks (v2) as :meth:`DirtyBitmap.write_granules` takes them.
+    """Return the bits of whole chunks (v2) as :meth:`DirtyBitmap.write_granules` takes them.
 
-    From 32 KiB on, a word holds other chunks' granules beside those of its own record, which are
-    not to be taken from it; from 2 MiB on, a granule is in several records, and the last counts.
+    From 32 KiB on, a word also contains granules of other chunks, which are ignored; from 2 MiB on, a
+    granule is in several records, of which the last one is used.
     """
     if granularity * WORD_BITS <= CHUNK_SIZE:
         return ascending(sectors, bits).tobytes()

@@ -1,9 +1,8 @@
-"""Where a disk's final content stands in its stream: for every sector, the last record that holds it.
+"""The final layout of a disk: for every sector, the place in the stream of the last record with it.
 
-Records are only noted as they come, and put in order, the last one of a sector counting, when many
-have come or somebody asks: so that no order of records is slow.  Chunks that follow each other on the
-disk, and at equal distances in the stream, are then one stretch, so that memory follows the order of
-a stream and not its length.
+Records are first appended, and sorted only when there are many or the layout is read, so that no order
+of records is slow.  Chunks that are contiguous on the disk, and at equal distances in the stream, then
+become one stretch, so that the memory depends on the order of a stream and not on its length.
 """
 
 from array import array
@@ -22,11 +21,11 @@ from blkmig_cli.wire.schema_io import Input
 
 _ZERO_BLOCK = int(BlockFlag.ZERO_BLOCK)
 
-# Columns of a table of stretches, as in Stretch; the offset is one of these where it is none.
+# Columns of a table of stretches, as in Stretch; special values of the offset.
 _START, _END, _OFFSET, _FIRST, _STEP = range(5)
 _COLUMNS = 5
 _ZERO, _REMOVED = -1, -2
-# Records that are noted before they are put in order, at least, and stretches made at once.
+# The least number of records that are appended before they are sorted; stretches created at once.
 _NOTED_MIN = 1 << 17
 _BATCH = 1 << 12
 
@@ -46,7 +45,7 @@ class Stretch:
     step: int = 0
 
     def place(self, sector: int) -> tuple[int, int]:
-        """The byte of the stream that holds ``sector``, and how many sectors follow in one piece.
+        """Return the offset of ``sector`` in the stream, and how many sectors are contiguous from there.
 
         Only for data.
         """
@@ -57,7 +56,7 @@ class Stretch:
 
 
 class EndState:
-    """The stretches of one disk, ascending; they do not overlap.  Gaps are what never came."""
+    """The stretches of one disk, ascending, not overlapping; sectors that were not sent are gaps."""
 
     def __init__(self) -> None:
         self._held = np.empty((0, _COLUMNS), np.int64)  # in order
@@ -65,7 +64,7 @@ class EndState:
         self._repeated = IntervalSet()
 
     def put(self, new: Stretch) -> None:
-        """Add a stretch that comes later in the stream than all before it; raises LimitError."""
+        """Add a stretch that is later in the stream than all others; raises LimitError."""
         offset = _ZERO if new.offset is None else new.offset
         self._note((new.start, new.end, offset, new.first, new.step))
 
@@ -78,11 +77,11 @@ class EndState:
         self._settle_many()
 
     def remove(self, start: int, end: int) -> None:
-        """Take the sectors [start, end) out, as if they had never come."""
+        """Remove the sectors [start, end), as if they had not been sent."""
         self._note((start, end, _REMOVED, 0, 0))
 
     def between(self, start: int, end: int) -> Iterator[Stretch]:
-        """What has come of the sectors [start, end), cut to them."""
+        """Yield the stretches within the sectors [start, end), clipped to them."""
         rows = self._settled()
         rows = rows[np.searchsorted(rows[:, _END], start, "right") :]
         for found in _stretches(rows[: np.searchsorted(rows[:, _START], end)]):
@@ -91,13 +90,13 @@ class EndState:
 
     @property
     def repeated(self) -> IntervalSet:
-        """The sectors that came more than once, whether they were removed or not."""
+        """The sectors that were sent more than once, including removed ones."""
         self._settled()
         return self._repeated
 
     @property
     def end(self) -> int:
-        """The sector behind the last stretch; 0 if there is none."""
+        """The sector after the last stretch; 0 if there is none."""
         rows = self._settled()
         return int(rows[-1, _END]) if len(rows) else 0
 
@@ -113,13 +112,13 @@ class EndState:
             self._settle_many()
 
     def _settle_many(self) -> None:
-        """Put the records in order if so many have come that this takes less time than noting them."""
+        """Sort the records if there are so many that this takes less time than appending them took."""
         many = max(min(_NOTED_MIN, limits.RANGES_MAX), len(self._held))
         if len(self._noted) > many * _COLUMNS:
             self._settled()
 
     def _settled(self) -> Table:
-        """All stretches, in order."""
+        """Return all stretches, in order."""
         if self._noted:
             noted = np.frombuffer(self._noted, np.int64).reshape(-1, _COLUMNS)
             rows = np.concatenate([self._held, noted])
@@ -142,11 +141,11 @@ def _stretches(rows: Table) -> Iterator[Stretch]:
 
 
 def _last_ones(rows: Table) -> tuple[Table, Table]:
-    """``rows``, each later than those before, cut to where none comes later; and what is in several.
+    """Return ``rows`` without what later rows replace, and the ranges that are in several rows.
 
-    The first in order of their starts, as they are to be joined; the second as ranges.
+    Each of ``rows`` is later in the stream than those before it; the result is sorted by start.
     """
-    # Between two edges, all that matters is the same.
+    # Between two edges, the same rows apply.
     edges = np.unique(rows[:, :_OFFSET])
     low, high = (np.searchsorted(edges, rows[:, column]) for column in (_START, _END))
     owner = _highest(low, high, len(edges) - 1)
@@ -164,10 +163,10 @@ def _last_ones(rows: Table) -> tuple[Table, Table]:
 
 
 def _highest(low: NDArray[np.int64], high: NDArray[np.int64], number: int) -> NDArray[np.int32]:
-    """For each of ``number`` places, the last of the ranges [low, high) that it is in; -1: in none.
+    """Return for each of ``number`` places the last range [low, high) that contains it; -1: none.
 
-    A range is two that overlap, each as long as a power of two; and the last range of each such
-    length at a place is that of both its halves, unless these have a later one.
+    A range is split into two that overlap, each as long as a power of two; the last range of each
+    such length at a place also applies to both its halves, unless these have a later one.
     """
     found = np.full(number, -1, np.int32)
     power = np.frexp(high - low)[1] - 1
@@ -182,11 +181,11 @@ def _highest(low: NDArray[np.int64], high: NDArray[np.int64], number: int) -> ND
 
 
 def _joined(rows: Table) -> Table:
-    """``rows``, in order and apart, those joined that follow each other on the disk and in the stream."""
+    """Join those of ``rows`` (sorted, disjoint) that are contiguous on the disk and in the stream."""
     if not len(rows):
         return rows
     data = rows[:, _OFFSET] >= 0
-    # What is cut at its start begins with a later chunk.
+    # A row that is cut at its start begins with a later chunk.
     passed = np.where(data, (rows[:, _START] - rows[:, _FIRST]) // CHUNK_SECTORS, 0)
     rows[:, _FIRST] += passed * CHUNK_SECTORS
     rows[:, _OFFSET] += passed * rows[:, _STEP]
@@ -208,7 +207,7 @@ def _joined(rows: Table) -> Table:
 
 @dataclass(slots=True)
 class EndStates:
-    """The end states of all disks of a stream, by device, from its events or runs in their order."""
+    """A consumer of a stream's events that collects the end states of its disks, by device."""
 
     disks: dict[str, EndState] = field(default_factory=dict)
 
@@ -228,7 +227,7 @@ class EndStates:
             if len(ours) == 1:
                 rows = _tiled(ours[0], run.stride)
             else:
-                # The order within each row counts.
+                # The order within each row matters.
                 rows = np.stack([_records(column, run.stride) for column in ours], axis=1)
             self.disks.setdefault(device, EndState()).put_all(rows.reshape(-1, _COLUMNS))
 
@@ -237,7 +236,7 @@ class EndStates:
 
 
 def _records(column: Column, stride: int, rows: NDArray[np.int64] | None = None) -> Table:
-    """The stretch of each of ``rows`` of ``column`` (None: of all): shape (rows, 5)."""
+    """Return the stretch of each of ``rows`` of ``column`` (None: of all): shape (rows, 5)."""
     event, sectors = column.event, column.numbers
     assert isinstance(event, Block)
     assert sectors is not None
@@ -254,7 +253,7 @@ def _records(column: Column, stride: int, rows: NDArray[np.int64] | None = None)
 
 
 def _tiled(column: Column, stride: int) -> Table:
-    """The stretches of ``column``, one for all rows that follow each other on the disk."""
+    """Return the stretches of ``column``, one for each sequence of rows contiguous on the disk."""
     event, sectors = column.event, column.numbers
     assert isinstance(event, Block)
     assert sectors is not None

@@ -1,4 +1,7 @@
-"""What a last chunk carries behind the disk's end: QEMU does not clear it, and no reader wants it."""
+"""The padding of a partial last chunk, after the disk's end.
+
+QEMU does not clear it, so that it may contain other data; readers must ignore it.
+"""
 
 import numpy as np
 
@@ -8,9 +11,9 @@ from blkmig_cli.wire.schema_io import Input
 
 
 def padding(event: Block, size: int | None) -> Payload | None:
-    """The part of a record's data that lies behind the end of a disk of ``size`` bytes.
+    """Return the part of a record's data that lies after the end of a disk of ``size`` bytes.
 
-    ``size`` None: as far as the record itself tells.  None where there is no such part.
+    ``size`` None: as far as it follows from the record itself.  Returns None for no such part.
     """
     if event.data is None:
         return None
@@ -22,5 +25,5 @@ def padding(event: Block, size: int | None) -> Payload | None:
 
 
 def leaked(part: Payload, source: Input) -> int:
-    """Bytes of ``part`` that are not zero."""
+    """Return the bytes of ``part`` that are not zero."""
     return int(np.count_nonzero(np.frombuffer(source.view(part), np.uint8)))

@@ -1,6 +1,6 @@
-"""How large the disks are: what options say, what the stream states, and what its progress bounds.
+"""The sizes of disks: from options, as stated in the stream, and as bounded by its progress.
 
-The device's size is not on the wire.  QEMU's PROGRESS is floor(100 * done / total) over all devices,
+The device's size is not in the stream.  QEMU's PROGRESS is floor(100 * done / total) over all devices,
 where done is the start of the chunk last submitted, and a finished device counts only to the start of
 its last chunk (QEMU 7.2, migration/block.c: blk_mig_save_bulked_block).  So each record bounds the
 total: done is at least the starts of the chunks seen before it (no chunk comes before it was
@@ -28,9 +28,9 @@ SizeSource = Literal["option", "stream", "image", "bitmap-layout", "progress", "
 
 @dataclass(frozen=True, slots=True)
 class SizeBounds:
-    """Least and most bytes of a disk; ``most`` is None where nothing bounds it.
+    """The least and most bytes of a disk; ``most`` is None where there is no upper bound.
 
-    ``source``: ``option``, ``stream`` (stated on the wire), ``image`` (an existing image file),
+    ``source``: ``option``, ``stream`` (stated in it), ``image`` (an existing image file),
     ``bitmap-layout`` (bits of a v1 record at the disk's end), ``progress``, or ``none``.
     """
 
@@ -40,7 +40,7 @@ class SizeBounds:
 
     @property
     def exact(self) -> int | None:
-        """The size in bytes, if there is no room for another."""
+        """The size in bytes, if the bounds allow only one."""
         return self.least if self.least == self.most else None
 
     def allows(self, size: int) -> bool:
@@ -52,8 +52,8 @@ class SizeBounds:
 class ProgressBounds:
     """Bounds of the sum of all disks, in sectors, from PROGRESS records and the chunks around them.
 
-    ``percent`` is the last of the bulk phase (the 100 of the section's end is not one of them);
-    ``final`` says whether that 100 came.  ``tops``: by device, the highest sector at which a chunk
+    ``percent`` is the last of the bulk phase (not the 100 of the section's end); ``final``: whether
+    that 100 was sent.  ``tops``: by device, the highest sector at which a chunk
     starts; ``total``: the sum of them, in which a last chunk that was moved forward to end with its
     disk counts where it would have stood.  ``least``: least sectors of all disks.
     """
@@ -77,7 +77,7 @@ class ProgressBounds:
             self._reached += sector - before
 
     def record(self, percent: int, *, in_end: bool) -> None:
-        """Take a PROGRESS record; ``in_end``: it stands in the section's end."""
+        """Take a PROGRESS record; ``in_end``: it is in the section's end."""
         if in_end:
             self.final = percent == 100
             return
@@ -90,7 +90,7 @@ class ProgressBounds:
             self._thin_out()
 
     def merge(self, later: "ProgressBounds") -> None:
-        """Take the records of ``later``, folded from the piece of the stream behind this one's."""
+        """Merge ``later``, the bounds from the following piece of the stream, into these."""
         for percent, chunks in later._marks:
             for device, sector in chunks.items():
                 self.chunk(device, sector)
@@ -106,7 +106,7 @@ class ProgressBounds:
         self.least = max(self.least, 100 * self.total // (percent + 1) + 1)
 
     def _thin_out(self) -> None:
-        """Keep the last mark of each percentage: of those, it bounds most."""
+        """Keep only the last mark of each percentage, which gives the tightest bound."""
         last = {percent: at for at, (percent, _) in enumerate(self._marks)}
         marks: list[tuple[int, dict[str, int]]] = []
         chunks: dict[str, int] = {}
@@ -118,7 +118,7 @@ class ProgressBounds:
         self._marks = marks
 
     def most(self) -> int | None:
-        """Most sectors of all disks, None where there is no bound; once the stream has ended.
+        """Return the most sectors of all disks, None without a bound; valid at the stream's end.
 
         A bound that the chunks themselves exceed, or whose percentages the chunks do not explain, is
         none: incremental streams have such.
@@ -137,7 +137,7 @@ class ProgressBounds:
         return len(beyond) == max(beyond)
 
     def device(self, name: str) -> tuple[int, int | None]:
-        """Least and most sectors of the device ``name``; others take at least what came of them."""
+        """Return the least and most sectors of the device ``name``, given the chunks of the others."""
         least = self.tops[name] + 1
         others = self._reached - least
         most = self.most()
@@ -146,11 +146,11 @@ class ProgressBounds:
         return least, None if most is None else most - others
 
     def never_sent(self) -> int:
-        """Sectors that are proven to exist beyond the last chunks of all devices; 0 if none are."""
+        """Return the number of sectors that are proven to exist after the last chunks of the devices."""
         return max(self.least - self.total - CHUNK_SECTORS * len(self.tops), 0)
 
     def bulk_ended(self, sizes: Mapping[str, int | None]) -> bool | None:
-        """Whether the bulk phase reached the end of all disks; None: nothing tells.
+        """Return whether the bulk phase reached the end of all disks; None if unknown.
 
         ``sizes`` of the disks in bytes, None where unknown.  A finished disk counts at least to the
         start of its last chunk, also where an incremental stream leaves its last chunks out.
@@ -159,7 +159,7 @@ class ProgressBounds:
             return None
         total = sum(-(-(size or 0) // SECTOR_SIZE) for size in sizes.values())
         if None in sizes.values() or not total:
-            # The larger the disks, the less are their last chunks: the least total excuses most.
+            # The larger the disks, the smaller their last chunks in proportion: the least total allows most.
             total = max(self.least, self._reached)
             last = total - len(self.tops) * CHUNK_SECTORS
         else:
@@ -169,5 +169,5 @@ class ProgressBounds:
 
 
 def _grid(sector: int) -> int:
-    """Where a chunk that ends with its disk would have stood, had it not been moved; 0 for -1."""
+    """Return the sector on the chunk grid of a chunk that was moved to end with its disk; 0 for -1."""
     return -(-sector // CHUNK_SECTORS) * CHUNK_SECTORS

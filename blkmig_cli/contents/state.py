@@ -1,6 +1,6 @@
-"""What a stream adds up to: the disks that its events cover, and the bitmaps that they carry.
+"""The state of a stream: the disks that its events cover, and the bitmaps that they carry.
 
-A :class:`StreamState` is a fold over events and runs, and over nothing else: it can be pickled, and
+A :class:`StreamState` depends only on the events and runs that it takes: it can be pickled, and
 states of pieces of a stream, cut between sections (without container: between records), can be
 merged.  It reads bits, never disk data.
 """
@@ -47,12 +47,12 @@ _HAS_BITMAPS = int(BlockFlag.HAS_BITMAPS)
 
 @dataclass(slots=True)
 class DiskState:
-    """What came of one device's disk.
+    """The state of one device's disk.
 
     ``covered`` and ``bitmaps_covered`` are in sectors; ``top`` is the highest sector at which a chunk
-    starts, -1 if none came; ``repeated_chunks`` counts those of which every sector had come before;
-    ``stated``: bytes of the disk, where a record says it; ``least``: bytes that it has at least, by
-    records with bitmaps.
+    starts, -1 without chunks; ``repeated_chunks`` counts those of which every sector had been sent
+    before; ``stated``: size of the disk in bytes, if a record states it; ``least``: its least size in
+    bytes by records with bitmaps.
     """
 
     name: str
@@ -68,13 +68,13 @@ class DiskState:
 
     @property
     def has_blocks(self) -> bool:
-        """Whether any record carried content of the disk."""
+        """Whether any record contains data or zeros of the disk."""
         return self.chunks > 0
 
     def merge(self, later: "DiskState") -> None:
-        """Take what came later in the stream.
+        """Merge the state from the following piece of the stream.
 
-        Where both pieces hold the same sectors, they are taken to be of the same chunks.
+        Sectors that are in both pieces are assumed to be of the same chunks.
         """
         separate = self.covered.total + later.covered.total
         for ours, theirs in (
@@ -96,11 +96,11 @@ class DiskState:
 
 @dataclass(slots=True)
 class StreamState:
-    """The sum of a stream's events so far; see the module for what it may be used for.
+    """The state of a stream after the events so far; see the module.
 
-    ``machine`` is the machine type; ``described``: bytes of disks, by device, where the description at
-    the stream's end states them (``wire/identity.py``); ``conclusion`` what the decoder knew at the
-    end, None before :meth:`conclude`.
+    ``machine`` is the machine type; ``described``: sizes of disks in bytes, by device, as stated in the
+    description at the stream's end (``wire/identity.py``); ``conclusion``: that of the decoder, None
+    before :meth:`conclude`.
     """
 
     disks: dict[str, DiskState] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class StreamState:
     _moved_on: bool = False
 
     def feed(self, event: Event, source: Input) -> None:
-        """Take the next event; ``source`` gives the bits that it describes.
+        """Take the next event; ``source`` has the bits that it describes.
 
         Raises LimitError where this would take too much memory.
         """
@@ -146,15 +146,15 @@ class StreamState:
             self.described |= stated_sizes(source.view(event.payload))
 
     def feed_run(self, run: Run, source: Input) -> None:
-        """Take a run: as feeding its events one by one would, but by columns."""
+        """Take a run: the same as taking its events one by one, but by columns."""
         devices = [c.event.device for c in run.columns if isinstance(c.event, Block)]
         progress = any(isinstance(column.event, Progress) for column in run.columns)
         if progress or len(set(devices)) < len(devices):
-            # The order within each row counts.
+            # The order within each row matters.
             for event in run:
                 self.feed(event, source)
             return
-        # The first row makes whatever is not there yet; the others change numbers only.
+        # The first row creates missing entries; the others only change numbers.
         for column in run.columns:
             self.feed(column.event, source)
             if isinstance(column.event, Block) and column.numbers is not None and run.rows > 1:
@@ -162,10 +162,10 @@ class StreamState:
         self.end = run.end
 
     def conclude(self, conclusion: Conclusion, hints: Hints, *, proper_end: bool) -> None:
-        """Settle what only the end tells; ``proper_end``: the stream was read to its end."""
+        """Decide what depends on the stream's end; ``proper_end``: the stream was read to its end."""
         self.conclusion = conclusion
         if conclusion.container == "none":
-            # Without a container, the last record before the final EOS is the end's.
+            # Without a container, the last record before the final EOS is that of the section's end.
             self._in_end = self.block_started = True
             self.block_ended = proper_end
         self._release_progress()
@@ -178,9 +178,9 @@ class StreamState:
                 bitmap.content.persistent = bitmap.persistent
 
     def merge(self, later: "StreamState") -> None:
-        """Take the events of ``later``, folded from the piece of the stream behind this one's.
+        """Merge ``later``, the state of the following piece of the stream, into this one.
 
-        Both must not be concluded; ``later`` is not to be used any more.  Raises LimitError.
+        Neither may be concluded; ``later`` must not be used afterwards.  Raises LimitError.
         """
         if later._moved_on:
             self._release_progress()
@@ -202,19 +202,19 @@ class StreamState:
         self.end = max(self.end, later.end)
 
     def disk(self, name: str) -> DiskState:
-        """The state of the device called ``name``, made if it is missing."""
+        """Return the state of the device ``name``, creating it if it is missing."""
         found = self.disks.get(name)
         if found is None:
             found = self.disks[name] = DiskState(name)
         return found
 
     def covered(self, name: str) -> IntervalSet:
-        """Sectors of the device called ``name`` that have come so far."""
+        """Return the sectors of the device ``name`` that have been sent so far."""
         found = self.disks.get(name)
         return IntervalSet() if found is None else found.covered
 
     def stated_size(self, device: str) -> int | None:
-        """Bytes of the disk, as the stream itself says: v2 ranges, ended bitmaps, its description."""
+        """Return the size of a disk in bytes as stated by v2 ranges, ended bitmaps or the description."""
         disk = self.disks.get(device)
         if disk is not None and disk.stated is not None:
             return disk.stated
@@ -226,7 +226,7 @@ class StreamState:
         return sizes.pop() if len(sizes) == 1 else self.described.get(device)
 
     def size(self, device: str, hints: Hints) -> SizeBounds:
-        """The disk's size by order of belief: an option, the stream, an image file, what bounds it."""
+        """Return the disk's size by precedence: an option, the stream, an image file, bounds."""
         if (size := hints.option_size(device)) is not None:
             return SizeBounds(size, size, "option")
         if (size := self.stated_size(device)) is not None:
@@ -239,7 +239,7 @@ class StreamState:
         return proven
 
     def proven_size(self, device: str) -> SizeBounds:
-        """The disk's size as far as the stream proves it, whatever options and images say."""
+        """Return the disk's size as far as the stream proves it, without options and images."""
         if (size := self.stated_size(device)) is not None:
             return SizeBounds(size, size, "stream")
         disk, most = self.disks.get(device), None
@@ -256,7 +256,7 @@ class StreamState:
         return SizeBounds(least, most, "none" if most is None else "progress")
 
     def _release_progress(self) -> None:
-        """Count the progress record held back until what follows it shows whether it is the end's."""
+        """Count the progress record that was held until it is known whether it is that of the end."""
         self._moved_on = True
         if self._held is not None:
             self.progress.record(self._held.percent, in_end=self._in_end)
@@ -268,7 +268,7 @@ class StreamState:
         if event.has_content:
             disk.chunks += 1
             disk.zero_chunks += event.data is None
-            # A last chunk may be cut by the disk's end, but its start always counts.
+            # The disk's end may cut a last chunk, but its start is always on the disk.
             disk.repeated_chunks += disk.covered.covers(event.sector, max(end, event.sector + 1))
             disk.covered.add(event.sector, end)
             if event.sector > disk.top:
@@ -276,11 +276,11 @@ class StreamState:
                 self.progress.chunk(event.device, event.sector)
         if event.flags & _HAS_BITMAPS:
             disk.bitmaps_covered.add(event.sector, end)
-            # How long a record of v1 is may be a guess, but not where it starts.
+            # The length of a v1 record may be unknown, but not its start.
             last = end if event.dialect == V2.name else event.sector + 1
             disk.least = max(disk.least, last * SECTOR_SIZE)
             if event.dialect == V2.name and event.sectors % CHUNK_SECTORS:
-                disk.stated = end * SECTOR_SIZE  # such a range ends with the disk
+                disk.stated = end * SECTOR_SIZE  # such a range ends at the disk's end
         for part in event.bitmaps:
             state = self._block_bitmap(event, part)
             if part.attributes is not None:
@@ -288,7 +288,7 @@ class StreamState:
             state.add_record(event, part, source.view(part.bits))
 
     def _blocks(self, event: Block, column: Column, stride: int) -> None:
-        """Take the rows behind the first one of ``column``."""
+        """Take the rows of ``column`` after the first one."""
         assert column.numbers is not None
         disk, sectors = self.disk(event.device), column.numbers[1:]
         if event.has_content:

@@ -1,6 +1,6 @@
-"""A disk as its stream leaves it, read from the stream's file without unpacking it.
+"""The final content of a disk in a stream, read from the stream's file without extracting it.
 
-It is an image that can be read (``images.Readable``).
+It implements ``image.Readable``.
 """
 
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ _PROBE = 4 << 10
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes [start, end) of a disk: ``data`` or ``zero``, or ``missing``: no record holds them.
+    """Bytes [start, end) of a disk: ``data``, ``zero``, or ``missing`` (not in any record).
 
-    ``offset``: the byte of the stream at which data begins.
+    ``offset``: that of the data in the stream.
     """
 
     start: int
@@ -33,7 +33,7 @@ class Piece:
 class StreamDisk:
     """The disk of ``size`` bytes that ``state`` describes, its data in ``source``.
 
-    What never came reads as zeros; ``pieces`` tells it apart.  ``path`` is the stream's name.
+    Missing ranges read as zeros; ``pieces`` distinguishes them.  ``path`` is the stream's name.
     """
 
     def __init__(self, path: str, source: FileInput, state: EndState, size: int) -> None:
@@ -48,17 +48,17 @@ class StreamDisk:
         return self._size
 
     def resized(self, size: int) -> "StreamDisk":
-        """The same, as a disk of ``size`` bytes."""
+        """Return the same disk with a size of ``size`` bytes."""
         return StreamDisk(self.path, self._source, self._state, size)
 
     def incremental(self) -> "StreamDisk":
-        """The same, of which all that came is allocated, zeros too, and nothing else."""
+        """Return the same disk, of which exactly the ranges that were sent are allocated, zeros too."""
         return _Incremental(self.path, self._source, self._state, self._size)
 
     def pieces(self, offset: int = 0, length: int | None = None) -> Iterator[Piece]:
-        """The bytes from ``offset`` (to the disk's end) in pieces that touch, in their order.
+        """Yield the bytes from ``offset`` (to the disk's end) as contiguous pieces, in order.
 
-        Data comes in pieces that are in one place in the stream: at most a chunk.
+        Each piece of data is contiguous in the stream, and at most a chunk.
         """
         end = self._size if length is None else min(offset + length, self._size)
         for start, stop, kind, place in self._sectors(offset, end):
@@ -84,7 +84,7 @@ class StreamDisk:
             yield at, last, "missing", None
 
     def read(self, offset: int, length: int) -> bytes:
-        """See ``images.Readable``; raises FailureError where the stream's file fails."""
+        """See ``image.Readable``; raises FailureError where the stream's file fails."""
         found = bytearray(length)
         self.read_into(memoryview(found), offset)
         return bytes(found)
@@ -99,7 +99,7 @@ class StreamDisk:
                 self._source.read_into(part, piece.offset)
 
     def is_zero(self, offset: int, length: int) -> bool:
-        """See ``images.Readable``; most data shows itself in its first bytes."""
+        """See ``image.Readable``; examines few bytes first, as those of most data are not all zero."""
         return all(
             is_zero(memoryview(self.read(start, end - start)))
             for piece in self.pieces(offset, length)
@@ -108,7 +108,7 @@ class StreamDisk:
         )
 
     def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
-        """See ``images.Readable``."""
+        """See ``image.Readable``."""
         buffer = memoryview(bytearray(min(length, _PIECE)))
         for piece in self.pieces(offset, length):
             at = piece.start
@@ -120,7 +120,7 @@ class StreamDisk:
                 write_all(target, part)
 
     def extents(self) -> Iterator[tuple[int, int]]:
-        """See ``images.Readable``: what came as data."""
+        """See ``image.Readable``: the ranges that were sent as data."""
         for stretch in self._state:
             start, end = stretch.start * SECTOR_SIZE, min(stretch.end * SECTOR_SIZE, self._size)
             if stretch.offset is not None and start < end:
@@ -132,7 +132,7 @@ class StreamDisk:
 
 
 def _steps(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Bytes [start, end) in steps, of which the first is small."""
+    """Yield the bytes [start, end) in steps, the first of which is small."""
     step = _PROBE
     while start < end:
         yield start, min(start + step, end)

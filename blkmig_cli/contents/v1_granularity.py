@@ -1,10 +1,10 @@
-"""Narrowing the granularity of a coarse v1 bitmap by what its records repeat.
+"""Narrowing the granularity of a coarse v1 bitmap by the words that its records repeat.
 
-Eight bytes of bits per chunk mean 16 KiB or anything above.  From 32 KiB on, one word covers
-several chunks, so their records repeat it.  A granularity is out if the records contradict it:
+Eight bytes of bits per chunk mean 16 KiB or more.  From 32 KiB on, one word covers several chunks,
+so that their records repeat it.  A granularity is excluded if the records contradict it:
 
 - a bit that was set is clear in a later record of the same word;
-- a bit appears in a later record of the same word, though no chunk that it stands for was sent
+- a bit appears in a later record of the same word, though no chunk that it covers was sent
   since (a write that sets the bit dirties the chunk, and a dirty chunk is sent again);
 - a bit lies past the disk's end.
 """
@@ -25,37 +25,37 @@ from blkmig_cli.schemas.constants import (
     WORD_SIZE,
 )
 
-# Words of which the bits are looked at together.
+# Words whose bits are examined together.
 _BATCH = 1 << 14
 
 
 @dataclass(slots=True)
 class Observations:
-    """The bits of a bitmap whose granularity is open, in stream order: sector, and raw bytes."""
+    """The records of a bitmap of unknown granularity, in stream order: sectors, and raw bits."""
 
     sectors: "array[int]" = field(default_factory=lambda: array("Q"))
     lengths: "array[int]" = field(default_factory=lambda: array("H"))
     bits: bytearray = field(default_factory=bytearray)
 
     def add(self, sector: int, bits: memoryview) -> None:
-        """One more record."""
+        """Add a record."""
         self.sectors.append(sector)
         self.lengths.append(len(bits))
         self.bits += bits
 
     def add_rows(self, sectors: NDArray[np.int64], bits: NDArray[np.uint8]) -> None:
-        """A record for each of ``sectors``, with its row of ``bits``: shape (rows, bytes)."""
+        """Add a record for each of ``sectors``, with its row of ``bits``: shape (rows, bytes)."""
         rows, length = bits.shape
         self.sectors.frombytes(sectors.astype(np.uint64).tobytes())
         self.lengths.extend(array("H", [length]) * rows)
         self.bits += bits.tobytes()
 
     def numbers(self) -> NDArray[np.int64]:
-        """The sectors of all records, in stream order: int64, shape (records,)."""
+        """Return the sectors of all records, in stream order: int64, shape (records,)."""
         return np.frombuffer(self.sectors, np.int64)
 
     def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-        """All records: sectors, and their bits in rows, shape (rows, bytes), as long as these are equal."""
+        """Yield sectors and bits, shape (rows, bytes), of consecutive records of equal length."""
         sectors = np.frombuffer(self.sectors, np.int64)
         lengths = np.frombuffer(self.lengths, np.uint16)
         begin = at = 0
@@ -67,7 +67,7 @@ class Observations:
                 begin, at = end, at + size
 
     def narrow(self, candidates: list[int], size: int | None) -> list[int]:
-        """Those granularities out of ``candidates`` (bytes) that nothing contradicts.
+        """Return those ``candidates`` (granularities in bytes) that the records do not contradict.
 
         ``size`` is the most bytes that the disk can have, if known.
         """
@@ -87,7 +87,7 @@ def _possible(
     index = sectors // (WORD_BITS * granularity // SECTOR_SIZE)
     if size is not None and _bits_past(granularity, index, words, size):
         return False
-    # Records of the same word, each with the next one: mostly, they stand together as they came.
+    # Records of the same word, each with the next one: mostly, they are adjacent.
     order = None
     if np.any(index[1:] < index[:-1]):
         order = np.argsort(index, kind="stable")
@@ -97,7 +97,7 @@ def _possible(
         return False
     grown = np.flatnonzero(same & (words[1:] & ~words[:-1] != 0))
     if not len(grown) or WORD_BITS * granularity < CHUNK_SIZE or np.any(sectors % CHUNK_SECTORS):
-        return True  # off the grid, a record stands for parts of two chunks
+        return True  # off the grid, a record covers parts of two chunks
     # The last record of each chunk, or of each granule where that is larger.
     unit = max(granularity, CHUNK_SIZE) // SECTOR_SIZE
     units = WORD_BITS * granularity // SECTOR_SIZE // unit  # in a word

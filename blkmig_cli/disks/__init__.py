@@ -1,1 +1,1 @@
-"""Disk images, their locks, and dirty bitmaps with the files that keep them."""
+"""Disk images, their locks, and dirty bitmaps with the files in which they are stored."""

@@ -1,7 +1,7 @@
-"""A dirty bitmap: granules of a power of two of bytes, each clean or dirty.
+"""A dirty bitmap: granules whose size is a power of two of bytes, each clean or dirty.
 
-Bit ``i`` of the map is bit ``i % 8`` of byte ``i // 8``, which is how little-endian 64-bit words put
-it on the wire (QEMU, util/hbitmap.c: hbitmap_serialize_part).
+Bit ``i`` of the map is bit ``i % 8`` of byte ``i // 8``, as in a stream, which has little-endian 64-bit
+words (QEMU 7.2, util/hbitmap.c: hbitmap_serialize_part).
 """
 
 import hashlib
@@ -27,8 +27,8 @@ class DirtyBitmap:
     """A named bitmap.
 
     ``granularity`` is in bytes.  ``recording`` is QEMU's "enabled".  The disk's size is not part
-    of it: where it matters, it is an argument, in bytes.  Whatever makes granules dirty raises
-    LimitError where ``room``, which bitmaps may share, is used up.
+    of it: where it matters, it is an argument, in bytes.  Methods that make granules dirty raise
+    LimitError where ``room``, which bitmaps may share, is exhausted.
     """
 
     name: str
@@ -42,11 +42,11 @@ class DirtyBitmap:
         self._words = WordStore(Room() if room is None else room)
 
     def write_words(self, first_word: int, data: bytes | memoryview) -> None:
-        """Replace whole words from word ``first_word`` by ``data``, packed bits as on the wire."""
+        """Replace the words from ``first_word`` on by ``data``, packed bits as in a stream."""
         self._words.write(first_word, data)
 
     def write_rows(self, first_words: NDArray[np.int64], rows: Bits) -> None:
-        """:meth:`write_words` of each of ``rows``, shape (rows, bytes), in their order."""
+        """Write each of ``rows``, shape (rows, bytes), in order, as :meth:`write_words` does."""
         kept = last_of_each(first_words)
         first_words, rows = first_words[kept], rows[kept]
         for tile in tiles(first_words, rows.shape[1] // WORD_SIZE):
@@ -72,9 +72,9 @@ class DirtyBitmap:
         self._words.write(start, new)
 
     def set_range(self, start: int, length: int) -> None:
-        """Make every granule dirty that touches ``length`` bytes from byte ``start``.
+        """Make every granule dirty that overlaps ``length`` bytes from byte ``start``.
 
-        Raises LimitError where ``room`` is used up.
+        Raises LimitError where ``room`` is exhausted.
         """
         if length > 0:
             first = start // self.granularity
@@ -92,20 +92,20 @@ class DirtyBitmap:
             (self._words.fill if dirty else self._words.clear)(start, words)
 
     def _merged(self, number: int, new: bytes | bytearray, mask: int) -> bytes:
-        """Word ``number`` with the bits of ``new`` where ``mask`` has ones."""
+        """Return word ``number`` with the bits of ``new`` where ``mask`` has ones."""
         old = int(self._words.read(number, 1)[0])
         merged = old & ~mask | int.from_bytes(new, "little") & mask
         return merged.to_bytes(WORD_SIZE, "little")
 
     def words(self, first_word: int, count: int) -> Bits:
-        """``count`` words from ``first_word`` as packed bits: uint8, shape (8 * count,)."""
+        """Return ``count`` words from ``first_word`` as packed bits: uint8, shape (8 * count,)."""
         return self._words.read(first_word, count).view(np.uint8)
 
     def bits(self, size: int, start: int = 0) -> NDArray[np.bool_]:
-        """Which granules are dirty, of those from byte ``start`` up to ``size`` bytes of the disk.
+        """Return which granules are dirty from byte ``start`` of a disk of ``size`` bytes.
 
         Shape (granules,), bool; the first is granule ``start // granularity``.  Raises LimitError
-        where they are over ``limits.BITS_MAX``.
+        for more than ``limits.BITS_MAX`` granules.
         """
         first, end = start // self.granularity, -(-size // self.granularity)
         count = max(end - first, 0)
@@ -122,16 +122,16 @@ class DirtyBitmap:
         return found
 
     def granule_runs(self) -> NDArray[Any]:
-        """Runs of dirty granules, ascending, not touching: shape (runs, 2), first and count.
+        """Return the runs of dirty granules, ascending and not adjacent: shape (runs, 2), first and count.
 
-        int64 where the last byte of the last granule has a number in it, else Python integers.
+        int64 where the last byte of the last granule fits in it, else Python integers.
         """
         runs = self._wide(np.concatenate([np.empty((0, 2), np.int64), *self._runs()]))
         runs[:, 1] -= runs[:, 0]
         return runs
 
     def range_parts(self, size: int | None = None) -> Iterator[NDArray[Any]]:
-        """:meth:`ranges` up to ``size`` bytes in parts, each of shape (ranges, 2): start and end.
+        """Yield the ranges up to ``size`` bytes in parts, each of shape (ranges, 2): start and end.
 
         int64, or Python integers as in :meth:`granule_runs`.
         """
@@ -145,13 +145,13 @@ class DirtyBitmap:
                 yield inside
 
     def ranges(self, size: int | None = None) -> list[tuple[int, int]]:
-        """Dirty ranges (start, length) in bytes, whole granules cut at ``size`` bytes, as QEMU counts."""
+        """Return the dirty ranges (start, length) in bytes: complete granules, clipped at ``size``."""
         return [
             (start, length) for part in self.range_parts(size) for start, length in part.tolist()
         ]
 
     def count(self, size: int | None = None) -> int:
-        """Dirty bytes, the last granule cut at ``size`` bytes."""
+        """Return the number of dirty bytes, the last granule clipped at ``size`` bytes."""
         if size is None:
             return self.granularity * sum(_ones(words) for _, words in self._words.parts())
         whole, rest = divmod(size, self.granularity)
@@ -175,9 +175,10 @@ class DirtyBitmap:
         return -(-granules // WORD_BITS) * WORD_SIZE
 
     def sha256(self, size: int) -> str:
-        """The digest of the words of ``size`` bytes, as QEMU's x-debug-block-dirty-bitmap-sha256 has it.
+        """Return the digest of a disk of ``size`` bytes, as QMP's x-debug-block-dirty-bitmap-sha256.
 
-        Raises LimitError where these are over ``limits.BITS_MAX`` bytes.
+        It is that of all words (QEMU 7.2, util/hbitmap.c: hbitmap_sha256).  Raises LimitError for
+        more than ``limits.BITS_MAX`` bytes of words.
         """
         words = self.digest_size(size) // WORD_SIZE
         if words * WORD_SIZE > limits.BITS_MAX:
@@ -188,7 +189,7 @@ class DirtyBitmap:
         return found.hexdigest()
 
     def end(self) -> int:
-        """First byte behind the last dirty granule; 0 if all is clean."""
+        """Return the byte after the last dirty granule; 0 if there is none."""
         number = self._words.end - 1
         if number < 0:
             return 0
@@ -196,7 +197,7 @@ class DirtyBitmap:
         return (number * WORD_BITS + bits) * self.granularity
 
     def _runs(self) -> Iterator[NDArray[np.int64]]:
-        """Runs of dirty granules, ascending, not touching, in parts: first, and the one behind."""
+        """Yield the runs of dirty granules in parts, ascending and not adjacent: first, last + 1."""
         held = np.empty((0, 2), np.int64)
         for numbers, words in self._words.parts():
             runs = np.stack(_edges(numbers, words), axis=1)
@@ -204,7 +205,7 @@ class DirtyBitmap:
                 runs[0, 0] = held[0, 0]
             elif len(held):
                 runs = np.concatenate([held, runs])
-            # The last run may go on in the next part.
+            # The last run may continue in the next part.
             held = runs[-1:]
             if len(runs) > 1:
                 yield runs[:-1]
@@ -212,7 +213,7 @@ class DirtyBitmap:
             yield held
 
     def _wide(self, granules: NDArray[np.int64]) -> NDArray[Any]:
-        """``granules``, as Python integers where the bytes before them have no number in int64."""
+        """Return ``granules``, as Python integers where their offsets in bytes do not fit in int64."""
         far = granules.size and int(granules.max()) * self.granularity >= 1 << 63
         return granules.astype(object) if far else granules
 
@@ -222,7 +223,7 @@ _ALL = (1 << WORD_BITS) - 1
 
 
 def _words_of(first: int, count: int) -> tuple[int, int, list[tuple[int, int]]]:
-    """The words that hold granules: first, number, and those of which only the bits of a mask do."""
+    """Return the words of granules: first, number, and those covered partly, each with a mask."""
     start, low = divmod(first, WORD_BITS)
     last, high = divmod(first + count - 1, WORD_BITS)
     masks = {start: _ALL << low & _ALL}
@@ -232,7 +233,7 @@ def _words_of(first: int, count: int) -> tuple[int, int, list[tuple[int, int]]]:
 
 
 def _edges(numbers: NDArray[np.int64], words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of the words ``numbers``, ascending, the first bits of all runs, and the bits behind them."""
+    """Return the starts and ends (last + 1) of all runs of bits in the words ``numbers``, ascending."""
     one, top = np.uint64(1), np.uint64(WORD_BITS - 1)
     follows = np.append(False, numbers[1:] == numbers[:-1] + 1)
     before = np.roll(words, 1) >> top & follows
@@ -243,7 +244,7 @@ def _edges(numbers: NDArray[np.int64], words: Words) -> tuple[NDArray[np.int64],
 
 
 def _places(numbers: NDArray[np.int64], words: Words) -> NDArray[np.int64]:
-    """The numbers of all bits that are set in the words ``numbers``, ascending."""
+    """Return the numbers of all set bits in the words ``numbers``, ascending."""
     some = np.flatnonzero(words)
     bits = np.flatnonzero(np.unpackbits(words[some].view(np.uint8), bitorder="little"))
     places: NDArray[np.int64] = numbers[some[bits // WORD_BITS]] * WORD_BITS + bits % WORD_BITS
@@ -251,15 +252,15 @@ def _places(numbers: NDArray[np.int64], words: Words) -> NDArray[np.int64]:
 
 
 def _ones(words: Words) -> int:
-    """How many bits are set."""
+    """Return how many bits are set."""
     return int.from_bytes(words.tobytes(), "little").bit_count()
 
 
 def last_of_each(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of ``keys`` are the last of equal ones that stand together: shape (keys,)."""
+    """Return which of ``keys`` are the last in a sequence of equal ones: shape (keys,)."""
     return np.append(keys[1:] != keys[:-1], True)
 
 
 def ascending(keys: NDArray[np.int64], rows: Bits) -> Bits:
-    """``rows`` in the order of ``keys``, which only go up or only down."""
+    """Return ``rows`` in ascending order of ``keys``, which only increase or only decrease."""
     return rows[::-1] if keys[0] > keys[-1] else rows

@@ -1,4 +1,4 @@
-"""IMAGE.bitmaps.json: a disk's dirty bitmaps beside its image."""
+"""IMAGE.bitmaps.json: the file with a disk's dirty bitmaps, in the folder of its image."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from blkmig_cli.system.documents import Entry, encoded, read_document, write_pie
 from blkmig_cli.text import encode_name, quote
 
 VERSION = 1
-# As json writes it with an indent of 1, and the bytes of the longest.
+# A range as json writes it with an indent of 1, and the bytes of the longest one.
 _RANGE = b'\n    {\n     "start": %d,\n     "length": %d\n    }'
 _RANGE_LENGTH_MAX = len(_RANGE % (limits.DISK_MAX, limits.DISK_MAX)) + 1
 
@@ -28,14 +28,14 @@ class BitmapFile:
 
 
 def default_path(image: str) -> str:
-    """Where the bitmaps of ``image`` are kept."""
+    """Return the path of the file with the bitmaps of ``image``."""
     return f"{image}.bitmaps.json"
 
 
 def read_bitmaps(path: str | os.PathLike[str]) -> BitmapFile:
     """Read and check ``path``.
 
-    Raises FailureError where it is missing, damaged, or no such file.
+    Raises FailureError where it is missing, damaged, or not such a file.
     """
     return read_document(os.fspath(path), limits.BITMAPS_FILE_MAX, "file of bitmaps", _parse)
 
@@ -45,7 +45,7 @@ def write_bitmaps(
 ) -> None:
     """Write ``path`` atomically: it holds the old content or the new, never a part.
 
-    It gets the mode and owner of ``image``, the path of its image, if that is named and there.
+    It gets the mode and owner of ``image``, the path of its image, if that is given and exists.
     Raises FailureError, also where :func:`check_room` does.
     """
     check_room(content)
@@ -66,7 +66,7 @@ def check_room(content: BitmapFile) -> None:
 
 
 def bitmaps_text(content: BitmapFile) -> Iterator[bytes]:
-    """Return what such a file holds, in pieces of bounded length."""
+    """Yield the text of such a file in pieces of bounded length."""
     bitmaps = [
         {
             "name": bitmap.name,
@@ -79,7 +79,7 @@ def bitmaps_text(content: BitmapFile) -> Iterator[bytes]:
         for bitmap in content.bitmaps.values()
     ]
     document = {"version": VERSION, "virtual-size": content.size, "bitmaps": bitmaps}
-    # Within a name, quotes are escaped: this stands in the text once for each bitmap.
+    # Within a name, quotes are escaped: this occurs in the text once for each bitmap.
     first, *others = encoded(document).split(b'"dirty": []')
     yield first
     for bitmap, rest in zip(content.bitmaps.values(), others, strict=True):

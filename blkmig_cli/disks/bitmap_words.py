@@ -1,8 +1,8 @@
 """The words of a dirty bitmap: 64 bits each, by number.
 
-They stand in segments, of which those are left out whose words are all zero.  A segment in which few
-words differ from the one before holds only these and their places; any other holds all its bits.  So
-memory follows what is dirty, not a disk's size nor what a stream claims.
+They are stored in segments; those whose words are all zero are omitted.  A segment in which few words
+differ from the preceding one stores only these and their places; any other stores all its bits.  So
+the memory depends on what is dirty, not on a disk's size or on what a stream states.
 """
 
 import sys
@@ -18,17 +18,17 @@ from blkmig_cli.errors import LimitError
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import WORD_SIZE
 
-# Words of a segment, and bytes of its bits.
+# Words per segment, and bytes of its bits.
 _WORDS = 1 << 10
 _BYTES = _WORDS * WORD_SIZE
-# A sparse segment is the places at which its words change, then the words from there on.
+# A sparse segment is the places at which its words change, then the words from each place on.
 _PLACE = np.dtype(np.uint16)
 _WORD = np.dtype("<u8")
 _EACH = _PLACE.itemsize + _WORD.itemsize
-# Bytes that a segment takes beside its words, and the largest that is sparse.
+# Bytes that a segment takes in addition to its words, and the most bytes of a sparse one.
 _OVERHEAD = 128
 _SPARSE_MAX = _BYTES // 2
-# Segments whose words are handed out together.
+# Segments whose words are yielded together.
 _BATCH = 1 << 6
 
 #: Packed bits: bit ``i`` is bit ``i % 8`` of byte ``i // 8``.
@@ -41,21 +41,21 @@ _FULL = bytes(_PLACE.itemsize) + b"\xff" * WORD_SIZE
 
 @dataclass(slots=True)
 class Room:
-    """Memory for the bits of some bitmaps together: ``left`` bytes of it are left."""
+    """The memory that several bitmaps may use for their bits: ``left`` bytes remain."""
 
     left: int = limits.BITS_MAX
 
     def take(self, size: int) -> None:
-        """Take ``size`` bytes, or give some back; raises LimitError where there are not so many."""
+        """Reserve ``size`` bytes (negative: release); raises LimitError where fewer remain."""
         if size > self.left:
             raise LimitError(f"bitmaps of over {limits.BITS_MAX >> 20} MiB of bits")
         self.left -= size
 
 
 class WordStore:
-    """Words by their number; what is never written is zero.
+    """Words by their number; those never written are zero.
 
-    Whatever writes other words raises LimitError where ``room`` is used up.
+    Methods that write other words raise LimitError where ``room`` is exhausted.
     """
 
     __slots__ = ("_held", "_numbers", "room")
@@ -63,7 +63,7 @@ class WordStore:
     def __init__(self, room: Room) -> None:
         self.room = room
         self._held: dict[int, bytes | Words] = {}
-        self._numbers = IntervalSet()  # of the segments that are held
+        self._numbers = IntervalSet()  # of the segments that are stored
 
     def write(self, first: int, data: bytes | bytearray | memoryview) -> None:
         """Replace the words from number ``first`` on by ``data``, packed bits."""
@@ -95,7 +95,7 @@ class WordStore:
                     self._replace(segment, start, stop, bytes((stop - start) * WORD_SIZE))
 
     def read(self, first: int, count: int) -> Words:
-        """``count`` words from number ``first`` on: uint64, shape (count,)."""
+        """Return ``count`` words from number ``first`` on: uint64, shape (count,)."""
         out = np.zeros(count, _WORD)
         for segment, start, stop, at in _pieces(first, count):
             held = self._held.get(segment)
@@ -110,7 +110,7 @@ class WordStore:
         return out
 
     def parts(self, end: int | None = None) -> Iterator[tuple[NDArray[np.int64], Words]]:
-        """The words that are not zero, ascending, up to number ``end``: their numbers, and they.
+        """Yield the numbers and values of the words that are not zero, ascending, up to number ``end``.
 
         Both have the shape (words,); in parts of bounded length, none of which is empty.
         """
@@ -126,7 +126,7 @@ class WordStore:
 
     @property
     def end(self) -> int:
-        """The number behind that of the last word that is not zero; 0 if there is none."""
+        """The number after that of the last word that is not zero; 0 if there is none."""
         if not self._held:
             return 0
         first = (self._numbers.end - 1) * _WORDS
@@ -135,7 +135,7 @@ class WordStore:
     def _part(
         self, segments: list[int], end: int | None
     ) -> Iterator[tuple[NDArray[np.int64], Words]]:
-        """The words of some segments that are not zero, if there are any up to number ``end``."""
+        """Yield the words of some segments that are not zero, up to number ``end``, if there are any."""
         if not segments:
             return
         numbers, words = [], []
@@ -149,7 +149,7 @@ class WordStore:
                 numbers.append(np.arange(segment * _WORDS, (segment + 1) * _WORDS))
                 words.append(held)
         firsts, found = np.concatenate(numbers), np.concatenate(words)
-        # A word stands for all up to the next one, or up to its segment's end.
+        # A word is repeated up to the next one, or up to its segment's end.
         following = np.append(firsts[1:], firsts[-1] + _WORDS)
         lengths = np.minimum(following - firsts, _WORDS - firsts % _WORDS)
         wanted = found != 0
@@ -162,7 +162,7 @@ class WordStore:
             yield firsts, found
 
     def _replace(self, segment: int, start: int, stop: int, piece: bytes) -> None:
-        """Put ``piece`` in place of the words [start, stop) of a segment."""
+        """Replace the words [start, stop) of a segment by ``piece``."""
         held = self._held.get(segment, _CLEAN)
         if isinstance(held, bytes):
             made = _spliced(held, start, stop, piece)
@@ -180,7 +180,7 @@ class WordStore:
             self._store(segment, None)
 
     def _store(self, segment: int, new: bytes | Words | None) -> None:
-        """Hold ``new`` as a segment, None: nothing."""
+        """Store ``new`` as a segment; None: store nothing."""
         old = self._held.get(segment)
         self.room.take(_size(new) - _size(old))
         if new is None:
@@ -193,14 +193,14 @@ class WordStore:
 
 
 def _size(held: bytes | Words | None) -> int:
-    """Bytes of memory that a segment counts for; a full one could come from a few bytes of a file."""
+    """Return the bytes of memory that a segment counts for; a few bytes of a file may make a full one."""
     if held is None:
         return 0
     return len(held) + _OVERHEAD if isinstance(held, bytes) and held is not _FULL else _BYTES
 
 
 def _sparse(held: bytes) -> tuple[NDArray[np.uint16], Words]:
-    """The places and words of a sparse segment."""
+    """Return the places and words of a sparse segment."""
     number = len(held) // _EACH
     places = np.frombuffer(held, _PLACE, number)
     return places, np.frombuffer(held, _WORD, number, number * _PLACE.itemsize)
@@ -211,7 +211,7 @@ def _place(number: int) -> bytes:
 
 
 def _spliced(held: bytes, start: int, stop: int, piece: bytes) -> bytes:
-    """The sparse segment ``held`` with ``piece`` in place of the words [start, stop)."""
+    """Return the sparse segment ``held`` with the words [start, stop) replaced by ``piece``."""
     if stop - start == 1:
         places, words = _place(start), piece
     else:
@@ -222,7 +222,7 @@ def _spliced(held: bytes, start: int, stop: int, piece: bytes) -> bytes:
     middle = number * _PLACE.itemsize
     old_places, old_words = memoryview(held)[:middle].cast("H"), held[middle:]
     low, high = bisect_left(old_places, start), bisect_left(old_places, stop)
-    # What was there before goes on behind the piece.
+    # The previous word continues after the piece.
     if high == number or old_places[high] != stop:
         behind = old_words[(high - 1) * WORD_SIZE : high * WORD_SIZE]
     else:
@@ -245,7 +245,7 @@ def _spliced(held: bytes, start: int, stop: int, piece: bytes) -> bytes:
 
 
 def _pieces(first: int, count: int) -> Iterator[tuple[int, int, int, int]]:
-    """Words [first, first + count) by segment: (segment, start, stop, words before)."""
+    """Yield the words [first, first + count) by segment: (segment, start, stop, words before)."""
     at = 0
     while at < count:
         segment, start = divmod(first + at, _WORDS)

@@ -1,6 +1,6 @@
-"""Block devices: what identifies one across boots and names, and where its records are.
+"""Block devices: their identity across boots and names, and the path of their records.
 
-Names in /dev change from boot to boot, and several lead to one device.
+Names in /dev change from boot to boot, and one device may have several.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from blkmig_cli.errors import FailureError
 
 _SYS = "/sys/dev/block"
 _BOOT = "/proc/sys/kernel/random/boot_id"
-# Attributes of a device or of the disk that it is a part of, the best first; each with what it is.
+# Attributes that identify a device or its disk, in order of preference; each with its description.
 _ATTRIBUTES = (
     ("dm-uuid", "dm/uuid"),
     ("loop", "loop/backing_file"),
@@ -24,7 +24,7 @@ _ATTRIBUTES = (
 
 
 def number_of(path: str) -> int | None:
-    """Return the device number of the block device that ``path`` leads to; None: it is none."""
+    """Return the device number of the block device at ``path``; None if it is not one."""
     try:
         found = os.stat(path)
     except OSError:
@@ -33,11 +33,11 @@ def number_of(path: str) -> int | None:
 
 
 def identity(number: int) -> str:
-    """Return what identifies the block device of this number, as long as it can.
+    """Return the identity of the block device of this number.
 
     That is its device-mapper UUID, backing file or serial number; for a partition, that of its disk
-    and the place in it.  A device without any of them is identified until it goes away, or the next
-    boot.  Raises FailureError where nothing identifies it.
+    and the place in it.  The identity of a device without any of them is valid until it is removed or
+    the next boot.  Raises FailureError where nothing identifies it.
     """
     node = f"{_SYS}/{os.major(number)}:{os.minor(number)}"
     place = ""
@@ -58,7 +58,7 @@ def identity(number: int) -> str:
 
 
 def state_path(number: int) -> str:
-    """Return the path, without suffix, of what is recorded about the device of this number.
+    """Return the path, without suffix, of the records about the device of this number.
 
     Raises FailureError.
     """
@@ -67,7 +67,7 @@ def state_path(number: int) -> str:
 
 
 def _state_folder() -> str:
-    """Return the folder of blkmig's state, after the XDG base directory specification."""
+    """Return the folder of blkmig's state, according to the XDG base directory specification."""
     base = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):
         base = os.path.expanduser("~/.local/state")

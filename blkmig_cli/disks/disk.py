@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Disk:
     """A disk to send: its device name, image and bitmaps.  ``size`` in bytes, a multiple of 512.
 
-    ``partial``: only the extents of the image are known; what lies outside is never sent.
+    ``partial``: only the extents of the image are known; the rest is never sent.
     """
 
     device: str
@@ -32,7 +32,7 @@ class Disk:
 def past_end(device: str, sector: int, offset: int, size: int) -> IncompleteError:
     """Return the error for a record at ``sector`` of a disk of ``size`` bytes.
 
-    ``offset``: where the record stands, in bytes of the stream.
+    ``offset``: that of the record, in bytes of the stream.
     """
     return IncompleteError(
         f"a record lies past the disk's end at byte {size}",
@@ -46,7 +46,7 @@ def past_end(device: str, sector: int, offset: int, size: int) -> IncompleteErro
 
 
 def image_too_small(device: str, sector: int, offset: int, size: int) -> FailureError:
-    """Return the error for a record at ``sector``, behind the end of an image of ``size`` bytes."""
+    """Return the error for a record at ``sector``, past the end of an image of ``size`` bytes."""
     return FailureError(
         f"a record lies past the disk's end at byte {size}",
         offset=offset,

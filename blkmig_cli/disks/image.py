@@ -1,4 +1,4 @@
-"""What a disk image can do.  All offsets, lengths and sizes are in bytes."""
+"""The interface of disk images.  All offsets, lengths and sizes are in bytes."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -14,56 +14,56 @@ class Readable(Protocol):
         """The virtual size."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes at ``offset``; what was never written reads as zeros."""
+        """Return ``length`` bytes at ``offset``; unallocated ranges read as zeros."""
 
     def is_zero(self, offset: int, length: int) -> bool:
-        """Return whether every byte of a range is zero; reads no further than it must."""
+        """Return whether every byte of a range is zero; reads no more than necessary."""
 
     def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
-        """Write ``length`` bytes at ``offset`` to the descriptor ``target``, a ``pipe`` or not.
+        """Write ``length`` bytes at ``offset`` to the descriptor ``target``; ``pipe``: it is a pipe.
 
         Raises the OSErrors of ``target``.
         """
 
     def extents(self) -> Iterator[tuple[int, int]]:
-        """Yield the ranges (start, length) that may hold other bytes than zeros, ascending."""
+        """Yield the ranges (start, length) that may contain non-zero bytes, ascending."""
 
     def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """Yield the ranges (start, length) within extents known to be zero unread, ascending."""
 
 
 class Image(Readable, Protocol):
-    """A disk that can be written, too."""
+    """A disk that can also be written."""
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write ``data`` at ``offset``; it must lie within the disk."""
 
     def zero(self, offset: int, length: int) -> None:
-        """Make a range read as zeros; where the file system can, it takes no space then."""
+        """Make a range read as zeros, and deallocate it if the file system can."""
 
     def has_data(self, offset: int, length: int) -> bool:
-        """Return whether any of a range may take space, and so hold other bytes than zeros."""
+        """Return whether any of a range may be allocated, and so contain non-zero bytes."""
 
     def resize(self, size: int) -> None:
         """Make the disk larger (with zeros) or smaller."""
 
     def flush(self) -> None:
-        """Put everything written on stable storage."""
+        """Write everything to stable storage."""
 
     def uncache(self) -> None:
-        """Drop what the system caches of a flushed image: the next reads are from the medium.
+        """Drop the system's cache of a flushed image, so that the next reads are from the medium.
 
-        The system may keep some of it.
+        The system may drop only a part of it.
         """
 
     def close(self) -> None:
-        """Close the image; its locks go with it."""
+        """Close the image and release its locks."""
 
 
 class Beginning:
     """The first ``size`` bytes of an image, as a disk of that size.
 
-    What an image holds behind its disk (a block device may be larger) counts for nothing.
+    Anything after the disk's end (a block device may be larger) is ignored.
     """
 
     def __init__(self, image: Readable, size: int) -> None:

@@ -1,9 +1,9 @@
-"""The locks that QEMU takes on an image, so that blkmig, qemu-img and a running guest exclude each other.
+"""Locks on images, compatible with QEMU, so that blkmig, qemu-img and QEMU exclude each other.
 
 QEMU's file driver (block/file-posix.c, raw_apply_lock_bytes and raw_check_lock_bytes, since 2.10) takes
 open-file-description locks on single bytes: 100 + b for a permission b that is used, 200 + b for one that
-is not shared with others.  A process locks its own bytes first, and then looks for those of others; so of
-two processes, at least one sees the other.
+is not shared with others.  A process locks its own bytes first, and then tests for those of others; so
+of two processes, at least one detects the other.
 """
 
 import errno
@@ -11,7 +11,7 @@ import fcntl
 import struct
 from enum import IntEnum
 
-from blkmig_cli.errors import FailureError
+from blkmig_cli.errors import FailureError, reason
 from blkmig_cli.text import escape
 
 _USED = 100
@@ -32,9 +32,9 @@ class Permission(IntEnum):
 def lock(fd: int, path: str, *, writable: bool, shared: bool) -> None:
     """Lock the image open as ``fd``, for as long as it is open.
 
-    Neither a reader nor a writer lets others write; ``shared`` (qemu-img's -U): a reader does.
-    On a file system without such locks nothing is locked.  Raises FailureError where another program
-    uses the image in a way that excludes this.
+    Readers and writers exclude other writers; with ``shared`` (qemu-img's -U), readers do not.  On a
+    file system without such locks nothing is locked.  Raises FailureError where another program uses
+    the image in a conflicting way.
     """
     used = [Permission.CONSISTENT_READ]
     if writable:
@@ -49,7 +49,7 @@ def lock(fd: int, path: str, *, writable: bool, shared: bool) -> None:
     except OSError as error:
         if error.errno in _ABSENT:
             return
-        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
+        raise FailureError(f"{escape(path)}: {reason(error)}") from error
     if taken:
         name = taken[0].name.lower().replace("_", "-")
         raise FailureError(

@@ -1,7 +1,7 @@
-"""The files that blkmig keeps beside an image, or for a block device in the state folder.
+"""The files of blkmig in an image's folder, or for a block device in the state folder.
 
-Anything else that has one of their names (a symbolic link, a FIFO, a device, a folder, a
-file with other hard links) is refused: it is never followed, waited for or removed.
+Anything else that has one of their names (a symbolic link, a FIFO, a device, a folder, a file with
+other hard links) is refused: it is never followed, opened or removed.
 """
 
 import os
@@ -18,7 +18,7 @@ _JOURNAL = ".replay.json"
 _TEMPORARY = ".new"
 _PARTIAL = ".partial"
 _IDENTITY = ".blkmig.json"
-#: What the names of these files end with, behind that of the image.
+#: The suffixes of these files, appended to the name of the image.
 SUFFIXES = (_JOURNAL, _JOURNAL + _TEMPORARY, _PARTIAL, _IDENTITY, default_path(""))
 
 
@@ -26,8 +26,8 @@ SUFFIXES = (_JOURNAL, _JOURNAL + _TEMPORARY, _PARTIAL, _IDENTITY, default_path("
 class Neighbours:
     """Paths of the files that belong to the image at ``image``.
 
-    ``journal``: how far a replay has come.  ``partial``: the new image while it is made.
-    ``bitmaps``: its dirty bitmaps.  ``identity``: which stream it was made from.  A block device has
+    ``journal``: the progress of a replay.  ``partial``: the new image until it is complete.
+    ``bitmaps``: its dirty bitmaps.  ``identity``: the stream it was created from.  A block device has
     no place for the last three (None); its journal is in the state folder.
     """
 
@@ -39,18 +39,18 @@ class Neighbours:
 
     @property
     def temporary_journal(self) -> str:
-        """Where the journal is written before it replaces the one before."""
+        """The path at which the journal is written before it replaces the previous one."""
         return self.journal + _TEMPORARY
 
     def __iter__(self) -> Iterator[str]:
-        """All paths, but for the image."""
+        """Return all paths except that of the image."""
         paths = (self.journal, self.temporary_journal, self.partial, self.bitmaps, self.identity)
         return (path for path in paths if path is not None)
 
     def check(self) -> None:
-        """Raise FailureError where one of the paths is something else than a file of ours.
+        """Raise FailureError where anything other than blkmig's own file is at one of the paths.
 
-        That may be the image itself, behind a symbolic link of its name.
+        That may be the image itself, to which its name is a symbolic link.
         """
         for path in self:
             if exists(path) and os.path.exists(self.image) and os.path.samefile(path, self.image):
@@ -58,7 +58,7 @@ class Neighbours:
 
 
 def neighbours_of(image: str) -> Neighbours:
-    """Return the neighbours of the image at ``image``, a path; nothing is made.
+    """Return the neighbours of the image at ``image``, a path; nothing is created.
 
     Raises FailureError where a block device cannot be identified.
     """
@@ -72,17 +72,17 @@ def neighbours_of(image: str) -> Neighbours:
 
 
 def exists(path: str) -> bool:
-    """Return whether there is a file of ours at ``path``.
+    """Return whether there is a file of blkmig at ``path``.
 
-    Raises FailureError where there is something else, or the path cannot be looked at.
+    Raises FailureError where there is anything else, or the path cannot be examined.
     """
     return check_neighbour(path) is not None
 
 
 def remove(path: str | None) -> bool:
-    """Remove the file of ours at ``path``, if it is there; return whether it was.
+    """Remove blkmig's file at ``path``, if it exists; return whether it did.
 
-    Raises FailureError where there is something else, or it cannot be removed.
+    Raises FailureError where there is anything else, or it cannot be removed.
     """
     if path is None or not exists(path):
         return False

@@ -1,4 +1,4 @@
-"""New images: each is IMAGE.partial until it is complete, and gets its name then, in one step."""
+"""New images: each is named IMAGE.partial until it is complete, and is then renamed atomically."""
 
 import ctypes
 import errno
@@ -18,13 +18,13 @@ _RENAME_NOREPLACE = 1
 
 
 class NewImage(RawImage):
-    """A raw image that is made at ``path`` and gets its name by :meth:`finish`."""
+    """A raw image that is created at ``path`` and renamed by :meth:`finish`."""
 
     def finish(self, name: str, *, replace: bool) -> None:
-        """Rename the image, which has been flushed, to ``name``; that is on stable storage then.
+        """Rename the flushed image to ``name``, on stable storage.
 
-        ``replace``: in place of the file that has that name.  Otherwise raises FailureError where
-        there is one; also where the renaming fails.
+        ``replace``: replace a file of that name.  Otherwise raises FailureError where there is one;
+        also where the renaming fails.
         """
         with failing(name):
             if replace:
@@ -36,9 +36,9 @@ class NewImage(RawImage):
 
 
 def create_partial(path: str, like: os.stat_result | None = None) -> NewImage:
-    """Make a new, empty image at ``path``, locked.
+    """Create a new, empty image at ``path``, locked.
 
-    ``like``: what the system says of the image that it will replace, whose mode and owner it gets.
+    ``like``: the status of the image that it will replace, whose mode and owner it gets.
     Raises FailureError where the path exists.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -52,7 +52,7 @@ def create_partial(path: str, like: os.stat_result | None = None) -> NewImage:
 def open_partial(path: str) -> NewImage:
     """Open the unfinished image at ``path``, locked.
 
-    Raises FailureError where it is missing or in use, or is something else.
+    Raises FailureError where it is missing, in use, or not a file of blkmig.
     """
     exists(path)
     with failing(path):
@@ -61,11 +61,11 @@ def open_partial(path: str) -> NewImage:
 
 
 def _locked(path: str, fd: int) -> NewImage:
-    """Return the image that was opened at ``path`` as ``fd``, which is closed if this fails."""
+    """Lock and return the image open at ``path`` as ``fd``, which is closed if this fails."""
     try:
         lock(fd, path, writable=True, shared=False)
         with failing(path):
-            # Another process may have finished or removed it before it was locked.
+            # Another process may have renamed or removed it before it was locked.
             if not os.path.samestat(os.fstat(fd), os.lstat(path)):
                 raise FileNotFoundError(errno.ENOENT, "it was finished or removed just now")
             return NewImage(path, fd, os.lseek(fd, 0, os.SEEK_END))
@@ -76,12 +76,12 @@ def _locked(path: str, fd: int) -> NewImage:
 
 @cache
 def _renameat2() -> Any:
-    """Return renameat2(2) of the C library, which Python lacks; None where it has none."""
+    """Return renameat2(2) of the C library, which Python lacks; None if it is missing."""
     return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
 def _rename_new(path: str, name: str) -> None:
-    """Rename ``path`` to ``name``, which must be free; raises OSError.
+    """Rename ``path`` to ``name``, which must not exist; raises OSError.
 
     Not by link(2): the image must never have a second name.
     """

@@ -1,4 +1,4 @@
-"""Raw images: a file or block device whose bytes are those of the disk.  Zeros become holes."""
+"""Raw images: files or block devices whose bytes are those of the disk.  Zeros become holes."""
 
 import ctypes
 import errno
@@ -9,11 +9,11 @@ from functools import cache
 
 from blkmig_cli.disks.locks import lock
 from blkmig_cli.disks.zeros import is_zero
-from blkmig_cli.errors import FailureError
+from blkmig_cli.errors import FailureError, reason
 from blkmig_cli.system.pipes import give_pages, write_all
 from blkmig_cli.text import escape
 
-# An image that starts with one of these is taken as a file of that format, except with -f raw.
+# An image that begins with one of these is refused as one of that format, except with -f raw.
 _OTHER_FORMATS = {
     b"QFI\xfb": "qcow2",
     b"QED\0": "qed",
@@ -27,13 +27,13 @@ _OTHER_FORMATS = {
     b"WithouFreSpacExt": "parallels",
     b"LUKS\xba\xbe": "luks",
 }
-# Formats that the suffix of a file's name announces.
+# Formats by the suffix of a file's name.
 _SUFFIXES = {
     ".qcow2": "qcow2", ".qcow": "qcow", ".vmdk": "vmdk", ".vdi": "vdi", ".vhdx": "vhdx",
 }  # fmt: skip
 # <linux/falloc.h>: FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE.
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
-# Bytes read at once: few enough to stay in the processor's cache until they are used.
+# Bytes per read: few enough for the processor's cache.
 _PIECE = 256 << 10
 _PROBE = 4 << 10
 _ZEROS = bytes(_PIECE)
@@ -41,12 +41,12 @@ _ZEROS = bytes(_PIECE)
 
 @cache
 def _libc() -> ctypes.CDLL:
-    """Return the C library: Python has no fallocate that punches holes."""
+    """Return the C library, for fallocate: that of Python cannot punch holes."""
     return ctypes.CDLL(None, use_errno=True)
 
 
 class RawImage:
-    """See ``image.Image``.  Made by :func:`open_raw`; ``is_file``: it is not a block device."""
+    """See ``image.Image``.  Created by :func:`open_raw`; ``is_file``: it is not a block device."""
 
     def __init__(self, path: str, fd: int, size: int, *, is_file: bool = True) -> None:
         self.path = path
@@ -63,7 +63,7 @@ class RawImage:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a regular file, whose size is the disk's; not a device."""
+        """Whether it is a regular file, whose size is the disk's, and not a device."""
         return self._is_file
 
     def read(self, offset: int, length: int) -> bytes:
@@ -82,7 +82,7 @@ class RawImage:
         return b"".join(pieces)
 
     def is_zero(self, offset: int, length: int) -> bool:
-        """See ``image.Image``; the first bytes of most data are not all zero."""
+        """See ``image.Image``; examines few bytes first, as those of most data are not all zero."""
         piece = min(length, _PROBE)
         while length:
             found = self._fill(offset, piece)
@@ -139,7 +139,7 @@ class RawImage:
             raise self._failed(error, offset) from error
 
     def zero(self, offset: int, length: int) -> None:
-        """See ``image.Image``; makes holes where there is data, or else writes zeros there."""
+        """See ``image.Image``; punches holes where there is data, or writes zeros if that fails."""
         if offset < 0 or offset + length > self._size:
             raise ValueError("a write past the disk's end")
         for start, end in self._data(offset, offset + length):
@@ -162,7 +162,7 @@ class RawImage:
         """See ``image.Image``; raises FailureError where the file ends before its size."""
         for start, end in self._data(0, self._size):
             yield start, end - start
-        # Behind the end of a file that became shorter, a hole is reported.
+        # After the end of a file that became shorter, the system reports a hole.
         if os.lseek(self._fd, 0, os.SEEK_END) < self._size:
             raise self._shrunk()
 
@@ -186,7 +186,7 @@ class RawImage:
         os.close(self._fd)
 
     def _data(self, offset: int, end: int) -> Iterator[tuple[int, int]]:
-        """Yield the ranges (start, end) of the bytes [offset, end) that are no holes, ascending."""
+        """Yield the ranges (start, end) of the bytes [offset, end) that are not holes, ascending."""
         while offset < end:
             start = self._seek(offset, os.SEEK_DATA)
             if start is None or start >= end:
@@ -195,17 +195,17 @@ class RawImage:
             yield start, offset
 
     def _seek(self, offset: int, whence: int) -> int | None:
-        """Return where data or a hole begins from ``offset`` on; None behind the last data."""
+        """Return the next offset of data or a hole from ``offset`` on; None after the last data."""
         try:
             return os.lseek(self._fd, offset, whence)
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return None
-            # The file system does not support the call: all of it counts as data.
+            # The file system does not support the call: treat all of the file as data.
             return offset if whence == os.SEEK_DATA else self._size
 
     def _punch(self, offset: int, length: int) -> bool:
-        """Make a hole; return whether the file system could."""
+        """Punch a hole; return whether the file system supports it."""
         if not self._can_punch:
             return False
         result = _libc().fallocate(
@@ -216,19 +216,19 @@ class RawImage:
         return bool(result == 0)
 
     def _failed(self, error: OSError, offset: int) -> FailureError:
-        return FailureError(f"{escape(self.path)}: {error.strerror or error} at its byte {offset}")
+        return FailureError(f"{escape(self.path)}: {reason(error)} at its byte {offset}")
 
 
 def other_format(head: bytes) -> str | None:
-    """Return the format whose magic ``head``, the first bytes of an image, begins with.
+    """Return the format of an image that begins with ``head``.
 
-    None: none that is known, so that the image may be raw.
+    None if no known magic matches, so that the image may be raw.
     """
     return next((name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None)
 
 
 def check_suffix(path: str) -> None:
-    """Raise FailureError where the name of an image announces another format than raw."""
+    """Raise FailureError where the suffix of an image's name is that of another format than raw."""
     kind = _SUFFIXES.get(os.path.splitext(path)[1].lower())
     if kind is not None:
         raise FailureError(
@@ -241,12 +241,11 @@ def open_raw(
 ) -> RawImage:
     """Open the image at ``path``, and lock it as QEMU does.
 
-    ``force``: it is raw, whatever its name and its first bytes say (-f raw).  ``shared``: read it
-    even while others write it (-U).  ``claimed``: write a block device even while it is mounted
-    (--force).
+    ``force``: it is raw, regardless of its name and its first bytes (-f raw).  ``shared``: read it
+    even if others write it (-U).  ``claimed``: write a block device even if it is mounted (--force).
 
-    Raises FailureError where it is missing, is neither a file nor a block device, looks like another
-    format, or is in use.
+    Raises FailureError where it is missing, is neither a file nor a block device, appears to have
+    another format, or is in use.
     """
     flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
     try:
@@ -264,7 +263,7 @@ def open_raw(
             ) from error
         missing = isinstance(error, FileNotFoundError) and writable
         hint = "use --create to make it" if missing else None
-        raise FailureError(f"{escape(path)}: {error.strerror or error}", hint=hint) from error
+        raise FailureError(f"{escape(path)}: {reason(error)}", hint=hint) from error
     try:
         size = os.lseek(fd, 0, os.SEEK_END)
         kind = other_format(os.pread(fd, 32, 0))
@@ -278,7 +277,7 @@ def open_raw(
         lock(fd, path, writable=writable, shared=shared)
     except OSError as error:
         os.close(fd)
-        raise FailureError(f"{escape(path)}: {error.strerror or error}") from error
+        raise FailureError(f"{escape(path)}: {reason(error)}") from error
     except FailureError:
         os.close(fd)
         raise

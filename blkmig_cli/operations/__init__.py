@@ -1,1 +1,1 @@
-"""One module or folder for each thing that blkmig does, without a command line."""
+"""The operations of blkmig, one module or folder for each, without a command line."""

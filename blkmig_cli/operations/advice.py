@@ -1,6 +1,6 @@
-"""What to do next with a stream, once it has been read: reasons, and commands that can be typed.
+"""Suggested next steps for a stream that has been read: reasons, and shell commands.
 
-No command overwrites anything: files to be written have names that nothing has yet.
+The commands overwrite nothing: files to be written have names that do not exist yet.
 """
 
 import os
@@ -20,16 +20,16 @@ _STDIN = "STREAM"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A reason, and the command for a shell; None where no command of ours helps."""
+    """A reason, and the shell command; None where no command of blkmig applies."""
 
     why: str
     command: str | None = None
 
 
 def next_steps(report: Report, argument: str, number: int | None = None) -> list[Step]:
-    """Return what helps with the stream of ``report``, the most useful first.
+    """Return the next steps for the stream of ``report``, the most useful first.
 
-    ``argument``: the STREAM as it was given; ``number``: which of several streams in it.
+    ``argument``: the STREAM as specified; ``number``: that of several streams in it.
     """
     stream, new_name = _STDIN if argument == "-" else _word(argument), _NewNames()
     chosen = stream if number is None else f"{stream} --stream {number}"
@@ -59,7 +59,7 @@ def next_steps(report: Report, argument: str, number: int | None = None) -> list
             command = f"blkmig info {stream} --granularity {_word(key)}=SIZE"
             steps.append(Step(why, command if _typed(key) else None))
     if "padding-leak" in found:
-        why = "the padding behind a disk's end holds other data: to remove it"
+        why = "the padding after a disk's end has other data: to remove it"
         steps.append(Step(why, f"blkmig scrub {chosen} --to {new_name('clean', '.bin')}"))
     if (disks or report.bitmaps) and "sector-past-end" not in found:
         steps.append(_replay(report, chosen, disks, new_name))
@@ -117,15 +117,15 @@ def _replay(report: Report, stream: str, disks: list[DeviceVerdict], new_name: "
 
 
 def _files(names: list[str], suffix: str, new_name: "_NewNames") -> list[str]:
-    """Return a harmless file name for each device."""
+    """Return a safe file name for each device."""
     bases = [re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:40] for name in names]
     return [new_name(base or "disk", suffix) for base in bases]
 
 
 class _NewNames:
-    """File names that nothing in the current folder has, or begins with.
+    """File names that no file in the current folder has, or begins with.
 
-    What begins with one may be the journal of such an image, or the bitmaps beside it.
+    A file that begins with one may be the journal or the bitmaps of such an image.
     """
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ class _NewNames:
         self._numbers: dict[tuple[str, str], int] = {}
 
     def __call__(self, base: str, suffix: str) -> str:
-        """Return a name of ``base`` and ``suffix``, with a number between them if it must be."""
+        """Return a name of ``base`` and ``suffix``, with a number between them if necessary."""
         while True:
             number = self._numbers[base, suffix] = self._numbers.get((base, suffix), 0) + 1
             name = f"{base}{suffix}" if number == 1 else f"{base}-{number}{suffix}"
@@ -149,12 +149,12 @@ class _NewNames:
 
 
 def _typed(name: str) -> bool:
-    """Return whether ``name`` can be written in a command as it is."""
+    """Return whether ``name`` can be used in a command as it is."""
     return name.isprintable()
 
 
 def _device(name: str) -> str | None:
-    """Return a device's name for ``DEVICE=...``, None where it cannot be written so."""
+    """Return a device's name for ``DEVICE=...``, None where it cannot be used there."""
     return name if _typed(name) and not set("=/") & set(name) else None
 
 

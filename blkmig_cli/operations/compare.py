@@ -1,7 +1,7 @@
-"""Comparing what two streams, or a stream and a disk image, leave behind: disks and bitmaps.
+"""Comparing the disks and bitmaps of two streams, or of a stream and a disk image.
 
-Disks are compared where they end up, by their stretches and extents; a record that a later one
-replaces is never looked at.  Chunks that were not sent are not zeros: they are listed apart.
+The final content of disks is compared, by their stretches and extents; a record that a later one
+replaces is never read.  Chunks that were not sent are not treated as zeros: they are listed separately.
 """
 
 import os
@@ -27,7 +27,7 @@ from blkmig_cli.text import escape, names_text
 
 _PIECE = 1 << 20
 
-#: By device and name; None where a bitmap is incomplete, or its granularity undecided (v1).
+#: By device and name; None for a bitmap that is incomplete, or of unknown granularity (v1).
 Bitmaps = dict[tuple[str, str], DirtyBitmap | None]
 
 
@@ -35,8 +35,8 @@ Bitmaps = dict[tuple[str, str], DirtyBitmap | None]
 class CompareOptions:
     """How to compare.
 
-    ``strict``: sizes must be equal, too; ``incremental``: chunks that were not sent do not count.
-    ``raw``: the second one is a raw image, whatever it starts with; ``shared``: see ``open_raw``.
+    ``strict``: sizes must be equal, too; ``incremental``: chunks that were not sent are ignored.
+    ``raw``: the second one is a raw image, regardless of its first bytes; ``shared``: see ``open_raw``.
     """
 
     strict: bool = False
@@ -47,9 +47,9 @@ class CompareOptions:
 
 @dataclass(slots=True)
 class Side:
-    """One of the two: its name, its disks by device, its bitmaps (None: it cannot have any).
+    """One side: its name, its disks by device, its bitmaps (None: it cannot have any).
 
-    ``kind``: ``stream`` or ``image``; ``bounds``: those of the disks whose size is not known.
+    ``kind``: ``stream`` or ``image``; ``bounds``: those of the disks whose size is unknown.
     """
 
     name: str
@@ -61,10 +61,10 @@ class Side:
 
 @dataclass(slots=True)
 class DiskDifference:
-    """How the disks of a device compare; ranges are (start, end) in bytes.
+    """The differences between the disks of a device; ranges are (start, end) in bytes.
 
-    ``sizes``: bytes on either side, None where the device is not there.  ``missing``: what was not
-    sent on that side, but is there on the other one.
+    ``sizes``: bytes on each side, None where the device is missing.  ``missing``: the ranges that
+    were not sent on that side, but exist on the other one.
     """
 
     device: str
@@ -75,7 +75,7 @@ class DiskDifference:
     )
 
     def is_same(self, options: CompareOptions) -> bool:
-        """Return whether the disks are the same, by ``options``."""
+        """Return whether the disks are the same according to ``options``."""
         if None in self.sizes or self.differing:
             return False
         if options.strict and self.sizes[0] != self.sizes[1]:
@@ -85,7 +85,7 @@ class DiskDifference:
 
 @dataclass(frozen=True, slots=True)
 class BitmapDifference:
-    """How a bitmap differs, in words; none if it is the same on both sides."""
+    """The differences of a bitmap as text; empty if it is the same on both sides."""
 
     device: str
     name: str
@@ -94,7 +94,7 @@ class BitmapDifference:
 
 @dataclass(slots=True)
 class Comparison:
-    """The result, disk by disk and bitmap by bitmap.
+    """The result for each disk and each bitmap.
 
     ``bitmaps`` is None where one side is an image without a file of bitmaps.
     """
@@ -106,7 +106,7 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Whether both sides leave the same behind."""
+        """Whether both sides have the same disks and bitmaps."""
         return all(disk.is_same(self.options) for disk in self.disks) and not any(
             bitmap.differences for bitmap in self.bitmaps or ()
         )
@@ -121,9 +121,9 @@ def compare(
 ) -> Comparison:
     """Compare A and B, each a device and a path, or None and the name of a STREAM or image.
 
-    One of them may be an image: what is named with a device, or is not a stream; with
-    ``options.raw`` the second.  ``second_number``: which of several streams in B, None: as in A.
-    With an image, only the device that it is compared with counts.  Raises the StreamError of a
+    One of them may be an image: that with a device, or the one that is not a stream; with
+    ``options.raw`` the second.  ``second_number``: that of several streams in B, None: as in A.
+    With an image, only the device that it is compared with is compared.  Raises the StreamError of a
     damaged stream, UsageError where neither is a stream or the image's device is not in it,
     FailureError where a file fails.
     """
@@ -160,7 +160,7 @@ def compare(
 
 
 def _stream(name: str, reading: Reading, stack: ExitStack) -> Contents | None:
-    """Return what is in the stream called ``name``; None where it is not a stream."""
+    """Return the contents of the STREAM ``name``; None if it is not a stream."""
     contents = stack.enter_context(reading.contents(name, again=True))
     failure = contents.report.failure
     if failure is not None and not isinstance(failure, NotAStreamError):
@@ -169,7 +169,7 @@ def _stream(name: str, reading: Reading, stack: ExitStack) -> Contents | None:
 
 
 def _device(named: str | None, contents: Contents) -> str:
-    """Return the device of a stream that an image is compared with, ``named`` or the only one."""
+    """Return the device to compare with an image: ``named``, or the stream's only one."""
     devices = [found.disk.name for found in contents.report.devices if found.disk.has_blocks]
     if named is not None:
         find_device("DEVICE=IMAGE", named, devices)
@@ -181,7 +181,7 @@ def _device(named: str | None, contents: Contents) -> str:
 
 
 def stream_side(contents: Contents, only: str | None = None) -> Side:
-    """Return a stream, or what it has of the device ``only``; raises UsageError where it is a pipe."""
+    """Return a stream as a side, restricted to the device ``only``; raises UsageError for a pipe."""
     devices = [
         device
         for device in contents.report.devices
@@ -203,7 +203,7 @@ def stream_side(contents: Contents, only: str | None = None) -> Side:
 
 
 def image_side(device: str | None, image: RawImage) -> Side:
-    """Return an image that stands for ``device``, with the bitmaps beside it; raises FailureError."""
+    """Return an image of ``device`` as a side, with its file of bitmaps; raises FailureError."""
     name = device or ""
     path = default_path(image.path)
     bitmaps: Bitmaps | None = None
@@ -214,7 +214,7 @@ def image_side(device: str | None, image: RawImage) -> Side:
 
 
 def compare_sides(ours: Side, theirs: Side, options: CompareOptions, tick: Tick) -> Comparison:
-    """Compare disk by disk; ``tick`` gets the bytes of disks that have been compared.
+    """Compare two sides; ``tick`` gets the bytes of disks compared so far.
 
     Raises FailureError where an image or a stream's file fails.
     """
@@ -242,8 +242,8 @@ def compare_sides(ours: Side, theirs: Side, options: CompareOptions, tick: Tick)
 def differing_ranges(disk: StreamDisk, image: RawImage, tick: Tick) -> IntervalSet:
     """Return the bytes, in ranges of sectors, in which ``image`` differs from ``disk``.
 
-    As far as both go, and without what was not sent.  ``tick`` gets the bytes of the disk that have
-    been compared.  Raises FailureError where either fails.
+    They are compared up to the end of the shorter one, without ranges that were not sent.  ``tick``
+    gets the bytes of the disk compared so far.  Raises FailureError where either fails.
     """
     found = DiskDifference("", (disk.size, image.size))
     for at in _compare(disk, image, min(disk.size, image.size), found):
@@ -256,14 +256,14 @@ def _sized(
     other: StreamDisk | RawImage,
     bounds: SizeBounds | None,
 ) -> StreamDisk | RawImage:
-    """Return ``disk``, with the size of the ``other`` one where only ``bounds`` of its own are known."""
+    """Return ``disk``, with the size of ``other`` if only the ``bounds`` of its own are known."""
     if bounds is None or not isinstance(disk, StreamDisk) or _is_device(other):
         return disk
     return disk.resized(other.size) if bounds.allows(other.size) else disk
 
 
 def _bytes(disk: StreamDisk | RawImage, other: StreamDisk | RawImage) -> int:
-    """Return the size of ``disk``; what a block device has behind the ``other`` disk is none of it."""
+    """Return the size of ``disk``, for a block device at most that of the ``other`` disk."""
     return min(disk.size, other.size) if _is_device(disk) else disk.size
 
 
@@ -274,9 +274,9 @@ def _is_device(disk: StreamDisk | RawImage) -> bool:
 def _compare(
     a: StreamDisk | RawImage, b: StreamDisk | RawImage, end: int, found: DiskDifference
 ) -> Iterator[int]:
-    """Add to ``found`` what differs up to byte ``end``; yields how far it is.
+    """Add the differences up to byte ``end`` to ``found``; yields the bytes compared so far.
 
-    What lies behind a disk's end counts as zeros.
+    Bytes after a disk's end are treated as zeros.
     """
     all_ours, all_theirs = _pieces(a, end), _pieces(b, end)
     ours, theirs = next(all_ours, None), next(all_theirs, None)
@@ -291,7 +291,7 @@ def _compare(
 
 
 def _pieces(disk: StreamDisk | RawImage, end: int) -> Iterator[Piece]:
-    """Return bytes [0, end) of a disk as pieces in their order, without gaps."""
+    """Return bytes [0, end) of a disk as contiguous pieces, in order."""
     stop = min(disk.size, end)
     if isinstance(disk, StreamDisk):
         yield from disk.pieces(0, stop)
@@ -341,7 +341,7 @@ def _compare_piece(
 
 
 def differing_sectors(ours: bytes, theirs: bytes) -> Iterator[tuple[int, int]]:
-    """Return the ranges (start, end) of sectors in which two equally long pieces of a disk differ."""
+    """Return the ranges (start, end) of sectors in which two pieces of equal length differ."""
     if ours == theirs:
         return
     length = len(ours)

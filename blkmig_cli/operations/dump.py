@@ -1,4 +1,4 @@
-"""The records of a stream that are asked for, in their order."""
+"""Selecting records of a stream, in order."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from blkmig_cli.wire.runs import Column, Piece, Run
 
 
 class Dump:
-    """The pieces of the stream that ``decoder`` reads, for iterating once.
+    """The pieces of the stream that ``decoder`` reads, for a single iteration.
 
-    ``names`` are those of its devices and bitmaps; ``failure`` is what ended the pieces too early, if
-    anything did: what came before is given all the same.
+    ``names`` are those of its devices and bitmaps; ``failure``: the error that ended the pieces too
+    early, if any.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -37,7 +37,7 @@ class Dump:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which events are wanted; empty and None let all of them pass.  ``sectors``: those touched."""
+    """A filter of events; empty and None accept all of them.  ``sectors``: those touched."""
 
     devices: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class Selection:
         return bool(self.devices or self.types or self.sectors is not None)
 
     def of(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
-        """Return what is wanted of ``pieces``."""
+        """Yield the selected events of ``pieces``."""
         for piece in pieces:
             if not isinstance(piece, Run):
                 if self._takes(piece):

@@ -1,4 +1,4 @@
-"""One disk, or one bitmap, out of a stream.
+"""Extracting one disk or one bitmap from a stream.
 
 Chunks that were not sent are not treated as zeros: without ``allow_incomplete`` nothing is written.
 """
@@ -35,7 +35,7 @@ from blkmig_cli.text import (
 from blkmig_cli.transport.target import Sink, open_target
 from blkmig_cli.wire.v1_layout import describe
 
-# Findings that say that a disk is incomplete: the first kind only where its size is not known, or some
+# Findings that show that a disk is incomplete; the first kind only if its size is unknown, or a part
 # of it is missing.
 _UNSENT = ("missing-chunks", "bulk-unfinished")
 _BROKEN = ("section-unfinished", "merged-devices")
@@ -43,7 +43,7 @@ _BROKEN = ("section-unfinished", "merged-devices")
 
 @dataclass(frozen=True, slots=True)
 class FoundDisk:
-    """A disk of a stream, and what the user must know of it."""
+    """A disk of a stream, and warnings about it."""
 
     disk: StreamDisk
     warnings: list[str]
@@ -51,7 +51,7 @@ class FoundDisk:
 
 @dataclass(frozen=True, slots=True)
 class FoundBitmap:
-    """A bitmap of a stream, as a file that holds no other, and what the user must know of it."""
+    """A bitmap of a stream, as a file with only that one, and warnings about it."""
 
     file: BitmapFile
     warnings: list[str]
@@ -59,7 +59,7 @@ class FoundBitmap:
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """What was written, in bytes; what the user must know of it; what ended the reading, if anything."""
+    """The bytes written; warnings about them; the error that ended the reading, if any."""
 
     written: int
     warnings: list[str] = field(default_factory=list)
@@ -77,9 +77,9 @@ def extract(
 ) -> Extracted:
     """Write the disk of ``device`` (None: the only one) in the STREAM, or ``bitmap``, to the TARGET.
 
-    Nothing is written where that raises: see :func:`find_disk`, :func:`find_bitmap` and
-    :func:`open_target`.  With ``allow_incomplete``, what ended the reading of a damaged stream is in
-    the result.
+    Nothing is written if it raises; see :func:`find_disk`, :func:`find_bitmap` and
+    :func:`open_target`.  With ``allow_incomplete``, the error that ended the reading of a damaged
+    stream is in the result.
     """
     check_target(stream, target)
     with reading.contents(stream, again=bitmap is None) as contents:
@@ -104,13 +104,13 @@ def extract(
 def find_disk(
     contents: Contents, device: str | None = None, *, allow_incomplete: bool = False
 ) -> FoundDisk:
-    """Return the disk of ``device`` (None: the only one); of unknown size it ends with its last chunk.
+    """Return the disk of ``device`` (None: the only one); if its size is unknown, up to its last chunk.
 
-    ``allow_incomplete``: what was not sent reads as zeros.  Without it, raises IncompleteError where
-    something was not sent, and the StreamError of a damaged stream.  Raises UsageError where there is
-    no such disk, several, or the stream is a pipe; IncompleteError where a record lies past the disk's
-    end, or its size is unknown and not where its last chunk ends; FailureError where that is further
-    than any real disk goes.
+    ``allow_incomplete``: chunks that were not sent read as zeros.  Without it, raises IncompleteError
+    if there are such chunks, and the StreamError of a damaged stream.  Raises UsageError where there
+    is no such disk, several, or the stream is a pipe; IncompleteError where a record lies past the
+    disk's end, or its size is unknown and cannot be the end of its last chunk; FailureError where
+    that is beyond the size of any real disk.
     """
     report = contents.report
     _refuse_damaged(report, allow_incomplete=allow_incomplete)
@@ -168,9 +168,9 @@ def find_bitmap(contents: Contents, name: str, *, allow_incomplete: bool = False
 
 
 def copy_disk(disk: StreamDisk, sink: Sink, tick: Tick) -> None:
-    """Write all of ``disk``; zeros, and what was not sent, as holes where ``sink`` can have holes.
+    """Write all of ``disk``; zeros and missing chunks become holes if ``sink`` supports them.
 
-    ``tick`` gets the bytes of the disk that are done.  Raises FailureError.
+    ``tick`` gets the bytes of the disk written so far.  Raises FailureError.
     """
     for piece in disk.pieces():
         length = piece.end - piece.start
@@ -183,7 +183,7 @@ def copy_disk(disk: StreamDisk, sink: Sink, tick: Tick) -> None:
 
 def _refuse_damaged(report: Report, *, allow_incomplete: bool) -> None:
     if report.failure is not None and not allow_incomplete:
-        hint = "use --allow-incomplete to write what came before the damage"
+        hint = "use --allow-incomplete to write what precedes the damage"
         report.failure.hint = report.failure.hint or hint
         raise report.failure
 
@@ -198,7 +198,7 @@ def _choose_disk(report: Report, device: str | None) -> DeviceVerdict:
         )
         raise UsageError(text, hint="specify --device DEVICE" if disks else None)
     if device not in disks and report.failure is not None:
-        raise report.failure  # the device may have come later
+        raise report.failure  # the device may be in the part that was not read
     find_device("--device", device, disks)
     return disks[device]
 
@@ -215,7 +215,7 @@ def _choose_bitmap(report: Report, name: str) -> BitmapVerdict:
 
 
 def _why_incomplete(report: Report, verdict: DeviceVerdict) -> str | None:
-    """Return what proves that a disk is incomplete; that its size is not known proves nothing."""
+    """Return what proves that a disk is incomplete, or None; an unknown size alone does not."""
     came = verdict.size.exact is not None and not verdict.missing
     for finding in report.findings:
         of_it = finding.device in (None, verdict.disk.name)
@@ -225,7 +225,7 @@ def _why_incomplete(report: Report, verdict: DeviceVerdict) -> str | None:
 
 
 def _assumed_size(verdict: DeviceVerdict) -> int:
-    """Return where the last chunk of a disk of unknown size ends, if the disk can end there.
+    """Return the end of the last chunk of a disk of unknown size, if it can be the disk's.
 
     Raises IncompleteError where it cannot, FailureError where no real disk is so large.
     """

@@ -1,4 +1,4 @@
-"""What there is to know of a stream at a glance: its report, where its bytes went, the next steps."""
+"""The overview of a stream: its report, the accounts of its bytes, and suggested next steps."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ from blkmig_cli.transport.source import Stream
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """The report on a stream, its accounts, and the steps that help; ``size`` in bytes, if known."""
+    """The report on a stream, its accounts, and next steps; ``size`` in bytes, if known."""
 
     report: Report
     accounts: Accounts
@@ -22,10 +22,10 @@ class Info:
 
 
 def info(stream: str, reading: Reading) -> list[Info]:
-    """Return what there is to know of each stream in the STREAM, in order.
+    """Return the overview of each stream in the STREAM, in order.
 
-    Damage is in a report's ``failure``.  Raises UsageError for hints of what is in none of the streams,
-    FailureError where the input fails.
+    Damage is in a report's ``failure``.  Raises UsageError for hints of devices or bitmaps that are in
+    none of the streams, FailureError where the input fails.
     """
     found: list[Info] = []
     reading = replace(reading, number=1)

@@ -1,6 +1,6 @@
-"""Where data, zeros, repeated chunks and gaps lie on a stream's disks, and what its bitmaps call dirty.
+"""Maps of a stream's disks (data, zeros, repeated chunks, gaps) and of its dirty bitmaps.
 
-As extents, exact; and as cells of equal width, for pictures.
+They are exact, as extents, or for display, as cells of equal width.
 """
 
 from collections.abc import Iterator
@@ -19,20 +19,20 @@ from blkmig_cli.errors import BlkmigError
 from blkmig_cli.operations.reading import Reading
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 
-#: What a part of a disk can be.  A cell that holds several kinds shows the first of them.
+#: The kinds of parts of a disk.  A cell with several kinds shows the first of them.
 KINDS = {
     "missing": "not sent",
     "repeated": "data, sent more than once",
     "data": "data",
     "zero": "zeros",
 }
-#: What a part of a bitmap can be.
+#: The kinds of parts of a bitmap.
 SHADES = {"dirty": "dirty", "partly": "partly dirty", "clean": "clean"}
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Bytes [start, end) of a disk, of one of ``KINDS`` ("repeated" here is a flag of its own).
+    """Bytes [start, end) of a disk, of one of ``KINDS`` (except that "repeated" is a flag here).
 
     Data begins at byte ``offset`` of the stream, and each further MiB of it ``stride`` bytes later.
     """
@@ -47,7 +47,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class DiskMap:
-    """A device's disk: its extents cover ``size`` bytes, all that is known of it, without gaps."""
+    """A device's disk: its extents cover its ``size`` bytes, as far as known, without gaps."""
 
     verdict: DeviceVerdict
     size: int
@@ -80,7 +80,7 @@ def _shown(extent: Extent) -> str:
 def cell_edges(size: int, number: int) -> NDArray[np.int64]:
     """Return the sectors at which up to ``number`` cells of ``size`` bytes begin, and the last one ends.
 
-    Shape (cells + 1,).  Sectors, as the bytes of the largest disk do not fit into int64.
+    Shape (cells + 1,), in sectors, as the bytes of the largest disk do not fit into int64.
     """
     sectors = -(-size // SECTOR_SIZE)
     number = max(min(number, sectors), 1)
@@ -88,7 +88,7 @@ def cell_edges(size: int, number: int) -> NDArray[np.int64]:
 
 
 def _sectors(ranges: list[tuple[int, int]]) -> NDArray[np.int64]:
-    """Return ranges (start, end) in bytes as ranges of sectors, shape (n, 2); a part of one counts."""
+    """Return ranges (start, end) in bytes as ranges of sectors, shape (n, 2), rounded outwards."""
     sectors = [(start // SECTOR_SIZE, -(-end // SECTOR_SIZE)) for start, end in ranges]
     return np.array(sectors, np.int64).reshape(-1, 2)
 
@@ -96,7 +96,7 @@ def _sectors(ranges: list[tuple[int, int]]) -> NDArray[np.int64]:
 def coverage(ranges: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return how much of ``ranges`` lies between each two ``edges``.
 
-    ``ranges``: (start, end), ascending, not touching, shape (n, 2); ``edges``: ascending, shape (m,).
+    ``ranges``: (start, end), ascending, not adjacent, shape (n, 2); ``edges``: ascending, shape (m,).
     The result has shape (m - 1,); all in the same unit.
     """
     if not len(ranges):
@@ -122,7 +122,7 @@ def bitmap_cells(bitmap: DirtyBitmap, size: int, number: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class StreamMap:
-    """The maps of a stream's disks and bitmaps; ``failure`` is what ended the reading, if anything."""
+    """The maps of a stream's disks and bitmaps; ``failure``: the error that ended the reading, if any."""
 
     stream: str
     disks: list[DiskMap]
@@ -159,7 +159,7 @@ def map_disks(contents: Contents, device: str | None = None) -> list[DiskMap]:
 
 
 def _extents(state: EndState, size: int) -> Iterator[Extent]:
-    """Return all of a disk of ``size`` bytes, in order; neighbours of one kind are one extent."""
+    """Yield the extents of a disk of ``size`` bytes, in order; adjacent ones of a kind are joined."""
     last: Extent | None = None
     for extent in _parts(state, size):
         both = None if last is None else _joined(last, extent)
@@ -173,7 +173,7 @@ def _extents(state: EndState, size: int) -> Iterator[Extent]:
 def _joined(first: Extent, after: Extent) -> Extent | None:
     same = (first.kind, first.repeated) == (after.kind, after.repeated)
     if not same or first.kind == "data":
-        return None  # data in another place of the stream is an extent of its own
+        return None  # data elsewhere in the stream is a separate extent
     return Extent(first.start, after.end, first.kind, first.repeated)
 
 
@@ -202,7 +202,7 @@ def _parts(state: EndState, size: int) -> Iterator[Extent]:
 
 
 def _data(stretch: Stretch, low: int, high: int, size: int, repeated: bool) -> Iterator[Extent]:
-    """Return sectors [low, high) of a stretch; a chunk without its start is an extent of its own."""
+    """Return sectors [low, high) of a stretch; a chunk without its start is a separate extent."""
     while low < high:
         offset, sectors = stretch.place(low)
         end = low + sectors if sectors < CHUNK_SECTORS else high

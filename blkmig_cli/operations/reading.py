@@ -1,4 +1,4 @@
-"""Opening streams and reading all that is in them, as the options that most commands share say."""
+"""Opening and reading streams according to the options that most commands share."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from blkmig_cli.wire.several import decoder_of
 
 
 def check_target(stream: str, target: str | None) -> None:
-    """Check what can be known of the TARGET before the STREAM is read.
+    """Check the TARGET as far as possible before the STREAM is read.
 
     Raises UsageError where it is malformed, or is the file that is read.
     """
@@ -29,11 +29,11 @@ def check_target(stream: str, target: str | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How streams are read, and how messages and progress are shown meanwhile.
+    """The options for reading streams, and for showing messages and progress.
 
     ``hints``, ``dialect`` and ``container`` are those of the command line; ``number`` is that of
-    several streams in the input, None for the only one.  ``say`` shows where the
-    program waits for a peer, ``log`` what was opened.
+    several streams in the input, None for the only one.  ``say`` reports that the program waits for
+    a peer, ``log`` what was opened.
     """
 
     hints: Hints = field(default_factory=Hints)
@@ -57,14 +57,14 @@ class Reading:
 
     @contextmanager
     def open(self, name: str, *, again: bool = False) -> Iterator[Stream]:
-        """Open the STREAM called ``name``; ``again`` and what is raised: see :func:`open_stream`."""
+        """Open the STREAM ``name``; for ``again`` and exceptions, see :func:`open_stream`."""
         with open_stream(name, self.say, again=again) as stream:
             self.log(str(stream))
             yield stream
 
     @contextmanager
     def contents(self, name: str, *others: Consumer, again: bool = False) -> Iterator[Contents]:
-        """Open the STREAM called ``name`` and read it to its end; ``others`` take its events as well.
+        """Open the STREAM ``name`` and read it to its end; ``others`` take its events as well.
 
         ``again``: its data will be read, too.  Raises as :meth:`open` and :func:`read_contents`.
         """
@@ -77,9 +77,9 @@ class Reading:
 
 
 def each_report(stream: Stream, judge: Callable[[Stream], Report]) -> Iterator[Report]:
-    """Return the report that ``judge`` makes of each stream in the input of ``stream``, in order.
+    """Yield the report that ``judge`` makes of each stream in the input of ``stream``, in order.
 
-    ``judge`` reads a stream to its end, with a decoder of the stream 1 from where the input is.
+    ``judge`` reads a stream to its end, with a decoder for stream 1 from the input's position.
     """
     while True:
         report = judge(stream)

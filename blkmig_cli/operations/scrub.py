@@ -1,4 +1,4 @@
-"""The same stream with the padding of its last chunks zeroed; no other byte changes.
+"""Copying a stream with the padding of its last chunks zeroed; no other byte changes.
 
 The padding begins at the disk's end, so that every disk's size must be known: from an option, from
 the stream, or (in a file, which is read twice) as the only one that its progress records allow.
@@ -28,7 +28,7 @@ _PIECE = 1 << 20
 
 @dataclass(slots=True)
 class Scrubbed:
-    """Chunks with padding, its bytes, and how many of these were not zero."""
+    """The number of chunks with padding, of its bytes, and of those that were not zero."""
 
     chunks: int = 0
     padding: int = 0
@@ -36,10 +36,10 @@ class Scrubbed:
 
 
 def scrub(stream: str, target: str | None, reading: Reading) -> Scrubbed:
-    """Copy the STREAM to the TARGET, its padding zeroed.
+    """Copy the STREAM to the TARGET with its padding zeroed.
 
     Raises StreamError where the stream cannot be read to its end or a disk's size is not known,
-    IncompleteError where a record lies past a disk's end.  Of a file, nothing is written then.
+    IncompleteError where a record lies past a disk's end.  For a file, nothing is written then.
     """
     check_target(stream, target)
     with reading.open(stream) as opened:
@@ -61,7 +61,7 @@ def scrub(stream: str, target: str | None, reading: Reading) -> Scrubbed:
 
 
 def _sizes(stream: Stream, reading: Reading) -> dict[str | None, int]:
-    """Return the size in bytes of every disk that has data, from a first reading."""
+    """Read the stream; return the size in bytes of every disk with data."""
     decoder, checker = reading.decoder(stream.input), Checker(reading.hints)
     failure = read_stream(decoder, no_tick, checker)
     report = checker.finish(stream.name, decoder, failure)

@@ -1,4 +1,4 @@
-"""Validating one stream: the checks over its events, and images and manifests held against it."""
+"""Validating one stream: checking its events, and comparing it with images and manifests."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -23,17 +23,17 @@ from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Consumer
 from blkmig_cli.wire.schema_io import Input
 
-#: Exit statuses of several streams, the worst first: the first that occurs counts.
+#: Exit statuses for several streams, the worst first: the first that occurs is used.
 WORST = (4, 3, 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class ValidateOptions:
-    """What to check beside the stream itself.
+    """What to check in addition to the stream itself.
 
     ``images``: paths of images to compare, by device (None: the stream's only one); ``force_raw``:
-    they are raw, whatever they look like; ``shared``: also where another program writes them.
-    ``incremental``: missing chunks are intentional.  ``for_qemu``: warn of what this QEMU cannot load.
+    they are raw, regardless of their content; ``shared``: even if another program writes them.
+    ``incremental``: missing chunks are intentional.  ``for_qemu``: warn if this QEMU cannot load it.
     """
 
     images: dict[str | None, str] = field(default_factory=dict)
@@ -145,7 +145,7 @@ def _images_by_device(
 def _against_images(
     images: dict[str | None, RawImage], contents: Contents, hints: Hints, tick: Tick
 ) -> Report:
-    """Return the report with what is not as in the ``images``, by device (None: the only one)."""
+    """Return the report with the differences from ``images``, by device (None: the only one)."""
     report = contents.report
     findings: list[Finding] = []
     same, ranges = [], {}
@@ -160,7 +160,7 @@ def _against_images(
 
 
 def _sizes(checker: Checker, hints: Hints, device: str, image: RawImage) -> Iterator[Finding]:
-    """The finding that an image cannot have the disk's size; a device may be larger."""
+    """Yield the finding that an image cannot have the disk's size; a device may be larger."""
     size = hints.option_size(device)
     least = most = size
     if size is None:
@@ -176,9 +176,9 @@ def _sizes(checker: Checker, hints: Hints, device: str, image: RawImage) -> Iter
 def _against_manifest(
     manifest: Manifest, contents: Contents, tick: Tick, options: ValidateOptions
 ) -> Report:
-    """Return the report with what is not as ``manifest`` says.
+    """Return the report with the differences from ``manifest``.
 
-    ``tick`` gets the bytes gone through.  Raises FailureError where the stream's file fails.
+    ``tick`` gets the bytes read so far.  Raises FailureError where the stream's file fails.
     """
     report, findings = contents.report, []
     disks, partial = {}, set()

@@ -1,1 +1,1 @@
-"""Results as text, JSON, XML and pictures."""
+"""Formatting results as text, JSON, XML and SVG."""

@@ -1,4 +1,4 @@
-"""The JSON documents of the commands: kebab-case keys, names exact (surrogates for bad bytes)."""
+"""The JSON documents of the commands: kebab-case keys, exact names (surrogates for invalid bytes)."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from blkmig_cli.ranges import IntervalSet
 
 Json = dict[str, Any]
-# Items of a list that is held; those of a longer one are made while it is written.
+# The most items of a list that is built in memory; a longer one is generated while it is written.
 _LIST_MAX = 1 << 12
 
 
@@ -60,7 +60,7 @@ def _device(verdict: "DeviceVerdict") -> Json:
 
 
 def _differing(report: "Report", device: str) -> Json:
-    """Return where an image that the device was compared with differs."""
+    """Return the ranges in which an image differs from the device's disk."""
     ranges = report.differing.get(device)
     if ranges is None:
         return {}
@@ -192,7 +192,7 @@ def comparison_json(comparison: "Comparison") -> Json:
 
 
 def _each(make: Callable[[Any], Json], values: "Sequence[Any] | IntervalSet") -> list[Json] | Items:
-    """Return what ``make`` gives for each of ``values``: a list, or if it were long, what makes it."""
+    """Return the results of ``make`` for each of ``values`` as a list, or as ``Items`` if it is long."""
     if len(values) > _LIST_MAX:
         return Items(lambda: map(make, values))
     return [make(value) for value in values]

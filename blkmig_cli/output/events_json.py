@@ -1,4 +1,4 @@
-"""Events and reports as JSON objects: kebab-case keys, names kept exactly (surrogates for bad bytes)."""
+"""Events as JSON objects: kebab-case keys, exact names (surrogates for invalid bytes)."""
 
 import base64
 import hashlib
@@ -45,12 +45,12 @@ _ENCODERS: dict[str, Callable[[memoryview], str]] = {
 
 
 def flag_names(kind: type[BlockFlag] | type[BitmapFlag] | type[RamFlag], value: int) -> list[str]:
-    """The set flags of ``value``, in kebab-case."""
+    """Return the set flags of ``value``, in kebab-case."""
     return [(flag.name or "").lower().replace("_", "-") for flag in kind if value & flag]
 
 
 class EventJson:
-    """Events as the objects of ``dump``; ``payload`` is none, sha256, hex or base64."""
+    """Converts events to the objects of ``dump``; ``payload`` is none, sha256, hex or base64."""
 
     def __init__(self, source: Input, payload: str = "none") -> None:
         self._source = source
@@ -58,7 +58,7 @@ class EventJson:
         self._key = payload
 
     def __call__(self, event: Event) -> Json:
-        """The object of one event, while the decoder is at it."""
+        """Return the object of one event, which must be the decoder's current one."""
         found: Json = {
             "offset": event.offset,
             "length": event.length,
@@ -146,7 +146,7 @@ class EventJson:
         return found
 
     def _whole(self, event: Event) -> Json:
-        """The bytes of an event that is all payload."""
+        """Return the bytes of an event as a payload."""
         return self._payload(Payload(event.offset, event.length))
 
     def _payload(self, payload: Payload) -> Json:
@@ -183,7 +183,7 @@ _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=
 
 
 def run_texts(run: Run, as_json: Callable[[Any], Json]) -> Iterator[str]:
-    """The text of every event of ``run``; ``as_json`` makes the object of one, payloads aside."""
+    """Yield the text of every event of ``run``; ``as_json`` makes an object without payloads."""
     columns = [_texts(column, run, as_json) for column in run.columns]
     return columns[0] if len(columns) == 1 else chain.from_iterable(zip(*columns, strict=True))
 
@@ -204,11 +204,11 @@ def _texts(column: Column, run: Run, as_json: Callable[[Any], Json]) -> Iterator
 
 
 class _Hole:
-    """Where each event has a number of its own."""
+    """A place at which each event has its own number."""
 
 
 def _pattern(value: Any) -> str:
-    """``json.dumps`` of ``value`` as a pattern for ``%``, with a number for every hole."""
+    """Return ``json.dumps`` of ``value`` as a pattern for ``%``, with a number for every hole."""
     if isinstance(value, _Hole):
         return "%d"
     if isinstance(value, dict):
@@ -220,6 +220,6 @@ def _pattern(value: Any) -> str:
 
 
 def _dirty(bits: Bytes) -> Numbers:
-    """Dirty bits in each row of ``bits``."""
+    """Return the number of dirty bits in each row of ``bits``."""
     found: Numbers = _BITS[bits].sum(axis=1, dtype=np.int64)
     return found

@@ -1,4 +1,4 @@
-"""One event as one line for people, and long runs of empty parts as one."""
+"""Events as lines of text, with long runs of empty parts as one line."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ from blkmig_cli.wire.runs import Piece, Run
 
 @dataclass(frozen=True, slots=True)
 class EmptyParts(Event):
-    """``number`` section parts in a row that hold nothing but their end."""
+    """``number`` consecutive section parts that have only an end."""
 
     type = "empty-parts"
     number: int
@@ -55,7 +55,7 @@ def fold_ram(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 
 def _folded(run: Run) -> Run:
-    """Return ``run``, in which every RAM record is the only one of its part, folded."""
+    """Return ``run``, in which every RAM record is the only one of its part, with stretches."""
     columns = [
         replace(column, event=RamStretch(event.offset, event.length, event.section, 1))
         if isinstance(event := column.event, Ram)
@@ -147,7 +147,7 @@ def _is_empty(event: Event) -> bool:
 
 
 def line(event: Event) -> str:
-    """Return ``event`` in one line: offset, size, section, what it is."""
+    """Return ``event`` as one line: offset, size, section, description."""
     section = "-" if event.section is None else escape(event.section)
     size = human_size(event.length)
     return f"{event.offset:>{OFFSET_WIDTH}}  {size:>9}  {section:<12}  {describe(event)}"
@@ -159,7 +159,7 @@ HEADING = f"{'OFFSET':>{OFFSET_WIDTH}}  {'SIZE':>9}  {'SECTION':<12}  RECORD"
 
 
 def describe(event: Event) -> str:
-    """Return what an event is, in a few words."""
+    """Return a short description of an event."""
     match event:
         case Block():
             return _block(event)

@@ -1,4 +1,4 @@
-"""Writing JSON documents piece by piece, so that long lists in them are never held as text or objects."""
+"""Writing JSON documents in pieces, so that long lists are never held in memory."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -6,13 +6,13 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
-# Characters that are written at once.
+# Characters per write.
 _PIECE = 1 << 16
 _SCALARS = (str, int, float, bool, type(None))
 
 
 class Items:
-    """A list in a document whose items are made while it is written: ``make`` gives them anew each time."""
+    """A list in a document that is generated while it is written: ``make`` returns an iterator."""
 
     def __init__(self, make: Callable[[], Iterable[Any]]) -> None:
         self._make = make
@@ -22,9 +22,9 @@ class Items:
 
 
 def write_json(document: Any, write: Callable[[str], object]) -> None:
-    """Give ``write`` the text that ``json.dumps(document, indent=1)`` has, and a newline, in pieces.
+    """Pass ``write`` the text of ``json.dumps(document, indent=1)`` and a newline, in pieces.
 
-    ``document`` may hold :class:`Items` in place of lists.
+    ``document`` may contain :class:`Items` in place of lists.
     """
     held: list[str] = []
     length = 0
@@ -39,16 +39,16 @@ def write_json(document: Any, write: Callable[[str], object]) -> None:
 
 @cache
 def _encoder(line: str) -> json.JSONEncoder:
-    """What writes objects of scalars with a ``line`` before each key but the first."""
+    """Return an encoder of flat objects, with ``line`` before each key except the first."""
     return json.JSONEncoder(separators=("," + line, ": "))
 
 
 def _texts(value: Any, line: str) -> Iterator[str]:
-    """The text of ``value`` in pieces; ``line``: a newline and the indent of what holds it."""
+    """Yield the text of ``value`` in pieces; ``line``: a newline and the indent of its parent."""
     inner = line + " "
     if isinstance(value, Mapping):
         if all(isinstance(item, _SCALARS) for item in value.values()):
-            # Most objects are this simple, and json writes them fastest.
+            # Most objects are flat, and json writes them fastest.
             text = _encoder(inner).encode(value)
             yield f"{{{inner}{text[1:-1]}{line}}}" if value else text
             return

@@ -1,9 +1,9 @@
-"""Reports as JUnit XML, for what CI systems show of test results.
+"""Reports as JUnit XML, for the test results of CI systems.
 
-One testsuite, one testcase a stream.  A stream that a check finds fault with, or that cannot be read
-to its end, is a failure; an input that is missing or breaks off is an error.  A testcase has one of
-these at most (readers look at the first only): its type is the check that ended the reading, or the
-first that found something, its text all findings that count.  The others are in system-out.
+There is one testsuite, with a testcase per stream.  A stream that fails a check, or that cannot be
+read to its end, is a failure; an input that is missing or fails is an error.  A testcase has at most
+one of these (readers use only the first): its type is the check that ended the reading, or the first
+one that failed, its text all findings that fail the check.  The others are in system-out.
 """
 
 from xml.etree import ElementTree as ET
@@ -17,7 +17,7 @@ _SUITE = "blkmig validate"
 
 
 def junit(reports: list[Report], *, strict: bool) -> str:
-    """The document of ``reports``, in ASCII; ``strict``: warnings fail a stream, too."""
+    """Return the document of ``reports``, in ASCII; ``strict``: warnings fail a stream, too."""
     root = ET.Element("testsuites", name=_SUITE)
     suite = ET.SubElement(root, "testsuite", name=_SUITE)
     for report in reports:
@@ -32,11 +32,11 @@ def junit(reports: list[Report], *, strict: bool) -> str:
 
 
 def _case(suite: ET.Element, report: Report, *, strict: bool) -> None:
-    # Whatever escape lets pass has a place in XML 1.0; line ends are made here only.
+    # All output of escape is valid in XML 1.0; newlines are added only here.
     case = ET.SubElement(suite, "testcase", name=escape(report.stream), classname="blkmig.validate")
     counting = report.counting(strict=strict)
     fault = counting[0] if counting else None
-    if report.failure is not None:  # which stays one, even where its check is ignored
+    if report.failure is not None:  # it remains one, even if its check is ignored
         fault = finding_of(report.failure)
     if fault is not None:
         kind = "error" if isinstance(report.failure, FailureError) else "failure"

@@ -1,4 +1,4 @@
-"""Progress of long work, for people at a terminal; others wait for no library that draws it."""
+"""Progress bars on a terminal; the library that draws them is loaded only there."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from blkmig_cli.progress import Tick, no_tick
 
 @contextmanager
 def progress(label: str, total: int | None, *, quiet: bool) -> Iterator[Tick]:
-    """A progress bar on stderr while work goes on; ``total`` bytes, None if unknown.
+    """Show a progress bar on stderr during some work; ``total`` bytes, None if unknown.
 
     Gives the function to call with the bytes done.  Nothing is shown unless stderr is a terminal.
     """

@@ -1,7 +1,7 @@
 """Reports as SARIF 2.1.0, for code scanning: every check is a rule, every finding a result.
 
-A file's URI is its path: relative as it was given, or absolute; other streams keep the URI by which
-they were called.  Regions are bytes of the (uncompressed) stream.
+The URI of a file is its path, relative or absolute as it was specified; that of another stream is the
+specified one.  Regions are bytes of the (uncompressed) stream.
 """
 
 import json
@@ -24,7 +24,7 @@ _Json = dict[str, Any]
 
 
 def sarif(reports: list[Report]) -> str:
-    """The document of ``reports``: one run."""
+    """Return the document of ``reports``: one run."""
     uris = list(dict.fromkeys(_uri(report.stream) for report in reports))
     run = {
         "tool": {"driver": {"name": "blkmig", "version": __version__, "rules": _rules()}},
@@ -71,7 +71,7 @@ def _result(finding: Finding, uri: str, uris: list[str]) -> _Json:
 def _uri(stream: str) -> str:
     try:
         address = parse_address(stream)
-    except UsageError:  # a name that the library was given, as that of a file object
+    except UsageError:  # a name from the library, such as that of a file object
         address = Address(stream, "file", path=stream)
     if address.scheme != "file":
         return "fd:0" if stream == "-" else quote(encode_name(stream), safe=":/?=,@[]")

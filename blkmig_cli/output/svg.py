@@ -1,4 +1,4 @@
-"""``blkmig map --svg``: the map of a stream as a picture for a report."""
+"""``blkmig map --svg``: the map of a stream as an SVG image."""
 
 from itertools import groupby
 from xml.sax.saxutils import escape as escape_xml
@@ -10,7 +10,7 @@ from blkmig_cli.text import device_name, escape, human_size, size_range
 _CELLS = 720
 _LEFT, _RIGHT, _ROW, _BAR = 170, 20, 26, 18
 _WIDTH = _LEFT + _CELLS + _RIGHT
-# They differ in lightness, too, and can be seen on white and on black.
+# They also differ in lightness, and are visible on white and on black.
 _COLOURS = {
     "missing": "#d62728",
     "repeated": "#e8a33d",
@@ -72,7 +72,7 @@ def map_svg(stream: str, maps: list[DiskMap]) -> str:
 
 
 def _bar(y: int, label: str, cells: list[str], meanings: dict[str, str], size: int) -> list[str]:
-    """Return a bar, equal neighbours joined, each with its kind as title."""
+    """Return a bar, with equal adjacent cells joined, each with its kind as title."""
     edges = [edge * SECTOR_SIZE for edge in cell_edges(size, _CELLS).tolist()]
     unit = _CELLS / len(cells)
     short = label if len(label) <= 20 else label[:17] + "..."

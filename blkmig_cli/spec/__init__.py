@@ -1,1 +1,1 @@
-"""Specs: a stream as a description that people can read and change, and ``build`` makes bytes of."""
+"""Specs: a stream as text that can be read and edited, from which ``build`` writes the stream."""

@@ -1,7 +1,7 @@
-"""What a record of a spec consists of: one table, used in both directions.
+"""The fields of a spec's records: conversion between values of events and JSON, both ways.
 
-A ``Kind`` turns a value of an event into JSON and back; going back, it raises ValueError with what
-is wrong, and the table's user says which record and field.
+A ``Kind`` converts a value of an event to JSON and back; for invalid JSON it raises ValueError, to
+which the caller adds the record and the field.
 """
 
 import base64
@@ -16,13 +16,13 @@ from blkmig_cli.text import brief
 from blkmig_cli.transport.payloads import FileRange, Fill, literal
 from blkmig_cli.wire.events import BlockBitmap, Payload, RamBlock, Subsection
 
-#: Shows a payload's bytes as JSON; where they are is the stream's business.
+#: Converts a payload to JSON, with its bytes or a reference to them.
 ShowPayload = Callable[[Payload], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of value: ``show`` to JSON, ``read`` back."""
+    """A kind of value: ``show`` converts it to JSON, ``read`` converts it back."""
 
     show: Callable[[Any, ShowPayload], Any]
     read: Callable[[Any], Any]
@@ -30,7 +30,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A key of a record, the event's attribute, its kind, and what stands for it if left out."""
+    """A key of a record, the event's attribute, its kind, and its default if omitted."""
 
     key: str
     attribute: str
@@ -44,28 +44,30 @@ def _plain(read: Callable[[Any], Any]) -> Kind:
 
 def _int(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
-        raise ValueError(f"{brief(value)} is no whole number from 0 to 2**64 - 1")
+        raise ValueError(f"{brief(value)} is not a whole number from 0 to 2**64 - 1")
     return value
 
 
 def _str(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{brief(value)} is no text")
+        raise ValueError(f"{brief(value)} is not a string")
     return value
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"{brief(value)} is no list")
+        raise ValueError(f"{brief(value)} is not a list")
     return value
 
 
 def _dict(value: Any, keys: set[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{brief(value)} is no object")
+        raise ValueError(f"{brief(value)} is not an object")
     for key in value:
         if key not in keys:
-            raise ValueError(f"{brief(key)} is no field here; there are {', '.join(sorted(keys))}")
+            raise ValueError(
+                f"{brief(key)} is not a field here; expected one of {', '.join(sorted(keys))}"
+            )
     return value
 
 
@@ -77,7 +79,7 @@ def _bytes(value: Any) -> bytes:
     try:
         return bytes.fromhex(_str(value))
     except ValueError:
-        raise ValueError(f"{brief(value)} is no hex") from None
+        raise ValueError(f"{brief(value)} is not hex") from None
 
 
 def _payload(value: Any) -> Payload:
@@ -87,7 +89,7 @@ def _payload(value: Any) -> Payload:
     if "fill" in given:
         byte, length = _int(given["fill"]), _int(given.get("length"))
         if byte > 255:
-            raise ValueError(f"fill {byte} is no byte")
+            raise ValueError(f"fill {byte} is not a byte")
         return Fill(0, length, stated, byte)
     if "base64" in given:
         try:
@@ -103,9 +105,9 @@ def _payload(value: Any) -> Payload:
 
 
 def flags(kind: type[IntFlag]) -> Kind:
-    """Flags as a list of names, or as a number where a bit has no name."""
+    """Return the kind of flags: a list of names, or a number where a bit has no name."""
     names = {(flag.name or "").lower().replace("_", "-"): int(flag) for flag in kind}
-    known = sum(names.values())  # a plain number, so that ~ keeps unknown bits
+    known = sum(names.values())  # a plain int, so that ~ preserves unknown bits
 
     def show(value: int, _: ShowPayload) -> Any:
         if value & ~known:
@@ -116,7 +118,9 @@ def flags(kind: type[IntFlag]) -> Kind:
         if isinstance(value, list):
             for name in value:
                 if not isinstance(name, str) or name not in names:
-                    raise ValueError(f"{brief(name)} is no flag; there are {', '.join(names)}")
+                    raise ValueError(
+                        f"{brief(name)} is not a flag; expected one of {', '.join(names)}"
+                    )
             return sum({names[name] for name in value})
         return _int(value)
 
@@ -139,7 +143,7 @@ RAM_FLAGS = flags(RamFlag)
 
 
 def _nested(make: Callable[..., Any], fields: list[Field]) -> Kind:
-    """A list of objects, each with ``fields``."""
+    """Return the kind of a list of objects, each with ``fields``."""
 
     def show(value: Any, payload: ShowPayload) -> Any:
         return [show_fields(item, fields, payload) for item in value]
@@ -151,7 +155,7 @@ def _nested(make: Callable[..., Any], fields: list[Field]) -> Kind:
 
 
 def show_fields(value: Any, fields: list[Field], payload: ShowPayload) -> dict[str, Any]:
-    """The JSON of an object's fields; those at their default are left out."""
+    """Return the JSON of an object's fields without those that have their default."""
     shown = {}
     for field in fields:
         found = getattr(value, field.attribute)
@@ -161,7 +165,7 @@ def show_fields(value: Any, fields: list[Field], payload: ShowPayload) -> dict[s
 
 
 def read_fields(value: Any, fields: list[Field]) -> dict[str, Any]:
-    """The attributes that a JSON object gives.
+    """Return the attributes in a JSON object.
 
     Raises ValueError, naming the field.
     """

@@ -1,4 +1,4 @@
-"""Reading a spec: JSON Lines as a stream of records, or a JSON or YAML document written by hand."""
+"""Reading a spec: JSON Lines, record by record, or a single JSON or YAML document."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,11 +38,11 @@ def read_spec(file: BinaryIO) -> Iterator[Event]:
         )
     document = _document(text)
     if not isinstance(document, dict) or KEY not in document:
-        raise SpecError(f"this is no spec: it has no {KEY!r}")
+        raise SpecError(f"this is not a spec: it has no {KEY!r}")
     _check_version(document)
     records = document.get("records")
     if not isinstance(records, list):
-        raise SpecError("records: is no list")
+        raise SpecError("records: is not a list")
     for number, record in enumerate(records, 1):
         yield read_record(record, f"record {number}")
 
@@ -76,7 +76,7 @@ def _line(line: bytes, number: int) -> Event:
     try:
         record = parse_json(line)
     except ValueError as error:
-        raise SpecError(f"line {number}: no JSON: {error}") from None
+        raise SpecError(f"line {number}: not JSON: {error}") from None
     return read_record(record, f"line {number}")
 
 
@@ -104,7 +104,7 @@ def _check_version(header: dict[str, Any]) -> None:
 
 
 def beside(payload: Payload, folder: Path) -> Payload:
-    """``payload``, with the file that it names looked up from the spec's ``folder``."""
+    """Return ``payload`` with the path of its file relative to the spec's ``folder``."""
     if isinstance(payload, FileRange):
         return replace(payload, path=str(folder / payload.path))
     return payload

@@ -1,6 +1,6 @@
-"""Events to records of a spec, and back: which fields each type has, and the text form of a spec.
+"""Conversion between events and records of a spec: the fields of each type of record.
 
-A spec is JSON Lines: ``{"blkmig-spec": 1}``, then one record a line.
+A spec is JSON Lines: ``{"blkmig-spec": 1}``, then one record per line.
 """
 
 import base64
@@ -37,7 +37,7 @@ def _command(value: Any) -> int:
         try:
             return Command[value.upper().replace("-", "_")]
         except KeyError:
-            raise ValueError(f"{brief(value)} is no command") from None
+            raise ValueError(f"{brief(value)} is not a command") from None
     number: int = f.INT.read(value)
     return number
 
@@ -126,9 +126,9 @@ _SMALL = 64
 
 
 class RecordWriter:
-    """Events of the stream in ``source`` as records.
+    """Converts events of the stream in ``source`` to records.
 
-    ``reference``: the file to name for payloads over 64 bytes, None to write them as base64.
+    ``reference``: the file to reference for payloads over 64 bytes, None to write them as base64.
     """
 
     def __init__(self, source: Input, reference: str | None) -> None:
@@ -136,7 +136,7 @@ class RecordWriter:
         self._reference = reference
 
     def __call__(self, event: e.Event) -> dict[str, Any]:
-        """The record of one event, while the decoder is at it."""
+        """Return the record of one event, which must be the decoder's current one."""
         record: dict[str, Any] = {"type": event.type}
         if isinstance(event, e.DeviceState | e.Undecoded):
             whole = e.Payload(event.offset, event.length)
@@ -157,7 +157,7 @@ class RecordWriter:
 
 
 def read_record(record: Any, where: str) -> e.Event:
-    """The event that a record describes; ``where`` is its place in the spec.
+    """Return the event that a record describes; ``where`` is its place in the spec.
 
     Raises SpecError, naming place and field.
     """
@@ -188,7 +188,7 @@ _FILLS: dict[tuple[int, int], bytes] = {}
 
 
 def _filled(byte: int, length: int) -> bytes:
-    """``length`` times ``byte``; a few are kept, as streams repeat them."""
+    """Return ``length`` times ``byte``; recent results are cached, as streams repeat them."""
     key = (byte, length)
     if key not in _FILLS:
         if len(_FILLS) >= 8:

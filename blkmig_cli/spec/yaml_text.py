@@ -1,6 +1,6 @@
-"""YAML that people have written, parsed within bounds.
+"""Parsing YAML within limits.
 
-PyYAML is slow to load and seldom needed: import this module where it is.
+PyYAML is slow to load and seldom needed: import this module only where it is used.
 """
 
 from typing import Any
@@ -12,12 +12,12 @@ from blkmig_cli.text import brief
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEPTH_MAX = 64
-# More digits than any number has that can be meant.
+# More digits than any valid number has.
 _DIGITS_MAX = 40
 
 
 class _Bounded(_Loader):  # type: ignore[misc]
-    """The safe loader, which makes data and nothing else; without numbers of many digits."""
+    """The safe loader, which creates plain data only; it refuses numbers of many digits."""
 
 
 def _number(loader: Any, node: Any) -> Any:
@@ -31,10 +31,10 @@ for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
 
 
 def parse_yaml(text: bytes) -> Any:
-    """Return the value that a YAML document stands for.
+    """Return the value of a YAML document.
 
-    Raises ValueError where the text is no YAML, is nested too deep, has numbers that cannot be meant,
-    or stands for more than ``limits.SPEC_NODES_MAX`` values, each alias counting as what it stands for.
+    Raises ValueError where the text is not YAML, is nested too deep, has numbers of too many digits,
+    or more than ``limits.SPEC_NODES_MAX`` values, with each alias counted as what it refers to.
     """
     try:
         _check_size(text)
@@ -44,9 +44,9 @@ def parse_yaml(text: bytes) -> Any:
 
 
 def _check_size(text: bytes) -> None:
-    """Raise ValueError where the document stands for too much; nothing is held of it meanwhile."""
+    """Raise ValueError where the document has too many values; counts without storing them."""
     sizes: dict[str | None, int] = {}
-    # Anchors and sizes of the nodes that are open; the first stands for the document.
+    # Anchors and sizes of the open nodes; the first is the document.
     open_nodes: list[tuple[str | None, int]] = [(None, 0)]
     total = 0
     for event in yaml.parse(text, Loader=_Loader):
@@ -66,10 +66,8 @@ def _check_size(text: bytes) -> None:
                 sizes[anchor] = total - before
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise ValueError(
-                    f"alias {brief(event.anchor)} stands within its anchor, or has none"
-                )
+                raise ValueError(f"alias {brief(event.anchor)} is within its anchor, or has none")
             size = sizes[event.anchor]
         total += size
         if total > limits.SPEC_NODES_MAX:
-            raise ValueError(f"it stands for over {limits.SPEC_NODES_MAX} values")
+            raise ValueError(f"it has over {limits.SPEC_NODES_MAX} values")

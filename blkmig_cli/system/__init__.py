@@ -1,1 +1,1 @@
-"""The operating system: addresses, atomic files, our own JSON documents, pipes, sockets, signals."""
+"""The operating system: addresses, atomic files, JSON documents, pipes, sockets, signals."""

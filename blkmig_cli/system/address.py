@@ -1,8 +1,8 @@
-"""Addresses: the words that name a STREAM or a TARGET, parsed in one place; nothing is opened here.
+"""Parsing the addresses of a STREAM or a TARGET; nothing is opened here.
 
-A word that begins with a known scheme and a colon is a URI, whatever files there are; any other
-word is a path.  So a word means the same when it is read and when it is written.  A file whose name
-looks like a URI is named with a folder, as ``./exec:cat``, or as ``file:exec:cat``.
+An argument that begins with a known scheme and a colon is a URI, regardless of existing files; any
+other is a path.  So it has the same meaning for reading and writing.  A file whose name has the form
+of a URI is specified with a folder, as ``./exec:cat``, or as ``file:exec:cat``.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _PORT_MAX = (1 << 16) - 1
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a word names.  ``scheme`` says which fields are set; ``text`` is the word itself.
+    """A parsed address.  ``scheme`` determines which fields are set; ``text`` is the argument itself.
 
     ``-``: stdin or stdout.  ``file``: ``path``, and ``offset`` in bytes (None: not stated).  ``fd``:
     ``descriptor``.  ``exec``: ``command``.  ``tcp``: ``host`` and ``port``.  ``unix``: ``path``.
@@ -38,16 +38,16 @@ class Address:
     port: int = 0
 
     def __str__(self) -> str:
-        """Return the word, escaped, for a message."""
+        """Return the argument, escaped, for a message."""
         return escape(self.text)
 
     @property
     def is_socket(self) -> bool:
-        """Whether a peer on a socket is named."""
+        """Whether it is the address of a socket."""
         return self.scheme in ("tcp", "unix")
 
     def file(self, *, writes: bool) -> str | int | None:
-        """Return the path or the descriptor that is read or written; None for a command or a peer."""
+        """Return the path or the descriptor that is read or written; None for a command or a socket."""
         match self.scheme:
             case "-":
                 return int(writes)
@@ -62,11 +62,11 @@ class Address:
 def parse_address(text: str) -> Address:
     """Return the address that ``text`` names as a STREAM: a path, ``-`` or a URI.
 
-    The spelling of URIs is QEMU's (migration/migration.c, ``migrate_uri_parse``).  Raises UsageError
+    The syntax of URIs is QEMU's (QEMU 10.0, migration/migration.c: migrate_uri_parse).  Raises UsageError
     for a malformed one.
     """
     if "\0" in text:
-        raise _invalid(text, "it holds a null character")
+        raise _invalid(text, "it contains a null character")
     if not text:
         raise _invalid(text, "expected a path, - or a URI")
     if text == "-":
@@ -98,7 +98,7 @@ def parse_address(text: str) -> Address:
 def parse_target(text: str | None) -> Address:
     """Return the address that ``text`` names as a TARGET; None is stdout.
 
-    Raises UsageError as :func:`parse_address`, and for an offset, as a target is replaced as one.
+    Raises UsageError as :func:`parse_address`, and for an offset, as a target is replaced as a unit.
     """
     address = parse_address("-" if text is None else text)
     if address.offset is not None:
@@ -107,7 +107,7 @@ def parse_target(text: str | None) -> Address:
 
 
 def _file(text: str, rest: str) -> Address:
-    # As in QEMU (migration/file.c, file_parse_offset) the first ",offset=" ends the path.
+    # The first ",offset=" ends the path (QEMU 10.0, migration/file.c: file_parse_offset).
     path, stated, size = rest.partition(",offset=")
     if not path:
         raise _invalid(text, "expected file:PATH[,offset=N]")
@@ -136,7 +136,7 @@ def _tcp(text: str, rest: str) -> Address:
 
 
 def _number(digits: str, most: int) -> int | None:
-    """Return the number that ``digits`` say; None where they say none, or one over ``most``."""
+    """Return the number in ``digits``; None if it is not one, or over ``most``."""
     if not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(most)):
         return None
     number = int(digits)

@@ -1,4 +1,4 @@
-"""Files that are replaced in one step: they hold their old content or the new, never a part."""
+"""Replacing files atomically: they have the old content or the new, never a part."""
 
 import contextlib
 import errno
@@ -25,21 +25,21 @@ _KINDS = {
 
 @contextmanager
 def replacing(path: str, temporary: str | None = None, like: str | None = None) -> Iterator[int]:
-    """Open a descriptor to write the new content of the file at ``path`` to.
+    """Open a descriptor for writing the new content of the file at ``path``.
 
     Leaving without an exception puts the content in place, on stable storage; with one, which may be
     an interruption, nothing changes and nothing is left.  The content is written to a new file in
-    the same folder, which then takes the place of the old one in one step.  A symbolic link is
-    followed, not replaced.  A file that exists keeps its mode, and its owner and group where we may
-    set them; a new one gets the mode that the umask says.  ``like``: a file that belongs to it, whose
-    mode and owner it gets instead, if that is there.
+    the same folder, which then replaces the old one atomically.  A symbolic link is followed, not
+    replaced.  The mode of an existing file is preserved, and its owner and group where permitted; a
+    new one gets its mode from the umask.  ``like``: a file, if it exists, whose mode and owner the
+    new one gets instead.
 
-    A killed program leaves the new file behind, under a random name.  ``temporary`` gives it a
-    name in the same folder instead, so that the next run removes it.  That is for files of our own
-    beside an image, which only one program writes at a time: nothing is followed then, and what
-    stands at ``path`` or ``temporary`` must pass :func:`check_neighbour`.
+    A killed program leaves the new file under a random name.  ``temporary`` gives it a name in the
+    same folder instead, so that the next run removes it.  That is for blkmig's own files in the
+    folder of an image, which only one program writes at a time: links are not followed then, and
+    existing files at ``path`` and ``temporary`` must pass :func:`check_neighbour`.
 
-    Raises FailureError, also where something else than a regular file stands at ``path``.
+    Raises FailureError, also where ``path`` is not a regular file.
     """
     with failing(path):
         if temporary is None:
@@ -56,7 +56,7 @@ def replacing(path: str, temporary: str | None = None, like: str | None = None) 
     fd = -1
     try:
         with failing(path):
-            # Nobody else may read what replaces a file that only its owner may read.
+            # The replacement of a file that only its owner may read must not be readable by others.
             fd = os.open(temporary, _CREATE, 0o666 if before is None else 0o600)
         yield fd
         with failing(path):
@@ -66,7 +66,7 @@ def replacing(path: str, temporary: str | None = None, like: str | None = None) 
             os.replace(temporary, real)
             sync_folder(real)
     except BaseException as error:
-        # An interruption may come between the making of the file and the assignment to fd.
+        # An interruption may occur between the creation of the file and the assignment to fd.
         if fd >= 0 or not isinstance(error, FailureError):
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -77,10 +77,10 @@ def replacing(path: str, temporary: str | None = None, like: str | None = None) 
 
 
 def check_neighbour(path: str) -> os.stat_result | None:
-    """Return what the system says of a file of ours at ``path``; None where nothing is there.
+    """Return the status of blkmig's own file at ``path``; None if it does not exist.
 
     Raises FailureError where it is a symbolic link, a FIFO, a device, or anything else that is not
-    a regular file with one name: it is not of our making, and is to be left alone.
+    a regular file with one name: blkmig did not create it, and must not change it.
     """
     with failing(path):
         try:
@@ -96,7 +96,7 @@ def check_neighbour(path: str) -> os.stat_result | None:
 
 
 def sync_folder(path: str) -> None:
-    """Put the names in the folder of ``path`` on stable storage; raises OSError."""
+    """Write the names in the folder of ``path`` to stable storage; raises OSError."""
     folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
@@ -105,12 +105,12 @@ def sync_folder(path: str) -> None:
 
 
 def _regular(path: str, real: str) -> os.stat_result | None:
-    """Return what the system says of the regular file at ``path``; None where nothing is there."""
+    """Return the status of the regular file at ``path``; None if it does not exist."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
         if not os.path.basename(path):
-            raise  # a folder is named
+            raise  # the path is that of a folder
         return None
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -123,7 +123,7 @@ def _regular(path: str, real: str) -> os.stat_result | None:
 
 
 def set_owner_and_mode(fd: int, before: os.stat_result) -> None:
-    """Give a file the owner, group and mode of the one that it replaces, as far as we may.
+    """Set the owner, group and mode of a file to those of the one that it replaces, where permitted.
 
     A group that cannot be set is not replaced by another with the same permissions.
     """

@@ -1,7 +1,7 @@
-"""Files of ours in JSON: written whole or not at all; read within bounds, and not believed unseen.
+"""blkmig's own JSON files: written atomically; read within limits, and checked.
 
-``read_document`` makes one error of whatever is wrong in a file; what a document is made of is asked
-for of its ``Entry``, which raises ValueError with what is wrong.
+``read_document`` turns every fault of a file into one error; the values of a document are read
+through ``Entry``, which raises ValueError for a value that is missing or invalid.
 """
 
 import json
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 def read_document(path: str, most: int, what: str, parse: Callable[["Entry"], T]) -> T:
-    """What ``parse`` makes of the object in the file at ``path``, of up to ``most`` bytes.
+    """Return the result of ``parse`` for the object in the file at ``path``, of up to ``most`` bytes.
 
-    ``what``: what it should be, as in "no file of bitmaps".  Raises FailureError where the file is
-    missing, too large, no JSON, or ``parse`` raises ValueError.
+    ``what``: the expected kind of file, such as "file of bitmaps".  Raises FailureError where the
+    file is missing, too large, not JSON, or ``parse`` raises ValueError.
     """
     with failing(path), open(path, "rb") as file:
         text = file.read(most + 1)
@@ -29,16 +29,16 @@ def read_document(path: str, most: int, what: str, parse: Callable[["Entry"], T]
             raise ValueError(f"it is over {most >> 20} MiB")
         return parse(Entry(parse_json(text, strict=True), ""))
     except ValueError as error:
-        raise FailureError(f"{escape(path)} is no {what}: {error}") from None
+        raise FailureError(f"{escape(path)} is not a {what}: {error}") from None
 
 
 def encoded(document: dict[str, Any]) -> bytes:
-    """What a file with ``document`` holds."""
+    """Return the bytes of a file with ``document``."""
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
 def write_document(path: str, document: dict[str, Any], temporary: str | None = None) -> None:
-    """Write ``path`` atomically: it holds the old content or the new, never a part.
+    """Write ``path`` atomically: it has the old content or the new, never a part.
 
     ``temporary``: see ``replacing``.  Raises FailureError.
     """
@@ -61,19 +61,19 @@ def write_pieces(
 
 
 class Entry:
-    """An object in a document, asked for what it must hold; ``where`` it stands, for errors.
+    """An object in a document, whose values are read by type; ``where`` is its place, for errors.
 
-    What is not there, or of another kind, is a ValueError.
+    A value that is missing or of another type is a ValueError.
     """
 
     def __init__(self, value: Any, where: str) -> None:
         if not isinstance(value, dict):
-            raise ValueError(f"{where or 'the document'} is no object")
+            raise ValueError(f"{where or 'the document'} is not an object")
         self._given: dict[str, Any] = value
         self._where = where
 
     def fault(self, what: str) -> ValueError:
-        """What to raise where something is wrong with this entry."""
+        """Return the error to raise for a fault of this entry."""
         return ValueError(f"{self._where}: {what}" if self._where else what)
 
     def check_version(self, known: int) -> None:
@@ -83,18 +83,18 @@ class Entry:
             raise self.fault(f"version {brief(found)}, only {known} is known")
 
     def entries(self, key: str) -> "Iterator[Entry]":
-        """The objects in the list ``key``."""
+        """Yield the objects in the list ``key``."""
         place = f"{self._where}.{key}" if self._where else key
         for index, item in enumerate(self._list(key)):
             yield Entry(item, f"{place}[{index}]")
 
     def rows(self, key: str, names: Sequence[str], most: int) -> list[tuple[int, ...]]:
-        """The numbers ``names``, from 0 to ``most``, of each object in the list ``key``."""
+        """Return the numbers ``names``, from 0 to ``most``, of each object in the list ``key``."""
         found: list[tuple[int, ...]] = []
         for index, item in enumerate(self._list(key)):
             row: tuple[Any, ...] = tuple(map(item.get, names)) if isinstance(item, dict) else ()
             if not row or not all(type(number) is int and 0 <= number <= most for number in row):
-                # What is wrong is said as for any entry.
+                # Report the fault as for any other entry.
                 place = f"{self._where}.{key}[{index}]"
                 row = tuple(Entry(item, place).number(name, most) for name in names)
             found.append(row)
@@ -103,30 +103,30 @@ class Entry:
     def _list(self, key: str) -> list[Any]:
         value = self._given.get(key)
         if not isinstance(value, list):
-            raise self.fault(f"{key} is no list")
+            raise self.fault(f"{key} is not a list")
         return value
 
     def number(self, key: str, most: int) -> int:
-        """The whole number ``key``, from 0 to ``most``."""
+        """Return the whole number ``key``, from 0 to ``most``."""
         value = self._given.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-            raise self.fault(f"{key} is no number from 0 to {most}")
+            raise self.fault(f"{key} is not a number from 0 to {most}")
         return value
 
     def flag(self, key: str, *, default: bool | None = None) -> bool:
-        """The truth value ``key``; ``default`` where it is missing, if that is not None."""
+        """Return the boolean ``key``; ``default`` where it is missing, if that is not None."""
         value = self._given.get(key, default)
         if not isinstance(value, bool):
             raise self.fault(f"{key} is neither true nor false")
         return value
 
     def text(self, key: str) -> str:
-        """The text ``key``."""
+        """Return the string ``key``."""
         value = self._given.get(key)
         if not isinstance(value, str):
-            raise self.fault(f"{key} is no text")
+            raise self.fault(f"{key} is not a string")
         return value
 
     def is_null(self, key: str) -> bool:
-        """Is ``key`` there, and null?"""
+        """Return whether ``key`` is present and null."""
         return key in self._given and self._given[key] is None

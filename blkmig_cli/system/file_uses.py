@@ -1,4 +1,4 @@
-"""One file, one use: a file that is written has no other use in the same run."""
+"""Checking that a file that is written has no other use in the same run."""
 
 import os
 import stat
@@ -19,10 +19,10 @@ class _Use:
 
 
 class FileUses:
-    """The files that a command reads and writes, each with what it is used for.
+    """The files that a command reads and writes, each with its use.
 
-    A file is identified by what it is, not by its name: a hard link, a symbolic link, another path
-    and a descriptor of a file are all that file; the nodes of a block device are all that device.
+    A file is identified by its inode, not by its name: a hard link, a symbolic link, another path
+    and a descriptor of a file are the same file; all nodes of a block device are the same device.
     Its place (folder and name) identifies it too, so that a file that does not exist yet is known.
     Pipes, sockets and character devices (terminals, /dev/null) may be used more than once.
 
@@ -49,10 +49,10 @@ class FileUses:
             self.add(use, file, writes=writes)
 
     def add(self, use: str, file: str | int, *, writes: bool) -> None:
-        """Register ``file``, a path or a descriptor; ``use`` says what it is, as in "the stream".
+        """Register ``file``, a path or a descriptor; ``use`` is its description, such as "the stream".
 
         Raises UsageError where the file has another use, and one of the two writes.  A file that
-        cannot be looked at is not an error here, but of whoever opens it.
+        cannot be examined is not an error here; opening it will fail.
         """
         name = _STANDARD.get(file, f"fd:{file}") if isinstance(file, int) else escape(file)
         added = _Use(f"{use} ({name})", writes)
@@ -66,7 +66,7 @@ class FileUses:
 
 
 def _identities(file: str | int) -> list[Hashable]:
-    """Return what identifies ``file``; nothing where it may be used more than once."""
+    """Return the identities of ``file``; none where it may be used more than once."""
     place = [] if isinstance(file, int) else [_place(file)]
     try:
         found = os.stat(file)
@@ -81,7 +81,7 @@ def _identities(file: str | int) -> list[Hashable]:
 
 
 def _place(path: str) -> Hashable:
-    """Return the folder and the name that ``path`` leads to through all symbolic links."""
+    """Return the folder and the name of ``path`` with all symbolic links resolved."""
     real = os.path.realpath(path)
     folder, name = os.path.split(real)
     try:

@@ -1,6 +1,6 @@
-"""Pipes: with larger buffers, so that the two ends wait less for each other; and non-blocking ones.
+"""Pipes: larger buffers, so that the two ends wait less for each other, and non-blocking pipes.
 
-The program that started this one may have made its pipes non-blocking (ssh, node and others do).
+The parent process may have made its pipes non-blocking (ssh, node and others do).
 """
 
 import contextlib
@@ -10,11 +10,11 @@ import os
 import select
 import stat
 
-_SIZE = 1 << 20  # bytes; the most that a user may ask for (fs.pipe-max-size)
+_SIZE = 1 << 20  # bytes; the most that a user may request (fs.pipe-max-size)
 
 
 def widen(fd: int) -> bool:
-    """Return whether ``fd`` is a pipe; if so, enlarge its buffer, where the system allows it."""
+    """Enlarge the buffer of ``fd`` if it is a pipe and the system permits; return whether it is one."""
     if not stat.S_ISFIFO(os.fstat(fd).st_mode):
         return False
     with contextlib.suppress(OSError):
@@ -25,7 +25,7 @@ def widen(fd: int) -> bool:
 def write_all(fd: int, data: memoryview) -> None:
     """Write all of ``data``; raises OSError.
 
-    BlockingIOError is raised for a blocking socket only: its peer took nothing for too long.
+    BlockingIOError is raised for a blocking socket only, whose peer did not read in time.
     """
     while data:
         try:
@@ -37,9 +37,9 @@ def write_all(fd: int, data: memoryview) -> None:
 
 
 def give_pages(pipe: int, fd: int, offset: int, length: int) -> int:
-    """Move ``length`` bytes of the file ``fd`` to a pipe without a copy; returns how many it took.
+    """Move ``length`` bytes of the file ``fd`` to a pipe without a copy; returns the number moved.
 
-    It may take fewer, for any reason: reading and writing the rest shows which.  Raises
+    It may be fewer for any reason: reading and writing the rest shows which.  Raises
     BrokenPipeError.
     """
     sent = 0
@@ -57,7 +57,7 @@ def give_pages(pipe: int, fd: int, offset: int, length: int) -> int:
 
 
 def read_some(raw: io.RawIOBase, target: memoryview) -> int:
-    """Read what is there into ``target``, waiting for the first byte; returns the count, 0 at the end.
+    """Read available bytes into ``target``, waiting for the first; returns the count, 0 at the end.
 
     Raises OSError.
     """

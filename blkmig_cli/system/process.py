@@ -1,4 +1,4 @@
-"""This process: the signals that end it, and its standard descriptors."""
+"""Signals that end this process, and its standard descriptors."""
 
 import os
 import signal
@@ -16,9 +16,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def interruptible() -> Iterator[None]:
     """Let SIGINT and SIGTERM raise Interruption in the main thread, so that the clean-up runs.
 
-    A signal that is ignored, as by ``nohup`` or in a shell's background jobs, stays ignored.  What
-    stands between a user and this program may send a signal twice: the second one does not disturb
-    the clean-up, further ones do.
+    A signal that is ignored, as by ``nohup`` or in a shell's background jobs, remains ignored.  A
+    parent process may send a signal twice: the second one does not interrupt the clean-up, further
+    ones do.
     """
     received = 0
 
@@ -40,7 +40,7 @@ def interruptible() -> Iterator[None]:
 def reserve_standard_descriptors() -> None:
     """Put /dev/null at descriptors 0, 1 and 2 where they are closed.
 
-    Otherwise a file that is opened later, perhaps an image, would be stdin or stdout.  Reading such
+    Otherwise a file opened later, perhaps an image, would become stdin or stdout.  Reading such
     a stdin and writing such a stdout fail; what is written to such a stderr is dropped.
     """
     for fd, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):

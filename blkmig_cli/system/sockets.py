@@ -1,7 +1,7 @@
 """Peers on a socket, ``tcp:HOST:PORT`` or ``unix:PATH``: readers listen for one, writers connect.
 
-No peer can keep a program waiting without end: the time to connect, and the time of silence, are
-limited (``limits.py``).  Sockets are blocking, so that their descriptors can be written plainly.
+The time to connect and the time without data are limited (``limits.py``), so that a program never
+waits endlessly for a peer.  Sockets are blocking, so that their descriptors can be written directly.
 """
 
 import errno
@@ -23,17 +23,17 @@ Say = Callable[[str], None]
 
 
 class PeerReader(io.RawIOBase):
-    """What a peer sends, as a raw file; a read that waits too long raises OSError."""
+    """The data from a peer, as a raw file; a read that waits too long raises OSError."""
 
     def __init__(self, peer: socket.socket) -> None:
         self._peer = peer
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def readinto(self, target: memoryview) -> int:  # type: ignore[override]
-        """Read the bytes that are there into ``target``; returns their number, 0 at the end."""
+        """Read the available bytes into ``target``; returns their number, 0 at the end."""
         try:
             return self._peer.recv_into(target)
         except BlockingIOError:
@@ -43,7 +43,7 @@ class PeerReader(io.RawIOBase):
 
 @contextmanager
 def accepted(address: Address, say: Say) -> Iterator[PeerReader]:
-    """Listen at ``address`` for one peer, and read what it sends.
+    """Listen at ``address`` for one peer, and give a reader of its data.
 
     Raises UsageError where the address names no host to listen at, FailureError where no peer
     connects in time, OSError.
@@ -88,7 +88,7 @@ def finish(address: Address, peer: socket.socket, sent: int) -> bytes:
     try:
         peer.shutdown(socket.SHUT_WR)
         while more := peer.recv(4096):
-            # An answer is a few bytes; what follows them is dropped.
+            # An answer is a few bytes; any further data is dropped.
             answer = (answer + more)[: limits.PEER_ANSWER_MAX]
     except BlockingIOError:
         raise FailureError(
@@ -107,7 +107,7 @@ def _listener(address: Address, stack: ExitStack) -> socket.socket:
     if address.scheme == "tcp":
         if not address.host:
             raise UsageError(
-                f"{address}: no address to listen at is named",
+                f"{address}: no address to listen at is specified",
                 hint="use tcp:0.0.0.0:PORT for all",
             )
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
@@ -117,12 +117,12 @@ def _listener(address: Address, stack: ExitStack) -> socket.socket:
     try:
         listener.bind(address.path)
     except OSError as error:
-        # Whether a program listens there cannot be tried: it would take the place of its peer.
+        # Do not connect to test whether a program listens there: it would accept that as its peer.
         there = os.path.exists(address.path)
         hint = "remove it, if no program listens there" if there else None
         raise FailureError(f"{address}: {reason(error)}", hint=hint) from error
     stack.callback(os.unlink, address.path)
-    # Whoever can write to the socket decides what is written to the disks.
+    # Anyone who can write to the socket controls what is written to the disks.
     os.chmod(address.path, stat.S_IRUSR | stat.S_IWUSR)
     return listener
 

@@ -1,1 +1,1 @@
-"""Where a stream comes from and where it goes: files, pipes, sockets, compression, temporary copies."""
+"""Sources and targets of streams: files, pipes, sockets, compression, temporary copies."""

@@ -1,7 +1,7 @@
-"""gzip, xz and zstd: recognised by their first bytes when read, by a file name's suffix when written.
+"""gzip, xz and zstd, recognised by the first bytes when reading, by the file name when writing.
 
-bzip2 is read only where a header names it.  However much comes out of little, only what is asked
-for is unpacked, and in bounded memory.
+bzip2 is read only where the header of a save image specifies it.  Data is unpacked only as it is
+requested, in bounded memory.
 """
 
 import bz2
@@ -17,7 +17,7 @@ from blkmig_cli.errors import LimitError, StreamError, TruncatedError
 _MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
 _SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
 
-# The messages of liblzma and libzstd for a memory limit that is too low.
+# The messages of liblzma and libzstd where the memory limit is too low.
 _TOO_LARGE = ("Memory usage limit exceeded", "Frame requires too much memory")
 _PACKED = 1 << 18
 
@@ -29,13 +29,13 @@ class _Unpacking(Protocol):
 
 
 class Packer(Protocol):
-    """Compresses a stream, piece by piece."""
+    """Compresses a stream piece by piece."""
 
     def compress(self, data: memoryview, /) -> bytes:
-        """Take more of the stream; return compressed bytes, if there are any yet."""
+        """Compress more of the stream; return the compressed bytes available so far, if any."""
 
     def flush(self) -> bytes:
-        """Return the last compressed bytes; nothing may follow."""
+        """Return the last compressed bytes; no data may follow."""
 
 
 class _Decompressor(Protocol):
@@ -52,17 +52,17 @@ class _Decompressor(Protocol):
 
 
 def by_magic(first: bytes) -> str | None:
-    """Return what compressed a stream that begins with ``first``; None for a plain one."""
+    """Return the compression of a stream that begins with ``first``; None if uncompressed."""
     return next((kind for magic, kind in _MAGICS.items() if first.startswith(magic)), None)
 
 
 def by_suffix(path: str) -> str | None:
-    """Return what a file named ``path`` is to be compressed with; None for a plain one."""
+    """Return the compression for a file named ``path``; None if uncompressed."""
     return next((kind for suffix, kind in _SUFFIXES.items() if path.endswith(suffix)), None)
 
 
 def packer(kind: str) -> Packer:
-    """Return what compresses with ``kind``, at the level that its own tool takes by default."""
+    """Return a packer for ``kind``, at the default level of the tool of that name."""
     if kind == "gzip":
         return cast(Packer, zlib.compressobj(wbits=31))
     if kind == "xz":
@@ -74,7 +74,7 @@ def packer(kind: str) -> Packer:
 
 @contextmanager
 def unpacked(kind: str, file: BinaryIO) -> Iterator[Callable[[memoryview], int]]:
-    """Give a function that reads, as ``readinto``, the bytes that ``file`` unpacks to.
+    """Give a function that reads, like ``readinto``, the unpacked bytes of ``file``.
 
     ``kind``: ``gzip``, ``xz``, ``zstd`` or ``bzip2``.  The function raises TruncatedError,
     StreamError where the compressed data are damaged, LimitError where they need too much memory.
@@ -134,7 +134,7 @@ class _Gunzip:
 
 
 def _unxz() -> lzma.LZMADecompressor:
-    # lzma.LZMAFile would grant any memory.
+    # lzma.LZMAFile has no memory limit.
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.UNPACKING_MAX)
 
 
@@ -146,7 +146,7 @@ _DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
 
 
 class _Members:
-    """Compressed members, one behind the other; ``make`` makes a decompressor of one."""
+    """Compressed members, one after the other; ``make`` returns a decompressor for one."""
 
     def __init__(self, packed: BinaryIO, make: Callable[[], _Decompressor]) -> None:
         self._packed = packed
@@ -174,7 +174,7 @@ class _Members:
                 return len(found)
 
     def _behind(self, packed: bytes) -> bytes:
-        """Return what follows a member and its padding; ``packed`` of it has been read."""
+        """Return the bytes after a member and its padding; ``packed`` of them have been read."""
         padding = 0
         while not packed.strip(b"\0"):
             padding += len(packed)
@@ -184,4 +184,4 @@ class _Members:
         return packed.lstrip(b"\0")
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resource is held."""

@@ -1,30 +1,25 @@
-"""The two kinds of input that the decoder reads: a seekable file, and a pipe, of which a part is held.
+"""The two kinds of input that the decoder reads: a seekable file, and a pipe.
 
-Both implement ``schema_io.Input``.  Neither holds more than an event and what is read ahead of it.
+Both implement ``schema_io.Input``.  Neither holds more than one event and the bytes read ahead.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
-from blkmig_cli.errors import FailureError, LimitError, StreamError
+from blkmig_cli.errors import FailureError, LimitError, StreamError, failing
 from blkmig_cli.system.pipes import give_pages
 from blkmig_cli.wire.events import Payload
 
 
-@contextmanager
-def _failing(offset: int) -> Iterator[None]:
-    """Raise an OSError of a read as a FailureError with the byte of the stream."""
-    try:
-        yield
-    except OSError as error:
-        message = f"reading the stream failed: {error.strerror or error}"
-        raise FailureError(message, offset=offset) from error
+def _failing(offset: int) -> AbstractContextManager[None]:
+    """Return a context that turns an OSError of a read into a FailureError with ``offset``."""
+    return failing("reading the stream failed", offset=offset)
 
 
 _FAR = 1 << 63
@@ -37,12 +32,12 @@ _HISTORY = 1 << 13
 class FileInput:
     """A stream in a seekable file of ``size`` bytes; it begins at byte ``base`` of the file.
 
-    Reads ahead little after a jump over a payload, and more while reads are contiguous.
+    Reads ahead a little after a skipped payload, and more while reads are contiguous.
     ``damage``: see ``schema_io.Input``.
     """
 
     seekable: Literal[True] = True
-    #: Whether it reads the file that the user named, not a copy.
+    #: Whether it reads the file that the user specified, not a copy.
     in_place = True
 
     def __init__(
@@ -75,14 +70,14 @@ class FileInput:
         return FileInput(self._fd, self._base + self._size, self._base, self._damage)
 
     def complete(self) -> None:
-        """Read all of a stream that is still being received, so that ``size`` is known.
+        """Read the rest of a stream that is still being received, so that ``size`` is known.
 
-        A file has it all.  Raises FailureError.
+        A file is complete already.  Raises FailureError.
         """
         self._end(_FAR)
 
     def _end(self, wanted: int) -> int:
-        """Return the byte at which the data end, as far as that matters up to byte ``wanted``."""
+        """Return the offset at which the data end, exact only up to ``wanted``."""
         return self._size
 
     def peek(self, length: int) -> bytes:
@@ -118,7 +113,7 @@ class FileInput:
         return there
 
     def release(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no bytes are held."""
 
     def view(self, payload: Payload) -> memoryview:
         """See ``schema_io.Input``; any payload of the file, into one reused buffer."""
@@ -131,9 +126,9 @@ class FileInput:
     def rows(
         self, offset: int, stride: int, pieces: Sequence[tuple[int, int]], most: int
     ) -> NDArray[np.uint8]:
-        """See ``scanner.RowInput``: one read where the rows are dense, else one read a piece.
+        """See ``scanner.RowInput``: one read where the rows are dense, else one read for each piece.
 
-        Nothing is mapped: a mapped file that shrinks kills its reader.
+        The file is not mapped into memory: if it shrank, that would kill the reader.
         """
         count = max(min(most, (self._end(offset + stride) - offset) // stride), 0)
         width = sum(length for _, length in pieces)
@@ -159,7 +154,7 @@ class FileInput:
         return np.frombuffer(data, np.uint8)
 
     def read_into(self, target: memoryview, offset: int) -> None:
-        """Fill ``target`` with the bytes from ``offset`` on; threads may do so at once.
+        """Fill ``target`` with the bytes from ``offset`` on; several threads may do so at the same time.
 
         Raises FailureError.
         """
@@ -217,7 +212,7 @@ class PipeInput:
         self.damage = damage
         self._buffer = bytearray(self.first_room)
         self._at = 0  # offset of the buffer's first byte
-        self._end = 0  # offset behind the last byte read
+        self._end = 0  # offset after the last byte read
         self._kept = 0  # offset from which bytes are still needed
         self.offset = 0
 
@@ -226,7 +221,7 @@ class PipeInput:
         return self.peek_at(self.offset, length)
 
     def peek_at(self, offset: int, length: int) -> bytes:
-        """See ``schema_io.Input``; from what is held on."""
+        """See ``schema_io.Input``; from the first byte held."""
         self._fill(offset + length)
         start = offset - self._at
         return bytes(self._buffer[start : min(start + length, self._end - self._at)])
@@ -259,7 +254,7 @@ class PipeInput:
     def view(self, payload: Payload) -> memoryview:
         """See ``schema_io.Input``; a payload of the current event, without a copy."""
         if payload.offset < self._kept:
-            raise ValueError("a pipe's payload was asked for after its event")
+            raise ValueError("a pipe's payload was requested after its event")
         start = payload.offset - self._at
         return memoryview(self._buffer)[start : start + payload.length]
 
@@ -286,7 +281,7 @@ class PipeInput:
     def take(self, target: memoryview) -> int:
         """Fill some of ``target`` with the next bytes; returns how many, 0 at the end.
 
-        Not to be mixed with the other methods.  Raises FailureError, and StreamError where
+        Do not use it together with the other methods.  Raises FailureError, and StreamError where
         compressed data are damaged.
         """
         with _failing(self._end):
@@ -310,9 +305,9 @@ class PipeInput:
         return count
 
     def _make_room(self, end: int) -> None:
-        """Make room for some of what is missing up to ``end``.
+        """Make room for some of the missing bytes up to ``end``.
 
-        The buffer grows with what arrives, not with a length that the stream claims.
+        The buffer grows with the bytes that arrive, not with a length that the stream states.
         """
         needed = end - self._kept
         if needed > limits.PIPE_EVENT_MAX:
@@ -327,7 +322,7 @@ class PipeInput:
             return
         old = memoryview(self._buffer)[first - self._at : self._end - self._at]
         if needed > room:
-            # A new buffer, as somebody may hold a view of the old one.
+            # A new buffer, as a caller may hold a view of the old one.
             self._buffer = bytearray(min(2 * room, needed))
         # From one memoryview to another, as these may overlap.
         memoryview(self._buffer)[: len(old)] = old

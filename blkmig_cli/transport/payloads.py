@@ -1,4 +1,4 @@
-"""Payloads of events that were not read from a stream: where their bytes come from instead."""
+"""Payloads of events that were not read from a stream: other sources of their bytes."""
 
 from dataclasses import dataclass, field
 
@@ -36,5 +36,5 @@ class ImageRange(Payload):
 
 
 def literal(data: bytes, stated: int | None = None) -> Literal:
-    """Return ``data`` as a payload; ``stated``: the length that the wire is to state, if another."""
+    """Return ``data`` as a payload; ``stated``: the length to state in the stream, if different."""
     return Literal(0, len(data), stated, data)

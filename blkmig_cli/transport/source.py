@@ -1,7 +1,7 @@
-"""Where a STREAM comes from: a path, ``-``, or a URI in QEMU's spelling; compressed or not.
+"""Opening a STREAM: a path, ``-``, or a URI in QEMU's syntax; compressed or not.
 
-The stream in a libvirt save image is read as its header says.  Only the command line names files,
-commands and descriptors; nothing in a stream does.
+The stream in a libvirt save image is read according to its header.  Files, commands and descriptors
+are opened only if the command line names them, never because of the content of a stream.
 """
 
 import errno
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, cast
 
-from blkmig_cli.errors import FailureError, StreamError
+from blkmig_cli.errors import FailureError, StreamError, reason
 from blkmig_cli.schemas.constants import PARTIAL_MAGIC, SAVE_MAGIC
 from blkmig_cli.system import sockets
 from blkmig_cli.system.address import Address, parse_address
@@ -31,10 +31,10 @@ from blkmig_cli.wire.save_image import HEADER_SIZE, save_image
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An opened STREAM: how it was named, and its input.
+    """An open STREAM: its name and its input.
 
-    ``number``: which of the streams in the input it is, from 1.  ``file``: the path or the descriptor
-    that it is read from, None where there is none.
+    ``number``: its number among the streams in the input, from 1.  ``file``: the path or the
+    descriptor that it is read from, None where there is none.
     """
 
     argument: str
@@ -59,13 +59,13 @@ class Stream:
 
     @property
     def path(self) -> str | None:
-        """The file in which the stream's offsets are bytes; None if there is none."""
+        """The file to which the stream's offsets refer; None if there is none."""
         plain = self.input.in_place and self.input.origin == 0
         path = self.file if isinstance(self.file, str) and plain else None
         return path if path is not None and os.path.isfile(path) else None
 
     def following(self) -> "Stream":
-        """Return the stream behind this one, at whose start the input is."""
+        """Return the stream after this one, at whose start the input is."""
         return replace(self, number=self.number + 1)
 
 
@@ -75,7 +75,7 @@ def _silent(_: str) -> None:
 
 @contextmanager
 def open_stream(name: str, say: Say = _silent, *, again: bool = False) -> Iterator[Stream]:
-    """Open the STREAM called ``name``; ``say`` is called where the program waits for a peer.
+    """Open the STREAM called ``name``; ``say`` is called when the program waits for a peer.
 
     ``again``: it must be seekable, so that a pipe is copied to a temporary file (``spool.py``).
     Raises FailureError where it is missing or fails, UsageError for an invalid URI, StreamError for
@@ -89,13 +89,13 @@ def open_stream(name: str, say: Say = _silent, *, again: bool = False) -> Iterat
                 source = spool(source, stack)
             stream = Stream(name, source, file=address.file(writes=False))
         except OSError as error:
-            raise FailureError(f"{escape(name)}: {error.strerror or error}") from error
+            raise FailureError(f"{escape(name)}: {reason(error)}") from error
         yield stream
 
 
 @contextmanager
 def adopt_stream(source: bytes | BinaryIO) -> Iterator[Stream]:
-    """Give a stream in memory, or in a binary file that the caller has opened, and closes.
+    """Open a stream in memory, or in a binary file that the caller has opened, and closes.
 
     A file of the system is read in place, from its position; any other file once, as a pipe.
     Raises FailureError where it fails, TypeError for a text file.
@@ -117,7 +117,7 @@ def adopt_stream(source: bytes | BinaryIO) -> Iterator[Stream]:
             else:
                 stream = Stream(name, _of_pipe(cast(io.RawIOBase, source), stack))
         except OSError as error:
-            raise FailureError(f"{escape(name)}: {error.strerror or error}") from error
+            raise FailureError(f"{escape(name)}: {reason(error)}") from error
         yield stream
 
 
@@ -172,7 +172,7 @@ def _of_command(command: str, stack: ExitStack) -> PipeInput:
         if kind is not None:
             process.terminate()
         status = process.wait()
-        # A command that dies of our no longer reading it has not failed: we have had enough.
+        # A command that ends because its output is no longer read has not failed.
         if status and kind is None and status not in (-signal.SIGPIPE, 128 + signal.SIGPIPE):
             raise FailureError(f"exec:{escape(command)} ended with status {status}")
 
@@ -186,7 +186,7 @@ def _of_pipe(raw: io.RawIOBase, stack: ExitStack) -> PipeInput:
 
 
 def _of_first_bytes(pipe: "_Pipe", stack: ExitStack, *, unpack: bool = True) -> PipeInput:
-    """Return an input for what ``pipe`` gives, as its first bytes say.
+    """Return an input for the bytes of ``pipe``, chosen by the first ones.
 
     ``unpack``: it may be compressed.
     """
@@ -211,7 +211,7 @@ def _unpacked(kind: str, raw: io.RawIOBase, stack: ExitStack) -> Callable[[memor
 
 
 class _Pipe(io.RawIOBase):
-    """A pipe whose first bytes can be looked at; ``read_into`` reads the next ones."""
+    """A pipe whose next bytes can be examined; ``read_into`` consumes them."""
 
     def __init__(self, read_into: Callable[[memoryview], int]) -> None:
         self._read_into = read_into
@@ -231,7 +231,7 @@ class _Pipe(io.RawIOBase):
         return self._left[:length]
 
     def skip(self, length: int) -> None:
-        """Pass over the next ``length`` bytes, or up to the end."""
+        """Skip the next ``length`` bytes, at most to the end."""
         buffer = memoryview(bytearray(min(length, 1 << 16)))
         while length and (passed := self.readinto(buffer[:length])):
             length -= passed

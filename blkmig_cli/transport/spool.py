@@ -1,8 +1,8 @@
-"""A stream that is read once, copied into a temporary file without a name so that it can be reread.
+"""Spooling: a stream that can be read only once is copied to an unnamed temporary file.
 
-The copy is made as it is read, so that what a peer sends behind the stream's end is not waited for.
-Zeros become holes, and a part of the file system is left free: what a small compressed file unpacks
-to must not fill a disk.
+The copy is made while the stream is read, so that nothing after the stream's end is waited for.
+Zeros become holes, and a part of the file system is left free, so that unpacking a small compressed
+file cannot fill a disk.
 """
 
 import os
@@ -11,14 +11,14 @@ from contextlib import ExitStack
 
 from blkmig_cli import limits
 from blkmig_cli.disks.zeros import is_zero
-from blkmig_cli.errors import FailureError, LimitError, StreamError
+from blkmig_cli.errors import FailureError, LimitError, StreamError, reason
 from blkmig_cli.system.pipes import write_all
 from blkmig_cli.text import escape
 from blkmig_cli.transport.inputs import FileInput, PipeInput
 
 _PIECE = 1 << 20
 _HOLE = 1 << 16
-_CHECK = 64 << 20  # bytes between two looks at the free space
+_CHECK = 64 << 20  # bytes between two checks of the free space
 # As qemu-img: /tmp is often in memory.
 _FOLDER = "/var/tmp"  # noqa: S108
 
@@ -26,8 +26,8 @@ _FOLDER = "/var/tmp"  # noqa: S108
 def spool(source: PipeInput, stack: ExitStack) -> FileInput:
     """Return ``source`` as a seekable input; ``stack`` closes its temporary file.
 
-    What ends the unpacking of compressed data too early becomes the input's ``damage``.  Raises
-    FailureError, as do reads of the input, where ``source`` fails or space is short.
+    An error that ends the unpacking of compressed data becomes the input's ``damage``.  Raises
+    FailureError, as do reads of the input, where ``source`` fails or space is insufficient.
     """
     folder = os.environ.get("TMPDIR", _FOLDER)
     try:
@@ -95,7 +95,7 @@ class _Spool:
 
 
 class _SpooledInput(FileInput):
-    """A seekable input over a spool, which it fills as far as it is read."""
+    """A seekable input over a spool, which it fills up to where it is read."""
 
     in_place = False
 
@@ -121,7 +121,7 @@ class _SpooledInput(FileInput):
 
 def _failed(folder: str, error: OSError) -> FailureError:
     return FailureError(
-        f"cannot keep a copy of the stream in {escape(folder)}: {error.strerror or error}",
+        f"cannot keep a copy of the stream in {escape(folder)}: {reason(error)}",
         hint="set TMPDIR to a folder with enough space, or unpack the stream to a file yourself",
     )
 

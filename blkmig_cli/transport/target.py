@@ -1,7 +1,7 @@
-"""TARGET: where a stream is written to.  A file never looks finished unless it is.
+"""Opening a TARGET, to which a stream is written.
 
-Files are written under a temporary name beside their own, and renamed when all is written; a name
-that ends in .gz, .zst or .xz asks for compression.
+A file is written under a temporary name in the same folder, and renamed when it is complete; a name
+that ends in .gz, .zst or .xz selects compression.
 """
 
 import io
@@ -35,7 +35,7 @@ _BUFFER = 1 << 18
 _PIECE = 1 << 20
 _ZEROS = bytes(_PIECE)
 
-#: Gives the bytes of a payload in pieces.
+#: Yields the bytes of a payload in pieces.
 Resolve = Callable[[Payload], Iterable[bytes | memoryview]]
 
 
@@ -43,8 +43,8 @@ class Sink:
     """Writes a stream to the descriptor ``fd``; ``written`` counts its bytes.
 
     ``name`` is that of the target in errors; a closed pipe at ``-``, stdout, is not a failure but
-    ends the program.  Small pieces are gathered.  (io.BufferedWriter would write what has failed
-    once more when it is collected.)
+    ends the program.  Small pieces are buffered.  (io.BufferedWriter would write failed data again
+    when it is collected.)
     """
 
     #: Whether zeros become holes.
@@ -79,12 +79,12 @@ class Sink:
             self.write(memoryview(_ZEROS)[: length - at])
 
     def flush(self) -> None:
-        """Write what has been gathered; raises as :meth:`write`."""
+        """Write the buffered pieces; raises as :meth:`write`."""
         gathered, self._gathered = self._gathered, bytearray()
         self._write(memoryview(gathered))
 
     def finish(self) -> None:
-        """Write all that is left at the stream's end; raises as :meth:`write`."""
+        """Write all remaining bytes at the stream's end; raises as :meth:`write`."""
         self.flush()
 
     def _write(self, data: memoryview) -> None:
@@ -93,7 +93,7 @@ class Sink:
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        """Turn what the system says of a write into a FailureError."""
+        """Turn an OSError of a write into a FailureError."""
         try:
             yield
         except (BrokenPipeError, ConnectionResetError) as error:
@@ -110,7 +110,7 @@ class Sink:
 
 
 class _Through(Sink):
-    """A sink that sees all bytes, those of images too."""
+    """A sink that passes all bytes through :meth:`write`, those of images too."""
 
     def copy(self, image: Readable, offset: int, length: int) -> None:
         for at in range(0, length, _PIECE):
@@ -118,7 +118,7 @@ class _Through(Sink):
 
 
 class _PackedSink(_Through):
-    """A sink that compresses; ``written`` counts the bytes before that."""
+    """A sink that compresses; ``written`` counts the uncompressed bytes."""
 
     def __init__(self, name: str, fd: int, packer: compression.Packer) -> None:
         super().__init__(name, fd)
@@ -133,7 +133,7 @@ class _PackedSink(_Through):
 
 
 class _ObjectSink(_Through):
-    """A sink that writes to a binary file of the caller's."""
+    """A sink that writes to the caller's binary file."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._name = str(getattr(file, "name", "(file)"))
@@ -183,7 +183,7 @@ def open_target(name: str | None, uses: FileUses, *, confirmed: bool = False) ->
 
     ``uses`` holds the files that the command reads; the target is added to them.  Leaving without
     an exception finishes the target; with one, no file is left or changed.  ``confirmed``: the
-    stream asks the QEMU at the other end of a socket to confirm that it has loaded everything.
+    stream requests the QEMU at the other end of a socket to confirm that it has loaded the stream.
 
     Raises UsageError where the address is malformed, the target has another use or stdout is a
     terminal; FailureError where the target fails; BrokenPipeError for a closed pipe at stdout.
@@ -275,7 +275,7 @@ def _file(address: Address) -> Iterator[Sink]:
 
 
 def _is_special(path: str) -> bool:
-    """Return whether a FIFO, a device or a socket stands at ``path``; raises FailureError."""
+    """Return whether ``path`` is a FIFO, a device or a socket; raises FailureError."""
     with failing(path):
         try:
             mode = os.stat(path).st_mode
@@ -322,7 +322,7 @@ def write_events(events: Iterable["Event | Run"], sink: Sink, resolve: Resolve) 
 
 
 def resolve_content(payload: Payload) -> Iterator[bytes | memoryview]:
-    """Give the bytes of a payload that is in no stream (``payloads.py``); raises FailureError."""
+    """Yield the bytes of a payload that is not in a stream (``payloads.py``); raises FailureError."""
     match payload:
         case Literal():
             yield payload.data
@@ -337,9 +337,9 @@ def resolve_content(payload: Payload) -> Iterator[bytes | memoryview]:
 
 
 def resolving(source: "FileInput | PipeInput") -> Resolve:
-    """Return what gives the bytes of payloads in the stream ``source``, and of those in none.
+    """Return a function that yields the bytes of payloads in the stream ``source``, and of others.
 
-    It raises FailureError, and ValueError for what a pipe does not hold any more.
+    It raises FailureError, and ValueError for payloads that a pipe no longer holds.
     """
 
     def resolve(payload: Payload) -> Iterator[bytes | memoryview]:

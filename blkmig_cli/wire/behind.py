@@ -1,7 +1,7 @@
-"""What follows a stream's end in its input: nothing, a further stream, or other bytes.
+"""Reading what follows a stream's end in its input: nothing, a further stream, or other bytes.
 
-Behind padding with zeros a further stream may begin, too.  Other bytes are read up to a limit, as a
-peer may never stop sending them.
+Padding with zeros may precede a further stream.  Other bytes are read up to a limit, as a peer may
+send them without end.
 """
 
 from collections.abc import Generator
@@ -15,9 +15,9 @@ _WINDOW = 1 << 16
 
 
 def behind_end(reader: Reader) -> Generator[Undecoded, None, int | None]:
-    """Give what stands behind the stream's end, where ``reader`` is, as an event.
+    """Yield the bytes after the stream's end, where ``reader`` is, as an event.
 
-    Returns the byte at which a further stream begins, where the input then is; None for none.
+    Returns the offset of a further stream, at which the input then is; None if there is none.
     Raises the input's ``damage``, if it has any.
     """
     source, offset = reader.source, reader.begin()
@@ -34,13 +34,13 @@ def behind_end(reader: Reader) -> Generator[Undecoded, None, int | None]:
     if length:
         more = length == limits.BEHIND_MAX and source.peek(1)
         only = f", of which {length >> 20} MiB were read" if more else ""
-        reason = f"other bytes behind the stream's end{only}"
+        reason = f"other bytes after the stream's end{only}"
         yield Undecoded(offset, length, None, reason, behind=True)
     return None
 
 
 def _pass_zeros(reader: Reader) -> int:
-    """Pass over zeros, as far as they may be padding; return how many there were."""
+    """Skip zeros, up to the length that padding may have; return how many there were."""
     passed, zeros = 0, _WINDOW
     while zeros == _WINDOW and passed < limits.BEHIND_MAX:
         data = reader.source.peek(_WINDOW)

@@ -23,7 +23,7 @@ from blkmig_cli.wire.v1_layout import Layouts
 from blkmig_cli.wire.v1_reading import After
 from blkmig_cli.wire.v2_rules import V2Rules
 
-# Records beyond are read one by one, so that 63 bits are enough for the bytes of a run.
+# Records at higher sectors are read one by one, so that the byte numbers of a run fit in 63 bits.
 _RUN_SECTORS = limits.DISK_MAX // SECTOR_SIZE - (1 << 32)
 
 
@@ -36,7 +36,7 @@ _HAS_BITMAPS = int(BlockFlag.HAS_BITMAPS)
 
 @dataclass(frozen=True, slots=True)
 class _FirstRecord:
-    """A device's first record: the name, and the text behind it that may be more of the name."""
+    """A device's first record: the name, and the text after it, which may be more of the name."""
 
     name: bytes
     behind: bytes
@@ -70,7 +70,7 @@ class BlockDecoder:
         self._repeats = Repeats(self.scanner)
 
     def payload(self) -> Iterator[Piece]:
-        """Give the records of one part of the section, up to the one with EOS.
+        """Yield the records of one part of the section, up to the one with EOS.
 
         Raises TruncatedError, MalformedError, UndecidableError.
         """
@@ -82,7 +82,7 @@ class BlockDecoder:
             yield from self._repeats.record(event)
 
     def repeatable(self, event: Block) -> bool:
-        """See ``scanner.Rules``: not for a disk's last chunk, or where a repeat would differ."""
+        """See ``scanner.Rules``; False for a partial chunk, and where the dialect has changed."""
         dialect = None if self.dialect is None else self.dialect.name
         return (
             event.dialect == dialect
@@ -134,10 +134,10 @@ class BlockDecoder:
         return Eos(offset, length, section, word), last
 
     def _fail_if_wrapped(self) -> None:
-        """Raise MalformedError for a device's name that is longer than its length byte says.
+        """Raise MalformedError if a device's name is longer than its length byte states.
 
-        QEMU writes the length modulo 256 and all of the name (blk_send in migration/block.c), so
-        that the record behind the device's first one is a multiple of 256 bytes late.
+        QEMU writes the length modulo 256 and all of the name (QEMU 7.2, migration/block.c:
+        blk_send), so that the record after the device's first one is a multiple of 256 bytes late.
         """
         first = self._first
         if first is None:
@@ -166,9 +166,9 @@ class BlockDecoder:
         return upper <= 100
 
     def _note_first(self, name: bytes) -> None:
-        """Remember what follows the name in a device's first record, as far as it may belong to it.
+        """Record what follows the name in a device's first record, as far as it may belong to the name.
 
-        QEMU's ids have letters, digits and a few signs (id_wellformed in util/id.c): no space.
+        QEMU's ids consist of letters, digits and "-", ".", "_" (QEMU 7.2, util/id.c: id_wellformed).
         """
         data = self._reader.source.peek(limits.NAME_MAX)
         text = next((at for at, byte in enumerate(data) if byte <= 0x20 or byte == 0x7F), len(data))
@@ -183,7 +183,7 @@ class BlockDecoder:
         )
 
     def _choose_dialect(self, flags: int) -> None:
-        """Decide the dialect at its first record, or change v1 to v2 where the flags show that."""
+        """Decide the dialect at the first record that shows it; change v1 to v2 if the flags require it."""
         if self._fixed:
             return
         spoken = dialect_of(flags)
@@ -225,7 +225,7 @@ class BlockDecoder:
         low = high = self._covered(device, sector)
         if dialect is V2:
             stated, bitmaps = self.v2.record(device, sector, flags)
-            # A record without a range covers what is left of the disk, as far as that is known.
+            # A record without a range covers the rest of the disk, if the disk's size is known.
             low = high = stated if flags & _HAS_BITMAPS else min(stated, high)
         elif flags & _HAS_BITMAPS:
             low, high, bitmaps = self._v1_bitmaps(offset, device, sector)

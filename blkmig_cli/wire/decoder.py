@@ -1,12 +1,12 @@
-"""The container, and the one decoder over all sections: bytes in, events out, nothing else.
+"""The decoder of a complete stream, with the container and all sections: bytes in, events out.
 
-Iterating gives events that are contiguous.  It ends at the stream's proper end, behind which a
-further stream may begin; otherwise it raises one of the StreamErrors, and raises it again when
-called again.  An input that ends in device state of unknown size gives one last ``Undecoded``.
+Iteration yields contiguous events.  It stops at the stream's proper end, after which a further
+stream may begin; otherwise it raises one of the StreamErrors, and raises it again when called again.
+For an input that ends in device state of unknown size, the last event is an ``Undecoded``.
 
-What sizes a payload is the same for a file and a pipe: the records of a section, then its footer.
+A payload is sized in the same way in a file and in a pipe: by the records of a section and its footer.
 The description at the stream's end sizes device state only where a stream has no footers; where
-there are both, it is compared with what the footers gave.
+there are both, it is compared with the sizes found by the footers.
 """
 
 from collections.abc import Iterator
@@ -62,17 +62,17 @@ from blkmig_cli.wire.vm_description import StateSizes, compare_sizes, find_descr
 
 Container = Literal["auto", "qemu", "none"]
 
-# Sections with disks and bitmaps: their end must be found.
+# Sections with disks and bitmaps: their ends must be found.
 _OURS = (c.BLOCK_SECTION, c.DIRTY_BITMAP_SECTION)
 
 
 @dataclass(slots=True)
 class Context:
-    """What a stream has said so far that the meaning of later bytes depends on.
+    """The parts of a stream read so far on which the decoding of later bytes depends.
 
-    ``start``: the stream's first byte in the input.  ``sections``: starts by section id; ``open``:
-    ids of sections that have not ended; ``footers``: whether sections have footers, None until the
-    first one ends; ``description``: what the one at the input's end says, None where there is none.
+    ``start``: offset of the stream in the input.  ``sections``: starts by section id; ``open``: ids
+    of sections that have not ended; ``footers``: whether sections have footers, None until the
+    first one ends; ``description``: that at the input's end, None where there is none.
     """
 
     start: int = 0
@@ -84,28 +84,28 @@ class Context:
     description: StateSizes | Literal["unread"] | None = "unread"
 
     def configure(self, configuration: Configuration) -> None:
-        """Take what the configuration says."""
+        """Apply the configuration."""
         self.configured = True
         bits = configuration.target_page_bits
         self.ram.page_size = None if bits is None else 1 << bits
         self.ram.capabilities = frozenset(configuration.capabilities or ())
 
     def copy(self) -> "Context":
-        """Return a copy that further reading of the other one does not change."""
+        """Return an independent copy."""
         return replace(
             self, sections=dict(self.sections), open=set(self.open), ram=replace(self.ram)
         )
 
 
 class Decoder:
-    """Events of the stream that begins where ``source`` is.
+    """Iterator over the events of the stream that begins at the position of ``source``.
 
     ``dialect``: a value of ``--dialect``; ``container`` likewise.  ``keep_state``: device state from
-    a pipe can be viewed, and so is held in memory.  ``chosen``: further streams may follow in the
-    same input; without it, one that does is refused with SeveralStreamsError behind the last event.
+    a pipe is held in memory, so that it can be viewed.  ``chosen``: further streams may follow in the
+    same input; without it, SeveralStreamsError is raised after the last event if one does.
 
-    Afterwards (or in between) ``container`` and ``block.dialect`` say what was found, and
-    ``next_stream`` is the byte at which a further stream begins and the input is; None for none.
+    ``container`` and ``block.dialect`` are what has been detected so far.  ``next_stream`` is the
+    offset of a further stream, at which the input then is; None if there is none.
     """
 
     def __init__(
@@ -149,9 +149,9 @@ class Decoder:
         return next(self._run)
 
     def piece(self) -> Piece:
-        """Return the next event, or run of events: the same stream, in larger steps.
+        """Return the next event, or the next run of events.
 
-        Raises StopIteration at the end, as ``next``; not to be mixed with it.
+        Raises StopIteration at the end, as ``next`` does; do not use both on one decoder.
         """
         if self._failure is not None:
             raise self._failure
@@ -173,7 +173,7 @@ class Decoder:
             yield piece
 
     def conclusion(self) -> Conclusion:
-        """What is known at this point of the stream and no event says; final after the last event."""
+        """Return what is known so far beyond the events; final after the last event."""
         dialect, layouts = self.block.dialect, self.block.layouts
         return Conclusion(
             None if self.container == "auto" else self.container,
@@ -251,7 +251,7 @@ class Decoder:
         yield from self._behind()
 
     def _description(self) -> VmDescription:
-        """The description, compared with the states that came before it."""
+        """Read the description and compare it with the preceding device states."""
         reader = self._reader
         _, length = reader.take(schema.DescriptionHead)
         if length > limits.DESCRIPTION_MAX:
@@ -261,13 +261,13 @@ class Decoder:
         return VmDescription(reader.start, reader.length(), None, payload, confirmed, mismatches)
 
     def _behind(self) -> Iterator[Event]:
-        """What follows the stream's end."""
+        """Yield the bytes after the stream's end as an event; detect a further stream."""
         self.next_stream = yield from behind_end(self._reader)
         if self.next_stream is not None and not self.chosen:
             self._refuse()
 
     def _refuse(self) -> NoReturn:
-        """Raise SeveralStreamsError, in a file with the places of all streams."""
+        """Raise SeveralStreamsError; for a file, with the offsets of all streams."""
         starts, following = [self.context.start], self.next_stream
         while following is not None and len(starts) < limits.STREAMS_MAX:
             starts.append(following)
@@ -361,7 +361,7 @@ class Decoder:
             yield from self._state(header)
 
     def _state(self, header: SectionHeader) -> Iterator[Event]:
-        """A payload that only a footer or the description can size."""
+        """Yield a payload that is sized by its footer or by the description."""
         reader, source = self._reader, self.source
         offset = reader.begin()
         size = self._described(header)
@@ -381,7 +381,7 @@ class Decoder:
         yield state
 
     def _described(self, header: SectionHeader) -> int | None:
-        """The size that the description says, where there are no footers and it makes sense."""
+        """Return the plausible size stated in the description, if the stream has no footers."""
         has_footers = self.context.footers or (
             self.context.footers is None and self.context.configured
         )
@@ -400,11 +400,11 @@ class Decoder:
         return size if plausible(behind, self.context.sections) else None
 
     def _no_end(self, header: SectionHeader, offset: int) -> Iterator[Event]:
-        """A payload whose end nothing tells: all that is left, up to a further stream."""
+        """Yield a payload whose end is unknown: all remaining bytes, up to a further stream."""
         reader, source = self._reader, self.source
         seek_header(reader)
         self._undecoded = True
-        reason = "nothing tells where this state ends"
+        reason = "the end of this state is unknown"
         yield Undecoded(offset, source.offset - offset, reader.section, reason)
         if self.context.footers:
             raise TruncatedError(
@@ -415,7 +415,7 @@ class Decoder:
         unfinished = [self.context.sections[number].section for number in self.context.open]
         if any(name in _OURS for name in unfinished):
             raise UndecidableError(
-                "nothing tells where this section ends, and blocks or bitmaps are not complete",
+                "the end of this section is unknown, and blocks or bitmaps are not complete",
                 offset=offset,
                 section=header.section,
             )
@@ -437,7 +437,7 @@ class Decoder:
         return None
 
     def _after_eos(self, offset: int) -> After:
-        """Return what is at ``offset``, if a payload's records end there."""
+        """Return what follows at ``offset`` if a payload's records end there."""
         if self.container == "none":
             return After.RECORDS if self.source.peek_at(offset, 1) else After.END
         data = self.source.peek_at(offset, FOOTER_SIZE + 6 + 255)

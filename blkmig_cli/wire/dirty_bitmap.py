@@ -1,6 +1,8 @@
-"""The ``dirty-bitmap`` section: names carried from chunk to chunk, and every rule that QEMU enforces.
+"""The decoder of the ``dirty-bitmap`` section; it enforces every rule that QEMU enforces.
 
-QEMU aborts, loops, or silently drops bitmaps on most of what is refused here.
+On most of what is refused here, QEMU aborts, loops, or drops bitmaps without an error (QEMU 7.2,
+migration/block-dirty-bitmap.c: dirty_bitmap_load_header, dirty_bitmap_load_start,
+dirty_bitmap_load_bits).
 """
 
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from blkmig_cli.text import decode_name, quote
 from blkmig_cli.wire.events import BitmapBits, BitmapComplete, BitmapEos, BitmapStart, Event
 from blkmig_cli.wire.schema_io import Reader
 
-# As plain numbers: an operation on an enum takes as long as reading a record should.
+# As plain ints: an operation on an enum takes as long as reading a record.
 _BITMAP_NAME = int(BitmapFlag.BITMAP_NAME)
 _BITS = int(BitmapFlag.BITS)
 _COMPLETE = int(BitmapFlag.COMPLETE)
@@ -31,7 +33,7 @@ _ZEROES = int(BitmapFlag.ZEROES)
 
 
 class DirtyBitmapDecoder:
-    """State across the section's parts: the names last used, and the bitmaps begun and ended."""
+    """Decodes chunks; keeps the last names, and which bitmaps have begun and ended, across parts."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -41,11 +43,11 @@ class DirtyBitmapDecoder:
         self._started: set[tuple[str, str]] = set()
 
     def know(self, other: "DirtyBitmapDecoder") -> None:
-        """Take over which bitmaps ``other`` has seen begin and end."""
+        """Copy from ``other`` which bitmaps have begun and ended."""
         self._open, self._started = dict(other._open), set(other._started)
 
     def payload(self) -> Iterator[Event]:
-        """The chunks of one part of the section, up to the one with EOS.
+        """Yield the chunks of one part of the section, up to the one with EOS.
 
         Raises TruncatedError, MalformedError.
         """
@@ -67,7 +69,11 @@ class DirtyBitmapDecoder:
                 return
 
     def _flags(self) -> tuple[int, bytes]:
-        """The flags that count, and the bytes before them."""
+        """Return the effective flags, and the flag bytes before them.
+
+        QEMU uses the last byte only (QEMU 7.2, migration/block-dirty-bitmap.c:
+        qemu_get_bitmap_flags).
+        """
         reader = self._reader
         flags: int = reader.take(schema.ChunkFlags)[0]
         extra = b""
@@ -140,7 +146,7 @@ class DirtyBitmapDecoder:
         bits = None
         fault, check = None, "bitmap-length"
         if sectors == 0:
-            fault, check = "a range of 0 sectors (QEMU would loop for ever)", "bitmap-range"
+            fault, check = "a range of 0 sectors (QEMU would loop endlessly)", "bitmap-range"
         elif (sector + sectors) * SECTOR_SIZE > limits.DISK_MAX:
             fault, check = f"its range ends past {limits.DISK_MAX} bytes", "bitmap-range"
         elif sector * SECTOR_SIZE % (WORD_BITS * granularity):

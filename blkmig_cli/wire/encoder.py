@@ -1,9 +1,9 @@
 """Events to bytes, without I/O: the inverse of the decoder, from the same schemas.
 
-``encode`` gives an event's bytes as pieces in their order: bytes for what the schemas say, and the
-event's payloads as they are, for whoever has their bytes.  It writes what the event holds and
-checks nothing, so that streams which are wrong on purpose can be made; it raises ValueError, naming
-the field, only where a value has no place on the wire.
+``encode`` yields an event as pieces in order: bytes for what the schemas describe, and the event's
+payloads as they are, for a caller that has their bytes.  It writes what the event holds without
+checks, so that invalid streams can be made on purpose; it raises ValueError, naming the field, only
+where a value does not fit its field.
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ Piece = bytes | Payload
 
 
 def encode(event: Event) -> Iterator[Piece]:
-    """The pieces of ``event``, in their order.
+    """Yield the pieces of ``event`` in order.
 
     Raises ValueError where a value does not fit its field.
     """
@@ -75,7 +75,7 @@ def encode(event: Event) -> Iterator[Piece]:
 
 
 def encoded_length(event: Event) -> int:
-    """Return how many bytes :func:`encode` gives of ``event``."""
+    """Return the number of bytes of ``event`` as :func:`encode` writes it."""
     return sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in encode(event))
 
 

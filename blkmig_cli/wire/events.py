@@ -1,8 +1,8 @@
-"""What a stream consists of: the events that the decoder gives, and everything else takes.
+"""The events of a stream, as the decoder yields them and the encoder takes them.
 
-Events are disjoint and contiguous: each begins where the one before ended.  An event is given only
-when its bytes are all there.  Offsets and lengths are bytes of the uncompressed stream; sectors are
-512 bytes; names are text with undecodable bytes kept as surrogates.
+Events are contiguous: each begins where the preceding one ended.  An event is yielded only when all
+its bytes are available.  Offsets and lengths are bytes of the uncompressed stream; sectors are 512
+bytes; names are text with undecodable bytes represented as surrogates.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ _ZERO_BLOCK = int(BlockFlag.ZERO_BLOCK)
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """Bytes of the stream that an event describes but does not hold.
+    """Bytes of the stream that an event describes but does not contain.
 
-    ``stated`` is the length that the wire says, where it is not the real one: only in events that
-    are wrong on purpose.  Other kinds of payload, for events not read from a stream, are in
+    ``stated`` is the length stated in the stream where it is not the actual one: only in events that
+    are invalid on purpose.  Other kinds of payload, for events not read from a stream, are in
     ``transport/payloads.py``.
     """
 
@@ -30,13 +30,13 @@ class Payload:
 
     @property
     def on_wire(self) -> int:
-        """The length that the wire says."""
+        """The length stated in the stream."""
         return self.length if self.stated is None else self.stated
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Common to all: where it stands, and the section it belongs to (None: the container itself)."""
+    """Base of all events: offset, length, and section (None: the container itself)."""
 
     type: ClassVar[str]
     offset: int
@@ -54,7 +54,7 @@ class Header(Event):
 
 @dataclass(frozen=True, slots=True)
 class Subsection:
-    """A subsection of the configuration; ``value`` is a number, names, or bytes, as its body says."""
+    """A subsection of the configuration; ``value`` is a number, names, or bytes, depending on its name."""
 
     name: str
     version: int
@@ -63,7 +63,7 @@ class Subsection:
 
 @dataclass(frozen=True, slots=True)
 class Configuration(Event):
-    """Machine type, and the subsections in their order."""
+    """The machine type, and the subsections in order."""
 
     type = "configuration"
     machine: str
@@ -71,19 +71,19 @@ class Configuration(Event):
 
     @property
     def target_page_bits(self) -> int | None:
-        """Log2 of the page size, if it is there."""
+        """Log2 of the page size, if stated."""
         return next((part.value for part in self.subsections if isinstance(part.value, int)), None)
 
     @property
     def capabilities(self) -> tuple[str, ...] | None:
-        """The capabilities, if they are there."""
+        """The capabilities, if stated."""
         return next(
             (part.value for part in self.subsections if isinstance(part.value, tuple)), None
         )
 
     @property
     def uuid(self) -> bytes | None:
-        """The machine's UUID, if it is there."""
+        """The machine's UUID, if stated."""
         return next(
             (part.value for part in self.subsections if isinstance(part.value, bytes)), None
         )
@@ -99,7 +99,7 @@ SECTION_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class SectionHeader(Event):
-    """A section's head; instance and version are those of the section's start."""
+    """The head of a section, part or end; instance and version are those of the section's start."""
 
     kind: SectionType
     id: int
@@ -139,7 +139,7 @@ class Eof(Event):
 
 @dataclass(frozen=True, slots=True)
 class StateMismatch:
-    """Device state at byte ``offset``: its length, and the one in the description, in bytes."""
+    """Device state at ``offset``: its length, and that stated in the description, in bytes."""
 
     offset: int
     section: str
@@ -151,8 +151,8 @@ class StateMismatch:
 class VmDescription(Event):
     """The JSON description of the devices' state.
 
-    ``confirmed``: offsets of the DeviceState events whose length is the one in the description;
-    ``mismatches``: those of another length.
+    ``confirmed``: offsets of the DeviceState events whose length matches the description;
+    ``mismatches``: those of which it does not.
     """
 
     type = "vm-description"
@@ -163,10 +163,10 @@ class VmDescription(Event):
 
 @dataclass(frozen=True, slots=True)
 class BlockBitmap:
-    """A bitmap's part in a block record.
+    """A bitmap's entry in a block record.
 
-    ``granularity`` in bytes, None where a v1 layout leaves it open; ``attributes`` the flags of
-    v2, None in v1.  ``bits`` of length 0 (v2) says that the range is clean.
+    ``granularity`` is in bytes, None where the layout of v1 does not determine it; ``attributes``
+    are the flags of v2, None in v1.  ``bits`` of length 0 (v2) mean that the range is clean.
     """
 
     name: str
@@ -179,9 +179,10 @@ class BlockBitmap:
 class Block(Event):
     """A DEVICE_BLOCK record.
 
-    ``sectors`` is what the record covers: 2048 but for a last chunk whose length is known; in v1
-    with the disk's size unknown, ``sectors_min`` is the least that fits the record's length.
-    ``dialect`` is None for a bare zero block, which all dialects share.
+    ``sectors`` is the number that the record covers: 2048 except in a last chunk whose length is
+    known; in v1 with the disk's size unknown, ``sectors_min`` is the least number that fits the
+    record's length.  ``dialect`` is None for a zero block without further flags, which is the same
+    in all dialects.
     """
 
     type = "block"
@@ -196,13 +197,13 @@ class Block(Event):
 
     @property
     def has_content(self) -> bool:
-        """Whether the record holds what its chunk contains: data or zeros, not bitmaps alone."""
+        """Whether the record has the content of its chunk (data or zeros), not only bitmaps."""
         return self.data is not None or bool(self.flags & _ZERO_BLOCK)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress(Event):
-    """A PROGRESS record; ``flags`` may hold EOS as well."""
+    """A PROGRESS record; ``flags`` may include EOS."""
 
     type = "progress"
     percent: int
@@ -211,7 +212,7 @@ class Progress(Event):
 
 @dataclass(frozen=True, slots=True)
 class Eos(Event):
-    """An EOS record of its own, in ``block``; upper bits are kept in ``value``."""
+    """A separate EOS record in ``block``; ``value`` is that of the upper bits."""
 
     type = "eos"
     value: int
@@ -219,9 +220,9 @@ class Eos(Event):
 
 @dataclass(frozen=True, slots=True)
 class BitmapChunk(Event):
-    """Common to the chunks of the ``dirty-bitmap`` section.
+    """Base of the chunks of the ``dirty-bitmap`` section.
 
-    ``flags`` is what counts; ``extra_flags`` the flag bytes before it, which QEMU never writes.
+    ``flags`` is the effective flag byte; ``extra_flags`` are those before it, which QEMU never writes.
     """
 
     device: str
@@ -232,7 +233,7 @@ class BitmapChunk(Event):
 
 @dataclass(frozen=True, slots=True)
 class BitmapStart(BitmapChunk):
-    """A bitmap begins; granularity in bytes."""
+    """START: a bitmap begins; ``granularity`` is in bytes."""
 
     type = "bitmap-start"
     granularity: int
@@ -241,7 +242,7 @@ class BitmapStart(BitmapChunk):
 
 @dataclass(frozen=True, slots=True)
 class BitmapBits(BitmapChunk):
-    """Bits of ``sectors`` sectors from ``sector``; ``bits`` is None where all are clean."""
+    """BITS: bits of ``sectors`` sectors from ``sector``; ``bits`` is None where all are clean."""
 
     type = "bitmap-bits"
     sector: int
@@ -252,14 +253,14 @@ class BitmapBits(BitmapChunk):
 
 @dataclass(frozen=True, slots=True)
 class BitmapComplete(BitmapChunk):
-    """A bitmap has been sent to its end."""
+    """COMPLETE: a bitmap ends."""
 
     type = "bitmap-complete"
 
 
 @dataclass(frozen=True, slots=True)
 class BitmapEos(Event):
-    """An EOS chunk of its own, in ``dirty-bitmap``."""
+    """A separate EOS chunk in ``dirty-bitmap``."""
 
     type = "bitmap-eos"
     flags: int
@@ -268,9 +269,9 @@ class BitmapEos(Event):
 
 @dataclass(frozen=True, slots=True)
 class RamBlock:
-    """An entry of MEM_SIZE: a RAM block's length in bytes, and what some capabilities add.
+    """An entry of MEM_SIZE: a RAM block's length in bytes, and the fields that some capabilities add.
 
-    ``mapped`` are the values of the mapped-ram header; ``pages`` what lies up to the next record.
+    ``mapped``: the values of the mapped-ram header; ``pages``: the bytes up to the next record.
     """
 
     name: str
@@ -283,9 +284,9 @@ class RamBlock:
 
 @dataclass(frozen=True, slots=True)
 class Ram(Event):
-    """A RAM record, stepped over; ``offset_in_block`` in bytes (MEM_SIZE: the total).
+    """A RAM record, whose page is skipped; ``offset_in_block`` is in bytes (MEM_SIZE: the total).
 
-    ``head`` holds the numbers that its flag announces (fill; encoding, length; length), ``data`` the
+    ``head`` is the numbers that its flag announces (fill; encoding, length; length), ``data`` the
     page or its compressed form, ``blocks`` the entries of MEM_SIZE.
     """
 
@@ -300,7 +301,7 @@ class Ram(Event):
 
 @dataclass(frozen=True, slots=True)
 class RamStretch(Event):
-    """All RAM records of one part, for those who do not want each of them."""
+    """All RAM records of one part, as a single event."""
 
     type = "ram"
     records: int
@@ -308,7 +309,7 @@ class RamStretch(Event):
 
 @dataclass(frozen=True, slots=True)
 class Raw(Event):
-    """Bytes as they are; never decoded, only built."""
+    """Bytes of any content; written by ``build``, never decoded."""
 
     type = "raw"
     payload: Payload
@@ -316,9 +317,9 @@ class Raw(Event):
 
 @dataclass(frozen=True, slots=True)
 class DeviceState(Event):
-    """A device's state; ``sized_by`` says how its end was found.
+    """A device's state; ``sized_by`` is how its end was found.
 
-    That is ``footer``, or ``description`` in a stream without footers.
+    It is ``footer``, or ``description`` in a stream without footers.
     """
 
     type = "device-state"
@@ -327,9 +328,9 @@ class DeviceState(Event):
 
 @dataclass(frozen=True, slots=True)
 class Undecoded(Event):
-    """A stretch up to the end of the input, or to a further stream, that could not be decoded.
+    """Bytes up to the end of the input, or to a further stream, that could not be decoded.
 
-    ``behind``: it is no part of the stream, but stands behind its end.
+    ``behind``: they are not part of the stream, but follow its end.
     """
 
     type = "undecoded"
@@ -339,12 +340,12 @@ class Undecoded(Event):
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What the decoder knows when it stops and no single event says.
+    """What the decoder knows at its end that is not part of any single event.
 
-    ``container``: ``qemu``, ``none``, or None where it was not found out; ``dialect``: that of the
-    block records, None where none decided it.  ``tails``: by device, least and most bytes of a disk
-    whose end the bits of a v1 record showed.  ``granularities``: of v1's bitmaps, by device and name,
-    those in bytes that their layout leaves possible, ascending.
+    ``container``: ``qemu``, ``none``, or None where it is unknown; ``dialect``: that of the block
+    records, None where no record decided it.  ``tails``: by device, the least and most bytes of a
+    disk whose end is known from the bits of a v1 record.  ``granularities``: of v1's bitmaps, by
+    device and name, those in bytes that their layout allows, ascending.
     """
 
     container: str | None = None

@@ -1,4 +1,4 @@
-"""What the caller knows and the stream does not say: disk sizes, and granularities for v1."""
+"""Values that the caller knows and the stream may not state: disk sizes, and granularities of v1."""
 
 from dataclasses import dataclass, field
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 class Hints:
     """Sizes of disks and granularities of bitmaps, in bytes; device None stands for every device.
 
-    ``sizes`` come from options, which are believed before what the stream states; ``images`` from
-    image files and manifests, which are believed after it.  ``largest``: the devices whose disks are
+    ``sizes`` come from options, which take precedence over the stream; ``images`` come from image
+    files and manifests, over which the stream takes precedence.  ``largest``: the devices whose disks are
     as large as the stream allows (``max`` in an option).
     """
 
@@ -22,26 +22,29 @@ class Hints:
         return device in self.largest or (None in self.largest and device not in self.sizes)
 
     def option_size(self, device: str) -> int | None:
-        """Bytes of the disk of ``device`` as an option says, if one does."""
+        """Return the size of the disk of ``device`` in bytes from an option, if specified."""
         if device in self.largest:
             return None
         return self.sizes.get(device, self.sizes.get(None))
 
     def image_size(self, device: str) -> int | None:
-        """Bytes of the disk of ``device`` as an image file or a manifest says, if one does and may."""
+        """Return the size of the disk of ``device`` in bytes from an image or a manifest, if it applies."""
         if self.takes_most(device):
             return None
         return self.images.get(device, self.images.get(None))
 
     def size(self, device: str) -> int | None:
-        """Bytes of the disk of ``device`` by option, else by image, if either is known."""
+        """Return the size of the disk of ``device`` in bytes from an option, else from an image, if known."""
         if self.takes_most(device):
             return None
         size = self.option_size(device)
         return self.image_size(device) if size is None else size
 
     def granularity(self, device: str, bitmap: str) -> int | None:
-        """Granularity in bytes of ``bitmap`` of ``device``, if known; also as reports name it."""
+        """Return the granularity in bytes of ``bitmap`` of ``device``, if known.
+
+        The bitmap may also be named DEVICE/NAME, as in reports.
+        """
         for key in ((device, bitmap), (None, bitmap), (None, f"{device}/{bitmap}")):
             if key in self.granularities:
                 return self.granularities[key]

@@ -1,7 +1,7 @@
-"""The key ``blkmig`` in a stream's JSON description: what a stream of ours says of itself.
+"""The key ``blkmig`` in a stream's JSON description, in which blkmig states the sizes of disks.
 
-QEMU reads the description without looking into it (migration/savevm.c, qemu_loadvm_state), and keys
-that its tools do not know are ignored.  Sizes of disks are what is written and read here:
+QEMU skips the description without parsing it (QEMU 7.2, migration/savevm.c: qemu_loadvm_state), and
+its tools ignore unknown keys.  The format:
 
     {"devices": [], "blkmig": {"version": 1, "disks": {"drive0": {"size": 1048576}}}}
 """
@@ -29,8 +29,8 @@ def description(sizes: Mapping[str, int]) -> bytes:
 def stated_sizes(text: bytes | memoryview) -> dict[str, int]:
     """Return the sizes of disks in bytes that a description states, by device.
 
-    Nothing where it has none, or is longer than ``limits.IDENTITY_MAX``; what makes no sense is left
-    out.
+    Empty where there are none, or the description is longer than ``limits.IDENTITY_MAX``; invalid
+    entries are ignored.
     """
     data = bytes(text) if len(text) <= limits.IDENTITY_MAX else b""
     if f'"{KEY}"'.encode() not in data:

@@ -41,7 +41,7 @@ class Ahead:
         return there
 
     def release(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no bytes are held."""
 
     def view(self, payload: Payload) -> memoryview:
         """See ``schema_io.Input``."""

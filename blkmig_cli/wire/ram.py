@@ -1,4 +1,7 @@
-"""The ``ram`` section, skipped record by record: its payload has no length of its own."""
+"""The ``ram`` section, skipped record by record, as its payload states no length.
+
+Source: QEMU 7.2, migration/ram.c (ram_load_precopy); QEMU 10.0, migration/ram.c (parse_ramblock).
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,18 +20,18 @@ from blkmig_cli.wire.events import Event, Payload, Ram, RamBlock
 from blkmig_cli.wire.schema_io import Reader
 
 _PAGE_SIZES = (PAGE_SIZE_DEFAULT, 2 * PAGE_SIZE_DEFAULT)
-# What is looked at behind a page: a word, and a name with its length.
+# Bytes to examine after a page: a word, and a name with its length.
 _LOOK = 8 + 1 + 255
 _OFFSET_MAX = 1 << 52
 
 
 @dataclass(slots=True)
 class RamContext:
-    """What the input and earlier parts of the stream say about RAM.
+    """The properties of RAM known from the input and from earlier parts of the stream.
 
-    ``origin``: the byte of the file that offset 0 is, see ``schema_io.Input``.  ``page_size``: None
-    until the configuration or the first page tells it.  ``page_sizes``: the OR of all blocks' page
-    sizes, from command 3; 0 without it.
+    ``origin``: see ``schema_io.Input``.  ``page_size``: None until it is known from the configuration
+    or from the first page.  ``page_sizes``: the OR of all blocks' page sizes, from command 3; 0
+    without it.
     """
 
     origin: int = 0
@@ -38,7 +41,7 @@ class RamContext:
 
 
 def ram_payload(reader: Reader, context: RamContext) -> Iterator[Event]:
-    """Give the records of one part of the section, its EOS included.
+    """Yield the records of one part of the section, up to the one with EOS.
 
     Raises TruncatedError, MalformedError.
     """
@@ -82,10 +85,10 @@ def _page(
 
 
 def _page_size(reader: Reader) -> int:
-    """Return the size of the page that begins here: the first one with a record behind it.
+    """Return the size of the page that begins here: the least one that is followed by a record.
 
-    Only targets whose page size is fixed leave it out of the configuration: 4 KiB, or 8 KiB for
-    sparc64 and alpha (TARGET_PAGE_BITS in target/*/cpu-param.h).
+    Only targets with a fixed page size omit it from the configuration: 4 KiB, or 8 KiB for sparc64
+    and alpha (QEMU 7.2, target/*/cpu-param.h: TARGET_PAGE_BITS).
     """
     for size in _PAGE_SIZES:
         if _record_begins(reader.source.peek_at(reader.source.offset + size, _LOOK)):
@@ -129,7 +132,7 @@ def _mem_size(reader: Reader, context: RamContext, total: int) -> Iterator[RamBl
             if target < here:
                 reader.fail(
                     f"mapped RAM ends at byte {target}, before its own header",
-                    hint="in a file, its place counts: see file:PATH,offset=N",
+                    hint="if the stream begins later in a file, use file:PATH,offset=N",
                 )
             reader.skip(target - here)
             pages = Payload(here, target - here)
@@ -139,9 +142,10 @@ def _mem_size(reader: Reader, context: RamContext, total: int) -> Iterator[RamBl
 def _page_size_follows(reader: Reader, page_sizes: int) -> bool:
     """Return whether the next be64 is a page size.
 
-    It is written only for blocks whose pages are not the host's, which the stream does not name.
-    A page size is a lone high bit out of ``page_sizes``; neither a block's name (whose first byte
-    is its length, never 0) nor a record's word (which has a low flag bit) looks like that.
+    It is present only for blocks whose page size is not the host's, which the stream does not state
+    (QEMU 10.0, migration/ram.c: parse_ramblock).  A page size is a single high bit out of
+    ``page_sizes``; neither a block's name (whose first byte is its length, never 0) nor a record's
+    word (which has a low flag bit) has that form.
     """
     if page_sizes & (page_sizes - 1) == 0:
         return False

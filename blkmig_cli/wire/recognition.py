@@ -1,6 +1,6 @@
-"""What the bytes at some place of an input are: a stream, in which container, or something else.
+"""Recognising a stream and its container by the bytes at some place of an input.
 
-What is not a stream is named by its kind where its first bytes tell that, with what to do instead.
+Other kinds of input that are known by their first bytes are named in the error, with a hint.
 """
 
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ HEADER = build(schema.FileHeader, MAGIC, VERSION)
 _WORD = block_schema.RecordWord.sizeof()
 _MAGIC = HEADER[:4]
 _ENDS = BlockFlag.EOS | BlockFlag.PROGRESS
-# Bytes behind a stream's end that are looked at for a stream of bare records.
+# Bytes after a stream's end that are searched for a stream of bare records.
 _NEAR = 512
 # Bytes of the start that are searched for a stream which begins later.
 _WINDOW = 1 << 16
 
 
 def container_of(head: bytes) -> Literal["qemu", "none"] | None:
-    """Return the container of the stream that begins with ``head``, eight bytes; None for none.
+    """Return the container of the stream that begins with the eight bytes ``head``; None for no stream.
 
-    Bare records begin with any record whose flags and numbers make sense.
+    Bare records begin with any record whose flags and numbers are plausible.
     """
     if head[: len(_MAGIC)] == _MAGIC:
         return "qemu"
@@ -44,15 +44,15 @@ def container_of(head: bytes) -> Literal["qemu", "none"] | None:
 
 
 def may_be_cut(head: bytes) -> bool:
-    """Return whether ``head``, fewer than eight bytes, may be all that is left of a stream."""
+    """Return whether ``head``, fewer than eight bytes, may be a truncated stream."""
     return HEADER.startswith(head) or head[0] << 56 < limits.BARE_DISK_MAX
 
 
 def stream_behind(source: Input) -> bool:
-    """Return whether a further stream begins where ``source`` is, right behind the end of one.
+    """Return whether a further stream begins where ``source`` is, right after the end of one.
 
-    Bare records must show more here than at an input's start, where a stream is expected: a block
-    record of a device with a printable name, with nothing but progress and ends before it.
+    The test for bare records is stricter than at an input's start, where a stream is expected: there
+    must be a block record of a device with a printable name, preceded by progress and ends only.
     """
     data = source.peek(_WORD)
     if data[: len(_MAGIC)] == _MAGIC:
@@ -75,9 +75,9 @@ def stream_behind(source: Input) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """Something that is not a stream: what it is, what to do, and the bytes that show it.
+    """A kind of input that is not a stream: its name, a hint, and its magics.
 
-    ``marks``: byte at which they stand, and the bytes; any of them is enough.
+    ``marks``: offsets and bytes; any of them is sufficient.
     """
 
     name: str
@@ -156,9 +156,9 @@ _ANYWHERE = max(at + len(mark) for kind in _KINDS for at, mark in kind.marks)
 
 
 def not_a_stream(source: Input) -> NotAStreamError:
-    """Return the error for ``source``, at whose offset no stream begins: what it is, what to do."""
+    """Return the error for ``source``, at whose offset no stream begins."""
     offset = source.offset
-    # Little by little: a peer that waits for an answer sends no more than its first bytes.
+    # In small steps: a peer that waits for an answer sends only its first bytes.
     head, kind = source.peek(1), None
     for size in (len(HEADER), _AT_START, _ANYWHERE):
         if kind is None:

@@ -1,4 +1,4 @@
-"""Decoding that goes on behind damage, with what the bytes before it have said."""
+"""Decoding that resumes after damage, with the state from before it."""
 
 from collections.abc import Iterator
 from typing import NoReturn
@@ -12,12 +12,11 @@ from blkmig_cli.wire.runs import Piece
 
 
 class ResumedDecoder(Decoder):
-    """Events from byte ``offset`` on: a record of the block section, or (``between``) a section's head.
+    """A decoder from byte ``offset`` on: a record of the block section, or (``between``) a section's head.
 
-    ``before`` is the decoder that failed, ``dialect`` that of its sound records, or ``auto``: it may
-    have taken another from the object that it failed at.  The names of bitmaps that chunks of the
-    ``dirty-bitmap`` section leave out are not taken from before: the chunk that named another may
-    be lost.
+    ``before`` is the decoder that failed, ``dialect`` that of its intact records, or ``auto``: it may
+    have detected another in the object at which it failed.  Names that chunks of the ``dirty-bitmap``
+    section omit are not taken from before the damage, as a chunk with other names may be lost.
     """
 
     def __init__(self, before: Decoder, offset: int, dialect: str, *, between: bool) -> None:
@@ -50,12 +49,12 @@ class ResumedDecoder(Decoder):
         yield from self._sections_to_the_end()
 
     def _refuse(self) -> NoReturn:
-        """Raise SeveralStreamsError without counting, as many places may be tried."""
+        """Raise SeveralStreamsError without counting the streams, as many places may be tried."""
         assert self.next_stream is not None
         raise SeveralStreamsError([self.context.start, self.next_stream], counted=False)
 
     def _block_id(self) -> int:
-        """Return the block section's id; 0 where its start is lost."""
+        """Return the block section's id; 0 if its start is lost."""
         blocks = [at for at, head in self.context.sections.items() if head.section == BLOCK_SECTION]
         return blocks[0] if blocks else 0
 
@@ -71,7 +70,7 @@ class ResumedDecoder(Decoder):
 
 
 def part_heads(before: Decoder, names: tuple[str, ...]) -> list[bytes]:
-    """Return the first bytes of parts and ends of the sections ``names`` that ``before`` has met."""
+    """Return the first bytes of parts and ends of those sections ``names`` that ``before`` has read."""
     heads: list[bytes] = [
         SectionReference.build({"type": kind, "id": number})
         for number, head in before.context.sections.items()

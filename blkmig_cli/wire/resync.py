@@ -1,6 +1,7 @@
-"""Finding the end of a payload that nothing sizes: its footer, with a plausible byte behind it.
+"""Finding the end of a payload of unknown size by its footer and a plausible byte after it.
 
-Used for device state, and for sections that are not decoded.
+Used for device state, and for sections that are not decoded (footers since QEMU 2.4,
+migration/savevm.c: check_section_footer).
 """
 
 import struct
@@ -12,7 +13,7 @@ from blkmig_cli.wire.recognition import HEADER
 from blkmig_cli.wire.schema_io import Reader, build
 
 FOOTER_SIZE: int = SectionReference.sizeof()
-#: Bytes that ``plausible`` looks at: a type, an id, and a name with its length.
+#: Bytes that ``plausible`` examines: a type, an id, and a name with its length.
 LOOK_SIZE = 6 + 255
 _WINDOW = 1 << 16
 
@@ -23,7 +24,7 @@ def footer_bytes(section_id: int) -> bytes:
 
 
 def plausible(data: bytes, known: Container[int]) -> bool:
-    """Return whether ``data``, cut anywhere, may be what stands between two sections.
+    """Return whether ``data``, of any length, may be the bytes between two sections.
 
     ``known``: ids of the sections that have been started.
     """
@@ -43,7 +44,7 @@ def plausible(data: bytes, known: Container[int]) -> bool:
 
 
 def seek_footer(reader: Reader, section_id: int, known: Container[int], end: int | None) -> bool:
-    """Move to the next footer of ``section_id``, at most to ``end``; False: to the end instead.
+    """Move to the next footer of ``section_id`` before ``end``, else to ``end``; return whether found.
 
     ``known``: ids of the sections that have been started.
     """
@@ -55,7 +56,7 @@ def seek_footer(reader: Reader, section_id: int, known: Container[int], end: int
 
 
 def seek_header(reader: Reader) -> bool:
-    """Move to the next header of a stream; False: to the input's end instead."""
+    """Move to the next header of a stream, else to the input's end; return whether found."""
 
     def followed(offset: int) -> bool:
         kind = reader.source.peek_at(offset, 1)
@@ -67,7 +68,7 @@ def seek_header(reader: Reader) -> bool:
 
 
 def _seek(reader: Reader, wanted: bytes, followed: Callable[[int], bool], end: int | None) -> bool:
-    """Move to ``wanted`` where ``followed`` accepts the offset behind it.
+    """Move to the next ``wanted`` for which ``followed`` accepts the offset after it.
 
     Reads in windows of bounded size, so that memory does not grow with the payload.
     """

@@ -1,4 +1,4 @@
-"""Runs to bytes: as encoding their events one by one would, but by columns."""
+"""Runs to bytes: the same as encoding their events one by one, but by columns."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def encode_run(run: Run) -> memoryview:
             row += piece
     rows = np.tile(np.frombuffer(row, np.uint8), (run.rows, 1))
     for at, numbers, flags in words:
-        # The word stands at the beginning of its record.
+        # The word is at the beginning of its record.
         word = numbers << np.uint64(BLOCK_FLAG_BITS) | np.uint64(flags)
         rows[:, at : at + RecordWord.sizeof()] = word.astype(">u8")[:, None].view(np.uint8)
     return rows.reshape(-1).data

@@ -1,7 +1,6 @@
 """Runs: many events in rows of equal stride, as arrays.
 
-What a run stands for is exactly the events that iterating it gives; whoever can take arrays does
-without them.
+Iterating over a run yields its events; a consumer that can use the arrays need not iterate.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -27,8 +26,8 @@ class Column:
     """One event of every row.
 
     ``event`` is that of the first row.  ``numbers``, shape (rows,): the sectors of a Block, the
-    percentages of a Progress; None for an event that repeats as it is.  ``bits``: for each bitmap
-    of a Block its bits, shape (rows, length); they lie in a buffer that the decoder's next step
+    percentages of a Progress; None for an event that is the same in every row.  ``bits``: for each
+    bitmap of a Block its bits, shape (rows, length), in a buffer that the decoder's next step
     overwrites.
     """
 
@@ -39,7 +38,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """``rows`` times the events of ``columns``, each row ``stride`` bytes behind the one before."""
+    """``rows`` times the events of ``columns``, each row ``stride`` bytes after the preceding one."""
 
     columns: tuple[Column, ...]
     stride: int
@@ -47,11 +46,11 @@ class Run:
 
     @property
     def end(self) -> int:
-        """The byte behind the last row."""
+        """The offset of the first byte after the last row."""
         return self.columns[0].event.offset + self.rows * self.stride
 
     def head(self, rows: int) -> "Run":
-        """The first ``rows`` rows, as a run."""
+        """Return the first ``rows`` rows, as a run."""
         columns = tuple(
             column if column.numbers is None else replace(column, numbers=column.numbers[:rows])
             for column in self.columns
@@ -59,7 +58,7 @@ class Run:
         return Run(columns, self.stride, min(rows, self.rows))
 
     def last(self) -> list[Event]:
-        """The events of the last row."""
+        """Return the events of the last row."""
         by = (self.rows - 1) * self.stride
         return [
             moved(column.event, by, 0 if column.numbers is None else int(column.numbers[-1]))
@@ -82,10 +81,10 @@ Piece = Event | Run
 
 
 class Consumer(Protocol):
-    """Takes the events of a stream in their order, one by one or in runs."""
+    """Takes the events of a stream in order, one by one or in runs."""
 
     def feed(self, event: Event, source: Input) -> None:
-        """Take the next event; ``source`` gives the bytes of its payloads, until it returns."""
+        """Take the next event; ``source`` has the bytes of its payloads, valid until this returns."""
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take the next events as a run."""
@@ -105,7 +104,7 @@ class EventConsumer:
 
 
 def expand(pieces: Iterable[Piece]) -> Iterator[Event]:
-    """The events of ``pieces``, one by one."""
+    """Yield the events of ``pieces``, one by one."""
     for piece in pieces:
         if isinstance(piece, Run):
             yield from piece
@@ -119,7 +118,7 @@ def has_payload(event: Event) -> bool:
 
 
 def moved(event: Event, by: int, number: int) -> Event:
-    """``event`` as it stands ``by`` bytes further on, with ``number`` as sector or percentage."""
+    """Return ``event`` at an offset ``by`` bytes higher, with ``number`` as sector or percentage."""
     if isinstance(event, Block):
         return Block(
             event.offset + by,
@@ -144,7 +143,7 @@ def moved(event: Event, by: int, number: int) -> Event:
 
 @cache
 def _behind_offset(kind: type[Event]) -> Callable[[Event], tuple[Any, ...]]:
-    """What gives all fields of an event but its offset (``replace`` takes five times as long)."""
+    """Return a getter of all fields of an event except its offset (five times as fast as ``replace``)."""
     first, *rest = (field.name for field in fields(kind))
     assert first == "offset"
     return attrgetter(*rest)

@@ -1,4 +1,4 @@
-"""The header of libvirt's save image: where the migration stream begins, and how it is compressed."""
+"""The header of a libvirt save image: where the migration stream begins, and its compression."""
 
 from dataclasses import dataclass
 
@@ -23,9 +23,9 @@ _COMPRESSION = {
 
 @dataclass(frozen=True, slots=True)
 class SaveImage:
-    """``start``: byte of the file at which the stream begins; ``compression``: None for none.
+    """``start``: offset of the stream in the file; ``compression``: None for none.
 
-    ``damage``: the error that the stream ends with where libvirt had not finished the file.
+    ``damage``: the error with which the stream ends if libvirt had not finished the file.
     """
 
     start: int
@@ -34,10 +34,10 @@ class SaveImage:
 
 
 def save_image(head: bytes) -> SaveImage | None:
-    """Return what the header in ``head``, the first HEADER_SIZE bytes of a file, says.
+    """Parse the header in ``head``, the first HEADER_SIZE bytes of a file.
 
-    None where it is no save image.  Raises StreamError where the header makes no sense, or the
-    stream is compressed in a way that is not supported.
+    Returns None for a file that is not a save image.  Raises StreamError where the header is invalid
+    or the compression is not supported.
     """
     if not head.startswith((SAVE_MAGIC, PARTIAL_MAGIC)):
         return None

@@ -1,11 +1,11 @@
-"""The vectorised scanner: records that repeat, read by the thousand instead of one by one.
+"""The vectorised scanner: reads repeated records by the thousand instead of one by one.
 
-It knows no format.  What the schemas have parsed last is the template: the bytes of those events
-are compared with the bytes that follow, all but those that may differ from row to row (a record's
-upper bits, the bits of its bitmaps) and those that nobody looks at (disk data).  Rows that compare
-equal parse equal, apart from rules on the numbers themselves, which the owner of those rules
-(:class:`Rules`) holds every row against.  The first row that differs in anything is left to the
-schemas.  So the events are those of the schemas, always; only sooner.
+It knows no format.  The events that the schemas have parsed last are the template: their bytes are
+compared with the bytes that follow, except those that may differ from row to row (a record's upper
+bits, the bits of its bitmaps) and those that are never read (disk data).  Rows that compare equal
+parse equal, apart from rules on the numbers themselves, which are checked for every row by the owner
+of those rules (:class:`Rules`).  The first row that differs in any way is left to the schemas.  The
+events are therefore always those of the schemas, only sooner.
 """
 
 from collections import deque
@@ -31,20 +31,20 @@ from blkmig_cli.wire.events import (
 from blkmig_cli.wire.runs import Bytes, Column, Numbers, Piece, Run, moved
 from blkmig_cli.wire.schema_io import Input
 
-# Most records (or sections) that are looked back for a repetition.
+# The longest period, in records (or sections), that is recognised.
 _PERIOD_MAX = 32
-# Most events of a section that repeats whole.
+# The most events in a section that is repeated as a unit.
 _SECTION_EVENTS_MAX = 16
 
 _WORD = RecordWord.sizeof()
-# Bytes of rows that are compared at once (they stay in the processor's cache), and the widest row.
+# Bytes of rows that are compared at once (few enough for the processor's cache), and the widest row.
 _BATCH = 1 << 20
 _WIDTH_MAX = _BATCH >> 4
-# Rows asked for first; then twice as many, each time that all were taken.
+# Rows of the first read; doubled whenever all of them were taken.
 _ROWS_FIRST = 16
-# Rows of which each needs reads of its own: fewer at once, as each is held as an object.
+# Rows per read where each row needs its own read, as each is then held as an object.
 _ROWS_APART = 1 << 13
-# A run shorter than this was not worth its try.
+# The least rows of a run that was worth the attempt.
 _WORTH = 8
 _PATIENCE_MAX = 1 << 10
 
@@ -56,7 +56,7 @@ class RowInput(Input, Protocol):
     def rows(
         self, offset: int, stride: int, pieces: Sequence[tuple[int, int]], most: int
     ) -> NDArray[np.uint8]:
-        """The bytes of rows at ``offset``, ``offset + stride``, ...: ``pieces`` of each, joined.
+        """Return rows at ``offset``, ``offset + stride``, ...: the ``pieces`` of each, joined.
 
         ``pieces`` are (start in the row, length), all in bytes.  Those rows that lie wholly in the
         input and can be had at once, ``most`` at most, perhaps none: uint8, shape (rows, joined
@@ -65,25 +65,25 @@ class RowInput(Input, Protocol):
 
 
 class Rules(Protocol):
-    """What a block record must keep to beyond its bytes, and the state that it leaves behind."""
+    """The rules on the numbers of block records, and the state that the records change."""
 
     def repeatable(self, event: Block) -> bool:
-        """May records like ``event``, the one parsed last of its kind, be taken in rows?"""
+        """Return whether records like ``event``, the last one of its kind, may be taken in rows."""
 
     def admits(self, event: Block, sectors: Numbers) -> NDArray[np.bool_]:
-        """Which of ``sectors`` give the same event as ``event`` but for its place: shape (rows,).
+        """Return which of ``sectors`` give an event equal to ``event`` apart from its place: shape (rows,).
 
-        Only the rows before the first False are certain.
+        Only the rows before the first False are valid.
         """
 
     def took(self, event: Block, top: int) -> None:
-        """Records like ``event`` have been taken, ``top`` being the highest sector."""
+        """Note that records like ``event`` have been taken; ``top`` is the highest sector."""
 
 
 class _Template:
-    """A row's bytes: what must be equal, where its numbers stand, where its bits.
+    """The layout of a row: the bytes that must be equal, and the places of its numbers and bits.
 
-    Layout comes from the events that were parsed from it: their places, and those of their payloads.
+    It is derived from the events parsed from the row: their places, and those of their payloads.
     """
 
     def __init__(self, events: Sequence[Event]) -> None:
@@ -113,11 +113,11 @@ class _Template:
 
     @property
     def batch(self) -> int:
-        """Most rows to ask for at once."""
+        """The most rows to read at once."""
         return min(_BATCH // self.width, _BATCH if self.stride == self.width else _ROWS_APART)
 
     def learn(self, row: Bytes) -> None:
-        """Take the template's own bytes: uint8, shape (width,)."""
+        """Set the template's bytes: uint8, shape (width,)."""
         mask = np.full(self.width, 0xFF, np.uint8)
         flags = np.frombuffer(BLOCK_FLAG_MASK.to_bytes(_WORD, "big"), np.uint8)
         for word, bits in zip(self.words, self.bits, strict=True):
@@ -134,7 +134,7 @@ class _Template:
                 self._lanes.append((start, keep, row[lane].copy().view(np.uint64)[0] & keep))
 
     def equal(self, rows: Bytes) -> int:
-        """How many of ``rows``, shape (rows, width), are like the template, up to the first that is not."""
+        """Return how many of the first ``rows``, shape (rows, width), match the template."""
         differ = np.zeros(len(rows), np.bool_)
         for start, keep, expected in self._lanes:
             lane: NDArray[np.uint64] = np.ndarray(len(rows), np.uint64, rows, start, (self.width,))
@@ -142,7 +142,7 @@ class _Template:
         return _prefix(~differ)
 
     def numbers(self, rows: Bytes, number: int) -> list[Numbers | None]:
-        """For each event, the upper bits of its word in the first ``number`` rows."""
+        """Return for each event the upper bits of its word in the first ``number`` rows."""
         return [
             None
             if word is None
@@ -155,20 +155,20 @@ class _Template:
 
 
 def _prefix(good: NDArray[np.bool_]) -> int:
-    """How many are True before the first False."""
+    """Return how many are True before the first False."""
     first = int(good.argmin())
     return len(good) if good[first] else first
 
 
 class Scanner:
-    """Takes runs from ``source``, and moves it behind them."""
+    """Takes runs from ``source``, and moves it past them."""
 
     def __init__(self, source: RowInput, rules: Rules) -> None:
         self._source = source
         self._rules = rules
 
     def runs(self, events: Sequence[Event], end: int | None = None) -> Iterator[Run]:
-        """The rows that follow ``events``, which stand right before, and repeat them.
+        """Yield the rows that repeat ``events``, which are right before the current place.
 
         ``end``: no row reaches beyond this byte of the stream.  Raises FailureError.
         """
@@ -217,12 +217,12 @@ class Scanner:
             most = min(2 * most, template.batch)
 
     def _repeatable(self, events: Sequence[Event]) -> bool:
-        """Are ``events`` what stands right before, without a gap, and may all be taken in rows?"""
+        """Return whether ``events`` end at the current place and may all be taken in rows."""
         seen: set[str] = set()
         for event in events:
             if isinstance(event, Block):
-                # Where only a growing sector tells how much a record covers, order counts, and
-                # the rules see one column at a time.
+                # Where the sectors that a record covers follow only from increasing sectors, order
+                # matters, but the rules see one column at a time.
                 ordered = event.sectors_min != event.sectors and event.device in seen
                 if ordered or not self._rules.repeatable(event):
                     return False
@@ -232,10 +232,10 @@ class Scanner:
 
 
 class Repeats:
-    """Watches what the schemas parse, and takes the runs that repeat it.
+    """Detects repetition in what the schemas parse, and takes the runs that continue it.
 
-    That something repeats is only a guess here, and a cheap one: O(1) an item.  ``scanner``: None
-    for inputs that cannot be scanned, of which no run is taken.
+    The detection is a cheap guess, O(1) per item.  ``scanner``: None for inputs that cannot be
+    scanned, of which no runs are taken.
     """
 
     def __init__(self, scanner: Scanner | None) -> None:
@@ -244,7 +244,7 @@ class Repeats:
         self.clear()
 
     def clear(self) -> None:
-        """What comes next does not follow on what came."""
+        """Forget all previous items."""
         self._last: dict[Hashable, int] = {}
         self._recent: deque[Sequence[Event]] = deque(maxlen=_PERIOD_MAX)
         self._number = 0
@@ -252,12 +252,12 @@ class Repeats:
         self._matched = 0
 
     def record(self, event: Event) -> Iterator[Run]:
-        """The runs behind ``event``, a record parsed just now.  Raises FailureError."""
+        """Return the runs after ``event``, the record parsed last.  Raises FailureError."""
         key = (event.length, event.device, event.flags) if isinstance(event, Block) else event.type
         return self._behind(key, [event], None)
 
     def section(self, pieces: Iterator[Piece], end: int | None) -> Iterator[Piece]:
-        """``pieces``, a section from its header to its footer, and the runs behind it.
+        """Yield ``pieces``, a section from its header to its footer, and the runs after it.
 
         ``end``: no run reaches beyond this byte of the stream.  Raises FailureError.
         """
@@ -265,7 +265,7 @@ class Repeats:
         for piece in pieces:
             yield piece
             if isinstance(piece, Run):
-                events.clear()  # without its header, it is not taken for a section
+                events.clear()  # without its header, this is not a section
             elif len(events) <= _SECTION_EVENTS_MAX:
                 events.append(piece)
         key = _section_key(events)
@@ -275,7 +275,7 @@ class Repeats:
             yield from self._behind(key, events, end)
 
     def _behind(self, key: Hashable, events: Sequence[Event], end: int | None) -> Iterator[Run]:
-        """The runs behind ``events``, which are like earlier ones of the same ``key``."""
+        """Yield the runs after ``events``, which are like earlier ones of the same ``key``."""
         if self._scanner is None or not self._repeated(key, events):
             return
         rows = 0
@@ -287,7 +287,7 @@ class Repeats:
         self.clear()
 
     def _repeated(self, key: Hashable, events: Sequence[Event]) -> bool:
-        """Is the last period like the one before?"""
+        """Record ``events``; return whether the last period is like the one before it."""
         if len(self._last) > _PERIOD_MAX:
             self.clear()
         period = self._number - self._last.get(key, self._number)
@@ -300,10 +300,10 @@ class Repeats:
 
 
 def _section_key(events: Sequence[Event]) -> Hashable | None:
-    """What makes whole sections alike; None for one that is not to be taken in rows.
+    """Return a key that equal sections share; None for one that must not be taken in rows.
 
-    ``events`` is a section from its header to its footer.  Only parts that change nothing but what
-    block records change: those, their ends, and parts of other sections that are nothing but an end.
+    ``events`` is a section from its header to its footer.  Accepted are parts that change no state
+    except that of block records: parts with block records, and empty parts of other sections.
     """
     head = events[0]
     if not isinstance(head, SectionHeader) or head.kind != SectionType.PART:

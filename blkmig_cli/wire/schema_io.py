@@ -1,7 +1,7 @@
-"""The only module that calls construct: schemas and an input in, plain values or our errors out.
+"""The only module that calls construct: it reads and builds plain values by the schemas.
 
 A read has three outcomes: a tuple of the schema's values (and the input is advanced),
-TruncatedError (the input ends inside), MalformedError (the schema does not match).  No construct
+TruncatedError (the input ends too early), MalformedError (the schema does not match).  No construct
 object leaves this module.
 """
 
@@ -20,7 +20,7 @@ from blkmig_cli.wire.events import Payload
 
 
 class Input(Protocol):
-    """Where bytes come from: a file or a pipe, however it delivers them."""
+    """The bytes of a file or a pipe."""
 
     offset: int
     """The next unread byte."""
@@ -31,36 +31,36 @@ class Input(Protocol):
 
     @property
     def seekable(self) -> bool:
-        """Whether it can be read again, and at any place."""
+        """Whether it can be read again and at any offset."""
 
     @property
     def origin(self) -> int:
-        """The byte of its file that is byte 0 of the input, as offsets in mapped RAM count."""
+        """The offset of the input in its file; offsets in mapped RAM are relative to the file."""
 
     @property
     def damage(self) -> StreamError | None:
-        """What cut the input short, or says that it cannot be complete; known at its end."""
+        """The error that made the input end too early, or shows that it is incomplete; set at its end."""
 
     def peek(self, length: int) -> bytes:
-        """The next ``length`` bytes, fewer only at the end; nothing is consumed."""
+        """Return the next ``length`` bytes, fewer only at the end; nothing is consumed."""
 
     def peek_at(self, offset: int, length: int) -> bytes:
-        """Bytes at ``offset``: anywhere in a file, ahead within limits in a pipe."""
+        """Return the bytes at ``offset``: anywhere in a file, ahead within limits in a pipe."""
 
     def available(self, length: int) -> int:
-        """How many of the next ``length`` bytes there are; a pipe holds them from now on."""
+        """Return how many of the next ``length`` bytes exist; a pipe reads and holds them."""
 
     def advance(self, length: int) -> None:
-        """Consume bytes that are known to be there; they stay readable until :meth:`release`."""
+        """Consume bytes that are known to exist; they can be read until :meth:`release`."""
 
     def discard(self, length: int) -> int:
-        """Pass over up to ``length`` bytes without holding them; returns how many there were."""
+        """Skip up to ``length`` bytes without holding them; returns how many there were."""
 
     def release(self) -> None:
-        """Forget what has been consumed."""
+        """Release the bytes that have been consumed."""
 
     def view(self, payload: Payload) -> memoryview:
-        """The bytes of a payload of the current event; valid until the next call."""
+        """Return the bytes of a payload of the current event; valid until the next call."""
 
 
 _STEP = 1 << 20
@@ -71,8 +71,8 @@ _COUNT = struct.Struct(">" + CountedString.lengthfield.fmtstr[1:])
 def _fixed(schema: Construct) -> struct.Struct | None:
     """Return the ``struct`` of a schema that is a flat run of big-endian numbers, else None.
 
-    Such schemas (words, footers, section references) are most of a stream, and this reads them
-    ten times as fast as construct does.
+    Such schemas (words, footers, section references) are the most frequent ones, and ``struct`` reads
+    them ten times as fast as construct.
     """
     formats = []
     for field in schema.subcons:
@@ -125,10 +125,10 @@ def parse(schema: Struct, data: bytes) -> tuple[Any, ...] | None:
 
 
 class Reader:
-    """An input, and the current object in it, which errors name."""
+    """Reads an input; errors state the current object."""
 
     def __init__(self, source: Input, *, keep: bool = False) -> None:
-        """``keep``: bytes that are only skipped stay readable, too, until the next object."""
+        """``keep``: bytes that are skipped can be read, too, until the next object."""
         self.source = source
         self._keep = keep
         self.section: str | None = None
@@ -207,7 +207,7 @@ class Reader:
         return Payload(offset, length)
 
     def pass_over(self, length: int) -> int:
-        """Skip up to ``length`` bytes, to the input's end at most; return how many."""
+        """Skip up to ``length`` bytes, at most to the input's end; return how many."""
         if not self._keep:
             return self.source.discard(length)
         passed = 0
@@ -220,12 +220,12 @@ class Reader:
         return passed
 
     def skip(self, length: int) -> None:
-        """Skip ``length`` bytes that nobody needs; raises TruncatedError."""
+        """Skip ``length`` bytes that are not needed; raises TruncatedError."""
         if self.pass_over(length) < length:
             self.truncated(0)
 
     def truncated(self, there: int) -> NoReturn:
-        """Raise TruncatedError: the input ends ``there`` bytes from here."""
+        """Raise TruncatedError: the input ends after ``there`` more bytes."""
         raise TruncatedError(
             f"stream truncated inside the object at byte {self.start}",
             offset=self.source.offset + there,
@@ -233,6 +233,6 @@ class Reader:
         )
 
     def fail(self, message: str, **where: Any) -> NoReturn:
-        """Raise MalformedError: the object begun last breaks a rule."""
+        """Raise MalformedError: the current object breaks a rule."""
         where.setdefault("offset", self.start)
         raise MalformedError(message, section=self.section, **where)

@@ -1,4 +1,4 @@
-"""Several streams in one input, one behind the other: which of them is decoded."""
+"""Choosing the stream to decode in an input that has several, one after the other."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from blkmig_cli.wire.schema_io import Input
 
 
 def decoder_of(source: Input, number: int | None, *, hints: Hints, **options: Any) -> Decoder:
-    """Return the decoder of the stream called ``number`` (1, 2, ...) from where ``source`` is.
+    """Return the decoder of stream ``number`` (1, 2, ...), counted from the position of ``source``.
 
     Those before it are read and ignored.  None: the only one, see ``chosen`` of ``Decoder``, which
     takes the other ``options``.  Raises UsageError where there are fewer streams, StreamError where

@@ -1,10 +1,10 @@
-"""How long the bits of a v1 record are, which the wire does not say: found by reading ahead.
+"""Inferring the length of the bits in v1 records, which the stream does not state, by reading ahead.
 
-v1 writes bits without a length.  Their length follows from granularity and disk size, and only the
-right one makes the next record stand where it should.  A *layout* is one set of assumptions about
-both that nothing contradicts; a *reading* is one way to read a record under a layout.  All readings of
-a record are continued with the records behind it until those that are left agree on its lengths.
-Where they keep disagreeing, the stream is refused: nothing is ever guessed.
+The length follows from granularity and disk size, and only the right one leads to a valid next record.
+A *layout* is one set of assumptions about both that nothing contradicts; a *reading* is one way to
+read a record under a layout.  All readings of a record are continued with the records after it until
+the remaining ones agree on its lengths.  Where they never agree, the stream is refused: nothing is
+guessed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +30,7 @@ from blkmig_cli.wire.lookahead import Ahead
 from blkmig_cli.wire.schema_io import Input, Reader
 from blkmig_cli.wire.v1_reading import UNKNOWN, After, Layout, Reading, bits_lengths, top_key
 
-# As plain numbers: an operation on an enum takes as long as reading a record should.
+# As plain ints: an operation on an enum takes as long as reading a record.
 _DEVICE_BLOCK = int(BlockFlag.DEVICE_BLOCK)
 _EOS = int(BlockFlag.EOS)
 _PROGRESS = int(BlockFlag.PROGRESS)
@@ -45,14 +45,14 @@ _WORD = schema.RecordWord.sizeof()
 
 _HINT = "give --granularity [DEVICE:]NAME=SIZE and --device-size [DEVICE=]SIZE"
 _SHORT = (After.CUT, After.EDGE)
-# What 8 bytes of bits per full chunk can mean.
+# The granularities for which a full chunk has 8 bytes of bits.
 _COARSE = tuple(1 << shift for shift in range(14, GRANULARITY_MAX.bit_length()))
-# Bytes of the stream for each reading that may be tried, beside those of limits.READINGS_TRIED_MAX.
+# For each so many bytes of the stream, one more reading than READINGS_TRIED_MAX may be tried.
 _BYTES_A_READING = 8
 
 
 class Layouts:
-    """The layouts that are still possible, and the lengths that they give to each record."""
+    """The layouts that are still possible, and the lengths of each record in them."""
 
     def __init__(self, source: Input, hints: Hints, after_eos: Callable[[int], After]) -> None:
         self._source = source
@@ -62,14 +62,14 @@ class Layouts:
         self._after_eos = after_eos
         self._tried = 0
         self._possible: list[Layout] = [UNKNOWN]
-        # The highest sector of each device in the records so far, and its part of all layouts' keys.
+        # The highest sector of each device so far, and its contribution to the keys of all layouts.
         self._tops: dict[str, int] = {}
         self._tops_key = 0
-        # Places, and keys of layouts, from which a way to the end of the records has been found.
+        # Offsets with keys of layouts from which the end of the records has been reached.
         self._ending: set[tuple[int, int]] = set()
 
     def note(self, device: str, sector: int) -> bool:
-        """Take a record without bitmaps at ``sector``; returns False if no layout allows it."""
+        """Take a record without bitmaps at ``sector``; return whether any layout allows it."""
         self._note_top(device, sector)
         if any(layout.tails for layout in self._possible):
             self._possible = [
@@ -80,7 +80,7 @@ class Layouts:
         return bool(self._possible)
 
     def admits(self, event: Block, sectors: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """See ``scanner.Rules``: which records can be read in one way only, that of ``event``."""
+        """See ``scanner.Rules``: the records whose only possible reading is that of ``event``."""
         device = event.device
         tails = [layout.tails[device][0] for layout in self._possible if device in layout.tails]
         good, none = np.ones(len(sectors), np.bool_), np.zeros(len(sectors), np.bool_)
@@ -96,17 +96,16 @@ class Layouts:
         top = self._tops.get(device, -1)
         if event.sectors_min == event.sectors:
             return good & (sectors < top)
-        # Each may be the disk's last, and cut: that leaves one reading only where a cut chunk
-        # has as many bits as a full one.
+        # Each may be the disk's partial last chunk, which must have as many bits as a full one.
         if any(layout.full[device, part.name] != WORD_SIZE for part in event.bitmaps):
             return none
         return good & (np.diff(sectors, prepend=top) >= 0)
 
     def decide(self, offset: int, section: str | None) -> Reading:
-        """The reading of the record at ``offset`` (its word), on which all that are left agree.
+        """Return the reading of the record at ``offset`` (its word) on which all remaining ones agree.
 
-        Raises MalformedError if none is left, UndecidableError if they disagree for as far as is read
-        ahead or there are too many, TruncatedError if the input's end is what keeps them apart.
+        Raises MalformedError if none remains, UndecidableError if they still disagree at the limit of
+        reading ahead or are too many, TruncatedError if they disagree because the input ends.
         """
         roots = [
             root
@@ -138,7 +137,7 @@ class Layouts:
         return left[0].covering((low, high))
 
     def granularities(self, device: str, bitmap: str) -> list[int]:
-        """Granularities in bytes that the layout leaves possible, ascending; empty: none seen."""
+        """Return the granularities in bytes that the layout allows, ascending; empty without records."""
         known = self._hints.granularity(device, bitmap)
         if known is not None:
             return [known]
@@ -150,12 +149,12 @@ class Layouts:
         return sorted(possible)
 
     def all_granularities(self) -> dict[tuple[str, str], tuple[int, ...]]:
-        """:meth:`granularities` of every bitmap seen, by device and name."""
+        """Return the :meth:`granularities` of every bitmap so far, by device and name."""
         seen = {key for layout in self._possible for key in layout.full}
         return {key: tuple(self.granularities(*key)) for key in sorted(seen)}
 
     def tails(self) -> dict[str, tuple[int, int]]:
-        """Least and most bytes of the disks whose end a record showed, by device."""
+        """Return the least and most bytes of the disks whose end is known from a record, by device."""
         devices = set.intersection(*(set(layout.tails) for layout in self._possible))
         found = {}
         for device in devices:
@@ -167,7 +166,7 @@ class Layouts:
         return found
 
     def _take(self, layouts: Iterable[Layout]) -> None:
-        """The record read ahead has been read: these layouts are left, which agree on it."""
+        """Keep these layouts, which agree on the record that was read ahead."""
         found = list(dict.fromkeys(layouts))
         changed = 0
         for device, sector in found[0].tops.items():
@@ -184,26 +183,26 @@ class Layouts:
             self._tops_key ^= top_key(device, top, sector)
 
     def _top(self, layout: Layout, device: str) -> int:
-        """The highest sector of a record of ``device`` so far; -1 if there was none."""
+        """Return the highest sector of a record of ``device`` so far; -1 if there was none."""
         found = layout.tops.get(device)
         return self._tops.get(device, -1) if found is None else found
 
     def _continued(self, roots: list[Reading], offset: int, section: str | None) -> list[Reading]:
-        """The roots that can be continued, until their lengths agree or reading ahead ends."""
+        """Return the readings ``roots`` that can be continued until they agree or reading ahead ends."""
         paths = [(root, root) for root in roots]
         while len({root.lengths for root, _ in paths}) > 1:
             further: dict[object, tuple[Reading, Reading]] = {}
             ends = live = False
             for root, tip in paths:
                 far = tip.end - offset > limits.LOOKAHEAD_MAX
-                # What is read again would be read the same way again.
+                # Reading on from a known state would give the same result.
                 for child in [tip] if tip.outcome or far else self._read(tip, offset):
                     place = child.outcome or far or (child.end, child.layout)
                     further.setdefault((id(root), place), (root, child))
                     ends |= self._leads_to_end(child)
                     live |= child.outcome is None and not far
             paths = list(further.values())
-            # What needs more bytes than there are is right only if the stream was cut.
+            # A reading that needs more bytes than exist is right only if the stream is truncated.
             if ends:
                 paths = [path for path in paths if path[1].outcome not in _SHORT]
             if not live:
@@ -222,7 +221,7 @@ class Layouts:
         return list({id(root): root for root, _ in paths}.values())
 
     def _leads_to_end(self, tip: Reading) -> bool:
-        """Return whether the end of the records is known to be reached from ``tip``, and remember it."""
+        """Return whether the end of the records is known to be reached from ``tip``; record its path."""
         if tip.outcome is None:
             return (tip.end, tip.layout.key ^ self._tops_key) in self._ending
         if tip.outcome is not After.END:
@@ -234,7 +233,7 @@ class Layouts:
         return True
 
     def _read(self, before: Reading, decided: int) -> list[Reading]:
-        """Every way to read the record behind ``before``; ``decided``: the byte of the one to decide."""
+        """Return all readings of the record after ``before``; ``decided``: offset of the one to decide."""
         offset = before.end
         raw = self._source.peek_at(offset, _WORD)
         self._count(decided)
@@ -256,7 +255,7 @@ class Layouts:
     ) -> Iterator[Reading]:
         layout, ahead = before.layout, self._ahead
         if not _OURS[flags]:
-            # A v2 record of a known device is none of ours, but no nonsense either.
+            # A v2 record of a known device ends the v1 records, but is valid.
             if self._top(layout, self._take_name(schema.DeviceName)) >= 0:
                 yield Reading(ahead.offset, layout, outcome=After.END, before=before)
             return
@@ -304,7 +303,7 @@ class Layouts:
         yield from self._ended(part.complete(data, after), flags)
 
     def _ended(self, reading: Reading, flags: int) -> Iterator[Reading]:
-        """``reading``, which is complete, with its outcome."""
+        """Yield the complete ``reading`` with its outcome."""
         after = self._after_eos(reading.end) if flags & _EOS else After.RECORDS
         if after is After.RECORDS:
             yield reading
@@ -312,7 +311,7 @@ class Layouts:
             yield reading.ended(after)
 
     def _read_bitmap(self, part: Reading, device: str, decided: int) -> Iterator[Reading]:
-        """``part`` with one more bitmap, once for every length that its bits may have."""
+        """Yield ``part`` with one more bitmap, once for every length that its bits may have."""
         if part.outcome is not None:
             yield part
             return
@@ -351,7 +350,7 @@ class Layouts:
         return self._ahead.available(length)
 
     def _count(self, decided: int, tried: int = 1) -> None:
-        """Bound the work: so many more readings are tried, for the record at byte ``decided``."""
+        """Count ``tried`` more readings for the record at ``decided``; raise UndecidableError at a limit."""
         self._tried += tried
         most = limits.READINGS_TRIED_MAX
         _bounded(self._tried - decided // _BYTES_A_READING, most, decided)
@@ -384,7 +383,7 @@ def _bounded(number: int, most: int, offset: int) -> None:
 
 
 def describe(granularities: Sequence[int]) -> str:
-    """Candidates (powers of two, ascending) in a few words: ``16 KiB, 32 KiB or 64 KiB``."""
+    """Return candidates (powers of two, ascending) as text, such as ``16 KiB, 32 KiB or 64 KiB``."""
     sizes = [human_size(size) for size in granularities]
     if not sizes:
         return "unknown (its records contradict each other)"

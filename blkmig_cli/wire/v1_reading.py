@@ -1,4 +1,4 @@
-"""What the inference of v1 layouts is made of: possible layouts, and ways to read a record in them."""
+"""The data of the inference of v1 layouts: possible layouts, and readings of a record in them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, WORD_BITS, 
 
 
 class After(Enum):
-    """What stands behind a record that ends the payload, or why a reading goes no further.
+    """What follows a record that ends the payload, or why a reading ends.
 
-    EDGE: the record is complete, and there the input ends too early.  CUT: it ends inside the record.
+    EDGE: the input ends too early, right after the record.  CUT: the input ends inside the record.
     """
 
     RECORDS = "records"
@@ -26,9 +26,9 @@ class After(Enum):
 class Layout:
     """One possible layout of a stream's bitmaps.
 
-    ``full``: bytes of bits per full chunk by (device, bitmap).  ``tails``: where a device's disk is
+    ``full``: bytes of bits per full chunk by (device, bitmap).  ``tails``: for a device whose disk is
     known to end inside a chunk: (sector, least and most sectors).  ``tops``: the highest sectors of
-    the records that are read ahead.  ``key`` is the same for layouts that say the same.
+    the records that are read ahead.  ``key`` is the same for equal layouts.
     """
 
     full: Mapping[tuple[str, str], int]
@@ -51,9 +51,9 @@ class Layout:
     def sectors(
         self, device: str, sector: int, top: int, size: int | None
     ) -> tuple[int, int] | None:
-        """Least and most sectors that a record at ``sector`` covers; None: it cannot stand there.
+        """Return the least and most sectors that a record at ``sector`` covers; None if it is impossible.
 
-        ``top``: the highest sector of a record of the device before; ``size``: bytes of the disk.
+        ``top``: the highest sector of an earlier record of the device; ``size``: bytes of the disk.
         """
         if size is not None:
             left = -(-size // SECTOR_SIZE) - sector
@@ -68,9 +68,9 @@ class Layout:
     def after(
         self, device: str, sector: int, top: int, low: int, high: int, *, sized: bool
     ) -> "Layout | None":
-        """This layout after a record of ``low`` to ``high`` sectors at ``sector``; None: contradiction.
+        """Return the layout after a record of ``low`` to ``high`` sectors at ``sector``; None: contradiction.
 
-        ``sized``: the disk's size is known, so that no record needs to show where it ends.
+        ``sized``: the disk's size is known, and need not be inferred from a record.
         """
         tail = self.tails.get(device)
         if tail is not None and sector > tail[0]:
@@ -88,24 +88,24 @@ class Layout:
         return Layout(self.full, tails, tops, key)
 
     def knowing(self, device: str, bitmap: str, full: int) -> "Layout":
-        """This layout with ``full`` bytes of bits per full chunk of a bitmap that it does not know."""
+        """Return the layout with ``full`` bytes of bits per full chunk for a further bitmap."""
         key = self.key ^ hash((device, bitmap, full))
         return Layout({**self.full, (device, bitmap): full}, self.tails, self.tops, key)
 
 
-#: The layout of which nothing is known.
+#: The layout without any assumption.
 UNKNOWN = Layout({}, {}, {}, 0)
 
 
 def top_key(device: str, before: int, after: int) -> int:
-    """What a layout's key changes by where a device's highest sector changes."""
+    """Return the change of a layout's key if a device's highest sector changes."""
     return hash((device, "top", before)) ^ hash((device, "top", after))
 
 
 class Reading(NamedTuple):
-    """One way to read a record: where it ends, the layout after it, its bits' lengths, its sectors.
+    """One way to read a record: its end, the layout after it, its bits' lengths, its sectors.
 
-    ``outcome`` is None where records follow.  ``before``: the reading of the record before it.
+    ``outcome`` is None where records follow.  ``before``: the reading of the preceding record.
     """
 
     end: int
@@ -116,15 +116,15 @@ class Reading(NamedTuple):
     before: "Reading | None" = None
 
     def ended(self, outcome: After) -> "Reading":
-        """This reading, which goes no further."""
+        """Return this reading with an ``outcome``."""
         return Reading(self.end, self.layout, self.lengths, self.sectors, outcome, self.before)
 
     def covering(self, sectors: tuple[int, int]) -> "Reading":
-        """This reading, of a record that covers least and most ``sectors``."""
+        """Return this reading of a record that covers least and most ``sectors``."""
         return Reading(self.end, self.layout, self.lengths, sectors, self.outcome, self.before)
 
     def complete(self, data: int, layout: Layout) -> "Reading":
-        """This reading behind ``data`` bytes of data, with the layout after the record."""
+        """Return this reading after ``data`` bytes of data, with the layout after the record."""
         return Reading(
             self.end + data, layout, self.lengths, self.sectors, self.outcome, self.before
         )
@@ -133,7 +133,7 @@ class Reading(NamedTuple):
 def bits_lengths(
     full: int, known: int | None, sectors: tuple[int, int]
 ) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Lengths in bytes that a record's bits may have, each with the sectors that it leaves possible.
+    """Yield the possible lengths of a record's bits in bytes, each with the least and most sectors.
 
     ``full`` is the length for a full chunk, ``known`` the granularity in bytes if it is known.
     """

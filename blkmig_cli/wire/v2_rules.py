@@ -26,7 +26,7 @@ from blkmig_cli.wire.schema_io import Reader
 
 @dataclass(slots=True)
 class _Device:
-    """What a device's records have said: disk size, highest sector, bitmaps.  All in sectors."""
+    """The disk size, highest sector and bitmaps of a device's records so far; sizes in sectors."""
 
     size: int | None = None
     size_at: int = 0
@@ -35,7 +35,7 @@ class _Device:
 
 
 class V2Rules:
-    """State over all records of a v2 stream."""
+    """Checks the records of a v2 stream; keeps state across all of them."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -43,17 +43,17 @@ class V2Rules:
         self._bitmaps = 0
 
     def stated_size(self, device: str) -> int | None:
-        """Bytes of the device's disk, if a record's range stated it."""
+        """Return the size of the device's disk in bytes, if a record's range states it."""
         known = self._devices.get(device)
         return None if known is None or known.size is None else known.size * SECTOR_SIZE
 
     def note(self, device: str, sector: int) -> None:
-        """A record read before the dialect was known to be v2 stands at ``sector``."""
+        """Note a record at ``sector`` that was read before v2 was detected."""
         known = self._devices.setdefault(device, _Device())
         known.reach = max(known.reach, sector + 1)
 
     def record(self, device: str, sector: int, flags: int) -> tuple[int, tuple[BlockBitmap, ...]]:
-        """Read what stands between device name and data: sectors covered, and the bitmaps.
+        """Read the fields between device name and data: sectors covered, and the bitmaps.
 
         Raises TruncatedError, MalformedError.
         """
@@ -85,7 +85,7 @@ class V2Rules:
         return sectors, tuple(bitmaps)
 
     def admits(self, event: Block, sectors: Any) -> NDArray[np.bool_]:
-        """See ``scan.Rules``; ``sectors`` (int64) are so small that their bytes fit as well."""
+        """See ``scanner.Rules``; ``sectors`` (int64) are so small that bytes do not overflow, either."""
         known = self._devices[event.device]
         good = np.ones(len(sectors), np.bool_)
         if known.size is not None:
@@ -99,7 +99,7 @@ class V2Rules:
         return good
 
     def took(self, event: Block, top: int) -> None:
-        """See ``scan.Rules``."""
+        """See ``scanner.Rules``."""
         known = self._devices[event.device]
         covered = event.sectors if event.flags & BlockFlag.HAS_BITMAPS else 1
         known.reach = max(known.reach, top + covered)

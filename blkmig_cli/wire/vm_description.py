@@ -1,4 +1,7 @@
-"""The JSON description at a stream's end: how long each device's state is."""
+"""The JSON description at a stream's end, which states the size of each device's state.
+
+Source: QEMU 7.2, migration/savevm.c (qemu_savevm_state_complete_precopy_non_iterable).
+"""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -16,15 +19,15 @@ from blkmig_cli.wire.schema_io import Input
 _HEAD = DescriptionHead.sizeof()
 _PIECE = 1 << 20  # bytes that are searched at once
 
-#: Sizes of devices' state in bytes, by section name and instance id.
+#: Sizes of device state in bytes, by section name and instance id.
 StateSizes = dict[tuple[str, int], int]
 
 
 def find_description(source: Input) -> StateSizes | None:
-    """Return what the description at the input's end says; None where none is in reach.
+    """Return the sizes in the description at the input's end; None where none is found.
 
     It is found from the end as 0x06 and a be32 length that reaches exactly the end; the same byte
-    can occur inside, so the search goes on until the text is one.  A pipe is read ahead for it.
+    can occur inside, so the search continues until the text is valid.  A pipe is read ahead.
     """
     left = source.available(limits.DESCRIPTION_REACH)
     if left == limits.DESCRIPTION_REACH:
@@ -44,7 +47,7 @@ def find_description(source: Input) -> StateSizes | None:
 
 
 def _beginnings(tail: bytes) -> Iterator[int]:
-    """Yield the places in ``tail`` of 0x06 and a length that reaches its end, the last one first."""
+    """Yield the offsets in ``tail`` of 0x06 and a length that reaches its end, the last one first."""
     raw = np.frombuffer(tail, np.uint8)
     for end in range(max(len(raw) - _HEAD, 0), 0, -_PIECE):
         start = max(end - _PIECE, 0)
@@ -58,7 +61,7 @@ def _beginnings(tail: bytes) -> Iterator[int]:
 def parse_description(text: bytes) -> StateSizes | None:
     """Return the sizes in the JSON ``text``; None if it is not a description.
 
-    A device whose entry makes no sense is left out.
+    Invalid entries are ignored.
     """
     if not text.startswith(b"{"):
         return None
@@ -81,7 +84,7 @@ def compare_sizes(
 ) -> tuple[frozenset[int], tuple[StateMismatch, ...]]:
     """Compare ``states``, by section name and instance id, with the description ``text``.
 
-    Returns the offsets of those that have the described length, and those that have another.
+    Returns the offsets of states with the described length, and the states with another length.
     """
     sizes = parse_description(bytes(text)) if states else None
     confirmed, mismatches = set(), []

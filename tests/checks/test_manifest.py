@@ -146,7 +146,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
         f"the disk has {SIZE} bytes, not {SIZE + MIB}",
     ),
     "another digest": ({"devices.0.sha256": "0" * 64}, "not 000000000000..."),
-    "another bitmap": ({"bitmaps.0.name": "x"}, "'x': is not there"),
+    "another bitmap": ({"bitmaps.0.name": "x"}, "'x': is missing"),
     "no such bitmap": ({"bitmaps.0.name": "x"}, "'daily': is not in the manifest"),
     "another granularity": ({"bitmaps.0.granularity": 512}, "granularity is 65536, not 512"),
     "another count": ({"bitmaps.0.count": 512}, "1536 bytes are dirty, not 512"),
@@ -322,7 +322,7 @@ DAMAGED: list[dict[str, Any]] = [
 )
 def test_damaged_manifests_are_refused(manifest: Path, damaged: str) -> None:
     manifest.write_text(damaged)
-    with pytest.raises(FailureError, match=r"m\.json is no manifest: "):
+    with pytest.raises(FailureError, match=r"m\.json is not a manifest: "):
         read_manifest(str(manifest))
 
 

@@ -177,7 +177,7 @@ def test_bitmaps_are_written_kept_and_left_out(run: Run, tmp_path: Path) -> None
     side.unlink()
     assert run(*words, "--create").status == 0
     side.write_text("{")
-    fails(run(*words), 4, "no file of bitmaps")
+    fails(run(*words), 4, "not a file of bitmaps")
 
 
 def test_v2_refuses_another_granularity(run: Run, tmp_path: Path) -> None:

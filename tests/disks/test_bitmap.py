@@ -238,7 +238,7 @@ CHANGES: list[dict[str, Any]] = [
 def test_damaged_files_are_refused(tmp_path: Path, damaged: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(damaged)
-    with pytest.raises(FailureError, match=r"x\.json is no file of bitmaps"):
+    with pytest.raises(FailureError, match=r"x\.json is not a file of bitmaps"):
         read_bitmaps(str(path))
 
 

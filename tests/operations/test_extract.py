@@ -94,9 +94,9 @@ def test_chunks_that_may_be_missing(run: Run, tmp_path: Path) -> None:
     unfinished = raw.qemu(filled(0)).replace(raw.part(1, raw.progress(100) + raw.EOS, 3), b"")
     unfinished = unfinished.replace(raw.footer(1) * 2, raw.footer(1))
     stream = put(tmp_path, unfinished)
-    fails(run("extract", stream, "--to", target, "--device-size=1M"), 1, "section never ended")
+    fails(run("extract", stream, "--to", target, "--device-size=1M"), 1, "section has no end")
     outcome = run("extract", stream, "--to", target, "--device-size=1M", "--allow-incomplete")
-    assert outcome.err == "blkmig: warning: the block section never ended\n"
+    assert outcome.err == "blkmig: warning: the block section has no end\n"
     both = [filled(0), filled(0, 8, "e"), filled(2048, 8, "e"), raw.progress(5)]
     stream = put(tmp_path, raw.qemu(*both))
     fails(run("extract", stream, "--to", target, "--device", "d"), 1, "of these disks or of others")

@@ -270,7 +270,7 @@ def test_restart_starts_afresh(
     for content in ("damaged", "{}", "[]", "null"):
         Path(f"{image}.replay.json").write_text(content)
         outcome = run("replay", stream, "--image", image, *more, "--resume")
-        fails(outcome, 4, "is no journal")
+        fails(outcome, 4, "is not a journal")
         assert "--restart" in outcome.err
     done = run("replay", stream, "--image", image, *more, "--restart", "-q")
     assert (done.status, image.read_bytes()) == (0, wanted[0])

@@ -191,12 +191,12 @@ def test_edited_journals(run: Run, here: Path, name: str, partial: bool) -> None
             if not stream and len(words) == 1:
                 continue
             outcome = run("replay", *stream, "--image", "x", *words)
-            fails(outcome, 4, "is no journal of a replay")
+            fails(outcome, 4, "is not a journal of a replay")
             assert "--restart" in outcome.err
             assert names(here) == before
             assert path.read_bytes() == bytes(2 * MIB)
     if not partial:
-        fails(run("replay", "s.bin", "--image", "x"), 4, "is no journal of a replay")
+        fails(run("replay", "s.bin", "--image", "x"), 4, "is not a journal of a replay")
     assert run("replay", "s.bin", "--image", "x", "--restart").status == 0
     assert Path("x").read_bytes() == DISK
 

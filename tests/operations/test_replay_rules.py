@@ -373,7 +373,7 @@ def test_device_names_that_are_no_file_names(run: Run, kind: str, name: str | by
     put(raw.qemu(record))
     before = here()
     outcome = run("replay", source(kind), "--image", "{device}", "--create")
-    refused(outcome, 2, "is no plain file name", before)
+    refused(outcome, 2, "is not a plain file name", before)
     assert "--image DEVICE=IMAGE" in outcome.err
     if isinstance(name, str) and "/" not in name:
         assert run("replay", source(kind), "--image", f"{name}=y", "--create").status == 0
@@ -387,7 +387,7 @@ def test_devices_whose_files_would_be_neighbours(run: Run) -> None:
     for name in set(here()) - set(before):
         Path(name).unlink()
     words = ["--image", "{device}", "--image", "a=a.img", "--create"]
-    refused(run("replay", "s.bin", *words), 2, "is no plain file name", before)
+    refused(run("replay", "s.bin", *words), 2, "is not a plain file name", before)
 
 
 # -- which devices

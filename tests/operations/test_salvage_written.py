@@ -238,7 +238,7 @@ def test_a_bitmap_names_a_disk_that_is_lost_completely(run: Run, tmp_path: Path)
     outcome = run("salvage", put(tmp_path, stream))
     assert outcome.status == 1
     assert "disk e is lost\n" in outcome.out
-    assert "bitmap e/b is left out: it never ended" in outcome.out
+    assert "bitmap e/b is left out: it has no end" in outcome.out
 
 
 @pytest.mark.parametrize("told", [[], ["--device-size", "d=4M"]])

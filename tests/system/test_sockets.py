@@ -241,4 +241,4 @@ def test_what_is_there_stays(run: Run, tmp_path: Path) -> None:
 
 
 def test_no_address_to_listen_at(run: Run) -> None:
-    fails(run("validate", "tcp::4"), 2, "tcp::4: no address to listen at is named")
+    fails(run("validate", "tcp::4"), 2, "tcp::4: no address to listen at is specified")

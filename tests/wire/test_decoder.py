@@ -319,7 +319,7 @@ def test_without_footers_the_description_sizes_state() -> None:
 def test_without_footers_a_lying_description_sizes_nothing(said: int) -> None:
     found = same_anywhere(described(without_footers(40), describe(said)))
     assert isinstance(found[-1], Undecoded)
-    assert found[-1].reason == "nothing tells where this state ends"
+    assert found[-1].reason == "the end of this state is unknown"
 
 
 def test_without_footers_another_streams_description_is_not_used() -> None:
@@ -465,7 +465,7 @@ def test_the_case_of_mapped_ram_at_4096(run: Run, tmp_path: Path) -> None:
     assert (bitmap["device"], bitmap["name"], bitmap["count"]) == ("drive0", "daily", 256 << 10)
     fails(run("validate", path), 3, "one may begin at byte 4096: file:PATH,offset=N reads it")
     piped_part = f"exec:tail -c +4097 {path}"
-    fails(run("dump", piped_part, "--limit", "2000000"), 3, "see file:PATH,offset=N")
+    fails(run("dump", piped_part, "--limit", "2000000"), 3, "use file:PATH,offset=N")
 
 
 @pytest.mark.parametrize("size", [4096, 8192])

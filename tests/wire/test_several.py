@@ -128,7 +128,7 @@ def test_other_bytes_are_a_note(name: str, source: type, run: Run, tmp_path: Pat
     found, error = events(source(SECOND + TAILS[name]))
     assert error is None
     assert found[-1] == Undecoded(
-        len(SECOND), len(TAILS[name]), None, "other bytes behind the stream's end", behind=True
+        len(SECOND), len(TAILS[name]), None, "other bytes after the stream's end", behind=True
     )
     path = tmp_path / "s.bin"
     path.write_bytes(SECOND + TAILS[name])

@@ -1,4 +1,4 @@
-"""Converting: a stream in another dialect, as complete as it was, or nothing."""
+"""Converting a complete stream to another dialect."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ from blkmig_cli.wire.runs import Piece
 class ConvertOptions:
     """How to convert.  ``dialect``: qemu, classic, v1 or v2.
 
-    ``normalize``: sorted, each chunk once, zeros found, without RAM and devices; only then
-    ``container`` (qemu or none) and ``machine`` may be others than those of the stream (None).
-    ``bitmaps``: with the stream's bitmaps.  ``incremental``: missing chunks are intentional.
+    ``normalize``: write the chunks sorted, each once, with zeros detected, without RAM and devices;
+    only then ``container`` (qemu or none) and ``machine`` may differ from those of the stream (None).
+    ``bitmaps``: include the stream's bitmaps.  ``incremental``: missing chunks are intentional.
     """
 
     dialect: str = "qemu"
@@ -47,7 +47,7 @@ class ConvertOptions:
 
 @dataclass(frozen=True, slots=True)
 class ConvertResult:
-    """What was converted: bytes ``written``, and the warnings given before."""
+    """The result: bytes ``written``, and the warnings given before."""
 
     written: int
     warnings: tuple[str, ...]
@@ -63,19 +63,19 @@ def convert(
     for_qemu: Version | None = None,
     warn: Callable[[str], None] = ignore,
 ) -> ConvertResult:
-    """Write the STREAM called ``stream`` to ``target`` (TARGET; None: stdout) in another dialect.
+    """Write the STREAM ``stream`` to ``target`` (TARGET; None: stdout) in another dialect.
 
-    ``reading``: how the stream is read.  ``bitmaps_from``: files of bitmaps by device, added in place
-    of those of the same name.  ``warn`` is called with each warning before the first byte is
-    written, also with what a QEMU of the version ``for_qemu`` cannot load.
+    ``reading``: how the stream is read.  ``bitmaps_from``: files of bitmaps by device, which replace
+    those of the same name.  ``warn`` is called with each warning before the first byte is written,
+    also if QEMU ``for_qemu`` cannot load the result.
 
-    Raises StreamError for a damaged stream; IncompleteError where something is missing, or the stream
-    has another fault; UsageError for options that contradict each other or the stream; FailureError
+    Raises StreamError for a damaged stream; IncompleteError where chunks or bits are missing, or for
+    another fault of the stream; UsageError for options that contradict each other or the stream; FailureError
     where a file, a bitmap or the target fails or does not fit.
     """
     chosen, how, files = options or ConvertOptions(), reading or Reading(), bitmaps_from or {}
     if chosen.machine is not None and not chosen.normalize:
-        raise UsageError("--machine needs a stream made anew", hint="use --normalize")
+        raise UsageError("--machine requires a new stream", hint="use --normalize")
     last = LastRecords()
     with how.contents(stream, last, again=True) as contents:
         report = contents.report
@@ -83,7 +83,7 @@ def convert(
         refuse_faults(report, bitmaps=chosen.bitmaps, incremental=chosen.incremental)
         container = report.container or "qemu"
         if not chosen.normalize and chosen.container not in (None, container):
-            raise UsageError("another container needs a stream made anew", hint="use --normalize")
+            raise UsageError("another container requires a new stream", hint="use --normalize")
         disks = disks_of(contents, bitmaps=chosen.bitmaps, incremental=chosen.incremental)
         add_bitmaps(disks, files)
         if chosen.normalize:
@@ -131,7 +131,7 @@ def convert(
 
 
 def _check_records(contents: Contents, disks: list[Disk], last: LastRecords, dialect: str) -> None:
-    """Check that bitmaps in block records find records, and the end that makes them final.
+    """Check that there are block records to carry the bitmaps, and the end that makes them final.
 
     Raises UsageError, IncompleteError.
     """

@@ -1,4 +1,4 @@
-"""The disks and bitmaps that a stream leaves behind, to be sent again: all of it, or an error."""
+"""The complete disks and bitmaps of a stream, as input for a new one."""
 
 from collections.abc import Iterator
 
@@ -14,15 +14,15 @@ from blkmig_cli.wire.v1_layout import describe
 
 # Findings that --incremental allows: these gaps are intentional.
 _GAPS = ("missing-chunks", "bulk-unfinished")
-# Findings that do not count without bitmaps.
+# Findings that are ignored without bitmaps.
 _BITMAPS = ("bitmap-incomplete", "bitmap-size")
 
 
 def refuse_faults(report: Report, *, bitmaps: bool, incremental: bool) -> None:
-    """Refuse a stream with faults that would be lost, or carried on, in another.
+    """Refuse a stream whose faults would be lost or copied in a new stream.
 
-    ``bitmaps``: its bitmaps are wanted; ``incremental``: its gaps are intentional.  Raises what
-    ended the reading, if anything did; IncompleteError for an error finding.
+    ``bitmaps``: its bitmaps are used; ``incremental``: its gaps are intentional.  Raises the error
+    that ended the reading, if any; IncompleteError for an error finding.
     """
     if report.failure is not None:
         raise report.failure
@@ -32,7 +32,7 @@ def refuse_faults(report: Report, *, bitmaps: bool, incremental: bool) -> None:
             continue
         hint = None
         if finding.id in _GAPS:
-            hint = "use --incremental if these gaps are intentional; they stay left out"
+            hint = "use --incremental if these gaps are intentional; they are preserved"
         elif finding.id in _BITMAPS:
             hint = "use --no-bitmaps to leave the bitmaps out"
         raise IncompleteError(
@@ -47,8 +47,8 @@ def refuse_faults(report: Report, *, bitmaps: bool, incremental: bool) -> None:
 def disks_of(contents: Contents, *, bitmaps: bool, incremental: bool) -> list[Disk]:
     """Return the disks of a stream, with their ``bitmaps`` or without.
 
-    ``incremental``: of the disks there is only what is in the stream.  Raises UndecidableError where
-    a bitmap's granularity is open, IncompleteError where a part of a disk is missing.
+    ``incremental``: only the parts of disks that are in the stream.  Raises UndecidableError where a
+    bitmap's granularity is unknown, IncompleteError where a part of a disk is missing.
     """
     disks = []
     for verdict in contents.report.devices:
@@ -64,7 +64,7 @@ def disks_of(contents: Contents, *, bitmaps: bool, incremental: bool) -> list[Di
         missing = sum(length for _, length in verdict.missing)
         if missing and not incremental:
             raise IncompleteError(f"{human_size(missing)} of the disk are missing", device=device)
-        # Of a disk without blocks, nothing is known.
+        # The content of a disk without blocks is unknown.
         partial = incremental or not verdict.disk.has_blocks
         disks.append(Disk(device, image.incremental() if partial else image, held, partial))
     return disks
@@ -82,11 +82,11 @@ def _content(verdict: BitmapVerdict) -> DirtyBitmap:
 
 
 def check_sizes(report: Report, disks: list[Disk], *, filled: bool, on_grid: bool) -> Iterator[str]:
-    """Check the sizes of ``disks`` that the stream leaves open; returns warnings.
+    """Check the sizes of ``disks`` that the stream does not determine; yields warnings.
 
-    ``filled``: what is written holds all up to a disk's end; ``on_grid``: records stand on the grid
-    of chunks, so that one that is cut states the end.  Raises IncompleteError where the end of the
-    last chunk, which is taken for the disk's, cannot be that, or would be stated by what is written.
+    ``filled``: the new stream contains everything up to a disk's end; ``on_grid``: its records are on
+    the grid of chunks, so that a partial one states the end.  Raises IncompleteError where the end of
+    the last chunk, which is assumed to be the disk's, cannot be that, or would be stated.
     """
     verdicts = {verdict.disk.name: verdict for verdict in report.devices}
     for disk in disks:
@@ -110,9 +110,9 @@ def check_sizes(report: Report, disks: list[Disk], *, filled: bool, on_grid: boo
 
 
 def check_empty_chunks(disks: list[Disk]) -> None:
-    """Check the work of writing ``disks`` in v1, whose bits need a record for every chunk.
+    """Check the number of records of ``disks`` in v1, whose bits need a record for every chunk.
 
-    Raises LimitError where a size that is only claimed makes too many of them.
+    Raises LimitError where a size that is only stated would cause too many of them.
     """
     for disk in disks:
         if disk.bitmaps:

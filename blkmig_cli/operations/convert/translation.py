@@ -1,9 +1,9 @@
-"""A stream in another dialect, its records in their order.
+"""Translating a stream to another dialect, with its records in their order.
 
-All of the stream that is neither a block record nor a bitmap is copied as it is.  Bitmaps move to
-where the dialect has them.  Records at sectors where the dialect has none are cut anew on the grid
-of chunks: they are left out, and behind the last record of their device come the chunks that they
-touched last, each with what it holds in the end.
+Everything except block records and bitmaps is copied unchanged.  Bitmaps are moved to their place in
+the dialect.  Records at sectors that the dialect does not allow are replaced by chunks on the grid:
+they are omitted, and after the last record of their device, the chunks that they touched last are
+written with their final content.
 """
 
 from collections.abc import Iterable, Iterator
@@ -33,7 +33,7 @@ from blkmig_cli.wire.schema_io import Input
 
 @dataclass(slots=True)
 class LastRecords:
-    """A consumer that notes at which byte the last block record of each device begins."""
+    """A consumer that records the offset of the last block record of each device."""
 
     offsets: dict[str, int] = field(default_factory=dict)
 
@@ -51,9 +51,8 @@ class LastRecords:
 class Translation:
     """The events of a stream with its block records in ``dialect``.
 
-    ``disks``: the devices whose records to write, with the bitmaps that they are to have, and what
-    the stream leaves on them, of which every chunk must be one that the dialect can place.
-    ``last``: where the last block record of each device begins.
+    ``disks``: the devices to write, with their bitmaps and their final content, of which the dialect
+    must be able to place every chunk.  ``last``: the offset of each device's last block record.
     """
 
     def __init__(self, dialect: str, disks: list[Disk], last: LastRecords) -> None:
@@ -63,16 +62,16 @@ class Translation:
         self._last = last.offsets
         with_bitmaps = {disk.device for disk in disks if disk.bitmaps}
         self._own_section = dialect == "qemu" and bool(with_bitmaps)
-        # Devices whose bitmaps come in block records, and have not come yet.
+        # Devices whose bitmaps are in block records, and have not been written yet.
         self._waiting = set() if self._own_section else with_bitmaps
-        # Chunks to be cut anew, by number, of each device.
+        # Chunks to be written anew, by number, of each device.
         self._uncut: dict[str, IntervalSet] = {}
         self._copied = 0  # up to this byte of the stream, all has been written
 
     def pieces(self, decoded: Iterable[Piece]) -> Iterator[Piece]:
         """Return what to write; ``decoded`` are the pieces of the stream from its start.
 
-        Payloads are in the stream, or made here.  Raises StreamError where the stream cannot be read,
+        Payloads are in the stream, or created here.  Raises StreamError where the stream cannot be read,
         FailureError where it fails.
         """
         end, highest = -1, 0
@@ -97,13 +96,13 @@ class Translation:
         yield from self._copy(end, end)
 
     def _copy(self, end: int, then: int) -> Iterator[Event]:
-        """Copy the stream up to byte ``end``, and go on from byte ``then``."""
+        """Copy the stream up to byte ``end``, and continue from byte ``then``."""
         if self._copied < end:
             yield Raw(0, 0, None, Payload(self._copied, end - self._copied))
         self._copied = then
 
     def _bitmaps(self, number: int) -> Iterator[Event]:
-        """Return all bitmaps in a section of their own, which may stand anywhere before the end."""
+        """Return all bitmaps in their own section, which may be anywhere before the end."""
         disks = list(self._disks.values())
         starts = sending.bitmap_starts(disks)
         yield from section(SectionType.START, DIRTY_BITMAP_SECTION, number, starts)
@@ -177,7 +176,7 @@ class Translation:
                 return
             uncut.remove(chunk, chunk + 1)
         if data is not None and sectors < CHUNK_SECTORS:
-            # What lies behind the disk's end is never copied.
+            # Bytes after the disk's end are never copied.
             moved = last_chunk(disk) if self._name == "qemu" else None
             if moved is not None and _came(disk, moved, sector):
                 sector, sectors = moved, CHUNK_SECTORS
@@ -186,7 +185,7 @@ class Translation:
         yield from self._dialect.records(disk, sector, sectors, data, zero)
 
     def _cut_anew(self, disk: Disk) -> Iterator[Block]:
-        """Return the chunks that records at other sectors touched last."""
+        """Return the chunks that records off the grid touched last."""
         assert isinstance(disk.image, StreamDisk)
         for first, end in self._uncut.pop(disk.device, IntervalSet()):
             for chunk in range(first, end):
@@ -200,7 +199,7 @@ class Translation:
         yield from self._dialect.records(disk, sector, sectors, data, zero)
 
     def _never_sent(self, disk: Disk) -> Iterator[Block]:
-        """Return the bits of chunks that never come, where each chunk's record carries its bits."""
+        """Return records with the bits of chunks that are not sent, for v1."""
         assert isinstance(disk.image, StreamDisk)
         for piece in disk.image.pieces():
             if piece.kind == "missing":
@@ -216,7 +215,7 @@ def _is_converted(event: Event) -> bool:
 
 
 def _is_behind(event: Event) -> bool:
-    """Return whether ``event`` is no part of the stream, but stands behind its end."""
+    """Return whether ``event`` is not part of the stream, but after its end."""
     return isinstance(event, Undecoded) and event.behind
 
 

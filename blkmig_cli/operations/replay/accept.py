@@ -1,4 +1,4 @@
-"""Accepting an image as an earlier replay left it, at the end of a stream that was not all right."""
+"""Accepting an image as an earlier replay left it at the end of an incomplete or damaged stream."""
 
 from blkmig_cli.checks.catalogue import Finding
 from blkmig_cli.checks.report import Report
@@ -13,9 +13,9 @@ from blkmig_cli.text import escape
 
 
 def accept(request: ReplayRequest, destinations: Destinations) -> ReplayResult:
-    """Give the images of ``destinations``, which are open, their sizes and names.
+    """Set the sizes and names of the images of ``destinations``, which are open.
 
-    Raises FailureError where the journal of an image does not say that its stream came to an end.
+    Raises FailureError where the journal of an image does not record the end of its stream.
     """
     stops = {found.path: _stop(found) for found in destinations}
     findings: list[Finding] = []
@@ -74,7 +74,7 @@ def _incomplete(destinations: Destinations) -> list[str]:
 
 
 def _stop(found: Destination) -> Stop | None:
-    """Return what the journal says of the stream's end; None: an image is finished already."""
+    """Return the end of the stream from the journal; None if the image is finished already."""
     entry: Entry | None = found.journal
     journal = escape(found.neighbours.journal)
     if entry is None:
@@ -84,6 +84,6 @@ def _stop(found: Destination) -> Stop | None:
     if entry.stop is None:
         raise FailureError(
             f"{journal}: the replay was interrupted before the end of its stream",
-            hint="name the STREAM again to continue it",
+            hint="specify the STREAM again to continue it",
         )
     return entry.stop

@@ -1,4 +1,4 @@
-"""Where a disk's bitmaps go: a file that may hold others already."""
+"""The file to which a disk's bitmaps are written; it may already contain others."""
 
 from collections.abc import Mapping
 
@@ -10,9 +10,9 @@ from blkmig_cli.text import escape
 
 
 class BitmapPlace:
-    """The file of bitmaps at ``path``; ``bitmaps`` are those that are in it, by name.
+    """The file of bitmaps at ``path``; ``bitmaps`` are those in it, by name.
 
-    ``image``: the path of the image that the file belongs to, if it is beside one.
+    ``image``: the path of the image that the file belongs to, if any.
     """
 
     def __init__(self, path: str, image: str | None = None) -> None:
@@ -22,13 +22,13 @@ class BitmapPlace:
         self._size: int | None = None
 
     def read(self) -> None:
-        """Read what is there; raises FailureError where that is no file of bitmaps."""
+        """Read the file if it exists; raises FailureError where it is not a file of bitmaps."""
         if exists(self.path):
             content = read_bitmaps(self.path)
             self.bitmaps, self._size = content.bitmaps, content.size
 
     def check_size(self, size: int | None) -> None:
-        """Raise FailureError where the file is of a disk that has not ``size`` bytes (None: unknown)."""
+        """Raise FailureError where the file is of a disk of another size than ``size`` (None: unknown)."""
         if None not in (size, self._size) and size != self._size:
             raise FailureError(
                 f"{escape(self.path)} is of a disk of {self._size} bytes, not {size}",
@@ -36,14 +36,14 @@ class BitmapPlace:
             )
 
     def check(self, bitmaps: Mapping[str, DirtyBitmap], size: int | None) -> None:
-        """Raise FailureError where :meth:`write` would for certain."""
+        """Raise FailureError where it is certain that :meth:`write` would."""
         self.check_size(size)
         check_room(BitmapFile(size or 0, {**self.bitmaps, **bitmaps}))
 
     def write(self, bitmaps: Mapping[str, DirtyBitmap], size: int) -> list[str]:
-        """Write ``bitmaps`` of a disk of ``size`` bytes; those there of other names stay.
+        """Write ``bitmaps`` of a disk of ``size`` bytes; those in the file of other names are preserved.
 
-        Return the names of these.  Raises FailureError.
+        Returns the names of these.  Raises FailureError.
         """
         others = [name for name in self.bitmaps if name not in bitmaps]
         exists(self.path)

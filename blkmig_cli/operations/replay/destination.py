@@ -1,15 +1,15 @@
-"""Where one disk goes: its image, with the journal beside it.
+"""The destination of one disk: its image and journal.
 
-The life of a destination, in this order:
+The methods are called in this order:
 
-``open``       looks at all that exists, and locks the image; nothing is changed.
-``decide``     the disk's size is known; for a stream in a file before the first write, else at its end.
-``image_for``  before every write; the first one writes the journal, and makes a new image.
-``save``       now and then: what has been written is on stable storage, and the journal says so.
-``complete``   the stream has been applied to its end: the image gets its size.
-``rename``     a new image gets its name.
-``finish``     all is done, the bitmaps too.
-``stop``       instead of the last three: the stream is not all right, and the image stays incomplete.
+``open``       examines existing files, and locks the image; nothing is changed.
+``decide``     sets the disk's size; for a stream in a file before the first write, else at its end.
+``image_for``  before every write; the first call writes the journal, and creates a new image.
+``save``       at intervals: flushes the image to stable storage, and records this in the journal.
+``complete``   after the stream has been applied to its end: sets the image's size.
+``rename``     gives a new image its name.
+``finish``     after everything is done, including the bitmaps.
+``stop``       instead of the last three: the stream is incomplete or damaged, and so is the image.
 ``close``      always.
 """
 
@@ -39,9 +39,9 @@ _NEW_START = "use --restart to start over"
 
 
 class Destination:
-    """The image at ``path``, as ``request`` says to write it.
+    """The image at ``path``, written according to ``request``.
 
-    ``size``: bytes of the disk, None while unknown.
+    ``size``: that of the disk in bytes, None while unknown.
     """
 
     def __init__(self, path: str, size: int | None, request: ReplayRequest) -> None:
@@ -56,7 +56,7 @@ class Destination:
         self._before: Entry | None = None
         self._begun = False
 
-    # What is known of it.
+    # Properties.
 
     @property
     def is_device(self) -> bool:
@@ -65,18 +65,18 @@ class Destination:
 
     @property
     def image(self) -> RawImage | None:
-        """The image as far as it is there, in place or unfinished."""
+        """The existing or unfinished image, None if there is none yet."""
         return self._image
 
     @property
     def existing_size(self) -> int | None:
-        """Bytes of the image that is written in place; None where one is made."""
+        """The size in bytes of an image that is written in place; None for a new one."""
         image = self._image
         return None if image is None or isinstance(image, NewImage) else image.size
 
     @property
     def limit(self) -> int | None:
-        """The byte at which writing ends: that of the disk, or else of an existing file.
+        """The end of writing in bytes: that of the disk, or else of an existing file.
 
         None: unknown; a new image grows.
         """
@@ -91,17 +91,17 @@ class Destination:
 
     @property
     def finished(self) -> bool:
-        """Whether an earlier run has done everything."""
+        """Whether an earlier run has finished everything."""
         return self.history.finished
 
     @property
     def journal(self) -> Entry | None:
-        """What the journal of an earlier run says, which this run continues."""
+        """The entry in the journal of an earlier run, which this run continues."""
         return self._before
 
     @property
     def incomplete_path(self) -> str | None:
-        """The path of the image while it is incomplete; None: nothing is."""
+        """The path of the image while it is incomplete, else None."""
         if not self._begun or self.finished or self._image is None:
             return None
         return self._image.path
@@ -109,10 +109,10 @@ class Destination:
     # Before the first write.
 
     def open(self) -> None:
-        """Look at the image and the files beside it, and lock it; nothing is changed.
+        """Examine the image and its neighbours, and lock it; nothing is changed.
 
         Raises FailureError where it is missing, in the way, in use, incomplete or too small, or its
-        neighbours are not as they should be; UsageError.
+        neighbours are invalid; UsageError.
         """
         request = self._request
         present = os.path.lexists(self.path)
@@ -148,7 +148,7 @@ class Destination:
         self.history = self._new_history(None)
 
     def _check_place(self, *, present: bool, partial: bool) -> None:
-        """Refuse what is in the way, or missing."""
+        """Refuse an image that is in the way, or missing."""
         path, request = self.path, self._request
         if self.is_device and request.makes:
             if request.overwrite:
@@ -174,7 +174,7 @@ class Destination:
                 raise self._incomplete() if unfinished else self._in_the_way()
             if not stat.S_ISREG(mode):
                 kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
-                raise FailureError(f"{escape(path)} is {kind}", hint="name the file itself")
+                raise FailureError(f"{escape(path)} is {kind}", hint="specify the file itself")
         if not (present or partial or request.makes):
             raise FailureError(
                 f"{escape(path)}: No such file or directory", hint="use --create to make it"
@@ -183,12 +183,12 @@ class Destination:
             check_suffix(path)
 
     def _continued(self, entry: Entry | None, *, present: bool, partial: bool) -> Entry | None:
-        """Return the journal to continue from; None: there is nothing to continue.
+        """Return the journal entry to continue from; None if there is none.
 
         Raises FailureError where it is the journal of another image.
         """
         if partial:
-            # One that says "finished" is older than the unfinished image.
+            # An entry with "finished" is older than the unfinished image.
             if entry is None or entry.state == "finished":
                 return None
             if not entry.new:
@@ -213,7 +213,7 @@ class Destination:
         return entry
 
     def _check_sizes(self) -> None:
-        """Refuse an image that is smaller than the disk is said to be, or not that of the journal."""
+        """Refuse an image that is smaller than the disk's specified size, or not that of the journal."""
         existing, before = self.existing_size, self._before
         if existing is not None and self.size is not None and existing < self.size:
             raise FailureError(
@@ -237,7 +237,7 @@ class Destination:
             )
 
     def _check_left_bitmaps(self, *, expected: bool) -> None:
-        """Refuse bitmaps of an image that is not there: they would count as those of the new one."""
+        """Refuse bitmaps of a missing image: they would be taken for those of the new one."""
         path = self.neighbours.bitmaps
         if path is not None and exists(path) and not (expected or self._request.overwrite):
             raise FailureError(
@@ -246,7 +246,7 @@ class Destination:
             )
 
     def bind(self, size: int | None) -> None:
-        """The device is known now, and perhaps the size of its disk in bytes; raises FailureError."""
+        """Set the size of the disk in bytes, if known, once the device is; raises FailureError."""
         if self.size is None and size is not None:
             self.size = size
             self._check_sizes()
@@ -260,7 +260,7 @@ class Destination:
             )
 
     def decide(self, size: int, overlaps: IntervalSet | None = None) -> None:
-        """The disk has ``size`` bytes; ``overlaps``: see ``History``, for a stream in a file."""
+        """Set the size of the disk in bytes; ``overlaps``: see ``History``, for a stream in a file."""
         self.size = size
         if overlaps is not None:
             self.history = self._new_history(overlaps)
@@ -277,9 +277,9 @@ class Destination:
     # Writing.
 
     def image_for(self, end: int) -> RawImage:
-        """Return the image, to be written up to byte ``end``; it is made, or grown, where needed.
+        """Return the image for writing up to byte ``end``; creates or extends it if necessary.
 
-        The first time, the journal is written.  Raises FailureError.
+        The first call writes the journal.  Raises FailureError.
         """
         image = self._image
         if image is None:
@@ -293,7 +293,7 @@ class Destination:
         return image
 
     def _create(self) -> NewImage:
-        """Make the new image, with a journal; a journal of another one must never stand beside it."""
+        """Create the new image and its journal; the journal of another one must not remain."""
         path = self.neighbours.partial
         assert path is not None
         discard_journal(self.neighbours)
@@ -310,7 +310,7 @@ class Destination:
         return image
 
     def _begin(self, image: RawImage) -> None:
-        """Write the journal, now that the existing image is written for the first time."""
+        """Write the journal before the first write to an existing image."""
         new = isinstance(image, NewImage)
         if not new:
             remove(self.neighbours.identity)
@@ -324,7 +324,7 @@ class Destination:
             write_journal(self.neighbours, entry)
 
     def save(self, position: int, state: State = "writing", stop: Stop | None = None) -> None:
-        """Put the image on stable storage, and note that all records before ``position`` are on it.
+        """Flush the image, and record that all records before ``position`` are on it.
 
         ``position`` is in bytes of the stream.  Raises FailureError.
         """
@@ -335,7 +335,7 @@ class Destination:
     # The end.
 
     def complete(self) -> None:
-        """The stream has been applied to its end: the image is checked, and gets its size.
+        """Check the image after the end of the stream, and set its size.
 
         Raises FailureError where an earlier run applied another stream, or to another image.
         """
@@ -346,7 +346,7 @@ class Destination:
             image.resize(self.size or 0)
 
     def make_empty(self) -> None:
-        """Make the image of a disk of 0 bytes, of which nothing is in the stream.
+        """Create the image of a disk of 0 bytes, of which nothing is in the stream.
 
         Raises FailureError.
         """
@@ -354,9 +354,9 @@ class Destination:
             self._image = create_partial(self.neighbours.partial)
 
     def rename(self) -> None:
-        """Give a new image its name; with an image that it replaces, its neighbours go.
+        """Give a new image its name; remove the neighbours of an image that it replaces.
 
-        Raises FailureError where there is an image of that name that is not to be replaced.
+        Raises FailureError where an image of that name exists and must not be replaced.
         """
         image = self._image
         if isinstance(image, NewImage) and image.path != self.path:
@@ -365,16 +365,16 @@ class Destination:
             image.finish(self.path, replace=self._request.overwrite)
 
     def finish(self, position: int) -> None:
-        """Note that everything is done, up to byte ``position`` of the stream; raises FailureError."""
+        """Record that everything is done, up to byte ``position`` of the stream; raises FailureError."""
         if not self.finished:
             self.save(position, "finished")
 
     def stop(self, position: int, stop: Stop) -> None:
-        """Note that the stream is over, and not all right; raises FailureError."""
+        """Record the end of an incomplete or damaged stream; raises FailureError."""
         self.save(position, "incomplete", stop)
 
     def accept(self) -> None:
-        """Take the image as the earlier run left it at the end of a stream; raises FailureError."""
+        """Accept the image as the earlier run left it at the end of a stream; raises FailureError."""
         image, before = self._image, self._before
         if self.finished or image is None or before is None:
             return
@@ -386,7 +386,7 @@ class Destination:
         self._write_journal(replace(before, state="finished", size=self.size, stop=None))
 
     def close(self) -> None:
-        """Close the image, and with it its locks."""
+        """Close the image and release its locks."""
         for image in (self._image, self._replaced):
             if image is not None:
                 image.close()

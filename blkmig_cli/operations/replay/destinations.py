@@ -1,4 +1,4 @@
-"""Where the disks of a stream go, and their bitmaps: by device, found, opened and closed together."""
+"""The destinations of a stream's disks and bitmaps, by device, opened and closed together."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _NAME_MAX = 255
 class Destinations:
     """The destinations of ``request``; ``uses`` are the other files of this run.
 
-    What is named without a device (key None) is of the stream's only one: of the first that comes.
+    A destination without a device (key None) is that of the stream's only one: of the first that occurs.
     """
 
     def __init__(self, request: ReplayRequest, uses: FileUses) -> None:
@@ -29,10 +29,10 @@ class Destinations:
         self._uses = uses
         self._known = request.known
         self._images: dict[str | None, Destination] = {}
-        self._found: dict[str, Destination] = {}  # by the devices that have come
+        self._found: dict[str, Destination] = {}  # by the devices so far
         self._places: dict[str | None, BitmapPlace] = {}  # those of --bitmaps-to
         self._beside: dict[str | None, BitmapPlace] = {}  # those beside images
-        self._only: str | None = None  # the device that key None has turned out to be
+        self._only: str | None = None  # the device of key None
         unnamed = request.images.get(None, "")
         self._template = unnamed if request.makes and TEMPLATE in unnamed else None
 
@@ -40,14 +40,14 @@ class Destinations:
         return iter(self._images.values())
 
     def items(self) -> Iterator[tuple[str | None, Destination]]:
-        """Yield all destinations, with the devices that they are named for."""
+        """Yield all destinations, with the devices for which they were specified."""
         return iter(self._images.items())
 
     def open(self) -> None:
-        """Open all that is named; nothing is changed.
+        """Open all specified destinations; nothing is changed.
 
         Raises UsageError where a file has two uses, before anything is opened for writing;
-        FailureError as ``Destination.open``, and where a file of bitmaps is none.
+        FailureError as ``Destination.open``, and for an invalid file of bitmaps.
         """
         images = dict(self._request.images)
         if self._template is not None:
@@ -68,7 +68,7 @@ class Destinations:
             destination.close()
 
     def hints(self) -> Hints:
-        """Return what is known of disks and bitmaps: by the request, by image files and their bitmaps."""
+        """Return the known sizes and granularities: from the request, image files and their bitmaps."""
         known = self._known
         granularities, images = dict(known.granularities), dict(known.images)
         for device, destination in self._images.items():
@@ -83,9 +83,9 @@ class Destinations:
 
     @property
     def need_size(self) -> bool:
-        """Whether a disk goes to a block device, and its size is not known before the stream's end.
+        """Whether a disk is written to a block device, and its size is unknown before the stream's end.
 
-        The padding of its last chunk must not overwrite what lies behind the disk.
+        The padding of its last chunk must not overwrite the data after the disk's end.
         """
         return self._request.disks and any(
             destination.is_device and destination.size is None for destination in self
@@ -96,7 +96,7 @@ class Destinations:
     def image_of(self, device: str, offset: int | None = None) -> Destination:
         """Return the destination of the disk of ``device``, which has a record at byte ``offset``.
 
-        Raises UsageError where it has none; as :meth:`open` where it is made only now.
+        Raises UsageError where it has none; as :meth:`open` where it is created only now.
         """
         found = self._found.get(device) or self.find(device)
         if found is None:
@@ -121,13 +121,13 @@ class Destinations:
         return found
 
     def found(self, device: str) -> Destination | None:
-        """Return the destination of the disk of ``device``, if it has been found before."""
+        """Return the destination of the disk of ``device``, if :meth:`find` has found it before."""
         return self._found.get(device)
 
     def place_of(self, device: str, offset: int | None = None) -> BitmapPlace:
-        """Return where the bitmaps of ``device`` go.
+        """Return the place for the bitmaps of ``device``.
 
-        Raises UsageError where there is no place for them; as :meth:`image_of`.
+        Raises UsageError where there is none; as :meth:`image_of`.
         """
         if device in self._places:
             return self._places[device]
@@ -145,10 +145,10 @@ class Destinations:
         )
 
     def bind(self, devices: list[str], names: Names) -> None:
-        """Find the destinations of all ``devices``, those of the stream that are taken.
+        """Find the destinations of all ``devices``, those of the stream that are applied.
 
-        ``names`` are all that the stream has.  Raises UsageError where one has none, and for one
-        that is named in an option but is not in the stream; else as :meth:`image_of`.
+        ``names`` are all names in the stream.  Raises UsageError where one has none, and for one that
+        is named in an option but is not in the stream; else as :meth:`image_of`.
         """
         request, known = self._request, ", ".join(map(quote, devices)) or "none"
         unnamed = (None in request.images or None in request.bitmap_files) and not self._template
@@ -161,7 +161,7 @@ class Destinations:
                 raise UsageError(
                     f"device {quote(device)} has no image; the stream has {known}", hint=_EACH
                 )
-        # Of a disk of 0 bytes there is nothing in a stream.
+        # A stream has no records of a disk of 0 bytes.
         for option, paths in (("--image", request.images), ("--bitmaps-to", request.bitmap_files)):
             names.check_devices(option, (name for name in paths if not self._is_empty(name)))
         names.check_devices("--device", request.devices or ())
@@ -170,14 +170,14 @@ class Destinations:
         names.check_hints(Hints(sizes, hints.granularities, largest=hints.largest))
 
     def bitmaps_beside_written(self) -> Iterator[str]:
-        """Yield the paths of files of bitmaps beside images that this run has written."""
+        """Yield the paths of the files of bitmaps of images that this run has written."""
         for destination in self:
             path = destination.neighbours.bitmaps
             if destination.begun and not destination.finished and path and exists(path):
                 yield path
 
     def make_empty(self) -> None:
-        """Make the images of disks of 0 bytes, of which nothing is in the stream."""
+        """Create the images of disks of 0 bytes, of which nothing is in the stream."""
         if self._request.makes and self._request.disks:
             for destination in self:
                 destination.make_empty()
@@ -187,7 +187,7 @@ class Destinations:
         return device is not None and self._known.size(device) == 0
 
     def _is_only(self, device: str) -> bool:
-        """Return whether what is named without a device is that of ``device``."""
+        """Return whether the destination without a device is that of ``device``."""
         if self._only is None:
             self._only = device
         return self._only == device
@@ -195,7 +195,7 @@ class Destinations:
     # Opening.
 
     def _add(self, device: str | None, path: str) -> None:
-        """Make a destination, and note which files it uses; raises UsageError, FailureError."""
+        """Add a destination and register its files; raises UsageError, FailureError."""
         known = self._known
         size = known.sizes.get(None) if device is None else known.size(device)
         destination = self._images[device] = Destination(path, size, self._request)
@@ -206,7 +206,7 @@ class Destinations:
             self._uses.add(f"a file beside the image{of}", file, writes=True)
 
     def _add_place(self, device: str | None, path: str) -> None:
-        """Note a file of --bitmaps-to, which may be the one beside the image; raises UsageError."""
+        """Register a file of --bitmaps-to, which may be that of the image; raises UsageError."""
         destination = self._images.get(device)
         beside = None if destination is None else destination.neighbours.bitmaps
         if beside is None or os.path.realpath(beside) != os.path.realpath(path):
@@ -215,7 +215,7 @@ class Destinations:
             self._places[device] = BitmapPlace(path)
 
     def _open(self, device: str | None) -> None:
-        """Open a destination, and read the bitmaps beside it, but for those of a replaced image."""
+        """Open a destination, and read its bitmaps, except those of an image to be replaced."""
         destination = self._images[device]
         destination.open()
         path = destination.neighbours.bitmaps
@@ -226,7 +226,7 @@ class Destinations:
                 place.check_size(destination.limit)
 
     def _file_of(self, device: str, template: str) -> str:
-        """Return the path that the template stands for; raises UsageError for an unfit name."""
+        """Return the path for ``device`` from the template; raises UsageError for an unsuitable name."""
         path = template.replace(TEMPLATE, device)
         name = os.path.basename(path)
         longest = len(encode_name(name)) + max(map(len, SUFFIXES))
@@ -238,7 +238,7 @@ class Destinations:
             or name.endswith(SUFFIXES)
         ):
             raise UsageError(
-                f"device {quote(device)} has a name that is no plain file name",
+                f"device {quote(device)} has a name that is not a plain file name",
                 hint="use --image DEVICE=IMAGE for it",
             )
         return path

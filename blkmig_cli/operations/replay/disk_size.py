@@ -1,7 +1,6 @@
-"""How large a disk is, by order of belief: an option, the stream, a manifest, an image file.
+"""Deciding the size of a disk, by precedence: an option, the stream, a manifest, an image file.
 
-Where none of them says it, the disk ends with its last chunk, if the bounds that the stream sets
-allow it.
+If none of them states it, the disk ends with its last chunk, if the bounds from the stream allow it.
 """
 
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from blkmig_cli.text import escape, human_size, quote
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What decides the size of the disk of ``device``; all sizes in bytes.
+    """The evidence for the size of the disk of ``device``; all sizes in bytes.
 
-    ``stream``: what the stream states or allows.  ``top``, ``end``: where its last chunk begins and
-    ends; ``offset``: its record's place in the stream.  ``option``: --device-size; ``largest``: that
-    is ``max``.  ``manifest``: what a manifest says.  ``path``: the image; ``image``: its size if it is
-    written in place, None where it is made; ``is_device``: it is a block device, which may be larger.
+    ``stream``: the size or bounds from the stream.  ``top``, ``end``: start and end of its last chunk;
+    ``offset``: that of the chunk's record in the stream.  ``option``: --device-size; ``largest``: it is
+    ``max``.  ``manifest``: the size in a manifest.  ``path``: the image; ``image``: its size if it is
+    written in place, None for a new one; ``is_device``: it is a block device, which may be larger.
     ``gaps``: missing chunks are accepted, so that the last one may be missing, too.
     """
 
@@ -41,13 +40,13 @@ class Evidence:
 
     @property
     def most(self) -> int | None:
-        """The most that stream and block device allow; None: nothing bounds it."""
+        """The most that stream and block device allow; None without a bound."""
         bounds = [self.stream.most, self.image if self.is_device else None]
         return min((bound for bound in bounds if bound is not None), default=None)
 
     @property
     def bounds(self) -> str:
-        """The bounds in words."""
+        """The bounds as text."""
         if self.most is None:
             return f"at least {self.stream.least} bytes"
         return f"{self.stream.least} to {self.most} bytes"
@@ -55,7 +54,7 @@ class Evidence:
     def exceeds(self, size: int) -> bool:
         """Return whether ``size`` is more than the stream allows.
 
-        Where chunks may be missing, its bounds prove nothing: progress goes on past them.
+        Where chunks may be missing, its bounds are ignored: progress includes those chunks.
         """
         stream = self.stream
         return (
@@ -65,9 +64,9 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The disk's ``size`` in bytes; ``finding``: what is wrong with it, or why it is unknown (None).
+    """The disk's ``size`` in bytes; ``finding``: its fault, or why it is unknown (None).
 
-    ``assumed``: nothing but the end of the last chunk says so.
+    ``assumed``: it is only derived from the end of the last chunk.
     """
 
     size: int | None
@@ -105,7 +104,7 @@ def decide_size(found: Evidence) -> Decision:
 
 
 def _by_option(found: Evidence) -> Decision | None:
-    """Decide by an option; judging the stream has found those that are too small."""
+    """Decide by an option; those that are too small have been found by judging the stream."""
     if found.largest:
         if found.most is not None:
             return Decision(found.most)
@@ -118,7 +117,7 @@ def _by_option(found: Evidence) -> Decision | None:
 
 
 def _by_statement(found: Evidence) -> Decision | None:
-    """Decide by what the stream, or else the manifest, states."""
+    """Decide by the size stated in the stream, or else in the manifest."""
     size = found.stream.exact
     if size is None:
         size = found.manifest
@@ -135,7 +134,7 @@ def _by_statement(found: Evidence) -> Decision | None:
 
 
 def _by_image(found: Evidence) -> Decision | None:
-    """Decide by the size of an image file that is there, unless it is too small."""
+    """Decide by the size of an existing image file, unless it is too small."""
     image = found.image
     if image is None or found.is_device:
         return None

@@ -1,7 +1,7 @@
 """The records that a replay applies to one image, counted and digested in the order of the stream.
 
-The digest knows a stream again when a replay is resumed: it is the SHA-256 of place, device, sector
-and flags of every record, and of a CRC of the first bytes of its data.  The image is known again by
+The digest identifies the stream when a replay is resumed: it is the SHA-256 of place, device, sector
+and flags of every record, and of a CRC of the first bytes of its data.  The image is identified by
 samples of what an earlier run wrote to it.
 """
 
@@ -22,7 +22,7 @@ from blkmig_cli.wire.schema_io import Input
 
 # Bytes of each record's data that are part of the digest.
 _HEAD = 4096
-# As many records with data are compared with the image, and as many of zeros.
+# The number of records with data that are compared with the image, and of those with zeros.
 _SAMPLES = 128
 _RECORD = struct.Struct("<QQII")
 _RECORDS = np.dtype([("offset", "<u8"), ("sector", "<u8"), ("flags", "<u4"), ("head", "<u4")])
@@ -30,12 +30,12 @@ _RESTART = "check which belong together, or use --restart to start over"
 
 
 class History:
-    """The records applied to an image; those that an earlier run applied come first, once more.
+    """The records applied to an image; those that an earlier run applied are taken first, again.
 
-    ``journal`` is the path of the journal that says so.  ``before``: what it says; None: no run came
-    before.  ``new``: see ``Entry``.  ``later_overlaps``: byte ranges of the image in which a record
-    may overlap earlier ones in part, where these are known (a stream that was read before).
-    ``thorough``: all records are compared with the image, not only samples.
+    ``journal`` is the path of the journal.  ``before``: its entry; None without an earlier run.
+    ``new``: see ``Entry``.  ``later_overlaps``: byte ranges of the image in which a record may partly
+    overlap earlier ones, if these are known (a stream that was read before).  ``thorough``: all
+    records are compared with the image, not only samples.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class History:
         self._later_overlaps = later_overlaps
         self._digest = hashlib.sha256()
         self._data = self._zeros = 0
-        self._behind = before is None  # behind all that the earlier run applied
+        self._behind = before is None  # after all that the earlier run applied
         self._differing = IntervalSet()
         self._compared = self._differed = 0
         self._data_step = self._zeros_step = 1
@@ -64,7 +64,7 @@ class History:
 
     @property
     def resumed_at(self) -> int | None:
-        """The byte of the stream up to which an earlier run applied it; None: there was none."""
+        """The offset in the stream up to which an earlier run applied it; None without one."""
         return None if self._before is None else self._before.position
 
     @property
@@ -74,13 +74,13 @@ class History:
 
     @property
     def finished(self) -> bool:
-        """Whether an earlier run did everything."""
+        """Whether an earlier run finished everything."""
         return self._before is not None and self._before.state == "finished"
 
     def add(self, event: Block, source: Input) -> bool:
         """Take the next record; return whether the earlier run has applied it.
 
-        Raises FailureError where it turns out that stream or image are not those of that run.
+        Raises FailureError where the stream or the image is found not to be that of that run.
         """
         applied = self._applied(event.offset)
         head = 0
@@ -97,7 +97,7 @@ class History:
     def add_zeros(self, event: Block, offsets: Numbers, sectors: Numbers) -> int:
         """Take records of zeros like ``event`` at ``offsets`` (ascending) and ``sectors``.
 
-        Return how many of them, the first ones, the earlier run has applied.  Raises as :meth:`add`.
+        Returns how many of the first ones the earlier run has applied.  Raises as :meth:`add`.
         """
         position = 0 if self._behind else self.resumed_at or 0
         applied = int(np.searchsorted(offsets, position))
@@ -121,7 +121,7 @@ class History:
     def compare(self, event: Block, source: Input, image: Image, start: int, end: int) -> None:
         """Compare bytes [start, end) of the image with the record just added, if it is a sample.
 
-        The earlier run has applied it.  What a later record overlaps is no longer held against it.
+        The earlier run has applied it.  Bytes that a later record overlaps are no longer compared.
         """
         self._differing.remove(start, end)
         if event.data is None:
@@ -135,7 +135,7 @@ class History:
                 self._differing.add(start, end)
 
     def compare_zeros(self, image: Image, starts: Numbers, ends: Numbers) -> None:
-        """As :meth:`compare`, for the records of zeros just added, at bytes [starts, ends)."""
+        """Do as :meth:`compare` for the records of zeros just added, at bytes [starts, ends)."""
         first = self._zeros - len(starts)
         for row, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
             if self._differing:
@@ -148,14 +148,14 @@ class History:
             self._differing.add(start, end)
 
     def wrote(self, start: int, end: int) -> None:
-        """Bytes [start, end) of the image are being written: they no longer count as samples."""
+        """Note that bytes [start, end) of the image are being written, and drop them as samples."""
         if self._differing:
             self._differing.remove(start, end)
 
     def end(self) -> None:
-        """The stream has come to its end.
+        """Finish at the end of the stream.
 
-        Raises FailureError where it is not that of the earlier run, or the image is not.
+        Raises FailureError where the stream or the image is not that of the earlier run.
         """
         self._pass()
         if self._differing:
@@ -164,9 +164,9 @@ class History:
     def entry(
         self, state: State, position: int, size: int | None, stop: Stop | None = None
     ) -> Entry | None:
-        """Return what the journal is to say now that all records before ``position`` are on the image.
+        """Return the journal entry for the state in which all records before ``position`` are applied.
 
-        None: nothing, as it is not yet proven that stream and image are those of the earlier run.
+        None while it is not proven that stream and image are those of the earlier run.
         """
         if not self._behind or self._differing or self.finished:
             return None
@@ -185,11 +185,11 @@ class History:
         return False
 
     def _pass(self) -> None:
-        """All that the earlier run applied has come again: compare digest and samples.
+        """Compare digest and samples after all records that the earlier run applied.
 
-        The earlier run may have written more than it noted, so that samples may differ that later
-        records overwrite.  Where it is not known which ones that can be (a pipe), they are held
-        against the image at the stream's end only, unless no sample of data is as it was.
+        The earlier run may have written more than it recorded, so that samples may differ that later
+        records overwrite.  Where it is unknown which ones these can be (a pipe), they are compared
+        with the image only at the stream's end, unless all samples of data differ.
         """
         if self._behind:
             return

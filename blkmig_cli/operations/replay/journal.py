@@ -1,6 +1,6 @@
-"""The journal of an image (IMAGE.replay.json): how far a replay has come, and of which stream.
+"""The journal of an image (IMAGE.replay.json): the progress of a replay, and its stream.
 
-It is written before the first byte of the image, and never says more than is on stable storage.
+It is written before the first byte of the image, and never claims more than is on stable storage.
 """
 
 import os
@@ -17,8 +17,8 @@ from blkmig_cli.system.documents import Entry as Object
 from blkmig_cli.system.documents import read_document, write_document
 
 VERSION = 1
-#: ``writing``: the image is being written.  ``incomplete``: the stream came to an end, but not all is
-#: right.  ``written``: the image has all its bytes.  ``finished``: it has its name and bitmaps, too.
+#: ``writing``: the image is being written.  ``incomplete``: the stream ended, but is incomplete or
+#: damaged.  ``written``: the image has all its bytes.  ``finished``: it also has its name and bitmaps.
 State = Literal["writing", "incomplete", "written", "finished"]
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 NO_RECORDS = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # SHA-256 of b""
@@ -30,11 +30,11 @@ _NAME = 255
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a replay stopped at the end of a stream: what is needed to accept the image as it is.
+    """The state of a replay at the end of an incomplete or damaged stream, to accept its image later.
 
     ``least``, ``most``: bounds of the disk's size; ``end``: where its last chunk ends; in bytes.
-    ``damaged``: the stream could not be read to its end.  ``bitmaps``: names of those that were
-    complete, and that only the stream has.
+    ``damaged``: the stream could not be read to its end.  ``bitmaps``: the names of complete ones,
+    which are only in the stream.
     """
 
     least: int
@@ -47,12 +47,12 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a journal says.
+    """The content of a journal.
 
-    ``position``: all records that begin before this byte of the stream are on the image; ``records``
-    of them were applied, ``data_records`` of these with data, and ``digest`` is their SHA-256 (see
-    ``history.py``).  ``new``: the image is IMAGE.partial until it is written.  ``size``: bytes of the
-    disk, None while it is unknown.  ``stop``: of an incomplete one.
+    ``position``: all records that begin before this offset in the stream are on the image; ``records``
+    is their number, ``data_records`` that of those with data, and ``digest`` their SHA-256 (see
+    ``history.py``).  ``new``: the image is IMAGE.partial until it is written.  ``size``: that of the
+    disk in bytes, None while unknown.  ``stop``: for ``incomplete``.
     """
 
     state: State
@@ -134,7 +134,7 @@ def _parse(root: Object) -> Entry:
         raise root.fault("unknown state")
     digest = root.text("digest")
     if not _DIGEST.fullmatch(digest):
-        raise root.fault("digest is no SHA-256")
+        raise root.fault("digest is not a SHA-256")
     position = root.number("position", limits.DISK_MAX)
     records = root.number("records", position)
     data_records = root.number("data-records", records)

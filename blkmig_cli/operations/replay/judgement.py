@@ -1,6 +1,6 @@
-"""Whether a stream may be applied: its report as a replay weighs it, and the sizes of its disks.
+"""Deciding whether a stream may be applied: its report for a replay, and the sizes of its disks.
 
-A stream in a file is judged before the first write, one from a pipe at its end; by the same rules.
+A stream in a file is judged before the first write, one from a pipe at its end, by the same rules.
 """
 
 from collections.abc import Iterable
@@ -30,12 +30,12 @@ from blkmig_cli.wire.runs import Consumer, Run
 from blkmig_cli.wire.schema_io import Input
 from blkmig_cli.wire.several import decoder_of
 
-#: Errors that do not keep the disks from being written; the exit status says that a bitmap was not.
+#: Errors that do not prevent writing the disks; the exit status shows that a bitmap was not written.
 _LEFT_OUT = ("bitmap-open",)
 
 
 class Reading:
-    """A stream that is read for a replay: what it adds up to, and which records are superseded."""
+    """A stream that is read for a replay: its state, and which records are superseded."""
 
     def __init__(self, stream: Stream, request: ReplayRequest, destinations: Destinations) -> None:
         self.stream = stream
@@ -46,7 +46,7 @@ class Reading:
         self._decoder = self.from_start()
 
     def from_start(self) -> Decoder:
-        """Return a decoder of the stream, which has not been read, or can be read again."""
+        """Return a decoder of the stream from its start."""
         self.stream.input.offset = 0
         return decoder_of(
             self.stream.input,
@@ -72,31 +72,31 @@ class Reading:
         self.check_merged()
 
     def to_end(self, tick: Tick, *before: Consumer) -> BlkmigError | None:
-        """Read the stream, and give its events to ``before`` first.
+        """Read the stream, and pass its events to ``before`` first.
 
-        Return what ended the reading too early, if anything did.  Raises what a consumer raises.
+        Returns the error that ended the reading too early, if any.  Raises the errors of consumers.
         """
         return read_stream(self._decoder, tick, *before, self)
 
-    # What has been read.
+    # What has been read so far.
 
     @property
     def position(self) -> int:
-        """The byte of the stream behind the last event."""
+        """The offset in the stream after the last event."""
         return self._checker.state.end
 
     @property
     def names(self) -> Names:
-        """The devices and bitmaps that have come."""
+        """The devices and bitmaps so far."""
         state = self._checker.state
         return Names(dict.fromkeys(state.disks), dict.fromkeys(state.bitmaps))
 
     def has_blocks(self, device: str) -> bool:
-        """Return whether anything of the device's disk has come."""
+        """Return whether there are records of the device's disk so far."""
         return self._checker.state.disk(device).has_blocks
 
     def check_merged(self) -> None:
-        """Raise UndecidableError where two disks came as one, neither of which can be recovered."""
+        """Raise UndecidableError where two disks are mixed, neither of which can be recovered."""
         if self._checker.defects.merged and self._request.disks and self._request.takes(""):
             raise UndecidableError(
                 "a disk and the file that holds it are mixed under an empty name",
@@ -114,18 +114,18 @@ class Reading:
         findings: tuple[Finding, ...] = (),
         bitmaps: tuple[str, ...] = (),
     ) -> Stop:
-        """Return what a journal says of the stream where it is not accepted; see ``Stop``."""
+        """Return the state to record in a journal where the stream is not accepted; see ``Stop``."""
         found = self.evidence(device, destination)
         bounds = found.stream
         damaged = failure is not None
         return Stop(bounds.least, bounds.most, found.end, damaged, findings, bitmaps)
 
     def report(self, failure: BlkmigError | None) -> Report:
-        """Return the report on the stream, once; ``failure`` ended it, if anything did."""
+        """Return the report on the stream; call it once.  ``failure``: the error that ended it, if any."""
         return self._checker.finish(self.stream.name, self._decoder, failure)
 
     def evidence(self, device: str, destination: Destination | None) -> Evidence:
-        """Return what decides the size of the disk of ``device``, once there is a report."""
+        """Return the evidence for the size of the disk of ``device``, once there is a report."""
         request, state = self._request, self._checker.state
         disk = state.disk(device)
         end = disk.top + CHUNK_SECTORS
@@ -151,10 +151,10 @@ class Reading:
 
 @dataclass(slots=True)
 class Judgement:
-    """What a replay makes of a stream that was read.
+    """The judgement of a replay on a stream that was read.
 
     ``report``: with the severities of a replay.  ``accepted``: the stream may be applied, or, from a
-    pipe, the images may count as complete.  ``sizes``: of the disks, by device.
+    pipe, the images are complete.  ``sizes``: of the disks, by device.
     """
 
     report: Report
@@ -163,7 +163,7 @@ class Judgement:
     warnings: list[str] = field(default_factory=list)
 
     def add_size(self, device: str, evidence: Evidence) -> int | None:
-        """Decide the size of a disk in bytes; None: it stays unknown.  Raises FailureError."""
+        """Decide and return the size of a disk in bytes, None if unknown.  Raises FailureError."""
         decision = self.sizes[device] = decide_size(evidence)
         if decision.assumed:
             self.warnings.append(
@@ -189,9 +189,9 @@ def judge(
     destinations: Destinations,
     request: ReplayRequest,
 ) -> Judgement:
-    """Judge a stream that has been read; ``failure`` ended the reading too early, if anything did.
+    """Judge a stream that has been read; ``failure``: the error that ended the reading, if any.
 
-    Raises UsageError where a device has no destination, or an option names one that is not there;
+    Raises UsageError where a device has no destination, or an option names a missing one;
     FailureError where an image or a file of bitmaps does not fit; UndecidableError.
     """
     names = reading.names
@@ -232,7 +232,7 @@ def judge(
 
 
 def _weighed(found: Finding, request: ReplayRequest) -> Finding:
-    """Return a finding with the severity that it has for this replay."""
+    """Return a finding with its severity for this replay."""
     severity: Severity = found.severity
     forgiven = found.device is not None and not request.takes(found.device)
     if found.id in MISSING:
@@ -249,7 +249,7 @@ def _weighed(found: Finding, request: ReplayRequest) -> Finding:
 
 
 def _accepted(report: Report, request: ReplayRequest) -> bool:
-    """Return whether nothing keeps the stream from being applied."""
+    """Return whether the stream may be applied."""
     failure = report.failure
     if failure is not None and not (request.allow_incomplete and isinstance(failure, StreamError)):
         return False
@@ -259,7 +259,7 @@ def _accepted(report: Report, request: ReplayRequest) -> bool:
 
 
 def _check_granularities(bitmaps: Iterable[BitmapVerdict], device: str, place: BitmapPlace) -> None:
-    """Refuse bitmaps of a v2 stream whose granularity is not that of those in their place."""
+    """Refuse bitmaps of a v2 stream whose granularity differs from that of the existing ones."""
     for verdict in bitmaps:
         bitmap, held = verdict.bitmap, place.bitmaps.get(verdict.bitmap.name)
         if bitmap.device != device or bitmap.origin != "v2" or held is None:

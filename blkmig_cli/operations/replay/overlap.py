@@ -1,6 +1,6 @@
-"""Copies in threads: jobs on ranges of images run at once, unless their ranges touch.
+"""Copying in threads: jobs on ranges of images run in parallel, unless their ranges overlap.
 
-The system copies without holding Python's lock, so that two threads keep two processors busy.
+The system copies without holding Python's lock, so that two threads use two processors.
 """
 
 from collections.abc import Callable
@@ -22,9 +22,9 @@ class _Range:
 
 
 class Overlap:
-    """Runs jobs; those on ranges of one target that touch run in the order in which they came.
+    """Runs jobs; those on overlapping ranges of one target run in the order of submission.
 
-    On leaving it, what :meth:`drain` has not waited for is cancelled.
+    On exit, jobs for which :meth:`drain` has not waited are cancelled.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Places of records, for errors of the images that they are written to."""
+"""Places of records, for errors of the images to which they are written."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from blkmig_cli.wire.events import Block
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A record that bytes of an image come from: its device, its sector, its byte in the stream."""
+    """The place of a record from which bytes of an image are: device, sector, offset in the stream."""
 
     device: str
     sector: int
@@ -23,7 +23,7 @@ class Place:
         return cls(event.device, event.sector, event.offset)
 
     def failed(self, message: str, hint: str | None = None) -> FailureError:
-        """Return a failure with this place."""
+        """Return a FailureError with this place."""
         return FailureError(
             message,
             offset=self.offset,

@@ -1,7 +1,7 @@
-"""Applying a stream to disk images: blocks onto the images, bitmaps into files beside them.
+"""Applying a stream to disk images: blocks to the images, bitmaps to their files.
 
 A stream in a file is read twice: first it is judged, then it is applied.  One from a pipe is applied
-as it comes, and judged at its end; then the images count as complete, or stay incomplete.
+as it is received, and judged at its end, which decides whether the images are complete.
 """
 
 from collections.abc import Iterator
@@ -34,14 +34,14 @@ from blkmig_cli.wire.schema_io import Input
 
 
 def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) -> ReplayResult:
-    """Apply ``stream`` as ``request`` says; ``tick`` gets the bytes of the stream that are done.
+    """Apply ``stream`` according to ``request``; ``tick`` gets the bytes of the stream done.
 
-    Without a stream (also: an empty stdin): accept images that an earlier replay left incomplete.  A
-    stream that is damaged or not all right otherwise is in the report of the result.
+    Without a stream (also: an empty stdin), accept images that an earlier replay left incomplete.
+    Faults of the stream are in the report of the result.
 
     Raises UsageError (a device without image, a file with two uses, options that contradict each
     other) and FailureError (an image that is missing, in the way, in use or too small); for a stream
-    in a file, before anything is written.  What was left behind is in the notes of the exception.
+    in a file, before anything is written.  Incomplete images are in the notes of the exception.
     """
     request.check(with_stream=stream is not None)
     with ExitStack() as stack:
@@ -64,14 +64,14 @@ def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) 
 
 
 def _spooled(stream: Stream, stack: ExitStack) -> Stream:
-    """Return a stream that comes once as one in a temporary file."""
+    """Return a stream that can be read only once as one in a temporary file."""
     assert not stream.input.seekable
     return replace(stream, input=spool(stream.input, stack))
 
 
 @contextmanager
 def _noting(destinations: Destinations) -> Iterator[None]:
-    """Add to whatever ends the replay which images it leaves incomplete, and how to continue."""
+    """Add a note on incomplete images, and how to continue, to an exception that ends the replay."""
     try:
         yield
     except BaseException as error:
@@ -103,7 +103,7 @@ class _Replay:
             if nowhere and not request.dry_run:
                 names = ", ".join(map(quote, reading.names.devices)) or "none"
                 raise UsageError(
-                    f"no --image is named; the stream has the devices {names}",
+                    f"no --image is specified; the stream has the devices {names}",
                     hint="use --image DEVICE=IMAGE for each, or --dry-run",
                 )
             if request.dry_run or not judgement.accepted:
@@ -113,7 +113,7 @@ class _Replay:
         return self._apply(judgement, tick)
 
     def _apply(self, judgement: Judgement | None, tick: Tick) -> ReplayResult:
-        """Write all records; where there is no ``judgement`` yet, judge the stream at its end."""
+        """Write all records; if there is no ``judgement`` yet, judge the stream at its end."""
         reading, failed = self._reading, None
         failure: BlkmigError | None = None
         superseded = Superseded() if judgement is None else reading.superseded
@@ -134,7 +134,7 @@ class _Replay:
             try:
                 judgement = judge(reading, failure, self._destinations, self._request)
             except BlkmigError:
-                # What came is on the images all the same, and may not come again.
+                # What was received is on the images, and may not be available again.
                 for device, found in self._begun():
                     found.stop(reading.position, reading.stop(device, found, failure))
                 raise
@@ -148,7 +148,7 @@ class _Replay:
     def _failed(
         self, judgement: Judgement | None, error: BlkmigError, written: dict[str, int]
     ) -> ReplayResult:
-        """An image failed: what was written before stays, to be continued."""
+        """Return the result after the failure of an image; the replay can be continued."""
         if judgement is None:
             report = self._reading.report(error)
         else:
@@ -162,7 +162,7 @@ class _Replay:
         )
 
     def _stop(self, judgement: Judgement, written: dict[str, int]) -> ReplayResult:
-        """The stream is over, and not all right: the images stay incomplete."""
+        """Return the result after an incomplete or damaged stream; the images remain incomplete."""
         reading, report = self._reading, judgement.report
         errors = tuple(found for found in report.findings if found.severity == "error")
         for device, found in self._begun():
@@ -179,7 +179,7 @@ class _Replay:
         )
 
     def _conclude(self, judgement: Judgement, written: dict[str, int]) -> ReplayResult:
-        """The disks have all their bytes: images get their sizes and names, bitmaps are written."""
+        """Set the sizes and names of complete images, and write the bitmaps; return the result."""
         position, request = self._reading.position, self._request
         for found in self._destinations:
             found.complete()
@@ -212,7 +212,7 @@ class _Replay:
         )
 
     def _against(self, manifest: Manifest, judgement: Judgement) -> list[Finding]:
-        """Read the images; return what is not as the manifest says."""
+        """Read the images; return the differences from the manifest as findings."""
         request, disks, bitmaps = self._request, {}, {}
         for device, decision in judgement.sizes.items():
             found = self._destinations.find(device)
@@ -272,7 +272,7 @@ class _Replay:
 
 
 class _Applying:
-    """A consumer that writes what the events of a stream say."""
+    """A consumer that applies the events of a stream."""
 
     def __init__(self, writer: Writer, request: ReplayRequest, destinations: Destinations) -> None:
         self._writer = writer
@@ -280,7 +280,7 @@ class _Applying:
         self._destinations = destinations
 
     def feed(self, event: Event, source: Input) -> None:
-        """Apply the next event.  (From a pipe, this is the first that is known of it.)"""
+        """Apply the next event.  (Events from a pipe have not been seen before.)"""
         if isinstance(event, Block) and self._request.takes(event.device):
             if event.has_content and self._request.disks:
                 destination = self._destinations.image_of(event.device, event.offset)
@@ -296,7 +296,7 @@ class _Applying:
         self._save(event.offset + event.length)
 
     def feed_run(self, run: Run, source: Input) -> None:
-        """Apply a run of events: records of zeros all at once."""
+        """Apply a run of events; records of zeros in one step."""
         zeros: dict[str, tuple[Block, Numbers]] = {}
         for column in run.columns:
             event, sectors = column.event, column.numbers

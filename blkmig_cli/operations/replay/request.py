@@ -1,4 +1,4 @@
-"""What a replay is asked to do, and what it did."""
+"""The request to a replay, and its result."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,34 +12,33 @@ from blkmig_cli.wire.hints import Hints
 
 Dialect = Literal["auto", "classic", "v1", "v2", "qemu"]
 
-#: What is missing: accepted with --allow-incomplete, and of no importance where disks are not written.
+#: Findings of missing chunks: accepted with --allow-incomplete, ignored where disks are not written.
 MISSING = ("missing-chunks", "bulk-unfinished", "section-unfinished")
 
-#: What an image's name stands for every device with, where images are made.
+#: The part of an image's name that is replaced by the device, where images are created.
 TEMPLATE = "{device}"
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayRequest:
-    """Where the disks of a stream go, and how.
+    """The destinations of the disks of a stream, and how to write them.
 
-    ``images``, ``bitmap_files``: paths by device; None stands for the only device, and where images
-    are made, a path with ``{device}`` in it for every one that is not named.  ``devices``: those to
-    take; None: all.
+    ``images``, ``bitmap_files``: paths by device; None is the key of the only device, and where images
+    are created, a path with ``{device}`` in it is for every device without its own.  ``devices``:
+    those to apply; None: all.
 
-    ``create``: the images are made, and must not exist.  ``overwrite``: they are made, and replace
-    those that exist.  ``force``: they are raw, whatever they look like (-f raw).  ``mounted``: write
-    a block device even while it is mounted (--force).
+    ``create``: create the images, which must not exist.  ``overwrite``: create them, and replace
+    existing ones.  ``force``: they are raw, regardless of their content (-f raw).  ``mounted``: write
+    a block device even if it is mounted (--force).
 
     ``disks``, ``bitmaps``: whether these are applied at all.  ``incremental``: missing chunks are
-    intended.  ``allow_incomplete``: take what is sound of an incomplete or damaged stream.
+    intentional.  ``allow_incomplete``: apply the intact part of an incomplete or damaged stream.
     ``dry_run``: check everything, write nothing.  ``resume``: continue a replay that was interrupted;
     ``restart``: start it over.  ``verify``: read back what was written.  ``manifest``: compare the
     images with it.
 
-    ``number``: which of several streams in the input.  ``hints``: sizes of disks and granularities of
-    bitmaps.  ``dialect``, ``container``: how the
-    stream is read.
+    ``number``: that of several streams in the input.  ``hints``: sizes of disks and granularities of
+    bitmaps.  ``dialect``, ``container``: how the stream is read.
     """
 
     images: Mapping[str | None, str] = field(default_factory=dict)
@@ -65,12 +64,12 @@ class ReplayRequest:
 
     @property
     def makes(self) -> bool:
-        """Whether images are made, not written in place."""
+        """Whether images are created, not written in place."""
         return self.create or self.overwrite
 
     @property
     def continues(self) -> bool:
-        """Whether an earlier replay is expected: one to continue, or to start over."""
+        """Whether an earlier replay is expected, to be continued or started over."""
         return self.resume or self.restart
 
     @property
@@ -84,11 +83,11 @@ class ReplayRequest:
         return self.hints if self.manifest is None else self.manifest.completing(self.hints)
 
     def takes(self, device: str) -> bool:
-        """Return whether ``device`` is among those to take."""
+        """Return whether ``device`` is among those to apply."""
         return self.devices is None or device in self.devices
 
     def check(self, *, with_stream: bool) -> None:
-        """Check the request, ``with_stream`` or without; raises UsageError where it contradicts itself."""
+        """Check the request, ``with_stream`` or without; raises UsageError for a contradiction."""
         if not (self.disks or self.bitmaps):
             raise UsageError("--no-bitmaps and --bitmaps-only together leave nothing to do")
         if self.resume and self.restart:
@@ -102,20 +101,20 @@ class ReplayRequest:
             )
         if not with_stream:
             if not self.accepts:
-                raise UsageError("no STREAM is named")
+                raise UsageError("no STREAM is specified")
             if not self.images:
-                raise UsageError("no --image is named")
+                raise UsageError("no --image is specified")
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """What a replay did.
+    """The result of a replay.
 
     ``report``: the verdict on the stream, and all findings.  ``accepted``: it was applied to its end;
-    False: it is not all right, so that the images are not, either.  ``written``: bytes by device.
+    False: it is incomplete or damaged, and so are the images.  ``written``: bytes by device.
     ``bitmap_files``: files of bitmaps that were written.  ``partial_images``: images that are
-    incomplete; ``resumed``: by device, the byte of the stream up to which an earlier run had applied
-    it, None where that one had done everything.
+    incomplete; ``resumed``: by device, the offset in the stream up to which an earlier run had
+    applied it, None where that run had finished everything.
     """
 
     report: Report
@@ -128,7 +127,7 @@ class ReplayResult:
 
     @property
     def problem(self) -> str | None:
-        """Why the stream was not applied to its end, and what to do, in one line; None: it was."""
+        """Why the stream was not applied to its end, with a hint, as one line; None if it was."""
         failure, sound = self.report.failure, "use --allow-incomplete to take what is sound"
         if failure is not None:
             damaged = isinstance(failure, StreamError) and not self.accepted and not failure.hint
@@ -144,5 +143,5 @@ class ReplayResult:
 
     @property
     def exit_status(self) -> int:
-        """0; 1 for findings; 3 or 4 where the work could not be done to its end."""
+        """The exit status: 0; 1 for findings; 3 or 4 where the replay could not be completed."""
         return self.report.exit_status()

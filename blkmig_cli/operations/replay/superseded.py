@@ -1,4 +1,4 @@
-"""Records whose chunk comes again later in the stream: they need not be written.
+"""Finding superseded records, whose chunk is sent again later: they need not be written.
 
 Only a later record at the same sector that covers as many sectors supersedes a record; those that
 overlap otherwise are written in the order of the stream.
@@ -22,9 +22,9 @@ _BATCH = 1 << 16
 
 
 class Superseded:
-    """Takes all records of a stream once, and knows then which of them are superseded.
+    """Takes all records of a stream once, and determines which of them are superseded.
 
-    It holds a few numbers for each chunk that comes more than once, and none for the others.
+    It holds a few numbers for each chunk that is sent more than once, and none for the others.
     """
 
     def __init__(self) -> None:
@@ -32,11 +32,11 @@ class Superseded:
         self._overlaps: dict[str, IntervalSet] = {}
 
     def overlaps(self, device: str) -> IntervalSet:
-        """Return the bytes of the device's disk in which records may overlap others in part."""
+        """Return the bytes of the device's disk in which records may partly overlap others."""
         return self._overlaps.setdefault(device, IntervalSet())
 
     def feed(self, event: Block, covered: IntervalSet) -> None:
-        """Take the next record; ``covered`` are the sectors of its disk that came before it."""
+        """Take the next record; ``covered`` are the sectors of its disk that were sent before it."""
         if not event.has_content:
             return
         if event.sector % CHUNK_SECTORS:
@@ -47,7 +47,7 @@ class Superseded:
             self._of(event.device).add(memoryview(row))
 
     def feed_run(self, run: Run, covered: Callable[[str], IntervalSet]) -> None:
-        """Take a run of records; ``covered`` gives a device's sectors that came before."""
+        """Take a run of records; ``covered`` returns a device's sectors that were sent before."""
         for column in run.columns:
             event, sectors = column.event, column.numbers
             if isinstance(event, Block) and sectors is not None and event.has_content:
@@ -83,7 +83,7 @@ class Superseded:
 
 
 def _repeating(sectors: Numbers, length: int, before: IntervalSet) -> Numbers:
-    """Return the rows of a run whose chunk came before, in ``before`` or in the run itself."""
+    """Return the rows of a run whose chunk was sent before, in ``before`` or in the run itself."""
     steps = np.diff(sectors)
     low, high = int(sectors.min()), int(sectors.max()) + 1
     in_order = (steps >= length).all() or (steps <= -length).all()
@@ -95,7 +95,7 @@ def _repeating(sectors: Numbers, length: int, before: IntervalSet) -> Numbers:
 
 
 class _Repeats:
-    """The last record of each chunk of one device that comes again."""
+    """The last record of each chunk of one device that is sent more than once."""
 
     def __init__(self) -> None:
         # Rows of sector, offset, and length in sectors; thinned out when they have doubled.
@@ -104,7 +104,7 @@ class _Repeats:
         self._columns: list[array[int]] = []
 
     def add(self, rows: memoryview) -> None:
-        """Take more rows, which come later in the stream."""
+        """Take more rows, which are later in the stream."""
         self._rows.frombytes(rows.cast("B"))
         if len(self._rows) > _COLUMNS * self._most:
             rows_kept = self._table()[self._lasts()]
@@ -113,7 +113,7 @@ class _Repeats:
             self._most = max(2 * len(rows_kept), _ROWS_MIN)
 
     def last(self, sector: int) -> tuple[int, int]:
-        """Return offset and length of the last record at ``sector``; (-1, 0) if none comes again."""
+        """Return offset and length of the last record at ``sector``; (-1, 0) if it is not repeated."""
         sectors, offsets, lengths = self._sorted()
         at = bisect_left(sectors, sector)
         if at == len(sectors) or sectors[at] != sector:

@@ -1,4 +1,4 @@
-"""Reading back what has been written, as far as possible from the medium, and comparing it."""
+"""Reading back written data, as far as possible from the medium, and comparing it."""
 
 import hashlib
 import threading
@@ -14,7 +14,7 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """Bytes [start, end) of an image: their SHA-256, None for zeros; and the record they came from."""
+    """Bytes [start, end) of an image: their SHA-256, None for zeros; and their record."""
 
     place: Place
     image: Image
@@ -23,7 +23,7 @@ class _Written:
     digest: bytes | None
 
     def is_there(self) -> bool:
-        """Return whether the image holds these bytes."""
+        """Return whether the image has these bytes."""
         if self.digest is None:
             return self.image.is_zero(self.start, self.end - self.start)
         found = hashlib.sha256()
@@ -33,7 +33,7 @@ class _Written:
 
 
 class Verifier:
-    """Keeps digests of what has been written since the last :meth:`check`; several threads may add."""
+    """Collects digests of what was written since the last :meth:`check`; may be used by threads."""
 
     def __init__(self) -> None:
         self._written: list[_Written] = []
@@ -65,7 +65,7 @@ class Verifier:
                 raise written.place.failed(
                     f"{escape(written.image.path)} reads back other than it was written, "
                     f"in bytes {written.start}-{written.end}",
-                    hint="the medium, or what lies before it, is faulty",
+                    hint="the medium, or a layer above it, is faulty",
                 )
         self._written.clear()
         self._ranges.clear()

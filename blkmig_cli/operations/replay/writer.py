@@ -1,7 +1,7 @@
-"""Writing records to images: in the order of the stream, each byte once where the stream was read before.
+"""Writing records to images in the order of the stream; each byte once if the stream was read before.
 
-From a file, copies run in threads (``overlap.py``), and superseded records are left out; from a pipe,
-each record is written as it comes.  Neighbouring chunks of zeros become one hole.  What an earlier
+From a file, copies run in threads (``overlap.py``), and superseded records are skipped; from a pipe,
+each record is written as it is received.  Neighbouring chunks of zeros become one hole.  What an earlier
 run has applied (``history.py``) is compared with the image instead, in samples.
 """
 
@@ -31,13 +31,13 @@ from blkmig_cli.wire.runs import Numbers
 # again costs little.
 _CHECKPOINT = 256 << 20
 _HOLE_COST = 4 << 10
-# So many holes are not made one by one where there are only holes.
+# If there are only holes, so many are not punched one by one.
 _FEW = 16
 
 
 @dataclass(slots=True)
 class _Disk:
-    """A device's disk: its destination, the byte at which it ends, and what of it has been written."""
+    """A device's disk: its destination, its end in bytes, and its written ranges."""
 
     device: str
     destination: Destination
@@ -47,7 +47,7 @@ class _Disk:
 
 @dataclass(slots=True)
 class _Hole:
-    """Zeros for bytes [start, end) of a disk, not made yet; the first record of them is at ``offset``."""
+    """Zeros for bytes [start, end) of a disk, not written yet; their first record is at ``offset``."""
 
     disk: _Disk
     offset: int
@@ -62,8 +62,8 @@ class _Hole:
 class Writer:
     """Writes the records of ``source``, except those that are ``superseded``.
 
-    ``verify``: what has been written is read back at each :meth:`drain`.  On leaving it, what
-    :meth:`drain` has not waited for is cancelled.
+    ``verify``: written data is read back at each :meth:`drain`.  On exit, jobs for which :meth:`drain`
+    has not waited are cancelled.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Writer:
     def written(self) -> dict[str, int]:
         """Return the bytes of each device's disk that have been written, each counted once.
 
-        Final when the work is over: while threads write, they count as they go.
+        Final only at the end, as threads count while they write.
         """
         found = {}
         for device, disk in self._disks.items():
@@ -102,7 +102,7 @@ class Writer:
 
     @property
     def due(self) -> bool:
-        """Whether so much has been written that it should be put on stable storage."""
+        """Whether so much has been written that it should be flushed to stable storage."""
         return self._since >= _CHECKPOINT
 
     def write(self, event: Block, destination: Destination) -> None:
@@ -209,7 +209,7 @@ class Writer:
         return image
 
     def _is_empty(self, disk: _Disk, start: int, end: int) -> bool:
-        """Return whether bytes [start, end) of the image are a hole already, so that nothing is to do."""
+        """Return whether bytes [start, end) of the image are a hole already."""
         if self._verifier is not None or disk.destination.history.differing:
             return False
         self._make_hole()
@@ -219,7 +219,7 @@ class Writer:
         return not image.has_data(start, end - start)
 
     def _zero(self, disk: _Disk, offset: int, start: int, end: int) -> None:
-        """Make a hole, later together with the next one if they are neighbours."""
+        """Punch a hole, later and together with the next one if they are adjacent."""
         self._since += _HOLE_COST
         before = self._hole
         if before is not None and before.disk is disk:
@@ -274,7 +274,7 @@ class Writer:
     def _data(self, data: Payload) -> memoryview:
         if not self._source.seekable:
             return self._source.view(data)
-        # In a thread, which has a buffer of its own.
+        # In a thread, which has its own buffer.
         buffer = getattr(self._buffers, "chunk", None)
         if buffer is None:
             buffer = self._buffers.chunk = bytearray(CHUNK_SIZE)
@@ -284,10 +284,10 @@ class Writer:
 
 
 def _check_image(event: Block, destination: Destination, end: int) -> None:
-    """Refuse a record that shows the image to be smaller than the disk, where nothing else says so.
+    """Refuse a record that proves that the image is smaller than a disk of unknown size.
 
-    Where an option or the stream says how large the disk is, such a record is a finding instead.
-    ``end``: the byte at which the record ends, which counts only where that is its own statement.
+    If an option or the stream states the disk's size, such a record is a finding instead.  ``end``:
+    that of the record in bytes, which is used only if the record states it.
     """
     limit = destination.existing_size
     if destination.size is not None or limit is None:

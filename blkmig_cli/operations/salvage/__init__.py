@@ -1,1 +1,1 @@
-"""Recovering what is sound in a damaged stream."""
+"""Recovering what is intact in a damaged stream."""

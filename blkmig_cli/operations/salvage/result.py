@@ -1,4 +1,4 @@
-"""What salvaging a stream gives."""
+"""The result of salvaging a stream."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,9 +21,9 @@ class Gap:
 
 @dataclass(slots=True)
 class SalvagedDisk:
-    """What is intact of a disk: its content, where that stands in the stream, and its bitmaps.
+    """The intact part of a disk: its content, its layout in the stream, and its bitmaps.
 
-    ``size_known``: the size of ``image`` is the disk's, not only where its last chunk ends.
+    ``size_known``: the size of ``image`` is the disk's, not only the end of its last chunk.
     """
 
     device: str
@@ -44,7 +44,7 @@ class SalvagedDisk:
 
 @dataclass(frozen=True, slots=True)
 class LostDisk:
-    """A disk of which nothing is left; ``size`` in bytes, if it is known."""
+    """A disk that is completely lost; ``size`` in bytes, if known."""
 
     device: str
     size: int | None
@@ -52,7 +52,7 @@ class LostDisk:
 
 @dataclass(frozen=True, slots=True)
 class LostBitmap:
-    """A bitmap that is left out, and why."""
+    """A bitmap that is omitted, and the reason."""
 
     device: str
     name: str
@@ -61,12 +61,12 @@ class LostBitmap:
 
 @dataclass(slots=True)
 class Salvaged:
-    """What is intact in a stream of ``size`` bytes.
+    """The intact part of a stream of ``size`` bytes.
 
-    ``unconfirmed``: by device, sectors of records beside damage that were left out.  ``outdated``: the
+    ``unconfirmed``: by device, sectors of records next to damage that were omitted.  ``outdated``: the
     lost records may have contained newer versions of chunks, or other disks.  ``other_missing``: bytes that
-    progress records prove to be missing beside those of the disks.  ``failure``: what the reading
-    ended with, where it could not even begin; ``written``: bytes of the new stream.
+    progress records prove to be missing in addition to those of the disks.  ``failure``: the error
+    with which the reading ended, if it could not begin at all; ``written``: bytes of the new stream.
     """
 
     stream: str
@@ -88,5 +88,5 @@ class Salvaged:
 
     @property
     def exit_status(self) -> int:
-        """0: intact, 1: something is lost, 3: nothing is left."""
+        """The exit status: 0 if intact, 1 if something is lost, 3 if nothing is intact."""
         return 3 if not self.disks else int(bool(self.gaps or self.lost_disks or self.lost_bitmaps))

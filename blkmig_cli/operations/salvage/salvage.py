@@ -1,9 +1,9 @@
-"""What is intact in a damaged or truncated stream.
+"""Salvaging what is intact in a damaged or truncated stream.
 
-Behind damage, reading continues where ``search.py`` finds a place.  The record right before damage may
-have been hit by it, and what has no data right behind it may be a disk's content that looks like
-records: both are left out, as nothing confirms them.  Damage within data cannot be seen: nothing in a
-stream says what they should be.
+After damage, reading continues where ``search.py`` finds a place.  The record right before damage may
+be affected by it, and records without data right after them may be a disk's content that has the form
+of records: both are omitted, as nothing confirms them.  Damage within data cannot be detected, as a
+stream has no checksums.
 """
 
 from blkmig_cli.checks.names import Names
@@ -48,8 +48,8 @@ from blkmig_cli.wire.runs import Run, expand
 def salvage(stream: str, target: str | None, reading: Reading) -> Salvaged:
     """Find what is intact in the STREAM, and write it as a new stream to the TARGET, if there is one.
 
-    The new stream states the sizes of the disks that are known, and is without what is lost.  Raises
-    UndecidableError where options must say how to read the stream, UsageError for the size of a disk
+    The new stream states the known sizes of disks, and omits what is lost.  Raises UndecidableError
+    where options must specify how to read the stream, UsageError for the size of a disk
     that an intact stream does not have, LimitError, and FailureError where a file fails.
     """
     if target is not None:
@@ -74,7 +74,7 @@ def salvage(stream: str, target: str | None, reading: Reading) -> Salvaged:
 
 
 class Salvage:
-    """Reads one stream; ``decoder`` is at its start.  ``dialect``: what an option says, or ``auto``."""
+    """Reads one stream; ``decoder`` is at its start.  ``dialect``: from an option, or ``auto``."""
 
     def __init__(
         self, name: str, source: FileInput, decoder: Decoder, hints: Hints, dialect: str = "auto"
@@ -86,7 +86,7 @@ class Salvage:
         self._search = Search(source, hints)
         self._state = StreamState()
         self._ends = EndStates()
-        self._pending: list[Event] = []  # what nothing has confirmed yet
+        self._pending: list[Event] = []  # not confirmed yet
         self._first_bits: dict[tuple[str, str], int] = {}
         self._complete: dict[tuple[str, str], int] = {}
         self._unusable: set[tuple[str, str]] = set()
@@ -103,9 +103,9 @@ class Salvage:
         return self._result
 
     def _read(self, decoder: Decoder, tick: Tick) -> Decoder | None:
-        """Take what is intact; returns the decoder that continues behind the damage that ends it."""
+        """Take what is intact up to damage; returns the decoder that continues after it."""
         end = self._source.offset
-        # Small records on a disk can lead to the stream's own, but only within their chunk.
+        # Records in a disk's content can lead to the stream's own records, but only within their chunk.
         in_doubt, trusted = bool(self._result.gaps), end + CHUNK_SIZE
         while True:
             try:
@@ -134,7 +134,7 @@ class Salvage:
                     return self._continue(decoder, end, why, tick)
                 start, end = end, part.offset + part.length
                 if may_hide_records(part):
-                    why = "records stand in what seemed to be something else"
+                    why = "there are records in what seemed to be something else"
                     inside = self._continue(decoder, start, why, tick, stop=end)
                     if inside is not None:
                         return inside
@@ -156,7 +156,7 @@ class Salvage:
         stop: int | None = None,
         truncated: bool = False,
     ) -> Decoder | None:
-        """Return the decoder that continues behind damage at byte ``start``, which ``decoder`` met.
+        """Return the decoder that continues after damage at byte ``start``, which ``decoder`` met.
 
         ``stop``: there may be no damage, and reading continues there if nothing is found before it.
         """
@@ -171,11 +171,11 @@ class Salvage:
         return following
 
     def _known(self) -> set[str]:
-        """Return the devices that records or options have named."""
+        """Return the devices that are named in records or options."""
         return {*self._ends.disks, *(name for name in self._hints.sizes if name is not None)}
 
     def _add_pending(self, event: Event) -> None:
-        """Take what is pending if ``event`` confirms it, and make ``event`` pending."""
+        """Take the pending events if ``event`` confirms them, and make ``event`` pending."""
         # An end or a progress of eight bytes may be anything; a name or a footer is not.
         if isinstance(event, Footer) or self._is_of_known_disk(event):
             self._take_pending()
@@ -188,12 +188,12 @@ class Salvage:
         )
 
     def _is_truncated_after(self, last: Block) -> bool:
-        """Return whether what follows the record ``last`` is only truncated."""
+        """Return whether the bytes after the record ``last`` are valid but truncated."""
         known = {event.device for event in self._pending if isinstance(event, Block)}
         return self._search.is_truncated_at(last.offset + last.length, known | self._known())
 
     def _drop_pending(self, *, truncated: bool) -> None:
-        """Leave out what nothing confirms, at damage or (``truncated``) at the input's end."""
+        """Omit the pending events, at damage or (``truncated``) at the input's end."""
         last = next((event for event in reversed(self._pending) if isinstance(event, Block)), None)
         if last is None or (truncated and self._is_truncated_after(last)):
             self._take_pending()
@@ -202,7 +202,7 @@ class Salvage:
             self._pending = []
 
     def _leave_out(self, events: list[Event]) -> None:
-        """Leave records out, and what came before of their chunks, which they replaced."""
+        """Omit records, and the earlier records of their chunks, which they replaced."""
         for event in events:
             if isinstance(event, Block) and event.has_content:
                 end = event.sector + event.sectors
@@ -232,7 +232,7 @@ class Salvage:
     def _take_run(self, run: Run) -> None:
         """Take a run, whose rows confirm each other; the last one becomes pending."""
         if not any(isinstance(column.event, Block | Footer) for column in run.columns):
-            return  # ends and progress, perhaps millions of them, confirm nothing
+            return  # ends and progress, however many, confirm nothing
         self._take_pending()
         if run.rows > 1:
             head = run.head(run.rows - 1)
@@ -242,7 +242,7 @@ class Salvage:
             self._add_pending(event)
 
     def _note(self, event: Event) -> None:
-        """Remember what continuing, and judging bitmaps, need."""
+        """Record what is needed for continuing and for judging bitmaps."""
         if isinstance(event, Block) and event.dialect is not None:
             self._dialect = event.dialect
         elif isinstance(event, BitmapBits):
@@ -251,7 +251,7 @@ class Salvage:
             self._complete[event.device, event.bitmap] = event.offset
 
     def _settle(self) -> None:
-        """Make the result: disks, and bitmaps without those that may have lost bits."""
+        """Set the disks of the result, and their bitmaps except those that may have lost bits."""
         result, states = self._result, self._ends.disks
         bitmaps: dict[str, list[BitmapState]] = {}
         for bitmap in self._state.bitmaps.values():
@@ -283,11 +283,11 @@ class Salvage:
         self._find_lost_disks()
 
     def _known_size(self, device: str, bitmaps: list[BitmapState]) -> int | None:
-        """Return the size of a disk in bytes from an option or the stream; None: not known."""
+        """Return the size of a disk in bytes from an option or the stream; None if unknown."""
         size = self._hints.option_size(device)
         if size is not None:
             return size
-        # Of an incomplete bitmap the last bits may be lost.
+        # The last bits of an incomplete bitmap may be lost.
         ends = {b.covered.end * SECTOR_SIZE for b in bitmaps if b.origin == "dirty-bitmap"}
         disk = self._state.disks.get(device)
         if disk is not None and disk.stated is not None:
@@ -295,7 +295,7 @@ class Salvage:
         return ends.pop() if len(ends) == 1 else self._state.described.get(device)
 
     def _find_lost_disks(self) -> None:
-        """Find disks of which nothing is left, and bytes that are missing beyond those of the disks."""
+        """Find disks that are lost completely, and bytes missing in addition to those of the disks."""
         result, hints = self._result, self._hints
         there = {disk.device: disk for disk in result.disks}
         named = [name for name in hints.sizes if name is not None]
@@ -331,7 +331,7 @@ class Salvage:
                 return "the block section ended without 100 percent, which makes its bits final"
             return None if self._covers(bitmap) else "bits of it were not sent"
         if not bitmap.ended:
-            return "it never ended"
+            return "it has no end"
         first, last = self._first_bits.get(key, 0), self._complete[key]
         cut = any(first < gap.end and gap.start < last for gap in gaps) and key in self._first_bits
         if cut or not self._covers(bitmap):
@@ -339,7 +339,7 @@ class Salvage:
         return None
 
     def _covers(self, bitmap: BitmapState) -> bool:
-        """Return whether bits came for all of the bitmap's disk, as far as its size is known."""
+        """Return whether bits of all of the bitmap's disk were sent, as far as its size is known."""
         covered = bitmap.covered
         if bitmap.origin == "v2":
             covered = self._state.disk(bitmap.device).bitmaps_covered
@@ -349,7 +349,7 @@ class Salvage:
 
 
 def _why_unfit(bitmap: BitmapState, size: int | None) -> str | None:
-    """Return why a bitmap cannot be written for a disk of ``size`` bytes, if it cannot."""
+    """Return why a bitmap cannot be written for a disk of ``size`` bytes, or None."""
     if not bitmap.device:
         return "its device has no name"
     if size is None:

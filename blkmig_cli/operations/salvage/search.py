@@ -1,8 +1,8 @@
 """Searching for the place at which reading continues after damage.
 
 A place is accepted where a record, or a part of a section, is followed by intact ones over more than
-two chunks, or up to the stream's end: so a disk that itself holds a stream, or records, is not taken
-for one.
+two chunks, or up to the stream's end, so that a disk that itself contains a stream or records is not
+mistaken for one.
 """
 
 from collections.abc import Container, Iterator
@@ -37,7 +37,7 @@ _WORD = RecordWord.sizeof()
 _HEAD_MIN = _WORD + 1
 _HEAD_MAX = _HEAD_MIN + 255
 _CONFIRMED = 2 * CHUNK_SIZE + (1 << 12)
-# How many candidates of a kind are tried in one window: some garbage consists of them.
+# The most candidates of a kind that are tried in one window, as some garbage consists of them.
 _TRIALS = 1 << 9
 # The flags of block records, of any dialect.
 _FLAGS = [
@@ -51,7 +51,7 @@ _IS_FLAGS = np.isin(np.arange(1 << 8), _FLAGS)
 
 
 class Search:
-    """Searches ``source`` for a place at which reading can continue; ``hints`` bound the disks."""
+    """Searches ``source`` for a place at which reading can continue; ``hints`` limit the disks."""
 
     def __init__(self, source: FileInput, hints: Hints) -> None:
         self._source = source
@@ -70,13 +70,13 @@ class Search:
         """Return the decoder that continues between the bytes ``start`` and ``stop``, if one can.
 
         ``before`` is the decoder that failed; ``dialect`` is that of the intact records, or ``auto``,
-        and ``known`` are the devices that they name.  The source stands where it continues.  Raises
+        and ``known`` are the devices that they name.  The source is then at that place.  Raises
         FailureError.
         """
         for at in range(start, stop, _WINDOW):
             end = min(at + _WINDOW, stop)
             trials = {"record": 0, "unaligned": 0, "part": 0}
-            failed: set[int] = set()  # where records stand that are not followed by enough others
+            failed: set[int] = set()  # offsets of records that are not followed by enough others
             for offset, kind in self._candidates(before, known, at, end):
                 if offset in failed or trials[kind] == _TRIALS:
                     continue
@@ -89,7 +89,7 @@ class Search:
         return None
 
     def parts(self, piece: Piece) -> Iterator[Piece]:
-        """Return ``piece`` as it is, but as its events where a record is past the end of a disk."""
+        """Yield ``piece``, or its events if a record in it is past the end of a disk."""
         return expand([piece]) if self.is_past_end(piece) else iter([piece])
 
     def is_past_end(self, piece: Piece) -> bool:
@@ -109,9 +109,9 @@ class Search:
         return sector * SECTOR_SIZE >= (limits.GROWTH_MAX if size is None else size)
 
     def is_truncated_at(self, offset: int, known: Container[str]) -> bool:
-        """Return whether the input ends within what can follow a record that ends at ``offset``.
+        """Return whether the input ends within what may follow a record that ends at ``offset``.
 
-        Fewer bytes than a word prove nothing: as many may have been lost inside the record.  Nor does
+        Fewer bytes than a word are no proof, as that many may have been lost inside the record; nor is
         the name of a device that is not ``known``.
         """
         data = self._source.peek_at(offset, min(_HEAD_MAX, self._size - offset))
@@ -127,9 +127,9 @@ class Search:
     def _candidates(
         self, before: Decoder, known: Container[str], start: int, end: int
     ) -> Iterator[tuple[int, str]]:
-        """Return where a record or a part of a section may begin in [start, end), in this order.
+        """Yield the offsets in [start, end) at which a record or a part of a section may begin.
 
-        With its kind: ``record``, ``unaligned`` (a record whose sector is not on the grid of chunks),
+        Each with its kind: ``record``, ``unaligned`` (a record whose sector is not on the grid of chunks),
         or ``part``.
         """
         data = self._source.peek_at(start, min(end - start + _HEAD_MAX, self._size - start))
@@ -144,14 +144,14 @@ class Search:
             yield start + place, kind
 
     def _records(self, data: bytes, known: Container[str]) -> Iterator[tuple[int, str]]:
-        """Return places in ``data`` where a block record may begin."""
+        """Yield the places in ``data`` where a block record may begin."""
         raw = np.frombuffer(data, np.uint8)
         count = max(len(raw) - _HEAD_MIN + 1, 0)
 
         def byte(number: int) -> NDArray[np.uint8]:
             return raw[number : number + count]
 
-        # A word without its flags is a byte of the disk: of most disks its first bytes are 0.
+        # A word without its flags is a byte number of the disk, whose first bytes are mostly 0.
         sizes = [limits.GROWTH_MAX, *self._hints.sizes.values()]
         first, second = divmod(max(sizes) >> 48, 256)
         may = (byte(0) <= first) & (byte(6) & 1 == 0) & _IS_FLAGS[byte(7)]
@@ -166,9 +166,9 @@ class Search:
                 yield place, "unaligned" if sector % CHUNK_SECTORS else "record"
 
     def _is_confirmed(self, decoder: Decoder, start: int, failed: set[int]) -> bool:
-        """Return whether what begins at byte ``start`` is intact over two chunks, or to the end.
+        """Return whether the stream from byte ``start`` is intact over two chunks, or to the end.
 
-        If not, the places of all records that were read are added to ``failed``.
+        If not, the offsets of all records that were read are added to ``failed``.
         """
         path: list[int] = []
         end = start
@@ -196,13 +196,13 @@ class Search:
 
 
 def may_hide_records(event: Event) -> bool:
-    """Return whether ``event`` may be damage that records are taken to belong to."""
+    """Return whether ``event`` may be damage that hides records."""
     by_footer = isinstance(event, DeviceState) and event.sized_by == "footer"
     return isinstance(event, Undecoded) or (by_footer and event.length > CHUNK_SIZE)
 
 
 def _places(data: bytes, wanted: bytes) -> Iterator[int]:
-    """Return where ``wanted`` stands in ``data``."""
+    """Yield the places of ``wanted`` in ``data``."""
     place = data.find(wanted)
     while place >= 0:
         yield place

@@ -1,7 +1,7 @@
-"""What is intact of a stream as a stream of its own, without a sector that is not.
+"""Writing the intact part of a stream as a new stream, without any other sector.
 
-It states the sizes of the disks that are known, and says nothing of those that are not: progress
-records would bound them.
+It states the known sizes of disks.  If a size is unknown, progress records are omitted, as they would
+bound it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,9 @@ from blkmig_cli.wire.runs import Piece
 
 
 def unwritable(image: StreamDisk, *, size_known: bool) -> list[tuple[int, int]]:
-    """Return the sectors [start, end) that no records hold without some that are not there.
+    """Return the intact sectors [start, end) that no record can carry without missing ones.
 
-    They are fewer than a chunk, and do not end with the disk, or where its end is not known.
+    They are fewer than a chunk, and do not end with the disk, or the disk's end is unknown.
     """
     if size_known:
         return list(unplaceable(image.incremental(), on_grid=False))
@@ -30,9 +30,9 @@ def unwritable(image: StreamDisk, *, size_known: bool) -> list[tuple[int, int]]:
 
 
 def disks_to_send(found: Sequence[SalvagedDisk]) -> list[Disk]:
-    """Return the disks with only what is intact of them, and their bitmaps.
+    """Return the disks with only their intact part, and their bitmaps.
 
-    One of unknown size does not end with its last chunk, as no record may reach further than that.
+    A disk of unknown size is extended past its last chunk, as no record may reach past a disk's end.
     """
     return [
         Disk(
@@ -48,9 +48,9 @@ def disks_to_send(found: Sequence[SalvagedDisk]) -> list[Disk]:
 def salvaged_pieces(
     found: Sequence[SalvagedDisk], disks: list[Disk], *, intact: bool
 ) -> Iterator[Piece]:
-    """Return the stream of ``disks``, made of what was ``found``.
+    """Yield the stream of ``disks``, made from the ``found`` ones.
 
-    The final progress of 100 % is in it only if the damaged stream was ``intact``.  Raises FailureError
+    It includes the final progress of 100 % only if the damaged stream was ``intact``.  Raises FailureError
     where that stream's file fails.
     """
     sizes = {disk.device: disk.size for disk in found if disk.size_known}
@@ -66,7 +66,7 @@ def salvaged_pieces(
 
 
 def _cut(disk: SalvagedDisk) -> list[DirtyBitmap]:
-    """Return the bitmaps of a disk without what is dirty past its end."""
+    """Return the bitmaps of a disk without dirty granules past its end."""
     bitmaps = []
     for bitmap in disk.bitmaps:
         granules = -(-disk.size // bitmap.granularity)

@@ -1,1 +1,1 @@
-"""Making a stream of disk images and bitmaps."""
+"""Writing a stream of disk images and bitmaps."""

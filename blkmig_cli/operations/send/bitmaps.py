@@ -1,4 +1,4 @@
-"""Which bitmaps go with the disks of a stream: those of files that are named, or beside the images."""
+"""Selecting the bitmaps of a stream's disks: from specified files, or from those of the images."""
 
 import os
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ Files = Mapping[str | None, str]
 
 
 def add_bitmaps(disks: list[Disk], files: Files) -> None:
-    """Give ``disks`` all bitmaps of ``files``, in place of those of the same name.
+    """Add all bitmaps of ``files`` to ``disks``, replacing those of the same name.
 
-    Raises UsageError where a device is unknown or not named, FailureError where a file is missing,
+    Raises UsageError where a device is unknown or not specified, FailureError where a file is missing,
     damaged, or of a disk of another size.
     """
     by_name = {disk.device: disk for disk in disks}
@@ -38,7 +38,7 @@ def add_bitmaps(disks: list[Disk], files: Files) -> None:
 
 
 def attach_bitmaps(disks: list[Disk], files: Files, names: tuple[str, ...]) -> list[str]:
-    """Give ``disks`` the bitmaps called ``names`` (none: all) of ``files``, else beside their images.
+    """Add the bitmaps ``names`` (empty: all) of ``files`` to ``disks``, else of their images' files.
 
     Returns the files that were read.  Raises UsageError for a name that no disk has, FailureError
     where no disk has any bitmap; and as :func:`add_bitmaps`.
@@ -54,7 +54,7 @@ def attach_bitmaps(disks: list[Disk], files: Files, names: tuple[str, ...]) -> l
     add_bitmaps(disks, read)
     known: list[Key] = [(disk.device, bitmap.name) for disk in disks for bitmap in disk.bitmaps]
     if not known and not names:
-        raise FailureError("no image has any bitmap", hint="name a file with --bitmaps-from")
+        raise FailureError("no image has any bitmap", hint="specify a file with --bitmaps-from")
     wanted = {key for name in names for key in find_bitmaps("--bitmap", split_bitmap(name), known)}
     for disk in disks if names else []:
         disk.bitmaps = [bitmap for bitmap in disk.bitmaps if (disk.device, bitmap.name) in wanted]

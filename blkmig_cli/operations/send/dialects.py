@@ -1,4 +1,4 @@
-"""How each dialect puts chunks and bitmaps on the wire."""
+"""The records of chunks and bitmaps in each dialect."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from blkmig_cli.disks.bitmap import DirtyBitmap
     from blkmig_cli.disks.disk import Disk
 
-# Bytes of bits in one chunk of the dirty-bitmap section (QEMU, migration/block-dirty-bitmap.c:
+# Bytes of bits in one chunk of the dirty-bitmap section (QEMU 7.2, migration/block-dirty-bitmap.c:
 # CHUNK_SIZE).
 _CHUNK_BITS = 1 << 10
-# What the field for the sectors of a range holds, in both sections.
+# The most that the field for the sectors of a range can hold, in both sections.
 _SECTORS_MAX = (1 << 32) - 1
 
 
 class SendDialect(Protocol):
     """One dialect of the block records.
 
-    ``on_grid``: records stand on multiples of a chunk only.  ``bits_in_chunks``: the record of each
+    ``on_grid``: records are at multiples of a chunk only.  ``bits_in_chunks``: the record of each
     chunk carries its bits.
     """
 
@@ -51,7 +51,7 @@ class SendDialect(Protocol):
     bits_in_chunks: bool
 
     def before(self, disk: "Disk") -> Iterator[Block]:
-        """Return the records that come before a disk's chunks."""
+        """Return the records that precede a disk's chunks."""
 
     def records(
         self, disk: "Disk", sector: int, sectors: int, data: Payload | None, zero: bool
@@ -84,7 +84,7 @@ class Classic:
     bits_in_chunks = False
 
     def before(self, disk: "Disk") -> Iterator[Block]:
-        """Return nothing."""
+        """Return no records."""
         yield from ()
 
     def records(
@@ -98,10 +98,10 @@ class Classic:
 
 
 class V1(Classic):
-    """Every record carries its part of all bitmaps of its device, with no length.
+    """Every record carries its part of all bitmaps of its device, without a length.
 
-    The words begin with the one that holds the record's first granule, and are as many as a chunk
-    that begins with a word needs: at other sectors they would end before the chunk does.
+    The words begin with that of the record's first granule, and are as many as are needed for a chunk
+    that begins with a word: at other sectors they would end before the chunk does.
     """
 
     on_grid = True
@@ -135,7 +135,7 @@ class V1(Classic):
 
 
 class V2:
-    """Bitmaps come first, in ranges as large as the format allows; then data, without bitmaps."""
+    """Bitmaps are first, in ranges as large as the format allows; then data, without bitmaps."""
 
     on_grid = True
     bits_in_chunks = False
@@ -185,7 +185,7 @@ class V2:
     def _touching(
         bitmap: "DirtyBitmap", sector: int, sectors: int, first_word: int, words: int
     ) -> bytes:
-        """Return the words of a range; bits of granules that do not touch it are 0."""
+        """Return the words of a range; bits of granules that do not overlap it are 0."""
         from blkmig_cli.disks.bitmap import DirtyBitmap  # noqa: PLC0415 (numpy is slow to load)
 
         part = DirtyBitmap(bitmap.name, bitmap.granularity)
@@ -210,7 +210,7 @@ def bitmap_eos() -> BitmapEos:
 
 
 class _Names:
-    """Flags for the names that a chunk needs: those that were not in the chunk before."""
+    """Computes the flags of the names that a chunk needs: those that differ from the last chunk."""
 
     def __init__(self) -> None:
         self._device: str | None = None
@@ -227,7 +227,7 @@ class _Names:
 
 
 def bitmap_starts(disks: list["Disk"]) -> list[Event]:
-    """Return START chunks of all bitmaps; the first chunk after them names its bitmap again."""
+    """Return the START chunks of all bitmaps; the first chunk after them names its bitmap again."""
     names = _Names()
     found: list[Event] = []
     for disk in disks:
@@ -246,7 +246,7 @@ def bitmap_starts(disks: list["Disk"]) -> list[Event]:
 
 
 def bitmap_chunks(disks: list["Disk"]) -> Iterator[Event]:
-    """Return BITS and COMPLETE chunks of all bitmaps."""
+    """Yield the BITS and COMPLETE chunks of all bitmaps."""
     names = _Names()
     for disk in disks:
         for bitmap in disk.bitmaps:

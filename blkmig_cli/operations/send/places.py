@@ -1,8 +1,8 @@
-"""Where records stand that carry a part of a disk, and nothing but that part.
+"""The sectors of records that carry exactly a part of a disk.
 
 A record carries a chunk of 1 MiB.  The dialects classic and qemu allow it at any sector, v1 and v2 only
-on the grid of chunks.  What is not in a record stays at the destination as it is there, so a record must
-not reach beyond the part that is known.  All numbers are sectors.
+on the grid of chunks.  Parts without records remain unchanged at the destination, so a record must not
+reach beyond the part that is known.  All numbers are sectors.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from blkmig_cli.schemas.constants import CHUNK_SECTORS, CHUNK_SIZE, SECTOR_SIZE
 
 
 def regions(image: Readable) -> Iterator[tuple[int, int]]:
-    """Return the extents of ``image`` as (start, end), ascending; those that touch are one."""
+    """Return the extents of ``image`` as (start, end), ascending; adjacent ones are joined."""
     start = end = 0
     for first, length in image.extents():
         low, high = first // SECTOR_SIZE, -(-(first + length) // SECTOR_SIZE)
@@ -57,7 +57,7 @@ def split_by_zeros(image: Readable, chunks: range) -> Iterator[tuple[range, bool
 
 
 def unplaceable(image: Readable, *, on_grid: bool) -> Iterator[tuple[int, int]]:
-    """Return those :func:`regions` that no records carry, on the grid of chunks or at any sector."""
+    """Return the :func:`regions` that records cannot carry, on the grid of chunks or at any sector."""
     total = image.size // SECTOR_SIZE
     for start, end in regions(image):
         if on_grid:

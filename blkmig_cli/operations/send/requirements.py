@@ -1,4 +1,4 @@
-"""What disks must be for a stream of them to be one that readers take; checked before the first byte."""
+"""Checking before the first byte that disks can be sent in a stream that readers accept."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -19,8 +19,8 @@ from blkmig_cli.transport import compression
 if TYPE_CHECKING:
     from blkmig_cli.disks.bitmap import DirtyBitmap
 
-_NAME_MAX = 255  # what the length byte of a counted string holds
-# How a libvirt save image begins (libvirt, src/qemu/qemu_saveimage.h).
+_NAME_MAX = 255  # the most that the length byte of a counted string can state
+# The magic of a libvirt save image (libvirt, src/qemu/qemu_saveimage.h).
 _SAVE_IMAGES = (b"LibvirtQemudSave", b"LibvirtQemudPart")
 
 
@@ -35,7 +35,7 @@ def check_images(disks: list[Disk], *, force_raw: bool = False) -> None:
     """Check that the images of ``disks`` are disks.
 
     Raises FailureError for an empty one, one that ends inside a sector, and (unless ``force_raw``) a
-    file that is something else.
+    file of another kind.
     """
     for disk in disks:
         path, size = escape(disk.image.path), disk.size
@@ -55,7 +55,7 @@ def check_images(disks: list[Disk], *, force_raw: bool = False) -> None:
 
 
 def check_disks(disks: list[Disk], options: SendOptions) -> None:
-    """Check that a stream of ``disks`` can be made, and that our own reader takes it.
+    """Check that a stream of ``disks`` can be written, and that blkmig accepts it.
 
     Raises UsageError for two disks of one device, or a dialect without a place for their bitmaps;
     FailureError where a disk, a name or a bitmap does not fit; IncompleteError where a part of a
@@ -94,9 +94,9 @@ def check_disks(disks: list[Disk], options: SendOptions) -> None:
 
 
 def warnings_for(disks: list[Disk], options: SendOptions, version: Version | None) -> Iterator[str]:
-    """Return warnings of what a QEMU cannot load of a stream of ``disks``.
+    """Yield warnings of what a QEMU cannot load of a stream of ``disks``.
 
-    ``version`` None: only of what none can whose dialect it is.
+    ``version`` None: only of what no QEMU can load in this dialect.
     """
     cut = [disk for disk in disks if options.disks and is_cut(disk, options)]
     if version is None:
@@ -116,7 +116,7 @@ def warnings_for(disks: list[Disk], options: SendOptions, version: Version | Non
 
 
 def _faults(disk: Disk, options: SendOptions) -> Iterator[str]:
-    """Return why a disk and its bitmaps cannot be sent."""
+    """Yield the reasons why a disk and its bitmaps cannot be sent."""
     most = limits.BARE_DISK_MAX if options.container == "none" else limits.DISK_MAX
     if disk.size > most:
         yield f"a disk of {disk.size} bytes, {most} are the most"
@@ -136,13 +136,13 @@ def _faults(disk: Disk, options: SendOptions) -> Iterator[str]:
 
 
 def name_fault(name: str) -> str | None:
-    """Return why the wire cannot carry ``name``, None where it can."""
+    """Return why ``name`` cannot be sent, None if it can."""
     raw = encode_name(name)
     if len(raw) > _NAME_MAX:
         return f"over {_NAME_MAX} bytes"
     if 0 in raw:
-        return "it has a NUL, with which names end in QEMU"
-    return None if decode_name(raw) == name else "it has characters that are none in UTF-8"
+        return "it contains a NUL, which ends a name in QEMU"
+    return None if decode_name(raw) == name else "it contains characters that are invalid in UTF-8"
 
 
 def _bitmap_fault(bitmap: "DirtyBitmap", size: int) -> str | None:
@@ -153,13 +153,13 @@ def _bitmap_fault(bitmap: "DirtyBitmap", size: int) -> str | None:
 
 
 def _apart(disk: Disk, options: SendOptions) -> Iterator[tuple[int, int]]:
-    """Return the parts of a disk that is partly known, in sectors, that no records can carry."""
+    """Return the parts of a partly known disk, in sectors, that records cannot carry."""
     if disk.partial and options.disks:
         yield from unplaceable(disk.image, on_grid=DIALECTS[options.dialect].on_grid)
 
 
 def _other_kind(image: Readable) -> str | None:
-    """Return what a file is by its first bytes, if it is a stream or compressed."""
+    """Return the kind of a file by its first bytes, if it is a stream or compressed."""
     head = image.read(0, min(image.size, SECTOR_SIZE))
     if head.startswith(MAGIC.to_bytes(4, "big")):
         return "migration stream"

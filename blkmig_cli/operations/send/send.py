@@ -1,4 +1,4 @@
-"""Sending: disk images and their bitmaps to a stream, with everything checked before the first byte."""
+"""Sending disk images and their bitmaps as a stream; everything is checked before the first byte."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
@@ -27,7 +27,7 @@ from blkmig_cli.transport.target import open_target
 
 @dataclass(frozen=True, slots=True)
 class SendBitmaps:
-    """Which bitmaps to send: those called ``names`` (none: all), as ``[DEVICE:]NAME``.
+    """The bitmaps to send: those of ``names`` (empty: all), as ``[DEVICE:]NAME``.
 
     They are read from ``files`` by device (None: the only one), else from IMAGE.bitmaps.json.
     """
@@ -38,7 +38,7 @@ class SendBitmaps:
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """What was sent: bytes ``written``, the warnings given before, and the manifest, if one was made."""
+    """The result: bytes ``written``, the warnings given before, and the manifest, if any."""
 
     written: int
     warnings: tuple[str, ...]
@@ -61,11 +61,11 @@ def send(
     """Send the ``images``, paths by device, to ``target`` (TARGET; None: stdout).
 
     ``bitmaps``: None for none.  ``manifest``: the file for the digests of what was sent.
-    ``force_raw``, ``shared``: as -f raw and -U.  ``for_qemu``: ask a QEMU of this version at the
-    other end of a socket to confirm, and warn of what it cannot load; ``warn`` is called with each
-    warning before the first byte is written.
+    ``force_raw``, ``shared``: as -f raw and -U.  ``for_qemu``: request a confirmation from a QEMU of
+    this version at the other end of a socket, and warn of what it cannot load; ``warn`` is called
+    with each warning before the first byte is written.
 
-    Raises UsageError for options that contradict each other, or a bitmap that is not there;
+    Raises UsageError for options that contradict each other, or a missing bitmap;
     FailureError where an image, a bitmap or the target fails or does not fit.
     """
     chosen = options or SendOptions()

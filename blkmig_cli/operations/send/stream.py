@@ -1,7 +1,8 @@
-"""Disk images to events: what ``send`` writes.
+"""Disk images to the events that ``send`` writes.
 
-Chunks come in their order, disk by disk, with progress as QEMU computes it; the container and the
-order of sections are QEMU's.  ``dialects.py`` says what the records of each dialect are.
+Chunks are sent in order, disk by disk, with progress as QEMU computes it (QEMU 7.2, migration/block.c:
+blk_mig_save_bulked_block); the container and the order of sections are QEMU's.  ``dialects.py`` has
+the records of each dialect.
 """
 
 from collections.abc import Iterator, Mapping
@@ -44,14 +45,14 @@ from blkmig_cli.wire.events import (
 from blkmig_cli.wire.identity import description
 from blkmig_cli.wire.runs import Column, Piece, Run, expand
 
-# Chunks of one section part.  As in QEMU, their progress records come first: it submits some
-# chunks, counting them, before the first is written.  (A v1 layout can be inferred only where
-# chunk follows chunk: a progress record between them is as long as a word of bits.)
+# Chunks of one section part.  As in QEMU, their progress records are first: it submits some
+# chunks, counting them, before the first is written.  (A v1 layout can be inferred only from
+# adjacent chunks: a progress record between them is as long as a word of bits.)
 _PART_CHUNKS = 8
 _PART_SECTORS = _PART_CHUNKS * CHUNK_SECTORS
 # Chunks of bits in one section part.
 _PART_BITS = 64
-# Bytes of a run, which is encoded at once.
+# Bytes of a run, which is encoded in one step.
 _RUN_SIZE = 1 << 20
 _BLOCK_ID = 1
 _BITMAPS_ID = 2
@@ -61,9 +62,9 @@ _BITMAPS_ID = 2
 class SendOptions:
     """How to send.  ``dialect``: qemu, classic, v1 or v2; ``container``: qemu or none.
 
-    ``disks``: with the disks' content, not only their bitmaps.  ``return_path``: ask the destination
-    to answer (``wire/return_path.py``).  ``sizes``: sizes of disks in bytes to state in the description
-    at the stream's end, by device.
+    ``disks``: send the disks' content, not only their bitmaps.  ``return_path``: request an answer
+    from the destination (``wire/return_path.py``).  ``sizes``: sizes of disks in bytes, by
+    device, to state in the description at the stream's end.
     """
 
     dialect: str = "qemu"
@@ -77,7 +78,7 @@ class SendOptions:
 
 
 def is_cut(disk: Disk, options: SendOptions) -> bool:
-    """Return whether the disk's end cuts its last chunk, as it is sent."""
+    """Return whether the disk's end cuts its last chunk as it is sent."""
     moved = options.dialect == "qemu" and disk.size >= CHUNK_SIZE and not options.skip_unallocated
     return disk.size % CHUNK_SIZE != 0 and not moved
 
@@ -88,9 +89,9 @@ def send_events(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
 
 
 def send_pieces(disks: list[Disk], options: SendOptions) -> Iterator[Piece]:
-    """Return the stream of ``disks``: events, and runs of parts that hold zero chunks only.
+    """Return the stream of ``disks``: events, and runs of parts with zero chunks only.
 
-    Data is an ``ImageRange``, to be read when it is written.  Raises FailureError where an image
+    Data is an ``ImageRange``, which is read when it is written.  Raises FailureError where an image
     fails.
     """
     bulk = _Bulk(disks, options)
@@ -125,7 +126,7 @@ def send_pieces(disks: list[Disk], options: SendOptions) -> Iterator[Piece]:
 
 
 def section(kind: SectionType, name: str, number: int, content: list[Event]) -> Iterator[Event]:
-    """Return a section called ``name`` with its payload, the end of the payload, and its footer."""
+    """Return a section ``name`` with its payload, the end of the payload, and its footer."""
     blocks = name == BLOCK_SECTION
     version = BLOCK_VERSION if blocks else DIRTY_BITMAP_VERSION
     yield SectionHeader(0, 0, name, kind, number, 0, version)
@@ -135,7 +136,7 @@ def section(kind: SectionType, name: str, number: int, content: list[Event]) -> 
 
 
 def bitmap_sections(disks: list[Disk], number: int) -> Iterator[Event]:
-    """Return all bits of all bitmaps in parts of some chunks, and the end of section ``number``."""
+    """Return all bits of all bitmaps in parts, and the end of section ``number``."""
     part: list[Event] = []
     for chunk in sending.bitmap_chunks(disks):
         part.append(chunk)
@@ -146,7 +147,7 @@ def bitmap_sections(disks: list[Disk], number: int) -> Iterator[Event]:
 
 
 def chunk_data(image: Readable, sector: int) -> ImageRange:
-    """Return the chunk of ``image`` at ``sector``, with zeros behind the disk's end."""
+    """Return the chunk of ``image`` at ``sector``, with zeros after the disk's end."""
     start = sector * SECTOR_SIZE
     padding = max(start + CHUNK_SIZE - image.size, 0)
     # Read when it is written, so that no chunk is held in memory.
@@ -156,8 +157,8 @@ def chunk_data(image: Readable, sector: int) -> ImageRange:
 def last_chunk(disk: Disk) -> int | None:
     """Return the sector of the chunk that ends with the disk; None where the disk is too small.
 
-    QEMU 2.10 to 9.0 load the last MiB of a disk in no other way: where the disk's end cuts a chunk,
-    they write its padding too, and fail (migration/block.c: block_load).
+    QEMU 2.10 to 9.0 load the last MiB of a disk only in this form: where the disk's end cuts a chunk,
+    they write its padding, too, and fail (QEMU 7.2, migration/block.c: block_load).
     """
     return (disk.size - CHUNK_SIZE) // SECTOR_SIZE if disk.size >= CHUNK_SIZE else None
 
@@ -167,7 +168,7 @@ def _progress(percent: int) -> Progress:
 
 
 def _repeated(events: list[Event], rows: int) -> Iterator[Piece]:
-    """Return ``events``, and ``rows`` - 1 times more with their chunks a part further on."""
+    """Return ``events`` ``rows`` times, with their chunks one part further each time."""
     if rows == 1:
         yield from events
         return
@@ -212,9 +213,9 @@ class _Bulk:
         self._blocks: list[Event] = []
 
     def parts(self) -> Iterator[tuple[list[Event], int]]:
-        """Return parts of some chunks, each with its progress records before its blocks.
+        """Yield parts, each with its progress records before its blocks, and a repeat count.
 
-        With it comes how often a part stands there, each time with its chunks further on.
+        In each repetition, the chunks are one part further.
         """
         for disk in self._disks:
             for record in self._dialect.before(disk):
@@ -236,16 +237,16 @@ class _Bulk:
                         at += (rows - 1) * _PART_SECTORS
                         last = at - CHUNK_SECTORS
             if last + CHUNK_SECTORS < total and self._options.disks:
-                # QEMU counts holes at a disk's end as done when it has passed over them.
+                # QEMU counts holes at a disk's end as done when it has skipped them.
                 last = total
                 self._count(last)
             if self._counts or self._blocks:
                 yield self._take(), 1
-            # ... and a disk whose last chunk was sent only to that chunk's start.
+            # It counts a disk whose last chunk was sent only up to the start of that chunk.
             self._finished += last
 
     def _stretches(self, disk: Disk) -> Iterator[_Stretch]:
-        """Return what there is of a disk, ascending; what is partly known, record by record."""
+        """Return the stretches of a disk, ascending; for a partly known disk, record by record."""
         total = disk.size // SECTOR_SIZE
         if disk.partial and not self._dialect.on_grid:
             for start, end in regions(disk.image):
@@ -290,13 +291,13 @@ class _Bulk:
             return 0
         if self._bits_in_chunks(disk) or not self._options.zero_blocks:
             return 0
-        # Up to here the percentage stays, so that there are no progress records.
+        # Up to here the percentage does not change, so that there are no progress records.
         end = -(-(self._percent + 1) * self._total // 100) - self._finished
         chunks = min((stretch.stop - at) // CHUNK_SECTORS, -((at - end) // CHUNK_SECTORS))
         return max(chunks // _PART_CHUNKS, 0)
 
     def _add(self, disk: Disk, sector: int, stretch: _Stretch) -> None:
-        """Put the records of a chunk, and the progress before it, into the part."""
+        """Add the records of a chunk, and the progress before it, to the current part."""
         records = list(self._chunk(disk, sector, stretch))
         if records:
             self._count(sector)
@@ -323,7 +324,7 @@ class _Bulk:
                 or disk.image.is_zero(start, sectors * SECTOR_SIZE)
             )
             data = None if zero else chunk_data(disk.image, sector)
-        # A chunk that ends with the disk carries a part of the one before it, too.
+        # A chunk that ends with the disk also carries a part of the preceding one.
         moved = last_chunk(disk) if self._options.dialect == "qemu" else None
         if data and sectors < CHUNK_SECTORS and moved is not None and stretch.since <= moved:
             sector, sectors, data = moved, CHUNK_SECTORS, chunk_data(disk.image, moved)

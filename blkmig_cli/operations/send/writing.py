@@ -17,9 +17,9 @@ def write_disks(
     tick: Tick,
     resolve: Resolve = resolve_content,
 ) -> None:
-    """Write ``pieces``, made of ``disks``, to ``sink``; ``tick`` gets the bytes of the disks done.
+    """Write ``pieces`` of ``disks`` to ``sink``; ``tick`` gets the bytes of the disks done.
 
-    ``resolve`` gives the bytes of payloads.  Raises FailureError where an image or the target fails.
+    ``resolve`` yields the bytes of payloads.  Raises FailureError where an image or the target fails.
     """
     write_events(_ticking(pieces, disks, tick), sink, resolve)
 

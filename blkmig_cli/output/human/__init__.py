@@ -1,1 +1,1 @@
-"""Results drawn for a terminal; the only importer of rich."""
+"""Results as text for a terminal; only this package imports rich."""

@@ -1,4 +1,4 @@
-"""Progress bars on a terminal: what is done, how fast, and the time left."""
+"""Progress bars on a terminal: bytes done, speed, and remaining time."""
 
 import math
 import sys
@@ -16,14 +16,14 @@ from blkmig_cli.text import human_size
 
 
 class _Figure(ProgressColumn):
-    """What is never folded."""
+    """A column that is never wrapped."""
 
     def get_table_column(self) -> Column:
         return Column(no_wrap=True)
 
 
 class _Done(_Figure):
-    """Bytes done, and of how many, in the units of all other sizes."""
+    """The bytes done and the total, in the units of all other sizes."""
 
     def render(self, task: Task) -> Text:
         done = human_size(int(task.completed))
@@ -31,14 +31,14 @@ class _Done(_Figure):
 
 
 class _Speed(_Figure):
-    """Bytes a second."""
+    """Bytes per second."""
 
     def render(self, task: Task) -> Text:
         return Text("" if task.speed is None else f"{human_size(int(task.speed))}/s")
 
 
 class _Left(_Figure):
-    """The time left; where the end is not known, the time that has gone by."""
+    """The remaining time; if the total is unknown, the elapsed time."""
 
     max_refresh = 0.5
 
@@ -51,8 +51,8 @@ class _Left(_Figure):
 
 @contextmanager
 def bar(label: str, total: int | None) -> Iterator[Tick]:
-    """A progress bar on stderr; see ``progress.py``."""
-    # Half the width of a small terminal: the figures keep their places while they grow.
+    """Show a progress bar on stderr; see ``progress.py``."""
+    # Half the width of a small terminal, so that the figures do not move while they grow.
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -65,7 +65,7 @@ def bar(label: str, total: int | None) -> Iterator[Tick]:
         shown = 0
 
         def tick(done: int) -> None:
-            # Drawing costs more than reading a record does.
+            # Drawing takes longer than reading a record.
             nonlocal shown
             if done - shown >= 1 << 20:
                 shown = done

@@ -1,4 +1,4 @@
-"""``blkmig compare`` for people: what differs, a line for each disk and bitmap."""
+"""The human output of ``blkmig compare``: a line of differences for each disk and bitmap."""
 
 from rich.console import Console
 from rich.text import Text

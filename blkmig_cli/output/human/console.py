@@ -1,4 +1,4 @@
-"""What all output for people shares: the console, and tables."""
+"""The console and the tables of all human output."""
 
 import sys
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 
-# Wider than any line: what is piped is for grep and the like, so that a row is one line.
+# Wider than any line: piped output is for grep and similar tools, so a row is one line.
 _PIPED_WIDTH = 1 << 16
 
 
 class _Console(Console):
-    """A console whose lines do not end in blanks, and that leaves a closed pipe to the command line."""
+    """A console without trailing blanks, which raises the error of a closed pipe to the command line."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -51,7 +51,7 @@ def _trimmed(line: list[Segment]) -> list[Segment]:
 def console(file: IO[str] | None = None) -> Console:
     """Return a console on ``file`` (default: stdout); plain and not wrapped when piped.
 
-    NO_COLOR and TERM are heeded by rich.
+    NO_COLOR and TERM are handled by rich.
     """
     target = file or sys.stdout
     terminal = target.isatty()

@@ -1,4 +1,4 @@
-"""``blkmig info`` for people: one screen."""
+"""The human output of ``blkmig info``: one screen."""
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +14,7 @@ _SECTIONS_MAX = 4
 
 
 def info_text(info: Info, out: Console) -> None:
-    """Print name and verdict, disks, bitmaps, bytes, sections, findings, and what to do next."""
+    """Print name and verdict, disks, bitmaps, bytes, sections, findings, and next steps."""
     shown.heading(info.report, out)
     out.print(Text("  " + ", ".join(_facts(info))), soft_wrap=False)
     out.print()
@@ -65,7 +65,7 @@ def _bytes(accounts: Accounts) -> Table:
 
 
 def _sections(accounts: Accounts) -> Table:
-    """Return a table of the largest sections, and the others as one."""
+    """Return a table of the largest sections, with the others combined."""
     table = new_table("SECTION", "PARTS", "SIZE", right=("PARTS", "SIZE"))
     named = [(name, section) for name, section in accounts.sections.items() if name]
     by_size = sorted(named, key=lambda item: -item[1].size)

@@ -1,4 +1,4 @@
-"""``blkmig map`` in a terminal: a row of cells for each disk, one below it for each bitmap."""
+"""The human output of ``blkmig map``: a row of cells for each disk, and for each of its bitmaps."""
 
 from rich.console import Console
 from rich.text import Text
@@ -6,7 +6,7 @@ from rich.text import Text
 from blkmig_cli.operations.map import KINDS, SHADES, DiskMap, bitmap_cells
 from blkmig_cli.text import device_name, escape, human_size, size_range
 
-# A sign for each kind, so that no colours are needed; the second one where the encoding is ASCII.
+# A symbol for each kind, so that no colours are needed; the second one for ASCII encodings.
 _SIGNS = {
     "missing": ("?", "?", "bold red"),
     "repeated": ("▒", "+", "yellow"),
@@ -22,7 +22,7 @@ _PIPED = 80
 
 
 def map_text(maps: list[DiskMap], out: Console) -> None:
-    """Print all disks, each with an axis, and what the signs mean."""
+    """Print all disks, each with an axis, and a legend."""
     plain = not _has_signs(out)
     for disk in maps:
         names = ["disk"] if disk.extents else []
@@ -64,7 +64,7 @@ def _label(name: str) -> str:
 
 
 def _axis(size: int, width: int) -> str:
-    """Return an axis with sizes at the quarters of ``width`` cells, as many as have room."""
+    """Return an axis with sizes at the quarters of ``width`` cells, as many as fit."""
     axis = "0"
     end = human_size(size)
     for quarter in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""Reports for people: what a stream holds, what a replay did, the list of checks."""
+"""The human output of reports, of replays, and of the list of checks."""
 
 from rich.console import Console
 from rich.text import Text
@@ -10,7 +10,7 @@ from blkmig_cli.output.human.console import table as new_table
 from blkmig_cli.text import bitmap_name, count, device_name, escape, human_size, size_range
 
 _SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-#: In this order a summary counts them.
+#: The order of the verdicts in a summary.
 _VERDICT_STYLES: dict[Verdict, str] = {
     "whole": "bold green",
     "unknown": "yellow",
@@ -31,7 +31,7 @@ def _verdict(verdict: Verdict) -> Text:
 
 
 def report_text(report: Report, out: Console) -> None:
-    """A stream's report: verdict, disks, bitmaps, findings."""
+    """Print a stream's report: verdict, disks, bitmaps, findings."""
     heading(report, out)
     disks_table(report, out)
     bitmaps_table(report, out)
@@ -43,7 +43,7 @@ def report_text(report: Report, out: Console) -> None:
 
 
 def heading(report: Report, out: Console) -> None:
-    """The stream's name and the verdict on it."""
+    """Print the stream's name and the verdict on it."""
     kind = ", ".join(
         part
         for part in (
@@ -63,7 +63,7 @@ def heading(report: Report, out: Console) -> None:
 
 
 def disks_table(report: Report, out: Console) -> None:
-    """A row for each disk, if there is any."""
+    """Print a row for each disk, if there are any."""
     disks = [device for device in report.devices if device.disk.has_blocks]
     if not disks:
         return
@@ -85,7 +85,7 @@ def disks_table(report: Report, out: Console) -> None:
 
 
 def bitmaps_table(report: Report, out: Console) -> None:
-    """A row for each bitmap, if there is any."""
+    """Print a row for each bitmap, if there are any."""
     if not report.bitmaps:
         return
     table = new_table(
@@ -114,7 +114,7 @@ def bitmaps_table(report: Report, out: Console) -> None:
 
 
 def findings_text(report: Report, out: Console) -> None:
-    """A line for each finding, but for the error that is said on stderr."""
+    """Print a line for each finding, except the error that is printed on stderr."""
     for finding in report.findings:
         if report.failure is not None and (finding.id, finding.offset) == (
             report.failure.check,
@@ -133,7 +133,7 @@ def findings_text(report: Report, out: Console) -> None:
 
 
 def replay_text(result: ReplayResult, out: Console, *, dry: bool, brief: bool = False) -> None:
-    """Print what a replay did; ``brief``: only the verdict, and what is incomplete."""
+    """Print the result of a replay; ``brief``: only the verdict, and incomplete images."""
     if brief:
         heading(result.report, out)
     else:
@@ -156,7 +156,7 @@ def replay_text(result: ReplayResult, out: Console, *, dry: bool, brief: bool = 
 
 
 def checks_text(out: Console) -> None:
-    """The list of checks."""
+    """Print the list of checks."""
     table = new_table("CHECK", "SEVERITY", "MEANING")
     for check, (severity, meaning) in CHECKS.items():
         table.add_row(check, Text(severity, _SEVERITY_STYLES[severity]), meaning)
@@ -164,7 +164,7 @@ def checks_text(out: Console) -> None:
 
 
 def summary(reports: list[Report], out: Console) -> None:
-    """What several streams come to: a line for each, in their order, and their number by verdict."""
+    """Print the summary of several streams: a line for each, and their number by verdict."""
     table = new_table("STREAM", "VERDICT", "ERRORS", "WARNINGS", right=("ERRORS", "WARNINGS"))
     for report in reports:
         found = [finding.severity for finding in report.findings]

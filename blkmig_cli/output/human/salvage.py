@@ -1,4 +1,4 @@
-"""``blkmig salvage`` for people: what was lost, and what is intact."""
+"""The human output of ``blkmig salvage``: what was lost, and what is intact."""
 
 from rich.console import Console
 from rich.text import Text
@@ -21,12 +21,14 @@ _SHOWN = 20
 
 
 def salvage_text(found: Salvaged, out: Console) -> None:
-    """Print the damage, the disks, what is lost of them, and what to know of the result."""
+    """Print the damage, the disks, what is lost of them, and notes on the result."""
     name = "(stdin)" if found.stream == "-" else escape(found.stream)
     if found.intact:
         out.print(Text(f"{name}: intact, nothing is lost", "green"))
     elif found.failure is not None and not found.disks:
-        out.print(Text(f"{name}: not a migration stream, and nothing of one is in it", "bold red"))
+        out.print(
+            Text(f"{name}: not a migration stream, and it contains no part of one", "bold red")
+        )
     else:
         lost = human_size(sum(gap.end - gap.start for gap in found.gaps))
         places = count(len(found.gaps), "place")
@@ -64,7 +66,7 @@ def _disks(found: Salvaged, out: Console) -> None:
 
 
 def _lost(found: Salvaged) -> list[str]:
-    """Return what is lost completely."""
+    """Return lines on the disks and bitmaps that are lost."""
     lost = [
         f"disk {device_name(disk.device)} is lost"
         + ("" if disk.size is None else f", all {exact_size(disk.size)} of it")
@@ -86,7 +88,7 @@ def _lost(found: Salvaged) -> list[str]:
 
 
 def _known(found: Salvaged) -> list[str]:
-    """Return what must be known of what is intact."""
+    """Return notes on what is intact."""
     texts = []
     left_out = sum(sectors.total for sectors in found.unconfirmed.values())
     if left_out:

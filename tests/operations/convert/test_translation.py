@@ -407,7 +407,7 @@ def test_records_for_bits_alone(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
 def test_names_that_v1_cannot_carry(run: Run, tmp_path: Path) -> None:
     source, target = tmp_path / "a", tmp_path / "b"
     source.write_bytes(raw.qemu(raw.block(0, 8, "a\0b")))
-    fails(run("convert", source, "--dialect", "v1", "--to", target), 4, "it has a NUL")
+    fails(run("convert", source, "--dialect", "v1", "--to", target), 4, "it contains a NUL")
     assert not target.exists()
 
 

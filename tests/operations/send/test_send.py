@@ -37,7 +37,7 @@ def test_send_refusals(run: Run, tmp_path: Path) -> None:
     fails(run("send", image, "--to", target, "--bitmaps"), 4, "is of a disk of 2048 bytes")
     write_bitmaps(str(side), BitmapFile(1024, {"b": DirtyBitmap("b", 512)}))
     side.write_text("{}")
-    fails(run("send", image, "--to", target, "--bitmaps"), 4, "no file of bitmaps")
+    fails(run("send", image, "--to", target, "--bitmaps"), 4, "not a file of bitmaps")
     fails(run("send", image, "--to", tmp_path / "no" / "s.bin"), 4, "No such file")
     fails(run("send", image, "--to", target, "--machine", "x" * 4097), 2, "--machine: over 4096")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d.img", "d.img.bitmaps.json"]
@@ -186,20 +186,23 @@ HEADER = '{"blkmig-spec": 1}\n'
         (HEADER + '{"type": "what"}\n', "line 2: type: 'what'"),
         (HEADER + '{"type": ["eof"]}\n', "line 2: type: ['eof']"),
         (HEADER + '{"type": "' + "x" * 9999 + '"}\n', "xxx' is none"),
-        (HEADER + '{"type": "progress", "percent": 1, "flags": [[]]}', "flags: [] is no flag"),
-        (HEADER + "{oops\n", "line 2: no JSON"),
+        (HEADER + '{"type": "progress", "percent": 1, "flags": [[]]}', "flags: [] is not a flag"),
+        (HEADER + "{oops\n", "line 2: not JSON"),
         (HEADER + "[]\n", "line 2: a record is an object"),
-        (HEADER + '{"type": "eof", "x": 1}\n', "line 2: 'x' is no field"),
+        (HEADER + '{"type": "eof", "x": 1}\n', "line 2: 'x' is not a field"),
         (HEADER + '{"type": "progress", "percent": -1}\n', "line 2: percent: -1"),
         (HEADER + '{"type": "eos", "value": 1e3}\n', "line 2: value: 1000.0"),
-        (HEADER + '{"type": "progress", "percent": 1, "flags": ["no"]}', "flags: 'no' is no flag"),
+        (
+            HEADER + '{"type": "progress", "percent": 1, "flags": ["no"]}',
+            "flags: 'no' is not a flag",
+        ),
         (HEADER + '{"type": "raw", "payload": {"base64": "%"}}', "line 2: payload: base64"),
         (HEADER + '{"type": "raw", "payload": {"fill": 999, "length": 1}}', "fill 999"),
         (HEADER + '{"type": "section-part", "id": 4294967296}', "id: 4294967296 does not fit"),
         ('{"blkmig-spec": 2}\n', "version 2"),
         ("records: []\n", "no 'blkmig-spec'"),
         ("blkmig-spec: 1\nrecords:\n  - {type: eof}\n  - {type: eof, y: 1}\n", "record 2: 'y'"),
-        ("blkmig-spec: 1\nrecords: 5\n", "records: is no list"),
+        ("blkmig-spec: 1\nrecords: 5\n", "records: is not a list"),
         ("a: [unclosed\n", "neither JSON nor YAML"),
         ("!!python/object/apply:os.system [id]\n", "neither JSON nor YAML"),
     ],
