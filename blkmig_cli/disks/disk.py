@@ -16,12 +16,15 @@ class Disk:
     """A disk to send: its device name, image and bitmaps.  ``size`` in bytes, a multiple of 512.
 
     ``partial``: only the extents of the image are known; the rest is never sent.
+    ``open_ended``: its size is not known, and may be larger than that of the image: of a partial disk,
+    nothing behind the image is sent either.
     """
 
     device: str
     image: Readable
     bitmaps: "list[DirtyBitmap]" = field(default_factory=list)
     partial: bool = False
+    open_ended: bool = False
 
     @property
     def size(self) -> int:

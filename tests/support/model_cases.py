@@ -233,6 +233,10 @@ CASES: dict[str, Plan] = {
     ),
     "convert-ragged": _plan(_RAGGED, "convert", "qemu", "same", "normalize"),
     "convert-ragged-to-v2": _plan(_RAGGED, "convert", "v2", "same", "normalize"),
+    "convert-ragged-of-unknown-size": _plan(
+        _stream("classic", (Disk("d", 4096),), Block("d", 1, _NOISE)),
+        "convert", "classic", "same", "normalize", told=False,
+    ),
     "convert-makes-a-disk": _plan(_NO_DISK, "convert", "v1", "same", "normalize"),
     "convert-unnamed-bitmap": _plan(_UNNAMED, "convert", "qemu", "same", "translate"),
     "convert-without-last-progress": _plan(_SILENT, "convert", "v2", "same", "translate"),

@@ -66,7 +66,10 @@ def disks_of(contents: Contents, *, bitmaps: bool, incremental: bool) -> list[Di
             raise IncompleteError(f"{human_size(missing)} of the disk are missing", device=device)
         # The content of a disk without blocks is unknown.
         partial = incremental or not verdict.disk.has_blocks
-        disks.append(Disk(device, image.incremental() if partial else image, held, partial))
+        open_ended = partial and verdict.size.exact is None
+        disks.append(
+            Disk(device, image.incremental() if partial else image, held, partial, open_ended)
+        )
     return disks
 
 

@@ -10,36 +10,30 @@ from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.operations.salvage.result import SalvagedDisk
-from blkmig_cli.operations.send.places import regions, unplaceable
+from blkmig_cli.operations.send.places import unplaceable
 from blkmig_cli.operations.send.stream import SendOptions, send_pieces
-from blkmig_cli.schemas.constants import CHUNK_SECTORS, CHUNK_SIZE, SectionType
+from blkmig_cli.schemas.constants import SectionType
 from blkmig_cli.wire.events import Progress, SectionHeader
 from blkmig_cli.wire.runs import Piece
 
 
 def unwritable(image: StreamDisk, *, size_known: bool) -> list[tuple[int, int]]:
-    """Return the intact sectors [start, end) that no record can carry without missing ones.
+    """Return the sectors [start, end) that no records carry without some that are not intact.
 
-    They are fewer than a chunk, and do not end with the disk, or the disk's end is unknown.
+    They are fewer than a chunk, and do not end with the disk, or the end of the disk is unknown.
     """
-    if size_known:
-        return list(unplaceable(image.incremental(), on_grid=False))
-    return [
-        (start, end) for start, end in regions(image.incremental()) if end - start < CHUNK_SECTORS
-    ]
+    return list(unplaceable(image.incremental(), on_grid=False, open_ended=not size_known))
 
 
 def disks_to_send(found: Sequence[SalvagedDisk]) -> list[Disk]:
-    """Return the disks with only their intact part, and their bitmaps.
-
-    A disk of unknown size is extended past its last chunk, as no record may reach past a disk's end.
-    """
+    """Return the disks with only what is intact of them, and their bitmaps."""
     return [
         Disk(
             disk.device,
-            disk.image.resized(disk.size + (0 if disk.size_known else CHUNK_SIZE)).incremental(),
+            disk.image.incremental(),
             _cut(disk),
             partial=True,
+            open_ended=not disk.size_known,
         )
         for disk in found
     ]

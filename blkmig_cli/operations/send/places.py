@@ -25,11 +25,11 @@ def regions(image: Readable) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def places(start: int, end: int, total: int) -> Iterator[range]:
+def places(start: int, end: int, total: int | None) -> Iterator[range]:
     """Return the sectors of records that together carry [start, end) of a disk of ``total`` sectors.
 
-    They come as ranges, chunk by chunk.  The range must be one that can be carried: see
-    :func:`unplaceable`.
+    They come as ranges, chunk by chunk.  ``total`` None: the disk may end anywhere behind.  The range
+    must not be :func:`unplaceable`.
     """
     grid = -(-start // CHUNK_SECTORS) * CHUNK_SECTORS
     if start < grid:
@@ -56,9 +56,14 @@ def split_by_zeros(image: Readable, chunks: range) -> Iterator[tuple[range, bool
         yield chunks[done:], False
 
 
-def unplaceable(image: Readable, *, on_grid: bool) -> Iterator[tuple[int, int]]:
-    """Return the :func:`regions` that records cannot carry, on the grid of chunks or at any sector."""
-    total = image.size // SECTOR_SIZE
+def unplaceable(
+    image: Readable, *, on_grid: bool, open_ended: bool = False
+) -> Iterator[tuple[int, int]]:
+    """Return the :func:`regions` that records cannot carry, on the grid of chunks or at any sector.
+
+    ``open_ended``: the disk may be larger than the image.
+    """
+    total = None if open_ended else image.size // SECTOR_SIZE
     for start, end in regions(image):
         if on_grid:
             fits = start % CHUNK_SECTORS == 0 and (end == total or end % CHUNK_SECTORS == 0)

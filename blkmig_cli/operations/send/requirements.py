@@ -155,7 +155,8 @@ def _bitmap_fault(bitmap: "DirtyBitmap", size: int) -> str | None:
 def _apart(disk: Disk, options: SendOptions) -> Iterator[tuple[int, int]]:
     """Return the parts of a partly known disk, in sectors, that records cannot carry."""
     if disk.partial and options.disks:
-        yield from unplaceable(disk.image, on_grid=DIALECTS[options.dialect].on_grid)
+        on_grid = DIALECTS[options.dialect].on_grid
+        yield from unplaceable(disk.image, on_grid=on_grid, open_ended=disk.open_ended)
 
 
 def _other_kind(image: Readable) -> str | None:

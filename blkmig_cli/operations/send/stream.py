@@ -250,7 +250,7 @@ class _Bulk:
         total = disk.size // SECTOR_SIZE
         if disk.partial and not self._dialect.on_grid:
             for start, end in regions(disk.image):
-                for chunks in places(start, end, total):
+                for chunks in places(start, end, None if disk.open_ended else total):
                     for part, zero in split_by_zeros(disk.image, chunks):
                         yield _Stretch(part.start, min(part.stop, total), True, start, zero)
             return
