@@ -215,7 +215,8 @@ def salvage(case: Case, flag: str) -> None:
     if case.all_known:
         assert outcome.status == 0, outcome
     if outcome.status == 0:
-        lost = {bitmap["device"] for bitmap in found["lost-bitmaps"] if not bitmap["device"]}
+        devices = {bitmap["device"] for bitmap in found["lost-bitmaps"]}
+        lost = {name for name in devices if not name or not case.known(name)}
         for number, name in enumerate(case.named):
             if name in names:
                 image, old = folder / str(number), flag == "--incremental"
