@@ -25,8 +25,8 @@ from blkmig_cli.system.sockets import Say
 from blkmig_cli.text import count, escape
 from blkmig_cli.transport import compression
 from blkmig_cli.transport.inputs import FileInput, PipeInput
+from blkmig_cli.transport.save_image import HEADER_SIZE, save_image
 from blkmig_cli.transport.spool import spool
-from blkmig_cli.wire.save_image import HEADER_SIZE, save_image
 
 
 @dataclass(frozen=True, slots=True)

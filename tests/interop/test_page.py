@@ -55,7 +55,7 @@ def test_an_old_capture_to_a_qemu_of_today(run: Run, tmp_path: Path) -> None:
     daily = disks.bitmap("daily", 65536, 4 << 20)
     write_bitmaps(f"{disk}.bitmaps.json", BitmapFile(4 << 20, {"daily": daily}))
     assert run("send", disk, "--bitmaps", "--to", tmp_path / "stream.bin").status == 0
-    _, _, rest = PAGE.partition("\n## An old capture to a QEMU of today\n")
+    _, _, rest = PAGE.partition("\n## Loading an old capture with a current QEMU\n")
     chapter = rest.partition("\n## ")[0]
     assert chapter.count("```console") == 1
     answers = run_commands(chapter, tmp_path)

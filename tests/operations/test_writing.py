@@ -154,15 +154,14 @@ def test_superseded_records_are_not_read(
     assert written == [(0, 10)]
 
 
-@pytest.mark.parametrize(("way", "expected"), [("file", [(0, 5)]), ("pipe", [(0, 3), (3, 2)])])
+@pytest.mark.parametrize("way", ["file", "pipe"])
 def test_neighbouring_zeros_are_one_hole(
     run: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     way: str,
-    expected: list[tuple[int, int]],
 ) -> None:
-    """Those of a run in any order; record by record those that follow each other."""
+    """Those of a run, in any order."""
     path, image = tmp_path / "s.bin", tmp_path / "image"
     path.write_bytes(stream([(sector, 0) for sector in (4096, 2048, 0, 8192, 6144)]))
     image.write_bytes(b"\1" * (5 * raw.CHUNK))
@@ -176,7 +175,7 @@ def test_neighbouring_zeros_are_one_hole(
     monkeypatch.setattr(raw_images.RawImage, "zero", zero)
     source = path if way == "file" else f"exec:cat {path}"
     assert run("replay", source, "--image", image).status == 0
-    assert holes == expected
+    assert holes == [(0, 5)]
     assert image.read_bytes() == bytes(5 * raw.CHUNK)
 
 

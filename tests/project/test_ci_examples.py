@@ -49,7 +49,7 @@ def test_github(tmp_path: Path, sound: bool) -> None:
             continue
         ran.append(step["name"])
         failed |= shell(tmp_path, command) != 0
-    assert ran == (["Validate"] if sound else ["Validate", "Say what was found"])
+    assert ran == (["Validate"] if sound else ["Validate", "Print the findings"])
     (upload,) = [s for s in workflow["jobs"]["validate"]["steps"] if s.get("name") == "Upload"]
     assert upload["if"] == "${{ !cancelled() }}"
     results = run_of((tmp_path / upload["with"]["sarif_file"]).read_text())["results"]

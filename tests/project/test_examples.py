@@ -22,7 +22,7 @@ def call(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
 def test_demo(tmp_path: Path) -> None:
     done = call(tmp_path, "sh", EXAMPLES / "demo.sh")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("identical; the incomplete stream was found out.\n")
+    assert done.stdout.endswith("identical; the incomplete stream was detected.\n")
 
 
 def compare(folder: Path, truth: object) -> subprocess.CompletedProcess[str]:
