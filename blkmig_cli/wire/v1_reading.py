@@ -150,7 +150,10 @@ def bits_lengths(
 
 
 class Ahead:
-    """An input that reads ahead in another one without moving it: ``source``, read from ``offset`` on; see ``schema_io.Input``."""
+    """An input that reads ahead in ``source``, from ``offset`` on, without moving it.
+
+    See ``schema_io.Input``.
+    """
 
     def __init__(self, source: Input, offset: int) -> None:
         self._source = source
