@@ -9,7 +9,8 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import BinaryIO, Protocol, cast
+from functools import cache
+from typing import Any, BinaryIO, Protocol, cast
 
 from blkmig_cli import limits
 from blkmig_cli.errors import LimitError, StreamError, TruncatedError
@@ -38,6 +39,21 @@ class Packer(Protocol):
         """Return the last compressed bytes; no data may follow."""
 
 
+class _Inflating(Protocol):
+    """The decompressor of zlib."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    @property
+    def unconsumed_tail(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
 class _Decompressor(Protocol):
     @property
     def eof(self) -> bool: ...
@@ -64,12 +80,22 @@ def by_suffix(path: str) -> str | None:
 def packer(kind: str) -> Packer:
     """Return a packer for ``kind``, at the default level of the tool of that name."""
     if kind == "gzip":
-        return cast(Packer, zlib.compressobj(wbits=31))
+        return cast(Packer, _deflate().compressobj(wbits=31))
     if kind == "xz":
         return lzma.LZMACompressor()
     import zstandard  # noqa: PLC0415 (slow to load; as below)
 
     return zstandard.ZstdCompressor(write_checksum=True).compressobj()
+
+
+@cache
+def _deflate() -> Any:
+    """Return zlib, or what does the same faster, if it is installed (the extra ``fast``)."""
+    try:
+        from isal import isal_zlib  # noqa: PLC0415 (not needed without gzip)
+    except ImportError:
+        return zlib
+    return isal_zlib
 
 
 @contextmanager
@@ -116,7 +142,7 @@ class _Gunzip:
     """Unpacks one gzip member, in the manner of the decompressors of bz2 and lzma."""
 
     def __init__(self) -> None:
-        self._inner = zlib.decompressobj(wbits=31)
+        self._inner: _Inflating = _deflate().decompressobj(wbits=31)
         self.needs_input = True
 
     @property
@@ -167,7 +193,7 @@ class _Members:
                     raise EOFError
             try:
                 found = self._decoder.decompress(packed, len(target))
-            except (zlib.error, lzma.LZMAError, OSError) as error:
+            except (_deflate().error, lzma.LZMAError, OSError) as error:
                 raise _Damaged(str(error)) from None
             if found:
                 target[: len(found)] = found

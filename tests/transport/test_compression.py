@@ -1,8 +1,10 @@
 """Targets that are compressed by their name: what comes out is what went in, and never half of it."""
 
 import gzip
+import io
 import lzma
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.disks.raw import RawImage, open_raw
+from blkmig_cli.errors import StreamError
 from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.transport import compression
 from blkmig_cli.transport.target import Sink, open_target
 from tests.conftest import Run, fails
 from tests.support import raw
@@ -146,3 +150,44 @@ def test_any_pieces(disk: Path, suffix: str, pieces: list[tuple[str, int]]) -> N
         assert type(sink) is not Sink
     image.close()
     assert UNPACK[suffix](target.read_bytes()) == expected
+
+
+def unpacked_with(
+    module: object, packed: bytes, piece: int
+) -> tuple[bytes, type[Exception] | None]:
+    """What comes out of gzip data, and the kind of error that ends it."""
+    found, target = b"", memoryview(bytearray(piece))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compression, "_deflate", lambda: module)
+        with compression.unpacked("gzip", io.BytesIO(packed)) as readinto:
+            try:
+                while count := readinto(target):
+                    found += target[:count]
+            except StreamError as error:
+                return found, type(error)
+    return found, None
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.binary(max_size=5000), min_size=1, max_size=3),
+    st.sampled_from(["whole", "cut", "flip", "padded"]),
+    st.integers(0),
+    st.sampled_from([1 << 18, 100, 7]),
+)
+def test_isal_gives_what_zlib_gives(parts: list[bytes], how: str, at: int, piece: int) -> None:
+    isal_zlib = pytest.importorskip("isal.isal_zlib")
+    packed = bytearray(b"".join(gzip.compress(part * 3, 6, mtime=0) for part in parts))
+    if how == "cut":
+        del packed[at % len(packed) :]
+    elif how == "flip":
+        packed[10 + at % (len(packed) - 10)] ^= 1 << at % 8
+    elif how == "padded":
+        packed += bytes(at % 5000)
+    data, error = unpacked_with(zlib, bytes(packed), piece)
+    other, other_error = unpacked_with(isal_zlib, bytes(packed), piece)
+    assert (other_error is None) == (error is None)
+    if how != "flip":
+        assert (other, other_error) == (data, error)
+    elif error is None:
+        assert other == data
