@@ -11,12 +11,23 @@ from pathlib import Path
 import click
 
 from blkmig_cli import limits
+from blkmig_cli.checks.acceptance import ACCEPTED, accepting
 from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.commands import cli
 from blkmig_cli.spec.records import FIELDS
 from blkmig_cli.text import human_size
 
 TARGET = Path(__file__).with_name("commands.md")
+
+ACCEPTANCE = """## Exit status by finding
+
+An error that ends the reading of a stream has the exit status that stands with it above, in every
+command; `replay` and `extract` take what was sent before it with `--allow-incomplete`, and then have that
+status. Other errors end a command with 1, and nothing is written; some are accepted with an
+option. An error of a device that is not used is ignored. Warnings and notes do not count (`validate
+--strict`: warnings do), except that a v1 bitmap whose granularity is unknown (`bitmap-open`) gives `replay`
+the status 1, though the disk is written.
+"""
 
 SHAPES = """\
 ## JSON
@@ -131,6 +142,19 @@ def option_row(option: click.Parameter) -> str:
     return f"| {names} {metavar} | {option.help or ''} |".replace("  ", " ")
 
 
+def acceptance() -> list[str]:
+    """Return the table of exit statuses, by finding, command and option."""
+    lines = [ACCEPTANCE, f"| id | {' | '.join(ACCEPTED)} |", f"| ---{' | ---' * len(ACCEPTED)} |"]
+    for check, (severity, text) in CHECKS.items():
+        if severity == "error" and "(exit " not in text:
+            cells = [
+                f"1, with `{'` or `'.join(options)}` 0" if options else "1"
+                for options in (accepting(command, check) for command in ACCEPTED)
+            ]
+            lines.append(f"| `{check}` | {' | '.join(cells)} |")
+    return lines
+
+
 def document() -> str:
     """Return the whole page."""
     lines = ["# Commands", "", "Made by `make docs` from the commands themselves.", ""]
@@ -147,7 +171,7 @@ def document() -> str:
         lines.append("")
     lines += ["## Checks", "", "| id | severity | meaning |", "| --- | --- | --- |"]
     lines += [f"| `{check}` | {severity} | {text} |" for check, (severity, text) in CHECKS.items()]
-    lines += ["", SHAPES, SPEC.rstrip()]
+    lines += ["", *acceptance(), "", SHAPES, SPEC.rstrip()]
     for name, (_, fields) in FIELDS.items():
         keys = [field.key if field.default is ... else f"[{field.key}]" for field in fields]
         lines.append(f"| {name} | {' '.join(keys)} |")

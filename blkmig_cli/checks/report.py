@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from blkmig_cli.checks.catalogue import Finding, Severity
+from blkmig_cli.checks.catalogue import Finding
 from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.contents.state import DiskState
@@ -106,11 +106,3 @@ class Report:
         """Return the report without the findings of ``checks``."""
         kept = tuple(finding for finding in self.findings if finding.id not in checks)
         return replace(self, findings=kept)
-
-    def weighed(self, severities: Mapping[str, Severity]) -> "Report":
-        """Return the report with the severities of its findings replaced by ``severities``, by check id."""
-        findings = tuple(
-            replace(finding, severity=severities.get(finding.id, finding.severity))
-            for finding in self.findings
-        )
-        return replace(self, findings=findings)

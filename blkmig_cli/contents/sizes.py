@@ -123,10 +123,14 @@ class ProgressBounds:
         A bound that the chunks themselves exceed, or whose percentages the chunks do not explain, is
         none: incremental streams have such.
         """
+        return 100 * self.total // self.percent if self.percent and self._consistent() else None
+
+    def _consistent(self) -> bool:
+        """Return whether the chunks explain the percentages, so that these bound single disks."""
         if not self.percent:
-            return None
+            return True
         most = 100 * self.total // self.percent
-        return most if most >= self._reached and self._explained(most) else None
+        return most >= self._reached and self._explained(most)
 
     def _explained(self, most: int) -> bool:
         """Whether disks of at most ``most`` sectors, of which all was sent, have such percentages."""
@@ -141,7 +145,7 @@ class ProgressBounds:
         least = self.tops[name] + 1
         others = self._reached - least
         most = self.most()
-        if len(self.tops) == 1 and (most is None or self.least <= most):
+        if len(self.tops) == 1 and self._consistent() and (most is None or self.least <= most):
             least = max(least, self.least)
         return least, None if most is None else most - others
 

@@ -6,6 +6,7 @@ Chunks that were not sent are not treated as zeros: without ``allow_incomplete``
 from dataclasses import dataclass, field
 
 from blkmig_cli import limits
+from blkmig_cli.checks.acceptance import accepting
 from blkmig_cli.checks.names import Names, find_bitmaps, find_device, split_bitmap
 from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
 from blkmig_cli.checks.survey import Contents
@@ -35,10 +36,8 @@ from blkmig_cli.text import (
 from blkmig_cli.transport.target import Sink, open_target
 from blkmig_cli.wire.v1_layout import describe
 
-# Findings that show that a disk is incomplete; the first kind only if its size is unknown, or a part
-# of it is missing.
+# Findings that do not show that a disk is incomplete if all of its known size was sent.
 _UNSENT = ("missing-chunks", "bulk-unfinished")
-_BROKEN = ("section-unfinished", "merged-devices")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +218,8 @@ def _why_incomplete(report: Report, verdict: DeviceVerdict) -> str | None:
     came = verdict.size.exact is not None and not verdict.missing
     for finding in report.findings:
         of_it = finding.device in (None, verdict.disk.name)
-        if of_it and (finding.id in _BROKEN or (finding.id in _UNSENT and not came)):
+        excused = came and finding.id in _UNSENT
+        if of_it and not excused and accepting("extract", finding.id):
             return finding.message
     return None
 

@@ -115,7 +115,7 @@ _SAFE = {
     "DiskFile.readable", "DiskFile.seekable", "DiskFile.tell", "Report.valid", "Report.verdict",
     "Report.counting", "Report.exit_status", "DirtyBitmap.granule_runs", "DirtyBitmap.ranges",
     "DirtyBitmap.count", "DirtyBitmap.end", "DirtyBitmap.same", "DirtyBitmap.digest_size",
-    "Report.adding", "Report.ignoring", "Report.weighed", "ValidateOptions.reads_data",
+    "Report.adding", "Report.ignoring", "ValidateOptions.reads_data",
     "ReplayRequest.makes", "ReplayRequest.accepts", "ReplayRequest.continues", "ReplayRequest.known",
     "ReplayRequest.takes",
     "ReplayResult.problem", "ReplayResult.exit_status", "Hints.takes_most", "Hints.option_size",

@@ -168,6 +168,15 @@ CASES: dict[str, Plan] = {
     "left-out-end-told": _plan(_LEFT_OUT, "validate", "--incremental"),
     "left-out-disk-told": _plan(_ALL_LEFT_OUT, "validate", ""),
     "left-out-disk-replayed": _plan(_ALL_LEFT_OUT, "replay", "file", "new", ""),
+    "left-out-disks-and-a-start": _plan(
+        _stream(
+            "classic",
+            (Disk("d", 4096), Disk("e", 2048), Disk("f", 4096)),
+            Progress(20), _zero(2048), Progress(40), Progress(80),
+            progress="skipped",
+        ),
+        "convert", "classic", "same", "translate",
+    ),
     "left-out-disk-onto-image": _plan(_ALL_LEFT_OUT, "validate-image", "same", told=False),
     "v1-bits-behind-the-end": _plan(
         _stream(

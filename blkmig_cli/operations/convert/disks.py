@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from blkmig_cli import limits
+from blkmig_cli.checks.acceptance import accepted, accepting
 from blkmig_cli.checks.report import BitmapVerdict, Report
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.disks.bitmap import DirtyBitmap
@@ -12,10 +13,10 @@ from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
 from blkmig_cli.text import escape, exact_size, human_size, quote, size_range
 from blkmig_cli.wire.v1_layout import describe
 
-# Findings that --incremental allows: these gaps are intentional.
-_GAPS = ("missing-chunks", "bulk-unfinished")
-# Findings that are ignored without bitmaps.
-_BITMAPS = ("bitmap-incomplete", "bitmap-size")
+_HINTS = {
+    "--incremental": "use --incremental if these gaps are intentional; they are preserved",
+    "--no-bitmaps": "use --no-bitmaps to leave the bitmaps out",
+}
 
 
 def refuse_faults(report: Report, *, bitmaps: bool, incremental: bool) -> None:
@@ -26,15 +27,11 @@ def refuse_faults(report: Report, *, bitmaps: bool, incremental: bool) -> None:
     """
     if report.failure is not None:
         raise report.failure
+    allowed = accepted("convert", {"--incremental": incremental, "--no-bitmaps": not bitmaps})
     for finding in report.findings:
-        allowed = (finding.id in _GAPS and incremental) or (finding.id in _BITMAPS and not bitmaps)
-        if finding.severity != "error" or allowed:
+        if finding.severity != "error" or finding.id in allowed:
             continue
-        hint = None
-        if finding.id in _GAPS:
-            hint = "use --incremental if these gaps are intentional; they are preserved"
-        elif finding.id in _BITMAPS:
-            hint = "use --no-bitmaps to leave the bitmaps out"
+        hint = next((_HINTS[option] for option in accepting("convert", finding.id)), None)
         raise IncompleteError(
             finding.message,
             offset=finding.offset,

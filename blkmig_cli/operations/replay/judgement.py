@@ -6,6 +6,7 @@ A stream in a file is judged before the first write, one from a pipe at its end,
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from blkmig_cli.checks.acceptance import accepted
 from blkmig_cli.checks.catalogue import Finding, Severity, finding_of
 from blkmig_cli.checks.checker import Checker
 from blkmig_cli.checks.names import Names
@@ -18,7 +19,7 @@ from blkmig_cli.operations.replay.destination import Destination
 from blkmig_cli.operations.replay.destinations import Destinations
 from blkmig_cli.operations.replay.disk_size import Decision, Evidence, decide_size
 from blkmig_cli.operations.replay.journal import Stop
-from blkmig_cli.operations.replay.request import MISSING, ReplayRequest
+from blkmig_cli.operations.replay.request import ReplayRequest
 from blkmig_cli.operations.replay.superseded import Superseded
 from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.constants import BLOCK_SECTION, CHUNK_SECTORS, SECTOR_SIZE
@@ -234,16 +235,15 @@ def judge(
 def _weighed(found: Finding, request: ReplayRequest) -> Finding:
     """Return a finding with its severity for this replay."""
     severity: Severity = found.severity
-    forgiven = found.device is not None and not request.takes(found.device)
-    if found.id in MISSING:
-        forgiven |= request.allow_incomplete or not request.disks
-    elif found.id in ("bitmap-incomplete", "bitmap-size"):
-        forgiven |= not request.bitmaps or (
-            request.allow_incomplete and found.id == "bitmap-incomplete"
-        )
-    elif found.id == "bitmap-open" and request.bitmaps:
+    options = {
+        "--allow-incomplete": request.allow_incomplete,
+        "--no-bitmaps": not request.bitmaps,
+        "--bitmaps-only": not request.disks,
+    }
+    other_device = found.device is not None and not request.takes(found.device)
+    if found.id == "bitmap-open" and request.bitmaps:
         severity = "error"
-    if forgiven and severity == "error":
+    if severity == "error" and (other_device or found.id in accepted("replay", options)):
         severity = "warning"
     return replace(found, severity=severity)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from blkmig_cli.checks.acceptance import accepting
 from blkmig_cli.checks.manifest import Manifest
 from blkmig_cli.checks.report import Report
 from blkmig_cli.errors import StreamError, UsageError
@@ -11,9 +12,6 @@ from blkmig_cli.wire.decoder import Container
 from blkmig_cli.wire.hints import Hints
 
 Dialect = Literal["auto", "classic", "v1", "v2", "qemu"]
-
-#: Findings of missing chunks: accepted with --allow-incomplete, ignored where disks are not written.
-MISSING = ("missing-chunks", "bulk-unfinished", "section-unfinished")
 
 #: The part of an image's name that is replaced by the device, where images are created.
 TEMPLATE = "{device}"
@@ -138,7 +136,7 @@ class ReplayResult:
             return None
         state = "incomplete" if self.partial_images else "nothing was written"
         place = f" ({found.place})" if found.place else ""
-        hint = f"; {sound}" if found.id in MISSING else ""
+        hint = f"; {sound}" if "--allow-incomplete" in accepting("replay", found.id) else ""
         return f"{state}: {found.message}{place} [{found.id}]{hint}"
 
     @property
