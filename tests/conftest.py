@@ -38,6 +38,9 @@ settings.register_profile(
 )
 settings.load_profile("blkmig")
 
+# The programs that the tests start buffer their output, as they do elsewhere.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 # A shell without job control has its background jobs ignore SIGINT, and so would the programs that
 # the tests start, and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

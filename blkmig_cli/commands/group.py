@@ -1,6 +1,5 @@
 """The group of all commands, where errors become exit statuses."""
 
-import contextlib
 import difflib
 import functools
 import importlib
@@ -8,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import click
 
@@ -122,13 +121,15 @@ def _status(run: Callable[[], Any]) -> int:
         sys.stdout.flush()
         return int(status or 0)
     except click.ClickException as error:
-        with contextlib.suppress(OSError):
+        try:
             error.show()
+        except OSError:
+            _discard(sys.stderr)
         return error.exit_code
     except click.Abort:
         return 130
     except (BrokenPipeError, _ClosedPipe):
-        _discard_stdout()
+        _discard(sys.stdout)
         return 141
     except Interruption as error:
         return _ended(error, error.exit_status)
@@ -144,16 +145,18 @@ def _ended(error: BaseException, status: int) -> int:
     try:
         sys.stdout.flush()
     except OSError:
-        _discard_stdout()
+        _discard(sys.stdout)
     line = "; ".join([str(error), *getattr(error, "__notes__", [])])
-    with contextlib.suppress(OSError):
+    try:
         click.echo(f"blkmig: {line}", err=True)
+    except OSError:
+        _discard(sys.stderr)
     return status
 
 
-def _discard_stdout() -> None:
-    """Drop the remaining output for a failing stdout, so that Python does not try again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _discard(stream: TextIO) -> None:
+    """Drop the remaining output for a failing ``stream``, so that Python does not try again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @click.group(

@@ -1,5 +1,6 @@
 """Options that several commands share, and parsing of their values."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -99,20 +100,26 @@ for_qemu_option = click.option(
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Print more on stderr.")
 
 
+def echo_line(message: str) -> None:
+    """Print a line on stderr, after all output so far."""
+    sys.stdout.flush()
+    click.echo(f"blkmig: {message}", err=True)
+
+
 def log(verbose: bool, message: str) -> None:
     """Print a line on stderr if ``verbose`` (-v)."""
     if verbose:
-        click.echo(f"blkmig: {message}", err=True)
+        echo_line(message)
 
 
 def saying(quiet: bool) -> Say:
     """Return a function that prints on stderr, unless ``quiet``, that the program waits for a peer."""
-    return lambda message: None if quiet else click.echo(f"blkmig: {message}", err=True)
+    return lambda message: None if quiet else echo_line(message)
 
 
 def warn(message: str) -> None:
     """Print a warning on stderr, also with -q: the result may not be the intended one."""
-    click.echo(f"blkmig: warning: {message}", err=True)
+    echo_line(f"warning: {message}")
 
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING, cast
 
-import click
-
 from blkmig_cli.commands import options
 from blkmig_cli.errors import BlkmigError
 from blkmig_cli.output.progress import progress
@@ -42,5 +40,5 @@ def exit_status(stream: str, failure: BlkmigError | None) -> int:
     """Print the error that ended the reading of ``stream`` on stderr; return its exit status."""
     if failure is None:
         return 0
-    click.echo(f"blkmig: {escape(stream)}: {failure}", err=True)
+    options.echo_line(f"{escape(stream)}: {failure}")
     return failure.exit_status

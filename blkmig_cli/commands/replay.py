@@ -132,7 +132,7 @@ def command(
     else:
         replay_text(result, console(), dry=dry_run, brief=quiet)
     for warning in result.warnings:
-        click.echo(f"blkmig: warning: {warning}", err=True)
+        options.warn(warning)
     if result.problem is not None and not (dry_run and result.report.failure is None):
-        click.echo(f"blkmig: {escape(stream or '-')}: {result.problem}", err=True)
+        options.echo_line(f"{escape(stream or '-')}: {result.problem}")
     return result.exit_status

@@ -63,5 +63,5 @@ def command(
         salvage_text(found, console(sys.stderr if to_stdout else None))
     if not found.disks:
         reason = found.gaps[0].why if found.gaps else "it has no disks and no bitmaps"
-        click.echo(f"blkmig: {escape(stream)}: {reason}", err=True)
+        options.echo_line(f"{escape(stream)}: {reason}")
     return found.exit_status

@@ -46,9 +46,8 @@ def command(
         reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose),
     )
     if not quiet:
-        click.echo(
-            f"blkmig: {count(found.chunks, 'chunk')} with {count(found.padding, 'byte')} of padding, "
-            f"{found.leaked:,} of them not zero",
-            err=True,
+        options.echo_line(
+            f"{count(found.chunks, 'chunk')} with {count(found.padding, 'byte')} of padding, "
+            f"{found.leaked:,} of them not zero"
         )
     return 0

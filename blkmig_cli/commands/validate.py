@@ -138,7 +138,7 @@ def command(
         if report.failure is not None:
             name, failure = escape(report.stream), str(report.failure)
             named = failure if failure.startswith(name) else f"{name}: {failure}"
-            click.echo(f"blkmig: {named}", err=True)
+            options.echo_line(named)
     return worst_status(reports, strict=strict)
 
 

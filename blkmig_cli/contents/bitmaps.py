@@ -69,8 +69,14 @@ class BitmapState:
             return
         self.candidates = self.open.narrow(possible, size)
         if len(self.candidates) == 1:
-            self.know_granularity(self.candidates[0], room)
-            self.covered = self._reached(self.candidates[0], self.open)
+            self._close(self.candidates[0], room)
+
+    def _close(self, granularity: int, room: Room) -> None:
+        """Set the granularity that was unknown; the records held until now are applied."""
+        self.know_granularity(granularity, room)
+        if self.open is not None:
+            self.covered = self._reached(granularity, self.open)
+            self.candidates, self.open = [granularity], None
 
     def _reached(self, granularity: int, records: Observations) -> IntervalSet:
         """Return the part of ``covered`` for which the v1 ``records`` have words at ``granularity``."""
@@ -159,9 +165,9 @@ class BitmapState:
         Raises LimitError.
         """
         if self.granularity is None and later.granularity is not None:
-            self.know_granularity(later.granularity, room)
+            self._close(later.granularity, room)
         if self.content is not None and later.content is None and later.open is not None:
-            later.know_granularity(self.content.granularity, room)
+            later._close(self.content.granularity, room)
         if self.content is None:
             if self.open is not None and later.open is not None:
                 for sectors, rows in later.open.rows():

@@ -6,7 +6,11 @@ import pickle
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.state import StreamState
+from blkmig_cli.contents.v1_granularity import Observations
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_words import Room
 from blkmig_cli.errors import StreamError
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Event, Footer
@@ -103,3 +107,21 @@ def test_captures_in_pieces(capture: Capture) -> None:
     between = [at + 1 for at, event in enumerate(events) if isinstance(event, Footer)]
     step = max(len(between) // 5, 1)
     check(capture.data, Hints(), between[step - 1 :: step][:6])
+
+
+def test_a_granularity_that_only_the_later_piece_knows() -> None:
+    """Its bits and those held until then are both there, and stay when the end is settled."""
+    room = Room()
+    first = BitmapState("d", "b", None, open=Observations())
+    assert first.open is not None
+    first.covered.add(0, 2048)
+    first.open.add(0, memoryview(b"\1".ljust(128, b"\0")))
+    later = BitmapState("d", "b", 1024, content=DirtyBitmap("b", 1024, room=room))
+    assert later.content is not None
+    later.covered.add(2048, 4096)
+    later.content.write_words(16, b"\3".ljust(128, b"\0"))
+    first.merge(later, room)
+    first.settle([1024], None, room)
+    assert first.content is not None
+    assert first.content.ranges(None) == [(0, 1024), (1 << 20, 2048)]
+    assert list(first.covered) == [(0, 4096)]

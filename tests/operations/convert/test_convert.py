@@ -13,7 +13,7 @@ from blkmig_cli.checks.survey import Contents, read_contents
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
 from blkmig_cli.errors import BlkmigError
-from blkmig_cli.operations.convert.disks import disks_of, refuse_faults
+from blkmig_cli.operations.convert.disks import check_empty_chunks, disks_of, refuse_faults
 from blkmig_cli.operations.convert.translation import LastRecords, Translation
 from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.progress import no_tick
@@ -145,6 +145,8 @@ def translated(data: bytes, hints: Hints, dialect: str) -> bytes | None:
         Stream("s", source), Decoder(source, hints=hints), hints, no_tick, last
     )
     disks = disks_of(contents, bitmaps=True, incremental=True)
+    if dialect == "v1":
+        check_empty_chunks(disks)
     if dialect != "qemu" and any(d.bitmaps and d.device not in last.offsets for d in disks):
         return None
     made = []
