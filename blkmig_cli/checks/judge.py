@@ -279,10 +279,12 @@ class _Judge:
         """Return whether progress contradicts the disks, if they have known sizes and are complete.
 
         It does if it stopped early, or if a record before the last one shows that there is more.  In
-        both cases, other disks were not sent.
+        both cases, other disks were not sent; where that is intentional, the latter is none.
         """
         ended, unsent = self._bulk_ended(), self._state.progress.never_sent() > 0
-        return ((ended is True and unsent) or (ended is False and not unsent)) and all(
+        early = ended is False and not unsent
+        more = ended is True and unsent and not self._incremental
+        return (early or more) and all(
             device.size.exact and not device.missing for device in self._with_blocks
         )
 

@@ -169,7 +169,8 @@ class Case:
     @property
     def sane(self) -> bool:
         """Whether the progress records also tell of nothing that never began."""
-        return self.trusted and self.stream.progress != "abandoned"
+        left_out = self.stream.progress == "skipped" and len(self.named) < len(self.model.disks)
+        return self.trusted and self.stream.progress != "abandoned" and not left_out
 
     def known(self, name: str) -> bool:
         """Whether a disk's size is told, or in the stream."""

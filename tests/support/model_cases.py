@@ -168,6 +168,15 @@ CASES: dict[str, Plan] = {
     "left-out-end-told": _plan(_LEFT_OUT, "validate", "--incremental"),
     "left-out-disk-told": _plan(_ALL_LEFT_OUT, "validate", ""),
     "left-out-disk-replayed": _plan(_ALL_LEFT_OUT, "replay", "file", "new", ""),
+    "left-out-disks-behind": _plan(
+        _stream(
+            "classic",
+            (Disk("d", 4096), Disk("e", 63), Disk("f", 2048)),
+            Progress(0), _zero(0), Progress(32), _zero(2048), Progress(34), Progress(67),
+            progress="skipped",
+        ),
+        "validate", "--incremental",
+    ),
     "left-out-disks-and-a-start": _plan(
         _stream(
             "classic",

@@ -34,7 +34,8 @@ def _verdicts(case: Case, bitmaps: bool, *, incremental: bool) -> set[str]:
     if (case.gaps and not incremental) or (not bitmaps and case.all_known):
         return {"incomplete"}
     if case.all_known:
-        return {"whole"} if case.sane else {"whole", "faulty", "incomplete"}
+        left_out = incremental and case.trusted and case.stream.progress == "skipped"
+        return {"whole"} if case.sane or left_out else {"whole", "faulty", "incomplete"}
     found = {"unknown"}
     if whole:
         found.add("whole")
