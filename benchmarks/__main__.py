@@ -5,9 +5,11 @@ Usage: python -m benchmarks [--rounds N] [--size MIB] [--scale X] [--json FILE] 
 """
 
 import argparse
+import gzip
 import json
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -86,11 +88,11 @@ def whole_disks(folder: Path, size: int, number: int) -> Iterator[Row]:
     slower = max(("send", "replay"), key=lambda name: statistics.median(taken[name]))
     for name, ours, peer, theirs, must, aim in (
         ("send", "send", "QEMU migrate -b", "save", 0.7, 0.5),
-        ("send", "send", "dd bs=1M", "dd", 1.3, 1.0),
+        ("send", "send", "dd bs=1M", "dd", 1.1, 0.9),
         ("send", "send", "cp", "cp", None, None),
-        ("replay", "replay", "QEMU's load", "load", 0.4, 0.25),
-        ("replay", "replay", "qemu-img convert", "convert", 1.5, 1.0),
-        ("send | replay", "piped", "the slower alone", slower, 1.5, 1.2),
+        ("replay", "replay", "QEMU's load", "load", 0.7, 0.4),
+        ("replay", "replay", "qemu-img convert", "convert", 1.5, 1.1),
+        ("send | replay", "piped", "the slower alone", slower, 1.4, 1.1),
     ):
         if theirs in taken:
             row = Row(f"{name} {size // MIB} MiB", "s", must, aim, peer=peer)
@@ -168,6 +170,66 @@ def scanning(path: Path, count: int, number: int) -> Iterator[Row]:
     yield row
 
 
+def paths(folder: Path, scale: float, number: int) -> Iterator[Row]:
+    """Measure every command on zero blocks, and kinds of input, against validate of the file."""
+    count = int((1 << 20) * scale)
+    path = streams.stream(folder / "z.bin", streams.records(ZERO, count))
+    packed, spec, made = folder / "z.bin.gz", folder / "z.spec", folder / "z.out"
+    with open(path, "rb") as source, gzip.open(packed, "wb") as target:
+        shutil.copyfileobj(source, target)
+    with open(spec, "wb") as target:
+        subprocess.run([*BLKMIG, "dump", path, "--spec"], stdout=target, check=True)
+    sized = ["--device-size", count * MIB]
+    onto = ["--image", made, "--create", *sized]
+    works: dict[str, tuple[list[object], float, float]] = {
+        "validate, gzip": (["validate", packed], 2, 1.3),
+        "validate, pipe": (["validate", f"exec:cat {path}"], 2, 1.3),
+        "info": (["info", path], 2.5, 1.5),
+        "map": (["map", path], 2.5, 1.5),
+        "dump": (["dump", path], 2.5, 1.5),
+        "dump --spec": (["dump", path, "--spec"], 2.5, 1.5),
+        "dump jsonl": (["dump", path, "--output", "jsonl"], 3, 2),
+        "dump json": (["dump", path, "--output", "json"], 4, 2),
+        "build": (["build", spec, "--to", made], 4, 2),
+        "convert to v2": (["convert", path, "--dialect", "v2", "--to", made, *sized], 2.5, 1.5),
+        "salvage --to": (["salvage", path, "--to", made], 2.5, 1.5),
+        "scrub": (["scrub", path, "--to", made, *sized], 2.5, 1.5),
+        "compare": (["compare", path, path, *sized], 2.5, 1.5),
+        "replay, gzip": (["replay", packed, *onto], 3, 1.5),
+        "replay, pipe": (["replay", f"exec:cat {path}", *onto], 3, 1.5),
+    }
+    all_works = [command([*BLKMIG, *words], fresh=str(made)) for words, _, _ in works.values()]
+    plain, *taken = rounds(number, command([*BLKMIG, "validate", path]), *all_works)
+    for (name, (_, must, aim)), ours in zip(works.items(), taken, strict=True):
+        row = Row(f"zero blocks: {name}", "s", must, aim, peer="validate of the file")
+        row.ours, row.theirs = ours, plain
+        yield row
+    for file in folder.glob("z.*"):
+        file.unlink()
+
+
+def holes(folder: Path, scale: float, number: int) -> Iterator[Row]:
+    """Measure a disk of 3 TiB that is one hole."""
+    disk, stream, made = folder / "h.img", folder / "h.bin", folder / "h.out"
+    size = int((3 << 40) * scale) >> 20 << 20
+    with open(disk, "wb") as file:
+        file.truncate(size)
+    onto = ["--image", made, "--create", "--device-size", size]
+    works = {
+        "send": command([*BLKMIG, "send", disk, "--to", stream], fresh=str(stream)),
+        "validate": command([*BLKMIG, "validate", stream]),
+        "convert to v2": command([*BLKMIG, "convert", stream, "--dialect", "v2", "--to", made,
+                                  "--device-size", size], fresh=str(made)),
+        "replay": command([*BLKMIG, "replay", stream, *onto], fresh=str(made)),
+    }  # fmt: skip
+    for name, ours in zip(works, rounds(number, *works.values()), strict=True):
+        row = Row(f"hole: {name}", "s", 6, 2)
+        row.ours = ours
+        yield row
+    for path in folder.glob("h.*"):
+        path.unlink()
+
+
 def small(folder: Path, number: int) -> Iterator[Row]:
     """Measure start-up, and a capture of empty parts."""
     path = streams.capture(folder, "bitmaps-5.2")
@@ -240,6 +302,8 @@ def main() -> None:
         for row in (
             *small(folder, options.rounds),
             *reading(folder, options.scale, options.rounds),
+            *paths(folder, options.scale, options.rounds),
+            *holes(folder, options.scale, options.rounds),
             *whole_disks(folder, options.size * MIB, options.rounds),
         ):
             rows.append(row)

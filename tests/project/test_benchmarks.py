@@ -29,13 +29,13 @@ def test_every_figure_is_taken(tmp_path: Path, growth: int | None) -> None:
     assert list(folder.iterdir()) == []
     found = json.loads(target.read_text())
     names = {(row["name"], row["peer"]) for row in found["rows"]}
-    peers = {"dd bs=1M", "cp", "the slower alone", "bare construct"}
+    peers = {"dd bs=1M", "cp", "the slower alone", "bare construct", "validate of the file"}
     if qemu.QEMU_IMG is not None:
         peers.add("qemu-img convert")
     if qemu.has_block_migration():
         peers |= {"QEMU migrate -b", "QEMU's load"}
     assert {peer for _, peer in names if peer} == peers
-    assert len(names) == 10 + len(peers)
+    assert len(names) == 14 + len(peers) - 1 + 15  # 15 against validate of the file
     for row in found["rows"]:
         assert row["figure"] > 0
         assert row["name"].split(",")[0].removesuffix(" 16 MiB") in PAGE, row["name"]
