@@ -283,7 +283,10 @@ class _Judge:
         """
         ended, unsent = self._bulk_ended(), self._state.progress.never_sent() > 0
         early = ended is False and not unsent
-        more = ended is True and unsent and not self._incremental
+        sizes = [device.size.exact or 0 for device in self._devices]
+        known = sum(-(-size // SECTOR_SIZE) for size in sizes)
+        more = ended is True and unsent and self._state.progress.least > known
+        more &= not self._incremental
         return (early or more) and all(
             device.size.exact and not device.missing for device in self._with_blocks
         )

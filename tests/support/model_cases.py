@@ -177,6 +177,16 @@ CASES: dict[str, Plan] = {
         ),
         "validate", "--incremental",
     ),
+    "left-out-disks-with-bitmaps": _plan(
+        _stream(
+            "v1",
+            (Disk("d", 4096), Disk("e", 2047, (_FINE,)), Disk("f", 2048)),
+            Block("e", 0, bits=(Bits(_FINE),), sectors=2047), Block("f", 0, bits=(), sectors=2048),
+            Progress(0), _zero(0), Progress(25), _zero(2048), Progress(49), Progress(74),
+            progress="skipped",
+        ),
+        "validate", "",
+    ),
     "left-out-disks-and-a-start": _plan(
         _stream(
             "classic",

@@ -177,11 +177,13 @@ def unpacked_with(
 )
 def test_isal_gives_what_zlib_gives(parts: list[bytes], how: str, at: int, piece: int) -> None:
     isal_zlib = pytest.importorskip("isal.isal_zlib")
-    packed = bytearray(b"".join(gzip.compress(part * 3, 6, mtime=0) for part in parts))
+    members = [bytearray(gzip.compress(part * 3, 6, mtime=0)) for part in parts]
+    if how == "flip":  # behind the header, of which ISA-L checks less
+        member = members[at % len(members)]
+        member[10 + at % (len(member) - 10)] ^= 1 << at % 8
+    packed = bytearray(b"".join(members))
     if how == "cut":
         del packed[at % len(packed) :]
-    elif how == "flip":
-        packed[10 + at % (len(packed) - 10)] ^= 1 << at % 8
     elif how == "padded":
         packed += bytes(at % 5000)
     data, error = unpacked_with(zlib, bytes(packed), piece)
