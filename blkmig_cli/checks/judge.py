@@ -208,7 +208,7 @@ class _Judge:
             return None
         if not self._incremental:
             missing = any(device.missing for device in self._with_blocks)
-            unsent = bool(self._with_blocks) and state.progress.never_sent() > 0
+            unsent = bool(self._with_blocks) and self._unsent() > 0
             unsent = unsent and not self._contradiction()
             parts.append(not missing and not unsent)
         if self._contradiction():
@@ -275,18 +275,27 @@ class _Judge:
         }
         return self._state.progress.bulk_ended(sizes)
 
+    def _unsent(self) -> int:
+        """Return the sectors that progress proves to exist beyond all that was sent or is known.
+
+        QEMU's progress includes disks of which only bitmaps were sent.
+        """
+        progress, sizes = self._state.progress, [device.size.exact for device in self._devices]
+        unsent = progress.never_sent()
+        if None in sizes:
+            return unsent
+        known = sum(-(-(size or 0) // SECTOR_SIZE) for size in sizes)
+        return min(unsent, max(progress.least - known, 0))
+
     def _contradiction(self) -> bool:
         """Return whether progress contradicts the disks, if they have known sizes and are complete.
 
         It does if it stopped early, or if a record before the last one shows that there is more.  In
         both cases, other disks were not sent; where that is intentional, the latter is none.
         """
-        ended, unsent = self._bulk_ended(), self._state.progress.never_sent() > 0
+        ended, unsent = self._bulk_ended(), self._unsent() > 0
         early = ended is False and not unsent
-        sizes = [device.size.exact or 0 for device in self._devices]
-        known = sum(-(-size // SECTOR_SIZE) for size in sizes)
-        more = ended is True and unsent and self._state.progress.least > known
-        more &= not self._incremental
+        more = ended is True and unsent and not self._incremental
         return (early or more) and all(
             device.size.exact and not device.missing for device in self._with_blocks
         )
@@ -313,7 +322,7 @@ class _Judge:
                 if ended:
                     text += "; use --incremental if these gaps are intentional"
                 self._add("missing-chunks", text, device=device.disk.name)
-        unsent = progress.never_sent() * SECTOR_SIZE
+        unsent = self._unsent() * SECTOR_SIZE
         if ended is False and not named and not self._contradiction():
             least = f"at least {human_size(unsent)}" if unsent else "more"
             self._abandoned(f"{least} was not sent, of these disks or of others")
