@@ -9,6 +9,8 @@ from collections.abc import Mapping
 _UNSENT = ("missing-chunks", "bulk-unfinished")
 _UNFINISHED = (*_UNSENT, "section-unfinished")
 
+#: In place of an option: accepted without any.
+ALWAYS = ""
 #: By command and option: the check ids that are accepted.
 ACCEPTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "validate": {"--incremental": ("missing-chunks",)},
@@ -22,7 +24,17 @@ ACCEPTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "--incremental": _UNSENT,
         "--no-bitmaps": ("bitmap-incomplete", "bitmap-size"),
     },
-    "extract": {"--allow-incomplete": (*_UNFINISHED, "merged-devices")},
+    "extract": {
+        # They say nothing of the content of the disk.
+        ALWAYS: ("device-state", "bitmap-incomplete", "bitmap-size", "progress-contradiction"),
+        "--allow-incomplete": (*_UNFINISHED, "merged-devices"),
+    },
+}
+#: The commands that give a finding, if not all do.
+GIVEN_BY: Mapping[str, tuple[str, ...]] = {
+    "size-unknown": ("replay", "extract"),
+    "image-differs": ("validate",),
+    "manifest-differs": ("validate", "replay"),
 }
 
 

@@ -6,7 +6,8 @@ Chunks that were not sent are not treated as zeros: without ``allow_incomplete``
 from dataclasses import dataclass, field
 
 from blkmig_cli import limits
-from blkmig_cli.checks.acceptance import accepting
+from blkmig_cli.checks.acceptance import ALWAYS, accepted, accepting
+from blkmig_cli.checks.catalogue import Finding, finding_of
 from blkmig_cli.checks.names import Names, find_bitmaps, find_device, split_bitmap
 from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
 from blkmig_cli.checks.survey import Contents
@@ -119,16 +120,19 @@ def find_disk(
     if exact is not None and verdict.disk.top * SECTOR_SIZE >= exact:
         raise past_end(name, verdict.disk.top, verdict.disk.top_offset, exact)
     warnings = []
-    reason = _why_incomplete(report, verdict)
-    if reason is not None:
-        if not allow_incomplete:
-            hint = "use --allow-incomplete to write zeros for what was not sent"
-            raise IncompleteError(reason, device=name, hint=hint)
+    fault = _fault(report, verdict)
+    if fault is not None:
+        options = {"--allow-incomplete": allow_incomplete}
+        if fault.id not in accepted("extract", options):
+            hint = None
+            if accepting("extract", fault.id):
+                hint = "use --allow-incomplete to write zeros for what was not sent"
+            raise IncompleteError(fault.message, device=name, hint=hint)
         missing = verdict.missing_bytes
         zeros = (
             f"{human_size(missing)} of {device_name(name)} was not sent, and is written as zeros"
         )
-        warnings.append(zeros if missing else reason)
+        warnings.append(zeros if missing else fault.message)
     if exact is None:
         disk = disk.resized(_assumed_size(verdict))
         warnings.append(_assumed_text(name, disk.size))
@@ -213,14 +217,16 @@ def _choose_bitmap(report: Report, name: str) -> BitmapVerdict:
     )
 
 
-def _why_incomplete(report: Report, verdict: DeviceVerdict) -> str | None:
-    """Return what proves that a disk is incomplete, or None; an unknown size alone does not."""
+def _fault(report: Report, verdict: DeviceVerdict) -> Finding | None:
+    """Return an error that makes a disk incomplete or wrong; an unknown size alone does not."""
     came = verdict.size.exact is not None and not verdict.missing
+    ignored = accepted("extract", {ALWAYS: True})
+    damage = None if report.failure is None else finding_of(report.failure)
     for finding in report.findings:
         of_it = finding.device in (None, verdict.disk.name)
-        excused = came and finding.id in _UNSENT
-        if of_it and not excused and accepting("extract", finding.id):
-            return finding.message
+        excused = finding.id in ignored or (came and finding.id in _UNSENT)
+        if finding.severity == "error" and of_it and not excused and finding != damage:
+            return finding
     return None
 
 
