@@ -13,7 +13,7 @@ but its progress (mig_save_device_bulk).  QEMU writes a record for each change o
 that what was left out shows in the percentages: there are more of them than chunks, or they leap.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -117,37 +117,34 @@ class ProgressBounds:
                 chunks = {}
         self._marks = marks
 
-    def most(self) -> int | None:
-        """Return the most sectors of all disks, None without a bound; valid at the stream's end.
+    def device(self, name: str, further: Callable[[], int]) -> tuple[int, int | None]:
+        """Return the least and most sectors of the device ``name``, given the chunks of the others.
 
-        A bound that the chunks themselves exceed, or whose percentages the chunks do not explain, is
-        none: incremental streams have such.
+        Most is None without a bound; valid at the stream's end.  There is no bound if the chunks exceed
+        it, or if they do not explain the percentages, as in incremental streams.  ``further`` returns
+        how many chunks were sent, beyond the first of each disk.
         """
-        return 100 * self.total // self.percent if self.percent and self._consistent() else None
+        least = self.tops[name] + 1
+        others = self._reached - least
+        if not self._consistent(further):
+            return least, None
+        most = 100 * self.total // self.percent if self.percent else None
+        if len(self.tops) == 1 and (most is None or self.least <= most):
+            least = max(least, self.least)
+        return least, None if most is None else most - others
 
-    def _consistent(self) -> bool:
-        """Return whether the chunks explain the percentages, so that these bound single disks."""
+    def _consistent(self, further: Callable[[], int]) -> bool:
+        """Return whether disks of which all was sent have such percentages."""
         if not self.percent:
             return True
         most = 100 * self.total // self.percent
-        return most >= self._reached and self._explained(most)
-
-    def _explained(self, most: int) -> bool:
-        """Whether disks of at most ``most`` sectors, of which all was sent, have such percentages."""
         beyond = self._percentages - {0}
+        if most < self._reached:
+            return False
         if most < 100 * CHUNK_SECTORS:
             # The first chunk makes 0, each further one another percentage.
-            return len(beyond) <= self.total // CHUNK_SECTORS
+            return len(beyond) <= further()
         return len(beyond) == max(beyond)
-
-    def device(self, name: str) -> tuple[int, int | None]:
-        """Return the least and most sectors of the device ``name``, given the chunks of the others."""
-        least = self.tops[name] + 1
-        others = self._reached - least
-        most = self.most()
-        if len(self.tops) == 1 and self._consistent() and (most is None or self.least <= most):
-            least = max(least, self.least)
-        return least, None if most is None else most - others
 
     def never_sent(self) -> int:
         """Return the number of sectors that are proven to exist after the last chunks of the devices."""

@@ -245,7 +245,7 @@ class StreamState:
         disk, most = self.disks.get(device), None
         least = 0 if disk is None else disk.least
         if device in self.progress.tops:
-            low, high = self.progress.device(device)
+            low, high = self.progress.device(device, self._further_chunks)
             least = max(least, low * SECTOR_SIZE)
             most = None if high is None or high * SECTOR_SIZE < least else high * SECTOR_SIZE
         tail = None if self.conclusion is None else self.conclusion.tails.get(device)
@@ -254,6 +254,11 @@ class StreamState:
             most = tail[1] if most is None or not tail[0] <= most <= tail[1] else most
             return SizeBounds(least, most, "bitmap-layout")
         return SizeBounds(least, most, "none" if most is None else "progress")
+
+    def _further_chunks(self) -> int:
+        """Return how many chunks of all disks were sent, beyond the first of each disk."""
+        covered = (disk.covered.total for disk in self.disks.values() if disk.has_blocks)
+        return sum(-(-sectors // CHUNK_SECTORS) - 1 for sectors in covered)
 
     def _release_progress(self) -> None:
         """Count the progress record that was held until it is known whether it is that of the end."""

@@ -187,6 +187,14 @@ CASES: dict[str, Plan] = {
         ),
         "validate", "",
     ),
+    "left-out-disk-and-a-chunk": _plan(
+        _stream(
+            "classic", (Disk("d", 6144), Disk("e", 2048)),
+            Progress(0), _zero(0), Progress(50), Block("d", 4096, _NOISE), Progress(75),
+            progress="skipped",
+        ),
+        "scrub", "",
+    ),
     "left-out-disks-and-a-start": _plan(
         _stream(
             "classic",
