@@ -164,7 +164,8 @@ def status(command: str, check: str) -> str:
 
 def document() -> str:
     """Return the whole page."""
-    lines = ["# Commands", "", "Made by `make docs` from the commands themselves.", ""]
+    lines = ["# Commands", "", "Made by `make docs` from the commands themselves.",
+             "Terms are defined in the [glossary](glossary.md).", ""]  # fmt: skip
     context = click.Context(cli)
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)

@@ -136,7 +136,7 @@ def document() -> str:
         "",
         "Made by `make docs` from `schemas/`, which the decoder and the encoder use.",
         "Integers are big-endian (be) or, in libvirt's header, little-endian (le);",
-        "a sector is 512 bytes, a chunk 1 MiB.",
+        "a sector is 512 bytes, a chunk 1 MiB. Other terms: [glossary](glossary.md).",
         "",
     ]
     for module in (framing, block):

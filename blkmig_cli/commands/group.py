@@ -42,6 +42,7 @@ EXIT_STATUS = (
     "malformed, truncated, or not a stream, 4 an image, file, tool or peer that failed, 130 "
     "interrupted, 141 closed pipe, 143 terminated."
 )
+TERMS = "Terms such as chunk, granule, part and padding are defined in docs/glossary.md."
 
 
 class _ClosedPipe(Exception):  # noqa: N818 (not an error: the reader needs no more)
@@ -162,7 +163,7 @@ def _discard(stream: TextIO) -> None:
 @click.group(
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=f"{STREAMS}\n\n{EXIT_STATUS}",
+    epilog=f"{STREAMS}\n\n{EXIT_STATUS}\n\n{TERMS}",
 )
 @click.version_option(__version__, prog_name="blkmig")
 def cli() -> None:

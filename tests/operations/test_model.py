@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from tests.support import model_readers, model_writers
@@ -90,10 +90,8 @@ ORDINARY = 200
 
 
 @settings(
-    deadline=None,
     max_examples=examples(ORDINARY),
     derandomize=examples(ORDINARY) == ORDINARY,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(plans())
 def test_every_command_agrees_with_the_model(plan: Plan) -> None:

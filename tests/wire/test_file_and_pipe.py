@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.wire.events import Event
@@ -24,14 +24,6 @@ SMALL = [
     "v1-bitmaps-only",
     "v1-blocks-and-bitmaps",
 ]
-SETTINGS = settings(
-    deadline=None,
-    suppress_health_check=[
-        HealthCheck.too_slow,
-        HealthCheck.data_too_large,
-        HealthCheck.function_scoped_fixture,
-    ],
-)
 
 
 @functools.cache
@@ -84,7 +76,7 @@ def mutations(draw: st.DrawFn) -> tuple[str, str, bytes]:
 
 
 @pytest.mark.scaled
-@settings(SETTINGS, max_examples=examples(30, 300))
+@settings(max_examples=examples(30, 300))
 @given(mutations())
 def test_events_and_errors(mutation: tuple[str, str, bytes]) -> None:
     _, _, data = mutation
@@ -95,7 +87,7 @@ def test_events_and_errors(mutation: tuple[str, str, bytes]) -> None:
 
 
 @pytest.mark.scaled
-@settings(SETTINGS, max_examples=examples(15, 150))
+@settings(max_examples=examples(15, 150))
 @given(mutation=mutations())
 def test_reports(mutation: tuple[str, str, bytes], run: Run, tmp_path: Path) -> None:
     _, _, data = mutation
