@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
-from blkmig_cli.errors import FailureError, LimitError, StreamError, failing
+from blkmig_cli.errors import BlkmigError, FailureError, LimitError, StreamError, failing
 from blkmig_cli.system.pipes import give_pages
 from blkmig_cli.wire.events import Payload
 
@@ -214,6 +214,7 @@ class PipeInput:
         self._at = 0  # offset of the buffer's first byte
         self._end = 0  # offset after the last byte read
         self._kept = 0  # offset from which bytes are still needed
+        self._failure: BlkmigError | None = None
         self.offset = 0
 
     def peek(self, length: int) -> bytes:
@@ -271,8 +272,12 @@ class PipeInput:
         if first >= 0 and width == stride:
             if offset == self.offset:
                 self.release()
-                if self._end < offset + stride:
-                    self._read_some(offset + stride)
+                if self._end < offset + stride and self._failure is None:
+                    try:
+                        self._read_some(offset + stride)
+                    except BlkmigError as error:
+                        # What is held may still be a shorter record; who needs more gets the error.
+                        self._failure = error
                     first = offset - self._at
             count = max(min(most, (self._end - offset) // stride), 0)
         rows = np.frombuffer(self._buffer, np.uint8, count * width, first if count else 0)
@@ -296,6 +301,8 @@ class PipeInput:
 
     def _read_some(self, end: int) -> int:
         """Read once, towards byte ``end``; return how many bytes came, 0 at the input's end."""
+        if self._failure is not None:
+            raise self._failure
         if end - self._at > len(self._buffer):
             self._make_room(end)
         view = memoryview(self._buffer)[self._end - self._at :]

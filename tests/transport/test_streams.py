@@ -5,14 +5,17 @@ import lzma
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import zstandard
 
+from blkmig_cli.transport.source import open_stream
 from tests.conftest import Run, fails
 from tests.support import raw
+from tests.support.feed import events, piped
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -209,3 +212,22 @@ def test_closed_output_is_quiet(tmp_path: Path) -> None:
         errors = process.stderr.read()
     assert process.returncode == 141
     assert errors == b""
+
+
+@pytest.mark.parametrize("period", [1, 3])
+def test_a_truncated_gzip_gives_all_that_came_out_of_it(period: int, tmp_path: Path) -> None:
+    """Also what is shorter than the rows that are looked for when the data end."""
+    part = raw.part(1, b"".join(raw.block(2048 * at, 8) for at in range(period)) + raw.EOS)
+    data = raw.HEADER + raw.configuration() + raw.start(1, "block", 1, raw.EOS) + raw.footer(1)
+    data += (part + raw.footer(1)) * 300
+    packer = zlib.compressobj(wbits=31)
+    for length in range(len(data) - 2 * len(part), len(data)):
+        packed = packer.copy()
+        path = tmp_path / "s.gz"
+        path.write_bytes(packed.compress(data[:length]) + packed.flush(zlib.Z_SYNC_FLUSH))
+        expected, _ = events(piped(data[:length]))
+        with open_stream(str(path)) as stream:
+            found, error = events(stream.input)
+        assert found == expected
+        assert error is not None
+        assert "gzip data is truncated" in error
