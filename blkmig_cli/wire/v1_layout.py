@@ -69,14 +69,17 @@ class Layouts:
 
     def note(self, device: str, sector: int) -> bool:
         """Take a record without bitmaps at ``sector``; return whether any layout allows it."""
-        self._note_top(device, sector)
         if any(layout.tails for layout in self._possible):
-            self._possible = [
+            remaining = [
                 layout
                 for layout in self._possible
                 if sector <= layout.tails.get(device, (sector,))[0]
             ]
-        return bool(self._possible)
+            if not remaining:
+                return False
+            self._possible = remaining
+        self._note_top(device, sector)
+        return True
 
     def admits(self, event: Block, sectors: NDArray[np.int64]) -> NDArray[np.bool_]:
         """See ``scanner.Rules``: the records whose only possible reading is that of ``event``."""

@@ -245,6 +245,13 @@ CASES: dict[str, Plan] = {
     "v1-words-short": _plan(_V1_SHORT, "validate", ""),
     "v1-words-short-extracted": _plan(_V1_SHORT, "extract-bitmap", ""),
     "v1-open-bits-grow": _plan(_V1_GROWS, "map", "", told=False),
+    "v1-past-a-tail": _plan(
+        _stream(
+            "v1", (Disk("d", 1397, (_FINE,)),),
+            Block("d", 0, zero=True, bits=(Bits(_FINE),)), _zero(7), Block("d", 75, zero=True, bits=()),
+        ),
+        "replay", "file", "new", "", told=False,
+    ),
     "v1-size-of-a-tail": _plan(
         _stream(
             "v1", (Disk("d", 1657, (_FINE,)),), Block("d", 0, zero=True, bits=(Bits(_FINE),))
