@@ -150,8 +150,18 @@ def test_what_is_closed(path: str) -> None:
     stream.close()
 
 
+def test_a_size_that_the_stream_contradicts(path: str) -> None:
+    with (
+        blkmig_cli.open(path, sizes={"d": 3 * MIB - 512}) as stream,
+        pytest.raises(blkmig_cli.IncompleteError, match="states a disk of 3145728 bytes"),
+    ):
+        stream.disk()
+
+
 def test_a_disk_is_a_file(path: str) -> None:
     wanted = bytes([7]) * MIB + bytes([9]) * MIB + bytes(MIB)
+    records = raw.qemu(filled(2048, byte=9), filled(0), raw.block(4096, 8))
+    Path(path).write_bytes(records)  # without the bitmap, which states a size
     with blkmig_cli.open(path, sizes={"d": 3 * MIB - 512}) as stream:
         with stream.disk() as disk:
             assert disk.size == 3 * MIB - 512

@@ -7,6 +7,8 @@ merged.  It reads bits, never disk data.
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.sizes import ProgressBounds, SizeBounds
 from blkmig_cli.contents.v1_granularity import Observations
@@ -147,18 +149,21 @@ class StreamState:
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run: the same as taking its events one by one, but by columns."""
-        devices = [c.event.device for c in run.columns if isinstance(c.event, Block)]
+        groups: dict[str, list[Column]] = {}
+        for column in run.columns:
+            if isinstance(column.event, Block) and column.numbers is not None:
+                groups.setdefault(column.event.device, []).append(column)
         progress = any(isinstance(column.event, Progress) for column in run.columns)
-        if progress or len(set(devices)) < len(devices):
+        if progress or not all(map(_alike, groups.values())):
             # The order within each row matters.
             for event in run:
                 self.feed(event, source)
             return
-        # The first row creates missing entries; the others only change numbers.
+        # The first row creates what does not exist yet; the others change numbers only.
         for column in run.columns:
             self.feed(column.event, source)
-            if isinstance(column.event, Block) and column.numbers is not None and run.rows > 1:
-                self._blocks(column.event, column, run.stride)
+        for columns in groups.values() if run.rows > 1 else ():
+            self._blocks(columns, run.stride)
         self.end = run.end
 
     def conclude(self, conclusion: Conclusion, hints: Hints, *, proper_end: bool) -> None:
@@ -292,19 +297,25 @@ class StreamState:
                 state.set_flags(part.attributes)
             state.add_record(event, part, source.view(part.bits))
 
-    def _blocks(self, event: Block, column: Column, stride: int) -> None:
-        """Take the rows of ``column`` after the first one."""
+    def _blocks(self, columns: list[Column], stride: int) -> None:
+        """Take the rows after the first one of ``columns``, which are :func:`_alike`."""
+        column, number = columns[0], len(columns)
+        event = column.event
+        assert isinstance(event, Block)
         assert column.numbers is not None
         disk, sectors = self.disk(event.device), column.numbers[1:]
+        if number > 1:
+            further = [each.numbers[1:] for each in columns if each.numbers is not None]
+            sectors = np.stack(further, axis=1).reshape(-1)
         if event.has_content:
             disk.chunks += len(sectors)
             disk.zero_chunks += len(sectors) * (event.data is None)
             highest = int(sectors.argmax())
             if sectors[highest] > disk.top:
+                row, place = divmod(highest, number)
                 disk.top = int(sectors[highest])
-                disk.top_offset = event.offset + (highest + 1) * stride
+                disk.top_offset = columns[place].event.offset + (row + 1) * stride
                 self.progress.chunk(event.device, disk.top)
-        if event.has_content:
             disk.repeated_chunks += disk.covered.add_each(sectors, event.sectors)
         if event.flags & _HAS_BITMAPS:
             disk.bitmaps_covered.add_each(sectors, event.sectors)
@@ -348,3 +359,17 @@ class StreamState:
             state.add_section_bits(event, bits, self._room)
         elif isinstance(event, BitmapComplete):
             state.ended = True
+
+
+def _alike(columns: list[Column]) -> bool:
+    """Return whether columns, of one device, differ in nothing but their sectors and places."""
+    if len(columns) == 1:
+        return True
+    events = [column.event for column in columns if isinstance(column.event, Block)]
+    first = events[0]
+    return all(
+        not (event.data or event.bitmaps)
+        and (event.flags, event.sectors, event.sectors_min, event.dialect)
+        == (first.flags, first.sectors, first.sectors_min, first.dialect)
+        for event in events
+    )
