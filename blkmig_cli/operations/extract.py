@@ -225,7 +225,9 @@ def _fault(report: Report, verdict: DeviceVerdict) -> Finding | None:
     for finding in report.findings:
         of_it = finding.device in (None, verdict.disk.name)
         excused = finding.id in ignored or (came and finding.id in _UNSENT)
-        if finding.severity == "error" and of_it and not excused and finding != damage:
+        if damage is not None and (finding.id, finding.offset) == (damage.id, damage.offset):
+            continue
+        if finding.severity == "error" and of_it and not excused:
             return finding
     return None
 
