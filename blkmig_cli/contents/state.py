@@ -7,8 +7,6 @@ merged.  It reads bits, never disk data.
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.sizes import ProgressBounds, SizeBounds
 from blkmig_cli.contents.v1_granularity import Observations
@@ -40,7 +38,7 @@ from blkmig_cli.wire.events import (
 )
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.identity import stated_sizes
-from blkmig_cli.wire.runs import Column, Run
+from blkmig_cli.wire.runs import Column, Run, alike, in_order
 from blkmig_cli.wire.schema_io import Input
 
 # As a plain number: operations on enums are slow.
@@ -154,7 +152,7 @@ class StreamState:
             if isinstance(column.event, Block) and column.numbers is not None:
                 groups.setdefault(column.event.device, []).append(column)
         progress = any(isinstance(column.event, Progress) for column in run.columns)
-        if progress or not all(map(_alike, groups.values())):
+        if progress or not all(map(alike, groups.values())):
             # The order within each row matters.
             for event in run:
                 self.feed(event, source)
@@ -298,23 +296,18 @@ class StreamState:
             state.add_record(event, part, source.view(part.bits))
 
     def _blocks(self, columns: list[Column], stride: int) -> None:
-        """Take the rows after the first one of ``columns``, which are :func:`_alike`."""
+        """Take the rows after the first one of ``columns``, which are ``alike``."""
         column, number = columns[0], len(columns)
         event = column.event
         assert isinstance(event, Block)
-        assert column.numbers is not None
-        disk, sectors = self.disk(event.device), column.numbers[1:]
-        if number > 1:
-            further = [each.numbers[1:] for each in columns if each.numbers is not None]
-            sectors = np.stack(further, axis=1).reshape(-1)
+        disk = self.disk(event.device)
+        sectors, offsets = (numbers[number:] for numbers in in_order(columns, stride))
         if event.has_content:
             disk.chunks += len(sectors)
             disk.zero_chunks += len(sectors) * (event.data is None)
             highest = int(sectors.argmax())
             if sectors[highest] > disk.top:
-                row, place = divmod(highest, number)
-                disk.top = int(sectors[highest])
-                disk.top_offset = columns[place].event.offset + (row + 1) * stride
+                disk.top, disk.top_offset = int(sectors[highest]), int(offsets[highest])
                 self.progress.chunk(event.device, disk.top)
             disk.repeated_chunks += disk.covered.add_each(sectors, event.sectors)
         if event.flags & _HAS_BITMAPS:
@@ -359,17 +352,3 @@ class StreamState:
             state.add_section_bits(event, bits, self._room)
         elif isinstance(event, BitmapComplete):
             state.ended = True
-
-
-def _alike(columns: list[Column]) -> bool:
-    """Return whether columns, of one device, differ in nothing but their sectors and places."""
-    if len(columns) == 1:
-        return True
-    events = [column.event for column in columns if isinstance(column.event, Block)]
-    first = events[0]
-    return all(
-        not (event.data or event.bitmaps)
-        and (event.flags, event.sectors, event.sectors_min, event.dialect)
-        == (first.flags, first.sectors, first.sectors_min, first.dialect)
-        for event in events
-    )

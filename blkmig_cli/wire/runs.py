@@ -3,7 +3,7 @@
 Iterating over a run yields its events; a consumer that can use the arrays need not iterate.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from operator import attrgetter
@@ -115,6 +115,31 @@ def expand(pieces: Iterable[Piece]) -> Iterator[Event]:
 def has_payload(event: Event) -> bool:
     """Return whether bytes of an event that a run may have are payload: bits, or a disk's data."""
     return isinstance(event, Block) and (event.data is not None or bool(event.bitmaps))
+
+
+def alike(columns: Sequence[Column]) -> bool:
+    """Return whether ``columns`` of block records differ in nothing but their sectors and places."""
+    if len(columns) == 1:
+        return True
+    events = [column.event for column in columns if isinstance(column.event, Block)]
+    first = events[0]
+    return all(
+        not has_payload(event)
+        and (event.device, event.flags, event.sectors, event.sectors_min, event.dialect)
+        == (first.device, first.flags, first.sectors, first.sectors_min, first.dialect)
+        for event in events
+    )
+
+
+def in_order(columns: Sequence[Column], stride: int) -> tuple[Numbers, Numbers]:
+    """Return sectors and offsets (bytes) of all records of ``columns``, in the order of the stream.
+
+    Both are int64, shape (rows * columns,).  ``stride`` is that of the run.
+    """
+    numbers = [column.numbers for column in columns if column.numbers is not None]
+    steps = np.arange(len(numbers[0]), dtype=np.int64) * stride
+    offsets = [column.event.offset + steps for column in columns]
+    return np.stack(numbers, axis=1).reshape(-1), np.stack(offsets, axis=1).reshape(-1)
 
 
 def moved(event: Event, by: int, number: int) -> Event:

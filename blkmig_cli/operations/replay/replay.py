@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-import numpy as np
-
 from blkmig_cli.checks.catalogue import Finding, finding_of
 from blkmig_cli.checks.judge import found as finding
 from blkmig_cli.checks.manifest import Manifest, check_images
@@ -29,7 +27,7 @@ from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.spool import spool
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
-from blkmig_cli.wire.runs import Numbers, Run
+from blkmig_cli.wire.runs import Column, Run, alike, has_payload, in_order
 from blkmig_cli.wire.schema_io import Input
 
 
@@ -297,20 +295,22 @@ class _Applying:
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Apply a run of events; records of zeros in one step."""
-        zeros: dict[str, tuple[Block, Numbers]] = {}
+        zeros: dict[str, list[Column]] = {}
         for column in run.columns:
-            event, sectors = column.event, column.numbers
-            if not isinstance(event, Block) or sectors is None:
-                continue
-            if event.data is not None or event.bitmaps or event.device in zeros:
-                for single in run:
-                    self.feed(single, source)
-                return
-            zeros[event.device] = (event, sectors)
-        for device, (event, sectors) in zeros.items():
+            if isinstance(column.event, Block):
+                zeros.setdefault(column.event.device, []).append(column)
+        if any(has_payload(column.event) for column in run.columns) or not all(
+            map(alike, zeros.values())
+        ):
+            for single in run:
+                self.feed(single, source)
+            return
+        for device, columns in zeros.items():
+            event = columns[0].event
+            assert isinstance(event, Block)
             if event.has_content and self._request.disks and self._request.takes(device):
                 destination = self._destinations.image_of(device, event.offset)
-                offsets = event.offset + np.arange(run.rows, dtype=np.int64) * run.stride
+                sectors, offsets = in_order(columns, run.stride)
                 self._writer.write_zeros(event, offsets, sectors, destination)
         self._save(run.end)
 
