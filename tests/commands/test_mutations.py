@@ -43,7 +43,7 @@ def _status(*words: object) -> int:
 
 @pytest.fixture(
     params=[
-        pytest.param(name, marks=pytest.mark.long if name in MANY_PARTS[1:] else [])
+        pytest.param(name, marks=pytest.mark.long if name in MANY_PARTS else [])
         for name in sorted(set(NAMES) - LARGE)
     ]
 )

@@ -3,6 +3,7 @@
 import contextlib
 import pickle
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from blkmig_cli.errors import StreamError
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Event, Footer
 from blkmig_cli.wire.hints import Hints
-from tests.conftest import Capture, each_record
+from tests.conftest import MANY_PARTS, NAMES, Capture
 from tests.support.feed import in_file
 from tests.support.strategies import Repetitive, repetitive
 
@@ -98,7 +99,11 @@ def test_pieces_add_up_to_the_whole(made: Repetitive, data: st.DataObject) -> No
     check(made.data, made.hints, cuts, repeated=False)
 
 
-@each_record
+@pytest.mark.parametrize(
+    "capture",
+    [pytest.param(name, marks=pytest.mark.long if name in MANY_PARTS else []) for name in NAMES],
+    indirect=True,
+)
 def test_captures_in_pieces(capture: Capture) -> None:
     if capture.path.stat().st_size > 20 << 20:
         return
