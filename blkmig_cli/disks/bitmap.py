@@ -101,6 +101,13 @@ class DirtyBitmap:
         """Return ``count`` words from ``first_word`` as packed bits: uint8, shape (8 * count,)."""
         return self._words.read(first_word, count).view(np.uint8)
 
+    def packed(self, first_word: int, count: int) -> bytes:
+        """Return ``count`` words from ``first_word`` as packed bits; nothing where all are clean."""
+        if self._words.is_clean(first_word, count):
+            return b""
+        bits = self._words.read(first_word, count).tobytes()
+        return bits if bits.count(0) != len(bits) else b""
+
     def bits(self, size: int, start: int = 0) -> NDArray[np.bool_]:
         """Return which granules are dirty from byte ``start`` of a disk of ``size`` bytes.
 

@@ -109,6 +109,13 @@ class WordStore:
                 out[at : at + stop - start] = held[start:stop]
         return out
 
+    def is_clean(self, first: int, count: int) -> bool:
+        """Return whether ``count`` words from ``first`` are in segments that are not stored: all zero.
+
+        False where words of their segments are not zero, even if these are not.
+        """
+        return not self._numbers.touches(first // _WORDS, -(-(first + count) // _WORDS))
+
     def parts(self, end: int | None = None) -> Iterator[tuple[NDArray[np.int64], Words]]:
         """Yield the numbers and values of the words that are not zero, ascending, up to number ``end``.
 

@@ -96,6 +96,8 @@ def check_against_a_set(steps: list[tuple[str, int, int, int]]) -> None:
     for word, words in ((0, 5), (EDGE // 64 - 2, 4)):
         assert bitmap.words(word, words).tobytes() == pack(model, word, words)
         assert bitmap.words(word, words).dtype == np.uint8
+        some_bits = pack(model, word, words)
+        assert bitmap.packed(word, words) == (some_bits if any(some_bits) else b"")
     copy = DirtyBitmap("copy", 512)
     for start, length in bitmap.ranges(None):
         copy.set_range(start, length)

@@ -263,12 +263,11 @@ def _bits(disk: "Disk", bitmap: "DirtyBitmap", names: _Names) -> Iterator[Bitmap
     for sector in range(0, total, step):
         sectors = min(step, total - sector)
         words = bits_lengths(sectors, granularity)[0] // WORD_SIZE
-        bits = bitmap.words(schema.first_word(sector, granularity), words).tobytes()
-        dirty = bits.count(0) != len(bits)
+        bits = bitmap.packed(schema.first_word(sector, granularity), words)
         flags = BitmapFlag.BITS | names.flags(disk.device, bitmap.name)
-        if not dirty:
+        if not bits:
             flags |= BitmapFlag.ZEROES
         yield BitmapBits(
             0, 0, DIRTY_BITMAP_SECTION, disk.device, bitmap.name, flags, b"",
-            sector, sectors, granularity, literal(bits) if dirty else None,
+            sector, sectors, granularity, literal(bits) if bits else None,
         )  # fmt: skip

@@ -15,6 +15,7 @@ from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
 from blkmig_cli.errors import BlkmigError
 from blkmig_cli.operations.convert.disks import check_empty_chunks, disks_of, refuse_faults
 from blkmig_cli.operations.convert.translation import LastRecords, Translation
+from blkmig_cli.operations.send.requirements import check_disks
 from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.progress import no_tick
 from blkmig_cli.system.file_uses import FileUses
@@ -145,6 +146,7 @@ def translated(data: bytes, hints: Hints, dialect: str) -> bytes | None:
         Stream("s", source), Decoder(source, hints=hints), hints, no_tick, last
     )
     disks = disks_of(contents, bitmaps=True, incremental=True)
+    check_disks(disks, SendOptions(dialect, skip_unallocated=True))
     if dialect == "v1":
         check_empty_chunks(disks)
     if dialect != "qemu" and any(d.bitmaps and d.device not in last.offsets for d in disks):
