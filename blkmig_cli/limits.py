@@ -34,8 +34,11 @@ DEVICES_MAX = 1 << 12
 BITMAPS_MAX = 1 << 16
 #: Bitmaps of a v1 stream (a record has 32 bits for their number).
 V1_BITMAPS_MAX = 1 << 10
-#: Chunks without content in a stream that is converted to v1, which needs a record for each.
-V1_EMPTY_CHUNKS_MAX = 1 << 19
+#: Bitmaps in all records for chunks without data of a stream that is converted to v1, which needs a
+#: record for each chunk.
+V1_EMPTY_ENTRIES_MAX = 1 << 20
+#: Bitmaps in all records of a stream that is written in v2, if each record names all of them.
+V2_ENTRIES_MAX = 1 << 20
 #: Bytes of one event from a pipe, which must be held in memory (in a file they are not).
 PIPE_EVENT_MAX = 256 << 20
 #: Bytes for the bits of all bitmaps of a stream or file: 4 TiB dirty at 512 B, 512 TiB at 64 KiB.

@@ -127,7 +127,7 @@ DIRTY_BITMAP_VERSION = 1
 DIRTY_BITMAP_BITS_MAX = 10 << 10
 DIRTY_BITMAP_BITS_ALIGN = 32
 
-V2_BITS_MAX = 1 << 20  # bits of one bitmap in one v2 record
+V2_BITS_MAX = 1 << 20  # bytes of bits of one bitmap in one v2 record
 V2_BITMAPS_MAX = 65535
 
 

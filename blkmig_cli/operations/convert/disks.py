@@ -10,7 +10,7 @@ from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import IncompleteError, LimitError, UndecidableError
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
-from blkmig_cli.text import escape, exact_size, human_size, quote, size_range
+from blkmig_cli.text import count, escape, exact_size, human_size, quote, size_range
 from blkmig_cli.wire.v1_layout import describe
 
 _HINTS = {
@@ -117,9 +117,12 @@ def check_empty_chunks(disks: list[Disk]) -> None:
     for disk in disks:
         if disk.bitmaps:
             there = sum(length for _, length in disk.image.extents())
-            if (disk.size - there) // CHUNK_SIZE > limits.V1_EMPTY_CHUNKS_MAX:
+            chunks, most = (disk.size - there) // CHUNK_SIZE, limits.V1_EMPTY_ENTRIES_MAX
+            if chunks * len(disk.bitmaps) > most:
                 raise LimitError(
-                    f"over {limits.V1_EMPTY_CHUNKS_MAX} chunks without content, for each of which "
-                    "dialect v1 needs a record for the bitmaps",
+                    f"{count(chunks, 'chunk')} without data, and {count(len(disk.bitmaps), 'bitmap')}: "
+                    "dialect v1 needs a record for each chunk, with an entry for each bitmap, and "
+                    f"{most} entries are the most",
                     device=disk.device,
+                    hint="use --dialect v2",
                 )

@@ -145,7 +145,7 @@ class V2:
         if not disk.bitmaps:
             return
         total = disk.size // SECTOR_SIZE
-        step = self._step(disk.bitmaps)
+        step = self.step(disk.bitmaps)
         for sector in range(0, total, step):
             sectors = min(step, total - sector)
             bitmaps = []
@@ -175,8 +175,8 @@ class V2:
             yield _block(disk, sector, sectors, flags, "v2", data)
 
     @staticmethod
-    def _step(bitmaps: "list[DirtyBitmap]") -> int:
-        """Return the sectors of one record: as many as the bits of the finest bitmap allow."""
+    def step(bitmaps: "list[DirtyBitmap]") -> int:
+        """Return the sectors of one record of bitmaps: as many as the bits of the finest allow."""
         finest = min(bitmap.granularity for bitmap in bitmaps)
         most = 8 * V2_BITS_MAX * finest // SECTOR_SIZE
         return min(most, _SECTORS_MAX // CHUNK_SECTORS * CHUNK_SECTORS)

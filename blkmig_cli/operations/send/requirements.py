@@ -8,7 +8,7 @@ from blkmig_cli.checks.compatibility import Traits, Version, cut_tail, objection
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable
 from blkmig_cli.errors import FailureError, IncompleteError, UsageError
-from blkmig_cli.operations.send.dialects import DIALECTS
+from blkmig_cli.operations.send.dialects import DIALECTS, V2
 from blkmig_cli.operations.send.places import unplaceable
 from blkmig_cli.operations.send.stream import SendOptions, is_cut
 from blkmig_cli.schemas.constants import MAGIC, SECTOR_SIZE
@@ -133,6 +133,13 @@ def _faults(disk: Disk, options: SendOptions) -> Iterator[str]:
         fault = _bitmap_fault(bitmap, disk.size)
         if fault is not None:
             yield f"bitmap {quote(bitmap.name)}: {fault}"
+    if disk.bitmaps and options.dialect == "v2":
+        records = -(-disk.size // (V2.step(disk.bitmaps) * SECTOR_SIZE))
+        if records * len(disk.bitmaps) > limits.V2_ENTRIES_MAX:
+            yield (
+                f"{count(len(disk.bitmaps), 'bitmap')} in {count(records, 'record')}, "
+                f"{limits.V2_ENTRIES_MAX} entries are the most"
+            )
 
 
 def name_fault(name: str) -> str | None:

@@ -22,6 +22,7 @@ from blkmig_cli.errors import IncompleteError, UsageError
 from blkmig_cli.operations.convert.convert import ConvertOptions, convert
 from blkmig_cli.operations.reading import Reading
 from blkmig_cli.progress import no_tick
+from blkmig_cli.schemas.constants import V2_BITS_MAX
 from blkmig_cli.transport.source import open_stream
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.hints import Hints
@@ -390,6 +391,15 @@ def test_faults_are_not_carried_on(run: Run, tmp_path: Path, fault: str, normali
         assert run("convert", source, "--to", target, "--no-bitmaps", *more).status == 0
 
 
+def clean(sectors: int, *granularities: int) -> bytes:
+    """Bitmaps of ``d`` without a dirty bit, in the dirty-bitmap section."""
+    zeroes = bytes([0x42]) + struct.pack(">QI", 0, sectors) + raw.COMPLETE
+    return b"".join(
+        raw.bitmap_start(bitmap=f"b{at}", granularity=granularity) + zeroes
+        for at, granularity in enumerate(granularities)
+    )
+
+
 def test_records_for_bits_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """v1 has a record for every chunk, also of a disk whose size a few bytes claim."""
     source, target = tmp_path / "a", tmp_path / "b"
@@ -397,11 +407,24 @@ def test_records_for_bits_alone(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     bitmap = raw.bitmap_start(granularity=1 << 31) + ranges + raw.COMPLETE
     source.write_bytes(raw.qemu(bitmaps=bitmap))
     words = ["convert", source, "--dialect", "v1", "--normalize", "--to", target]
-    fails(run(*words), 3, "over 524288 chunks without content")
-    monkeypatch.setattr(limits, "V1_EMPTY_CHUNKS_MAX", 2)
+    fails(run(*words), 3, "67,108,864 chunks without data, and 1 bitmap: ")
+    monkeypatch.setattr(limits, "V1_EMPTY_ENTRIES_MAX", 4)
     for sectors, status in ((3 * CHUNK - 1, 0), (3 * CHUNK, 3)):
-        source.write_bytes(raw.qemu(bitmaps=bits_of(sectors, 65536, 1)))
+        source.write_bytes(raw.qemu(bitmaps=clean(sectors, 65536, 65536)))
         assert run(*words).status == status
+
+
+def test_bitmaps_in_every_record(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """v2 may name every bitmap in every record; their number is bounded."""
+    source, target = tmp_path / "a", tmp_path / "b"
+    monkeypatch.setattr(limits, "V2_ENTRIES_MAX", 4)
+    words = ["convert", source, "--dialect", "v2", "--normalize", "--to", target]
+    fine = 8 * V2_BITS_MAX  # sectors of the most bits in one record, at 512 bytes
+    for sectors, status in ((2 * fine, 0), (2 * fine + 1, 4)):
+        source.write_bytes(raw.qemu(bitmaps=clean(sectors, 512, 65536)))
+        outcome = run(*words)
+        assert outcome.status == status, outcome
+    assert "2 bitmaps in 3 records, 4 entries are the most" in outcome.err
 
 
 def test_names_that_v1_cannot_carry(run: Run, tmp_path: Path) -> None:
