@@ -50,15 +50,19 @@ CAPTURES = Path(__file__).parent / "captures"
 NAMES = sorted(path.stem for path in CAPTURES.glob("*.json"))
 #: Captures of 200,000 parts and more, most of them empty.
 MANY_PARTS = ("bitmaps-10.0", "bitmaps-5.2")
+
+
+def captures_but(long: tuple[str, ...]) -> pytest.MarkDecorator:
+    """Return the mark of tests of all captures, of which those named are for the long tests."""
+    params = [pytest.param(name, marks=pytest.mark.long if name in long else []) for name in NAMES]
+    return pytest.mark.parametrize("capture", params, indirect=True)
+
+
 #: For tests that take a time for each record: one of these captures is enough in an ordinary run.
-each_record = pytest.mark.parametrize(
-    "capture",
-    [
-        pytest.param(name, marks=pytest.mark.long if name in MANY_PARTS[1:] else [])
-        for name in NAMES
-    ],
-    indirect=True,
-)
+each_record = captures_but(MANY_PARTS[1:])
+#: For tests that take longer, for each event: bitmaps-7.2-with-blocks has all their kinds, in
+#: 50,000 parts.
+each_event = captures_but(MANY_PARTS)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -14,7 +14,7 @@ from blkmig_cli.disks.bitmap_file import read_bitmaps
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.encoder import encode
 from blkmig_cli.wire.events import DeviceState
-from tests.conftest import MANY_PARTS, NAMES, Capture, Run, each_record, get_capture
+from tests.conftest import MANY_PARTS, NAMES, Capture, Run, each_event, each_record, get_capture
 from tests.support.feed import events, in_file, piped
 
 COARSE = 16384
@@ -129,9 +129,17 @@ def test_incremental_is_meant(run: Run, unpacked: Path) -> None:
     assert run("validate", path, "--device-size", "8M").status == 1
 
 
-@each_record
-@pytest.mark.parametrize("options", [[], ["--all"]])
-def test_dump_tiles_the_file(capture: Capture, run: Run, options: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param(name, options, marks=pytest.mark.long if long else [])
+        for options in ([], ["--all"])
+        for name in NAMES
+        for long in [name in (MANY_PARTS if options else MANY_PARTS[1:])]
+    ],
+)
+def test_dump_tiles_the_file(name: str, options: list[str], run: Run, unpacked: Path) -> None:
+    capture = get_capture(name, unpacked)
     outcome = run("dump", capture.path, "--output", "jsonl", *options)
     assert outcome.status == 0
     at = 0
@@ -143,7 +151,7 @@ def test_dump_tiles_the_file(capture: Capture, run: Run, options: list[str]) -> 
     assert at == capture.path.stat().st_size
 
 
-@each_record
+@each_event
 def test_file_and_pipe_agree(capture: Capture) -> None:
     """Up to the sizing of device state, which only a file's description can do."""
     data = capture.data
@@ -187,7 +195,7 @@ def test_one_byte_at_a_time(capture: Capture) -> None:
     assert len(whole[0]) > 10
 
 
-@each_record
+@each_event
 def test_encoder_is_the_inverse(capture: Capture) -> None:
     data = capture.data
     source = in_file(data)

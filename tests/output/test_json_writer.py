@@ -12,6 +12,7 @@ from blkmig_cli.output.json_writer import Items, write_json
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
     lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+    max_leaves=20,
 )
 
 

@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import runpy
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import Outcome
 from tests.support import raw
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -25,10 +29,25 @@ def test_demo(tmp_path: Path) -> None:
     assert done.stdout.endswith("identical; the incomplete stream was detected.\n")
 
 
-def compare(folder: Path, truth: object) -> subprocess.CompletedProcess[str]:
-    (folder / "truth.json").write_text(json.dumps(truth))
-    script = EXAMPLES / "compare_with_truth.py"
-    return call(folder, sys.executable, script, "truth.json", "drive0=disk.img")
+def example(name: str, *words: object) -> Outcome:
+    """Run an example in this process, as a program."""
+    out, err = StringIO(), StringIO()
+    status: int | str | None = 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", [name, *map(str, words)])
+        try:
+            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        except SystemExit as stop:
+            status = stop.code
+    if isinstance(status, str):  # a message for stderr
+        return Outcome(1, out.getvalue(), err.getvalue() + status)
+    return Outcome(status or 0, out.getvalue(), err.getvalue())
+
+
+def compare(folder: Path, truth: object) -> Outcome:
+    path = folder / "truth.json"
+    path.write_text(json.dumps(truth))
+    return example("compare_with_truth.py", path, f"drive0={folder / 'disk.img'}")
 
 
 def test_compare_with_truth_sees_every_difference(tmp_path: Path) -> None:
@@ -39,7 +58,7 @@ def test_compare_with_truth_sees_every_difference(tmp_path: Path) -> None:
         bitmap |= {"device": "drive0", "enabled": bitmap["recording"]}
     disk = hashlib.sha256((tmp_path / "disk.img").read_bytes()).hexdigest()
     truth = {"devices": {"drive0": {"sha256": disk}}, "bitmaps": bitmaps}
-    assert compare(tmp_path, truth).returncode == 0
+    assert compare(tmp_path, truth).status == 0
     first, second = bitmaps
     wrong = [
         {**truth, "devices": {"drive0": {"sha256": "0" * 64}}},
@@ -57,7 +76,7 @@ def test_compare_with_truth_sees_every_difference(tmp_path: Path) -> None:
         ),
     ]
     for different in wrong:
-        assert compare(tmp_path, different).returncode == 1, different
+        assert compare(tmp_path, different).status == 1, different
 
 
 @pytest.mark.parametrize(
@@ -83,27 +102,23 @@ def test_broken_spec_builds_a_broken_stream(tmp_path: Path) -> None:
     assert "footer of section 7, expected 1" in done.stderr
 
 
-def example(name: str, *words: object) -> subprocess.CompletedProcess[str]:
-    return call(EXAMPLES, sys.executable, EXAMPLES / name, *words)
-
-
 def test_the_library(tmp_path: Path) -> None:
     mib, data = 1 << 20, bytes([9]) * (1 << 20)
     dirty = raw.bitmap_start() + raw.bitmap_bits(0, 4096, b"\3".ljust(8, b"\0")) + raw.COMPLETE
     path, image, made = tmp_path / "s.bin", tmp_path / "disk", tmp_path / "made"
     path.write_bytes(raw.qemu(raw.block(2048, 0, "d", data), raw.block(0, 8), bitmaps=dirty))
-    assert example("list_chunks.py", path).stdout == "d: 2 chunks\n"
-    assert example("copy_disk.py", path, "d", image).stdout == f"d: {2 * mib} bytes\n"
+    assert example("list_chunks.py", path).out == "d: 2 chunks\n"
+    assert example("copy_disk.py", path, "d", image).out == f"d: {2 * mib} bytes\n"
     assert image.read_bytes() == bytes(mib) + data
-    assert example("dirty_ranges.py", path).stdout == "d/b: 131072 bytes from 0\n"
+    assert example("dirty_ranges.py", path).out == "d/b: 131072 bytes from 0\n"
     done = example("make_stream.py", image, made)
-    assert done.stdout == f"{made.stat().st_size} bytes\n", done.stderr
-    assert example("dirty_ranges.py", made).stdout == f"drive0/daily: {mib} bytes from 0\n"
-    assert example("check_stream.py", made).returncode == 0
+    assert done.out == f"{made.stat().st_size} bytes\n", done.err
+    assert example("dirty_ranges.py", made).out == f"drive0/daily: {mib} bytes from 0\n"
+    assert example("check_stream.py", made).status == 0
     made.write_bytes(raw.qemu(raw.block(0, 0, "d", data), raw.block(4096, 8)))
     done = example("check_stream.py", made)
-    assert done.returncode == 1
-    assert "1 MiB was not sent" in done.stdout
+    assert done.status == 1
+    assert "1 MiB was not sent" in done.out
 
 
 def test_every_example_is_tested() -> None:

@@ -33,7 +33,9 @@ def test_an_ambiguous_stream_is_refused() -> None:
     assert "--granularity" in error
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=pytest.mark.long if seed > 5 else []) for seed in range(12)]
+)
 def test_dense_bits_are_read_or_refused(seed: int) -> None:
     """Bits that look like names give many layouts: never an error that blames the stream."""
     dense = random.Random(seed)
