@@ -173,12 +173,15 @@ def test_pipe_replay(capture: Capture, run: Run, tmp_path: Path) -> None:
     if capture.base.exists():
         shutil.copy(capture.base, images["drive0"])
     words.append("--incremental" if capture.base.exists() else "--create")
-    command = [sys.executable, "-m", "blkmig_cli", "replay", "-", *words]
-    with subprocess.Popen(["cat", capture.path], stdout=subprocess.PIPE) as cat:
-        done = subprocess.run(
-            [*command, *capture.told()], stdin=cat.stdout, capture_output=True, check=False
-        )
-    assert done.returncode == int(not capture.truth["complete"]), done.stderr
+    words += capture.told()
+    if capture.name == "v1-blocks-and-bitmaps":  # one of them by a process, from stdin
+        command = [sys.executable, "-m", "blkmig_cli", "replay", "-", *words]
+        with subprocess.Popen(["cat", capture.path], stdout=subprocess.PIPE) as cat:
+            done = subprocess.run(command, stdin=cat.stdout, capture_output=True, check=False)
+        status = done.returncode
+    else:
+        status = run("replay", f"exec:cat {capture.path}", *words).status
+    assert status == int(not capture.truth["complete"])
     if not capture.truth["complete"]:
         return
     check_disks(capture, images, exact=True)

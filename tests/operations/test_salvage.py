@@ -23,6 +23,7 @@ from blkmig_cli.wire.hints import Hints
 from tests.conftest import Capture, Run, fails
 from tests.support import raw
 from tests.support.feed import in_file
+from tests.support.long import examples
 
 MIB = 1 << 20
 NAMED = int(BitmapFlag.DEVICE_NAME | BitmapFlag.BITMAP_NAME)
@@ -110,7 +111,8 @@ def events_before(data: bytes) -> list[Any]:
     return found
 
 
-@settings(max_examples=100)
+@pytest.mark.scaled
+@settings(max_examples=examples(60, 600))
 @example(105, 1, "zeros")
 @given(
     st.integers(60, len(STREAM) - 2000),

@@ -22,6 +22,7 @@ from blkmig_cli.wire.hints import Hints
 from tests.conftest import Run, get_capture
 from tests.support import raw
 from tests.support.feed import in_file
+from tests.support.long import examples
 from tests.support.strategies import Repetitive, Sent, repetitive, streams
 
 MIB = 1 << 20
@@ -113,7 +114,8 @@ def test_what_is_given_was_there(sent: Sent, how: str, data: st.DataObject) -> N
                 }  # fmt: skip
 
 
-@settings(max_examples=60)
+@pytest.mark.scaled
+@settings(max_examples=examples(40, 400))
 @given(repetitive())
 def test_runs_give_what_their_events_do(stream: Repetitive) -> None:
     found: list[object] = []

@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -18,6 +18,7 @@ from blkmig_cli.output.junit import junit
 from blkmig_cli.output.sarif import sarif
 from tests.conftest import Capture, Outcome, Run
 from tests.support import raw
+from tests.support.long import examples
 
 SARIF = Draft202012Validator(json.loads(Path(__file__).with_name("sarif.schema.json").read_text()))
 WHOLE = raw.qemu(raw.block(0, 8), bitmaps=raw.bitmap_start()
@@ -212,6 +213,8 @@ def test_a_row_of_the_summary_is_one_line(run: Run, streams: list[str]) -> None:
 REPORT_TEXT = st.text(st.characters(codec=None), max_size=30)
 
 
+@pytest.mark.scaled
+@settings(max_examples=examples(50, 500))
 @given(stream=REPORT_TEXT.filter(bool), device=REPORT_TEXT, message=REPORT_TEXT)
 def test_hostile_text(stream: str, device: str, message: str) -> None:
     """Any text whatever, lone surrogates and control characters too, gives sound documents."""

@@ -27,7 +27,7 @@ from blkmig_cli.output.events_json import EventJson
 from blkmig_cli.spec.records import FIELDS, RecordWriter, read_record
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Event
-from tests.conftest import Capture, Run, each_record, get_capture
+from tests.conftest import MANY_PARTS, NAMES, Capture, Run, get_capture
 from tests.support import raw
 from tests.support.feed import in_file
 from tests.support.strategies import Repetitive, bitmaps, repetitive
@@ -38,7 +38,7 @@ FILES: Registry[Any] = Registry().with_resources(
     (name, Resource.from_contents(schema)) for name, schema in SCHEMAS.items()
 )
 # Of each shape of record, and of each command's lines, so many are held to the schema: it is slow.
-ENOUGH = 5
+ENOUGH = 3
 
 
 @cache
@@ -78,7 +78,8 @@ def document(*words: object) -> Callable[[Run, Capture, Path], Iterator[Any]]:
 
 def dump_document(run: Run, capture: Capture, _: Path) -> Iterator[Any]:
     for words in (["--limit", "300"], ["--type", "block", "--limit", "10", "--payload", "sha256"]):
-        yield run("dump", capture.path, *capture.told(), *words, "--output", "json").json
+        found = run("dump", capture.path, *capture.told(), *words, "--output", "json").json
+        yield found | {"records": [*shapes(iter(found["records"]))]}
 
 
 def dump_lines(run: Run, capture: Capture, _: Path) -> Iterator[Any]:
@@ -162,11 +163,20 @@ CALLS: dict[str, Callable[[Run, Capture, Path], Iterator[Any]]] = {
 }
 
 
-@each_record
-@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.iterdir()))
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        pytest.param(name, of, marks=pytest.mark.long if long else [])
+        for name in sorted(path.stem for path in FOLDER.iterdir())
+        for of in NAMES
+        # As many lines as events take long, and have the same shapes as bitmaps-7.2-with-blocks.
+        for long in [of in (MANY_PARTS if name == "dump-record" else MANY_PARTS[1:])]
+    ],
+)
 def test_every_output_of_every_capture(
-    name: str, capture: Capture, run: Run, tmp_path: Path
+    name: str, of: str, run: Run, unpacked: Path, tmp_path: Path
 ) -> None:
+    capture = get_capture(of, unpacked)
     for found in CALLS.get(name, document(name))(run, capture, tmp_path):
         hold(name, found)
 

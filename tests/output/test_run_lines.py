@@ -17,6 +17,7 @@ from tests.conftest import CAPTURES
 from tests.conftest import Run as RunCommand
 from tests.support import raw
 from tests.support.feed import BySchemas, in_file
+from tests.support.long import examples
 from tests.support.strategies import Repetitive, repetitive
 
 
@@ -30,7 +31,8 @@ def pieces_of(stream: Repetitive) -> list[Piece]:
         return found
 
 
-@settings(max_examples=60)
+@pytest.mark.scaled
+@settings(max_examples=examples(40, 400))
 @given(repetitive())
 def test_lines_of_runs_are_those_of_events(stream: Repetitive) -> None:
     for piece in pieces_of(stream):

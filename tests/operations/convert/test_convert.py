@@ -27,6 +27,7 @@ from blkmig_cli.wire.hints import Hints
 from tests.conftest import Capture, Run, each_record, fails
 from tests.support import raw
 from tests.support.feed import encoded, in_file
+from tests.support.long import examples
 from tests.support.strategies import Repetitive, Sent, repetitive, streams
 
 MIB = 1 << 20
@@ -201,7 +202,8 @@ def test_the_end_state_stays(sent: Sent, dialect: str, normalize: bool) -> None:
     assert end_state(made, hints) == end_state(sent.data, hints)
 
 
-@settings(max_examples=60)
+@pytest.mark.scaled
+@settings(max_examples=examples(30, 300))
 @given(repetitive(), st.sampled_from(["classic", "qemu", "v1", "v2"]))
 def test_runs_become_what_their_events_do(stream: Repetitive, dialect: str) -> None:
     """(``translated`` compares the two.)"""

@@ -28,6 +28,7 @@ from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.hints import Hints
 from tests.conftest import Run, fails
 from tests.support import raw
+from tests.support.long import examples
 
 MIB = 1 << 20
 CHUNK = 2048
@@ -195,7 +196,8 @@ def refused(case: Case, options: ConvertOptions) -> bool:
     return on_grid and (parted or (not options.normalize and (unfinished or homeless)))
 
 
-@settings(max_examples=200)
+@pytest.mark.scaled
+@settings(max_examples=examples(100, 1000))
 @given(cases(), st.sampled_from(["qemu", "classic", "v1", "v2"]), st.booleans())
 def test_the_last_byte_counts(case: Case, dialect: str, normalize: bool) -> None:
     hints = Hints({name: case.models[name].sectors * 512 for name in case.models})
