@@ -1,4 +1,4 @@
-"""What all tests share: the captures with their truth, ways to run commands, a home of their own."""
+"""What all tests share: the captures with their known content, ways to run commands, a home for each test."""
 
 import gzip
 import json
@@ -118,7 +118,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 @dataclass(frozen=True)
 class Capture:
-    """A real stream, unpacked, and what is known of it from other sources."""
+    """A real stream, unpacked, and its content as other programs recorded it."""
 
     name: str
     path: Path
@@ -132,8 +132,8 @@ class Capture:
     def data(self) -> bytes:
         return self.path.read_bytes()
 
-    def told(self) -> list[str]:
-        """Options that tell sizes and granularities."""
+    def hints(self) -> list[str]:
+        """Return options that state sizes and granularities."""
         options = []
         for device, disk in self.truth["devices"].items():
             options += ["--device-size", f"{device}={disk['size']}"]

@@ -48,7 +48,7 @@ def test_events_and_runs(path: str) -> None:
         assert stream.size == Path(path).stat().st_size == events[-1].offset + events[-1].length
 
 
-def test_readings_do_not_disturb_each_other(path: str) -> None:
+def test_two_open_streams_are_independent(path: str) -> None:
     with blkmig_cli.open(path) as stream:
         expected = list(stream.events())
         seen = []
@@ -133,7 +133,7 @@ def test_a_file_just_written_and_a_file_of_text(path: str, tmp_path: Path) -> No
         blkmig_cli.open(text)  # type: ignore[arg-type]
 
 
-def test_what_is_closed(path: str) -> None:
+def test_use_after_close(path: str) -> None:
     with blkmig_cli.open(path) as stream:
         disk, events = stream.disk(), stream.events()
         next(events)
@@ -258,7 +258,7 @@ def test_damage(path: str, tmp_path: Path) -> None:
         assert failing.report().complete
 
 
-def test_what_never_came(tmp_path: Path) -> None:
+def test_sectors_that_were_not_sent(tmp_path: Path) -> None:
     content = raw.qemu(filled(0), filled(4096))
     with blkmig_cli.open(content, sizes={"d": 3 * MIB}) as stream:
         with pytest.raises(blkmig_cli.IncompleteError, match="1 MiB was not sent") as caught:

@@ -1,4 +1,4 @@
-"""Streams that are made to cost much: validate reads each in bounded memory, and ends without a traceback."""
+"""Hostile streams: validate reads each in bounded memory, and ends without a traceback."""
 
 import resource
 import subprocess

@@ -1,4 +1,4 @@
-"""What a hostile stream or file claims is refused, or costs no more than it is worth: memory, disk, time."""
+"""Claims of a hostile stream or file are refused, or take bounded memory, disk space and time."""
 
 import gzip
 import json
@@ -70,7 +70,7 @@ def limited(run: Run, *words: object) -> Outcome:
 
 
 def test_zeros_without_end_as_state(run: Run, tmp_path: Path, packer: str) -> None:
-    """A section that nobody knows, of three times as many bytes as it may take memory."""
+    """An unknown section, with three times as many bytes as the memory it may take."""
     path = tmp_path / "bomb"
     head = raw.HEADER + raw.start(1, "timer", 2, kind=4)
     path.write_bytes(bomb(packer, (head, 1), (bytes(16 * MIB), 12)))
@@ -179,13 +179,13 @@ def test_counts(
     monkeypatch: pytest.MonkeyPatch, name: str, source: Callable[[bytes], object]
 ) -> None:
     limit, data, words = COUNTS[name]
-    # A v1 record is read in one way only where its granularities are told.
-    told = Hints({}, {(None, f"b{at}"): 65536 for at in range(9)})
+    # A v1 record is read in one way only where its granularities are given.
+    hints = Hints({}, {(None, f"b{at}"): 65536 for at in range(9)})
     monkeypatch.setattr(limits, limit, 9)
-    _, error = events(source(data), hints=told)
+    _, error = events(source(data), hints=hints)
     assert words not in (error or "")
     monkeypatch.setattr(limits, limit, 8)
-    _, error = events(source(data), hints=told)
+    _, error = events(source(data), hints=hints)
     assert error is not None
     assert words in error
 
@@ -217,7 +217,7 @@ def test_capabilities_without_names() -> None:
 
 
 def test_a_length_is_not_believed_before_its_bytes_come() -> None:
-    """Half the bound for one event, claimed by a pipe of a few bytes."""
+    """A pipe of a few bytes claims half the bound of one event."""
     source = piped(b"QEVM")
     taken, there = memory_taken(lambda: source.available(limits.PIPE_EVENT_MAX // 2))
     assert there == 4
@@ -346,7 +346,7 @@ def test_disks_in_pieces(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_readings_are_bounded_by_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bits that can be read in many ways, again and again."""
+    """Record after record has bits with many possible layouts."""
     monkeypatch.setattr(limits, "READINGS_TRIED_MAX", 50)
     bits = bytes(8) + raw.progress(1) * 3
     data = b"".join(raw.block(0, 0x28, rest=raw.v1((f"b{at}", bits))) for at in range(9))

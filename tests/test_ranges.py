@@ -1,4 +1,4 @@
-"""Sets of ranges against plain sets of numbers, and what is promised about their shape."""
+"""Sets of ranges compared with plain sets of numbers, and the order of their ranges."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -175,7 +175,7 @@ def test_what_differs(run: Run, disk: Path, stream: Path, manifest: Path, name: 
 
 
 def test_one_byte_of_data(run: Run, disk: Path, stream: Path, manifest: Path) -> None:
-    """What no other check can see."""
+    """Only the manifest's digests can show this."""
     assert run("send", disk, "--to", stream, "--manifest", manifest, "-q").status == 0
     content = bytearray(stream.read_bytes())
     content[content.index(b"\2\2\2\2") + 99] = 3
@@ -183,8 +183,8 @@ def test_one_byte_of_data(run: Run, disk: Path, stream: Path, manifest: Path) ->
     assert run("validate", stream).status == 0
     outcome = run("validate", stream, "--manifest", manifest, "--output", "json")
     assert (outcome.status, ids(outcome)) == (1, ["manifest-differs"])
-    told = run("validate", stream, "--manifest", manifest, "--device-size", SIZE - 512)
-    assert f"the disk has {SIZE - 512} bytes, not {SIZE}" in told.out
+    smaller = run("validate", stream, "--manifest", manifest, "--device-size", SIZE - 512)
+    assert f"the disk has {SIZE - 512} bytes, not {SIZE}" in smaller.out
 
 
 @pytest.mark.parametrize("option", ["--bitmaps-only", "--skip-unallocated"])
@@ -220,7 +220,7 @@ def test_a_damaged_stream_is_not_compared(
 
 
 def test_no_manifest_before_its_stream(run: Run, disk: Path, stream: Path, manifest: Path) -> None:
-    """A stream that is not sent has none, and keeps the one that stood there."""
+    """A stream that is not sent writes no manifest, and an existing one stays."""
     manifest.write_text("old")
     words = ("send", disk, "--manifest", manifest, "-q")
     fails(run(*words, "--to", "/dev/full"), 4, "No space left")
@@ -238,7 +238,7 @@ def test_no_manifest_before_its_stream(run: Run, disk: Path, stream: Path, manif
 
 
 def test_check_images(run: Run, disk: Path, stream: Path, manifest: Path) -> None:
-    """What replay leaves behind is held against the same manifest."""
+    """The images that replay wrote are compared with the same manifest."""
     run("send", disk, "--bitmaps", "--to", stream, "--manifest", manifest, "-q")
     copy = disk.with_name("copy.img")
     assert run("replay", stream, "--image", copy, "--create", "-q").status == 0
@@ -348,7 +348,7 @@ def test_disks_of_all_kinds(run: Run, tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("source", ["file", "pipe"])
-def test_replay_holds_images_against_it(source: str, run: Run, tmp_path: Path) -> None:
+def test_replay_compares_images_with_it(source: str, run: Run, tmp_path: Path) -> None:
     image, bitmaps = tmp_path / "disk.img", tmp_path / "disk.img.bitmaps.json"
     image.write_bytes(bytes([3]) * MIB + bytes(MIB) + bytes([4]) * 512)
     bitmap = DirtyBitmap("b", 65536)
@@ -381,7 +381,7 @@ def test_replay_holds_images_against_it(source: str, run: Run, tmp_path: Path) -
 def test_a_disk_that_is_only_claimed(
     run: Run, stream: Path, manifest: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 64 TiB by some bytes: its bits are not hashed, and what was not compared is not called equal."""
+    """A few bytes claim 64 TiB: its bits are not hashed, and the report does not call them equal."""
     monkeypatch.setattr(limits, "ZEROS_HASHED_FOR", 1 << 16)
     ranges = (b"\x42" + struct.pack(">QI", at << 31, 1 << 31) for at in range(64))
     stream.write_bytes(

@@ -1,4 +1,4 @@
-"""What options name must be there: one check, for every command that reads streams."""
+"""Devices and bitmaps that options name must be in the stream: one check for all commands."""
 
 import pytest
 from hypothesis import given
@@ -38,7 +38,7 @@ def test_bitmaps(text: str, found: list[Key]) -> None:
         ("a/b/z", "'a/b/z' may mean 'a/b:z', 'a:b/z'; use DEVICE:NAME"),
     ],
 )
-def test_bitmaps_that_are_not_there(text: str, message: str) -> None:
+def test_bitmaps_that_are_not_in_the_stream(text: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         find_bitmaps("--bitmap", split_bitmap(text), KNOWN)
     assert message in str(error.value)

@@ -64,16 +64,16 @@ def check_bitmaps(capture: Capture, images: dict[str, Path], *, coarse: bool) ->
             assert sha256(words.tobytes()) == bitmap["sha256"]
 
 
-def test_replay_told(capture: Capture, run: Run, tmp_path: Path) -> None:
-    status, images = replay(capture, run, tmp_path, *capture.told())
+def test_replay_with_hints(capture: Capture, run: Run, tmp_path: Path) -> None:
+    status, images = replay(capture, run, tmp_path, *capture.hints())
     assert status == (0 if capture.truth["complete"] else 1)
     if capture.truth["complete"]:
         check_disks(capture, images, exact=True)
         check_bitmaps(capture, images, coarse=True)
 
 
-def test_replay_untold(capture: Capture, run: Run, tmp_path: Path) -> None:
-    """With nothing told: the same disks and fine bitmaps; what stays open is said."""
+def test_replay_without_hints(capture: Capture, run: Run, tmp_path: Path) -> None:
+    """Without hints: the same disks and fine bitmaps; other granularities are reported as unknown."""
     more = []
     if capture.name == "classic-tail":
         # A last chunk that is cut by the disk's end: its size is only known within bounds.
@@ -98,7 +98,7 @@ def test_replay_untold(capture: Capture, run: Run, tmp_path: Path) -> None:
 
 
 def test_validate(capture: Capture, run: Run) -> None:
-    report = run("validate", capture.path, "--output", "json", *capture.told()).report
+    report = run("validate", capture.path, "--output", "json", *capture.hints()).report
     sizes = {name: disk["size"] for name, disk in capture.truth["devices"].items()}
     assert {d["name"]: d["size"] for d in report["devices"]} == sizes
     missing = {
@@ -115,7 +115,7 @@ def test_validate(capture: Capture, run: Run) -> None:
     assert report["valid"] is report["complete"]
 
 
-def test_incomplete_is_found_with_nothing_told(run: Run, unpacked: Path) -> None:
+def test_an_incomplete_capture_is_found_without_hints(run: Run, unpacked: Path) -> None:
     outcome = run("validate", get_capture("classic-incomplete", unpacked).path, "--output", "json")
     assert outcome.status == 1
     assert outcome.report["complete"] is False
@@ -153,7 +153,7 @@ def test_dump_tiles_the_file(name: str, options: list[str], run: Run, unpacked: 
 
 @each_event
 def test_file_and_pipe_agree(capture: Capture) -> None:
-    """Up to the sizing of device state, which only a file's description can do."""
+    """All but the size of device state, which only the description at a file's end can give."""
     data = capture.data
     from_file, _ = events(in_file(data))
     from_pipe, error = events(piped(data))
@@ -173,7 +173,7 @@ def test_pipe_replay(capture: Capture, run: Run, tmp_path: Path) -> None:
     if capture.base.exists():
         shutil.copy(capture.base, images["drive0"])
     words.append("--incremental" if capture.base.exists() else "--create")
-    words += capture.told()
+    words += capture.hints()
     if capture.name == "v1-blocks-and-bitmaps":  # one of them by a process, from stdin
         command = [sys.executable, "-m", "blkmig_cli", "replay", "-", *words]
         with subprocess.Popen(["cat", capture.path], stdout=subprocess.PIPE) as cat:
@@ -189,7 +189,7 @@ def test_pipe_replay(capture: Capture, run: Run, tmp_path: Path) -> None:
 
 
 def test_one_byte_at_a_time(capture: Capture) -> None:
-    """Small captures wholly; of the others the first 64 KiB, which end in the midst."""
+    """Small captures as a whole; of the others the first 64 KiB, which end inside an object."""
     data = capture.data
     if len(data) >= 100 << 10:
         data = data[: 64 << 10]
@@ -236,14 +236,14 @@ def test_spec_round_trip(name: str, payload: str, run: Run, unpacked: Path, tmp_
 def test_v2_is_reachable(run: Run, unpacked: Path, tmp_path: Path, name: str) -> None:
     """From any dialect to v2 and back to a disk: the same end state."""
     capture = get_capture(name, unpacked)
-    _, first = replay(capture, run, tmp_path, *capture.told())
+    _, first = replay(capture, run, tmp_path, *capture.hints())
     stream = tmp_path / "v2.bin"
     sources = [f"{device}={path}" for device, path in first.items()]
     bitmaps = ["--bitmaps"] if capture.truth["bitmaps"] else []
     assert run("send", *sources, "--dialect", "v2", "--to", stream, *bitmaps).status == 0
     again = tmp_path / "again"
     again.mkdir()
-    sizes = [word for word in capture.told() if not word.startswith("--granularity")]
+    sizes = [word for word in capture.hints() if not word.startswith("--granularity")]
     del sizes[2 * len(capture.truth["devices"]) :]
     status, images = replay(Capture(name, stream, capture.truth), run, again, *sizes)
     assert status == 0

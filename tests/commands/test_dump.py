@@ -183,7 +183,7 @@ def test_usage_errors(stream: Path, run: Run, words: list[str]) -> None:
     assert "Traceback" not in outcome.err
 
 
-def test_what_came_before_the_damage_is_shown(run: Run, tmp_path: Path) -> None:
+def test_records_before_the_damage_are_shown(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "cut"
     cut = len(STREAM) - 3
     path.write_bytes(STREAM[:cut])

@@ -1,4 +1,4 @@
-"""Help, mistyped words, and completion: what the command line says of itself."""
+"""Help, mistyped commands and options, and completion in shells."""
 
 import shutil
 import subprocess
@@ -131,7 +131,7 @@ def test_files_of_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [item.type for item in complete("send", "./x=a")] == ["file"]
 
 
-def test_what_takes_no_file_completes_none() -> None:
+def test_options_without_a_file_complete_no_files() -> None:
     for words in (["dump", "s", "--device", ""], ["send", "x", "--machine", ""]):
         assert values(*words) == []
 

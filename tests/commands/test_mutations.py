@@ -26,7 +26,7 @@ MEMORY = 120 << 20
 
 
 def ends_well(*words: object) -> None:
-    """Runs a command, whose output nobody keeps; a traceback fails of itself."""
+    """Run a command, and drop its output; a traceback fails the test."""
     err = io.StringIO()
     with open(os.devnull, "w") as out, redirect_stdout(out), redirect_stderr(err):
         taken, status = memory_taken(lambda: _status(*words))
@@ -65,8 +65,8 @@ def test_cut(small: Capture, tmp_path: Path) -> None:
     content, path = small.data, tmp_path / "cut.bin"
     for place in places(small, len(content)):
         path.write_bytes(content[:place])
-        for told in ([], small.told()):
-            ends_well("validate", path, *told)
+        for hints in ([], small.hints()):
+            ends_well("validate", path, *hints)
 
 
 @pytest.mark.scaled
@@ -76,6 +76,6 @@ def test_flipped(small: Capture, tmp_path: Path) -> None:
         content[place // 8] ^= 1 << place % 8
         path.write_bytes(content)
         content[place // 8] ^= 1 << place % 8
-        for told in ([], small.told()):
-            ends_well("validate", path, *told)
+        for hints in ([], small.hints()):
+            ends_well("validate", path, *hints)
         ends_well("dump", path, "--output", "jsonl")

@@ -1,4 +1,4 @@
-"""Where a disk's content stands in its stream, against a table of sectors and against replay."""
+"""The places of a disk's content in its stream, compared with a table of sectors and with replay."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -116,7 +116,7 @@ def test_captures_are_read_as_replay_writes_them(
     if capture.path.stat().st_size > 100 << 20:
         return
     words = [f"--image={name}={tmp_path / name}" for name in capture.truth["devices"]]
-    run("replay", capture.path, *capture.told(), *words, "--create", "--allow-incomplete", "-q")
+    run("replay", capture.path, *capture.hints(), *words, "--create", "--allow-incomplete", "-q")
     hints = Hints({name: disk["size"] for name, disk in capture.truth["devices"].items()})
     for bitmap in capture.truth["bitmaps"]:
         hints.granularities[bitmap["device"], bitmap["name"]] = bitmap["granularity"]
@@ -127,7 +127,7 @@ def test_captures_are_read_as_replay_writes_them(
             assert disk.read(0, disk.size) == (tmp_path / name).read_bytes()
 
 
-def test_what_never_came_is_told(tmp_path: Path) -> None:
+def test_sectors_that_were_not_sent_are_listed(tmp_path: Path) -> None:
     file = tmp_path / "s"
     data = bytes([7]) * raw.CHUNK
     file.write_bytes(raw.block(2048, 1, "d", data) + raw.block(6144, 9, "d") + raw.EOS)

@@ -115,7 +115,7 @@ def test_captures_in_pieces(capture: Capture) -> None:
 
 
 def test_a_granularity_that_only_the_later_piece_knows() -> None:
-    """Its bits and those held until then are both there, and stay when the end is settled."""
+    """Its bits and those of the earlier piece are both there, also after the end is known."""
     room = Room()
     first = BitmapState("d", "b", None, open=Observations())
     assert first.open is not None

@@ -69,7 +69,7 @@ def test_records_add_up(
 
 
 def test_a_gap_is_not_clean(run: Run, tmp_path: Path) -> None:
-    """Ranges that leave a chunk out: the bitmap is incomplete, and not written."""
+    """Where ranges leave a chunk out, the bitmap is incomplete, and not written."""
     entry = ("b", 1, 65536, b"")
     records = raw.block(0, 0x60, rest=raw.v2(2048, entry))
     records += raw.block(4096, 0x60, rest=raw.v2(100, entry))

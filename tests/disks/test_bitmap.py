@@ -119,7 +119,7 @@ def test_memory_follows_what_is_dirty() -> None:
 
 
 def test_many_bits_and_the_farthest() -> None:
-    """Bytes past 2**63 (a hostile sector can say so) are counted all the same."""
+    """Bytes past 2**63, which a hostile sector can claim, are counted as well."""
     bitmap = DirtyBitmap("b", 1 << 20)
     bitmap.write_words(0, b"\x55" * 25_000)
     bitmap.write_words(1 << 52, b"\x81" + bytes(7))
@@ -147,7 +147,7 @@ def test_around_the_end_of_int64(granule: int) -> None:
 
 
 def test_what_is_asked_for_is_bounded() -> None:
-    """A disk that is only claimed."""
+    """A few bytes claim a huge disk."""
     bitmap = DirtyBitmap("b", 512)
     with pytest.raises(LimitError, match="bitmap of over 1024 MiB of bits"):
         bitmap.sha256(1 << 60)

@@ -33,7 +33,7 @@ def test_readers_exclude_writers_only(path: str) -> None:
     open_raw(path, writable=True).close()
 
 
-def test_a_writer_excludes_all_but_those_who_do_not_mind(path: str) -> None:
+def test_a_writer_excludes_all_but_shared_readers(path: str) -> None:
     with closing(open_raw(path, writable=True)):
         for writable in (True, False):
             with pytest.raises(FailureError, match="in use"):
@@ -47,7 +47,7 @@ def test_a_new_image_is_locked(tmp_path: Path) -> None:
         open_raw(path, writable=False)
 
 
-def test_a_refused_image_is_let_go(path: str) -> None:
+def test_a_refused_image_is_unlocked(path: str) -> None:
     with closing(open_raw(path, writable=False)):
         for _ in range(3):
             with pytest.raises(FailureError):

@@ -15,13 +15,14 @@ from tests.interop.test_send import FIRMWARE, check, same
 @pytest.mark.parametrize("name", ["v1-blocks-and-bitmaps", "classic-live-writes", "classic-tail"])
 def test_an_old_capture_is_loaded(name: str, run: Run, unpacked: Path, tmp_path: Path) -> None:
     capture, stream = get_capture(name, unpacked), tmp_path / "new.bin"
-    words = ["--normalize", "--machine", FIRMWARE, "--for-qemu", "7.2", *capture.told()]
+    words = ["--normalize", "--machine", FIRMWARE, "--for-qemu", "7.2", *capture.hints()]
     outcome = run("convert", capture.path, *words, "--to", stream, "-v")
     assert outcome.status == 0
     assert "warning" not in outcome.err
     image = tmp_path / "wanted"
     assert (
-        run("replay", capture.path, *capture.told(), "--image", image, "--create", "-q").status == 0
+        run("replay", capture.path, *capture.hints(), "--image", image, "--create", "-q").status
+        == 0
     )
     ((device, disk),) = capture.truth["devices"].items()
     target = tmp_path / "dst"
@@ -44,7 +45,7 @@ def test_bitmaps_of_an_old_capture_are_loaded(
 ) -> None:
     """A QEMU without block migration loads them as well."""
     capture, stream = get_capture(name, unpacked), tmp_path / "new.bin"
-    words = ["--normalize", "--for-qemu", "10.0", *capture.told(), "--to", stream]
+    words = ["--normalize", "--for-qemu", "10.0", *capture.hints(), "--to", stream]
     assert run("convert", capture.path, *words).status == 0
     drives = []
     for device, disk in capture.truth["devices"].items():

@@ -63,13 +63,13 @@ def test_captures_against_what_replay_makes_of_them(
     if capture.path.stat().st_size > 60 * MIB or not devices:
         return
     words = [f"--image={name}={tmp_path / name}" for name in devices]
-    run("replay", capture.path, *capture.told(), *words, "--create", "--allow-incomplete", "-q")
+    run("replay", capture.path, *capture.hints(), *words, "--create", "--allow-incomplete", "-q")
     for name in devices:
         if not (tmp_path / name).exists():
             continue
         image = f"{name}={tmp_path / name}"
-        told = [*capture.told(), "--incremental"]
-        status, _ = compared(run, capture.path, image, *told)
+        hints = [*capture.hints(), "--incremental"]
+        status, _ = compared(run, capture.path, image, *hints)
         assert status == 0
         path = tmp_path / name
         content = bytearray(path.read_bytes())
@@ -77,7 +77,7 @@ def test_captures_against_what_replay_makes_of_them(
         place = int(with_data[len(with_data) // 2])
         content[place] ^= 1
         path.write_bytes(content)
-        status, found = compared(run, image, capture.path, *told)
+        status, found = compared(run, image, capture.path, *hints)
         (device,) = found["devices"]
         assert device["differing"] == [{"start": place - place % 512, "length": 512}]
         assert status == 1
@@ -261,13 +261,13 @@ def test_the_sectors_that_differ_are_those_of_a_model(
     assert not whole.missing[1]
 
 
-@pytest.mark.parametrize("told", [{"d": 2 * MIB}, {}])
+@pytest.mark.parametrize("sizes", [{"d": 2 * MIB}, {}])
 def test_what_a_larger_device_holds_behind_the_disk_does_not_count(
-    told: dict[str | None, int], tmp_path: Path
+    sizes: dict[str | None, int], tmp_path: Path
 ) -> None:
     stream = put(tmp_path, TWO, "s.bin")
     path = put(tmp_path, bytes([7]) * MIB + bytes(MIB) + b"other data" * 1000, "lv")
-    hints, strict = Hints(told), CompareOptions(strict=True)
+    hints, strict = Hints(sizes), CompareOptions(strict=True)
     with open_stream(str(stream)) as opened:
         contents = read_contents(opened, Decoder(opened.input, hints=hints), hints, no_tick)
         for is_file in (True, False):
@@ -304,7 +304,7 @@ def test_two_disks_of_unknown_sizes_get_one_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["file", "pipe"])
 def test_validate_compares_as_far_as_the_disk_goes(way: str, run: Run, tmp_path: Path) -> None:
-    """The size that was told counts, not that of a larger image, nor what is behind it."""
+    """The disk's size is that of --device-size, not that of a larger image."""
     stream = put(tmp_path, raw.qemu(filled(0), filled(2048)), "s.bin")
     size = MIB + 4096
     image = put(tmp_path, bytes([7]) * size + b"old data" * MIB, "lv")

@@ -1,4 +1,4 @@
-"""How large a disk is taken to be: a table of what is known, and what comes of it."""
+"""The size that a disk is taken to have: a table of what is known, and the size that follows."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def decided(stream: SizeBounds, **known: Any) -> Decision:
         (BOUNDED, {"image": 9 * MIB, "gaps": True}, 9 * MIB),
     ],
 )
-def test_what_is_believed(stream: SizeBounds, known: dict[str, Any], size: int) -> None:
+def test_the_size_that_is_taken(stream: SizeBounds, known: dict[str, Any], size: int) -> None:
     assert decided(stream, **known) == Decision(size)
 
 

@@ -31,9 +31,9 @@ def test_captures(capture: Capture, run: Run, tmp_path: Path) -> None:
     if capture.path.stat().st_size > 60 * MIB:
         return
     whole = "incomplete" not in capture.name and "incremental" not in capture.name
-    blocks = run("validate", capture.path, *capture.told(), "--output", "json").report["devices"]
+    blocks = run("validate", capture.path, *capture.hints(), "--output", "json").report["devices"]
     for device in [found["name"] for found in blocks if found["chunks"]]:
-        words = ["extract", capture.path, *capture.told(), "--device", device]
+        words = ["extract", capture.path, *capture.hints(), "--device", device]
         outcome = run(*words, "--to", tmp_path / device)
         assert outcome.status == (0 if whole else 1), outcome
         assert (tmp_path / device).exists() is whole
@@ -44,7 +44,7 @@ def test_captures(capture: Capture, run: Run, tmp_path: Path) -> None:
         name = f"{bitmap['device']}:{bitmap['name']}"
         target = tmp_path / "bitmap.json"
         assert (
-            run("extract", capture.path, *capture.told(), "--bitmap", name, "--to", target).status
+            run("extract", capture.path, *capture.hints(), "--bitmap", name, "--to", target).status
             == 0
         )
         (found,) = json.loads(target.read_text())["bitmaps"]
@@ -89,7 +89,7 @@ def test_missing_chunks(run: Run, tmp_path: Path) -> None:
 
 
 def test_chunks_that_may_be_missing(run: Run, tmp_path: Path) -> None:
-    """Of a disk whose end is not known, or that a guest went on writing, not even that is proven."""
+    """If the disk's end is not known, or a guest went on writing, it is not proven that any are missing."""
     target = tmp_path / "disk"
     unfinished = raw.qemu(filled(0)).replace(raw.part(1, raw.progress(100) + raw.EOS, 3), b"")
     unfinished = unfinished.replace(raw.footer(1) * 2, raw.footer(1))
@@ -161,13 +161,13 @@ def test_pipes(run: Run, tmp_path: Path) -> None:
     fails(run("extract", stream, "--to", stream), 2, "are the same file")
 
 
-@pytest.mark.parametrize("told", [[], ["--granularity", "bitmap0=64K"]])
+@pytest.mark.parametrize("hints", [[], ["--granularity", "bitmap0=64K"]])
 def test_open_and_unfinished_bitmaps(
-    told: list[str], run: Run, unpacked: Path, tmp_path: Path
+    hints: list[str], run: Run, unpacked: Path, tmp_path: Path
 ) -> None:
     words = ["extract", unpacked / "v1-blocks-and-bitmaps.bin", "--bitmap", "bitmap0"]
-    outcome = run(*words, *told, "--to", tmp_path / "b")
-    if not told:
+    outcome = run(*words, *hints, "--to", tmp_path / "b")
+    if not hints:
         fails(outcome, 3, "16 KiB, 32 KiB or 64 KiB")
     else:
         assert outcome.status == 0

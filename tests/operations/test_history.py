@@ -1,4 +1,4 @@
-"""The records applied to an image: what knows a stream again, and an image; when the journal is written."""
+"""The records applied to an image: how a stream and an image are recognized; when the journal is written."""
 
 from pathlib import Path
 
@@ -245,7 +245,7 @@ def test_a_shorter_image(image: RawImage) -> None:
 
 
 def test_all_records_are_samples_where_everything_is_compared(tmp_path: Path) -> None:
-    """One in 128 and more otherwise."""
+    """Otherwise one in 128 or fewer are."""
     image = create_partial(str(tmp_path / "disk"))
     image.resize(MIB * 400)
     image.write(MIB * 399 - 1, memoryview(b"\1"))

@@ -57,16 +57,16 @@ def test_every_byte_is_of_one_kind_in_runs_as_in_events(made: Repetitive) -> Non
 
 
 def test_captures(capture: Capture, run: Run) -> None:
-    outcome = run("info", capture.path, *capture.told(), "--output", "json")
+    outcome = run("info", capture.path, *capture.hints(), "--output", "json")
     assert outcome.status == 0
     found = outcome.json
     assert sum(found["bytes"].values()) == found["size"] == capture.path.stat().st_size
     assert sum(section["bytes"] for section in found["sections"]) == found["size"]
-    validated = run("validate", capture.path, *capture.told(), "--output", "json").report
+    validated = run("validate", capture.path, *capture.hints(), "--output", "json").report
     assert {key: found[key] for key in validated} == validated
     data = sum(MIB * (disk["chunks"] - disk["zero-chunks"]) for disk in found["devices"])
     assert found["bytes"]["data"] + found["bytes"]["padding"] == data
-    people = run("info", capture.path, *capture.told())
+    people = run("info", capture.path, *capture.hints())
     assert people.out.startswith(f"{capture.path}: ")
     for word in [*capture.truth["devices"], "next: "]:
         assert word in people.out
@@ -78,7 +78,7 @@ def test_what_is_proposed_works(
     if capture.path.stat().st_size > 60 * MIB:
         return
     monkeypatch.chdir(tmp_path)
-    found = run("info", capture.path, *capture.told(), "--output", "json").json
+    found = run("info", capture.path, *capture.hints(), "--output", "json").json
     commands = [step["command"] for step in found["next"] if step["command"]]
     assert commands
     for command in commands:
@@ -86,7 +86,7 @@ def test_what_is_proposed_works(
         assert words[0] == "blkmig"
         if "SIZE" in command:
             continue
-        assert run(*words[1:], *capture.told(), "-q").status == 0, command
+        assert run(*words[1:], *capture.hints(), "-q").status == 0, command
     disks = [device for device in found["devices"] if device["chunks"]]
     assert len(list(tmp_path.glob("*.img"))) == len(disks)
 
@@ -169,8 +169,8 @@ def test_what_is_proposed_overwrites_nothing(
     ]
     words = shlex.split(command)
     assert words[4:7:2] == ["d=d-3.img", "e=e-2.img"]
-    told = ["--device-size", "1M"]
-    assert run(*words[1:], *told, "-q").status == 0
+    size = ["--device-size", "1M"]
+    assert run(*words[1:], *size, "-q").status == 0
     assert all((tmp_path / name).read_bytes() == b"mine" for name in taken)
     damaged = put(tmp_path, path.read_bytes()[:-40], "damaged")
     (step,) = run("info", damaged, "--output", "json").json["next"]

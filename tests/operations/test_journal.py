@@ -1,4 +1,4 @@
-"""A replay that breaks off, anywhere and anyhow, is known as half done, and goes on to the same end."""
+"""A replay that is interrupted anywhere is known as incomplete, and can be resumed to the same result."""
 
 import contextlib
 import json
@@ -117,7 +117,7 @@ def is_incomplete(run: Run, words: list[object], image: Path) -> None:
 @pytest.mark.scaled
 @pytest.mark.parametrize("existing", [False, True])
 @pytest.mark.parametrize("source", ["file", "pipe"])
-def test_killed_anywhere_it_goes_on_to_the_same_end(
+def test_killed_anywhere_it_resumes_to_the_same_result(
     existing: bool, source: str, run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
     numbers = random.Random(f"{existing}{source}")
@@ -166,7 +166,7 @@ def broken_off(run: Run, stream: Path, image: Path, *words: object) -> Outcome:
     return outcome
 
 
-def test_what_is_safe_is_not_done_again(run: Run, stream: Path, tmp_path: Path) -> None:
+def test_what_is_confirmed_is_not_written_again(run: Run, stream: Path, tmp_path: Path) -> None:
     image = tmp_path / "disk"
     outcome = broken_off(run, stream, image)
     assert f"{image}.partial is incomplete; use --resume to continue" in outcome.out
@@ -184,7 +184,7 @@ def test_what_is_safe_is_not_done_again(run: Run, stream: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("source", ["file", "pipe"])
 @pytest.mark.parametrize("made", [True, False])
-def test_finished_is_checked_and_left_as_it_is(
+def test_a_finished_replay_is_checked_and_not_repeated(
     made: bool, source: str, run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
     """Nothing is written, bitmaps neither; an image that is not as it was left is refused."""
@@ -370,16 +370,16 @@ def test_a_full_disk(run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_pa
     """No file may grow beyond 8 MiB, in a child; and then it may."""
     image = tmp_path / "disk"
     words = ["replay", str(stream), "--image", str(image), "--create", "-q"]
-    told = tmp_path / "told"
+    printed = tmp_path / "printed"
 
     def work() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8 * MIB, resource.RLIM_INFINITY))
         result = CliRunner().invoke(cli, words)
-        told.write_text(f"{result.exit_code} {result.stderr}")
+        printed.write_text(f"{result.exit_code} {result.stderr}")
 
     in_child(work)
-    assert told.read_text().startswith("4 blkmig: ")
-    assert "File too large" in told.read_text()
+    assert printed.read_text().startswith("4 blkmig: ")
+    assert "File too large" in printed.read_text()
     assert not image.exists()
     is_incomplete(run, list(words), image)
     assert run(*words, "--resume").status == 0
@@ -427,7 +427,7 @@ def test_interrupted(run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_pa
 
 
 class _InOrder:
-    """Stands for ``Overlap``: does at once, here, what it is given."""
+    """Stands for ``Overlap``: runs each job at once, in this thread."""
 
     def __enter__(self) -> "_InOrder":
         return self
@@ -475,7 +475,7 @@ def test_several_disks_go_on_each_from_its_place(run: Run, tmp_path: Path) -> No
     assert [image.read_bytes() for image in images.values()] == [expected] * 2
 
 
-def test_words_that_contradict(run: Run, stream: Path, tmp_path: Path) -> None:
+def test_options_that_contradict(run: Run, stream: Path, tmp_path: Path) -> None:
     image = tmp_path / "disk"
     for words in (
         ["--resume", "--restart"],
@@ -487,7 +487,7 @@ def test_words_that_contradict(run: Run, stream: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def lying(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A medium that gives back one byte other than it was given, at the offsets in the list."""
+    """A medium that returns another byte than was written, at the offsets in the list."""
     wrong: list[int] = []
     original = RawImage.read
 

@@ -112,7 +112,7 @@ def test_killed_at_any_call(
 
     @contextmanager
     def work(image: Path, more: list[str]) -> Iterator[Callable[[], object]]:
-        """What runs blkmig; a pipe is made before it is traced."""
+        """Yield what runs blkmig; a pipe is made before tracing starts."""
         with subprocess.Popen(["cat", stream], stdout=subprocess.PIPE) as feeder:
             assert feeder.stdout is not None
             end = feeder.stdout.fileno()

@@ -1,4 +1,4 @@
-"""``map``: extents tile the disk and agree with the stream; cells agree with the extents."""
+"""``map``: extents cover the disk without gaps and agree with the stream; cells agree with the extents."""
 
 import io
 import xml.etree.ElementTree as ET
@@ -84,7 +84,7 @@ def test_every_kind(run: Run, tmp_path: Path) -> None:
 
 
 def test_captures(capture: Capture, run: Run) -> None:
-    found = run("map", capture.path, *capture.told(), "--output", "json").json
+    found = run("map", capture.path, *capture.hints(), "--output", "json").json
     for device in found["devices"]:
         truth = capture.truth["devices"][device["name"]]
         at = 0
@@ -98,15 +98,15 @@ def test_captures(capture: Capture, run: Run) -> None:
                     view = stream.input.view  # it begins where a chunk's data do
                     assert len(view(_first(extent))) == min(extent["length"], 512)
         assert not device["extents"] or at == truth["size"]
-    told = {(bitmap["device"], bitmap["name"]): bitmap for bitmap in capture.truth["bitmaps"]}
+    unseen = {(bitmap["device"], bitmap["name"]): bitmap for bitmap in capture.truth["bitmaps"]}
     for device in found["devices"]:
         for bitmap in device["bitmaps"]:
-            expected = told.pop((device["name"], bitmap["name"]))
+            expected = unseen.pop((device["name"], bitmap["name"]))
             assert bitmap["granularity"] == expected["granularity"]
             total = sum(item["length"] for item in bitmap["dirty"])
             assert total == expected.get("count", total)
-    assert not told
-    assert run("map", capture.path, *capture.told()).status == 0
+    assert not unseen
+    assert run("map", capture.path, *capture.hints()).status == 0
 
 
 def _first(extent: dict[str, int]) -> Payload:
@@ -115,7 +115,7 @@ def _first(extent: dict[str, int]) -> Payload:
 
 @settings(max_examples=40)
 @given(repetitive())
-def test_extents_say_what_the_records_say(made: Repetitive) -> None:
+def test_extents_agree_with_the_records(made: Repetitive) -> None:
     source = in_file(made.data)
     expected: dict[str, dict[int, tuple[str, int | None]]] = {}
     again: dict[str, set[int]] = {}
@@ -189,7 +189,7 @@ def test_the_largest_disk(run: Run, tmp_path: Path) -> None:
     assert "not sent 8 EiB" in run("map", path, "--svg", tmp_path / "svg").out
 
 
-def test_a_run_of_chunks_is_one_stretch(tmp_path: Path) -> None:
+def test_a_run_of_chunks_is_one_extent(tmp_path: Path) -> None:
     """So that 1 TiB of them costs no more than 1 MiB."""
     path = put(tmp_path, raw.qemu(*[filled(2048 * at) for at in range(9)]))
     with open_stream(str(path)) as stream:

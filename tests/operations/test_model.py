@@ -1,4 +1,4 @@
-"""Random streams of every dialect, and a model of what they leave behind: every command agrees with it.
+"""Random streams of every dialect, and a model of their disks and bitmaps: every command agrees with it.
 
 ``tests/support/model*.py`` is a second, slow implementation of the format, from its description alone.
 BLKMIG_MODEL_EXAMPLES=20000 tries as many streams, other ones each time.
@@ -61,15 +61,15 @@ _FREQUENT = [*OPERATIONS, "replay", "replay", "convert", "validate"]
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
-    """A stream, what is told of it, and some of the operations."""
+    """A stream, whether options describe it, and some of the operations."""
     stream = draw(streams())
-    told = draw(st.integers(0, 2)) > 0 or (stream.dialect == "v1" and draw(st.integers(0, 3)) > 0)
+    hinted = draw(st.integers(0, 2)) > 0 or (stream.dialect == "v1" and draw(st.integers(0, 3)) > 0)
     spoken = auto_is_wrong(stream) or draw(st.integers(0, 3)) == 0
     chosen = draw(st.lists(st.sampled_from(_FREQUENT), min_size=2, max_size=4))
     operations = tuple(
         (name, *(draw(argument) for argument in _ARGUMENTS[name])) for name in chosen
     )
-    return Plan(stream, told, spoken, operations)
+    return Plan(stream, hinted, spoken, operations)
 
 
 def check(plan: Plan, folder: Path) -> None:

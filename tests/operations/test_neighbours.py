@@ -1,4 +1,4 @@
-"""What stands beside an image under the names of our files: ours are used, anything else is refused."""
+"""Files beside an image that have the names of our files: ours are used, all others are refused."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def names(path: Path) -> dict[str, int]:
 def test_what_is_not_ours_is_refused(
     run: Run, here: Path, source: str, make: Callable[[Path], None], suffix: str
 ) -> None:
-    """Never followed, waited for or removed; whatever is asked for."""
+    """It is never followed, waited for or removed, whatever the options."""
     make(here / f"x{suffix}")
     for image in (False, True):
         if image:
@@ -114,7 +114,7 @@ def test_files_of_bitmaps_that_are_named(
 
 
 def test_an_unfinished_image_behind_its_own_name(run: Run, here: Path) -> None:
-    """A link from the image to its partial: nothing is removed, whatever is asked for."""
+    """A link from the image to its partial: nothing is removed, whatever the options."""
     Path("x.partial").write_bytes(b"half done")
     Path("x").symlink_to("x.partial")
     before = names(here)
@@ -211,7 +211,7 @@ def test_edited_journals(run: Run, here: Path, name: str, partial: bool) -> None
         ({"size": 512}, "of a disk of 512 bytes"),
     ],
 )
-def test_journals_that_say_what_is_not_so(
+def test_journals_with_false_statements(
     run: Run, here: Path, changes: dict[str, object], words: str
 ) -> None:
     for source in ("s.bin", "exec:cat s.bin"):
@@ -301,7 +301,7 @@ def test_two_resumes_of_one_partial(run: Run, here: Path) -> None:
 def test_of_two_that_make_one_image_one_is_refused(
     run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both have looked when neither has begun."""
+    """Both have checked the path before either makes the image."""
     from blkmig_cli.operations.replay import destination
 
     original, both = new_image.create_partial, threading.Event()

@@ -41,7 +41,7 @@ def test_any_cut_gives_the_same_events(sent: Sent, sizes: list[int]) -> None:
 @SLOW
 @given(streams(most=MIB, devices=1), st.integers(0, 1 << 40))
 def test_a_truncated_stream_gives_a_prefix(sent: Sent, place: int) -> None:
-    """With everything told; and the error says where the input ends."""
+    """With all hints; the error gives the byte at which the input ends."""
     known = hints(sent)
     whole, _ = events(in_file(sent.data), hints=known)
     cut = place % len(sent.data)

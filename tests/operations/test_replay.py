@@ -71,7 +71,7 @@ def test_the_document(run: Run, tmp_path: Path) -> None:
 
 
 def test_zeros_become_holes(run: Run, tmp_path: Path) -> None:
-    """Zero chunks, and data that is all zero, take no space: in a new image and in an old one."""
+    """Zero chunks and data of zeros take no space, in a new image and in an old one."""
     path = put(tmp_path, raw.qemu(raw.block(0, 8), data(2048, 0), data(4096, 7)))
     for image, more in (
         (tmp_path / "new", ["--create"]),
@@ -105,7 +105,7 @@ def test_no_image(run: Run, tmp_path: Path) -> None:
         ["--image", "d=x", "--image", "e=y", "--device-size", "1Q"],
     ],
 )
-def test_words_that_are_off(
+def test_usage_errors(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     """Refused before the first write."""
@@ -171,7 +171,7 @@ REFUSED_IMAGES = {
     "too small": (filled(9), 4),
     "empty": (b"", 4),
     "qcow2": (b"QFI\xfb".ljust(2 * MIB, b"\0"), 4),
-    "too small for what is told": (filled(9) * 2, 4),
+    "too small for the given size": (filled(9) * 2, 4),
 }
 
 
@@ -180,7 +180,7 @@ def test_refused_images_are_untouched(run: Run, tmp_path: Path, name: str) -> No
     content, status = REFUSED_IMAGES[name]
     path, image = put(tmp_path, TWO_MIB), put(tmp_path, content, "disk")
     before = snapshot(tmp_path)
-    more = ["--device-size", "3M"] if "told" in name else []
+    more = ["--device-size", "3M"] if "given" in name else []
     outcome = run("replay", path, "--image", image, *more)
     assert outcome.status == status
     assert len(outcome.err.splitlines()) == 1
@@ -207,7 +207,7 @@ def test_larger_image_is_a_size_mismatch(run: Run, tmp_path: Path) -> None:
     assert image.read_bytes() == filled(1) + bytes(2 * MIB)
 
 
-def test_sector_past_the_told_end(run: Run, tmp_path: Path) -> None:
+def test_sector_past_the_given_end(run: Run, tmp_path: Path) -> None:
     path, image = put(tmp_path, TWO_MIB), put(tmp_path, filled(9) * 2, "disk")
     before = snapshot(tmp_path)
     for option in ([], ["--allow-incomplete"], ["--incremental"]):
@@ -218,7 +218,7 @@ def test_sector_past_the_told_end(run: Run, tmp_path: Path) -> None:
 
 
 def test_sector_past_the_end_from_a_pipe(run: Run, tmp_path: Path) -> None:
-    """A pipe is read once: what lies within is written, nothing beyond."""
+    """A pipe is read once: what lies within the disk is written, nothing beyond."""
     path, image = put(tmp_path, raw.qemu(data(0, 1), data(2048, 2))), put(tmp_path, bytes(MIB), "x")
     outcome = run("replay", f"exec:cat {path}", "--image", image)
     assert outcome.status == 4
@@ -356,7 +356,7 @@ def test_bitmaps_to(run: Run, tmp_path: Path) -> None:
     assert read_bitmaps(str(side)).size == 2 * MIB
 
 
-def test_bitmap_that_stays_open(run: Run, tmp_path: Path) -> None:
+def test_bitmap_of_unknown_granularity(run: Run, tmp_path: Path) -> None:
     """v1, 8 bytes of bits in the only chunk: the disk is written, the candidates are named."""
     record = raw.block(0, 0x30, rest=raw.v1(("b", b"\1".ljust(8, b"\0"))) + filled(4))
     path, image = put(tmp_path, raw.qemu(record)), put(tmp_path, bytes(MIB), "disk")
@@ -369,7 +369,7 @@ def test_bitmap_that_stays_open(run: Run, tmp_path: Path) -> None:
     assert read_bitmaps(f"{image}.bitmaps.json").bitmaps["b"].ranges(MIB) == [(0, 65536)]
 
 
-def test_granularity_of_an_existing_bitmap_is_believed(run: Run, tmp_path: Path) -> None:
+def test_granularity_of_an_existing_bitmap_is_used(run: Run, tmp_path: Path) -> None:
     record = raw.block(0, 0x30, rest=raw.v1(("b", b"\1".ljust(8, b"\0"))) + filled(4))
     path, image = put(tmp_path, raw.qemu(record)), put(tmp_path, bytes(MIB), "disk")
     side = held(image, DirtyBitmap("b", 32768), size=MIB)

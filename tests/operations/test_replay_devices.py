@@ -1,4 +1,4 @@
-"""Replay onto block devices: what lies behind the disk, where records are kept, where bitmaps go."""
+"""Replay onto block devices: bytes behind the disk, where the journal is, where bitmaps go."""
 
 import json
 import os

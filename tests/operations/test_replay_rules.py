@@ -69,7 +69,7 @@ def test_missing_chunks_are_accepted_afterwards(run: Run, kind: str, made: bool)
 
 @both_sources
 def test_damage_is_accepted_afterwards(run: Run, kind: str) -> None:
-    """What comes before it is taken, and the exit status says that there was more."""
+    """What comes before it is written, and the exit status says that the stream went on."""
     put(STREAM[: len(STREAM) - 90])
     words = ["replay", source(kind), "--image", "x", "--create"]
     assert run(*words).status == 3
@@ -209,7 +209,7 @@ def test_bitmaps_that_do_not_record_this_write(run: Run) -> None:
         assert kept in outcome.err
 
 
-def test_a_quiet_replay_says_one_line(run: Run) -> None:
+def test_a_quiet_replay_prints_one_line(run: Run) -> None:
     put(STREAM)
     outcome = run("replay", "s.bin", "--image", "x", "--create", "-q")
     assert outcome.err == ""

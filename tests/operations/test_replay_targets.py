@@ -182,7 +182,7 @@ def test_names_that_announce_another_format(run: Run) -> None:
 
 
 def test_a_stream_that_changes_while_it_is_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was judged is not what is applied then: the image stays incomplete."""
+    """What was checked is not what is written: the image stays incomplete."""
     from blkmig_cli.operations.replay import replay as module
     from blkmig_cli.operations.replay.judgement import judge
 
@@ -284,7 +284,7 @@ def test_an_image_in_use_is_not_overwritten(run: Run) -> None:
 
 @both_sources
 def test_bitmaps_of_an_image_that_is_gone(run: Run, kind: str) -> None:
-    """They would count as those of the new one."""
+    """They would be taken for those of the new image."""
     put(STREAM)
     write_bitmaps("x.bitmaps.json", BitmapFile(2 * MIB, {"old": DirtyBitmap("old", 512)}))
     before = here()

@@ -80,14 +80,14 @@ def test_an_intact_stream(capture: Capture, run: Run, tmp_path: Path) -> None:
     if capture.path.stat().st_size > 60 * MIB:
         return
     out = tmp_path / "out.bin"
-    outcome = run("salvage", capture.path, *capture.told(), "--to", out)
+    outcome = run("salvage", capture.path, *capture.hints(), "--to", out)
     if "incomplete" in capture.name:
         assert outcome.status == 0
     assert outcome.status == 0, outcome
     assert "intact, nothing is lost" in outcome.out
-    told = [word for word in capture.told() if "granularity" not in word]
-    assert run("compare", capture.path, out, *capture.told(), "--incremental").status == 0
-    assert told
+    hints = [word for word in capture.hints() if "granularity" not in word]
+    assert run("compare", capture.path, out, *capture.hints(), "--incremental").status == 0
+    assert hints
 
 
 @settings(max_examples=40)
@@ -119,7 +119,7 @@ def events_before(data: bytes) -> list[Any]:
     st.sampled_from([1, 8, 100, 5000, MIB, 3 * MIB // 2]),
     st.sampled_from(["zeros", "ones", "random", "remove", "insert"]),
 )
-def test_no_wrong_byte_and_what_is_far_is_found(at: int, length: int, how: str) -> None:
+def test_no_wrong_byte_and_all_that_is_far_from_damage(at: int, length: int, how: str) -> None:
     length = min(length, len(STREAM) - at - 1000)
     piece = {"zeros": bytes(length), "ones": b"\xff" * length}.get(how)
     if how in ("random", "insert"):
@@ -135,7 +135,7 @@ def test_no_wrong_byte_and_what_is_far_is_found(at: int, length: int, how: str) 
     else:
         # Damage within data, or in a sector's number, cannot be seen: it moves nothing.
         assert len([chunk for chunk in wrong if chunk not in hurt]) <= 1
-    # What comes right before the stream's end has too little behind it to be told from a disk's data.
+    # What comes right before the stream's end has too little behind it to be known from disk data.
     for chunk in range(9):
         assert chunk in there or chunk in hurt, (chunk, hurt, found.gaps)
     if set(there) != set(CHUNKS):
@@ -171,7 +171,7 @@ def test_a_disk_that_holds_streams_does_not_pass_for_one() -> None:
 
 
 def test_what_is_left_out_takes_its_older_version_with_it() -> None:
-    """The second version of a chunk stands right before damage: the first is out of date."""
+    """The second version of a chunk is right before the damage, and the first is out of date."""
     again = raw.block(0, 0, "d", noise(99))
     stream = parts(*RECORDS[:6], again, *RECORDS[6:])
     at = stream.index(again) + len(again)
@@ -211,14 +211,14 @@ def test_v1_bits_are_not_given_where_newer_ones_may_be_lost(
     run: Run, unpacked: Path, tmp_path: Path
 ) -> None:
     content = (unpacked / "v1-blocks-and-bitmaps.bin").read_bytes()
-    told = ["--device-size=9M"] + [
+    hints = ["--device-size=9M"] + [
         f"--granularity={bitmap['name']}={bitmap['granularity']}"
         for bitmap in json.loads(
             (Path(__file__).parents[1] / "captures" / "v1-blocks-and-bitmaps.json").read_text()
         )["bitmaps"]
     ]
     path = put(tmp_path, content[: 2 * MIB] + b"\xff" * 600_000 + content[2 * MIB + 600_000 :])
-    found = run("salvage", path, *told, "--output", "json")
+    found = run("salvage", path, *hints, "--output", "json")
     assert found.status == 1
     assert [disk["bitmaps"] for disk in found.json["devices"]] == [[]]
     assert len(found.json["lost-bitmaps"]) == 4
@@ -247,26 +247,26 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     at = STREAM.index(RECORDS[4][:10])
     damaged = STREAM[:at] + b"\xff" * 90 + STREAM[at + 90 :]
     path, out, image = put(tmp_path, damaged), tmp_path / "out", tmp_path / "image"
-    told = ["--device-size", "12M"]
-    assert run("validate", path, *told).status == 3
-    outcome = run("salvage", path, "--to", out, *told)
+    hints = ["--device-size", "12M"]
+    assert run("validate", path, *hints).status == 3
+    outcome = run("salvage", path, "--to", out, *hints)
     assert outcome.status == 1
     assert "damaged in 1 place" in outcome.out
     assert (
-        run("replay", out, "--image", image, "--create", "--allow-incomplete", *told, "-q").status
+        run("replay", out, "--image", image, "--create", "--allow-incomplete", *hints, "-q").status
         == 0
     )
-    lost = run("map", out, *told, "--output", "json").json["devices"][0]["extents"]
+    lost = run("map", out, *hints, "--output", "json").json["devices"][0]["extents"]
     for extent in lost:
         start, end = extent["start"], extent["start"] + extent["length"]
         expected = b"".join(CHUNKS.values())[start:end] if extent["present"] else bytes(end - start)
         assert image.read_bytes()[start:end] == expected
     assert sum(extent["length"] for extent in lost if not extent["present"]) <= 3 * MIB
     assert (
-        run("salvage", f"exec:cat {path}", *told).out.splitlines()[1:]
+        run("salvage", f"exec:cat {path}", *hints).out.splitlines()[1:]
         == outcome.out.splitlines()[1:-1]
     )
-    fails(run("salvage", path, "--to", path, *told), 2, "are the same file")
+    fails(run("salvage", path, "--to", path, *hints), 2, "are the same file")
 
 
 @settings(max_examples=30)

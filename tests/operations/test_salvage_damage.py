@@ -1,4 +1,4 @@
-"""Salvage against damage of every kind: what it gives was in the stream, and what is far is found."""
+"""Salvage against damage of every kind: what it gives was in the stream; what is far from it is found."""
 
 import gzip
 import random
@@ -62,7 +62,7 @@ def chunks(found: Salvaged, device: str = "d") -> dict[int, bytes]:
     return given_
 
 
-def told(sent: Sent) -> Hints:
+def hints_of(sent: Sent) -> Hints:
     hints = Hints()
     for disk in sent.disks:
         hints.sizes[disk.device] = disk.size
@@ -74,7 +74,7 @@ def told(sent: Sent) -> Hints:
 @settings(max_examples=60)
 @given(streams(), st.sampled_from(["cut", "remove", "insert", "ones"]), st.data())
 def test_what_is_given_was_there(sent: Sent, how: str, data: st.DataObject) -> None:
-    hints = told(sent)
+    hints = hints_of(sent)
     records = [e for e in Decoder(in_file(sent.data), hints=hints) if isinstance(e, Block)]
     heads = {at for event in records for at in (event.offset, event.offset + 3, event.offset + 9)}
     places = st.integers(0, len(sent.data) - 1)
@@ -88,7 +88,7 @@ def test_what_is_given_was_there(sent: Sent, how: str, data: st.DataObject) -> N
     try:
         found = salvaged(damaged, hints)
     except (StreamError, UsageError):
-        return  # it cannot be told what it is, or how to read it; or nothing of the disk is left
+        return  # its dialect or layout cannot be inferred; or nothing of the disk is left
     hit = range(at, at + length) if how == "ones" else range(at, at)
     for disk in found.disks:
         truth = next((d for d in sent.disks if d.device == disk.device), None)
@@ -249,7 +249,7 @@ def test_a_dead_end_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_lost_may_always_have_been_newer() -> None:
-    """A zero block of ten bytes can be, too."""
+    """Even ten lost bytes can have been a zero block."""
     content: dict[int, bytes | None] = {at: noise(at) for at in range(5)}
     stream = bare(content) + bare(dict.fromkeys(range(3))) + bare({5: noise(5)}) + BARE_END
     at = stream.index(raw.block(0, 8, "d"))
@@ -259,7 +259,7 @@ def test_what_is_lost_may_always_have_been_newer() -> None:
 
 
 def test_bits_of_a_bitmap_whose_start_nothing_confirms() -> None:
-    """Without footers nothing does, and yet all that follows of it may be sound."""
+    """Without footers nothing confirms it, but all that follows of it may be intact."""
     start = raw.start(1, "block", 1, raw.EOS)
     part = raw.part(1, raw.block(0, 0, "d", noise(0)) + raw.EOS)
     maps = raw.start(2, "dirty-bitmap", 1, raw.bitmap_start() + b"\x01")
@@ -285,9 +285,9 @@ def test_a_packed_stream_gives_all_up_to_its_cut(run: Run, unpacked: Path, tmp_p
     path = tmp_path / "s.gz"
     # The first bytes of a member that ends inside what is stored as it is.
     path.write_bytes(gzip.compress(cut, 0, mtime=0)[:-8])
-    found = run("salvage", path, *capture.told(), "--output", "json")
+    found = run("salvage", path, *capture.hints(), "--output", "json")
     assert found.status == 1
     assert found.json["size"] == len(cut)
     path.write_bytes(packed[:-9])
-    found = run("salvage", path, *capture.told(), "--output", "json")
+    found = run("salvage", path, *capture.hints(), "--output", "json")
     assert found.json["size"] >= len(capture.data)

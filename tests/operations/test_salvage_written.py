@@ -64,7 +64,7 @@ def written(found: Salvaged) -> bytes:
 
 
 def content(data: bytes, device: str, size: int) -> tuple[bytes, list[bool]]:
-    """Return the disk that a stream leaves behind, and which of its sectors it holds."""
+    """Return the disk that replay makes of a stream, and which of its sectors the stream has."""
     source, states = in_file(data), EndStates()
     for event in Decoder(source):
         states.feed(event, source)
@@ -115,7 +115,7 @@ def test_an_intact_stream_gives_its_sectors_and_no_others(
 def test_what_was_left_out_stays_left_out(
     made: tuple[bytes, int, bytearray, list[bool]], edges: list[int], known: bool
 ) -> None:
-    """Also where it leaves less than a chunk of its neighbours, which no record can hold."""
+    """Also where less than a chunk of its neighbours remains, which no record can hold."""
     data, size, disk, sent = made
     found = salvaged(data, Hints({"d": size}))
     layout, found.disks[0].size_known = found.disks[0].layout, known
@@ -151,22 +151,22 @@ def sent_with_moved_tail(run: Run, folder: Path) -> tuple[Path, bytes]:
     return stream, disk
 
 
-@pytest.mark.parametrize("told", [[], ["--device-size", str(ODD)]])
+@pytest.mark.parametrize("hints", [[], ["--device-size", str(ODD)]])
 def test_an_intact_last_chunk_on_an_unaligned_sector_is_found(
-    told: list[str], run: Run, tmp_path: Path
+    hints: list[str], run: Run, tmp_path: Path
 ) -> None:
     stream, disk = sent_with_moved_tail(run, tmp_path)
     data = bytearray(stream.read_bytes())
     at = data.rindex(raw.block(8192, 0, "drive0"))
     data[at : at + 64] = b"\xff" * 64  # the head of the record before it
     damaged, out, copy = put(tmp_path, bytes(data), "d.bin"), tmp_path / "out", tmp_path / "copy"
-    outcome = run("salvage", damaged, "--to", out, *told, "--output", "json")
+    outcome = run("salvage", damaged, "--to", out, *hints, "--output", "json")
     assert outcome.status == 1
     (device,) = outcome.json["devices"]
     assert device["size"] == ODD
     # That record, and the one before, which nothing confirms.
     assert device["missing"] == [{"start": 3 * MIB, "length": MIB + ODD % MIB}]
-    assert run("replay", out, "--image", copy, "--create", "--allow-incomplete", *told).status == 0
+    assert run("replay", out, "--image", copy, "--create", "--allow-incomplete", *hints).status == 0
     there = bytearray(disk)
     for gap in device["missing"]:
         there[gap["start"] : gap["start"] + gap["length"]] = bytes(gap["length"])
@@ -222,11 +222,11 @@ def test_a_disk_that_is_lost_completely_is_named(run: Run, tmp_path: Path) -> No
     outcome = run("salvage", path, "--device-size", "d=3M", "--device-size", "e=3M")
     assert outcome.status == 1
     assert "disk e is lost, all 3 MiB of it" in outcome.out
-    told = ["--device-size", "d=3M", "--device-size", "e=3M", "--output", "json"]
-    assert run("salvage", path, *told).json["lost-devices"] == [{"name": "e", "size": 3 * MIB}]
+    hints = ["--device-size", "d=3M", "--device-size", "e=3M", "--output", "json"]
+    assert run("salvage", path, *hints).json["lost-devices"] == [{"name": "e", "size": 3 * MIB}]
     # Of an intact stream it is a mistake.
     intact = put(tmp_path, raw.qemu(*both[:3]), "intact")
-    fails(run("salvage", intact, *told[:4]), 2, "no device 'e'; there is the device 'd'")
+    fails(run("salvage", intact, *hints[:4]), 2, "no device 'e'; there is the device 'd'")
 
 
 def test_a_bitmap_names_a_disk_that_is_lost_completely(run: Run, tmp_path: Path) -> None:
@@ -241,19 +241,19 @@ def test_a_bitmap_names_a_disk_that_is_lost_completely(run: Run, tmp_path: Path)
     assert "bitmap e/b is left out: it has no end" in outcome.out
 
 
-@pytest.mark.parametrize("told", [[], ["--device-size", "d=4M"]])
-def test_progress_shows_that_more_is_lost(told: list[str], run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hints", [[], ["--device-size", "d=4M"]])
+def test_progress_shows_that_more_is_lost(hints: list[str], run: Run, tmp_path: Path) -> None:
     """Of two disks of 4 MiB, only one came: at its last chunk the progress is 37 %."""
     blocks = []
     for at in range(4):
         blocks += [raw.progress(100 * at // 8), raw.block(2048 * at, 0, "d", noise(at))]
     path = put(tmp_path, raw.qemu(*blocks)[:-10])
-    outcome = run("salvage", path, *told)
+    outcome = run("salvage", path, *hints)
     assert outcome.status == 1
     least = (100 * 2 * 2048 // 38 + 1) * 512 - 4 * MIB
-    which = "other disks" if told else "these disks or of others"
+    which = "other disks" if hints else "these disks or of others"
     assert f"at least {least / MIB:.4g} MiB of {which} is missing" in outcome.out
-    found = run("salvage", path, *told, "--output", "json").json
+    found = run("salvage", path, *hints, "--output", "json").json
     assert found["other-missing"] == least
 
 
@@ -277,9 +277,9 @@ def test_a_stream_on_stdout_has_its_report_on_stderr(run: Run, tmp_path: Path) -
 
 def test_bitmaps_of_a_disk_of_unknown_size_are_left_out(run: Run, unpacked: Path) -> None:
     """What would be written of them covers the disk, and so would state its size."""
-    told = [f"--granularity={name}=64K" for name in ("coarse", "bitmap0")]
+    hints = [f"--granularity={name}=64K" for name in ("coarse", "bitmap0")]
     path = unpacked / "v1-blocks-and-bitmaps.bin"
-    outcome = run("salvage", path, *told, "--output", "json")
+    outcome = run("salvage", path, *hints, "--output", "json")
     assert outcome.json["devices"][0]["bitmaps"] == []
     reasons = {lost["why"] for lost in outcome.json["lost-bitmaps"]}
     assert reasons == {"the size of its disk is unknown; specify --device-size"}

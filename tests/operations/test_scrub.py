@@ -47,11 +47,11 @@ def test_captures_without_leaks_stay_as_they_are(
     run: Run, capture: Capture, tmp_path: Path
 ) -> None:
     target = tmp_path / "clean.bin"
-    assert run("scrub", capture.path, *capture.told(), "--to", target, "-q").status == 0
+    assert run("scrub", capture.path, *capture.hints(), "--to", target, "-q").status == 0
     was, now = capture.data, target.read_bytes()
     assert len(was) == len(now)
     if was != now:
-        found = run("validate", capture.path, *capture.told(), "--output", "json").report[
+        found = run("validate", capture.path, *capture.hints(), "--output", "json").report[
             "findings"
         ]
         assert "padding-leak" in {finding["id"] for finding in found}

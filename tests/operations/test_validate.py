@@ -128,7 +128,7 @@ def test_incremental_forgives_missing_chunks(run: Run, tmp_path: Path) -> None:
     assert ids(outcome) == ["incremental"]
 
 
-def test_a_gap_is_found_with_nothing_told(run: Run, tmp_path: Path) -> None:
+def test_a_gap_is_found_without_hints(run: Run, tmp_path: Path) -> None:
     path = put(tmp_path, raw.qemu(raw.block(0, 8), raw.block(4096, 8)))
     outcome = run("validate", path, "--output", "json")
     assert outcome.status == 1
@@ -251,7 +251,7 @@ def test_list_checks(run: Run) -> None:
         ("file:{s},offset=x",),
     ],
 )
-def test_words_that_are_off(stream: Path, run: Run, words: tuple[str, ...]) -> None:
+def test_usage_errors(stream: Path, run: Run, words: tuple[str, ...]) -> None:
     outcome = run("validate", *(word.replace("{s}", str(stream)) for word in words))
     assert outcome.status == 2
     assert outcome.out == ""

@@ -116,7 +116,7 @@ def test_superseded_by_runs_and_by_events(records: list[tuple[int, int]]) -> Non
 @given(records=RECORDS)
 @settings(max_examples=50)
 def test_superseded_rows_are_thinned_out(records: list[tuple[int, int]]) -> None:
-    """However often a chunk comes, its last record is known, and little more is kept."""
+    """However often a chunk is sent, its last record is known, and little more is stored."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(superseded, "_ROWS_MIN", 2)
         found, last = Superseded(), {}
@@ -181,7 +181,7 @@ def test_neighbouring_zeros_are_one_hole(
 
 @pytest.mark.parametrize("way", ["file", "pipe"])
 def test_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    """The record is named at which it happened, and what was written before is told."""
+    """The error names the record, and says what was written before."""
     path, image = tmp_path / "s.bin", tmp_path / "image"
     path.write_bytes(stream([(0, 1), (2048, 2), (4096, 3), (6144, 4)]))
     old = os.pwrite

@@ -1,4 +1,4 @@
-"""What CI reads of ``validate``: JUnit XML, SARIF, and the summary of many streams."""
+"""Output of ``validate`` for CI: JUnit XML, SARIF, and the summary of many streams."""
 
 import json
 from collections.abc import Callable
@@ -39,7 +39,7 @@ GRAMMAR = {
 
 
 def cases(text: str) -> list[ET.Element]:
-    """The testcases of a document that keeps to the grammar, and counts right."""
+    """Return the testcases of a document that has the right grammar and counts."""
     root = ET.fromstring(text)
     assert root.tag == "testsuites"
     for element in root.iter():
@@ -90,11 +90,11 @@ def streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_every_capture(capture: Capture, run: Run) -> None:
     """Both formats say of real streams what the JSON says."""
-    words = ["validate", capture.path, *capture.told(), "--output"]
-    told, xml, results = (run(*words, kind) for kind in ("json", "junit", "sarif"))
-    assert told.status == xml.status == results.status
+    words = ["validate", capture.path, *capture.hints(), "--output"]
+    shown, xml, results = (run(*words, kind) for kind in ("json", "junit", "sarif"))
+    assert shown.status == xml.status == results.status
     (case,) = cases(xml.out)
-    found = told.report["findings"]
+    found = shown.report["findings"]
     failing = [finding["id"] for finding in found if finding["severity"] == "error"]
     assert [child.get("type") for child in case if child.tag == "failure"] == failing[:1]
     sarif_run = run_of(results.out)
@@ -120,7 +120,7 @@ def test_rules_are_the_checks(run: Run, streams: list[str]) -> None:
 
 
 def outcomes(outcome: Outcome) -> list[tuple[str, str]]:
-    """Each testcase: passed, or what it has instead and of which type."""
+    """Return the outcome of each testcase: passed, or another element and its type."""
     found = []
     for case in cases(outcome.out):
         fault = next((child for child in case if child.tag != "system-out"), None)
@@ -155,7 +155,7 @@ def test_an_ignored_damage_stays_a_failure(run: Run, streams: list[str]) -> None
 
 @pytest.mark.parametrize("kind", ["json", "junit", "sarif"])
 def test_a_missing_stream_is_in_the_document(run: Run, streams: list[str], kind: str) -> None:
-    """CI must not take a report without a word for a good one."""
+    """CI must not take an empty report for a good one."""
     outcome = run("validate", "no such file", "--output", kind)
     assert outcome.status == 4
     assert outcome.err == "blkmig: no such file: No such file or directory\n"

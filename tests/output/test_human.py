@@ -20,7 +20,7 @@ from tests.conftest import Capture
 
 
 class Terminal(io.StringIO):
-    """What passes for a terminal."""
+    """A file that says it is a terminal."""
 
     def isatty(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""docs/schemas: every JSON output has a schema there, and keeps to it.
+"""docs/schemas: every JSON output has a schema there, and is valid against it.
 
 A new command needs its COMMAND.json, and a row in ``CALLS`` where ``blkmig COMMAND STREAM --output
 json`` is not how it is called.
@@ -47,7 +47,7 @@ def validator(name: str) -> Draft202012Validator:
 
 
 def hold(name: str, document: Any) -> None:
-    """``document`` keeps to the schema ``name``."""
+    """Check that ``document`` is valid against the schema ``name``."""
     try:
         validator(name).validate(document)
     except ValidationError as error:
@@ -65,11 +65,11 @@ def shapes(records: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def document(*words: object) -> Callable[[Run, Capture, Path], Iterator[Any]]:
-    """What a command prints as one document, of the capture and whatever else it is told."""
+    """What a command prints as one document, of the capture and its other arguments."""
 
     def call(run: Run, capture: Capture, _: Path) -> Iterator[Any]:
         command, *rest = words
-        outcome = run(command, capture.path, *capture.told(), *rest, "--output", "json")
+        outcome = run(command, capture.path, *capture.hints(), *rest, "--output", "json")
         assert outcome.status in (0, 1), outcome.err
         yield outcome.json
 
@@ -78,28 +78,28 @@ def document(*words: object) -> Callable[[Run, Capture, Path], Iterator[Any]]:
 
 def dump_document(run: Run, capture: Capture, _: Path) -> Iterator[Any]:
     for words in (["--limit", "300"], ["--type", "block", "--limit", "10", "--payload", "sha256"]):
-        found = run("dump", capture.path, *capture.told(), *words, "--output", "json").json
+        found = run("dump", capture.path, *capture.hints(), *words, "--output", "json").json
         yield found | {"records": [*shapes(iter(found["records"]))]}
 
 
 def dump_lines(run: Run, capture: Capture, _: Path) -> Iterator[Any]:
-    lines = run("dump", capture.path, *capture.told(), "--output", "jsonl").out.splitlines()
+    lines = run("dump", capture.path, *capture.hints(), "--output", "jsonl").out.splitlines()
     yield from shapes(map(json.loads, lines))
     for payload in ("sha256", "hex", "base64"):
         words = ["--all", "--limit", "400", "--payload", payload, "--output", "jsonl"]
-        lines = run("dump", capture.path, *capture.told(), *words).out.splitlines()
+        lines = run("dump", capture.path, *capture.hints(), *words).out.splitlines()
         yield from shapes(map(json.loads, lines))
 
 
 def spec_lines(run: Run, capture: Capture, _: Path) -> Iterator[Any]:
     for payload in ("base64", "ref"):
         words = ["--spec", "--payload", payload, "--limit", "400"]
-        lines = run("dump", capture.path, *capture.told(), *words).out.splitlines()
+        lines = run("dump", capture.path, *capture.hints(), *words).out.splitlines()
         yield from shapes(map(json.loads, lines[1:]))
 
 
 def spec_document(run: Run, capture: Capture, _: Path) -> Iterator[Any]:
-    lines = run("dump", capture.path, *capture.told(), "--spec", "--limit", "20").out.splitlines()
+    lines = run("dump", capture.path, *capture.hints(), "--spec", "--limit", "20").out.splitlines()
     head, *records = map(json.loads, lines)
     yield head
     yield head | {"records": records}
@@ -111,7 +111,7 @@ def replayed(run: Run, capture: Capture, folder: Path) -> Iterator[Any]:
         shutil.copy(capture.base, images["drive0"])
     for words in (["--dry-run"], []):
         options = [f"--image={device}={path}" for device, path in images.items()]
-        options += ["--incremental", *capture.told(), *words, "--output", "json"]
+        options += ["--incremental", *capture.hints(), *words, "--output", "json"]
         options += [] if capture.base.exists() else ["--create"]
         outcome = run("replay", capture.path, *options)
         assert outcome.status in (0, 1), outcome.err
@@ -140,12 +140,12 @@ def manifests(run: Run, capture: Capture, folder: Path) -> Iterator[Any]:
 
 def compared(run: Run, capture: Capture, folder: Path) -> Iterator[Any]:
     """With itself, and with the image of one of its disks."""
-    told = [*capture.told(), "--output", "json"]
+    options = [*capture.hints(), "--output", "json"]
     for _ in replayed(run, capture, folder):
         pass
     images = [f"{path.stem}={path}" for path in folder.glob("*.img")]
     for other in (str(capture.path), *images[:1]):
-        outcome = run("compare", capture.path, other, *told)
+        outcome = run("compare", capture.path, other, *options)
         assert outcome.status in (0, 1), outcome.err
         yield outcome.json
 
@@ -228,7 +228,7 @@ def with_a_key_more(found: Any) -> Iterator[Any]:
 def test_a_key_more_is_refused_everywhere(
     name: str, unpacked: Path, run: Run, tmp_path: Path
 ) -> None:
-    """That the schemas hold anything to anything: no object of an output may have another key."""
+    """The schemas do check something: no object of an output may have another key."""
     some = get_capture("v1-blocks-and-bitmaps", unpacked)
     for found in islice(CALLS.get(name, document(name))(run, some, tmp_path), 40):
         for changed in with_a_key_more(found):
@@ -249,7 +249,7 @@ def test_damaged_streams(run: Run, unpacked: Path, tmp_path: Path, cut: int, nam
 @settings(max_examples=25)
 @given(repetitive())
 def test_records_of_generated_streams(stream: Repetitive) -> None:
-    """Streams of all dialects, damaged ones too: what comes before the damage keeps to the schemas."""
+    """Streams of all dialects, also damaged: what comes before the damage is valid against the schemas."""
     source = in_file(stream.data)
     decoder = Decoder(source, hints=stream.hints, keep_state=True)
     made: dict[str, Callable[[Event], dict[str, Any]]] = {

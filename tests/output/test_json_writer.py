@@ -35,7 +35,7 @@ def test_items_are_written_as_a_list(values: list[Any]) -> None:
 
 
 def test_a_long_list_is_made_while_it_is_written() -> None:
-    """What is long is no list of objects, but has the same text."""
+    """A long list is not held as objects, but has the same text."""
     for number in (10, 10_000):
         ranges = [(at * 1024, 512) for at in range(number)]
         made = documents._each(documents._range, ranges)

@@ -1,4 +1,4 @@
-"""Progress: what a terminal shows, and that nobody else sees any of it."""
+"""Progress: what a terminal shows; where stderr is no terminal, there is none."""
 
 import os
 import pty
@@ -102,7 +102,7 @@ def test_nothing_when_piped() -> None:
     ids=["terminal", "empty", "no-color", "dumb"],
 )
 def test_colours_of_a_report(environment: dict[str, str], coloured: bool, escaped: bool) -> None:
-    """The console heeds what terminals and their users say."""
+    """The console follows NO_COLOR, TERM and the like."""
     script = "import sys; from blkmig_cli.output.human.console import console; "
     script += "console(sys.stderr).print('word', style='bold red')"
     shown = on_a_terminal(["-c", script], **environment)

@@ -1,4 +1,4 @@
-"""What is written of a run is what is written of its events."""
+"""The lines of a run are those of its events."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""make mutate: which mutations are drawn, and that trials tell what the tests notice."""
+"""make mutate: which mutations are drawn, and that trials report what the tests notice."""
 
 import ast
 import subprocess
@@ -35,7 +35,7 @@ def clip(size: "int", low=0, *, strict=True):
 
 
 def changed() -> set[str]:
-    """The lines that mutations of ``SOURCE`` make, each without what is the same around it."""
+    """Return the lines that mutations of ``SOURCE`` change, each without its unchanged ends."""
     found = set()
     for mutation in find_mutations(SOURCE):
         was, now = SOURCE.splitlines(), mutation.apply(SOURCE).splitlines()

@@ -1,4 +1,4 @@
-"""Lines whose bytes are known from a line before stand for what they would stand for by themselves."""
+"""Lines of a spec that are encoded like an earlier line give the same bytes as when parsed."""
 
 import io
 import json
@@ -59,7 +59,7 @@ def built(lines: list[bytes], *, known: bool) -> tuple[bytes, str | None]:
 
 @settings(max_examples=300)
 @given(st.lists(st.one_of(_blocks, _blocks, _others), max_size=12), st.data())
-def test_what_is_known_is_what_would_be_read(lines: list[bytes], data: st.DataObject) -> None:
+def test_known_lines_give_what_parsing_gives(lines: list[bytes], data: st.DataObject) -> None:
     if lines:
         lines = data.draw(st.lists(st.sampled_from(lines), max_size=30)) + lines
     assert built(lines, known=True) == built(lines, known=False)

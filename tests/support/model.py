@@ -1,4 +1,4 @@
-"""What a stream leaves behind, the slow and obvious way: every disk and bitmap in memory, bit by bit.
+"""The end state of a stream, in a slow and simple way: every disk and bitmap in memory, bit by bit.
 
 A disk is a bytearray with a note per sector of what came for it; a bitmap is one byte a granule.
 Nothing here shares code with the program: this is what its results are compared with.
@@ -124,7 +124,7 @@ class DiskModel:
         self.end = max(self.end, sector + CHUNK_SECTORS)
 
     def missing(self, size: int | None = None) -> Ranges:
-        """Bytes that never came, as ranges (start, length), of a disk of ``size``: the true one."""
+        """Bytes that were not sent, as ranges (start, length), of a disk of ``size``: the true one."""
         flags = self.kinds.translate(_IS_MISSING)
         limit = self.disk.size if size is None else size
         sectors = min(limit // SECTOR, len(flags))
@@ -226,7 +226,7 @@ class Model:
         return {True, False} if None in found else {True}
 
     def gap_before_end(self, name: str) -> bool:
-        """Whether something never came before what did, which proves it missing at any size."""
+        """Return whether a gap comes before a sector that was sent, which proves it missing at any size."""
         disk = self.disks[name]
         return bool(disk.missing(min(disk.end * SECTOR, disk.disk.size)))
 

@@ -1,4 +1,4 @@
-"""One stream held to the model: running the program on it, and judging what it leaves behind."""
+"""One stream compared with the model: running the program on it, and checking its results."""
 
 import json
 import os
@@ -35,13 +35,13 @@ COMPLETE = {"whole": (True,), "unknown": (None,), "incomplete": (False,), "fault
 
 @dataclass(frozen=True)
 class Plan:
-    """A stream, whether its sizes and granularities are told, and what is done with it.
+    """A stream, whether its sizes and granularities are given by options, and what is done with it.
 
     ``spoken``: the dialect is named on the command line.
     """
 
     stream: Stream
-    told: bool
+    hinted: bool
     spoken: bool
     operations: tuple[tuple[str, ...], ...]
 
@@ -106,7 +106,7 @@ def run(*words: object) -> Outcome:
 
 @dataclass
 class Case:
-    """One stream in a file, its model, and the options that tell of it."""
+    """One stream in a file, its model, and the options that describe it."""
 
     plan: Plan
     folder: Path
@@ -121,12 +121,12 @@ class Case:
         return self.plan.stream
 
     @property
-    def told(self) -> list[str]:
-        """Options that tell sizes and granularities, if they are told."""
-        return self.hints(self.stream.dialect) if self.plan.told else []
+    def hinted(self) -> list[str]:
+        """Return options that state sizes and granularities, if the plan has them."""
+        return self.hints(self.stream.dialect) if self.plan.hinted else []
 
     def hints(self, dialect: str) -> list[str]:
-        """Options that tell the sizes of all disks, and for v1 the granularities of all bitmaps."""
+        """Return options that state the sizes of all disks, and for v1 the granularities of all bitmaps."""
         words = [f"--device-size={name}={disk.disk.size}" for name, disk in self.named.items()]
         if len(self.named) == 1 and self.plan.spoken:
             words = [f"--device-size={disk.disk.size}" for disk in self.named.values()]
@@ -140,7 +140,7 @@ class Case:
     @property
     def reading(self) -> list[str]:
         """The options of a command that reads the stream."""
-        return [*self.dialect, *self.told]
+        return [*self.dialect, *self.hinted]
 
     def folder_of_step(self) -> Path:
         """A new, empty folder."""
@@ -153,28 +153,28 @@ class Case:
 
     @property
     def undecided(self) -> bool:
-        """Whether the stream is of dialect v1 with bitmaps whose layout is not told."""
-        return self.stream.dialect == "v1" and bool(self.model.bitmaps) and not self.plan.told
+        """Whether the stream is of dialect v1 with bitmaps whose layout no option states."""
+        return self.stream.dialect == "v1" and bool(self.model.bitmaps) and not self.plan.hinted
 
     @property
     def trusted(self) -> bool:
         """Whether the progress records contradict neither the chunks nor the sizes.
 
-        Where a disk's end was left out, progress goes further than the chunks tell; and where chunks
+        Where a disk's end was left out, progress goes further than the chunks show; and where chunks
         then stand off the grid, which no QEMU makes, it may fit disks of another size.
         """
-        told = ("skipped",) if self.all_known and not unaligned(self.stream) else ()
-        return self.stream.progress in ("none", "true", "silent", "abandoned", *told)
+        skipped = ("skipped",) if self.all_known and not unaligned(self.stream) else ()
+        return self.stream.progress in ("none", "true", "silent", "abandoned", *skipped)
 
     @property
     def sane(self) -> bool:
-        """Whether the progress records also tell of nothing that never began."""
+        """Whether the progress records also count nothing that never began."""
         left_out = self.stream.progress == "skipped" and len(self.named) < len(self.model.disks)
         return self.trusted and self.stream.progress != "abandoned" and not left_out
 
     def known(self, name: str) -> bool:
-        """Whether a disk's size is told, or in the stream."""
-        return self.plan.told or (self.model.disks[name].stated and not self.undecided)
+        """Return whether a disk's size is given by an option, or in the stream."""
+        return self.plan.hinted or (self.model.disks[name].stated and not self.undecided)
 
     @property
     def content(self) -> dict[str, DiskModel]:

@@ -40,8 +40,8 @@ def _zero(sector: int, device: str = "d") -> Block:
     return Block(device, sector, zero=True)
 
 
-def _plan(stream: Stream, *operation: str, told: bool = True, spoken: bool = True) -> Plan:
-    return Plan(stream, told, spoken, (operation,))
+def _plan(stream: Stream, *operation: str, hinted: bool = True, spoken: bool = True) -> Plan:
+    return Plan(stream, hinted, spoken, (operation,))
 
 
 def _empty(bitmap: Bitmap) -> tuple[Mark, ...]:
@@ -144,7 +144,7 @@ _ALL_LEFT_OUT = _stream(
 )  # fmt: skip
 
 CASES: dict[str, Plan] = {
-    "whole-and-told": _plan(_stream("classic", (_DISK,), _zero(0), _zero(2048)), "validate", ""),
+    "whole-with-hints": _plan(_stream("classic", (_DISK,), _zero(0), _zero(2048)), "validate", ""),
     "gap-from-file": _plan(_GAP, "replay", "file", "new", ""),
     "gap-from-file-onto-image": _plan(_GAP, "replay", "file", "existing", ""),
     "gap-from-pipe": _plan(_GAP, "replay", "stdin", "new", ""),
@@ -164,9 +164,9 @@ CASES: dict[str, Plan] = {
         ),
         "validate", "",
     ),
-    "left-out-end": _plan(_LEFT_OUT, "validate", "", told=False),
-    "left-out-end-told": _plan(_LEFT_OUT, "validate", "--incremental"),
-    "left-out-disk-told": _plan(_ALL_LEFT_OUT, "validate", ""),
+    "left-out-end": _plan(_LEFT_OUT, "validate", "", hinted=False),
+    "left-out-end-with-hints": _plan(_LEFT_OUT, "validate", "--incremental"),
+    "left-out-disk-with-hints": _plan(_ALL_LEFT_OUT, "validate", ""),
     "left-out-disk-replayed": _plan(_ALL_LEFT_OUT, "replay", "file", "new", ""),
     "left-out-disks-behind": _plan(
         _stream(
@@ -204,7 +204,7 @@ CASES: dict[str, Plan] = {
         ),
         "convert", "classic", "same", "translate",
     ),
-    "left-out-disk-onto-image": _plan(_ALL_LEFT_OUT, "validate-image", "same", told=False),
+    "left-out-disk-onto-image": _plan(_ALL_LEFT_OUT, "validate-image", "same", hinted=False),
     "v1-bits-behind-the-end": _plan(
         _stream(
             "v1", (Disk("d", 4096, (Bitmap("b", 4096),)),),
@@ -213,19 +213,19 @@ CASES: dict[str, Plan] = {
             Block("d", 2048, bits=(Bits(Bitmap("b", 4096), "all"),), sectors=2048), _zero(0),
             progress="skipped",
         ),
-        "validate", "", told=False,
+        "validate", "", hinted=False,
     ),
     "unknown-without-finding": _plan(
         _stream(
             "v2", (Disk("d", 2048, (_FINE,)),),
             Block("d", 0, bits=(Bits(_FINE, "all"),), sectors=2048),
         ),
-        "validate", "", told=False,
+        "validate", "", hinted=False,
     ),
-    "unaligned-size": _plan(_UNALIGNED, "validate", "", told=False),
+    "unaligned-size": _plan(_UNALIGNED, "validate", "", hinted=False),
     "unaligned-scrub": _plan(_UNALIGNED, "scrub", ""),
-    "unaligned-compare": _plan(_UNALIGNED, "compare", "same", "", "none", told=False),
-    "unaligned-validate-image": _plan(_UNALIGNED, "validate-image", "same", told=False),
+    "unaligned-compare": _plan(_UNALIGNED, "compare", "same", "", "none", hinted=False),
+    "unaligned-validate-image": _plan(_UNALIGNED, "validate-image", "same", hinted=False),
     "unaligned-repeats": _plan(
         _stream("v2", (Disk("d", 5),), _zero(0), _zero(1), _zero(0)), "validate", ""
     ),
@@ -244,22 +244,22 @@ CASES: dict[str, Plan] = {
     ),
     "v1-words-short": _plan(_V1_SHORT, "validate", ""),
     "v1-words-short-extracted": _plan(_V1_SHORT, "extract-bitmap", ""),
-    "v1-open-bits-grow": _plan(_V1_GROWS, "map", "", told=False),
+    "v1-open-bits-grow": _plan(_V1_GROWS, "map", "", hinted=False),
     "v1-past-a-tail": _plan(
         _stream(
             "v1", (Disk("d", 1397, (_FINE,)),),
             Block("d", 0, zero=True, bits=(Bits(_FINE),)), _zero(7), Block("d", 75, zero=True, bits=()),
         ),
-        "replay", "file", "new", "", told=False,
+        "replay", "file", "new", "", hinted=False,
     ),
     "v1-size-of-a-tail": _plan(
         _stream(
             "v1", (Disk("d", 1657, (_FINE,)),), Block("d", 0, zero=True, bits=(Bits(_FINE),))
         ),
-        "replay", "file", "new", "", told=False,
+        "replay", "file", "new", "", hinted=False,
     ),
-    "v1-undecided-replay": _plan(_V1_OPEN, "replay", "file", "new", "", told=False),
-    "v1-undecided-extract": _plan(_V1_OPEN, "extract", "--allow-incomplete", told=False),
+    "v1-undecided-replay": _plan(_V1_OPEN, "replay", "file", "new", "", hinted=False),
+    "v1-undecided-extract": _plan(_V1_OPEN, "extract", "--allow-incomplete", hinted=False),
     "bitmap-without-bits": _plan(_NO_BITS, "validate", ""),
     "bitmap-without-bits-extracted": _plan(_NO_BITS, "extract-bitmap", ""),
     "bitmap-without-bits-replayed": _plan(_NO_BITS, "replay", "file", "new", ""),
@@ -268,7 +268,7 @@ CASES: dict[str, Plan] = {
             "classic", (Disk("d", 809),), Progress(0), Block("d", 0, _NOISE),
             Block("d", 425, _NOISE), progress="true",
         ),
-        "convert", "v2", "same", "translate", told=False,
+        "convert", "v2", "same", "translate", hinted=False,
     ),
     "eos-beside-a-chunk": _plan(
         _stream("classic", (Disk("d", 2048),), _zero(0), beside=True),
@@ -278,7 +278,7 @@ CASES: dict[str, Plan] = {
     "convert-ragged-to-v2": _plan(_RAGGED, "convert", "v2", "same", "normalize"),
     "convert-ragged-of-unknown-size": _plan(
         _stream("classic", (Disk("d", 4096),), Block("d", 1, _NOISE)),
-        "convert", "classic", "same", "normalize", told=False,
+        "convert", "classic", "same", "normalize", hinted=False,
     ),
     "convert-makes-a-disk": _plan(_NO_DISK, "convert", "v1", "same", "normalize"),
     "convert-unnamed-bitmap": _plan(_UNNAMED, "convert", "qemu", "same", "translate"),
@@ -298,10 +298,10 @@ CASES: dict[str, Plan] = {
                 Mark("complete", "d", _FINE),
             ),
         ),
-        "salvage", "--allow-incomplete", told=False,
+        "salvage", "--allow-incomplete", hinted=False,
     ),
     "salvage-ragged": _plan(_RAGGED, "salvage", "--incremental"),
-    "salvage-v2-bitmaps": _plan(_V2_ONLY, "salvage", "--allow-incomplete", told=False),
+    "salvage-v2-bitmaps": _plan(_V2_ONLY, "salvage", "--allow-incomplete", hinted=False),
     "salvage-half-a-bitmap": _plan(_V2_HALF, "salvage", "--allow-incomplete"),
     "salvage-without-last-progress": _plan(
         _stream("v2", (Disk("d", 4095, (_FINE,)),), _V2_BITS, progress="silent"),

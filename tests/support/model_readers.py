@@ -1,4 +1,4 @@
-"""Commands that read a stream and say something of it, held to the model."""
+"""Commands that read a stream and report on it, compared with the model."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.support.model_wire import CHUNK, SECTOR
 
 
 def possible_verdicts(case: Case, *, incremental: bool) -> set[str]:
-    """What may be said of the stream."""
+    """Return the verdicts that are right for the stream."""
     found: set[str] = set()
     for bitmaps in case.model.whole_bitmaps:
         found |= _verdicts(case, bitmaps, incremental=incremental)
@@ -60,12 +60,12 @@ def check_devices(case: Case, report: Json) -> None:
             assert ranges(device["missing"]) == missing, device
         elif case.trusted:
             assert bounds["min"] <= disk.disk.size <= (bounds["max"] or disk.disk.size), device
-        if case.plan.told:
+        if case.plan.hinted:
             assert device["repeated-chunks"] == disk.repeated, (device, disk.repeated)
 
 
 def check_bitmaps(case: Case, report: Json) -> None:
-    """What is said of the bitmaps."""
+    """Check what the report says of the bitmaps."""
     found = {(bitmap["device"], bitmap["name"]): bitmap for bitmap in report["bitmaps"]}
     assert set(found) == set(case.model.bitmaps)
     for key, bitmap in case.model.bitmaps.items():
@@ -230,7 +230,7 @@ def check_map_bitmaps(case: Case, device: Json) -> None:
 
 
 def compare(case: Case, change: str, flag: str, beside: str) -> None:
-    """The stream and an image of what it leaves behind, or of something else."""
+    """Compare the stream with an image of its end state, or of something else."""
     for name, disk in case.content.items():
         content = changed(disk, change)
         if content is None:

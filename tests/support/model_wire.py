@@ -175,7 +175,7 @@ class Stream:
 
 
 def _noise(sectors: int) -> bytes:
-    """Sectors that all differ, and of which each half tells where it belongs; quick to compress."""
+    """Return sectors that all differ, each half of which holds its place; quick to compress."""
     found = bytearray()
     for number in range(sectors):
         head = struct.pack(

@@ -1,4 +1,4 @@
-"""Commands that write disks and streams, held to the model."""
+"""Commands that write disks and streams, compared with the model."""
 
 import gzip
 import lzma
@@ -111,12 +111,12 @@ def replay_from(case: Case, source: str, words: list[object]) -> Outcome:
 
 
 def convert(case: Case, dialect: str, container: str, way: str) -> None:
-    """To any dialect: it leaves behind the same, or is refused where it cannot be said."""
+    """Convert to any dialect: the end state is the same, or the dialect cannot express it."""
     folder = case.folder_of_step()
     out = folder / "converted"
     held = case.stream.container if container == "same" else container
     disks_whole = case.whole_disks
-    words = [f"--dialect={dialect}", f"--to={out}", "-q", *case.told]
+    words = [f"--dialect={dialect}", f"--to={out}", "-q", *case.hinted]
     words += [word.replace("--dialect", "--from-dialect") for word in case.dialect]
     words += [] if container == "same" else [f"--container={container}"]
     words += ["--normalize"] if way == "normalize" else []
@@ -148,12 +148,12 @@ def convert(case: Case, dialect: str, container: str, way: str) -> None:
 
 
 def check_converted(case: Case, out: Path, dialect: str, *, incremental: bool) -> None:
-    """A stream that was converted is as whole as the first, and leaves behind the same."""
+    """Check that a converted stream is as complete as the first, and has the same end state."""
     flags = [(bitmap.recording, bitmap.persistent) for bitmap in case.model.bitmaps.values()]
     lost = dialect == "v1" and any(flag != (True, False) for flag in flags)
     if dialect == "v1" and case.model.bitmaps and not case.all_known:
         return  # v1 is read with the size for which it was made, and nobody knows that
-    by_hints = case.plan.told or (dialect == "v1" and case.model.bitmaps)
+    by_hints = case.plan.hinted or (dialect == "v1" and case.model.bitmaps)
     words = case.hints(dialect) if by_hints else []
     meant = ["--incremental"] if incremental else []
     outcome = run("validate", out, "--output=json", *meant, *words)
@@ -193,7 +193,7 @@ def replay_made(case: Case, out: Path, names: Iterable[str], *words: str) -> Out
 
 
 def salvage(case: Case, flag: str) -> None:
-    """All of an undamaged stream is had, with the sizes that were told."""
+    """All of an undamaged stream is found, with the sizes from hints."""
     folder = case.folder_of_step()
     out = folder / "salvaged"
     outcome = run("salvage", case.path, f"--to={out}", "--output=json", "-q", *case.reading)

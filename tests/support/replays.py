@@ -32,7 +32,7 @@ TWO = raw.qemu(data(0, 1), data(0, 2, "e"))
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """All happens here, by names without a folder."""
+    """Work in this folder, with names that have no folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -43,7 +43,7 @@ def put(content: bytes, name: str = "s.bin") -> str:
 
 
 def here() -> dict[str, bytes | str | None]:
-    """What stands in the folder: files by content, links by target."""
+    """Return what is in the folder: files by content, links by target."""
     found: dict[str, bytes | str | None] = {}
     for path in Path().iterdir():
         found[path.name] = os.readlink(path) if path.is_symlink() else None

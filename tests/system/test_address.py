@@ -1,4 +1,4 @@
-"""Addresses: one parser for STREAM and TARGET, so that a word means the same for both."""
+"""Addresses: one parser for STREAM and TARGET, so that the same text means the same for both."""
 
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def test_the_file_of_an_address() -> None:
 
 
 @given(st.text(max_size=40) | st.text(max_size=20).map("tcp:{}".format))
-def test_any_word_is_an_address_or_a_usage_error(text: str) -> None:
+def test_any_text_is_an_address_or_a_usage_error(text: str) -> None:
     try:
         assert parse_address(text).text == text
     except UsageError as error:
@@ -134,10 +134,10 @@ def test_any_word_is_an_address_or_a_usage_error(text: str) -> None:
         assert message.isprintable()
 
 
-def test_an_existing_file_does_not_change_what_a_word_means(
+def test_an_existing_file_does_not_change_what_an_address_means(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A word that is a command when it is written is the command when it is read, too."""
+    """What is a command as TARGET is the same command as STREAM."""
     monkeypatch.chdir(tmp_path)
     stream = raw.qemu(raw.block(0, 8))
     name = "exec:cat > out; exit 7"

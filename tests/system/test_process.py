@@ -151,7 +151,7 @@ def test_the_second_of_two_signals_does_not_disturb_the_clean_up() -> None:
     ],
 )
 @pytest.mark.parametrize("notes", [[], ["y is left", "go on with --resume"]])
-def test_what_was_left_is_said_on_the_same_line(
+def test_files_that_remain_are_named_on_the_same_line(
     stream: Path,
     run: Run,
     monkeypatch: pytest.MonkeyPatch,
@@ -172,7 +172,7 @@ def test_what_was_left_is_said_on_the_same_line(
 
 
 def test_results_come_before_the_error(stream: Path) -> None:
-    """What is known is on stdout when the line on stderr says why there is no more."""
+    """What is known is on stdout before the line on stderr says why there is no more."""
     stream.write_bytes(STREAM[:-5])
     done = subprocess.run(
         [*BLKMIG, "dump", stream],

@@ -1,4 +1,4 @@
-"""Sockets: whom blkmig waits for and calls, and what it makes of peers that go, lie or stay silent."""
+"""Sockets: listening and connecting, and peers that hang up, send garbage or stay silent."""
 
 import os
 import socket
@@ -75,7 +75,7 @@ def test_a_peer_that_hangs_up(tmp_path: Path, cut: int, got: str) -> None:
 
 
 def test_killed(tmp_path: Path) -> None:
-    """What was made until then does not look finished."""
+    """What was written until then does not look finished."""
     replay = Listening(f"unix:{tmp_path}/s", tmp_path / "out", "--device-size", str(SIZE))
     with socket.socket(socket.AF_UNIX) as peer:
         peer.connect(f"{tmp_path}/s")
@@ -87,7 +87,7 @@ def test_killed(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_breaks_off(tmp_path: Path) -> None:
-    """A reset connection is a failing input, not a short one; what was written is told."""
+    """A reset connection is an I/O error, not a truncated stream; the error says what was written."""
     replay = Listening("tcp:127.0.0.1:0", tmp_path / "out", "--device-size", str(SIZE))
     host, port = replay.uri.removeprefix("tcp:").split(":")
     with socket.create_connection((host, int(port))) as peer:
@@ -102,7 +102,7 @@ def test_a_peer_that_breaks_off(tmp_path: Path) -> None:
     assert "d: 1 MiB written" in out
 
 
-def test_a_peer_that_talks_rubbish(tmp_path: Path) -> None:
+def test_a_peer_that_sends_garbage(tmp_path: Path) -> None:
     replay = Listening(f"unix:{tmp_path}/s", tmp_path / "out")
     call(tmp_path / "s", b"GET / HTTP/1.1\r\n\r\n")
     status, _, err = replay.end()
@@ -112,7 +112,7 @@ def test_a_peer_that_talks_rubbish(tmp_path: Path) -> None:
 
 
 def impatient(limit: str, *words: object) -> subprocess.CompletedProcess[str]:
-    """blkmig that waits for one second only where ``limit`` says for how long."""
+    """Run blkmig with one second in place of the wait that ``limit`` names."""
     script = (
         f"from blkmig_cli import limits; limits.{limit} = 1; "
         "from blkmig_cli.commands import main; main()"
@@ -121,7 +121,7 @@ def impatient(limit: str, *words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
-def test_nobody_calls(tmp_path: Path) -> None:
+def test_no_peer_connects(tmp_path: Path) -> None:
     done = impatient("PEER_WAIT", "validate", f"unix:{tmp_path}/s")
     assert done.returncode == 4
     assert done.stderr.splitlines()[-1].endswith("no connection within 1 second")

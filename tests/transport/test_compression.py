@@ -1,4 +1,4 @@
-"""Targets that are compressed by their name: what comes out is what went in, and never half of it."""
+"""Targets compressed by their name: unpacking gives what was written; a failed command leaves no target."""
 
 import gzip
 import io

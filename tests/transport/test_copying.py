@@ -1,4 +1,4 @@
-"""Ways that bytes of an image go, and what is done where the system does not offer the best one."""
+"""How bytes of an image are copied, and what is done where the system lacks the fastest way."""
 
 import ctypes
 import errno
@@ -107,7 +107,7 @@ def test_short_reads_and_writes(image: RawImage, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("pipe", [True, False])
 def test_a_pipe_that_does_not_wait(image: RawImage, pipe: bool) -> None:
-    """Non-blocking, as some parents make their children's: we wait."""
+    """A non-blocking pipe, as some parents give to their children: blkmig waits."""
 
     def copy(fd: int) -> None:
         os.set_blocking(fd, False)
@@ -160,7 +160,7 @@ def test_an_image_that_has_become_shorter(image: RawImage, pipe: bool) -> None:
 
 
 def test_a_hole_that_is_none(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is cut off while an image is sent looks like a hole, and is not sent as one."""
+    """Where an image is truncated while it is sent, that looks like a hole, but is not sent as one."""
     image, target = tmp_path / "disk.img", tmp_path / "s.bin"
     image.write_bytes(CONTENT + CONTENT)  # as much as is looked at before the first is sent
     with open(image, "r+b") as file:
@@ -263,7 +263,7 @@ def test_is_zero(length: int, place: int | None) -> None:
 
 
 def test_words_are_plain_numbers() -> None:
-    """An IntFlag keeps every value that it ever had: a stream's words must not become any."""
+    """An IntFlag stores every value that it ever had, so words of a stream must not become IntFlags."""
     assert type(join_word(123, BlockFlag.ZERO_BLOCK)) is int
     held = len(RamFlag._value2member_map_)
     list(encode(Ram(0, 0, "ram", RamFlag.ZERO, "pc.ram", 0x123000, (0,))))

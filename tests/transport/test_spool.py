@@ -100,7 +100,7 @@ def test_endless_zeros_are_not_copied_for_ever(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_no_more_is_copied_than_is_read() -> None:
-    """A peer that does not hang up behind its stream is not waited for."""
+    """It does not wait for a peer that does not hang up after its stream."""
     read, write = os.pipe()
     os.write(write, STREAM[:60_000])
     with open_stream(f"fd:{read}", again=True) as stream:

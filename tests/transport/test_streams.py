@@ -211,7 +211,7 @@ def test_help_has_examples(run: Run, command: str) -> None:
 
 
 def test_closed_output_is_quiet(tmp_path: Path) -> None:
-    """Whoever reads us may go: status 141, not a word."""
+    """The reader of our output may close it: status 141, and nothing on stderr."""
     path = tmp_path / "long"
     path.write_bytes(raw.qemu(*[raw.block(2048 * i, 8) for i in range(20_000)]))
     command = [*BLKMIG, "dump", str(path), "--output", "jsonl"]
@@ -228,7 +228,7 @@ def test_closed_output_is_quiet(tmp_path: Path) -> None:
 @with_both_engines
 @pytest.mark.parametrize("period", [1, 3])
 def test_a_truncated_gzip_gives_all_that_came_out_of_it(period: int, tmp_path: Path) -> None:
-    """Also what is shorter than the rows that are looked for when the data end."""
+    """Also records that are fewer than the scanner's least run when the data ends."""
     part = raw.part(1, b"".join(raw.block(2048 * at, 8) for at in range(period)) + raw.EOS)
     data = raw.HEADER + raw.configuration() + raw.start(1, "block", 1, raw.EOS) + raw.footer(1)
     data += (part + raw.footer(1)) * 300

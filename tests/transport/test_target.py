@@ -1,4 +1,4 @@
-"""TARGET: what stands there, what it may be, and that it is no file that is read."""
+"""TARGET: what stands there, what it may be, and that it is none of the input files."""
 
 import gzip
 import json

@@ -87,16 +87,16 @@ def sizes() -> st.SearchStrategy[list[int]]:
 
 @SETTINGS
 @given(streams(), sizes(), st.booleans())
-def test_pieces_change_nothing(stream: Stream, pieces: list[int], told: bool) -> None:
+def test_pieces_change_nothing(stream: Stream, pieces: list[int], hinted: bool) -> None:
     dialect, data = stream
-    options: dict[str, Any] = {"hints": HINTS} if told else {}
+    options: dict[str, Any] = {"hints": HINTS} if hinted else {}
     whole = events(in_file(data), **options)
     assert events(piped(data, pieces), **options) == whole
     if whole[1] is None:
         assert sum(event.length for event in whole[0]) == len(data)
     else:
         # Bits may look like names and lengths of others; nothing is guessed then.
-        assert not told
+        assert not hinted
         assert dialect == "v1"
         assert whole[1].startswith("UndecidableError")
 
@@ -123,10 +123,10 @@ def ended_by(found: list[Event], cut: int) -> int:
 def test_truncation_gives_a_prefix(
     stream: Stream,
     choice: st.DataObject,
-    told: bool,
+    hinted: bool,
 ) -> None:
     dialect, data = stream
-    options: dict[str, Any] = {"hints": HINTS} if told else {}
+    options: dict[str, Any] = {"hints": HINTS} if hinted else {}
     whole, end = events(in_file(data), **options)
     cut = len(data) - choice.draw(
         st.one_of(st.integers(1, min(400, len(data))), st.integers(1, len(data)))
@@ -138,8 +138,8 @@ def test_truncation_gives_a_prefix(
             found = found[: len(whole)]
         assert found == whole[: len(found)]
         whole_ones = ended_by(whole, cut)
-        if dialect == "v1" and not told:
-            # What the next record would have told may keep the last ones back.
+        if dialect == "v1" and not hinted:
+            # What the next record would have shown may keep the last ones back.
             assert len(found) <= whole_ones
         else:
             assert len(found) == whole_ones
@@ -148,7 +148,7 @@ def test_truncation_gives_a_prefix(
         assert error is not None
         if cut == 0:
             assert error.startswith("NotAStreamError")
-        elif dialect == "v1" and not told:
+        elif dialect == "v1" and not hinted:
             assert error.startswith(("TruncatedError", "UndecidableError"))
         else:
             assert error.startswith("TruncatedError")
@@ -186,8 +186,8 @@ def test_every_cut_is_found(run: Run, tmp_path: Path, source: str) -> None:
         assert not outcome.report["valid"]
 
 
-def test_the_two_whole_ones(run: Run, tmp_path: Path) -> None:
-    """What the steps of the test above may pass over."""
+def test_cuts_inside_the_end(run: Run, tmp_path: Path) -> None:
+    """Cuts that the steps of the test above may pass over."""
     path = tmp_path / "s.bin"
     for data in (SMALL, DESCRIBED):
         path.write_bytes(data)

@@ -414,7 +414,7 @@ def test_unknown_ram_is_refused_while_blocks_are_open() -> None:
     assert "blocks or bitmaps are not complete" in error
 
 
-def test_told_sizes_reach_the_events() -> None:
+def test_sizes_of_hints_reach_the_events() -> None:
     found, _ = events(in_file(GOOD["bare-zero"]), hints=Hints({"d": 1024}))
     assert getattr(found[0], "sectors", None) == 2
 

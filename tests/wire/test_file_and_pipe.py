@@ -1,4 +1,4 @@
-"""A file, a pipe and a compressed file end alike, whatever is in them: events, errors, reports."""
+"""A file, a pipe and a compressed file give the same events, errors and reports."""
 
 import functools
 import gzip
@@ -106,7 +106,7 @@ def test_reports(mutation: tuple[str, str, bytes], run: Run, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_undamaged_captures(run: Run, unpacked: Path, name: str) -> None:
-    """Nothing is said of a pipe that is not said of a file."""
+    """The report of a pipe is that of the file."""
     path = get_capture(name, unpacked).path
     outcomes = []
     for source in (f"{path}", f"exec:cat {path}"):

@@ -1,4 +1,4 @@
-"""What is not a stream is named by its kind, with what to do; a peer that waits is not waited for."""
+"""Inputs that are not streams: the error names the kind and what to do, without waiting for more bytes."""
 
 import os
 import socket
@@ -105,7 +105,7 @@ def test_what_may_be_left_of_a_stream_is_truncated(length: int) -> None:
 
 
 @pytest.mark.parametrize("data", [b"hi", b"\x80", b"QE!", b"HTTP/1.", b"{}\n"])
-def test_what_cannot_be_left_of_one(data: bytes) -> None:
+def test_what_is_no_truncated_stream(data: bytes) -> None:
     _, error = events(in_file(data))
     assert error is not None
     assert error.startswith("NotAStreamError")

@@ -150,7 +150,7 @@ def test_unknown_flags(flag: int, dialect: str) -> None:
     assert found[-1].offset + found[-1].length == data.index(raw.word(0, 9 | flag))
 
 
-def test_a_dialect_that_is_told_is_not_guessed() -> None:
+def test_a_given_dialect_is_not_guessed() -> None:
     """Classic data under v1 flags: v1 reads no data where the flag is missing."""
     record = raw.block(0, 0)
     assert isinstance(good(record + raw.EOS, "v1")[0], Block)
@@ -168,7 +168,7 @@ def test_v1_zero_block_wins_over_has_block() -> None:
     assert found.data is None
 
 
-def test_container_that_is_told() -> None:
+def test_a_given_container() -> None:
     bare = raw.block(0, 8) + raw.EOS
     assert [e.type for e in events(in_file(bare), container="none")[0]] == ["block", "eos"]
     assert events(in_file(bare), container="qemu")[1] is not None
@@ -188,7 +188,7 @@ def test_unknown_section_with_its_footer_inside() -> None:
         assert getattr(state, "sized_by", None) == "footer"
 
 
-def test_trailing_bytes_are_told() -> None:
+def test_trailing_bytes_are_reported() -> None:
     last = good(HEAD + raw.EOF + b"xyz")[-1]
     assert isinstance(last, Undecoded)
     assert last.length == 3
@@ -219,7 +219,7 @@ def test_v2_disk_size_holds_back_to_earlier_records() -> None:
 
 
 def test_v2_needs_no_hints() -> None:
-    """What is told of a size does not bend what the wire says."""
+    """A size given by an option does not change how records are read."""
     record = raw.block(0, 0x60, rest=raw.v2(4096, ("b", 1, 512, bytes(512))))
     for hints in (Hints(), Hints({"d": 5 << 20}, {("d", "b"): 512})):
         found, error = events(in_file(record + raw.EOS), hints=hints)
@@ -230,8 +230,8 @@ def test_v2_needs_no_hints() -> None:
 
 
 @pytest.mark.parametrize("source", [in_file, piped])
-def test_poison_of_every_kind(source: type) -> None:
-    """Whatever the error, it is raised again, and nothing else comes."""
+def test_every_error_is_raised_again(source: type) -> None:
+    """After any error, reading on raises the same error again."""
     for data in (b"", b"text" * 9, HEAD, raw.qemu(raw.block(0, 0x80)), raw.qemu()[:-5]):
         decoder = Decoder(source(data))
         with pytest.raises(StreamError) as first:
@@ -277,7 +277,7 @@ def test_a_bare_stream_may_open_with_progress(flags: int) -> None:
     _, error = events(in_file(raw.word(101, flags) + raw.block(0, 8) + raw.EOS))
     assert error is not None
     assert error.startswith("NotAStreamError")
-    # Where the container is told, it is read, and left to the checks.
+    # Where the container is given, it is read, and left to the checks.
     found, error = events(in_file(raw.word(101, 4) + raw.EOS), container="none")
     assert error is None
     assert getattr(found[0], "percent", None) == 101

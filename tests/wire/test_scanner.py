@@ -1,4 +1,4 @@
-"""The scanner gives what the schemas give: events, errors, totals, lines; and it does take runs."""
+"""The scanner gives what the schemas give: events, errors, totals, lines; and it does find runs."""
 
 import json
 import os
@@ -146,7 +146,7 @@ def turns(*columns: tuple[int, Sectors]) -> bytes:
     )
 
 
-def told(granularity: int, size: int | None = None) -> Hints:
+def hints_of(granularity: int, size: int | None = None) -> Hints:
     return Hints({} if size is None else {None: size}, {(None, "b"): granularity})
 
 
@@ -155,7 +155,7 @@ EMPTY = (raw.part(1, raw.EOS) + raw.footer(1) + raw.part(2, raw.word(0, 0x10)) +
 SECTIONS = raw.start(2, "ram", 4, raw.word(0, 0x10)) + raw.footer(2)
 OLD = raw.HEADER + raw.start(1, "block", 1, raw.EOS) + raw.part(1, raw.EOS) * 9
 
-#: Streams in which a run must end at the right row, or leave the right state: bytes, what is told.
+#: Streams in which a run must end at the right row, or leave the right state: bytes, hints.
 CASES: dict[str, tuple[bytes, Hints]] = {
     "v2-over-the-end": (v2([20480], covered=100) + v2(up(12)), Hints()),
     "v2-unaligned": (v2([*up(4), 8197, 10240]), Hints()),
@@ -169,24 +169,24 @@ CASES: dict[str, tuple[bytes, Hints]] = {
     "v2-clears": (v2(up(20)) + v2(up(9, 4096), length=0), Hints()),
     "v2-after-zeros": (zeros(up(10)) + v2([2048], covered=100), Hints()),
     "v1-past-a-tail": (
-        v1([20480], 16, clean=True) + v1(up(13), 256, clean=True) + raw.EOS, told(512)),
-    "v1-zeros-past-a-tail": (v1([20480], 16, clean=True) + zeros(up(13)) + raw.EOS, told(512)),
-    "v1-many-worlds": (
+        v1([20480], 16, clean=True) + v1(up(13), 256, clean=True) + raw.EOS, hints_of(512)),
+    "v1-zeros-past-a-tail": (v1([20480], 16, clean=True) + zeros(up(13)) + raw.EOS, hints_of(512)),
+    "v1-many-layouts": (
         raw.block(0, 0x28, rest=raw.v1(("b" * 240, b"\xff" * 8))) * 9 + zeros(up(3)), Hints()),
-    "v1-below-the-top-then-above": (v1([*down(12), 61440, 4096]), told(65536)),
-    "v1-up-then-below": (v1([*up(9), 2048, 4096]), told(65536)),
+    "v1-below-the-top-then-above": (v1([*down(12), 61440, 4096]), hints_of(65536)),
+    "v1-up-then-below": (v1([*up(9), 2048, 4096]), hints_of(65536)),
     "v1-ambiguous-last": (
         b"".join(raw.block(at, 0x28, rest=raw.v1(("bits", b"\xff" * 32))) for at in up(9))
         + raw.block(18432, 0x28, rest=raw.v1(("bits", bytes(8) + PROGRESSES))), Hints()),
-    "v1-after-zeros": (zeros(up(10)) + v1([10240, 2048]), told(65536)),
-    "v1-too-far": (raw.progress(0) + v1(up(20, (1 << 54) - 20480)), told(65536)),
-    "v1-told": (v1(up(9), 64) + v1(down(12), 64), told(2048, 12 << 20)),
-    "v1-told-coarse": (v1(up(30)) + v1(down(20)), told(65536, 30 << 20)),
-    "v1-told-past-the-end": (v1(up(30)), told(65536, 20 << 20)),
+    "v1-after-zeros": (zeros(up(10)) + v1([10240, 2048]), hints_of(65536)),
+    "v1-too-far": (raw.progress(0) + v1(up(20, (1 << 54) - 20480)), hints_of(65536)),
+    "v1-hints": (v1(up(9), 64) + v1(down(12), 64), hints_of(2048, 12 << 20)),
+    "v1-hints-coarse": (v1(up(30)) + v1(down(20)), hints_of(65536, 30 << 20)),
+    "v1-hints-past-the-end": (v1(up(30)), hints_of(65536, 20 << 20)),
     "v1-two-columns": (
-        turns((0x28, [*up(5, step=4096), 204800]), (0x20, up(6, 2048, 4096))), told(65536)),
+        turns((0x28, [*up(5, step=4096), 204800]), (0x20, up(6, 2048, 4096))), hints_of(65536)),
     "v1-two-columns-of-a-word": (
-        turns((0x28, up(9)), (0x20, up(9, 2048))), told(65536, 20 << 20)),
+        turns((0x28, up(9)), (0x20, up(9, 2048))), hints_of(65536, 20 << 20)),
     "up-and-down": (zeros([*up(9), *down(8), *up(9)]), Hints()),
     "partly-repeated": (zeros([*up(3), *up(3, 12288), *up(12)]), Hints()),
     "all-repeated": (zeros([*up(20), *up(10, 2048)]), Hints()),
@@ -223,7 +223,7 @@ def test_cases(name: str) -> None:
 
 
 def test_a_record_before_the_dialect_is_no_template() -> None:
-    decoder = Decoder(in_file(zeros([0]) + v1([2048]) + raw.EOS), hints=told(65536))
+    decoder = Decoder(in_file(zeros([0]) + v1([2048]) + raw.EOS), hints=hints_of(65536))
     undecided, block, _ = list(decoder)
     assert isinstance(undecided, Block)
     assert isinstance(block, Block)
@@ -231,7 +231,7 @@ def test_a_record_before_the_dialect_is_no_template() -> None:
     assert decoder.block.repeatable(block)
 
 
-@pytest.mark.parametrize("name", ["v1-many-worlds", "v1-ambiguous-last", "v1-too-far"])
+@pytest.mark.parametrize("name", ["v1-many-layouts", "v1-ambiguous-last", "v1-too-far"])
 def test_no_runs_while_layouts_are_open(name: str) -> None:
     data, hints = CASES[name]
     assert not any(isinstance(p, Run) for p in pieces(Decoder(in_file(data), hints=hints)))
@@ -244,8 +244,8 @@ TAKEN: dict[str, tuple[bytes, Hints]] = {
     "zero-two-devices": (b"".join(zeros([s]) + zeros([s], "e") for s in up(200)), Hints()),
     "data": (b"".join(raw.block(s, 0, rest=DATA) for s in up(40)), Hints()),
     "progress": (raw.progress(7) * 400, Hints()),
-    "v1-told": (v1(up(400), 256), told(512, 400 << 20)),
-    "v1-coarse": (v1(up(400)), told(65536)),
+    "v1-hints": (v1(up(400), 256), hints_of(512, 400 << 20)),
+    "v1-coarse": (v1(up(400)), hints_of(65536)),
     "v1-below-the-top": (v1(down(400), 256, clean=True), Hints()),
     "v2": (v2(up(400)), Hints()),
     "v2-ranges": (v2(up(400, step=1 << 17), 1 << 20, 1 << 17), Hints()),
@@ -310,7 +310,7 @@ def test_a_pipe_that_waits_has_given_what_came() -> None:
 
 @pytest.mark.parametrize("name", ["zero", "data"])
 def test_a_file_that_shrinks(name: str, tmp_path: Path) -> None:
-    """What is gone between opening and reading is a failure of the file, told with its place."""
+    """What is cut off between opening and reading is a failure of the file, reported with its offset."""
     data = TAKEN[name][0]
     path = tmp_path / "s.bin"
     path.write_bytes(data[: len(data) // 2])

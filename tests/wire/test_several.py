@@ -257,8 +257,8 @@ READERS = {
 @pytest.mark.parametrize("name", READERS)
 def test_readers_refuse(run: Run, chain: Path, name: str) -> None:
     options = [word.format(chain.parent) for word in READERS[name]]
-    told = f"2 streams, which begin at bytes 0, {len(FULL)}; choose one with --stream N"
-    fails(run(name, chain, *options, *([] if name in ("dump",) else ["-q"])), 2, told)
+    expected = f"2 streams, which begin at bytes 0, {len(FULL)}; choose one with --stream N"
+    fails(run(name, chain, *options, *([] if name in ("dump",) else ["-q"])), 2, expected)
     assert {path.name for path in chain.parent.iterdir()} == {"chain.bin"}
     outcome = run(name, f"exec:cat {chain}", *options, "-q")
     assert outcome.status == 2

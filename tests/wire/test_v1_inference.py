@@ -1,4 +1,4 @@
-"""v1 with nothing told: the lengths, the disk's size and the granularities found are never wrong."""
+"""v1 without hints: the lengths, the disk's size and the granularities found are never wrong."""
 
 from dataclasses import dataclass, field
 
@@ -26,10 +26,10 @@ class Truth:
 
     @property
     def hints(self) -> Hints:
-        told: dict[tuple[str | None, str], int] = {
+        granularities: dict[tuple[str | None, str], int] = {
             (None, name): value for name, value in self.granularities.items()
         }
-        return Hints({None: self.size}, told)
+        return Hints({None: self.size}, granularities)
 
 
 def words(dirty: frozenset[int], granularity: int, sector: int, sectors: int) -> bytes:
@@ -77,7 +77,7 @@ def found_lengths(blocks: list[Block]) -> list[list[int]]:
 
 @SETTINGS
 @given(truths())
-def test_told(truth: Truth) -> None:
+def test_with_hints(truth: Truth) -> None:
     for source in (in_file(truth.data), piped(truth.data)):
         blocks = [e for e in Decoder(source, hints=truth.hints) if isinstance(e, Block)]
         assert found_lengths(blocks) == truth.lengths
@@ -88,7 +88,7 @@ def test_told(truth: Truth) -> None:
 
 @SETTINGS
 @given(truths(), st.booleans())
-def test_untold(truth: Truth, from_pipe: bool) -> None:
+def test_without_hints(truth: Truth, from_pipe: bool) -> None:
     source = piped(truth.data) if from_pipe else in_file(truth.data)
     decoder = Decoder(source)
     checker = Checker(Hints())

@@ -51,7 +51,7 @@ def test_dense_bits_are_read_or_refused(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("granularity", "length"), [(8192, 16), (65536, 8)])
-def test_being_told_decides(granularity: int, length: int) -> None:
+def test_hints_decide(granularity: int, length: int) -> None:
     known = Hints({"d": MIB}, {(None, "b"): granularity})
     found, error = events(in_file(ambiguous()), hints=known)
     assert error is None
@@ -116,7 +116,7 @@ def test_records_of_a_word_are_found_wherever_they_stand() -> None:
     assert observe(*chunks[:4]).narrow(CANDIDATES, None) == CANDIDATES
 
 
-def test_contradicting_records_are_said(run: Run, tmp_path: Path) -> None:
+def test_contradicting_records_are_reported(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "s.bin"
     records = [raw.block(0, 0x28, rest=raw.v1(("bits", bits))) for bits in (b"\xff" * 8, bytes(8))]
     path.write_bytes(raw.qemu(*records))

@@ -1,4 +1,4 @@
-"""``convert``: whatever the dialect, the disks and bitmaps that a stream leaves behind stay."""
+"""``convert``: in every dialect, replay gives the same disks and bitmaps."""
 
 import hashlib
 import io
@@ -47,10 +47,10 @@ def filled(sector: int, byte: int = 7, device: str = "d") -> bytes:
 BOTH = raw.qemu(filled(0), raw.block(2048, 8), bitmaps=DIRTY)
 
 
-def left_behind(run: Run, stream: Path, folder: Path, *told: object) -> dict[str, object]:
-    """What replay makes of a stream: digests of disks, and bitmaps."""
+def replayed_end_state(run: Run, stream: Path, folder: Path, *hints: object) -> dict[str, object]:
+    """Return what replay makes of a stream: digests of disks, and bitmaps."""
     folder.mkdir()
-    devices = run("validate", stream, *told, "--output", "json").report["devices"]
+    devices = run("validate", stream, *hints, "--output", "json").report["devices"]
     found: dict[str, object] = {}
     words: list[object] = []
     for number, device in enumerate(devices):
@@ -58,7 +58,7 @@ def left_behind(run: Run, stream: Path, folder: Path, *told: object) -> dict[str
             words.append(f"--image={device['name']}={folder / str(number)}")
         else:
             words.append(f"--bitmaps-to={device['name']}={folder / str(number)}.bitmaps.json")
-    outcome = run("replay", stream, *told, *words, "--create", "--allow-incomplete", "-q")
+    outcome = run("replay", stream, *hints, *words, "--create", "--allow-incomplete", "-q")
     assert outcome.status == 0, outcome
     for number, device in enumerate(devices):
         image, bitmaps = folder / str(number), folder / f"{number}.bitmaps.json"
@@ -91,7 +91,7 @@ def test_captures_in_every_dialect(
 ) -> None:
     if capture.path.stat().st_size > 60 * MIB:
         return
-    out, words = tmp_path / "out.bin", [*capture.told(), "-q", *(["--normalize"] * normalize)]
+    out, words = tmp_path / "out.bin", [*capture.hints(), "-q", *(["--normalize"] * normalize)]
     whole = "incomplete" not in capture.name and "incremental" not in capture.name
     words += [] if whole else ["--incremental"]
     outcome = run("convert", capture.path, "--dialect", dialect, "--to", out, *words)
@@ -101,19 +101,19 @@ def test_captures_in_every_dialect(
         assert "use --normalize" in outcome.err
         return
     assert outcome.status == 0, outcome
-    told = [
+    hints = [
         f"--device-size={device}={disk['size']}"
         for device, disk in capture.truth["devices"].items()
     ]
     for bitmap in capture.truth["bitmaps"] if dialect == "v1" else []:
         name = f"{bitmap['device']}:{bitmap['name']}"
-        told.append(f"--granularity={name}={bitmap['granularity']}")
-    found = left_behind(run, out, tmp_path / "found", *told)
+        hints.append(f"--granularity={name}={bitmap['granularity']}")
+    found = replayed_end_state(run, out, tmp_path / "found", *hints)
     if capture.name not in wanted:
         folder = tmp_path / "wanted"
-        wanted[capture.name] = left_behind(run, capture.path, folder, *capture.told())
+        wanted[capture.name] = replayed_end_state(run, capture.path, folder, *capture.hints())
     assert found == wanted[capture.name]
-    status = run("validate", out, *told, "--incremental", "-q").status
+    status = run("validate", out, *hints, "--incremental", "-q").status
     # Made anew, it says that what it leaves out is meant to be.
     assert status == ("incomplete" in capture.name and not normalize)
 
@@ -303,7 +303,7 @@ def test_a_missing_chunk_is_not_made_a_zero(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_size_that_is_not_known(run: Run, unpacked: Path, tmp_path: Path) -> None:
-    """The end of the last chunk is taken for the disk's where it can be that; else it must be said."""
+    """The end of the last chunk is taken for the disk's where it can be; else --device-size is needed."""
     out, whole = tmp_path / "o", put(tmp_path, raw.qemu(filled(0), raw.block(2048, 8)))
     outcome = run("convert", whole, "--normalize", "--for-qemu", "9.1", "--to", out, "-q")
     assert outcome.status == 0

@@ -171,7 +171,7 @@ def stream_of(
 
 
 def read(path: Path, hints: Hints) -> tuple[Contents, dict[str, list[int]]]:
-    """What is in a stream, and what it leaves on its disks, as the model has it."""
+    """Return a stream's records and the disks that replay makes of it, in the model's form."""
     disks = {}
     with open_stream(str(path)) as stream:
         contents = read_contents(stream, Decoder(stream.input, hints=hints), hints, no_tick)
@@ -188,7 +188,7 @@ def read(path: Path, hints: Hints) -> tuple[Contents, dict[str, list[int]]]:
 
 
 def refused(case: Case, options: ConvertOptions) -> bool:
-    """Whether the dialect has no place for what is in the stream."""
+    """Return whether the dialect cannot express the stream."""
     on_grid = options.dialect in ("v1", "v2")
     parted = any(True for model in case.models.values() for _ in model.parted())
     unfinished = case.with_bitmaps and not case.ended and options.dialect == "v2"
@@ -278,7 +278,7 @@ def test_bits_at_the_end_of_a_disk(run: Run, tmp_path: Path, granularity: int) -
 
 
 def test_chunks_are_cut_anew_once(run: Run, tmp_path: Path) -> None:
-    """... and not at all where a record on the grid comes later."""
+    """Nor at all where a record on the grid comes later."""
     source, target = tmp_path / "a", tmp_path / "b"
     grid, off = [raw.block(at * CHUNK, 8) for at in range(3)], raw.block(CHUNK + 5, 8)
     words = ["convert", source, "--dialect", "v2", "--device-size=3M", "--to", target]
@@ -290,7 +290,7 @@ def test_chunks_are_cut_anew_once(run: Run, tmp_path: Path) -> None:
 
 
 def test_padding_is_not_copied(run: Run, tmp_path: Path) -> None:
-    """What lies behind the disk's end in an old capture stays there, in every dialect."""
+    """Bytes behind the disk's end in an old capture are not copied, in any dialect."""
     source, target = tmp_path / "a", tmp_path / "b"
     secret = b"\x55" * 512
     data = chunk(1)[: 7 * 512] + secret * (CHUNK - 7)
@@ -336,15 +336,15 @@ def test_the_chunk_before_the_last(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dialect", ["qemu", "v1", "v2"])
 def test_a_disk_of_which_only_bitmaps_came(run: Run, tmp_path: Path, dialect: str) -> None:
-    """Made anew beside a disk with content, it is no disk of zeros."""
+    """Converted beside a disk with content, it does not become a disk of zeros."""
     source, target, image = (tmp_path / name for name in ("a", "b", "e"))
     bitmap = section_bits(Model(2 * CHUNK, dirty={3}), "e")
     source.write_bytes(raw.qemu(raw.block(0, 8, "d"), bitmaps=bitmap))
     words = ["convert", source, "--device-size=d=1M", "--dialect", dialect, "--normalize"]
     assert run(*words, "--to", target).status == 0
     image.write_bytes(b"\xee" * 2 * MIB)
-    told = ["--device-size=d=1M", "--device-size=e=2M", "--granularity=e:b=64k"]
-    report = run("validate", target, *told, "--output", "json").report
+    hints = ["--device-size=d=1M", "--device-size=e=2M", "--granularity=e:b=64k"]
+    report = run("validate", target, *hints, "--output", "json").report
     assert [(d["name"], d["chunks"]) for d in report["devices"] if d["chunks"]] == [("d", 1)]
     assert [(b["device"], b["count"], b["complete"]) for b in report["bitmaps"]] == [
         ("e", 65536, True)
@@ -359,8 +359,8 @@ def test_bits_that_are_never_final(run: Run, tmp_path: Path) -> None:
     fails(run(*words, "--dialect", "v2"), 1, "ends without 100 percent")
     for more in (["--dialect", "v1"], ["--dialect", "qemu"], ["--dialect", "v2", "--normalize"]):
         assert run(*words, *more).status == 0
-        told = ["--device-size=1M", "--granularity=b=64k"]
-        assert run("validate", target, *told, "--output", "json").report["complete"] is True
+        hints = ["--device-size=1M", "--granularity=b=64k"]
+        assert run("validate", target, *hints, "--output", "json").report["complete"] is True
 
 
 FAULTS = {
@@ -378,7 +378,9 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("normalize", [False, True])
-def test_faults_are_not_carried_on(run: Run, tmp_path: Path, fault: str, normalize: bool) -> None:
+def test_streams_with_errors_are_not_converted(
+    run: Run, tmp_path: Path, fault: str, normalize: bool
+) -> None:
     source, target = tmp_path / "a", tmp_path / "b"
     data, words = FAULTS[fault]
     source.write_bytes(data)
@@ -453,7 +455,7 @@ def test_what_options_name_must_be_there(run: Run, tmp_path: Path) -> None:
 
 
 def test_sizes_that_are_known_are_stated(run: Run, tmp_path: Path) -> None:
-    """What told the size is left out; made anew, the stream is as complete as it was without it."""
+    """The record that stated the size is left out; the converted stream states it all the same."""
     source, target = tmp_path / "a", tmp_path / "b"
     source.write_bytes(
         raw.qemu(raw.block(0, 8), raw.block(CHUNK, 8), bitmaps=bits_of(2 * CHUNK, 4096))

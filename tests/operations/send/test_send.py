@@ -116,8 +116,8 @@ def test_as_many_bitmaps_as_are_read(
     words = ("send", image, "--dialect", dialect, "--to", target, "--bitmaps-from", side)
     bitmap_file(side, 1024, *"abc")
     assert run(*words).status == 0
-    told = [f"--granularity={name}=512" for name in "abc"] if dialect == "v1" else []
-    assert run("validate", target, *told).status == 0
+    hints = [f"--granularity={name}=512" for name in "abc"] if dialect == "v1" else []
+    assert run("validate", target, *hints).status == 0
     bitmap_file(side, 1024, *"abcd")
     fails(run(*words), 4, "4 bitmaps, 3 are the most")
 
@@ -257,6 +257,6 @@ def test_what_is_sent_is_found_whole(run: Run, tmp_path: Path, sectors: int, dia
     outcome = run("validate", target, "--image", image, "--output", "json")
     assert outcome.status == 0, outcome.report["findings"]
     assert outcome.report["complete"] is True
-    # With nothing told, the bounds hold the disk.
+    # Without hints, the bounds contain the disk's size.
     bounds = run("validate", target, "--output", "json").report["devices"][0]["inferred-size"]
     assert bounds["min"] <= image.stat().st_size <= (bounds["max"] or 1 << 60)
