@@ -85,7 +85,7 @@ def test_data_of_events(path: str, way: str) -> None:
                 stream.read(first)
 
 
-def test_every_way_in(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_of_input(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = Path(path).read_bytes()
     behind = tmp_path / "behind"
     behind.write_bytes(b"something else" + content)

@@ -133,7 +133,7 @@ def test_xz_streams_and_padding(run: Run, tmp_path: Path) -> None:
     fails(run("validate", path, "-q"), 3, "the xz data is damaged")
 
 
-# -- counts that nobody bounds but us
+# -- counts that only limits bound
 
 
 def sections(number: int) -> bytes:
@@ -267,7 +267,7 @@ def test_many_beginnings_of_a_description(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(tries) == limits.DESCRIPTION_TRIES_MAX
 
 
-# -- what is held of a disk that nobody has
+# -- what is held of a disk of which only the size is claimed
 
 
 def strewn(number: int) -> bytes:

@@ -75,7 +75,7 @@ def test_members_and_shape(steps: list[tuple[str, int, int, list[int]]], block: 
 
 
 @given(STEPS, st.integers(2, 9), NUMBERS, NUMBERS)
-def test_questions(
+def test_queries(
     steps: list[tuple[str, int, int, list[int]]], block: int, start: int, end: int
 ) -> None:
     with short_blocks(block):

@@ -91,7 +91,7 @@ def test_what_send_writes(run: Run, disk: Path, stream: Path, manifest: Path, di
     outcome = run("validate", stream, "--manifest", manifest)
     assert outcome.status == 0
     assert f"matches {manifest}" in outcome.out
-    # ... and without it, nothing of it is said.
+    # ... and without it, the report does not mention it.
     assert "matches" not in run("validate", stream).out
 
 

@@ -64,7 +64,7 @@ def test_hints() -> None:
     ):
         with pytest.raises(UsageError):
             names.check_hints(hints)
-        # ... of a stream that was not read to its end, nothing is known to be missing.
+        # ... of a stream that was not read to its end, no chunk is known to be missing.
         Names(partly_read=True).check_hints(hints)
 
 

@@ -268,7 +268,7 @@ def test_missing_files_and_folders(run: Run, tmp_path: Path, command: str) -> No
     fails(run(command, "tcp:localhost"), 2, "tcp:HOST:PORT")
 
 
-def test_every_way_in(run: Run, stream: Path, tmp_path: Path) -> None:
+def test_every_kind_of_input(run: Run, stream: Path, tmp_path: Path) -> None:
     expected = run("dump", stream, "--output", "jsonl").out
     packed = {
         "x.gz": gzip.compress(SMALL),

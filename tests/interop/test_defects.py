@@ -58,7 +58,7 @@ def test_abandoned_bulk_phase(run: Run, tmp_path: Path) -> None:
     text = found["bulk-unfinished"]["message"]
     assert f"bytes {gap['start']}-{size}" in text
     assert "downtime-limit 0" in text
-    # Also where nothing tells the size, and where missing chunks would be meant.
+    # Also where the size is not known, and where missing chunks would be intentional.
     assert "bulk-unfinished" in findings(run, stream)
     assert "bulk-unfinished" in findings(run, stream, "--incremental", "--device-size", size)
     assert run("validate", stream, "--output", "json").report["complete"] is False
@@ -67,7 +67,7 @@ def test_abandoned_bulk_phase(run: Run, tmp_path: Path) -> None:
     outcome = run(*words)
     assert outcome.status == 1
     assert "bulk-unfinished" in outcome.out
-    # What the finding says to do makes it whole.
+    # With the downtime limit that the finding recommends, the disk is complete.
     with qemu.source(tmp_path / "q", Drive("drive0", image)) as source:
         source.parameters(downtime_limit=0)
         source.save(f"exec:cat > {stream}", blk=True)

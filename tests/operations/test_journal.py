@@ -216,7 +216,7 @@ def test_a_finished_replay_is_checked_and_not_repeated(
     assert run("replay", name, "--image", image, "--create", "--resume").status == 0
     assert image.read_bytes() == wanted[0]
     image.write_bytes(bytes(12 * MIB))
-    # Afresh, as nobody asked otherwise.
+    # From the start, as there is no --resume.
     assert run("replay", name, "--image", image).status == 0
     assert image.read_bytes() == wanted[0]
 

@@ -102,5 +102,5 @@ def test_every_command_agrees_with_the_model(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_went_wrong_once(name: str, tmp_path: Path) -> None:
+def test_earlier_failures(name: str, tmp_path: Path) -> None:
     check(CASES[name], tmp_path)

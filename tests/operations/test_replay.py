@@ -148,7 +148,7 @@ def test_created_without_a_size_warns(run: Run, tmp_path: Path) -> None:
     assert image.stat().st_size == 2 * MIB
     assert "--device-size" in outcome.err
     image.unlink()
-    # The result may not be what was asked for: that is said even with -q.
+    # The result may not be what was asked for, which is reported even with -q.
     assert "--device-size" in run("replay", path, "--image", image, "--create", "-q").err
 
 
@@ -265,7 +265,7 @@ def test_damaged_pipe_writes_no_bitmaps(run: Run, tmp_path: Path) -> None:
     assert outcome.status == 3
     assert outcome.report["partial-images"] == [f"{image}.partial"]
     assert set(snapshot(tmp_path)) == {"disk.partial", "disk.replay.json"}
-    # What broke off is not taken for anything else, and stays until somebody decides.
+    # An interrupted replay is recognized, and stays as it is until --resume or --restart.
     fails(run(*words), 4, "a replay was interrupted")
     assert set(snapshot(tmp_path)) == {"disk.partial", "disk.replay.json"}
 

@@ -135,7 +135,7 @@ def test_no_wrong_byte_and_all_that_is_far_from_damage(at: int, length: int, how
     else:
         # Damage within data, or in a sector's number, cannot be seen: it moves nothing.
         assert len([chunk for chunk in wrong if chunk not in hurt]) <= 1
-    # What comes right before the stream's end has too little behind it to be known from disk data.
+    # The last records have too little behind them to be distinguished from disk data.
     for chunk in range(9):
         assert chunk in there or chunk in hurt, (chunk, hurt, found.gaps)
     if set(there) != set(CHUNKS):

@@ -229,7 +229,7 @@ def test_garbage_that_is_made_of_records_does_not_end_the_search() -> None:
         assert all(data == content[at] for at, data in given_.items())
 
 
-def test_a_dead_end_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_end_is_followed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of zero blocks on the disk: each of its records leads to the same dead end."""
     zeros = b"".join(raw.block(2048 * (at % 6), 8, "d") for at in range(MIB // 10))
     content = {0: noise(0), 1: zeros.ljust(MIB, b"x"), 2: noise(2), 3: noise(3), 4: noise(4)}

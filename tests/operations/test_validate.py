@@ -118,7 +118,7 @@ def test_missing_chunks(run: Run, tmp_path: Path) -> None:
     assert run("validate", path, "--device-size", "4M", "--ignore", "missing-chunks").status == 0
 
 
-def test_incremental_forgives_missing_chunks(run: Run, tmp_path: Path) -> None:
+def test_incremental_accepts_missing_chunks(run: Run, tmp_path: Path) -> None:
     path = put(tmp_path, raw.qemu(raw.block(4096, 8)))
     words = ("validate", path, "--device-size", "4M", "--output", "json")
     assert run(*words).status == 1
@@ -179,7 +179,7 @@ def test_progress_over_100(run: Run, tmp_path: Path) -> None:
     assert "progress-range" in ids(outcome)
 
 
-def test_nothing_inside(run: Run, tmp_path: Path) -> None:
+def test_a_stream_without_records(run: Run, tmp_path: Path) -> None:
     path = put(tmp_path, raw.HEADER + raw.configuration() + raw.EOF)
     assert ids(run("validate", path, "--output", "json")) == ["nothing-here"]
 

@@ -37,7 +37,7 @@ SCHEMAS: dict[str, Any] = {path.name: json.loads(path.read_text()) for path in F
 FILES: Registry[Any] = Registry().with_resources(
     (name, Resource.from_contents(schema)) for name, schema in SCHEMAS.items()
 )
-# Of each shape of record, and of each command's lines, so many are held to the schema: it is slow.
+# Of each shape of record, and of each command's lines, so many are validated, which is slow.
 ENOUGH = 3
 
 

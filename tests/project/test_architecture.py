@@ -124,7 +124,7 @@ def test_wire_does_no_input_and_output() -> None:
                 assert not NO_IO & outside(GRAPH[name]), name
 
 
-def test_one_door_each() -> None:
+def test_each_library_has_one_importer() -> None:
     for module, names in GRAPH.items():
         libraries = outside(names)
         assert "rich" not in libraries or module.startswith("blkmig_cli.output.human.")

@@ -109,7 +109,7 @@ def test_every_schema_is_named() -> None:
 # -- the library
 
 LIBRARY = script("make_library")
-# What can fail in no way.
+# Members that raise no errors.
 _SAFE = {
     "StreamReader.closed", "StreamReader.size", "DiskFile.size", "DiskFile.pieces", "Disk.size",
     "DiskFile.readable", "DiskFile.seekable", "DiskFile.tell", "Report.valid", "Report.verdict",

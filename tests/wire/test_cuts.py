@@ -179,15 +179,15 @@ def test_every_cut_is_found(run: Run, tmp_path: Path, source: str) -> None:
             continue
         assert outcome.status == 3, cut
         finding = outcome.report["findings"][0]
-        # Of nothing at all, nobody can say that it was a stream.
+        # An empty input is not known to be a stream.
         check = "truncated" if cut else "not-a-stream"
         assert (finding["id"], finding["offset"]) == (check, cut)
         assert finding["severity"] == "error"
         assert not outcome.report["valid"]
 
 
-def test_cuts_inside_the_end(run: Run, tmp_path: Path) -> None:
-    """Cuts that the steps of the test above may pass over."""
+def test_streams_that_are_not_cut(run: Run, tmp_path: Path) -> None:
+    """The steps of the test above need not include the whole streams."""
     path = tmp_path / "s.bin"
     for data in (SMALL, DESCRIBED):
         path.write_bytes(data)

@@ -248,7 +248,7 @@ def test_state_is_sized_by_its_footer_without_one() -> None:
 
 
 @pytest.mark.parametrize("said", [38, 41, 45, 10**12])
-def test_a_lying_description_is_found(said: int) -> None:
+def test_a_wrong_description_is_found(said: int) -> None:
     *_, state, _, _, description = same_anywhere(state_stream(40, describe(said)))
     assert isinstance(state, DeviceState)
     assert state.length == 40
@@ -316,7 +316,7 @@ def test_without_footers_the_description_sizes_state() -> None:
 
 
 @pytest.mark.parametrize("said", [39, 41, 44, 1 << 40])
-def test_without_footers_a_lying_description_sizes_nothing(said: int) -> None:
+def test_without_footers_a_wrong_description_is_not_used(said: int) -> None:
     found = same_anywhere(described(without_footers(40), describe(said)))
     assert isinstance(found[-1], Undecoded)
     assert found[-1].reason == "the end of this state is unknown"
