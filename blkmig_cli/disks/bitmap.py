@@ -268,6 +268,6 @@ def last_of_each(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.append(keys[1:] != keys[:-1], True)
 
 
-def ascending(keys: NDArray[np.int64], rows: Bits) -> Bits:
+def ascending(keys: NDArray[np.int64], rows: NDArray[Any]) -> NDArray[Any]:
     """Return ``rows`` in ascending order of ``keys``, which only increase or only decrease."""
     return rows[::-1] if keys[0] > keys[-1] else rows
