@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from blkmig_cli.disks import raw as raw_images
 from blkmig_cli.errors import FailureError
-from blkmig_cli.operations.replay import superseded
+from blkmig_cli.operations.replay import held, superseded
 from blkmig_cli.operations.replay.overlap import Overlap
-from blkmig_cli.operations.replay import held
 from blkmig_cli.operations.replay.superseded import Superseded
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import BlockFlag
