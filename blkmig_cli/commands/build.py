@@ -3,7 +3,9 @@
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from io import BufferedIOBase
 from pathlib import Path
+from typing import cast
 
 import click
 
@@ -37,8 +39,9 @@ def command(spec: str, target: str | None, quiet: bool, verbose: bool) -> int:
     """
     with ExitStack() as stack:
         folder = Path()
+        file: BufferedIOBase
         if spec == "-":
-            file = sys.stdin.buffer
+            file = cast(BufferedIOBase, sys.stdin.buffer)
         else:
             folder = Path(spec).parent
             with failing(spec):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blkmig_cli.contents.v1_granularity import Observations
 from blkmig_cli.disks.bitmap import DirtyBitmap, ascending, last_of_each
@@ -216,13 +217,18 @@ def _chunk_granules(sectors: Numbers, granularity: int, bits: Bytes) -> bytes:
     if granularity * WORD_BITS <= CHUNK_SIZE:
         return ascending(sectors, bits).tobytes()
     granules = sectors * SECTOR_SIZE // granularity
-    last = last_of_each(granules)
-    granules, bits = granules[last], bits[last]
+    if granularity > CHUNK_SIZE:
+        last = last_of_each(granules)
+        granules, bits = granules[last], bits[last]
     each = max(CHUNK_SIZE // granularity, 1)
-    places = granules[:, None] % WORD_BITS + np.arange(each)
-    own = np.take_along_axis(np.unpackbits(bits, axis=1, bitorder="little"), places, axis=1)
+    # A chunk's granules are in one word.
+    words: NDArray[Any] = np.ascontiguousarray(bits).view("<u8")[:, 0]
+    own = ascending(granules, words >> (granules % WORD_BITS).view(np.uint64))
     lead = int(granules.min()) % WORD_BITS
-    flat = ascending(granules, own).reshape(-1)
+    if each >= 8:
+        packed = bytes(lead // 8) + own.astype(f"<u{each // 8}").tobytes()
+        return packed + bytes(-len(packed) % WORD_SIZE)
+    flat = (own[:, None] >> np.arange(each, dtype=np.uint64) & np.uint64(1)).reshape(-1)
     padded = np.zeros(-(-(lead + len(flat)) // WORD_BITS) * WORD_BITS, np.uint8)
     padded[lead : lead + len(flat)] = flat
     return np.packbits(padded, bitorder="little").tobytes()

@@ -102,7 +102,7 @@ class DirtyBitmap:
         return self._words.read(first_word, count).view(np.uint8)
 
     def packed(self, first_word: int, count: int) -> bytes:
-        """Return ``count`` words from ``first_word`` as packed bits; nothing where all are clean."""
+        """Return the bytes of ``count`` words from ``first_word``; none where all are clean."""
         if self._words.is_clean(first_word, count):
             return b""
         bits = self._words.read(first_word, count).tobytes()
@@ -268,6 +268,6 @@ def last_of_each(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.append(keys[1:] != keys[:-1], True)
 
 
-def ascending(keys: NDArray[np.int64], rows: Bits) -> Bits:
+def ascending(keys: NDArray[np.int64], rows: NDArray[Any]) -> NDArray[Any]:
     """Return ``rows`` in ascending order of ``keys``, which only increase or only decrease."""
     return rows[::-1] if keys[0] > keys[-1] else rows

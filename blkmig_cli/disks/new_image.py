@@ -35,17 +35,21 @@ class NewImage(RawImage):
         self.path = name
 
 
-def create_partial(path: str, like: os.stat_result | None = None) -> NewImage:
+def create_partial(path: str, like: str | None = None) -> NewImage:
     """Create a new, empty image at ``path``, locked.
 
-    ``like``: the status of the image that it will replace, whose mode and owner it gets.
-    Raises FailureError where the path exists.
+    ``like``: the image that it will replace, whose mode, owner and ACL it gets.
+    Raises FailureError where the path exists, or the image does not.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    if like is None:
+        with failing(path):
+            return _locked(path, os.open(path, flags, 0o666))
+    with failing(like):
+        before = os.stat(like)
     with failing(path):
-        fd = os.open(path, flags, 0o666 if like is None else 0o600)
-        if like is not None:
-            set_owner_and_mode(fd, like)
+        fd = os.open(path, flags, 0o600)
+        set_owner_and_mode(fd, before, like)
     return _locked(path, fd)
 
 

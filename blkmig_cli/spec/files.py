@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from blkmig_cli import limits
 from blkmig_cli.errors import SpecError
@@ -14,11 +15,11 @@ from blkmig_cli.text import brief
 from blkmig_cli.transport.payloads import FileRange, literal
 from blkmig_cli.wire.events import Event, Payload, Raw
 
-# Lines whose bytes are given together.
-_LINES_AT_ONCE = 1 << 12
+# Bytes of lines that are read together, and from which what they encode to is given.
+_BYTES_AT_ONCE = 1 << 20
 
 
-def read_spec(file: BinaryIO) -> Iterator[Event]:
+def read_spec(file: BufferedIOBase) -> Iterator[Event]:
     """The events of the spec in ``file``; of many lines that are alike, only their bytes.
 
     Raises SpecError, naming the line (of JSON Lines) or the record's number, and the field.
@@ -47,31 +48,47 @@ def read_spec(file: BinaryIO) -> Iterator[Event]:
         yield read_record(record, f"record {number}")
 
 
-def _lines(file: BinaryIO) -> Iterator[Event]:
+def _lines(file: BufferedIOBase) -> Iterator[Event]:
     """The events of lines; those whose bytes are known come as bytes, many at once."""
     known = KnownLines()
     pieces: list[bytes] = []
-    number = 1
-    while line := file.readline(limits.SPEC_LINE_MAX):
-        number += 1
-        found = known.encoded(line)
-        if found is not None:
-            pieces.append(found)
-            if len(pieces) < _LINES_AT_ONCE:
-                continue
-        if pieces:
-            yield Raw(0, 0, None, literal(b"".join(pieces)))
-            pieces = []
-        if found is None and line.strip():
-            event = _line(line, number)
-            yield event
-            known.note(line, event)
+    size, number = 0, 1
+    found: bytes | None
+    for text in _texts(file):
+        at = 0
+        while at < len(text):
+            end, lines, found = known.encoded_lines(text, at)
+            if not lines:
+                end, lines = text.find(b"\n", at) + 1 or len(text), 1
+                line = text[at:end]
+                found = known.encoded(line)
+            at, number = end, number + lines
+            if found is not None:
+                pieces.append(found)
+                size += len(found)
+                if size < _BYTES_AT_ONCE:
+                    continue
+            if pieces:
+                yield Raw(0, 0, None, literal(b"".join(pieces)))
+                pieces, size = [], 0
+            if found is None and line.strip():
+                event = _line(line, number)
+                yield event
+                known.note(line, event)
     if pieces:
         yield Raw(0, 0, None, literal(b"".join(pieces)))
 
 
+def _texts(file: BufferedIOBase) -> Iterator[bytes]:
+    """Yield the lines of ``file`` as they come, several at a time, each of at most SPEC_LINE_MAX bytes."""
+    while text := file.read1(_BYTES_AT_ONCE):
+        if not text.endswith(b"\n"):
+            text += file.readline(limits.SPEC_LINE_MAX)
+        yield text
+
+
 def _line(line: bytes, number: int) -> Event:
-    if len(line) == limits.SPEC_LINE_MAX:
+    if len(line) >= limits.SPEC_LINE_MAX:
         raise SpecError(f"line {number}: is over {limits.SPEC_LINE_MAX >> 20} MiB")
     try:
         record = parse_json(line)

@@ -5,6 +5,8 @@ Most lines of a long spec are such.  A line is known only after it was read and 
 
 import re
 
+import numpy as np
+
 from blkmig_cli.schemas.block import RecordWord
 from blkmig_cli.schemas.constants import BLOCK_FLAG_BITS
 from blkmig_cli.transport.payloads import Literal
@@ -26,8 +28,10 @@ class KnownLines:
     def __init__(self) -> None:
         self._lines: dict[bytes, bytes] = {}
         self._blocks: dict[tuple[bytes, bytes], tuple[int, bytes]] = {}
-        # What stands before and behind the sector in the block line that was found last.
+        # What stands before and behind the sector in the block line that was found last, and several
+        # such lines.
         self._around: tuple[bytes, bytes] = (b"\n", b"\n")
+        self._several: re.Pattern[bytes] | None = None
 
     def encoded(self, line: bytes) -> bytes | None:
         """Return the bytes that ``line`` stands for, None if it is not known."""
@@ -42,11 +46,37 @@ class KnownLines:
             around = (line[: match.start(1)], line[match.end(1) :])
             if around not in self._blocks:
                 return None
-            self._around, number = around, match[1]
+            self._set_around(around)
+            number = match[1]
         if not _NUMBER.fullmatch(number):
             return None
         flags, rest = self._blocks[self._around]
         return (int(number) << BLOCK_FLAG_BITS | flags).to_bytes(_WORD, "big") + rest
+
+    def encoded_lines(self, text: bytes, start: int) -> tuple[int, int, bytes]:
+        """Return the block lines from ``start`` that differ from the last one in their sector only.
+
+        Returns where they end, how many they are, and the bytes that they stand for.
+        """
+        before, behind = self._around
+        if self._several is None or (match := self._several.match(text, start)) is None:
+            return start, 0, b""
+        # A line feed is only between lines, so that nothing else is replaced.
+        digits = match[0][len(before) : -len(behind)].replace(behind + before, b" ")
+        numbers = np.fromstring(digits, np.int64, sep=" ")
+        flags, rest = self._blocks[self._around]
+        found = np.empty((len(numbers), _WORD + len(rest)), np.uint8)
+        found[:, :_WORD] = (
+            (numbers << BLOCK_FLAG_BITS | flags).astype(">i8").view(np.uint8).reshape(-1, _WORD)
+        )
+        found[:, _WORD:] = np.frombuffer(rest, np.uint8)
+        return match.end(), len(numbers), found.tobytes()
+
+    def _set_around(self, around: tuple[bytes, bytes]) -> None:
+        self._around = around
+        self._several = re.compile(
+            b"(?:%b(?:%b)%b)+" % (re.escape(around[0]), _NUMBER.pattern, re.escape(around[1]))
+        )
 
     def note(self, line: bytes, event: Event) -> None:
         """Take ``line``, which stands for ``event``, if lines like it are to be known."""
@@ -61,7 +91,7 @@ class KnownLines:
         elif b"\\" not in line and line.count(b'"sector"') == 1:
             if len(self._blocks) >= _LINES_MAX:
                 self._blocks.clear()
-            self._around = (line[: match.start(1)], line[match.end(1) :])
+            self._set_around((line[: match.start(1)], line[match.end(1) :]))
             self._blocks[self._around] = (int(event.flags), encoded[_WORD:])
 
 

@@ -13,6 +13,9 @@ from blkmig_cli.text import escape
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
+# The attribute of a POSIX access control list (Linux, xattr(7)).
+_ACL = "system.posix_acl_access"
+
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFDIR: "a directory",
@@ -30,7 +33,7 @@ def replacing(path: str, temporary: str | None = None, like: str | None = None) 
     Leaving without an exception puts the content in place, on stable storage; with one, which may be
     an interruption, nothing changes and nothing is left.  The content is written to a new file in
     the same folder, which then replaces the old one atomically.  A symbolic link is followed, not
-    replaced.  The mode of an existing file is preserved, and its owner and group where permitted; a
+    replaced.  The mode of an existing file is preserved, and its owner, group and ACL where permitted; a
     new one gets its mode from the umask.  ``like``: a file, if it exists, whose mode and owner the
     new one gets instead.
 
@@ -51,8 +54,9 @@ def replacing(path: str, temporary: str | None = None, like: str | None = None) 
             before = check_neighbour(path)
             if check_neighbour(temporary) is not None:
                 os.unlink(temporary)
+        source = real
         if like is not None and os.path.isfile(like):
-            before = os.stat(like)
+            before, source = os.stat(like), like
     fd = -1
     try:
         with failing(path):
@@ -61,7 +65,7 @@ def replacing(path: str, temporary: str | None = None, like: str | None = None) 
         yield fd
         with failing(path):
             if before is not None:
-                set_owner_and_mode(fd, before)
+                set_owner_and_mode(fd, before, source)
             os.fsync(fd)
             os.replace(temporary, real)
             sync_folder(real)
@@ -122,22 +126,36 @@ def _regular(path: str, real: str) -> os.stat_result | None:
     return found
 
 
-def set_owner_and_mode(fd: int, before: os.stat_result) -> None:
-    """Set the owner, group and mode of a file to those of the one that it replaces, where permitted.
+def set_owner_and_mode(fd: int, before: os.stat_result, path: str) -> None:
+    """Set the owner, group, mode and ACL of a file to those of the one that it replaces, where permitted.
 
-    A group that cannot be set is not replaced by another with the same permissions.
+    ``before``: the status of that file, which is at ``path``.  A group that cannot be set is not
+    replaced by another with the same permissions.
     """
-    mode = stat.S_IMODE(before.st_mode)
+    mode, acl = stat.S_IMODE(before.st_mode), _acl(path)
     made = os.fstat(fd)
     if made.st_gid != before.st_gid:
         try:
             os.fchown(fd, -1, before.st_gid)
         except OSError:
-            mode &= 0o707  # these permissions were for another group
+            mode, acl = mode & 0o707, b""  # these permissions were for another group
     if made.st_uid != before.st_uid:
         try:
             os.fchown(fd, before.st_uid, -1)
         except OSError:
             mode &= 0o777  # setuid was for another user
+    if acl:
+        try:
+            os.setxattr(fd, _ACL, acl)
+        except OSError:
+            mode &= 0o707  # with an ACL, those of the group are the most that it gives anybody
     with contextlib.suppress(OSError):
         os.fchmod(fd, mode)
+
+
+def _acl(path: str) -> bytes:
+    """Return the access control list of the file at ``path``; empty where there is none."""
+    try:
+        return os.getxattr(path, _ACL)
+    except OSError:
+        return b""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from blkmig_cli.errors import UsageError
 from blkmig_cli.system.address import Address, parse_address
+from blkmig_cli.system.devices import identity, layers
 from blkmig_cli.text import escape
 
 _STANDARD = {0: "stdin", 1: "stdout", 2: "stderr"}
@@ -24,13 +25,17 @@ class FileUses:
     A file is identified by its inode, not by its name: a hard link, a symbolic link, another path
     and a descriptor of a file are the same file; all nodes of a block device are the same device.
     Its place (folder and name) identifies it too, so that a file that does not exist yet is known.
-    Pipes, sockets and character devices (terminals, /dev/null) may be used more than once.
+    A block device and what it lies on (the disk of a partition, the file of a loop device) are the
+    same; two partitions of a disk are not.  Pipes, sockets and character devices (terminals,
+    /dev/null) may be used more than once.
 
     A command adds all that it reads and writes before it opens anything for writing.
     """
 
     def __init__(self) -> None:
         self._uses: dict[Hashable, _Use] = {}
+        # Those of the devices and files that a device that is used lies on.
+        self._under: dict[Hashable, _Use] = {}
 
     @classmethod
     def of_stream(cls, stream: str) -> "FileUses":
@@ -57,12 +62,17 @@ class FileUses:
         name = _STANDARD.get(file, f"fd:{file}") if isinstance(file, int) else escape(file)
         added = _Use(f"{use} ({name})", writes)
         keys = _identities(file)
-        for key in keys:
-            found = self._uses.get(key)
+        under = {layer for key in keys for layer in layers(key)}
+        known = [(uses, key) for key in keys for uses in (self._uses, self._under)]
+        known += [(self._uses, key) for key in under]
+        for uses, key in known:
+            found = uses.get(key)
             if found and (found.writes or writes):
                 raise UsageError(f"{found.text} and {added.text} are the same file")
         for key in keys:
             self._uses.setdefault(key, added)
+        for key in under:
+            self._under.setdefault(key, added)
 
 
 def _identities(file: str | int) -> list[Hashable]:
@@ -73,11 +83,9 @@ def _identities(file: str | int) -> list[Hashable]:
     except OSError:
         return place
     mode = found.st_mode
-    if stat.S_ISBLK(mode):
-        return [*place, ("block device", found.st_rdev)]
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode):
         return []
-    return [*place, ("file", found.st_dev, found.st_ino)]
+    return [*place, identity(found)]
 
 
 def _place(path: str) -> Hashable:

@@ -69,6 +69,17 @@ class FileInput:
         """Return an input for the same stream, at its start and independent of this one."""
         return FileInput(self._fd, self._base + self._size, self._base, self._damage)
 
+    def version(self) -> tuple[int, int]:
+        """Return what changes when the file is written to: its size in bytes, and its mtime in ns.
+
+        Of a copy, which nobody else writes to, always the same.  Raises FailureError.
+        """
+        if not self.in_place:
+            return 0, 0
+        with failing("the stream"):
+            found = os.fstat(self._fd)
+        return found.st_size, found.st_mtime_ns
+
     def complete(self) -> None:
         """Read the rest of a stream that is still being received, so that ``size`` is known.
 

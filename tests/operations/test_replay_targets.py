@@ -181,22 +181,37 @@ def test_names_that_announce_another_format(run: Run) -> None:
     fails(run("replay", "s.bin", "--image", "x.qcow2", "--overwrite"), 4, "-f raw")
 
 
-def test_a_stream_that_changes_while_it_is_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was checked is not what is written: the image stays incomplete."""
+@pytest.mark.parametrize("room", [16 << 20, -1])
+@pytest.mark.parametrize("change", ["structure", "data", "size"])
+def test_a_stream_that_changes_while_it_is_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch, change: str, room: int
+) -> None:
+    """What was checked is not what is written: the image stays incomplete.
+
+    ``room``: whether the records are held, or decoded a second time.
+    """
+    from blkmig_cli.operations.replay import held
     from blkmig_cli.operations.replay import replay as module
     from blkmig_cli.operations.replay.judgement import judge
 
+    monkeypatch.setattr(held, "_ROOM", room)
     put(STREAM)
+    at = STREAM.index(bytes([2]) * 1024)
+    changed = {
+        "structure": STREAM[:-20] + bytes(20),
+        "data": STREAM[:at] + b"\1" + STREAM[at + 1 :],
+        "size": STREAM + b"\0",
+    }
 
     def judged(*given: object) -> object:
         found = judge(*given)  # type: ignore[arg-type]
         with open("s.bin", "r+b") as file:
-            file.write(STREAM[:-20] + bytes(20))
+            file.write(changed[change])
         return found
 
     monkeypatch.setattr(module, "judge", judged)
     outcome = run("replay", "s.bin", "--image", "x", "--create", "--allow-incomplete", "-q")
-    assert outcome.status == 3
+    fails(outcome, 4, "was changed while it was read")
     assert not Path("x").exists()
     assert Path("x.partial").exists()
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from blkmig_cli.disks import raw as raw_images
 from blkmig_cli.errors import FailureError
-from blkmig_cli.operations.replay import superseded
+from blkmig_cli.operations.replay import held, superseded
 from blkmig_cli.operations.replay.overlap import Overlap
 from blkmig_cli.operations.replay.superseded import Superseded
 from blkmig_cli.ranges import IntervalSet
@@ -66,14 +66,17 @@ def test_the_last_record_counts(
         end = min(sector + 2048, SECTORS)
         expected[sector * 512 : end * 512] = bytes([max(byte, 0)]) * ((end - sector) * 512)
         touched.add(sector, end)
-    for source in (path, f"exec:cat {path}"):
+    # From a file, whose records are held, or decoded a second time; from a pipe.
+    for source, room in ((path, held._ROOM), (path, 3 << 10), (f"exec:cat {path}", 0)):
         image = folder / "image"
         image.unlink(missing_ok=True)
         if existing:
             image.write_bytes(before)
         words = ["--device-size", f"d={SECTORS * 512}", "--allow-incomplete"]
         words += [] if existing else ["--create"]
-        outcome = run("replay", source, "--image", f"d={image}", *words, "--output", "json")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(held, "_ROOM", room)
+            outcome = run("replay", source, "--image", f"d={image}", *words, "--output", "json")
         if not records:
             continue
         assert outcome.status == 0, outcome

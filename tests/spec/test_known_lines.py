@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.errors import SpecError
+from blkmig_cli.spec import files
 from blkmig_cli.spec.files import read_spec
 from blkmig_cli.spec.known_lines import KnownLines
 from tests.support.feed import encoded
@@ -49,6 +50,7 @@ def built(lines: list[bytes], *, known: bool) -> tuple[bytes, str | None]:
     with pytest.MonkeyPatch.context() as patch:
         if not known:
             patch.setattr(KnownLines, "encoded", lambda _, line: None)
+            patch.setattr(KnownLines, "encoded_lines", lambda _, text, start: (start, 0, b""))
         try:
             spec = io.BytesIO(HEADER + b"".join(lines))
             found.extend(encoded([event]) for event in read_spec(spec))
@@ -58,11 +60,35 @@ def built(lines: list[bytes], *, known: bool) -> tuple[bytes, str | None]:
 
 
 @settings(max_examples=300)
-@given(st.lists(st.one_of(_blocks, _blocks, _others), max_size=12), st.data())
-def test_known_lines_give_what_parsing_gives(lines: list[bytes], data: st.DataObject) -> None:
+@given(st.lists(st.one_of(_blocks, _blocks, _others), max_size=12), st.integers(1, 300), st.data())
+def test_known_lines_give_what_parsing_gives(
+    lines: list[bytes], size: int, data: st.DataObject
+) -> None:
+    """Also where lines are read in pieces of ``size`` bytes, and a line's end is missing."""
     if lines:
         lines = data.draw(st.lists(st.sampled_from(lines), max_size=30)) + lines
-    assert built(lines, known=True) == built(lines, known=False)
+        lines[-1] = lines[-1][: data.draw(st.sampled_from([None, -1]))]
+    expected = built(lines, known=False)
+    assert built(lines, known=True) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_BYTES_AT_ONCE", size)
+        assert built(lines, known=True) == expected
+
+
+def test_several_lines_at_once() -> None:
+    """Numbers of any length; the line that cannot be known ends them, and is named."""
+    sectors = [0, 7, 2048, (1 << 53) - 1, 9_999_999_999_999_999, 3, 3, 10]
+    line = (
+        '{"type": "block", "device": "d", "sector": %d, "flags": ["device-block", "zero-block"]}\n'
+    )
+    lines = [(line % sector).encode() for sector in sectors * 50]
+    assert built([*lines, b"{\n"], known=True) == built([*lines, b"{\n"], known=False)
+    made, fault = built([*lines, b"{\n"], known=True)
+    assert fault is not None
+    assert fault.startswith("line 402: not JSON")
+    assert [
+        int.from_bytes(made[at : at + 8], "big") >> 9 for at in range(0, len(made), 10)
+    ] == sectors * 50
 
 
 def test_like_lines_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,11 +41,13 @@ def possible_statuses(case: Case, flag: str, *, sized: bool) -> set[int]:
 
 def _statuses(case: Case, flag: str, bitmaps: bool, *, sized: bool) -> set[int]:
     """The statuses if all ``bitmaps`` are whole, or not."""
+    # Progress may contradict the image's size.
+    contradicted = sized and not case.all_known and case.stream.progress in ("zero", "wild")
     if case.undecided:
-        return {0, 1, 3}
+        return {0, 1, 3, 4} if contradicted else {0, 1, 3}
     sure = (sized or case.all_known) and case.sane
-    if sized and not case.all_known and case.stream.progress in ("zero", "wild"):
-        return {0, 1, 4}  # progress that contradicts the image's size
+    if contradicted:
+        return {0, 1, 4}
     unwhole = not bitmaps and (sized or case.all_known)
     if flag == "--allow-incomplete":
         return {0} if sure and bitmaps else {0, 1}

@@ -1,14 +1,17 @@
 """Files that are replaced in one step: modes, owners, links, neighbours, and interruptions."""
 
+import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from blkmig_cli.disks.new_image import create_partial
 from blkmig_cli.errors import FailureError, Interruption
 from blkmig_cli.system.atomic import check_neighbour, replacing
 
@@ -66,6 +69,48 @@ def test_a_file_keeps_its_owner_and_group(tmp_path: Path) -> None:
     put(path)
     found = path.stat()
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 4321, 0o6750)
+
+
+def set_acl(path: Path) -> bytes:
+    """Let user 1000 read and write, and the file's group nothing, in a mode that looks like 0660."""
+    entries = [(1, 6, 0), (2, 6, 1000), (4, 0, 0), (16, 6, 0), (32, 0, 0)]  # linux/posix_acl.h
+    acl = struct.pack("<I", 2)
+    for tag, permissions, name in entries:
+        acl += struct.pack("<HHI", tag, permissions, name if tag == 2 else 0xFFFFFFFF)
+    try:
+        os.setxattr(path, "system.posix_acl_access", acl)
+    except OSError as error:
+        pytest.skip(f"the file system has no access control lists: {error}")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    return acl
+
+
+def test_a_file_keeps_its_acl(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    acl = set_acl(path)
+    put(path)
+    assert path.read_bytes() == b"new"
+    assert os.getxattr(path, "system.posix_acl_access") == acl
+    with closing(create_partial(str(tmp_path / "f.partial"), str(path))):
+        assert os.getxattr(tmp_path / "f.partial", "system.posix_acl_access") == acl
+
+
+def test_permissions_of_an_acl_that_cannot_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file's group does not get what the list gave to others."""
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    set_acl(path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    put(path)
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from blkmig_cli import limits
 from blkmig_cli.disks.neighbours import Neighbours, exists, neighbours_of, remove
 from blkmig_cli.disks.new_image import NewImage, create_partial, open_partial
 from blkmig_cli.disks.raw import RawImage, check_suffix, open_raw
-from blkmig_cli.errors import FailureError, UsageError, failing
+from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.operations.replay.history import History
 from blkmig_cli.operations.replay.journal import (
     Entry,
@@ -297,10 +297,8 @@ class Destination:
         path = self.neighbours.partial
         assert path is not None
         discard_journal(self.neighbours)
-        with failing(self.path):
-            like = None if self._replaced is None else os.stat(self.path)
         try:
-            image = create_partial(path, like)
+            image = create_partial(path, None if self._replaced is None else self.path)
         except FailureError:
             if os.path.lexists(path):
                 raise self._incomplete() from None  # another process was faster

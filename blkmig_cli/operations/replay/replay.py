@@ -17,6 +17,7 @@ from blkmig_cli.errors import BlkmigError, FailureError, UsageError
 from blkmig_cli.operations.replay.accept import accept
 from blkmig_cli.operations.replay.destination import Destination
 from blkmig_cli.operations.replay.destinations import Destinations
+from blkmig_cli.operations.replay.held import HeldRecords
 from blkmig_cli.operations.replay.judgement import Judgement, Reading, judge
 from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
 from blkmig_cli.operations.replay.superseded import Superseded
@@ -88,15 +89,17 @@ class _Replay:
         self._stream = stream
         self._request = request
         self._destinations = destinations
+        source = stream.input
+        self._version = source.version() if source.seekable else None
         self._reading = Reading(stream, request, destinations)
 
     def run(self, tick: Tick) -> ReplayResult:
         """Apply the stream; raises as :func:`replay`."""
         request, reading = self._request, self._reading
         nowhere = not (request.images or request.bitmap_files)
-        judgement = None
+        judgement, held = None, HeldRecords()
         if self._stream.seekable or request.dry_run or nowhere:
-            failure = reading.to_end(tick if request.dry_run else no_tick)
+            failure = reading.to_end(tick if request.dry_run else no_tick, held)
             judgement = judge(reading, failure, self._destinations, request)
             if nowhere and not request.dry_run:
                 names = ", ".join(map(quote, reading.names.devices)) or "none"
@@ -108,21 +111,28 @@ class _Replay:
                 return ReplayResult(judgement.report, judgement.accepted)
             if not (request.disks and any(map(reading.has_blocks, judgement.sizes))):
                 return self._conclude(judgement, {})  # the bitmaps have been read already
-        return self._apply(judgement, tick)
+        return self._apply(judgement, held, tick)
 
-    def _apply(self, judgement: Judgement | None, tick: Tick) -> ReplayResult:
+    def _apply(self, judgement: Judgement | None, held: HeldRecords, tick: Tick) -> ReplayResult:
         """Write all records; if there is no ``judgement`` yet, judge the stream at its end."""
         reading, failed = self._reading, None
         failure: BlkmigError | None = None
+        source = self._stream.input
         superseded = Superseded() if judgement is None else reading.superseded
-        with Writer(self._stream.input, superseded, verify=self._request.verify) as writer:
+        with Writer(source, superseded, verify=self._request.verify) as writer:
             applying = _Applying(writer, self._request, self._destinations)
             try:
                 if judgement is None:
                     failure = reading.to_end(tick, applying)
+                elif held.complete:
+                    held.pass_on(source, tick, applying)
+                    failure = judgement.report.failure
                 else:
                     failure = read_stream(reading.from_start(), tick, applying)
                 writer.drain()
+                if source.seekable and source.version() != self._version:
+                    name = escape(self._stream.name)
+                    raise FailureError(f"{name} was changed while it was read")
             except FailureError as error:
                 failed = error
         written = writer.written()
@@ -136,9 +146,6 @@ class _Replay:
                 for device, found in self._begun():
                     found.stop(reading.position, reading.stop(device, found, failure))
                 raise
-        elif (failure is None) != (judgement.report.failure is None):
-            changed = FailureError(f"{escape(self._stream.name)} was changed while it was read")
-            return self._failed(judgement, failure or changed, written)
         if not judgement.accepted:
             return self._stop(judgement, written)
         return self._conclude(judgement, written)
