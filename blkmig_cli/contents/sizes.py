@@ -10,7 +10,8 @@ whole stream.
 The upper bound holds only where nothing was left out: of a disk whose end is in a shared base, QEMU
 counts all, though its last chunks do not come, and of a disk that is all in the base nothing shows
 but its progress (mig_save_device_bulk).  QEMU writes a record for each change of the percentage, so
-that what was left out shows in the percentages: there are more of them than chunks, or they leap.
+that what was left out shows in the percentages: there are more of them than chunks, they leap, or
+they reach 100.
 """
 
 from collections.abc import Callable, Mapping
@@ -139,7 +140,8 @@ class ProgressBounds:
             return True
         most = 100 * self.total // self.percent
         beyond = self._percentages - {0}
-        if most < self._reached:
+        # A last chunk starts before its disk's end: only what is passed over makes 100.
+        if most < self._reached or max(beyond) >= 100:
             return False
         if most < 100 * CHUNK_SECTORS:
             # The first chunk makes 0, each further one another percentage.

@@ -274,6 +274,12 @@ CASES: dict[str, Plan] = {
         _stream("classic", (Disk("d", 2048),), _zero(0), beside=True),
         "convert", "classic", "same", "translate",
     ),
+    "the-end-passed-over-before-an-unaligned-chunk": _plan(
+        _stream(
+            "classic", (_DISK,), Progress(0), _zero(0), Progress(100), _zero(1), progress="skipped"
+        ),
+        "validate", "", hinted=False,
+    ),
     "convert-ragged": _plan(_RAGGED, "convert", "qemu", "same", "normalize"),
     "convert-ragged-to-v2": _plan(_RAGGED, "convert", "v2", "same", "normalize"),
     "convert-ragged-of-unknown-size": _plan(
