@@ -1,7 +1,7 @@
 """``make bench``: measures the speed of blkmig and of comparable tools in one run.
 
 Usage: python -m benchmarks [--rounds N] [--size MIB] [--scale X] [--json FILE] [--growth [N]]
-                            [--folder DIR]
+                            [--folder DIR] [--disk-folder DIR] [--disk-size MIB]
 """
 
 import argparse
@@ -125,10 +125,11 @@ def reading(folder: Path, scale: float, number: int) -> Iterator[Row]:
     row.ours = [memory([*BLKMIG, "replay", data, "--dry-run"])]
     yield row
     data.unlink()
+    nothing = streams.stream(folder / "nothing.bin", streams.records(ZERO, 1))
     for name, record, millions, must, aim in (
         ("validate zero blocks", ZERO, 10.0, 10, 40),
-        ("validate v1 with 3 bitmaps", V1, 1.0, 1, 5),
-        ("validate v2 with 3 bitmaps", V2, 1.0, 1, 5),
+        ("validate v1 with 3 bitmaps", V1, 8.0, 5, 8),
+        ("validate v2 with 3 bitmaps", V2, 8.0, 5, 8),
     ):
         count = int(millions * 1e6 * scale)
         path = streams.stream(folder / "records.bin", streams.records(record, count))
@@ -137,9 +138,15 @@ def reading(folder: Path, scale: float, number: int) -> Iterator[Row]:
             words += ["--device-size", count * MIB]
             for bitmap in ("bitmap0", "daily", "weekly"):
                 words += ["--granularity", f"{bitmap}=65536"]
-        yield rate(name, "M/s", words, count / 1e6, number, must, aim)
         if record is ZERO:
+            yield rate(name, "M/s", words, count / 1e6, number, must, aim)
             yield from scanning(path, count, number)
+        else:
+            row = Row(f"{name}, start-up off", "M/s", must, aim, more=True)
+            taken, idle = rounds(number, command(words), command([*BLKMIG, "validate", nothing]))
+            start_up = statistics.median(idle)
+            row.ours = [count / 1e6 / max(seconds - start_up, 1e-3) for seconds in taken]
+            yield row
         path.unlink()
     count = int(1e6 * scale)
     path = streams.stream(folder / "records.bin", streams.records(ZERO, count))
@@ -230,6 +237,25 @@ def holes(folder: Path, scale: float, number: int) -> Iterator[Row]:
         path.unlink()
 
 
+def synced(folder: Path, size: int, number: int) -> Iterator[Row]:
+    """Measure replay onto a file system that keeps what it is given, with fsync on both sides."""
+    disk, stream, made = folder / "disk.img", folder / "s.bin", folder / "made"
+    streams.disk(disk, size)
+    command([*BLKMIG, "send", disk, "--to", stream])()
+    onto = ["--image", made, "--create", "--device-size", size]
+    replay = command([*BLKMIG, "replay", stream, *onto], fresh=str(made))
+    copy = ["qemu-img", "convert", "-t", "writeback", "-f", "raw", "-O", "raw", disk, made]
+    row = Row(f"with fsync: replay {size // MIB} MiB", "s", 1.25, 1.0)
+    if qemu.QEMU_IMG is None:
+        (row.ours,) = rounds(number, replay)
+    else:
+        row.peer = "qemu-img convert"
+        row.ours, row.theirs = rounds(number, replay, command(copy, fresh=str(made)))
+    yield row
+    for path in (disk, stream, made):
+        path.unlink()
+
+
 def small(folder: Path, number: int) -> Iterator[Row]:
     """Measure start-up, and a capture of empty parts."""
     path = streams.capture(folder, "bitmaps-5.2")
@@ -240,6 +266,12 @@ def small(folder: Path, number: int) -> Iterator[Row]:
         row = Row(name, "s", must, aim)
         (row.ours,) = rounds(number, command([*BLKMIG, *words]))
         yield row
+    plain, packed = streams.capture(folder, "bitmaps-10.0"), streams.packed("bitmaps-10.0")
+    row = Row("validate bitmaps-10.0, gzip", "s", 2, 1.2, peer="the plain capture")
+    row.theirs, row.ours = rounds(
+        number, *(command([*BLKMIG, "validate", found]) for found in (plain, packed))
+    )
+    yield row
 
 
 def growth(folder: Path, scale: float, size: int, times: int) -> Iterator[dict[str, object]]:
@@ -284,7 +316,7 @@ def grown(name: str, amount: int, words: list[object]) -> dict[str, object]:
 def main() -> None:
     """Measure, print the tables, and write the JSON file."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--size", type=int, default=1024, help="MiB of the disk")
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of records")
     parser.add_argument("--json", type=Path, default=Path("bench.json"))
@@ -292,10 +324,15 @@ def main() -> None:
         "--growth", type=int, nargs="?", const=5, metavar="N", help="also double everything N times"
     )
     parser.add_argument("--folder", type=Path, help="where files are made (default: /dev/shm)")
+    parser.add_argument(
+        "--disk-folder", type=Path, default=Path(), help="on a disk (default: the current folder)"
+    )
+    parser.add_argument("--disk-size", type=int, default=8192, help="MiB of the disk there")
     options = parser.parse_args()
     memory_files = Path("/dev/shm")
     place = options.folder or (memory_files if memory_files.is_dir() else None)
     folder = Path(tempfile.mkdtemp(prefix="blkmig-", dir=place))
+    on_disk = Path(tempfile.mkdtemp(prefix="blkmig-", dir=options.disk_folder))
     rows: list[Row] = []
     steps: list[dict[str, object]] = []
     try:
@@ -305,6 +342,7 @@ def main() -> None:
             *paths(folder, options.scale, options.rounds),
             *holes(folder, options.scale, options.rounds),
             *whole_disks(folder, options.size * MIB, options.rounds),
+            *synced(on_disk, options.disk_size * MIB, options.rounds),
         ):
             rows.append(row)
             print(f"{row.name}: {row.figure:.3g}", file=sys.stderr)
@@ -312,6 +350,7 @@ def main() -> None:
             steps = list(growth(folder, options.scale, options.size * MIB, options.growth))
     finally:
         shutil.rmtree(folder)
+        shutil.rmtree(on_disk)
     show(rows, steps, Console(width=112))
     options.json.write_text(json.dumps(document(rows, steps, folder.parent), indent=1) + "\n")
 

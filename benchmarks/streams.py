@@ -72,9 +72,14 @@ def stream(path: Path, content: Callable[[IO[bytes]], None]) -> Path:
     return path
 
 
+def packed(name: str) -> Path:
+    """Return the compressed file of a capture of the tests."""
+    return _CAPTURES / f"{name}.bin.gz"
+
+
 def capture(folder: Path, name: str) -> Path:
     """Unpack a capture of the tests."""
     path = folder / f"{name}.bin"
-    with gzip.open(_CAPTURES / f"{name}.bin.gz") as source, open(path, "wb") as target:
+    with gzip.open(packed(name)) as source, open(path, "wb") as target:
         shutil.copyfileobj(source, target)
     return path

@@ -23,13 +23,20 @@ def check(target: Path, output: str, growth: int | None) -> None:
     """Check that every figure is in the JSON file, in the table, and on the page."""
     found = json.loads(target.read_text())
     names = {(row["name"], row["peer"]) for row in found["rows"]}
-    peers = {"dd bs=1M", "cp", "the slower alone", "bare construct", "validate of the file"}
+    peers = {
+        "dd bs=1M",
+        "cp",
+        "the slower alone",
+        "bare construct",
+        "validate of the file",
+        "the plain capture",
+    }
     if qemu.QEMU_IMG is not None:
         peers.add("qemu-img convert")
     if qemu.has_block_migration():
         peers |= {"QEMU migrate -b", "QEMU's load"}
     assert {peer for _, peer in names if peer} == peers
-    assert len(names) == 14 + len(peers) - 1 + 15  # 15 against validate of the file
+    assert len(names) == 15 + len(peers) - 1 + 15  # 15 against validate of the file
     for row in found["rows"]:
         assert row["figure"] > 0
         assert row["name"].split(",")[0].removesuffix(" 16 MiB") in PAGE, row["name"]
@@ -41,8 +48,9 @@ def check(target: Path, output: str, growth: int | None) -> None:
 def words(tmp_path: Path) -> list[str]:
     folder = tmp_path / "made"
     folder.mkdir()
-    options = ["--rounds", "1", "--size", "16", "--scale", "0.001"]
-    return [*options, "--folder", str(folder), "--json", str(tmp_path / "bench.json")]
+    options = ["--rounds", "1", "--size", "16", "--disk-size", "16", "--scale", "0.001"]
+    folders = ["--folder", str(folder), "--disk-folder", str(folder)]
+    return [*options, *folders, "--json", str(tmp_path / "bench.json")]
 
 
 def in_this_process(words: list[object], *, fresh: str | None = None, shell: bool = False) -> Work:
