@@ -47,20 +47,23 @@ class IntervalSet:
         self._firsts: list[int] = []  # the first start of each block
         self._count = 0
 
-    def add(self, start: int, end: int) -> None:
-        """Add [start, end).
+    def add(self, start: int, end: int) -> bool:
+        """Add [start, end); return whether any of it was not in the set.
 
         Raises LimitError where there are too many ranges, or they end past ``limits.DISK_MAX``.
         """
         if end <= start:
-            return
+            return False
         if end > limits.DISK_MAX:
             raise LimitError(f"a disk that reaches {end}, past what a file offset can say")
         if not self._blocks:
             self._blocks.append((array("q", [start]), array("q", [end])))
             self._firsts.append(start)
             self._count = 1
-        elif not self._add_before_next(start, end):
+        elif (new := self._add_before_next(start, end)) is not None:
+            if not new:
+                return False
+        else:
             low, high = self._from(start - 1), self._to(end + 1)
             if low < high:
                 block, at = low
@@ -69,25 +72,31 @@ class IntervalSet:
                 end = max(end, self._blocks[block][1][at - 1])
             self._replace(low, high, [(start, end)])
         bounded(self._count)
+        return True
 
-    def _add_before_next(self, start: int, end: int) -> bool:
-        """Add [start, end) if it reaches no range after the one that begins before it; return whether."""
+    def _add_before_next(self, start: int, end: int) -> bool | None:
+        """Add [start, end) if it reaches no range after the one that begins before it, else return None.
+
+        Returns whether any of it was not in the set.
+        """
         block = max(bisect_right(self._firsts, start) - 1, 0)
         starts, ends = self._blocks[block]
         at = bisect_right(starts, start)
+        if at and end <= ends[at - 1]:
+            return False
         if at < len(starts):
             following = starts[at]
         else:
             following = self._firsts[block + 1] if block + 1 < len(self._firsts) else end + 1
         if end >= following:
-            return False
+            return None
         if at == 0 or start > ends[at - 1]:
             starts.insert(at, start)
             ends.insert(at, end)
             self._firsts[block] = starts[0]
             self._count += 1
             self._cut(block)
-        elif end > ends[at - 1]:
+        else:
             ends[at - 1] = end
         return True
 
