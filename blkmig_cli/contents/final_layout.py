@@ -135,9 +135,9 @@ class EndState:
             del noted
             order = np.argsort(rows[:, _START], kind="stable")
             if np.all(rows[order[1:], _START] >= rows[order[:-1], _END]):
-                rows = rows[order]
+                for column in range(_COLUMNS):
+                    rows[:, column] = rows[order, column]
             else:
-                del order
                 rows, repeated = _last_ones(rows)
                 self._repeated.add_all(repeated)
             removed = rows[:, _OFFSET] == _REMOVED

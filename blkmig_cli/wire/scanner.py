@@ -255,8 +255,8 @@ class Repeats:
         """Return the runs after ``event``, the record parsed last.  Raises FailureError."""
         if not isinstance(event, Block):
             return self._behind(event.type, [event], None)
-        if event.length > _WIDTH_MAX and event.data is None:
-            self.clear()  # it is never taken, and may have many bitmaps
+        if _is_wide(event):
+            self.clear()
             return ()
         return self._behind((event.length, event.device, event.flags), [event], None)
 
@@ -268,11 +268,11 @@ class Repeats:
         events: list[Event] = []
         for piece in pieces:
             yield piece
-            if isinstance(piece, Run):
+            if isinstance(piece, Run) or _is_wide(piece):
                 events.clear()  # without its header, this is not a section
             elif len(events) <= _SECTION_EVENTS_MAX:
                 events.append(piece)
-        key = _section_key(events)
+        key = _section_key(events) if events else None
         if key is None:
             self.clear()
         else:
@@ -305,6 +305,13 @@ class Repeats:
         self._matched = self._matched + 1 if period == self._period else 1
         self._period = period
         return 0 < period <= _PERIOD_MAX and self._matched >= max(period, self._patience)
+
+
+def _is_wide(event: Event) -> bool:
+    """Return whether a row with ``event`` is never taken; it may have so many bitmaps that it is not held."""
+    if event.length <= _WIDTH_MAX or not isinstance(event, Block):
+        return False
+    return event.length - (0 if event.data is None else event.data.length) > _WIDTH_MAX
 
 
 def _section_key(events: Sequence[Event]) -> Hashable | None:
