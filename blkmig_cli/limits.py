@@ -34,8 +34,7 @@ DEVICES_MAX = 1 << 12
 BITMAPS_MAX = 1 << 16
 #: Bitmaps of a v1 stream (a record has 32 bits for their number).
 V1_BITMAPS_MAX = 1 << 10
-#: Bitmaps in all records for chunks without data of a stream that is converted to v1, which needs a
-#: record for each chunk.
+#: Bitmaps in all records of chunks without data in a stream that is converted to v1.
 V1_EMPTY_ENTRIES_MAX = 1 << 20
 #: Bitmaps in all records of a stream that is written in v2, if each record names all of them.
 V2_ENTRIES_MAX = 1 << 20

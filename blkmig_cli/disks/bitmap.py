@@ -104,7 +104,7 @@ class DirtyBitmap:
         return self._words.read(first_word, count).view(np.uint8)
 
     def packed(self, first_word: int, count: int) -> bytes:
-        """Return ``count`` words from ``first_word`` as packed bits; nothing where all are clean."""
+        """Return ``count`` words from ``first_word`` as packed bits; no bytes where all are clean."""
         if self._words.is_clean(first_word, count):
             return b""
         bits = self._words.read(first_word, count).tobytes()
