@@ -113,7 +113,8 @@ LIBRARY = script("make_library")
 _SAFE = {
     "StreamReader.closed", "StreamReader.size", "DiskFile.size", "DiskFile.pieces", "Disk.size",
     "DiskFile.readable", "DiskFile.seekable", "DiskFile.tell", "Report.valid", "Report.verdict",
-    "Report.counting", "Report.exit_status", "DirtyBitmap.granule_runs", "DirtyBitmap.packed", "DirtyBitmap.ranges",
+    "Report.counting", "Report.exit_status", "DirtyBitmap.granule_runs", "DirtyBitmap.packed",
+    "DirtyBitmap.ranges",
     "DirtyBitmap.count", "DirtyBitmap.end", "DirtyBitmap.same", "DirtyBitmap.digest_size",
     "Report.adding", "Report.ignoring", "ValidateOptions.reads_data",
     "ReplayRequest.makes", "ReplayRequest.accepts", "ReplayRequest.continues", "ReplayRequest.known",
