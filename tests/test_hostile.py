@@ -64,4 +64,7 @@ def test_bounded_memory(command: str, name: str, streams: Path, tmp_path: Path) 
     status, kilobytes = map(int, out.split())
     assert status in (0, 1, 3, 4), errors
     assert "Traceback" not in errors
+    if command == "validate":
+        assert status != 4
+        assert len(errors.splitlines()) <= 1, errors
     assert kilobytes * 1024 < MEMORY
