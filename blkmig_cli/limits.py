@@ -64,6 +64,8 @@ BARE_DISK_MAX = 1 << 56
 UNPACKING_MAX = 256 << 20
 #: Lists and objects of a JSON document; a larger one may have one for every 16 of its bytes.
 JSON_PARTS_MAX = 1 << 16
+#: Rows of a table and findings that the human output of a stream shows; the JSON has all.
+SHOWN_MAX = 1 << 10
 #: Bytes of a file of bitmaps (IMAGE.bitmaps.json).
 BITMAPS_FILE_MAX = 256 << 20
 #: Bytes of a journal (IMAGE.replay.json).

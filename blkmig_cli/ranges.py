@@ -47,20 +47,23 @@ class IntervalSet:
         self._firsts: list[int] = []  # the first start of each block
         self._count = 0
 
-    def add(self, start: int, end: int) -> None:
-        """Add [start, end).
+    def add(self, start: int, end: int) -> bool:
+        """Add [start, end); return whether any of it was not in the set.
 
         Raises LimitError where there are too many ranges, or they end past ``limits.DISK_MAX``.
         """
         if end <= start:
-            return
+            return False
         if end > limits.DISK_MAX:
             raise LimitError(f"a disk that reaches {end}, past what a file offset can say")
         if not self._blocks:
             self._blocks.append((array("q", [start]), array("q", [end])))
             self._firsts.append(start)
             self._count = 1
-        elif not self._add_before_next(start, end):
+        elif (new := self._add_before_next(start, end)) is not None:
+            if not new:
+                return False
+        else:
             low, high = self._from(start - 1), self._to(end + 1)
             if low < high:
                 block, at = low
@@ -69,25 +72,31 @@ class IntervalSet:
                 end = max(end, self._blocks[block][1][at - 1])
             self._replace(low, high, [(start, end)])
         bounded(self._count)
+        return True
 
-    def _add_before_next(self, start: int, end: int) -> bool:
-        """Add [start, end) if it reaches no range after the one that begins before it; return whether."""
+    def _add_before_next(self, start: int, end: int) -> bool | None:
+        """Add [start, end) if it reaches no range after the one that begins before it, else return None.
+
+        Returns whether any of it was not in the set.
+        """
         block = max(bisect_right(self._firsts, start) - 1, 0)
         starts, ends = self._blocks[block]
         at = bisect_right(starts, start)
+        if at and end <= ends[at - 1]:
+            return False
         if at < len(starts):
             following = starts[at]
         else:
             following = self._firsts[block + 1] if block + 1 < len(self._firsts) else end + 1
         if end >= following:
-            return False
+            return None
         if at == 0 or start > ends[at - 1]:
             starts.insert(at, start)
             ends.insert(at, end)
             self._firsts[block] = starts[0]
             self._count += 1
             self._cut(block)
-        elif end > ends[at - 1]:
+        else:
             ends[at - 1] = end
         return True
 
@@ -97,12 +106,14 @@ class IntervalSet:
             for start, end in ranges.tolist():
                 self.add(start, end)
             return
-        both = np.concatenate([self.table(), ranges])
-        both = both[np.argsort(both[:, 0], kind="stable")]
-        ends = np.maximum.accumulate(both[:, 1])
-        first = np.append(True, both[1:, 0] > ends[:-1])
+        starts, ends = (np.append(self._column(at), ranges[:, at]) for at in (0, 1))
+        order = np.argsort(starts, kind="stable")
+        starts, ends = starts[order], ends[order]
+        del order
+        np.maximum.accumulate(ends, out=ends)
+        first = np.append(True, starts[1:] > ends[:-1])
         last = np.append(first[1:], True)
-        self._set(both[first, 0], ends[last])
+        self._set(starts[first], ends[last])
 
     def add_each(self, starts: NDArray[np.int64], length: int) -> int:
         """Add [start, start + length) for each of ``starts``, in their order.
@@ -187,7 +198,8 @@ class IntervalSet:
         found = np.empty((len(held) + 1, 2), np.int64)
         found[0, 0], found[1:, 0] = start, held[:, 1]
         found[-1, 1], found[:-1, 1] = end, held[:, 0]
-        gaps: Table = found[found[:, 0] < found[:, 1]]
+        some = found[:, 0] < found[:, 1]
+        gaps: Table = found if some.all() else found[some]
         return gaps
 
     def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
@@ -198,10 +210,13 @@ class IntervalSet:
         """Return all ranges: shape (ranges, 2), start and end."""
         found = np.empty((self._count, 2), np.int64)
         for column in (0, 1):
-            blocks = [np.frombuffer(block[column], np.int64) for block in self._blocks]
-            if self._count:
-                np.concatenate(blocks, out=found[:, column])
+            found[:, column] = self._column(column)
         return found
+
+    def _column(self, column: int) -> NDArray[np.int64]:
+        """Return the starts (0) or the ends (1) of all ranges."""
+        blocks = [np.frombuffer(block[column], np.int64) for block in self._blocks]
+        return np.concatenate(blocks) if blocks else np.empty(0, np.int64)
 
     @property
     def end(self) -> int:
@@ -274,6 +289,7 @@ class IntervalSet:
             raise LimitError(f"a disk that reaches {ends[-1]}, past what a file offset can say")
         bounded(len(starts))
         half = _BLOCK // 2
+        self._blocks = []  # released before the new ones are made
         self._blocks = [
             (_packed(starts[at : at + half]), _packed(ends[at : at + half]))
             for at in range(0, len(starts), half)
@@ -285,9 +301,8 @@ class IntervalSet:
         """Return of each [start, start + length) whether all of it is in the set."""
         if not self._count:
             return np.zeros(len(starts), np.bool_)
-        held = self.table()
-        at = np.searchsorted(held[:, 0], starts, "right") - 1
-        covered: NDArray[np.bool_] = (at >= 0) & (starts + length <= held[at, 1])
+        at = np.searchsorted(self._column(0), starts, "right") - 1
+        covered: NDArray[np.bool_] = (at >= 0) & (starts + length <= self._column(1)[at])
         return covered
 
 

@@ -14,6 +14,7 @@ from blkmig_cli.disks.raw import other_format
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE, RamFlag, SectionType
 from blkmig_cli.text import brief, count, quote
 from blkmig_cli.wire.events import (
+    BitmapChunk,
     BitmapEos,
     Block,
     DeviceState,
@@ -76,6 +77,9 @@ class Defects:
 
     def feed(self, event: Event, source: Input) -> None:
         """Take the next event."""
+        if isinstance(event, BitmapChunk):
+            self._header = None
+            return
         if isinstance(event, Progress):
             if event.percent > 100:
                 self._progress(event.percent, event.offset)

@@ -23,6 +23,10 @@ from blkmig_cli.schemas.dirty_bitmap import bits_lengths
 from blkmig_cli.wire.events import BitmapBits, Block, BlockBitmap
 from blkmig_cli.wire.runs import Bytes, Numbers
 
+# As plain numbers: operations on enums are slow.
+_ENABLED = int(BitmapAttribute.ENABLED)
+_PERSISTENT = int(BitmapAttribute.PERSISTENT)
+
 
 @dataclass(slots=True)
 class BitmapState:
@@ -47,8 +51,8 @@ class BitmapState:
 
     def set_flags(self, attributes: int) -> None:
         """Set the flags from a record or chunk; v1 has none."""
-        self.recording = bool(attributes & BitmapAttribute.ENABLED)
-        self.persistent = bool(attributes & BitmapAttribute.PERSISTENT)
+        self.recording = bool(attributes & _ENABLED)
+        self.persistent = bool(attributes & _PERSISTENT)
         self._flags_known = True
 
     def know_granularity(self, granularity: int, room: Room) -> DirtyBitmap:

@@ -82,11 +82,19 @@ class EndState:
 
     def between(self, start: int, end: int) -> Iterator[Stretch]:
         """Yield the stretches within the sectors [start, end), clipped to them."""
+        for part in self.parts(start, end):
+            for low, high, offset, first, step in part.tolist():
+                yield Stretch(low, high) if offset < 0 else Stretch(low, high, offset, first, step)
+
+    def parts(self, start: int, end: int) -> Iterator[Table]:
+        """Yield what :meth:`between` yields as rows of :meth:`put_all`, in parts of bounded length."""
         rows = self._settled()
         rows = rows[np.searchsorted(rows[:, _END], start, "right") :]
-        for found in _stretches(rows[: np.searchsorted(rows[:, _START], end)]):
-            low, high = max(found.start, start), min(found.end, end)
-            yield Stretch(low, high, found.offset, found.first, found.step)
+        rows = rows[: np.searchsorted(rows[:, _START], end)]
+        for at in range(0, len(rows), _BATCH):
+            part = rows[at : at + _BATCH].copy()
+            part[:, :_OFFSET] = part[:, :_OFFSET].clip(start, end)
+            yield part
 
     @property
     def repeated(self) -> IntervalSet:
@@ -101,7 +109,7 @@ class EndState:
         return int(rows[-1, _END]) if len(rows) else 0
 
     def __iter__(self) -> Iterator[Stretch]:
-        return _stretches(self._settled())
+        return self.between(0, self.end)
 
     def __repr__(self) -> str:
         return f"<EndState of {len(self._settled())} stretches>"
@@ -120,24 +128,22 @@ class EndState:
     def _settled(self) -> Table:
         """Return all stretches, in order."""
         if self._noted:
+            # What is no longer needed is released at once: there may be millions of rows.
             noted = np.frombuffer(self._noted, np.int64).reshape(-1, _COLUMNS)
-            rows = np.concatenate([self._held, noted])
-            self._noted = array("q")
+            rows = np.concatenate([self._held, noted]) if len(self._held) else noted
+            self._held, self._noted = np.empty((0, _COLUMNS), np.int64), array("q")
+            del noted
             order = np.argsort(rows[:, _START], kind="stable")
             if np.all(rows[order[1:], _START] >= rows[order[:-1], _END]):
-                rows = rows[order]
+                for column in range(_COLUMNS):
+                    rows[:, column] = rows[order, column]
             else:
                 rows, repeated = _last_ones(rows)
                 self._repeated.add_all(repeated)
-            self._held = _joined(rows[rows[:, _OFFSET] != _REMOVED])
+            removed = rows[:, _OFFSET] == _REMOVED
+            self._held = _joined(rows[~removed] if removed.any() else rows)
             bounded(len(self._held))
         return self._held
-
-
-def _stretches(rows: Table) -> Iterator[Stretch]:
-    for begin in range(0, len(rows), _BATCH):
-        for start, end, offset, first, step in rows[begin : begin + _BATCH].tolist():
-            yield Stretch(start, end) if offset < 0 else Stretch(start, end, offset, first, step)
 
 
 def _last_ones(rows: Table) -> tuple[Table, Table]:
@@ -185,24 +191,38 @@ def _joined(rows: Table) -> Table:
     if not len(rows):
         return rows
     data = rows[:, _OFFSET] >= 0
-    # A row that is cut at its start begins with a later chunk.
+    links = rows[:-1, _END] == rows[1:, _START]
+    links &= data[:-1] == data[1:]
+    steps = _steps(rows, data, links) if data.any() else None
+    if not links.any():
+        return rows
+    begin = np.flatnonzero(np.append(True, ~links))
+    found: Table = rows[begin]
+    found[:, _END] = rows[np.append(begin[1:], len(rows)) - 1, _END]
+    if steps is not None:
+        several = np.append(links, False)[begin] & data[begin]
+        found[several, _STEP] = steps[begin[several]]
+    return found
+
+
+def _steps(rows: Table, data: NDArray[np.bool_], links: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the distance in the stream from each of ``rows`` to the next one, for rows of ``data``.
+
+    Rows that are cut at their start are changed to begin with a later chunk; of ``links``, those to a
+    row of data that does not continue the one before it in the stream become False.
+    """
     passed = np.where(data, (rows[:, _START] - rows[:, _FIRST]) // CHUNK_SECTORS, 0)
     rows[:, _FIRST] += passed * CHUNK_SECTORS
     rows[:, _OFFSET] += passed * rows[:, _STEP]
     single = rows[:, _END] - rows[:, _FIRST] <= CHUNK_SECTORS
     chunks, rest = np.divmod(np.diff(rows[:, _FIRST]), CHUNK_SECTORS)
-    step, uneven = np.divmod(np.diff(rows[:, _OFFSET]), np.maximum(chunks, 1))
+    steps, uneven = np.divmod(np.diff(rows[:, _OFFSET]), np.maximum(chunks, 1))
     follows = data[:-1] & data[1:] & (chunks > 0) & (rest == 0) & (uneven == 0)
     for side in (slice(None, -1), slice(1, None)):
-        follows &= single[side] | (rows[side, _STEP] == step)
-    follows[1:] &= ~follows[:-1] | (step[1:] == step[:-1])
-    links = (rows[:-1, _END] == rows[1:, _START]) & (follows | ~(data[:-1] | data[1:]))
-    begin = np.flatnonzero(np.append(True, ~links))
-    found: Table = rows[begin]
-    found[:, _END] = rows[np.append(begin[1:], len(rows)) - 1, _END]
-    several = np.append(links, False)[begin] & data[begin]
-    found[several, _STEP] = step[begin[several]]
-    return found
+        follows &= single[side] | (rows[side, _STEP] == steps)
+    follows[1:] &= ~follows[:-1] | (steps[1:] == steps[:-1])
+    links &= follows | ~data[1:]
+    return steps
 
 
 @dataclass(slots=True)

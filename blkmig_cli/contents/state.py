@@ -276,9 +276,11 @@ class StreamState:
         if event.has_content:
             disk.chunks += 1
             disk.zero_chunks += event.data is None
-            # The disk's end may cut a last chunk, but its start is always on the disk.
-            disk.repeated_chunks += disk.covered.covers(event.sector, max(end, event.sector + 1))
-            disk.covered.add(event.sector, end)
+            if event.sectors:
+                disk.repeated_chunks += not disk.covered.add(event.sector, end)
+            else:
+                # The disk's end may cut a last chunk, but its start is always on the disk.
+                disk.repeated_chunks += disk.covered.covers(event.sector, event.sector + 1)
             if event.sector > disk.top:
                 disk.top, disk.top_offset = event.sector, event.offset
                 self.progress.chunk(event.device, event.sector)

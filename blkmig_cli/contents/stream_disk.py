@@ -121,10 +121,10 @@ class StreamDisk:
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """See ``image.Readable``: the ranges that were sent as data."""
-        for stretch in self._state:
-            start, end = stretch.start * SECTOR_SIZE, min(stretch.end * SECTOR_SIZE, self._size)
-            if stretch.offset is not None and start < end:
-                yield start, end - start
+        for part in self._state.parts(0, -(-self._size // SECTOR_SIZE)):
+            for start, end, *_ in part[part[:, 2] >= 0].tolist():
+                low = start * SECTOR_SIZE
+                yield low, min(end * SECTOR_SIZE, self._size) - low
 
     def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """See ``images.Readable``: none, as zeros are in no extent."""

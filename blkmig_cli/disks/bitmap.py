@@ -84,6 +84,8 @@ class DirtyBitmap:
     def _change(self, first: int, count: int, *, dirty: bool) -> None:
         """Make granules dirty, or clean."""
         start, words, partial = _words_of(first, count)
+        if not dirty and self._words.is_clean(start, words):
+            return
         for number, mask in partial:
             self._words.write(number, self._merged(number, _ONES if dirty else _ZERO, mask))
             start += number == start

@@ -4,6 +4,7 @@ Chunks that were not sent are not treated as zeros: without ``allow_incomplete``
 """
 
 from dataclasses import dataclass, field
+from itertools import chain
 
 from blkmig_cli import limits
 from blkmig_cli.checks.acceptance import ALWAYS, accepted, accepting
@@ -175,13 +176,19 @@ def copy_disk(disk: StreamDisk, sink: Sink, tick: Tick) -> None:
 
     ``tick`` gets the bytes of the disk written so far.  Raises FailureError.
     """
-    for piece in disk.pieces():
-        length = piece.end - piece.start
-        if piece.offset is None or (sink.sparse and disk.is_zero(piece.start, length)):
-            sink.zeros(length)
-        else:
-            sink.copy(disk, piece.start, length)
-        tick(piece.end)
+    at = 0
+    for start, size in chain(disk.extents(), [(disk.size, 0)]):
+        if at < start:
+            sink.zeros(start - at)
+        for piece in disk.pieces(start, size):
+            length = piece.end - piece.start
+            if sink.sparse and disk.is_zero(piece.start, length):
+                sink.zeros(length)
+            else:
+                sink.copy(disk, piece.start, length)
+            tick(piece.end)
+        at = start + size
+    tick(at)
 
 
 def _refuse_damaged(report: Report, *, allow_incomplete: bool) -> None:

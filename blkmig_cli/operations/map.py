@@ -5,7 +5,6 @@ They are exact, as extents, or for display, as cells of equal width.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +12,11 @@ from numpy.typing import NDArray
 from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict
 from blkmig_cli.checks.survey import Contents
-from blkmig_cli.contents.final_layout import EndState, Stretch
+from blkmig_cli.contents.final_layout import EndState
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.errors import BlkmigError
 from blkmig_cli.operations.reading import Reading
+from blkmig_cli.ranges import Table
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 
 #: The kinds of parts of a disk.  A cell with several kinds shows the first of them.
@@ -26,6 +26,7 @@ KINDS = {
     "data": "data",
     "zero": "zeros",
 }
+_MISSING, _REPEATED, _DATA, _ZERO = range(len(KINDS))
 #: The kinds of parts of a bitmap.
 SHADES = {"dirty": "dirty", "partly": "partly dirty", "clean": "clean"}
 
@@ -51,30 +52,31 @@ class DiskMap:
 
     verdict: DeviceVerdict
     size: int
-    extents: list[Extent]
+    extents: "Extents"
     bitmaps: list[BitmapVerdict]
 
     def cells(self, number: int) -> list[str]:
         """Return the kind of each of up to ``number`` cells of equal width."""
         edges = cell_edges(self.size, number)
-        found = np.full(len(edges) - 1, len(KINDS), np.int64)
-        for rank, kind in enumerate(KINDS):
-            ours = [(e.start, e.end) for e in self.extents if _shown(e) == kind]
-            inside = coverage(_sectors(ours), edges)
-            found[(inside > 0) & (found == len(KINDS))] = rank
+        inside = np.zeros((len(KINDS), len(edges) - 1), np.int64)
+        for part in self.extents.parts():
+            shown = part.shown()
+            for rank in range(len(KINDS)):
+                inside[rank] += coverage(part.ranges[shown == rank], edges)
+        found = np.where(inside.any(axis=0), (inside > 0).argmax(axis=0), len(KINDS))
         names = [*KINDS, "zero"]
         return [names[rank] for rank in found.tolist()]
 
     def amounts(self) -> dict[str, int]:
         """Return the bytes of every kind."""
         found = dict.fromkeys(KINDS, 0)
-        for extent in self.extents:
-            found[_shown(extent)] += extent.end - extent.start
+        for part in self.extents.parts():
+            shown, lengths = part.shown(), part.ranges[:, 1] - part.ranges[:, 0]
+            for rank, kind in enumerate(KINDS):
+                found[kind] += SECTOR_SIZE * int(lengths[shown == rank].sum())
+            past = int(part.ranges[-1, 1]) * SECTOR_SIZE - self.size
+            found[list(KINDS)[int(shown[-1])]] -= max(past, 0)
         return found
-
-
-def _shown(extent: Extent) -> str:
-    return "repeated" if extent.repeated and extent.kind == "data" else extent.kind
 
 
 def cell_edges(size: int, number: int) -> NDArray[np.int64]:
@@ -153,66 +155,105 @@ def map_disks(contents: Contents, device: str | None = None) -> list[DiskMap]:
         covered = [found.bitmap.covered.end for found in bitmaps]
         least = max(verdict.size.least, SECTOR_SIZE * max([state.end, *covered]))
         size = verdict.size.exact if verdict.size.exact is not None else least
-        extents = list(_extents(state, size)) if verdict.disk.has_blocks else []
-        maps.append(DiskMap(verdict, size, extents, bitmaps))
+        maps.append(
+            DiskMap(verdict, size, Extents(state, size if verdict.disk.has_blocks else 0), bitmaps)
+        )
     return maps
 
 
-def _extents(state: EndState, size: int) -> Iterator[Extent]:
-    """Yield the extents of a disk of ``size`` bytes, in order; adjacent ones of a kind are joined."""
-    last: Extent | None = None
-    for extent in _parts(state, size):
-        both = None if last is None else _joined(last, extent)
-        if both is None and last is not None:
-            yield last
-        last = extent if both is None else both
-    if last is not None:
-        yield last
+class Extents:
+    """The extents of a disk of ``size`` bytes, in order; they are computed anew by each iteration."""
+
+    def __init__(self, state: EndState, size: int) -> None:
+        self._state = state
+        self._size = size
+
+    def __bool__(self) -> bool:
+        return self._size > 0
+
+    def __iter__(self) -> Iterator[Extent]:
+        names = list(KINDS)
+        for part in self.parts():
+            columns = (part.ranges[:, 0], part.ranges[:, 1], part.kinds, part.repeated)
+            more = (part.offsets, part.strides)
+            rows = zip(*(column.tolist() for column in columns + more), strict=True)
+            for low, high, kind, repeated, offset, stride in rows:
+                yield Extent(
+                    low * SECTOR_SIZE,
+                    min(high * SECTOR_SIZE, self._size),
+                    names[kind],
+                    repeated,
+                    offset if kind == _DATA else None,
+                    stride if kind == _DATA and high - low > CHUNK_SECTORS else None,
+                )
+
+    def parts(self) -> Iterator["ExtentPart"]:
+        """Yield the extents in parts of bounded length."""
+        at, last = 0, -(-self._size // SECTOR_SIZE)
+        again = self._state.repeated.table()
+        for rows in self._state.parts(0, last):
+            yield _extents(rows, at, int(rows[-1, 1]), again)
+            at = int(rows[-1, 1])
+        if at < last:
+            yield _extents(np.empty((0, 5), np.int64), at, last, again)
 
 
-def _joined(first: Extent, after: Extent) -> Extent | None:
-    same = (first.kind, first.repeated) == (after.kind, after.repeated)
-    if not same or first.kind == "data":
-        return None  # data elsewhere in the stream is a separate extent
-    return Extent(first.start, after.end, first.kind, first.repeated)
+@dataclass(frozen=True, slots=True)
+class ExtentPart:
+    """Some extents of a disk, in order, one in each row of the arrays.
+
+    ``ranges``: sectors, start and end, shape (extents, 2).  ``kinds``: numbers of ``KINDS``, except
+    that ``repeated`` is a flag.  ``offsets`` and ``strides`` are valid only for data.
+    """
+
+    ranges: NDArray[np.int64]
+    kinds: NDArray[np.int8]
+    repeated: NDArray[np.bool_]
+    offsets: NDArray[np.int64]
+    strides: NDArray[np.int64]
+
+    def shown(self) -> NDArray[np.int8]:
+        """Return the number of the kind that is shown in a cell."""
+        return np.where(self.repeated & (self.kinds == _DATA), np.int8(_REPEATED), self.kinds)
 
 
-def _parts(state: EndState, size: int) -> Iterator[Extent]:
-    at, last = 0, -(-size // SECTOR_SIZE)
-    for stretch in state.between(0, last):
-        if at < stretch.start:
-            yield _extent("missing", at, stretch.start, size)
-        edges = sorted(
-            {stretch.start, stretch.end}
-            | {
-                edge
-                for low, high in state.repeated.between(stretch.start, stretch.end)
-                for edge in (low, high)
-            }
-        )
-        for low, high in pairwise(edges):
-            repeated = state.repeated.covers(low, high)
-            if stretch.offset is None:
-                yield _extent("zero", low, high, size, repeated)
-            else:
-                yield from _data(stretch, low, high, size, repeated)
-        at = stretch.end
-    if at < last:
-        yield _extent("missing", at, last, size)
+def _extents(rows: Table, start: int, end: int, again: Table) -> ExtentPart:
+    """Return the extents of the sectors [start, end), of which ``rows`` are all stretches.
+
+    ``rows`` are as in ``EndState.put_all``; ``again``: the ranges that were sent more than once.
+    """
+    again = again[np.searchsorted(again[:, 1], start, "right") :]
+    again = again[: np.searchsorted(again[:, 0], end)]
+    edges = np.concatenate(([start, end], rows[:, :2].reshape(-1), again.reshape(-1)))
+    edges = np.unique(edges.clip(start, end))
+    owners = _owners(rows, edges[:-1])
+    data = (owners >= 0) & (rows[owners, 2] >= 0) if len(rows) else owners >= 0
+    if data.any():
+        # A chunk without its start is a separate extent.
+        firsts = rows[owners[data], 3]
+        inside = (edges[:-1][data] - firsts) % CHUNK_SECTORS
+        cut = edges[:-1][data] - inside + CHUNK_SECTORS
+        cut = cut[(inside > 0) & (cut < edges[1:][data])]
+        edges = np.sort(np.concatenate((edges, cut)))
+        owners = _owners(rows, edges[:-1])
+    lows = edges[:-1]
+    kinds = np.full(len(lows), _MISSING, np.int8)
+    offsets = np.zeros(len(lows), np.int64)
+    strides = np.zeros(len(lows), np.int64)
+    held = np.flatnonzero(owners >= 0)
+    found = rows[owners[held]]
+    kinds[held] = np.where(found[:, 2] < 0, _ZERO, _DATA)
+    chunks, inside = np.divmod(lows[held] - found[:, 3], CHUNK_SECTORS)
+    offsets[held] = found[:, 2] + chunks * found[:, 4] + inside * SECTOR_SIZE
+    strides[held] = found[:, 4]
+    repeated = _owners(again, lows) >= 0
+    return ExtentPart(np.stack((lows, edges[1:]), axis=1), kinds, repeated, offsets, strides)
 
 
-def _data(stretch: Stretch, low: int, high: int, size: int, repeated: bool) -> Iterator[Extent]:
-    """Return sectors [low, high) of a stretch; a chunk without its start is a separate extent."""
-    while low < high:
-        offset, sectors = stretch.place(low)
-        end = low + sectors if sectors < CHUNK_SECTORS else high
-        end = min(end, high)
-        several = end - low > CHUNK_SECTORS
-        found = _extent("data", low, end, size, repeated)
-        stride = stretch.step if several else None
-        yield Extent(found.start, found.end, "data", repeated, offset, stride)
-        low = end
-
-
-def _extent(kind: str, low: int, high: int, size: int, repeated: bool = False) -> Extent:
-    return Extent(low * SECTOR_SIZE, min(high * SECTOR_SIZE, size), kind, repeated)
+def _owners(rows: Table, sectors: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return which of ``rows``, ascending ranges, contains each of ``sectors``; -1: none."""
+    if not len(rows):
+        return np.full(len(sectors), -1)
+    found = np.searchsorted(rows[:, 0], sectors, "right") - 1
+    found[sectors >= rows[found, 1]] = -1
+    return found

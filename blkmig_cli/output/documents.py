@@ -1,16 +1,18 @@
 """The JSON documents of the commands: kebab-case keys, exact names (surrogates for invalid bytes)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from blkmig_cli.output.json_writer import Items
+from blkmig_cli.output.json_writer import Items, Rows
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 
 if TYPE_CHECKING:
+    from blkmig_cli.checks.catalogue import Finding
     from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
     from blkmig_cli.operations.compare import Comparison
     from blkmig_cli.operations.info import Info
-    from blkmig_cli.operations.map import DiskMap, Extent
+    from blkmig_cli.operations.map import DiskMap, Extents
     from blkmig_cli.operations.replay.request import ReplayResult
     from blkmig_cli.operations.salvage.result import Salvaged
     from blkmig_cli.ranges import IntervalSet
@@ -18,6 +20,16 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 # The most items of a list that is built in memory; a longer one is generated while it is written.
 _LIST_MAX = 1 << 12
+_RANGE = ("start", "length")
+_EXTENT = (*_RANGE, "depth", "present", "zero", "data", "repeated")
+_PLACE, _NO_PLACE = ("offset", "stride"), (None, None)
+_JSON = {False: "false", True: "true"}
+# Whether an extent of a kind is present, zero, and data.
+_FLAGS = {
+    "missing": ("false", "false", "false"),
+    "zero": ("true", "true", "false"),
+    "data": ("true", "false", "true"),
+}
 
 
 def report_json(report: "Report") -> Json:
@@ -32,17 +44,18 @@ def report_json(report: "Report") -> Json:
         "devices": [
             _device(device) | _differing(report, device.disk.name) for device in report.devices
         ],
-        "bitmaps": [_bitmap_verdict(bitmap) for bitmap in report.bitmaps],
-        "findings": [
-            {
-                "id": finding.id,
-                "severity": finding.severity,
-                "offset": finding.offset,
-                "device": finding.device,
-                "message": finding.message,
-            }
-            for finding in report.findings
-        ],
+        "bitmaps": _each(_bitmap_verdict, report.bitmaps),
+        "findings": _each(_finding, report.findings),
+    }
+
+
+def _finding(finding: "Finding") -> Json:
+    return {
+        "id": finding.id,
+        "severity": finding.severity,
+        "offset": finding.offset,
+        "device": finding.device,
+        "message": finding.message,
     }
 
 
@@ -53,7 +66,7 @@ def _device(verdict: "DeviceVerdict") -> Json:
         "chunks": disk.chunks,
         "zero-chunks": disk.zero_chunks,
         "repeated-chunks": disk.repeated_chunks,
-        "missing": _each(_range, verdict.missing),
+        "missing": _lengths(verdict.missing),
         "size": size.exact,
         "inferred-size": {"min": size.least, "max": size.most},
     }
@@ -64,7 +77,7 @@ def _differing(report: "Report", device: str) -> Json:
     ranges = report.differing.get(device)
     if ranges is None:
         return {}
-    return {"differing": [{"start": start, "length": length} for start, length in ranges]}
+    return {"differing": _lengths(ranges)}
 
 
 def _bitmap_verdict(verdict: "BitmapVerdict") -> Json:
@@ -122,7 +135,7 @@ def map_json(stream: str, maps: "list[DiskMap]") -> Json:
                 "name": disk.verdict.disk.name,
                 "size": disk.verdict.size.exact,
                 "inferred-size": {"min": disk.verdict.size.least, "max": disk.verdict.size.most},
-                "extents": _each(_extent_json, disk.extents),
+                "extents": Rows(partial(_extent_rows, disk.extents)),
                 "bitmaps": [_bitmap_json(verdict, disk.size) for verdict in disk.bitmaps],
             }
             for disk in maps
@@ -130,30 +143,25 @@ def map_json(stream: str, maps: "list[DiskMap]") -> Json:
     }
 
 
-def _extent_json(extent: "Extent") -> Json:
-    found: Json = {
-        "start": extent.start,
-        "length": extent.end - extent.start,
-        "depth": 0,
-        "present": extent.kind != "missing",
-        "zero": extent.kind == "zero",
-        "data": extent.kind == "data",
-        "repeated": extent.repeated,
-    }
-    if extent.offset is not None:
-        found["offset"] = extent.offset
-    if extent.stride is not None:
-        found["stride"] = extent.stride
-    return found
+def _extent_rows(extents: "Extents") -> Iterator[tuple[tuple[str, ...], tuple[Any, ...]]]:
+    """Yield extents as :class:`Rows` has them, with offset and stride where they have any."""
+    for extent in extents:
+        start, kind, place = extent.start, extent.kind, (extent.offset, extent.stride)
+        row = (start, extent.end - start, 0, *_FLAGS[kind], _JSON[extent.repeated])
+        if place == _NO_PLACE:
+            yield _EXTENT, row
+        else:
+            known = tuple(number for number in place if number is not None)
+            yield _EXTENT + _PLACE[: len(known)], row + known
 
 
 def _bitmap_json(verdict: "BitmapVerdict", size: int) -> Json:
     bitmap, dirty = verdict.bitmap, None
     if bitmap.content is not None:
         content = bitmap.content
-        dirty = Items(
+        dirty = Rows(
             lambda: (
-                {"start": start, "length": length}
+                (_RANGE, (start, length))
                 for part in content.range_parts(size)
                 for start, length in part.tolist()
             )
@@ -191,19 +199,23 @@ def comparison_json(comparison: "Comparison") -> Json:
     }
 
 
-def _each(make: Callable[[Any], Json], values: "Sequence[Any] | IntervalSet") -> list[Json] | Items:
+def _each(make: Callable[[Any], Json], values: Sequence[Any]) -> list[Json] | Items:
     """Return the results of ``make`` for each of ``values`` as a list, or as ``Items`` if it is long."""
     if len(values) > _LIST_MAX:
         return Items(lambda: map(make, values))
     return [make(value) for value in values]
 
 
-def _range(pair: tuple[int, int]) -> Json:
-    return {"start": pair[0], "length": pair[1]}
+def _lengths(ranges: Sequence[tuple[int, int]]) -> list[Json] | Items:
+    """Return ranges (start, length) in bytes."""
+    if len(ranges) > _LIST_MAX:
+        return Rows(lambda: ((_RANGE, pair) for pair in ranges))
+    return [dict(zip(_RANGE, pair, strict=True)) for pair in ranges]
 
 
-def _ranges(ranges: "IntervalSet") -> list[Json] | Items:
-    return _each(lambda pair: {"start": pair[0], "length": pair[1] - pair[0]}, ranges)
+def _ranges(ranges: "IntervalSet") -> Rows:
+    """Return ranges (start, end) in bytes."""
+    return Rows(lambda: ((_RANGE, (start, end - start)) for start, end in ranges))
 
 
 def salvage_json(found: "Salvaged") -> Json:

@@ -21,10 +21,17 @@ class Items:
         return iter(self._make())
 
 
+class Rows(Items):
+    """A list of flat objects that is generated while it is written.
+
+    ``make`` returns an iterator of the keys and the values of each; a value is a whole number, or JSON text.
+    """
+
+
 def write_json(document: Any, write: Callable[[str], object]) -> None:
     """Pass ``write`` the text of ``json.dumps(document, indent=1)`` and a newline, in pieces.
 
-    ``document`` may contain :class:`Items` in place of lists.
+    ``document`` may contain :class:`Items` and :class:`Rows` in place of lists.
     """
     held: list[str] = []
     length = 0
@@ -43,6 +50,12 @@ def _encoder(line: str) -> json.JSONEncoder:
     return json.JSONEncoder(separators=("," + line, ": "))
 
 
+@cache
+def _pattern(keys: tuple[str, ...], line: str) -> str:
+    """Return the text of a flat object with ``%s`` for each value; ``line`` as in :func:`_texts`."""
+    return f"{line}{{{','.join(f'{line} {json.dumps(key)}: %s' for key in keys)}{line}}}"
+
+
 def _texts(value: Any, line: str) -> Iterator[str]:
     """Yield the text of ``value`` in pieces; ``line``: a newline and the indent of its parent."""
     inner = line + " "
@@ -58,6 +71,12 @@ def _texts(value: Any, line: str) -> Iterator[str]:
             yield from _texts(item, inner)
             before = ","
         yield line + "}"
+    elif isinstance(value, Rows):
+        before = "["
+        for keys, row in value:
+            yield before + _pattern(keys, inner) % row
+            before = ","
+        yield "[]" if before == "[" else line + "]"
     elif isinstance(value, list | tuple | Items):
         before = "["
         for item in value:

@@ -79,7 +79,8 @@ class BlockDecoder:
             yield event
             if last:
                 return
-            yield from self._repeats.record(event)
+            if runs := self._repeats.record(event):
+                yield from runs
 
     def repeatable(self, event: Block) -> bool:
         """See ``scanner.Rules``; False for a partial chunk, and where the dialect has changed."""

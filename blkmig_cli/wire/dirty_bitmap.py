@@ -15,7 +15,6 @@ from blkmig_cli.schemas.constants import (
     START_ATTRIBUTES,
     WORD_BITS,
     BitmapFlag,
-    without,
 )
 from blkmig_cli.text import decode_name, quote
 from blkmig_cli.wire.events import BitmapBits, BitmapComplete, BitmapEos, BitmapStart, Event
@@ -30,6 +29,7 @@ _EOS = int(BitmapFlag.EOS)
 _EXTRA_FLAGS = int(BitmapFlag.EXTRA_FLAGS)
 _START = int(BitmapFlag.START)
 _ZEROES = int(BitmapFlag.ZEROES)
+_ATTRIBUTES = int(START_ATTRIBUTES)
 
 
 class DirtyBitmapDecoder:
@@ -128,7 +128,7 @@ class DirtyBitmapDecoder:
         fault, check = schema.granularity_fault(granularity), "bitmap-granularity"
         if fault is None and key in self._started:
             fault, check = "it starts a second time", "bitmap-restart"
-        reserved = without(attributes, START_ATTRIBUTES)
+        reserved = attributes & ~_ATTRIBUTES
         if fault is None and reserved:
             fault, check = f"reserved flags {reserved:#x} are set", "bitmap-flags"
         if fault is not None:

@@ -35,7 +35,7 @@ class Hints:
 
     def size(self, device: str) -> int | None:
         """Return the size of the disk of ``device`` in bytes from an option, else from an image, if known."""
-        if self.takes_most(device):
+        if not (self.sizes or self.images) or self.takes_most(device):
             return None
         size = self.option_size(device)
         return self.image_size(device) if size is None else size

@@ -9,7 +9,7 @@ events are therefore always those of the schemas, only sooner.
 """
 
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Protocol, runtime_checkable
 
@@ -251,10 +251,14 @@ class Repeats:
         self._period = 0
         self._matched = 0
 
-    def record(self, event: Event) -> Iterator[Run]:
+    def record(self, event: Event) -> Iterable[Run]:
         """Return the runs after ``event``, the record parsed last.  Raises FailureError."""
-        key = (event.length, event.device, event.flags) if isinstance(event, Block) else event.type
-        return self._behind(key, [event], None)
+        if not isinstance(event, Block):
+            return self._behind(event.type, [event], None)
+        if _is_wide(event):
+            self.clear()
+            return ()
+        return self._behind((event.length, event.device, event.flags), [event], None)
 
     def section(self, pieces: Iterator[Piece], end: int | None) -> Iterator[Piece]:
         """Yield ``pieces``, a section from its header to its footer, and the runs after it.
@@ -264,22 +268,26 @@ class Repeats:
         events: list[Event] = []
         for piece in pieces:
             yield piece
-            if isinstance(piece, Run):
+            if isinstance(piece, Run) or _is_wide(piece):
                 events.clear()  # without its header, this is not a section
             elif len(events) <= _SECTION_EVENTS_MAX:
                 events.append(piece)
-        key = _section_key(events)
+        key = _section_key(events) if events else None
         if key is None:
             self.clear()
         else:
             yield from self._behind(key, events, end)
 
-    def _behind(self, key: Hashable, events: Sequence[Event], end: int | None) -> Iterator[Run]:
-        """Yield the runs after ``events``, which are like earlier ones of the same ``key``."""
+    def _behind(self, key: Hashable, events: Sequence[Event], end: int | None) -> Iterable[Run]:
+        """Return the runs after ``events``, which are like earlier ones of the same ``key``."""
         if self._scanner is None or not self._repeated(key, events):
-            return
+            return ()
+        return self._runs(self._scanner, end)
+
+    def _runs(self, scanner: Scanner, end: int | None) -> Iterator[Run]:
+        """Yield the runs that continue the last period."""
         rows = 0
-        for run in self._scanner.runs(list(chain(*list(self._recent)[-self._period :])), end):
+        for run in scanner.runs(list(chain(*list(self._recent)[-self._period :])), end):
             rows += run.rows
             yield run
         # Where this fails often, try less often.
@@ -297,6 +305,13 @@ class Repeats:
         self._matched = self._matched + 1 if period == self._period else 1
         self._period = period
         return 0 < period <= _PERIOD_MAX and self._matched >= max(period, self._patience)
+
+
+def _is_wide(event: Event) -> bool:
+    """Return whether a row with ``event`` is never taken; it may have so many bitmaps that it is not held."""
+    if event.length <= _WIDTH_MAX or not isinstance(event, Block):
+        return False
+    return event.length - (0 if event.data is None else event.data.length) > _WIDTH_MAX
 
 
 def _section_key(events: Sequence[Event]) -> Hashable | None:

@@ -84,10 +84,15 @@ def _fixed(schema: Construct) -> struct.Struct | None:
 
 
 @cache
-def _counted(schema: Construct) -> bool:
-    """Return whether ``schema`` is one counted string, as the name of every record's device is."""
-    fields = [field.subcon if isinstance(field, Renamed) else field for field in schema.subcons]
-    return fields == [CountedString]
+def _named(schema: Construct) -> struct.Struct | None:
+    """Return the numbers behind the counted string that ``schema`` begins with, if it is no more.
+
+    That are the names of the devices and bitmaps of every record, read as fast as by :func:`_fixed`.
+    """
+    first, *others = schema.subcons
+    if not isinstance(first, Renamed) or first.subcon is not CountedString:
+        return None
+    return _fixed(Struct(*others))
 
 
 def build(schema: Construct, *values: Any) -> bytes:
@@ -99,9 +104,10 @@ def build(schema: Construct, *values: Any) -> bytes:
     try:
         if fixed is not None:
             return fixed.pack(*values)
-        if _counted(schema):
+        named = _named(schema)
+        if named is not None:
             counted: bytes = values[0]
-            return _COUNT.pack(len(counted)) + counted
+            return _COUNT.pack(len(counted)) + counted + named.pack(*values[1:])
         names = [field.name for field in schema.subcons]
         built: bytes = schema.build(dict(zip(names, values, strict=True)))
     except (struct.error, ConstructError):
@@ -151,22 +157,25 @@ class Reader:
         """
         fixed = _fixed(schema)
         if fixed is None:
-            return self._take_name() if _counted(schema) else self._take_variable(schema)
+            named = _named(schema)
+            return self._take_variable(schema) if named is None else self._take_named(named)
         data = self.source.peek(fixed.size)
         if len(data) < fixed.size:
             self.truncated(len(data))
         self.source.advance(fixed.size)
         return fixed.unpack(data)
 
-    def _take_name(self) -> tuple[bytes]:
+    def _take_named(self, behind: struct.Struct) -> tuple[Any, ...]:
+        """Read a counted string, and the numbers ``behind`` it."""
         size = _COUNT.size
         head = self.source.peek(size)
-        length = size + _COUNT.unpack(head)[0] if len(head) == size else size
+        end = size + _COUNT.unpack(head)[0] if len(head) == size else size
+        length = end + behind.size
         data = self.source.peek(length)
         if len(data) < length:
             self.truncated(len(data))
         self.source.advance(length)
-        return (data[size:],)
+        return data[size:end], *behind.unpack_from(data, end)
 
     def _take_variable(self, schema: Struct) -> tuple[Any, ...]:
         window = 512

@@ -48,6 +48,7 @@ _SHORT = (After.CUT, After.EDGE)
 _COARSE = tuple(1 << shift for shift in range(14, GRANULARITY_MAX.bit_length()))
 # For each so many bytes of the stream, one more reading than READINGS_TRIED_MAX may be tried.
 _BYTES_A_READING = 8
+_NO_TAILS = [UNKNOWN]
 
 
 class Layouts:
@@ -60,7 +61,7 @@ class Layouts:
         self._hints = hints
         self._after_eos = after_eos
         self._tried = 0
-        self._possible: list[Layout] = [UNKNOWN]
+        self._possible: list[Layout] = _NO_TAILS
         # The highest sector of each device so far, and its contribution to the keys of all layouts.
         self._tops: dict[str, int] = {}
         self._tops_key = 0
@@ -69,7 +70,7 @@ class Layouts:
 
     def note(self, device: str, sector: int) -> bool:
         """Take a record without bitmaps at ``sector``; return whether any layout allows it."""
-        if any(layout.tails for layout in self._possible):
+        if self._possible is not _NO_TAILS and any(layout.tails for layout in self._possible):
             remaining = [
                 layout
                 for layout in self._possible

@@ -16,12 +16,16 @@ from blkmig_cli.schemas.constants import (
     V2_BITS_MAX,
     WORD_SIZE,
     BlockFlag,
-    without,
 )
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.text import decode_name, quote
 from blkmig_cli.wire.events import Block, BlockBitmap
 from blkmig_cli.wire.schema_io import Reader
+
+# As plain numbers: operations on enums are slow.
+_HAS_BITMAPS = int(BlockFlag.HAS_BITMAPS)
+_CONTENT = int(BlockFlag.HAS_BLOCK | BlockFlag.ZERO_BLOCK)
+_ATTRIBUTES = int(V2_ATTRIBUTES)
 
 
 @dataclass(slots=True)
@@ -49,16 +53,22 @@ class V2Rules:
 
     def note(self, device: str, sector: int) -> None:
         """Note a record at ``sector`` that was read before v2 was detected."""
-        known = self._devices.setdefault(device, _Device())
+        known = self._device(device)
         known.reach = max(known.reach, sector + 1)
+
+    def _device(self, device: str) -> _Device:
+        known = self._devices.get(device)
+        if known is None:
+            known = self._devices[device] = _Device()
+        return known
 
     def record(self, device: str, sector: int, flags: int) -> tuple[int, tuple[BlockBitmap, ...]]:
         """Read the fields between device name and data: sectors covered, and the bitmaps.
 
         Raises TruncatedError, MalformedError.
         """
-        known = self._devices.setdefault(device, _Device())
-        if not flags & BlockFlag.HAS_BITMAPS:
+        known = self._device(device)
+        if not flags & _HAS_BITMAPS:
             self._reach(known, device, sector, sector + 1)
             left = CHUNK_SECTORS if known.size is None else known.size - sector
             return min(CHUNK_SECTORS, left), ()
@@ -90,7 +100,7 @@ class V2Rules:
         good = np.ones(len(sectors), np.bool_)
         if known.size is not None:
             good &= sectors <= known.size - event.sectors
-        if event.flags & BlockFlag.HAS_BITMAPS:
+        if event.flags & _HAS_BITMAPS:
             good &= sectors % CHUNK_SECTORS == 0
         for part in event.bitmaps:
             if part.bits.length and part.granularity is not None:
@@ -101,7 +111,7 @@ class V2Rules:
     def took(self, event: Block, top: int) -> None:
         """See ``scanner.Rules``."""
         known = self._devices[event.device]
-        covered = event.sectors if event.flags & BlockFlag.HAS_BITMAPS else 1
+        covered = event.sectors if event.flags & _HAS_BITMAPS else 1
         known.reach = max(known.reach, top + covered)
 
     def _range(self, known: _Device, device: str, sector: int, sectors: int, flags: int) -> None:
@@ -109,7 +119,7 @@ class V2Rules:
             self._fail("a range of 0 sectors", device, sector)
         if sector % CHUNK_SECTORS:
             self._fail("the range does not start on a chunk", device, sector)
-        if flags & (BlockFlag.HAS_BLOCK | BlockFlag.ZERO_BLOCK) and sectors > CHUNK_SECTORS:
+        if flags & _CONTENT and sectors > CHUNK_SECTORS:
             self._fail(f"data for a range of {sectors} sectors", device, sector)
         end = sector + sectors
         if sectors % CHUNK_SECTORS:
@@ -137,16 +147,15 @@ class V2Rules:
     ) -> BlockBitmap:
         raw, attributes, granularity, length = self._reader.take(schema.V2BitmapHead)
         name = decode_name(raw)
-        words = (
-            0 if granularity_fault(granularity) else schema.v2_words(sector, sectors, granularity)
-        )
-        fault = granularity_fault(granularity)
+        fault, words = granularity_fault(granularity), 0
+        if fault is None and length:
+            words = schema.v2_words(sector, sectors, granularity)
         if not raw:
             fault = "its name is empty"
         elif fault is not None:
             pass
-        elif without(attributes, V2_ATTRIBUTES):
-            fault = f"reserved flags {without(attributes, V2_ATTRIBUTES):#x} are set"
+        elif attributes & ~_ATTRIBUTES:
+            fault = f"reserved flags {attributes & ~_ATTRIBUTES:#x} are set"
         elif not first and name not in granularities:
             fault = "it was not named in the device's first record with bitmaps"
         elif granularities.setdefault(name, granularity) != granularity:

@@ -141,7 +141,8 @@ def test_extents_agree_with_the_records(made: Repetitive) -> None:
         assert all(first.end == after.start for first, after in pairwise(disk.extents))
         if not disk.extents:
             continue
-        assert (disk.extents[0].start, disk.extents[-1].end) == (0, disk.size)
+        first, *_, last = [*disk.extents] * 2
+        assert (first.start, last.end) == (0, disk.size)
         table, twice = expected[disk.verdict.disk.name], again.get(disk.verdict.disk.name, set())
         for sector, (kind, place) in table.items():
             if sector * 512 >= disk.size:

@@ -2,10 +2,12 @@
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from blkmig_cli import limits
 from blkmig_cli.operations.compare import CompareOptions, compare
 from blkmig_cli.operations.info import info
 from blkmig_cli.operations.map import map_stream
@@ -17,6 +19,7 @@ from blkmig_cli.output.human.info import info_text
 from blkmig_cli.output.human.map import map_text
 from blkmig_cli.output.human.salvage import salvage_text
 from tests.conftest import Capture
+from tests.support import raw
 
 
 class Terminal(io.StringIO):
@@ -67,3 +70,15 @@ def test_the_last_column_is_not_filled_up() -> None:
     rows.add_row("333", "")
     console(out).print(rows)
     assert out.getvalue() == "  A  B\n  1  a long one\n 22  short\n333\n"
+
+
+def test_long_tables_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The rest is counted; the JSON has all."""
+    monkeypatch.setattr(limits, "SHOWN_MAX", 3)
+    path = tmp_path / "s"
+    path.write_bytes(raw.qemu(*(raw.block(0, 9, device) for device in "abcde")))
+    out = io.StringIO()
+    info_text(info(str(path), Reading())[0], console(out))
+    lines = out.getvalue().splitlines()
+    assert [line[0] for line in lines if line[1:2] == " " and line[0] in "abcde"] == ["a", "b", "c"]
+    assert "and 2 disks more (--output json has all)" in lines

@@ -263,7 +263,7 @@ def many_bitmaps() -> bytes:
     for at in range(1 << 16):
         starts.append(raw.bitmap_start("d", f"{at:x}", 512))
         ends.append(
-            b"\x44" + raw.name(f"{at:x}") + struct.pack(">QIQ", at << 40, 64, 8) + b"\1" * 8
+            b"\x44" + raw.name(f"{at:x}") + struct.pack(">QIQ", at << 37, 64, 8) + b"\1" * 8
         )
         ends.append(raw.COMPLETE)
     return raw.qemu(bitmaps=b"".join([*starts, *ends]))

@@ -40,6 +40,7 @@ from blkmig_cli.wire.events import (
     Block,
     Event,
     Footer,
+    Ram,
 )
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Run, expand
@@ -90,6 +91,7 @@ class Salvage:
         self._first_bits: dict[tuple[str, str], int] = {}
         self._complete: dict[tuple[str, str], int] = {}
         self._unusable: set[tuple[str, str]] = set()
+        self._sizes: dict[str, int | None] = {}  # at the end, by device
         self._result = Salvaged(name, source.size or 0)
 
     def run(self, tick: Tick) -> Salvaged:
@@ -179,7 +181,8 @@ class Salvage:
         # An end or a progress of eight bytes may be anything; a name or a footer is not.
         if isinstance(event, Footer) or self._is_of_known_disk(event):
             self._take_pending()
-        self._pending.append(event)
+        if not isinstance(event, Ram):  # it says nothing of disks, and there may be very many
+            self._pending.append(event)
 
     def _is_of_known_disk(self, event: Event) -> bool:
         return isinstance(event, Block) and (
@@ -343,9 +346,11 @@ class Salvage:
         covered = bitmap.covered
         if bitmap.origin == "v2":
             covered = self._state.disk(bitmap.device).bitmaps_covered
-        size = self._state.size(bitmap.device, self._hints).exact
+        if bitmap.device not in self._sizes:
+            self._sizes[bitmap.device] = self._state.size(bitmap.device, self._hints).exact
+        size = self._sizes[bitmap.device]
         end = covered.end if size is None else -(-size // SECTOR_SIZE)
-        return (bool(covered) or size == 0) and not covered.gaps(0, end)
+        return (bool(covered) or size == 0) and covered.covers(0, end)
 
 
 def _why_unfit(bitmap: BitmapState, size: int | None) -> str | None:

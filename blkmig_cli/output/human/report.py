@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.text import Text
 
+from blkmig_cli import limits
 from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.report import Report, Verdict
 from blkmig_cli.operations.replay.request import ReplayResult
@@ -71,7 +72,7 @@ def disks_table(report: Report, out: Console) -> None:
         "DISK", "SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING",
         right=("SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING"),
     )  # fmt: skip
-    for device in disks:
+    for device in disks[: limits.SHOWN_MAX]:
         missing = device.missing_bytes
         table.add_row(
             Text(device_name(device.disk.name)),
@@ -82,6 +83,7 @@ def disks_table(report: Report, out: Console) -> None:
             Text(human_size(missing), "bold red" if missing else ""),
         )
     out.print(table)
+    _not_shown(len(disks), "disk", out)
 
 
 def bitmaps_table(report: Report, out: Console) -> None:
@@ -91,7 +93,7 @@ def bitmaps_table(report: Report, out: Console) -> None:
     table = new_table(
         "BITMAP", "GRANULARITY", "DIRTY", "FLAGS", "COMPLETE", right=("GRANULARITY", "DIRTY")
     )
-    for verdict in report.bitmaps:
+    for verdict in report.bitmaps[: limits.SHOWN_MAX]:
         bitmap = verdict.bitmap
         flags = [
             "recording" if bitmap.recording else "disabled",
@@ -111,16 +113,15 @@ def bitmaps_table(report: Report, out: Console) -> None:
             Text(complete, "bold red" if verdict.complete is False else ""),
         )
     out.print(table)
+    _not_shown(len(report.bitmaps), "bitmap", out)
 
 
 def findings_text(report: Report, out: Console) -> None:
     """Print a line for each finding, except the error that is printed on stderr."""
-    for finding in report.findings:
-        if report.failure is not None and (finding.id, finding.offset) == (
-            report.failure.check,
-            report.failure.offset,
-        ):
-            continue
+    failure = report.failure
+    at_end = None if failure is None else (failure.check, failure.offset)
+    findings = [finding for finding in report.findings if (finding.id, finding.offset) != at_end]
+    for finding in findings[: limits.SHOWN_MAX]:
         place = finding.place
         out.print(
             Text.assemble(
@@ -130,6 +131,13 @@ def findings_text(report: Report, out: Console) -> None:
                 (f" [{finding.id}]", "dim"),
             )
         )
+    _not_shown(len(findings), "finding", out)
+
+
+def _not_shown(number: int, what: str, out: Console) -> None:
+    """Print how many of ``number`` things are more than the output shows, if there are any."""
+    if number > limits.SHOWN_MAX:
+        out.print(f"and {count(number - limits.SHOWN_MAX, what)} more (--output json has all)")
 
 
 def replay_text(result: ReplayResult, out: Console, *, dry: bool, brief: bool = False) -> None:
