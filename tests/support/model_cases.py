@@ -287,6 +287,17 @@ CASES: dict[str, Plan] = {
         "convert", "classic", "same", "normalize", hinted=False,
     ),
     "convert-makes-a-disk": _plan(_NO_DISK, "convert", "v1", "same", "normalize"),
+    "convert-only-bitmaps-to-bare-records": _plan(
+        _stream(
+            "qemu", (_DISK,),
+            marks=(
+                Mark("start", "d", _FINE),
+                Mark("bits", "d", _FINE, 0, 4096, Bits(_FINE, "all")),
+                Mark("complete", "d", _FINE),
+            ),
+        ),
+        "convert", "v2", "none", "normalize", hinted=False,
+    ),
     "convert-unnamed-bitmap": _plan(_UNNAMED, "convert", "qemu", "same", "translate"),
     "convert-without-last-progress": _plan(_SILENT, "convert", "v2", "same", "translate"),
     "salvage-size": _plan(

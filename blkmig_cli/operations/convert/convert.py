@@ -11,6 +11,7 @@ from blkmig_cli.errors import IncompleteError, UsageError
 from blkmig_cli.operations.convert.disks import (
     check_empty_chunks,
     check_sizes,
+    check_stated_sizes,
     disks_of,
     refuse_faults,
 )
@@ -103,6 +104,8 @@ def convert(
         check_disks(disks, sending)
         if chosen.dialect == "v1":
             check_empty_chunks(disks)
+        if sending.container == "none" and chosen.dialect == "v2" and chosen.normalize:
+            check_stated_sizes(report, disks)
         if not chosen.normalize:
             _check_records(contents, disks, last, chosen.dialect)
         on_grid = DIALECTS[chosen.dialect].on_grid

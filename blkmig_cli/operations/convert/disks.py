@@ -8,7 +8,7 @@ from blkmig_cli.checks.report import BitmapVerdict, Report
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.disk import Disk
-from blkmig_cli.errors import IncompleteError, LimitError, UndecidableError
+from blkmig_cli.errors import IncompleteError, LimitError, UndecidableError, UsageError
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
 from blkmig_cli.text import count, escape, exact_size, human_size, quote, size_range
 from blkmig_cli.wire.v1_layout import describe
@@ -107,6 +107,25 @@ def check_sizes(report: Report, disks: list[Disk], *, filled: bool, on_grid: boo
             f"size of {quote(disk.device)} is unknown, {exact_size(disk.size)} is assumed; if that is "
             f"wrong, use {option}"
         )
+
+
+def check_stated_sizes(report: Report, disks: list[Disk]) -> None:
+    """Check that bare records of v2, of which only a partial chunk states a size, need state no other.
+
+    Raises UsageError where the size of a disk, of which there are only bitmaps, would be lost.
+    """
+    verdicts = {verdict.disk.name: verdict for verdict in report.devices}
+    for disk in disks:
+        verdict = verdicts[disk.device]
+        if verdict.disk.has_blocks or not disk.bitmaps or disk.size % CHUNK_SIZE:
+            continue
+        if verdict.size.exact is not None and verdict.size.source != "option":
+            raise UsageError(
+                f"container none cannot state the size of {quote(disk.device)}, of which there are only "
+                "bitmaps",
+                hint=f"use --container qemu, or specify --device-size "
+                f"{escape(disk.device)}={disk.size}",
+            )
 
 
 def check_empty_chunks(disks: list[Disk]) -> None:
