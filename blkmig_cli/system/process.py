@@ -51,3 +51,13 @@ def reserve_standard_descriptors() -> None:
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+def start_quickly() -> None:
+    """Keep numpy from starting a thread for each processor: half of the time that it takes to load.
+
+    They are for linear algebra, of which there is none here.  ``os.environ`` stays as it is, and so does
+    the environment of programs that are started with it.
+    """
+    if "OPENBLAS_NUM_THREADS" not in os.environ:
+        os.putenv("OPENBLAS_NUM_THREADS", "1")

@@ -164,7 +164,7 @@ def _of_fd(fd: int, stack: ExitStack, base: int | None = None) -> FileInput | Pi
 
 def _of_command(command: str, stack: ExitStack) -> PipeInput:
     # QEMU's exec: runs /bin/sh -c; the command is the user's own, from the command line.
-    process = subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE)
+    process = subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE, env=os.environ)
     output = cast(io.BufferedReader, process.stdout)
 
     def finish(kind: type[BaseException] | None, *_: object) -> None:

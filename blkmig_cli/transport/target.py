@@ -232,7 +232,7 @@ def _sink(name: str, fd: int, packed: str | None = None, kind: type[Sink] = Sink
 def _command(address: Address) -> Iterator[Sink]:
     with failing(address.text):
         shell = ["/bin/sh", "-c", address.command]
-        process = subprocess.Popen(shell, stdin=subprocess.PIPE, bufsize=0)
+        process = subprocess.Popen(shell, stdin=subprocess.PIPE, bufsize=0, env=os.environ)
     assert process.stdin is not None
     try:
         with _sink(address.text, process.stdin.fileno()) as sink:

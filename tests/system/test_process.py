@@ -288,3 +288,42 @@ def test_nothing_of_the_process_is_changed_by_a_command() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
     assert CliRunner().invoke(cli, ["--version"]).exit_code == 0
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize("given", [None, "4"])
+def test_commands_have_the_environment_of_the_user(
+    stream: Path, tmp_path: Path, given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """numpy is kept from starting threads, but no program that is started here."""
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", given)
+    show = "echo ${OPENBLAS_NUM_THREADS-none}"
+    for words in (
+        ["validate", f"exec:{show} >found; cat {stream}"],
+        [
+            "scrub",
+            str(stream),
+            "--device-size",
+            "2M",
+            "--to",
+            f"exec:{show} >found; cat >/dev/null",
+        ],
+    ):
+        line = [sys.executable, "-m", "blkmig_cli", *words]
+        subprocess.run(line, cwd=tmp_path, check=True, capture_output=True)
+        assert (tmp_path / "found").read_text() == f"{given or 'none'}\n"
+
+
+def test_no_thread_is_started_to_read_a_stream(
+    stream: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    program = (
+        "import os, sys; from blkmig_cli.commands import main; sys.argv[0] = 'blkmig'\n"
+        "try: main()\n"
+        "except SystemExit: print(len(os.listdir('/proc/self/task')), file=sys.stderr)"
+    )
+    line = [sys.executable, "-c", program, "validate", str(stream), "--device-size", "2M"]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert done.stderr == "1\n"
