@@ -202,11 +202,6 @@ class Case:
         """Whether something is proven missing of any disk."""
         return any(map(self.gap, self.named))
 
-    def only_bitmaps(self, name: str) -> bool:
-        """Whether there are only bitmaps of a disk that ends with a chunk."""
-        disk = self.model.disks[name]
-        return not disk.has_content and disk.disk.sectors % CHUNK_SECTORS == 0
-
     @property
     def unnamed_bitmaps(self) -> bool:
         """Whether a disk without a name has bitmaps, which section ``dirty-bitmap`` cannot say."""

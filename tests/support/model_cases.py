@@ -298,6 +298,20 @@ CASES: dict[str, Plan] = {
         ),
         "convert", "v2", "none", "normalize", hinted=False,
     ),
+    "convert-two-disks-to-bare-records": _plan(
+        _stream(
+            "qemu", (Disk("d", 2048, (_FINE,)), Disk("e", 5, (_FINE,))), _zero(0),
+            marks=(
+                Mark("start", "d", _FINE),
+                Mark("bits", "d", _FINE, 0, 2048, Bits(_FINE, "all")),
+                Mark("complete", "d", _FINE),
+                Mark("start", "e", _FINE),
+                Mark("bits", "e", _FINE, 0, 5, Bits(_FINE, "all")),
+                Mark("complete", "e", _FINE),
+            ),
+        ),
+        "convert", "v2", "none", "normalize", hinted=False,
+    ),
     "convert-unnamed-bitmap": _plan(_UNNAMED, "convert", "qemu", "same", "translate"),
     "convert-without-last-progress": _plan(_SILENT, "convert", "v2", "same", "translate"),
     "salvage-size": _plan(

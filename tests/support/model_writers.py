@@ -140,8 +140,8 @@ def convert(case: Case, dialect: str, container: str, way: str) -> None:
         owners = {device for device, _ in case.model.bitmaps}
         if held != case.stream.container or owners - carriers:
             possible |= {2}
-    if held == "none" and dialect == "v2" and any(map(case.only_bitmaps, case.named)):
-        possible |= {2}  # only a partial chunk can state a disk's size
+    if held == "none" != case.stream.container and not case.plan.hinted:
+        possible |= {2}  # sizes that bare records cannot state
     if any(map(ragged, case.content.values())):
         possible |= {1, 2}
     if dialect == "v2" and bitmaps and not case.model.final:

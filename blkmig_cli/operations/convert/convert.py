@@ -104,8 +104,8 @@ def convert(
         check_disks(disks, sending)
         if chosen.dialect == "v1":
             check_empty_chunks(disks)
-        if sending.container == "none" and chosen.dialect == "v2" and chosen.normalize:
-            check_stated_sizes(report, disks)
+        if chosen.normalize and sending.container == "none" != container:
+            check_stated_sizes(report, disks, chosen.dialect)
         if not chosen.normalize:
             _check_records(contents, disks, last, chosen.dialect)
         on_grid = DIALECTS[chosen.dialect].on_grid

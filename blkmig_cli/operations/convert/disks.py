@@ -109,22 +109,24 @@ def check_sizes(report: Report, disks: list[Disk], *, filled: bool, on_grid: boo
         )
 
 
-def check_stated_sizes(report: Report, disks: list[Disk]) -> None:
-    """Check that bare records of v2, of which only a partial chunk states a size, need state no other.
+def check_stated_sizes(report: Report, disks: list[Disk], dialect: str) -> None:
+    """Check that no size is lost in bare records, which have no description.
 
-    Raises UsageError where the size of a disk, of which there are only bitmaps, would be lost.
+    A partial chunk of v2 states its disk's size, and progress records bound that of a single disk of
+    several chunks; v1 with bitmaps is read with a size anyway.  Raises UsageError for any other size that
+    the stream states.
     """
     verdicts = {verdict.disk.name: verdict for verdict in report.devices}
     for disk in disks:
         verdict = verdicts[disk.device]
-        if verdict.disk.has_blocks or not disk.bitmaps or disk.size % CHUNK_SIZE:
-            continue
-        if verdict.size.exact is not None and verdict.size.source != "option":
+        stated = dialect == "v2" and disk.size % CHUNK_SIZE > 0
+        bounded = len(disks) == 1 and verdict.disk.has_blocks and disk.size > CHUNK_SIZE
+        by_option = verdict.size.exact is None or verdict.size.source == "option"
+        if not (stated or bounded or by_option or (dialect == "v1" and disk.bitmaps)):
             raise UsageError(
-                f"container none cannot state the size of {quote(disk.device)}, of which there are only "
-                "bitmaps",
+                f"container none cannot state the size of {quote(disk.device)}",
                 hint=f"use --container qemu, or specify --device-size "
-                f"{escape(disk.device)}={disk.size}",
+                f"{escape(disk.device)}={disk.size}, also to read what is written",
             )
 
 
