@@ -144,8 +144,9 @@ class ProgressBounds:
         if most < self._reached or max(beyond) >= 100:
             return False
         if most < 100 * CHUNK_SECTORS:
-            # The first chunk makes 0, each further one another percentage.
-            return len(beyond) <= further()
+            # The first chunk makes 0, each further one another percentage.  Of several disks, the end
+            # of one may have been passed over, and a chunk that came later explains the percentage.
+            return len(self.tops) == 1 and len(beyond) <= further()
         return len(beyond) == max(beyond)
 
     def never_sent(self) -> int:

@@ -280,6 +280,13 @@ CASES: dict[str, Plan] = {
         ),
         "validate", "", hinted=False,
     ),
+    "the-end-passed-over-and-sent-later": _plan(
+        _stream(
+            "classic", (_DISK, Disk("e", 2048)), Progress(0), _zero(0), Progress(66), _zero(0, "e"),
+            _zero(2048), progress="skipped",
+        ),
+        "replay", "file", "new", "",
+    ),
     "convert-ragged": _plan(_RAGGED, "convert", "qemu", "same", "normalize"),
     "convert-ragged-to-v2": _plan(_RAGGED, "convert", "v2", "same", "normalize"),
     "convert-ragged-of-unknown-size": _plan(
