@@ -13,7 +13,11 @@ import click
 
 from blkmig_cli import __version__
 from blkmig_cli.errors import BlkmigError, FailureError, Interruption, reason
-from blkmig_cli.system.process import interruptible, reserve_standard_descriptors, start_quickly
+from blkmig_cli.system.process import (
+    interruptible,
+    limit_numpy_threads,
+    reserve_standard_descriptors,
+)
 from blkmig_cli.text import escape, quote
 
 _COMMANDS = {
@@ -180,7 +184,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line of this process: the console script."""
     reserve_standard_descriptors()
-    start_quickly()
+    limit_numpy_threads()
     try:
         with interruptible():
             cli(prog_name="blkmig")

@@ -53,7 +53,7 @@ def reserve_standard_descriptors() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
-def start_quickly() -> None:
+def limit_numpy_threads() -> None:
     """Keep numpy from starting a thread for each processor: half of the time that it takes to load.
 
     They are for linear algebra, of which there is none here.  ``os.environ`` stays as it is, and so does
