@@ -7,6 +7,7 @@ object leaves this module.
 
 import io
 import struct
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, NoReturn, Protocol
 
@@ -121,13 +122,37 @@ def build(schema: Construct, *values: Any) -> bytes:
     return built
 
 
-def parse(schema: Struct, data: bytes) -> tuple[Any, ...] | None:
-    """Return the values of ``schema``'s fields, in order; None where ``data`` do not match it."""
+def parse(schema: Struct, data: bytes | bytearray | memoryview) -> tuple[Any, ...] | None:
+    """Return the values of ``schema``'s fields, in order; None where ``data`` do not match it.
+
+    Of a schema that is a flat run of numbers, ``data`` must be no more and no less.
+    """
+    fixed = _fixed(schema)
+    if fixed is not None:
+        return fixed.unpack(data) if len(data) == fixed.size else None
     try:
         parsed = schema.parse(data)
     except ConstructError:
         return None
     return tuple(parsed[field.name] for field in schema.subcons)
+
+
+def parse_rows(schema: Struct, data: bytes | memoryview) -> Iterator[tuple[Any, ...]]:
+    """Return the values of each ``schema``, a flat run of numbers, of the many in ``data``.
+
+    Raises ValueError where the last one is incomplete.
+    """
+    fixed = _fixed(schema)
+    assert fixed is not None
+    if len(data) % fixed.size:
+        raise ValueError(f"{len(data)} bytes are no whole number of rows of {fixed.size}")
+    return fixed.iter_unpack(data)
+
+
+def size_of(schema: Struct) -> int:
+    """Return the size in bytes of a ``schema`` that always has the same."""
+    size: int = schema.sizeof()
+    return size
 
 
 class Reader:
