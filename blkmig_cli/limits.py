@@ -92,3 +92,11 @@ PEER_WAIT = 3600
 PEER_SILENT = 600
 #: Bytes that a peer may answer to a stream.
 PEER_ANSWER_MAX = 4 << 10
+#: Seconds to connect to an NBD server and to agree with it on an export.
+NBD_CONNECT_WAIT = 30
+#: Seconds to wait for the answer of an NBD server to a request.
+NBD_ANSWER_WAIT = 300
+#: Bytes of all that an NBD server says in the handshake.
+NBD_HANDSHAKE_MAX = 16 << 20
+#: Bytes of an NBD server's answer about the state of blocks.
+NBD_STATUS_MAX = 16 << 20

@@ -1,0 +1,151 @@
+"""The bytes to and from an NBD server, over a socket, plain or in TLS.
+
+One thread sends and one receives at a time (``connection.py``), each until a deadline: a number of
+seconds on the monotonic clock.  What fails is a :class:`BrokenError`, after which the channel is of no
+use.
+"""
+
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+from blkmig_cli.errors import FailureError, reason
+from blkmig_cli.system.nbd_uri import NbdUri
+from blkmig_cli.text import count, escape
+
+
+class BrokenError(Exception):
+    """The connection cannot be used any more; the text says why, to follow the server's name."""
+
+
+class Channel(Protocol):
+    """Bytes in both directions."""
+
+    def receive(self, view: memoryview, deadline: float, *, waits: bool = True) -> bool:
+        """Fill ``view`` and return True; raises BrokenError.
+
+        Without ``waits``, return False where no byte is there yet.
+        """
+
+    def send(self, view: memoryview, deadline: float, meanwhile: Callable[[], None]) -> None:
+        """Send all of ``view``; raises BrokenError.
+
+        ``meanwhile`` is called when the server sends and does not take any bytes: one that does only one
+        thing at a time may have to get rid of an answer first.  It waits for little or nothing.
+        """
+
+    def start_tls(self, uri: NbdUri, deadline: float) -> None:
+        """Go on in TLS as ``uri`` says; raises BrokenError, FailureError for unusable certificates."""
+
+    def close(self) -> None:
+        """Close the socket."""
+
+
+class SocketChannel:
+    """A :class:`Channel` over a connected socket, which it owns."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        peer.setblocking(False)
+        if peer.family != socket.AF_UNIX:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._peer = peer
+        # An SSLSocket must not be used by two threads at the same time; it is never waited for in a call.
+        self._call: AbstractContextManager[object] = nullcontext()
+
+    def start_tls(self, uri: NbdUri, deadline: float) -> None:
+        """See :class:`Channel`."""
+        context = _tls_context(uri)
+        hostname = uri.tls_hostname or uri.host or "localhost"
+        self._peer.settimeout(max(deadline - time.monotonic(), 0.001))
+        try:
+            self._peer = context.wrap_socket(self._peer, server_hostname=hostname)
+        except ssl.SSLCertVerificationError as error:
+            raise BrokenError(f"TLS: {error.verify_message}") from error
+        except (OSError, ValueError) as error:
+            raise BrokenError(f"TLS: {_tls_reason(error)}") from error
+        self._peer.setblocking(False)
+        self._call = threading.Lock()
+
+    def receive(self, view: memoryview, deadline: float, *, waits: bool = True) -> bool:
+        """See :class:`Channel`."""
+        while view:
+            try:
+                with self._call:
+                    number = self._peer.recv_into(view)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+                if not waits:
+                    return False
+                writes = isinstance(error, ssl.SSLWantWriteError)
+                self._wait(select.POLLOUT if writes else select.POLLIN, deadline)
+                continue
+            except OSError as error:
+                raise BrokenError(_tls_reason(error)) from error
+            if not number:
+                raise BrokenError("the server closed the connection")
+            view, waits = view[number:], True
+        return True
+
+    def send(self, view: memoryview, deadline: float, meanwhile: Callable[[], None]) -> None:
+        """See :class:`Channel`."""
+        while view:
+            try:
+                with self._call:
+                    view = view[self._peer.send(view) :]
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                if not self._wait(select.POLLIN | select.POLLOUT, deadline) & select.POLLOUT:
+                    meanwhile()
+            except OSError as error:
+                raise BrokenError(_tls_reason(error)) from error
+
+    def close(self) -> None:
+        """See :class:`Channel`."""
+        self._peer.close()
+
+    def _wait(self, events: int, deadline: float) -> int:
+        """Wait for one of ``events`` and return which came."""
+        poll = select.poll()
+        poll.register(self._peer, events)
+        before = time.monotonic()
+        found = poll.poll(max(deadline - before, 0) * 1000)
+        if not found:
+            seconds = count(max(round(deadline - before), 1), "second")
+            raise BrokenError(f"the server did not answer within {seconds}")
+        return found[0][1]
+
+
+def _tls_context(uri: NbdUri) -> ssl.SSLContext:
+    """Return what the certificates in the folder of ``uri`` make; raises FailureError."""
+    folder = uri.certificates
+    try:
+        if not folder:
+            return ssl.create_default_context()
+        context = ssl.create_default_context(cafile=os.path.join(folder, "ca-cert.pem"))
+        certificate = os.path.join(folder, "client-cert.pem")
+        if os.path.exists(certificate):
+            context.load_cert_chain(
+                certificate, os.path.join(folder, "client-key.pem"), _no_password
+            )
+    except OSError as error:
+        raise FailureError(
+            f"{uri}: the certificates in {escape(folder)}: {_tls_reason(error)}",
+            hint="the folder must have ca-cert.pem, and client-key.pem with client-cert.pem",
+        ) from error
+    return context
+
+
+def _no_password() -> str:
+    """Return no password for an encrypted key, so that nobody is asked for it at the terminal."""
+    return ""
+
+
+def _tls_reason(error: Exception) -> str:
+    """Return the message of an error, of OpenSSL's without numbers and places in its source."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return reason(error) if isinstance(error, OSError) else str(error)

@@ -1,0 +1,186 @@
+"""Requests to an NBD server, many in flight on one connection, from any number of threads.
+
+A thread sends its request as a unit; of those that wait for answers, one at a time reads the answers to
+all.  A server that does not answer in time, hangs up or breaks the protocol breaks the connection: from
+then on all requests fail, for that reason.
+"""
+
+import itertools
+import os
+import threading
+import time
+from contextlib import suppress
+
+from blkmig_cli import limits
+from blkmig_cli.disks.nbd.channel import BrokenError, Channel
+from blkmig_cli.disks.nbd.handshake import Export
+from blkmig_cli.disks.nbd.replies import Replies, Request
+from blkmig_cli.errors import FailureError
+from blkmig_cli.schemas import nbd as schema
+from blkmig_cli.schemas.nbd import Command, ErrorNumber
+from blkmig_cli.text import escape, human_size
+from blkmig_cli.wire.schema_io import build
+
+# While another thread reads the answers, a sender looks so often whether it can go on.
+_LOOK = 0.01
+_NOUNS = {
+    Command.READ: "reading",
+    Command.WRITE: "writing",
+    Command.WRITE_ZEROES: "zeroing",
+    Command.BLOCK_STATUS: "the block status of",
+}
+
+
+class Connection:
+    """A connection after its handshake, which gave ``export``; ``name`` is its name in messages."""
+
+    def __init__(self, channel: Channel, export: Export, name: str) -> None:
+        self.export = export
+        self.name = name
+        self._channel = channel
+        self._flying: dict[int, Request] = {}
+        self._replies = Replies(self._flying, structured=export.structured)
+        self._cookies = itertools.count(1)
+        self._sending = threading.Lock()
+        self._changed = threading.Condition()
+        self._receiving = False
+        self._broken: str | None = None
+
+    def send(self, request: Request, data: memoryview | None = None) -> None:
+        """Send a request, and the ``data`` of a write.
+
+        Raises FailureError.
+        """
+        deadline = time.monotonic() + limits.NBD_ANSWER_WAIT
+        with self._sending:
+            self._check(request)
+            cookie = next(self._cookies)
+            head = build(
+                schema.Request,
+                schema.REQUEST_MAGIC,
+                0,
+                request.command,
+                cookie,
+                request.offset,
+                request.length,
+            )
+            self._flying[cookie] = request
+            try:
+                for part in (memoryview(head), data):
+                    if part:
+                        self._channel.send(
+                            part, deadline, lambda: self._meanwhile(request, deadline)
+                        )
+            except BrokenError as error:
+                raise self.fail(request, str(error)) from error
+            except BaseException as error:
+                self._break(error)
+                raise
+
+    def wait(self, request: Request) -> None:
+        """Wait for all of the answer to a request; raises FailureError, also for an error in it."""
+        deadline = time.monotonic() + limits.NBD_ANSWER_WAIT
+        while not request.done:
+            self._check(request)
+            if not self._begin_receiving(request, deadline):
+                continue
+            try:
+                while not request.done:
+                    self._receive(request, deadline)
+            finally:
+                self._end_receiving()
+        if request.error:
+            raise self._failure(request, _error_text(request.error))
+
+    def ask(self, request: Request, data: memoryview | None = None) -> None:
+        """Send a request and wait for its answer; raises FailureError."""
+        self.send(request, data)
+        self.wait(request)
+
+    def fail(self, request: Request, why: str) -> FailureError:
+        """Break the connection because of what the server answered; return the error to raise."""
+        self._break(BrokenError(why))
+        return self._failure(request, why)
+
+    def close(self) -> None:
+        """Take leave of the server, if nothing is in flight, and close the connection."""
+        with self._sending:
+            if self._broken is None and not self._flying:
+                head = build(schema.Request, schema.REQUEST_MAGIC, 0, Command.DISC, 0, 0, 0)
+                with suppress(BrokenError):
+                    self._channel.send(memoryview(head), time.monotonic(), lambda: None)
+            self._break(BrokenError("the connection is closed"))
+            self._channel.close()
+
+    def _begin_receiving(self, request: Request, deadline: float) -> bool:
+        """Become the thread that receives, or wait until an answer has been received."""
+        with self._changed:
+            if not self._receiving:
+                self._receiving = True
+                return True
+            if not request.done and not self._changed.wait(deadline - time.monotonic()):
+                self._break(_late())
+            return False
+
+    def _end_receiving(self) -> None:
+        with self._changed:
+            self._receiving = False
+            self._changed.notify_all()
+
+    def _meanwhile(self, request: Request, deadline: float) -> None:
+        """Receive an answer that keeps the server from taking the request that is being sent."""
+        with self._changed:
+            if self._receiving:
+                self._changed.wait(_LOOK)
+                return
+            self._receiving = True
+        try:
+            self._receive(request, deadline, waits=False)
+        finally:
+            self._end_receiving()
+
+    def _receive(self, request: Request, deadline: float, *, waits: bool = True) -> None:
+        """Receive an answer, or a part of one, of any request; without ``waits`` only if there is any.
+
+        ``request`` is what the thread does, for the message of a failure.
+        """
+        try:
+            if time.monotonic() > deadline:
+                raise _late()
+            if not self._channel.receive(self._replies.head, deadline, waits=waits):
+                return
+            self._replies.take(lambda view: self._channel.receive(view, deadline))
+        except BrokenError as error:
+            raise self.fail(request, str(error)) from error
+        except BaseException as error:
+            self._break(error)
+            raise
+        with self._changed:
+            self._changed.notify_all()
+
+    def _break(self, error: BaseException) -> None:
+        """Note why the connection is of no use any more; the first reason stays."""
+        with self._changed:
+            if self._broken is None:
+                self._broken = str(error) or "the connection was interrupted"
+            self._changed.notify_all()
+
+    def _check(self, request: Request) -> None:
+        if self._broken is not None:
+            raise self._failure(request, self._broken)
+
+    def _failure(self, request: Request, why: str) -> FailureError:
+        what = "flushing"
+        if request.command != Command.FLUSH:
+            what = f"{_NOUNS[request.command]} {human_size(request.length)} at its byte {request.offset}"
+        return FailureError(f"{escape(self.name)}: {what} failed: {why}")
+
+
+def _late() -> BrokenError:
+    return BrokenError(f"the server did not answer within {limits.NBD_ANSWER_WAIT} seconds")
+
+
+def _error_text(number: int) -> str:
+    if number == ErrorNumber.ESHUTDOWN:
+        return "the server is shutting down"
+    return os.strerror(number)

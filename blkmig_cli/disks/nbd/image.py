@@ -1,0 +1,309 @@
+"""NBD exports as images.
+
+A server that states block sizes gets no other requests: ranges are widened for reading, and a part of a
+block is written by reading the block first.
+"""
+
+import io
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+from blkmig_cli import limits
+from blkmig_cli.disks.nbd.channel import BrokenError, SocketChannel
+from blkmig_cli.disks.nbd.connection import Connection
+from blkmig_cli.disks.nbd.handshake import Bitmaps, negotiate
+from blkmig_cli.disks.nbd.read_ahead import ReadAhead, block_pieces
+from blkmig_cli.disks.nbd.replies import Request
+from blkmig_cli.disks.nbd.status import Flags, ranges
+from blkmig_cli.disks.zeros import is_zero
+from blkmig_cli.errors import FailureError, failing
+from blkmig_cli.schemas import nbd as schema
+from blkmig_cli.schemas.nbd import Allocation, Command, ExportFlag
+from blkmig_cli.system.nbd_uri import NbdUri
+from blkmig_cli.system.pipes import write_all
+from blkmig_cli.text import escape, quote
+
+# Requests of one thread in flight, and bytes that are zeroed in one.
+_FLYING = 8
+_ZEROED = 256 << 20
+# Extents that are known before they are needed, so that more than one small one is read ahead.
+_AHEAD = 4
+
+
+class NbdImage:
+    """See ``image.Image``.  Created by :func:`open_nbd` and :func:`image_on`.
+
+    Threads may write at the same time; the parts of a range are written in any order.
+    """
+
+    def __init__(self, connection: Connection, *, writable: bool, own_layer: bool = False) -> None:
+        self.path = connection.name
+        self._connection = connection
+        self._export = connection.export
+        self._own_layer = own_layer
+        self._step = block_pieces(self._export.minimum, self._export.maximum)
+        # What is read from a writable image may be written meanwhile: nothing is read ahead.
+        self._reader = ReadAhead(connection, ahead=not writable)
+        self._edges = threading.Lock()
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+        return self._export.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See ``image.Image``; raises ValueError for a range that ends past the disk."""
+        found = io.BytesIO()
+
+        def take(view: memoryview) -> bool:
+            found.write(view)
+            return True
+
+        self._reader.read(offset, length, take)
+        return found.getvalue()
+
+    def is_zero(self, offset: int, length: int) -> bool:
+        """See ``image.Image``; what is read of a chunk is kept for :meth:`copy_to`."""
+        return self._reader.read(offset, length, is_zero, again=True)
+
+    def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
+        """See ``image.Image``."""
+
+        def take(view: memoryview) -> bool:
+            write_all(target, view)
+            return True
+
+        self._reader.read(offset, length, take)
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """See ``image.Image``; all of the disk where the server cannot tell.
+
+        Of an image's own layer: what it holds.  What has been read ahead is forgotten.
+        """
+        self._reader.drop()
+        coming: deque[tuple[int, int]] = deque()
+        for extent in self._ranges(0, self.size, zeros=False):
+            coming.append(extent)
+            if len(coming) == _AHEAD:
+                self._reader.expect(coming)
+                yield coming.popleft()
+        while coming:
+            self._reader.expect(coming)
+            yield coming.popleft()
+
+    def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """See ``image.Image``: those of an own layer; otherwise, zeros are in no extent."""
+        if self._own_layer:
+            yield from self._ranges(offset, offset + length, zeros=True)
+
+    def has_data(self, offset: int, length: int) -> bool:
+        """See ``image.Image``."""
+        return any(True for _ in self._ranges(offset, offset + length, zeros=False))
+
+    def bitmap_names(self) -> list[str]:
+        """Return the names of the dirty bitmaps that were asked for and that the export has."""
+        prefix = schema.DIRTY_BITMAP
+        return [
+            context.removeprefix(prefix)
+            for context in self._export.contexts
+            if context.startswith(prefix)
+        ]
+
+    def dirty_ranges(self, name: str) -> Iterator[tuple[int, int]]:
+        """Return the ranges (start, length) that are dirty in a bitmap, ascending, as an iterator.
+
+        Raises FailureError, also where the export does not have it.
+        """
+        context = self._export.contexts.get(schema.DIRTY_BITMAP + name)
+        if context is None:
+            raise FailureError(f"{escape(self.path)}: the export has no dirty bitmap {quote(name)}")
+
+        def wanted(flags: Flags) -> bool:
+            return bool(flags[0] & schema.DIRTY)
+
+        return ranges(self._connection, (context,), 0, self.size, wanted)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """See ``image.Image``."""
+        self._check_end(offset, len(data))
+        low, high = self._whole_blocks(offset, offset + len(data))
+        self._patch(offset, data[: low - offset])
+        self._write_blocks(low, data[low - offset : high - offset])
+        self._patch(high, data[high - offset :])
+
+    def zero(self, offset: int, length: int) -> None:
+        """See ``image.Image``; writes zeros to a server that cannot do better."""
+        self._check_end(offset, length)
+        low, high = self._whole_blocks(offset, offset + length)
+        self._patch(offset, memoryview(bytes(low - offset)))
+        if self._export.has(ExportFlag.SEND_WRITE_ZEROES):
+            self._each(
+                (Request(Command.WRITE_ZEROES, at, min(_ZEROED, high - at)), None)
+                for at in range(low, high, _ZEROED)
+            )
+        else:
+            zeros = memoryview(bytes(self._step))
+            self._each(
+                (Request(Command.WRITE, at, len(part)), part)
+                for at in range(low, high, self._step)
+                for part in [zeros[: high - at]]
+            )
+        self._patch(high, memoryview(bytes(offset + length - high)))
+
+    def resize(self, size: int) -> None:
+        """Raise FailureError: an export has the size that its server gave it."""
+        raise FailureError(f"{escape(self.path)} is an export of {self.size} bytes")
+
+    def flush(self) -> None:
+        """See ``image.Image``; raises FailureError where the server cannot promise it."""
+        if not self._export.has(ExportFlag.SEND_FLUSH):
+            raise _cannot_flush(self.path)
+        self._connection.ask(Request(Command.FLUSH))
+
+    def uncache(self) -> None:
+        """Forget what has been read ahead; the server's cache is its own."""
+        self._reader.drop()
+
+    def close(self) -> None:
+        """See ``image.Image``."""
+        self._connection.close()
+
+    def _ranges(self, start: int, end: int, *, zeros: bool) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of extents, or of known zeros within those of an own layer."""
+        contexts = self._export.contexts
+        base = contexts.get(schema.BASE_ALLOCATION)
+        depth = contexts.get(schema.ALLOCATION_DEPTH) if self._own_layer else None
+
+        def in_layer(flags: Flags) -> bool:
+            if depth is not None:
+                return flags[0] == schema.OWN_LAYER
+            return not flags[-1] & Allocation.HOLE
+
+        def is_zero_block(flags: Flags) -> bool:
+            return bool(flags[-1] & Allocation.ZERO)
+
+        def wanted(flags: Flags) -> bool:
+            if not self._own_layer:
+                return not is_zero_block(flags)
+            return in_layer(flags) and (not zeros or is_zero_block(flags))
+
+        used = tuple(context for context in (depth, base) if context is not None)
+        if zeros and base is None:
+            return
+        if used:
+            yield from ranges(self._connection, used, start, end, wanted)
+        elif start < end:
+            yield start, end - start
+
+    def _check_end(self, offset: int, length: int) -> None:
+        if offset < 0 or offset + length > self.size:
+            raise ValueError("a write past the disk's end")
+
+    def _whole_blocks(self, start: int, end: int) -> tuple[int, int]:
+        """Return the part of [start, end) that is whole blocks; the disk's last block may be shorter."""
+        minimum = self._export.minimum
+        low = min(-(-start // minimum) * minimum, end)
+        high = end if end == self.size else max(end // minimum * minimum, low)
+        return low, max(low, high)
+
+    def _patch(self, offset: int, data: memoryview) -> None:
+        """Write parts of blocks; the others of each block are read and stay as they are."""
+        minimum = self._export.minimum
+        while data:
+            base = offset // minimum * minimum
+            with self._edges:
+                block = bytearray(self.read(base, min(minimum, self.size - base)))
+                part = data[: base + len(block) - offset]
+                block[offset - base : offset - base + len(part)] = part
+                self._write_blocks(base, memoryview(block))
+            offset, data = offset + len(part), data[len(part) :]
+
+    def _write_blocks(self, offset: int, data: memoryview) -> None:
+        self._each(
+            (Request(Command.WRITE, offset + at, len(part)), part)
+            for at in range(0, len(data), self._step)
+            for part in [data[at : at + self._step]]
+        )
+
+    def _each(self, requests: Iterator[tuple[Request, memoryview | None]]) -> None:
+        """Send requests, some in flight at a time, and wait for all."""
+        flying: deque[Request] = deque()
+        for request, data in requests:
+            if len(flying) == _FLYING:
+                self._connection.wait(flying.popleft())
+            self._connection.send(request, data)
+            flying.append(request)
+        for request in flying:
+            self._connection.wait(request)
+
+
+def open_nbd(
+    uri: NbdUri, *, writable: bool, own_layer: bool = False, bitmaps: Bitmaps = ()
+) -> NbdImage:
+    """Connect to the export at ``uri``; see :func:`image_on`."""
+    with failing(uri.text):
+        if uri.socket:
+            peer = socket.socket(socket.AF_UNIX)
+            peer.settimeout(limits.NBD_CONNECT_WAIT)
+            try:
+                peer.connect(uri.socket)
+            except OSError:
+                peer.close()
+                raise
+        else:
+            peer = socket.create_connection((uri.host, uri.port), limits.NBD_CONNECT_WAIT)
+    return _image(peer, uri.export, uri.text, uri, writable, own_layer, bitmaps)
+
+
+def image_on(
+    peer: socket.socket,
+    export: str,
+    name: str,
+    *,
+    writable: bool,
+    own_layer: bool = False,
+    bitmaps: Bitmaps = (),
+) -> NbdImage:
+    """Return ``export`` of the NBD server at the other end of ``peer``, which it owns from now on.
+
+    ``name`` is what messages call the image.  ``own_layer``: extents are those that the image itself
+    allocates, not its backing files.  ``bitmaps``: the names of dirty bitmaps whose ranges will be read;
+    ``"all"``: those that the server lists.
+
+    Raises FailureError where there is no such export, it cannot be written or flushed though it is to
+    be ``writable``, or the server fails.
+    """
+    return _image(peer, export, name, None, writable, own_layer, bitmaps)
+
+
+def _image(
+    peer: socket.socket,
+    export: str,
+    name: str,
+    uri: NbdUri | None,
+    writable: bool,
+    own_layer: bool,
+    bitmaps: Bitmaps,
+) -> NbdImage:
+    channel = SocketChannel(peer)
+    try:
+        found = negotiate(channel, export, name, uri=uri, own_layer=own_layer, bitmaps=bitmaps)
+        if writable and found.has(ExportFlag.READ_ONLY):
+            raise FailureError(f"{escape(name)} is a read-only export")
+        if writable and not found.has(ExportFlag.SEND_FLUSH):
+            raise _cannot_flush(name)
+    except BrokenError as error:
+        channel.close()
+        raise FailureError(f"{escape(name)}: {error}") from error
+    except BaseException:
+        channel.close()
+        raise
+    return NbdImage(Connection(channel, found, name), writable=writable, own_layer=own_layer)
+
+
+def _cannot_flush(name: str) -> FailureError:
+    return FailureError(
+        f"{escape(name)}: the server cannot flush, so that nothing written to it would be safe"
+    )

@@ -1,0 +1,154 @@
+"""Reading an export in pieces, of which several are in flight.
+
+Of an image that is only read, sequential readers find the next pieces there already.  What is read
+ahead is kept until it has been read once, or until :meth:`ReadAhead.drop`: it is as old as the request.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from blkmig_cli.disks.nbd.connection import Connection
+from blkmig_cli.disks.nbd.replies import Request
+from blkmig_cli.schemas.constants import CHUNK_SIZE
+from blkmig_cli.schemas.nbd import Command
+
+#: Bytes of a piece, where the server takes so many at once.
+PIECE = 256 << 10
+#: Pieces that are there or in flight: 4 MiB.
+WINDOW = 16
+#: Pieces that are kept for a second reading: those of a chunk that begins anywhere.
+_KEPT = CHUNK_SIZE // PIECE + 1
+
+#: Takes a part of what is read, which is valid until it returns; returns whether more is wanted.
+Take = Callable[[memoryview], bool]
+
+
+@dataclass(slots=True)
+class _Piece:
+    request: Request
+    buffer: bytearray
+
+
+class ReadAhead:
+    """Reads the export of ``connection``; may be used by several threads, one of which reads at a time.
+
+    ``ahead``: read more than what is asked for.
+    """
+
+    def __init__(self, connection: Connection, *, ahead: bool) -> None:
+        export = connection.export
+        self._connection = connection
+        self._size = export.size
+        self._step = block_pieces(export.minimum, export.maximum)
+        self._ahead = ahead
+        self._lock = threading.Lock()
+        self._pieces: dict[int, _Piece] = {}
+        self._free: list[bytearray] = []
+        self._next = 0  # after the last piece that was read
+        self._plan = [range(self._number(self._size) + 1)]
+
+    def expect(self, extents: Sequence[tuple[int, int]]) -> None:
+        """Read ahead in the chunks of these extents (start, length) only, which are ascending."""
+        found = []
+        for start, length in extents:
+            end = min(-(-(start + length) // CHUNK_SIZE) * CHUNK_SIZE, self._size)
+            first = self._number(start // CHUNK_SIZE * CHUNK_SIZE)
+            found.append(range(first, self._number(end - 1) + 1))
+        with self._lock:
+            self._plan = found
+
+    def read(self, offset: int, length: int, take: Take, *, again: bool = False) -> bool:
+        """Give the bytes of a range to ``take``, part by part; return whether it wanted all of them.
+
+        ``again``: keep what is read, if it is not much more than a chunk, as it will be read again.
+        Raises FailureError.
+        """
+        end = offset + length
+        if not 0 <= offset <= end <= self._size:
+            raise ValueError("a read past the disk's end")
+        if not length:
+            return True
+        first, last = self._number(offset), self._number(end - 1)
+        keeps = again and last - first < _KEPT
+        with self._lock:
+            try:
+                sequential = first in self._pieces or first in (self._next, self._next - 1)
+                self._trim(first)
+                for number in range(first, last + 1):
+                    self._fill(number, last, ahead=self._ahead and sequential)
+                    piece = self._pieces[number]
+                    self._connection.wait(piece.request)
+                    base = number * self._step
+                    low, high = max(offset - base, 0), min(end - base, self._step)
+                    if not take(memoryview(piece.buffer)[low:high]):
+                        return False
+                    if not keeps and end >= base + piece.request.length:
+                        self._release(number)
+                        self._fill(number + 1, last, ahead=self._ahead and sequential)
+                    self._next = number + 1
+                if not self._ahead:
+                    self._trim(None)
+            except BaseException:
+                # Buffers of requests that are still in flight must not be used again.
+                self._pieces.clear()
+                raise
+        return True
+
+    def drop(self) -> None:
+        """Forget what has been read ahead; raises FailureError."""
+        with self._lock:
+            self._trim(None)
+
+    def _number(self, offset: int) -> int:
+        return offset // self._step
+
+    def _trim(self, first: int | None) -> None:
+        """Release the pieces that were asked for before the piece ``first``; None: all."""
+        for number in list(self._pieces):
+            if number == first:
+                return
+            self._release(number)
+
+    def _release(self, number: int) -> None:
+        piece = self._pieces.pop(number)
+        if not piece.request.done:
+            self._connection.wait(piece.request)
+        self._free.append(piece.buffer)
+
+    def _fill(self, number: int, last: int, *, ahead: bool) -> None:
+        """Ask for the pieces from ``number`` to ``last``, and for those that follow, if ``ahead``."""
+        while number <= last:
+            if number not in self._pieces:
+                self._ask(number)
+            number += 1
+            if len(self._pieces) >= WINDOW:
+                return
+        if ahead:
+            newest = max(self._pieces, default=last)
+            while len(self._pieces) < WINDOW:
+                following = self._following(newest)
+                if following is None:
+                    return
+                self._ask(following)
+                newest = following
+
+    def _following(self, number: int) -> int | None:
+        """Return the next piece after ``number`` that is expected to be read."""
+        for part in self._plan:
+            if number + 1 < part.stop:
+                return max(part.start, number + 1)
+        return None
+
+    def _ask(self, number: int) -> None:
+        offset = number * self._step
+        length = min(self._step, self._size - offset)
+        buffer = self._free.pop() if self._free else bytearray(self._step)
+        request = Request(Command.READ, offset, length, memoryview(buffer)[:length])
+        self._connection.send(request)
+        self._pieces[number] = _Piece(request, buffer)
+
+
+def block_pieces(minimum: int, maximum: int) -> int:
+    """Return the bytes of a piece for a server with these block sizes: a multiple of ``minimum``."""
+    return max(min(PIECE, maximum) // minimum, 1) * minimum

@@ -1,0 +1,196 @@
+"""NbdImage against real servers, judged by libnbd's programs and a bytearray."""
+
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blkmig_cli.disks.nbd.image import NbdImage, open_nbd
+from blkmig_cli.errors import FailureError
+from blkmig_cli.system.nbd_uri import parse_nbd_uri
+from tests.support.nbd import joined, mapped, nbdkit, opened, qcow2, qemu_nbd, run, uri
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def content(image: NbdImage) -> bytes:
+    return image.read(0, image.size)
+
+
+def copied(image: NbdImage, offset: int, length: int, folder: Path) -> bytes:
+    path = folder / "copied"
+    with open(path, "wb") as file:
+        image.copy_to(file.fileno(), offset, length)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """A qcow2 of 64 MiB with data, zeros and holes, not all of them on the grid of chunks."""
+    return qcow2(
+        tmp_path / "disk",
+        64 * MIB,
+        "write -q -P 17 0 3M",
+        "write -q -P 34 10M 64k",
+        "write -q -z 12M 2M",
+        "write -q -P 51 20544k 5M",
+        "write -q -P 68 65472k 64k",
+    )
+
+
+def test_reading(disk: Path, tmp_path: Path) -> None:
+    with qemu_nbd(disk, format="qcow2") as path:
+        run("nbdcopy", uri(path), tmp_path / "theirs")
+        truth = (tmp_path / "theirs").read_bytes()
+        with opened(path) as image:
+            assert image.size == len(truth) == 64 * MIB
+            assert content(image) == truth
+            for offset, length in [(0, 1), (3 * MIB - 5, 10), (20 * MIB + 1, 7 * MIB), (5, 0)]:
+                part = truth[offset : offset + length]
+                assert image.read(offset, length) == part
+                assert image.is_zero(offset, length) == (not any(part))
+                assert copied(image, offset, length, tmp_path) == part
+
+
+def test_extents(disk: Path) -> None:
+    with qemu_nbd(disk, format="qcow2") as path, opened(path) as image:
+        theirs = [
+            (extent["offset"], extent["length"])
+            for extent in mapped(path)
+            if not extent["type"] & 2
+        ]
+        assert list(image.extents()) == joined(theirs)
+        assert image.has_data(10 * MIB, 1)
+        assert not image.has_data(12 * MIB, 2 * MIB)
+        assert list(image.known_zeros(0, 64 * MIB)) == []
+
+
+def test_the_pattern_of_send(disk: Path, tmp_path: Path) -> None:
+    """Chunks of extents, ascending: first whether they are zero, then a copy."""
+    with qemu_nbd(disk, format="qcow2") as path, opened(path) as image:
+        truth, found = content(image), bytearray(64 * MIB)
+        for start, length in image.extents():
+            for at in range(start // MIB * MIB, start + length, MIB):
+                if not image.is_zero(at, MIB):
+                    found[at : at + MIB] = copied(image, at, MIB, tmp_path)
+        assert found == truth
+
+
+def test_bitmaps(disk: Path) -> None:
+    for name in ("b0", "b1"):
+        run("qemu-img", "bitmap", "--add", disk, name)
+    run("qemu-io", "-c", "write -q 30M 100k", "-c", "write -q 40M 64k", disk)
+    with qemu_nbd(disk, "-r", "-B", "b0", "-B", "b1", format="qcow2") as path:
+        with opened(path, bitmaps="all") as image:
+            assert sorted(image.bitmap_names()) == ["b0", "b1"]
+            theirs = [
+                (extent["offset"], extent["length"])
+                for extent in mapped(path, "qemu:dirty-bitmap:b0")
+                if extent["type"] & 1
+            ]
+            assert list(image.dirty_ranges("b0")) == theirs
+            assert theirs == [(30 * MIB, 128 * KIB), (40 * MIB, 64 * KIB)]
+        with opened(path, bitmaps=["b1", "b2"]) as image:
+            assert image.bitmap_names() == ["b1"]
+            assert list(image.dirty_ranges("b1")) == theirs
+            with pytest.raises(FailureError, match="has no dirty bitmap 'b2'"):
+                image.dirty_ranges("b2")
+
+
+def test_the_own_layer(disk: Path, tmp_path: Path) -> None:
+    top = qcow2(
+        tmp_path / "top",
+        64 * MIB,
+        "write -q -P 99 1M 1M",
+        "write -q -z 20M 2M",
+        "write -q -P 98 22M 64k",
+        backing=disk,
+    )
+    with qemu_nbd(top, "-A", format="qcow2") as path:
+        depths = mapped(path, "qemu:allocation-depth")
+        own = [(extent["offset"], extent["length"]) for extent in depths if extent["type"] == 1]
+        with opened(path, own_layer=True) as image:
+            assert list(image.extents()) == own
+            assert own == [(MIB, MIB), (20 * MIB, 2 * MIB + 64 * KIB)]
+            assert list(image.known_zeros(0, 64 * MIB)) == [(20 * MIB, 2 * MIB)]
+            assert list(image.known_zeros(21 * MIB, 2 * MIB)) == [(21 * MIB, MIB)]
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["write", "zero", "read"]),
+        st.integers(0, 1_100_000),
+        st.one_of(st.integers(0, 2_000), st.integers(0, 900_000)),
+        st.integers(1, 255),
+    ),
+    max_size=12,
+)
+SIZE = 1 << 20
+
+
+def server(kind: str, folder: Path) -> AbstractContextManager[str]:
+    """Serve a disk of about SIZE for writing."""
+    if kind in ("raw", "qcow2"):
+        image = folder / kind
+        run("qemu-img", "create", "-q", "-f", kind, image, SIZE)
+        return qemu_nbd(image, format=kind)
+    if kind == "blocks of 4 KiB":
+        policy = ("blocksize-error-policy=error", "blocksize-minimum=4096")
+        limits = ("blocksize-preferred=4096", "blocksize-maximum=65536")
+        return nbdkit("--filter=blocksize-policy", "memory", SIZE, *policy, *limits)
+    if kind == "no-sr":
+        return nbdkit("--no-sr", "memory", SIZE)
+    if kind == "no zeroes":
+        return nbdkit("--filter=nozero", "memory", SIZE, "zeromode=none")
+    return nbdkit("memory", SIZE - 12_345)
+
+
+@pytest.mark.parametrize(
+    "kind", ["raw", "qcow2", "blocks of 4 KiB", "no-sr", "no zeroes", "odd size"]
+)
+def test_against_bytes(kind: str, tmp_path: Path) -> None:
+    """Whatever is written and zeroed in any order reads back as in a bytearray."""
+    with server(kind, tmp_path) as path, opened(path, writable=True) as image:
+        model = bytearray(image.size)
+
+        @settings(max_examples=30)
+        @given(STEPS)
+        def check(steps: list[tuple[str, int, int, int]]) -> None:
+            for what, start, length, value in steps:
+                at = min(start, image.size)
+                count = min(length, image.size - at)
+                if what == "write":
+                    model[at : at + count] = bytes([value]) * count
+                    image.write(at, memoryview(bytes([value]) * count))
+                elif what == "zero":
+                    model[at : at + count] = bytes(count)
+                    image.zero(at, count)
+                assert image.read(at, count) == model[at : at + count]
+            held = bytearray(image.size)
+            for start, length in image.extents():
+                held[start : start + length] = model[start : start + length]
+            assert held == model
+
+        check()
+        image.flush()
+        with opened(path) as again:
+            assert content(again) == model
+
+
+def test_what_cannot_be_written(disk: Path) -> None:
+    with qemu_nbd(disk, "-r", format="qcow2") as path:
+        with (
+            pytest.raises(FailureError, match="is a read-only export"),
+            opened(path, writable=True),
+        ):
+            pass
+        with pytest.raises(FailureError, match="the server has no export 'x'"), opened(path, "x"):
+            pass
+    unsafe = nbdkit("eval", "get_size=echo 4096", "pwrite=exit 0", "pread=exit 1")
+    with unsafe as path, pytest.raises(FailureError, match="the server cannot flush"):
+        open_nbd(parse_nbd_uri(uri(path)), writable=True)
+    with pytest.raises(FailureError, match="s: No such file or directory"):
+        open_nbd(parse_nbd_uri(uri(os.path.join(path, "s"))), writable=False)
