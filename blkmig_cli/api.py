@@ -16,9 +16,11 @@ from blkmig_cli.checks.report import Report
 from blkmig_cli.checks.survey import Contents, read_contents
 from blkmig_cli.contents.stream_disk import Piece as DiskPiece
 from blkmig_cli.contents.stream_disk import StreamDisk
+from blkmig_cli.disks import open as disks
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.disk import Disk
-from blkmig_cli.disks.raw import RawImage, open_raw
+from blkmig_cli.disks.formats import check_format
+from blkmig_cli.disks.image import Image
 from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.convert.convert import ConvertOptions, ConvertResult
 from blkmig_cli.operations.convert.convert import convert as convert_stream
@@ -312,12 +314,18 @@ def open(  # noqa: A001 (as gzip.open)
         return StreamReader(opened, stack.pop_all(), hints, dialect, container, number)
 
 
-def open_image(path: str | os.PathLike[str]) -> AbstractContextManager[RawImage]:
-    """Open the raw disk image at ``path`` for reading, locked as by QEMU; for use with ``with``.
+def open_image(
+    path: str | os.PathLike[str], image_format: str | None = None
+) -> AbstractContextManager[Image]:
+    """Open the disk image ``path`` for reading, locked as by QEMU; for use with ``with``.
 
-    Raises FailureError where it is missing, in use, or of another format.
+    It is a path, or the URI of an NBD export.  ``image_format``: as -f on the command line; None: by
+    the suffix, which the content must match.  Raises FailureError where it is missing, in use, or not
+    of this format.
     """
-    return closing(open_raw(os.fspath(path), writable=False))
+    if image_format is not None:
+        check_format(image_format)
+    return closing(disks.open_image(os.fspath(path), image_format=image_format))
 
 
 def events_of(

@@ -100,3 +100,7 @@ NBD_ANSWER_WAIT = 300
 NBD_HANDSHAKE_MAX = 16 << 20
 #: Bytes of an NBD server's answer about the state of blocks.
 NBD_STATUS_MAX = 16 << 20
+#: Backing files of an image, one on the other.
+BACKING_FILES_MAX = 64
+#: Bytes of one message of qemu-storage-daemon.
+QMP_MESSAGE_MAX = 64 << 20

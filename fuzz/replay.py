@@ -38,7 +38,9 @@ def target(data: bytes) -> None:
     write(STREAM, data)
     with open(IMAGE, "wb") as file:
         file.truncate(SIZE)
-    request = ReplayRequest(images={None: IMAGE}, force=True, restart=True, allow_incomplete=True)
+    request = ReplayRequest(
+        images={None: IMAGE}, formats={None: "raw"}, restart=True, allow_incomplete=True
+    )
     with contextlib.suppress(BlkmigError), open_stream(STREAM) as stream:
         replay(stream, request)
     assert os.path.getsize(IMAGE) == SIZE

@@ -10,7 +10,7 @@ import numpy as np
 
 from blkmig_cli.checks.catalogue import CHECKS, Finding, Found
 from blkmig_cli.contents.padding import leaked, padding
-from blkmig_cli.disks.raw import other_format
+from blkmig_cli.disks.formats import other_format
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE, RamFlag, SectionType
 from blkmig_cli.text import brief, count, quote
 from blkmig_cli.wire.events import (

@@ -5,6 +5,7 @@ import click
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.commands.reading import reading_of
+from blkmig_cli.disks.formats import check_format
 from blkmig_cli.errors import UsageError
 
 
@@ -14,7 +15,7 @@ from blkmig_cli.errors import UsageError
 @options.stream_options
 @click.option("--stream", "numbers", type=click.IntRange(min=1), multiple=True, metavar="N",
               help="Number of the stream in a file with several; twice: in A, and in B.")  # fmt: skip
-@click.option("-f", "image_format", type=click.Choice(["raw"]),
+@click.option("-f", "image_format", metavar="FORMAT",
               help="B is an image of this format, regardless of its content.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Sizes must be equal, too.")
 @click.option("--incremental", is_flag=True, help="Ignore chunks that were not sent.")
@@ -58,13 +59,14 @@ def command(
 
     if len(numbers) > 2:
         raise UsageError("--stream can be specified at most twice, for A and for B")
+    stated = None if image_format is None else check_format(image_format)
     number, *more = numbers or (None,)
     hints = options.hints_of(granularities, device_sizes)
     comparison = compare(
         options.split_device(first),
         options.split_device(second),
         reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose),
-        CompareOptions(strict, incremental, raw=image_format == "raw", shared=force_share),
+        CompareOptions(strict, incremental, stated, shared=force_share),
         *more,
     )
     if output == "json":

@@ -9,10 +9,12 @@ import click
 
 from blkmig_cli.checks.compatibility import Version, parse_version
 from blkmig_cli.checks.names import split_bitmap
+from blkmig_cli.disks.formats import check_format
 from blkmig_cli.errors import UsageError
 from blkmig_cli.output.json_writer import write_json
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
+from blkmig_cli.system.nbd_uri import is_nbd
 from blkmig_cli.system.sockets import Say
 from blkmig_cli.text import escape, parse_size
 from blkmig_cli.wire.hints import Hints
@@ -71,6 +73,17 @@ def stream_options(function: _F) -> _F:
     ):
         function = option(function)
     return function
+
+
+format_option = click.option(
+    "-f", "formats", multiple=True, metavar="[DEVICE=]FORMAT",
+    help="Format of the images, or of one of them: raw, qcow2, vmdk, ...",
+)  # fmt: skip
+
+
+def formats_of(values: tuple[str, ...]) -> dict[str | None, str]:
+    """Return the values of -f by device (None: all others); raises UsageError for an unknown format."""
+    return {device: check_format(name) for device, name in device_values("-f", values).items()}
 
 
 force_share_option = click.option(
@@ -195,8 +208,12 @@ def device_values(option: str, values: tuple[str, ...]) -> dict[str | None, str]
 def split_device(text: str) -> tuple[str | None, str]:
     """Split ``[DEVICE=]PATH`` at its first ``=``, unless it is clearly a path (``./a=b``, ``/a=b``).
 
+    An NBD URI, which may contain one, is not split.
+
     The device is None where none is specified, and empty for the unnamed one (``=PATH``).
     """
+    if is_nbd(text):
+        return None, text
     device, equals, path = text.partition("=")
     if not equals or device.startswith(_PATHS):
         return None, text

@@ -23,7 +23,9 @@ from blkmig_cli.wire.decoder import Container
               "{device} in it is replaced by the name of each device.")  # fmt: skip
 @click.option("--device", "devices", multiple=True, metavar="NAME",
               help="Apply only this device; repeatable.")  # fmt: skip
-@click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
+@options.format_option
+@click.option("-o", "format_options", multiple=True, metavar="OPTIONS",
+              help="Options of new images of another format than raw, as for qemu-img create.")  # fmt: skip
 @click.option("--create", is_flag=True, help="Create the images; they must not exist.")
 @click.option("--overwrite", is_flag=True,
               help="Create the images; each replaces an existing one when it is complete.")  # fmt: skip
@@ -50,7 +52,8 @@ def command(
     stream: str | None,
     images: tuple[str, ...],
     devices: tuple[str, ...],
-    image_format: str | None,
+    formats: tuple[str, ...],
+    format_options: tuple[str, ...],
     create: bool,
     overwrite: bool,
     dialect: Dialect,
@@ -102,7 +105,8 @@ def command(
         devices=frozenset(devices) if devices else None,
         create=create,
         overwrite=overwrite,
-        force=image_format == "raw",
+        formats=options.formats_of(formats),
+        format_options=format_options,
         mounted=force,
         disks=not bitmaps_only,
         bitmaps=not no_bitmaps,

@@ -15,7 +15,7 @@ from blkmig_cli.text import count, escape, quote
 @click.command("send", cls=Command)
 @click.argument("images", nargs=-1, required=True, metavar="[DEVICE=]IMAGE...")
 @options.target_option
-@click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
+@options.format_option
 @click.option("--dialect", type=click.Choice(["qemu", "classic", "v1", "v2"]), default="qemu",
               show_default=True, help="Dialect to send.")  # fmt: skip
 @click.option("--container", type=click.Choice(["qemu", "none"]), default="qemu",
@@ -39,7 +39,7 @@ from blkmig_cli.text import count, escape, quote
 def command(
     images: tuple[str, ...],
     target: str | None,
-    image_format: str | None,
+    formats: tuple[str, ...],
     dialect: str,
     container: str,
     machine: str,
@@ -86,7 +86,7 @@ def command(
         ),
         bitmaps=SendBitmaps(names, files) if with_bitmaps else None,
         manifest=manifest,
-        force_raw=image_format == "raw",
+        formats=options.formats_of(formats),
         shared=force_share,
         for_qemu=for_qemu,
         progress=partial(progress, quiet=quiet),

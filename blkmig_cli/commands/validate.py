@@ -31,7 +31,7 @@ from blkmig_cli.transport.source import Stream, open_stream
 @options.stream_options
 @click.option("--image", "images", multiple=True, metavar="[DEVICE=]IMAGE",
               help="Compare the stream's disk with an image.")  # fmt: skip
-@click.option("-f", "image_format", type=click.Choice(["raw"]), help="Format of the images.")
+@options.format_option
 @click.option("--manifest", metavar="FILE",
               help="Compare disks and bitmaps with a manifest of send.")  # fmt: skip
 @click.option("--incremental", is_flag=True, help="Missing chunks are intentional (shared base).")
@@ -51,7 +51,7 @@ def command(
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
     images: tuple[str, ...],
-    image_format: str | None,
+    formats: tuple[str, ...],
     manifest: str | None,
     incremental: bool,
     force_share: bool,
@@ -96,7 +96,7 @@ def command(
     wanted = None if manifest is None else read_manifest(manifest)
     chosen = ValidateOptions(
         options.device_values("--image", images),
-        force_raw=image_format == "raw",
+        options.formats_of(formats),
         shared=force_share,
         incremental=incremental,
         for_qemu=for_qemu,
@@ -129,7 +129,9 @@ def command(
                 if len(streams) > 1 or len(found) > 1:
                     out.print()
         reports += found
-    Names.of(*reports).check_hints(hints)
+    names = Names.of(*reports)
+    names.check_hints(hints)
+    names.check_devices("-f", chosen.formats)
     if output != "human":
         _write_document(output, reports, strict=strict)
     elif len(reports) > 1:

@@ -1,9 +1,8 @@
-"""Block devices: their identity across boots and names, and the path of their records.
+"""Block devices: their identity across boots and names.
 
 Names in /dev change from boot to boot, and one device may have several.
 """
 
-import hashlib
 import os
 import stat
 
@@ -55,25 +54,6 @@ def identity(number: int) -> str:
             f"nothing identifies the block device {os.major(number)}:{os.minor(number)}"
         )
     return f"device {sequence} of boot {boot}{place}"
-
-
-def state_path(number: int) -> str:
-    """Return the path, without suffix, of the records about the device of this number.
-
-    Raises FailureError.
-    """
-    name = hashlib.sha256(identity(number).encode("utf-8", "surrogateescape")).hexdigest()
-    return os.path.join(_state_folder(), name[:32])
-
-
-def _state_folder() -> str:
-    """Return the folder of blkmig's state, according to the XDG base directory specification."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(base):
-        base = os.path.expanduser("~/.local/state")
-    if not os.path.isabs(base):
-        raise FailureError("the state folder is unknown", hint="set XDG_STATE_HOME, or HOME")
-    return os.path.join(base, "blkmig")
 
 
 def _read(node: str, attribute: str) -> str:

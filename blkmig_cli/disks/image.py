@@ -1,7 +1,25 @@
 """The interface of disk images.  All offsets, lengths and sizes are in bytes."""
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from blkmig_cli.disks.bitmap import DirtyBitmap
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBitmap:
+    """A bitmap that is stored in an image.
+
+    ``granularity`` in bytes; None where it is not known.  ``recording``: QEMU's "enabled".  ``fault``:
+    why it cannot be read.
+    """
+
+    name: str
+    granularity: int | None
+    recording: bool = True
+    fault: str | None = None
 
 
 class Readable(Protocol):
@@ -33,7 +51,26 @@ class Readable(Protocol):
 
 
 class Image(Readable, Protocol):
-    """A disk that can also be written."""
+    """A disk that can also be written, and may have a place for bitmaps."""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether its size is the disk's.  A block device or an NBD export may be larger."""
+
+    def bitmaps(self) -> Sequence[StoredBitmap] | None:
+        """Return the bitmaps stored in the image; None where it has no place for any."""
+
+    def read_bitmap(self, name: str) -> "DirtyBitmap":
+        """Return the bitmap ``name`` of the image; raises FailureError where it has a fault."""
+
+    def write_bitmaps(self, bitmaps: "Sequence[DirtyBitmap]") -> None:
+        """Store ``bitmaps`` in the image, in place of those of the same names.
+
+        The disk has been written before, and is not written afterwards.
+        """
+
+    def begin_writing(self) -> None:
+        """Prepare for writes; called once before the first one.  Until then, the image does not change."""
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write ``data`` at ``offset``; it must lie within the disk."""

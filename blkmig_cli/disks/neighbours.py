@@ -1,4 +1,4 @@
-"""The files of blkmig in an image's folder, or for a block device in the state folder.
+"""The files of blkmig in an image's folder, or for a block device or NBD export in the state folder.
 
 Anything else that has one of their names (a symbolic link, a FIFO, a device, a folder, a file with
 other hard links) is refused: it is never followed, opened or removed.
@@ -12,6 +12,8 @@ from blkmig_cli.disks import block_device
 from blkmig_cli.disks.bitmap_file import default_path
 from blkmig_cli.errors import FailureError, failing
 from blkmig_cli.system.atomic import check_neighbour
+from blkmig_cli.system.nbd_uri import is_nbd, parse_nbd_uri
+from blkmig_cli.system.state_folder import state_path
 from blkmig_cli.text import escape
 
 _JOURNAL = ".replay.json"
@@ -27,8 +29,8 @@ class Neighbours:
     """Paths of the files that belong to the image at ``image``.
 
     ``journal``: the progress of a replay.  ``partial``: the new image until it is complete.
-    ``bitmaps``: its dirty bitmaps.  ``identity``: the stream it was created from.  A block device has
-    no place for the last three (None); its journal is in the state folder.
+    ``bitmaps``: its dirty bitmaps.  ``identity``: the stream it was created from.  A block device or
+    NBD export has no place for the last three (None); its journal is in the state folder.
     """
 
     image: str
@@ -58,17 +60,27 @@ class Neighbours:
 
 
 def neighbours_of(image: str) -> Neighbours:
-    """Return the neighbours of the image at ``image``, a path; nothing is created.
+    """Return the neighbours of the image at ``image``, a path or an NBD URI; nothing is created.
 
-    Raises FailureError where a block device cannot be identified.
+    Raises FailureError where a block device cannot be identified, UsageError for an invalid URI.
     """
-    number = block_device.number_of(image)
-    if number is not None:
-        journal = block_device.state_path(number) + _JOURNAL
-        return Neighbours(image, journal, None, None, None)
+    identity = None
+    if is_nbd(image):
+        identity = parse_nbd_uri(image).identity
+    else:
+        number = block_device.number_of(image)
+        if number is not None:
+            identity = block_device.identity(number)
+    if identity is not None:
+        return Neighbours(image, state_path(identity) + _JOURNAL, None, None, None)
     return Neighbours(
         image, image + _JOURNAL, image + _PARTIAL, default_path(image), image + _IDENTITY
     )
+
+
+def device_kind(image: str) -> str:
+    """Return what an image that is not a file is, for a message."""
+    return "an NBD export" if is_nbd(image) else "a block device"
 
 
 def exists(path: str) -> bool:

@@ -3,58 +3,62 @@
 import ctypes
 import errno
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
+from blkmig_cli.disks.formats import RAW
+from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.locks import lock
 from blkmig_cli.disks.neighbours import exists
+from blkmig_cli.disks.open import open_image
 from blkmig_cli.disks.raw import RawImage
-from blkmig_cli.errors import failing
+from blkmig_cli.errors import FailureError, failing
 from blkmig_cli.system.atomic import set_owner_and_mode, sync_folder
+from blkmig_cli.text import escape
 
 # <fcntl.h>, <linux/fs.h>
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 
 
-class NewImage(RawImage):
-    """A raw image that is created at ``path`` and renamed by :meth:`finish`."""
+def create_partial(
+    path: str,
+    like: str | None = None,
+    image_format: str = RAW,
+    size: int = 0,
+    options: Sequence[str] = (),
+) -> Image:
+    """Create a new image at ``path``, locked; a raw one is empty, any other has ``size`` bytes.
 
-    def finish(self, name: str, *, replace: bool) -> None:
-        """Rename the flushed image to ``name``, on stable storage.
-
-        ``replace``: replace a file of that name.  Otherwise raises FailureError where there is one;
-        also where the renaming fails.
-        """
-        with failing(name):
-            if replace:
-                os.rename(self.path, name)
-            else:
-                _rename_new(self.path, name)
-            sync_folder(name)
-        self.path = name
-
-
-def create_partial(path: str, like: str | None = None) -> NewImage:
-    """Create a new, empty image at ``path``, locked.
-
-    ``like``: the image that it will replace, whose mode, owner and ACL it gets.
-    Raises FailureError where the path exists, or the image does not.
+    ``like``: the image that it will replace, whose mode, owner and ACL it gets.  ``options``: those
+    of its format, as for ``qemu-img create -o``.  Raises FailureError where the path exists, the image
+    does not, or it cannot be created with these options.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     if like is None:
         with failing(path):
-            return _locked(path, os.open(path, flags, 0o666))
-    with failing(like):
-        before = os.stat(like)
-    with failing(path):
-        fd = os.open(path, flags, 0o600)
-        set_owner_and_mode(fd, before, like)
-    return _locked(path, fd)
+            fd = os.open(path, flags, 0o666)
+    else:
+        with failing(like):
+            before = os.stat(like)
+        with failing(path):
+            fd = os.open(path, flags, 0o600)
+            set_owner_and_mode(fd, before, like)
+    image = _locked(path, fd)
+    if image_format == RAW:
+        return image
+    try:
+        return create_over(image, image_format, size, options)
+    except BaseException:
+        with suppress(FileNotFoundError):  # qemu-img removes it, too
+            os.unlink(path)
+        raise
 
 
-def open_partial(path: str) -> NewImage:
-    """Open the unfinished image at ``path``, locked.
+def open_partial(path: str) -> RawImage:
+    """Open the unfinished image at ``path`` as a raw one, locked.
 
     Raises FailureError where it is missing, in use, or not a file of blkmig.
     """
@@ -64,7 +68,47 @@ def open_partial(path: str) -> NewImage:
     return _locked(path, fd)
 
 
-def _locked(path: str, fd: int) -> NewImage:
+def create_over(image: RawImage, image_format: str, size: int, options: Sequence[str]) -> Image:
+    """Create an image of another format in the file of ``image``, which is closed.
+
+    Raises FailureError where that fails, or the format has no disks of this size.
+    """
+    path = image.path
+    image.close()
+    from blkmig_cli.disks.qemu.create import create  # noqa: PLC0415 (only for these images)
+
+    create(path, image_format, size, options)
+    made = open_in_format(path, image_format)
+    if made.size != size:
+        made.close()
+        raise FailureError(
+            f"{escape(path)}: an image of format {image_format} has {made.size} bytes, not {size}",
+            hint="use another format",
+        )
+    return made
+
+
+def open_in_format(path: str, image_format: str) -> Image:
+    """Open the unfinished image at ``path`` in its format, for writing; raises FailureError."""
+    return open_image(path, writable=True, image_format=image_format)
+
+
+def finish(image: Image, name: str, *, replace: bool) -> None:
+    """Rename the flushed ``image`` to ``name``, on stable storage.
+
+    ``replace``: replace a file of that name.  Otherwise raises FailureError where there is one;
+    also where the renaming fails.
+    """
+    with failing(name):
+        if replace:
+            os.rename(image.path, name)
+        else:
+            _rename_new(image.path, name)
+        sync_folder(name)
+    image.path = name
+
+
+def _locked(path: str, fd: int) -> RawImage:
     """Lock and return the image open at ``path`` as ``fd``, which is closed if this fails."""
     try:
         lock(fd, path, writable=True, shared=False)
@@ -72,7 +116,7 @@ def _locked(path: str, fd: int) -> NewImage:
             # Another process may have renamed or removed it before it was locked.
             if not os.path.samestat(os.fstat(fd), os.lstat(path)):
                 raise FileNotFoundError(errno.ENOENT, "it was finished or removed just now")
-            return NewImage(path, fd, os.lseek(fd, 0, os.SEEK_END))
+            return RawImage(path, fd, os.lseek(fd, 0, os.SEEK_END))
     except BaseException:
         os.close(fd)
         raise

@@ -4,33 +4,19 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import TYPE_CHECKING, NoReturn
 
 from blkmig_cli.disks.locks import lock
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.errors import FailureError, reason
 from blkmig_cli.system.pipes import give_pages, write_all
-from blkmig_cli.text import escape
+from blkmig_cli.text import escape, quote
 
-# An image that begins with one of these is refused as one of that format, except with -f raw.
-_OTHER_FORMATS = {
-    b"QFI\xfb": "qcow2",
-    b"QED\0": "qed",
-    b"KDMV": "vmdk",
-    b"COWD": "vmdk",
-    b"# Disk DescriptorFile": "vmdk",
-    b"vhdxfile": "vhdx",
-    b"conectix": "vpc",
-    b"<<< ": "vdi",
-    b"WithoutFreeSpace": "parallels",
-    b"WithouFreSpacExt": "parallels",
-    b"LUKS\xba\xbe": "luks",
-}
-# Formats by the suffix of a file's name.
-_SUFFIXES = {
-    ".qcow2": "qcow2", ".qcow": "qcow", ".vmdk": "vmdk", ".vdi": "vdi", ".vhdx": "vhdx",
-}  # fmt: skip
+if TYPE_CHECKING:
+    from blkmig_cli.disks.bitmap import DirtyBitmap
+
 # <linux/falloc.h>: FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE.
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
 # Bytes per read: few enough for the processor's cache.
@@ -65,6 +51,18 @@ class RawImage:
     def is_file(self) -> bool:
         """Whether it is a regular file, whose size is the disk's, and not a device."""
         return self._is_file
+
+    def bitmaps(self) -> None:
+        """See ``image.Image``: it has no place for bitmaps."""
+        return
+
+    def read_bitmap(self, name: str) -> NoReturn:
+        """See ``image.Image``."""
+        raise FailureError(f"{escape(self.path)} has no bitmap {quote(name)}")
+
+    def write_bitmaps(self, bitmaps: "Sequence[DirtyBitmap]") -> NoReturn:
+        """See ``image.Image``."""
+        raise FailureError(f"{escape(self.path)} has no place for bitmaps")
 
     def read(self, offset: int, length: int) -> bytes:
         """See ``image.Image``; raises FailureError where the file ends before its size."""
@@ -125,6 +123,9 @@ class RawImage:
 
     def _shrunk(self) -> FailureError:
         return FailureError(f"{escape(self.path)} became shorter while it was read")
+
+    def begin_writing(self) -> None:
+        """See ``image.Image``."""
 
     def write(self, offset: int, data: memoryview) -> None:
         """See ``image.Image``."""
@@ -224,33 +225,13 @@ class RawImage:
         return FailureError(f"{escape(self.path)}: {reason(error)} at its byte {offset}")
 
 
-def other_format(head: bytes) -> str | None:
-    """Return the format of an image that begins with ``head``.
+def open_raw(path: str, *, writable: bool, shared: bool = False, claimed: bool = False) -> RawImage:
+    """Open the file or block device at ``path`` as a raw image, and lock it as QEMU does.
 
-    None if no known magic matches, so that the image may be raw.
-    """
-    return next((name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)), None)
+    ``shared``: read it even if others write it (-U).  ``claimed``: write a block device even if it is
+    mounted (--force).
 
-
-def check_suffix(path: str) -> None:
-    """Raise FailureError where the suffix of an image's name is that of another format than raw."""
-    kind = _SUFFIXES.get(os.path.splitext(path)[1].lower())
-    if kind is not None:
-        raise FailureError(
-            f"{escape(path)}: format {kind} is not supported", hint="use -f raw if it is raw"
-        )
-
-
-def open_raw(
-    path: str, *, writable: bool, force: bool = False, shared: bool = False, claimed: bool = False
-) -> RawImage:
-    """Open the image at ``path``, and lock it as QEMU does.
-
-    ``force``: it is raw, regardless of its name and its first bytes (-f raw).  ``shared``: read it
-    even if others write it (-U).  ``claimed``: write a block device even if it is mounted (--force).
-
-    Raises FailureError where it is missing, is neither a file nor a block device, appears to have
-    another format, or is in use.
+    Raises FailureError where it is missing, is neither a file nor a block device, or is in use.
     """
     flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
     try:
@@ -271,14 +252,6 @@ def open_raw(
         raise FailureError(f"{escape(path)}: {reason(error)}", hint=hint) from error
     try:
         size = os.lseek(fd, 0, os.SEEK_END)
-        kind = other_format(os.pread(fd, 32, 0))
-        if kind is not None and not force:
-            raise FailureError(
-                f"{escape(path)} looks like {kind}, which is not supported",
-                hint="convert it with qemu-img, or use -f raw if it is raw",
-            )
-        if not force:
-            check_suffix(path)
         lock(fd, path, writable=writable, shared=shared)
     except OSError as error:
         os.close(fd)

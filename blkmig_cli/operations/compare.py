@@ -17,12 +17,14 @@ from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.contents.stream_disk import Piece, StreamDisk
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
-from blkmig_cli.disks.raw import RawImage, open_raw
+from blkmig_cli.disks.image import Image
+from blkmig_cli.disks.open import open_image
 from blkmig_cli.errors import NotAStreamError, UsageError
 from blkmig_cli.operations.reading import Reading
 from blkmig_cli.progress import Tick
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.system.nbd_uri import is_nbd
 from blkmig_cli.text import escape, names_text
 
 _PIECE = 1 << 20
@@ -36,12 +38,13 @@ class CompareOptions:
     """How to compare.
 
     ``strict``: sizes must be equal, too; ``incremental``: chunks that were not sent are ignored.
-    ``raw``: the second one is a raw image, regardless of its first bytes; ``shared``: see ``open_raw``.
+    ``image_format``: the second one is an image of this format, regardless of its first bytes;
+    ``shared``: see ``open.open_image``.
     """
 
     strict: bool = False
     incremental: bool = False
-    raw: bool = False
+    image_format: str | None = None
     shared: bool = False
 
 
@@ -54,7 +57,7 @@ class Side:
 
     name: str
     kind: str
-    disks: dict[str, StreamDisk | RawImage]
+    disks: dict[str, StreamDisk | Image]
     bitmaps: Bitmaps | None
     bounds: dict[str, SizeBounds] = field(default_factory=dict)
 
@@ -121,26 +124,27 @@ def compare(
 ) -> Comparison:
     """Compare A and B, each a device and a path, or None and the name of a STREAM or image.
 
-    One of them may be an image: that with a device, or the one that is not a stream; with
-    ``options.raw`` the second.  ``second_number``: that of several streams in B, None: as in A.
+    One of them may be an image: that with a device, an NBD URI, or the one that is not a stream; with
+    ``options.image_format`` the second.  ``second_number``: that of several streams in B, None: as in A.
     With an image, only the device that it is compared with is compared.  Raises the StreamError of a
     damaged stream, UsageError where neither is a stream or the image's device is not in it,
     FailureError where a file fails.
     """
     with ExitStack() as stack:
-        opened: list[Contents | tuple[str | None, RawImage]] = []
+        opened: list[Contents | tuple[str | None, Image]] = []
         for device, path in (first, second):
             contents = None
             if opened and second_number is not None:
                 reading = replace(reading, number=second_number)
-            if device is None and not (len(opened) == 1 and options.raw):
+            is_image = is_nbd(path) or (len(opened) == 1 and options.image_format is not None)
+            if device is None and not is_image:
                 contents = _stream(path, reading, stack)
             reading.log(f"{escape(path)}: {'an image' if contents is None else 'a stream'}")
             if contents is not None:
                 opened.append(contents)
                 continue
-            raw = open_raw(path, writable=False, force=options.raw, shared=options.shared)
-            opened.append((device, stack.enter_context(closing(raw))))
+            image = open_image(path, image_format=options.image_format, shared=options.shared)
+            opened.append((device, stack.enter_context(closing(image))))
         streams = [side for side in opened if isinstance(side, Contents)]
         if not streams:
             raise UsageError(
@@ -202,12 +206,18 @@ def stream_side(contents: Contents, only: str | None = None) -> Side:
     )
 
 
-def image_side(device: str | None, image: RawImage) -> Side:
-    """Return an image of ``device`` as a side, with its file of bitmaps; raises FailureError."""
+def image_side(device: str | None, image: Image) -> Side:
+    """Return an image of ``device`` as a side, with its bitmaps; raises FailureError."""
     name = device or ""
     path = default_path(image.path)
     bitmaps: Bitmaps | None = None
-    if os.path.exists(path):
+    stored = image.bitmaps()
+    if stored is not None:
+        bitmaps = {
+            (name, found.name): None if found.fault else image.read_bitmap(found.name)
+            for found in stored
+        }
+    elif image.is_file and os.path.exists(path):
         beside = read_bitmaps(path).bitmaps
         bitmaps = {(name, bitmap): content for bitmap, content in beside.items()}
     return Side(image.path, "image", {name: image}, bitmaps)
@@ -239,7 +249,7 @@ def compare_sides(ours: Side, theirs: Side, options: CompareOptions, tick: Tick)
     return Comparison((ours, theirs), options, disks, bitmaps)
 
 
-def differing_ranges(disk: StreamDisk, image: RawImage, tick: Tick) -> IntervalSet:
+def differing_ranges(disk: StreamDisk, image: Image, tick: Tick) -> IntervalSet:
     """Return the bytes, in ranges of sectors, in which ``image`` differs from ``disk``.
 
     They are compared up to the end of the shorter one, without ranges that were not sent.  ``tick``
@@ -252,27 +262,27 @@ def differing_ranges(disk: StreamDisk, image: RawImage, tick: Tick) -> IntervalS
 
 
 def _sized(
-    disk: StreamDisk | RawImage,
-    other: StreamDisk | RawImage,
+    disk: StreamDisk | Image,
+    other: StreamDisk | Image,
     bounds: SizeBounds | None,
-) -> StreamDisk | RawImage:
+) -> StreamDisk | Image:
     """Return ``disk``, with the size of ``other`` if only the ``bounds`` of its own are known."""
     if bounds is None or not isinstance(disk, StreamDisk) or _is_device(other):
         return disk
     return disk.resized(other.size) if bounds.allows(other.size) else disk
 
 
-def _bytes(disk: StreamDisk | RawImage, other: StreamDisk | RawImage) -> int:
+def _bytes(disk: StreamDisk | Image, other: StreamDisk | Image) -> int:
     """Return the size of ``disk``, for a block device at most that of the ``other`` disk."""
     return min(disk.size, other.size) if _is_device(disk) else disk.size
 
 
-def _is_device(disk: StreamDisk | RawImage) -> bool:
-    return isinstance(disk, RawImage) and not disk.is_file
+def _is_device(disk: StreamDisk | Image) -> bool:
+    return not (isinstance(disk, StreamDisk) or disk.is_file)
 
 
 def _compare(
-    a: StreamDisk | RawImage, b: StreamDisk | RawImage, end: int, found: DiskDifference
+    a: StreamDisk | Image, b: StreamDisk | Image, end: int, found: DiskDifference
 ) -> Iterator[int]:
     """Add the differences up to byte ``end`` to ``found``; yields the bytes compared so far.
 
@@ -290,7 +300,7 @@ def _compare(
         theirs = next(all_theirs, None) if theirs.end == stop else theirs
 
 
-def _pieces(disk: StreamDisk | RawImage, end: int) -> Iterator[Piece]:
+def _pieces(disk: StreamDisk | Image, end: int) -> Iterator[Piece]:
     """Return bytes [0, end) of a disk as contiguous pieces, in order."""
     stop = min(disk.size, end)
     if isinstance(disk, StreamDisk):
@@ -316,8 +326,8 @@ def _image_pieces(extents: Iterable[tuple[int, int]], end: int) -> Iterator[Piec
 
 
 def _compare_piece(
-    ours: tuple[StreamDisk | RawImage, Piece],
-    theirs: tuple[StreamDisk | RawImage, Piece],
+    ours: tuple[StreamDisk | Image, Piece],
+    theirs: tuple[StreamDisk | Image, Piece],
     start: int,
     end: int,
     found: DiskDifference,

@@ -22,6 +22,7 @@ from blkmig_cli.errors import (
     UndecidableError,
     UsageError,
 )
+from blkmig_cli.operations.extract_image import image_format, write_image
 from blkmig_cli.operations.reading import Reading, check_target
 from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
@@ -74,15 +75,22 @@ def extract(
     *,
     device: str | None = None,
     bitmap: str | None = None,
+    stated_format: str | None = None,
     allow_incomplete: bool = False,
 ) -> Extracted:
     """Write the disk of ``device`` (None: the only one) in the STREAM, or ``bitmap``, to the TARGET.
 
-    Nothing is written if it raises; see :func:`find_disk`, :func:`find_bitmap` and
-    :func:`open_target`.  With ``allow_incomplete``, the error that ended the reading of a damaged
-    stream is in the result.
+    A disk may be written as an image of another format than raw (``stated_format``, else by the suffix
+    of TARGET), or to an NBD export.  Nothing is written if it raises; see
+    :func:`find_disk`, :func:`find_bitmap`, :func:`open_target` and :func:`write_image`.
+
+    With ``allow_incomplete``, the error that ended the reading of a damaged stream is in the result.
     """
-    check_target(stream, target)
+    kind = None if bitmap is not None else image_format(target, stated_format)
+    if kind is None:
+        check_target(stream, target)
+    elif target is not None:
+        FileUses.of_stream(stream).add("the target", target, writes=True)
     with reading.contents(stream, again=bitmap is None) as contents:
         failure = contents.report.failure
         Names.of(contents.report).check_hints(reading.hints)
@@ -94,6 +102,10 @@ def extract(
                     sink.write(piece)
             return Extracted(sink.written, found.warnings, failure)
         chosen = find_disk(contents, device, allow_incomplete=allow_incomplete)
+        if kind is not None and target is not None:
+            with reading.progress("extracting", chosen.disk.size) as tick:
+                written = write_image(chosen.disk, target, kind, tick)
+            return Extracted(written, chosen.warnings, failure)
         with (
             open_target(target, FileUses.of_stream(stream)) as sink,
             reading.progress("extracting", chosen.disk.size) as tick,

@@ -1,6 +1,6 @@
 """Validating one stream: checking its events, and comparing it with images and manifests."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +12,8 @@ from blkmig_cli.checks.manifest import Manifest, check_images
 from blkmig_cli.checks.report import Report
 from blkmig_cli.checks.survey import Contents, read_stream, source_of_data
 from blkmig_cli.contents.final_layout import EndStates
-from blkmig_cli.disks.raw import RawImage, open_raw
+from blkmig_cli.disks.image import Image
+from blkmig_cli.disks.open import open_image
 from blkmig_cli.errors import BlkmigError, UsageError
 from blkmig_cli.operations.compare import differing_ranges
 from blkmig_cli.progress import Tick
@@ -31,13 +32,14 @@ WORST = (4, 3, 1, 0)
 class ValidateOptions:
     """What to check in addition to the stream itself.
 
-    ``images``: paths of images to compare, by device (None: the stream's only one); ``force_raw``:
-    they are raw, regardless of their content; ``shared``: even if another program writes them.
+    ``images``: paths or NBD URIs of images to compare, by device (None: the stream's only one);
+    ``formats``: theirs, by device, None for all others (-f); ``shared``: even if another program
+    writes them.
     ``incremental``: missing chunks are intentional.  ``for_qemu``: warn if this QEMU cannot load it.
     """
 
     images: dict[str | None, str] = field(default_factory=dict)
-    force_raw: bool = False
+    formats: Mapping[str | None, str] = field(default_factory=dict)
     shared: bool = False
     incremental: bool = False
     for_qemu: Version | None = None
@@ -48,11 +50,17 @@ class ValidateOptions:
         """Whether the disks' content is read after the stream's records."""
         return bool(self.images) or (self.manifest is not None and self.manifest.to_read > 0)
 
-    def open_images(self, stack: ExitStack) -> dict[str | None, RawImage]:
+    def open_images(self, stack: ExitStack) -> dict[str | None, Image]:
         """Open the images, to be closed by ``stack``; raises FailureError."""
         return {
             device: stack.enter_context(
-                closing(open_raw(path, writable=False, force=self.force_raw, shared=self.shared))
+                closing(
+                    open_image(
+                        path,
+                        image_format=self.formats.get(device, self.formats.get(None)),
+                        shared=self.shared,
+                    )
+                )
             )
             for device, path in self.images.items()
         }
@@ -124,9 +132,7 @@ def _traits(report: Report, machine: str | None) -> Traits:
     )
 
 
-def _images_by_device(
-    images: dict[str | None, RawImage], report: Report
-) -> list[tuple[str, RawImage]]:
+def _images_by_device(images: dict[str | None, Image], report: Report) -> list[tuple[str, Image]]:
     """Return the images with the devices whose disks they are compared with.
 
     Raises UsageError where an image belongs to no device of the stream, or to several.
@@ -143,7 +149,7 @@ def _images_by_device(
 
 
 def _against_images(
-    images: dict[str | None, RawImage], contents: Contents, hints: Hints, tick: Tick
+    images: dict[str | None, Image], contents: Contents, hints: Hints, tick: Tick
 ) -> Report:
     """Return the report with the differences from ``images``, by device (None: the only one)."""
     report = contents.report
@@ -159,7 +165,7 @@ def _against_images(
     return replace(report.adding(findings), same=tuple(same), differing=ranges)
 
 
-def _sizes(checker: Checker, hints: Hints, device: str, image: RawImage) -> Iterator[Finding]:
+def _sizes(checker: Checker, hints: Hints, device: str, image: Image) -> Iterator[Finding]:
     """Yield the finding that an image cannot have the disk's size; a device may be larger."""
     size = hints.option_size(device)
     least = most = size

@@ -120,9 +120,9 @@ class Entry:
             raise self.fault(f"{key} is neither true nor false")
         return value
 
-    def text(self, key: str) -> str:
-        """Return the string ``key``."""
-        value = self._given.get(key)
+    def text(self, key: str, *, default: str | None = None) -> str:
+        """Return the string ``key``; ``default`` where it is missing, if that is not None."""
+        value = self._given.get(key, default)
         if not isinstance(value, str):
             raise self.fault(f"{key} is not a string")
         return value

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from blkmig_cli.errors import UsageError
 from blkmig_cli.system.address import Address, parse_address
 from blkmig_cli.system.devices import identity, layers
+from blkmig_cli.system.nbd_uri import is_nbd, parse_nbd_uri
 from blkmig_cli.text import escape
 
 _STANDARD = {0: "stdin", 1: "stdout", 2: "stderr"}
@@ -54,7 +55,9 @@ class FileUses:
             self.add(use, file, writes=writes)
 
     def add(self, use: str, file: str | int, *, writes: bool) -> None:
-        """Register ``file``, a path or a descriptor; ``use`` is its description, such as "the stream".
+        """Register ``file``: a path, an NBD URI or a descriptor.
+
+        ``use`` is its description, such as "the stream".
 
         Raises UsageError where the file has another use, and one of the two writes.  A file that
         cannot be examined is not an error here; opening it will fail.
@@ -77,6 +80,8 @@ class FileUses:
 
 def _identities(file: str | int) -> list[Hashable]:
     """Return the identities of ``file``; none where it may be used more than once."""
+    if isinstance(file, str) and is_nbd(file):
+        return [("NBD export", parse_nbd_uri(file).identity)]
     place = [] if isinstance(file, int) else [_place(file)]
     try:
         found = os.stat(file)

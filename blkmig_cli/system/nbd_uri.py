@@ -42,6 +42,12 @@ class NbdUri:
     certificates: str = ""
     tls_hostname: str = ""
 
+    @property
+    def identity(self) -> str:
+        """What identifies the export: its server and its name, without options."""
+        place = f"unix {self.socket}" if self.socket else f"{self.host}:{self.port}"
+        return f"nbd {place} {self.export}"
+
     def __str__(self) -> str:
         """Return the argument, escaped, for a message."""
         return escape(self.text)

@@ -10,18 +10,20 @@ from hypothesis import strategies as st
 
 from blkmig_cli.disks import new_image
 from blkmig_cli.disks.image import Beginning
-from blkmig_cli.disks.new_image import NewImage, create_partial, open_partial
-from blkmig_cli.disks.raw import RawImage, check_suffix, open_raw
+from blkmig_cli.disks.new_image import create_partial, finish, open_partial
+from blkmig_cli.disks.open import open_image
+from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import FailureError
 
 MIB = 1 << 20
 
 
-def made(path: str, size: int) -> NewImage:
+def made(path: str, size: int) -> RawImage:
     """A new image under its name."""
     image = create_partial(f"{path}.partial")
+    assert isinstance(image, RawImage)
     image.resize(size)
-    image.finish(path, replace=False)
+    finish(image, path, replace=False)
     return image
 
 
@@ -117,12 +119,12 @@ def test_other_formats_are_refused(tmp_path: Path, magic: bytes) -> None:
     path = tmp_path / "disk"
     path.write_bytes(magic.ljust(4096, b"\0"))
     with pytest.raises(FailureError, match="-f raw"):
-        open_raw(str(path), writable=True)
-    forced = open_raw(str(path), writable=False, force=True)
+        open_image(str(path), writable=True)
+    forced = open_image(str(path), image_format="raw")
     assert forced.read(0, 4) == magic[:4]
     forced.close()
     path.write_bytes(b"\0" + magic)
-    open_raw(str(path), writable=False).close()
+    open_image(str(path)).close()
 
 
 def test_the_cache_is_dropped(image: RawImage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,12 +176,12 @@ def test_names_that_announce_another_format(tmp_path: Path) -> None:
         path = tmp_path / name
         path.write_bytes(bytes(512))
         with pytest.raises(FailureError, match="-f raw"):
-            open_raw(str(path), writable=False)
-        with pytest.raises(FailureError, match="-f raw"):
-            check_suffix(str(path))
-        open_raw(str(path), writable=False, force=True).close()
+            open_image(str(path))
+        open_image(str(path), image_format="raw").close()
     for name in ("a.img", "b.raw", "c", "qcow2", ".qcow2"):
-        check_suffix(str(tmp_path / name))
+        path = tmp_path / name
+        path.write_bytes(bytes(512))
+        open_image(str(path)).close()
 
 
 STEPS = st.lists(
@@ -225,7 +227,7 @@ def test_a_new_image_gets_its_name_when_it_is_finished(tmp_path: Path) -> None:
         create_partial(str(partial))
     image.write(0, memoryview(b"x"))
     assert (path.exists(), partial.exists()) == (False, True)
-    image.finish(str(path), replace=False)
+    finish(image, str(path), replace=False)
     assert image.path == str(path)
     image.close()
     assert (path.exists(), partial.exists()) == (True, False)
@@ -246,9 +248,9 @@ def test_a_name_that_is_taken_meanwhile_stays_so(
     image = create_partial(str(partial))
     path.write_text("mine")
     with pytest.raises(FailureError, match="disk: File exists"):
-        image.finish(str(path), replace=False)
+        finish(image, str(path), replace=False)
     assert path.read_text() == "mine"
-    image.finish(str(path), replace=True)
+    finish(image, str(path), replace=True)
     image.close()
     assert path.read_text() == ""
     assert not partial.exists()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.new_image import create_partial
-from blkmig_cli.disks.raw import RawImage
 from blkmig_cli.errors import FailureError
 from blkmig_cli.operations.replay.history import History
 from blkmig_cli.operations.replay.journal import NO_RECORDS, Entry
@@ -114,7 +114,7 @@ def test_no_records() -> None:
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> RawImage:
+def image(tmp_path: Path) -> Image:
     made = create_partial(str(tmp_path / "disk"))
     made.resize(4 * MIB)
     for number in range(4):
@@ -133,7 +133,7 @@ def resumed_history(
     return History("j", before, later_overlaps=overlaps, thorough=thorough)
 
 
-def follow(history: History, records: list[Block], image: RawImage) -> None:
+def follow(history: History, records: list[Block], image: Image) -> None:
     for record in records:
         assert history.add(record, SOURCE)
         start = record.sector * 512
@@ -143,7 +143,7 @@ def follow(history: History, records: list[Block], image: RawImage) -> None:
 NEXT = zeros(0, 4 * MIB)
 
 
-def test_the_journal_waits_until_stream_and_image_are_proven(image: RawImage) -> None:
+def test_the_journal_waits_until_stream_and_image_are_proven(image: Image) -> None:
     """While records of an earlier run come again, and while samples differ."""
     records = [data(CHUNK * number, number) for number in range(4)]
     image.write(MIB, memoryview(bytes(512)))  # a pipe: perhaps it comes again
@@ -163,7 +163,7 @@ def test_the_journal_waits_until_stream_and_image_are_proven(image: RawImage) ->
     assert history.entry("writing", 5 * MIB, None) is not None
 
 
-def test_from_a_file_the_image_is_refused_before_it_is_written(image: RawImage) -> None:
+def test_from_a_file_the_image_is_refused_before_it_is_written(image: Image) -> None:
     records = [data(CHUNK * number, number) for number in range(4)]
     image.write(MIB, memoryview(bytes(512)))
     history = resumed_history(records, overlaps=IntervalSet())
@@ -180,7 +180,7 @@ def test_from_a_file_the_image_is_refused_before_it_is_written(image: RawImage) 
         history.end()
 
 
-def test_from_a_pipe_an_image_without_any_of_the_data_is_refused_at_once(image: RawImage) -> None:
+def test_from_a_pipe_an_image_without_any_of_the_data_is_refused_at_once(image: Image) -> None:
     records = [data(CHUNK * number, number) for number in range(4)]
     image.zero(0, 4 * MIB)
     history = resumed_history(records)
@@ -189,7 +189,7 @@ def test_from_a_pipe_an_image_without_any_of_the_data_is_refused_at_once(image: 
         history.add(NEXT, SOURCE)
 
 
-def test_the_last_record_of_a_place_counts(image: RawImage) -> None:
+def test_the_last_record_of_a_place_counts(image: Image) -> None:
     records = [data(0, 3), data(CHUNK, 1), data(CHUNK * 2, 2), data(0, 0)]
     history = resumed_history(records, overlaps=IntervalSet(), thorough=True)
     for record in records:
@@ -220,7 +220,7 @@ def test_few_records_with_data_among_many_zeros_are_samples(tmp_path: Path) -> N
         resumed.end()
 
 
-def test_zeros_that_are_none(image: RawImage) -> None:
+def test_zeros_that_are_none(image: Image) -> None:
     history = History("j")
     offsets, sectors = np.array([15, 30]), np.array([0, CHUNK])
     history.add_zeros(zeros(0, 15), offsets, sectors)
@@ -235,7 +235,7 @@ def test_zeros_that_are_none(image: RawImage) -> None:
             resumed.end()
 
 
-def test_a_shorter_image(image: RawImage) -> None:
+def test_a_shorter_image(image: Image) -> None:
     records = [data(CHUNK * number, number) for number in range(4)]
     history = resumed_history(records, overlaps=IntervalSet())
     image.resize(3 * MIB)

@@ -306,7 +306,7 @@ def test_of_two_that_make_one_image_one_is_refused(
 
     original, both = new_image.create_partial, threading.Event()
 
-    def create(path: str, like: object) -> object:
+    def create(path: str, like: object, *_: object) -> object:
         if not both.is_set():
             both.set()
             other = run("replay", "s.bin", "--image", "x", "--create", "-q")
@@ -326,7 +326,7 @@ def test_an_image_that_appears_meanwhile(
 
     original = new_image.create_partial
 
-    def create(path: str, like: object) -> object:
+    def create(path: str, like: object, *_: object) -> object:
         Path("x").write_bytes(b"mine")
         return original(path, None)
 

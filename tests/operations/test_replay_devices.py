@@ -13,6 +13,7 @@ from blkmig_cli.disks import block_device
 from blkmig_cli.disks.bitmap_file import read_bitmaps
 from blkmig_cli.disks.neighbours import neighbours_of
 from blkmig_cli.errors import FailureError
+from blkmig_cli.system.state_folder import state_path
 from tests.conftest import Run, fails
 from tests.support import raw
 
@@ -293,18 +294,16 @@ def test_devices_that_nothing_identifies_for_long(sysfs: Path) -> None:
     assert block_device.identity(os.makedev(8, 0)) != first
 
 
-def test_the_state_folder(sysfs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    attribute(sysfs / "8:0", "serial", "SN")
-    number = os.makedev(8, 0)
+def test_the_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    assert block_device.state_path(number).startswith(f"{tmp_path}/state/blkmig/")
+    assert state_path("serial SN").startswith(f"{tmp_path}/state/blkmig/")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for value in ("", "relative/state"):
         monkeypatch.setenv("XDG_STATE_HOME", value)
-        assert block_device.state_path(number).startswith(f"{tmp_path}/home/.local/state/blkmig/")
+        assert state_path("serial SN").startswith(f"{tmp_path}/home/.local/state/blkmig/")
     monkeypatch.setenv("HOME", "relative")
     with pytest.raises(FailureError, match="set XDG_STATE_HOME"):
-        block_device.state_path(number)
+        state_path("serial SN")
 
 
 def test_files_are_no_devices(tmp_path: Path) -> None:

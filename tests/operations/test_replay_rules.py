@@ -265,7 +265,7 @@ def test_an_image_that_replaces_another_has_its_mode(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also before it is complete: what only its owner might read stays so."""
-    from blkmig_cli.disks.new_image import NewImage
+    from blkmig_cli.disks.raw import RawImage
 
     put(STREAM)
     put(b"old", "x")
@@ -273,13 +273,13 @@ def test_an_image_that_replaces_another_has_its_mode(
     if not os.getuid():
         os.chown("x", 1234, 4321)
     seen = []
-    original = NewImage.write
+    original = RawImage.write
 
-    def write(self: NewImage, offset: int, data: memoryview) -> None:
+    def write(self: RawImage, offset: int, data: memoryview) -> None:
         seen.append(mode("x.partial"))
         original(self, offset, data)
 
-    monkeypatch.setattr(NewImage, "write", write)
+    monkeypatch.setattr(RawImage, "write", write)
     assert run("replay", "s.bin", "--image", "x", "--overwrite").status == 0
     assert set(seen) == {0o600}
     assert (mode("x"), mode("x.bitmaps.json")) == (0o600, 0o600)

@@ -174,11 +174,23 @@ def test_without_create_the_image_must_exist(run: Run, kind: str) -> None:
 
 def test_names_that_announce_another_format(run: Run) -> None:
     put(STREAM)
-    before = here()
-    outcome = run("replay", "s.bin", "--image", "x.qcow2", "--create")
-    refused(outcome, 4, "x.qcow2: format qcow2 is not supported; use -f raw", before)
     assert run("replay", "s.bin", "--image", "x.qcow2", "--create", "-f", "raw").status == 0
-    fails(run("replay", "s.bin", "--image", "x.qcow2", "--overwrite"), 4, "-f raw")
+    before = here()
+    outcome = run("replay", "s.bin", "--image", "x.qcow2")
+    refused(
+        outcome, 4, "x.qcow2 does not look like qcow2; use -f qcow2 if it is, or -f raw", before
+    )
+    outcome = run("replay", "s.bin", "--image", "y.dmg", "-f", "dmg", "--create")
+    refused(outcome, 4, "y.dmg: images of format dmg cannot be created", before)
+    outcome = run("replay", "s.bin", "--image", "y", "-f", "nbd", "--create")
+    refused(outcome, 2, "-f: unknown format 'nbd'", before)
+    outcome = run("replay", "s.bin", "--image", "y", "-o", "compat=v3", "--create")
+    refused(outcome, 2, "-o is for images of other formats than raw", before)
+    outcome = run("replay", "s.bin", "--image", "y", "-f", "z=raw", "--create")
+    refused(outcome, 2, "'z'", before)
+    for option in ("data_file=x", "size=1G", "subformat=twoGbMaxExtentSparse"):
+        outcome = run("replay", "s.bin", "--image", "y.vmdk", "-o", option, "--create")
+        refused(outcome, 2, f"-o {option} is refused", before)
 
 
 @pytest.mark.parametrize("room", [16 << 20, -1])

@@ -5,12 +5,15 @@ block is written by reading the block first.
 """
 
 import io
+import math
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from blkmig_cli import limits
+from blkmig_cli.disks.image import StoredBitmap
 from blkmig_cli.disks.nbd.channel import BrokenError, SocketChannel
 from blkmig_cli.disks.nbd.connection import Connection
 from blkmig_cli.disks.nbd.handshake import Bitmaps, negotiate
@@ -18,8 +21,9 @@ from blkmig_cli.disks.nbd.read_ahead import ReadAhead, block_pieces
 from blkmig_cli.disks.nbd.replies import Request
 from blkmig_cli.disks.nbd.status import Flags, ranges
 from blkmig_cli.disks.zeros import is_zero
-from blkmig_cli.errors import FailureError, failing
+from blkmig_cli.errors import FailureError, LimitError, failing
 from blkmig_cli.schemas import nbd as schema
+from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.schemas.nbd import Allocation, Command, ExportFlag
 from blkmig_cli.system.nbd_uri import NbdUri
 from blkmig_cli.system.pipes import write_all
@@ -30,6 +34,11 @@ _FLYING = 8
 _ZEROED = 256 << 20
 # Extents that are known before they are needed, so that more than one small one is read ahead.
 _AHEAD = 4
+# QEMU's default granularity of a bitmap (QEMU 7.2, block.c: bdrv_get_default_bitmap_granularity).
+_GRANULARITY = 1 << 16
+
+if TYPE_CHECKING:
+    from blkmig_cli.disks.bitmap import DirtyBitmap
 
 
 class NbdImage:
@@ -52,6 +61,40 @@ class NbdImage:
     def size(self) -> int:
         """The size in bytes."""
         return self._export.size
+
+    @property
+    def is_file(self) -> bool:
+        """Return False: an export may be larger than the disk."""
+        return False
+
+    def bitmaps(self) -> list[StoredBitmap] | None:
+        """See ``image.Image``: those that were asked for, of which the protocol tells only the name."""
+        return [StoredBitmap(name, None) for name in self.bitmap_names()] or None
+
+    def read_bitmap(self, name: str) -> "DirtyBitmap":
+        """See ``image.Image``; a bitmap that is recording, and not persistent.
+
+        Its granularity is not a part of the protocol: it is the largest one, up to QEMU's default, in
+        which its ranges are whole granules.
+        """
+        from blkmig_cli.disks.bitmap import DirtyBitmap  # noqa: PLC0415 (numpy is slow to load)
+
+        granularity = _GRANULARITY
+        for start, length in self.dirty_ranges(name):
+            for edge in (start, start + length):
+                if edge != self.size:
+                    granularity = math.gcd(granularity, edge)
+        bitmap = DirtyBitmap(name, max(granularity, SECTOR_SIZE))
+        try:
+            for start, length in self.dirty_ranges(name):
+                bitmap.set_range(start, length)
+        except LimitError as error:
+            raise FailureError(f"{escape(self.path)}: bitmap {quote(name)}: {error}") from error
+        return bitmap
+
+    def write_bitmaps(self, bitmaps: "Sequence[DirtyBitmap]") -> NoReturn:
+        """See ``image.Image``."""
+        raise FailureError(f"{escape(self.path)} is an NBD export, which has no place for bitmaps")
 
     def read(self, offset: int, length: int) -> bytes:
         """See ``image.Image``; raises ValueError for a range that ends past the disk."""
@@ -125,6 +168,9 @@ class NbdImage:
 
         return ranges(self._connection, (context,), 0, self.size, wanted)
 
+    def begin_writing(self) -> None:
+        """See ``image.Image``."""
+
     def write(self, offset: int, data: memoryview) -> None:
         """See ``image.Image``."""
         self._check_end(offset, len(data))
@@ -151,6 +197,17 @@ class NbdImage:
                 for part in [zeros[: high - at]]
             )
         self._patch(high, memoryview(bytes(offset + length - high)))
+
+    def zero_all(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Zero many ranges (start, length), each of whole blocks, with several requests in flight.
+
+        The server must have WRITE_ZEROES.  Raises FailureError.
+        """
+        self._each(
+            (Request(Command.WRITE_ZEROES, at, min(_ZEROED, start + length - at)), None)
+            for start, length in ranges
+            for at in range(start, start + length, _ZEROED)
+        )
 
     def resize(self, size: int) -> None:
         """Raise FailureError: an export has the size that its server gave it."""

@@ -15,12 +15,23 @@ The methods are called in this order:
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from blkmig_cli import limits
-from blkmig_cli.disks.neighbours import Neighbours, exists, neighbours_of, remove
-from blkmig_cli.disks.new_image import NewImage, create_partial, open_partial
-from blkmig_cli.disks.raw import RawImage, check_suffix, open_raw
+from blkmig_cli.disks.formats import RAW, keeps_bitmaps, new_format
+from blkmig_cli.disks.image import Image, StoredBitmap
+from blkmig_cli.disks.neighbours import Neighbours, device_kind, exists, neighbours_of, remove
+from blkmig_cli.disks.new_image import (
+    create_over,
+    create_partial,
+    finish,
+    open_in_format,
+    open_partial,
+)
+from blkmig_cli.disks.open import Register, open_image
+from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.operations.replay.history import History
 from blkmig_cli.operations.replay.journal import (
@@ -35,36 +46,44 @@ from blkmig_cli.operations.replay.request import ReplayRequest
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.text import escape, human_size
 
+if TYPE_CHECKING:
+    from blkmig_cli.disks.bitmap import DirtyBitmap
+
 _NEW_START = "use --restart to start over"
 
 
 class Destination:
     """The image at ``path``, written according to ``request``.
 
-    ``size``: that of the disk in bytes, None while unknown.
+    ``size``: that of the disk in bytes, None while unknown.  ``image_format``: that of -f, None without.
     """
 
-    def __init__(self, path: str, size: int | None, request: ReplayRequest) -> None:
+    def __init__(
+        self, path: str, size: int | None, request: ReplayRequest, image_format: str | None = None
+    ) -> None:
         """Raises FailureError where a block device cannot be identified."""
         self.path = path
         self.neighbours: Neighbours = neighbours_of(path)
         self.size = size
         self.history = History(self.neighbours.journal)
         self._request = request
-        self._image: RawImage | None = None
+        self._stated_format = image_format
+        self._format = RAW  # of a new image
+        self._new = False
+        self._image: Image | None = None
         self._replaced: RawImage | None = None
         self._before: Entry | None = None
-        self._begun = False
+        self._begun = self._writing = False
 
     # Properties.
 
     @property
     def is_device(self) -> bool:
-        """Whether it is a block device."""
+        """Whether it is a block device or an NBD export."""
         return self.neighbours.partial is None
 
     @property
-    def image(self) -> RawImage | None:
+    def image(self) -> Image | None:
         """The existing or unfinished image, None if there is none yet."""
         return self._image
 
@@ -72,7 +91,7 @@ class Destination:
     def existing_size(self) -> int | None:
         """The size in bytes of an image that is written in place; None for a new one."""
         image = self._image
-        return None if image is None or isinstance(image, NewImage) else image.size
+        return None if image is None or self._new else image.size
 
     @property
     def limit(self) -> int | None:
@@ -106,37 +125,50 @@ class Destination:
             return None
         return self._image.path
 
+    @property
+    def needs_size(self) -> bool:
+        """Whether nothing can be written before the disk's size is known.
+
+        On a device, the padding of the last chunk must not overwrite what is after the disk's end; an
+        image of another format than raw is created with its size.
+        """
+        return self.is_device or (self._request.makes and self._format != RAW)
+
+    def stored_bitmaps(self) -> Sequence[StoredBitmap] | None:
+        """Return the bitmaps in the image; None where it has no place for any."""
+        if self._new or self._image is None:
+            return (
+                [] if self._request.makes and keeps_bitmaps(self._format, self._options) else None
+            )
+        return self._image.bitmaps()
+
+    @property
+    def _options(self) -> Sequence[str]:
+        return self._request.format_options if self._format != RAW else ()
+
     # Before the first write.
 
-    def open(self) -> None:
+    def open(self, register: Register) -> None:
         """Examine the image and its neighbours, and lock it; nothing is changed.
 
-        Raises FailureError where it is missing, in the way, in use, incomplete or too small, or its
-        neighbours are invalid; UsageError.
+        ``register``: see ``open.open_image``.  Raises FailureError where it is missing, in the way, in
+        use, incomplete or too small, or its neighbours are invalid; UsageError.
         """
         request = self._request
-        present = os.path.lexists(self.path)
+        present = self.is_device or os.path.lexists(self.path)
         partial = self.neighbours.partial is not None and exists(self.neighbours.partial)
         self._check_place(present=present, partial=partial)
         if partial:
             assert self.neighbours.partial is not None
-            self._image = open_partial(self.neighbours.partial)
-        if present:
-            image = open_raw(
-                self.path,
-                writable=request.disks and not request.dry_run,
-                force=request.force or request.overwrite,
-                shared=not request.disks,
-                claimed=request.mounted,
-            )
-            if request.overwrite:
-                self._replaced = image
-            else:
-                self._image = image
+            self._image, self._new = open_partial(self.neighbours.partial), True
+        if present and request.overwrite:
+            self._replaced = open_raw(self.path, writable=not request.dry_run)
+        elif present:
+            self._image, self._new = self._open_existing(register), False
         # Now that it is locked, no other process writes the journal.
         entry = None if request.restart else read_journal(self.neighbours)
         if request.resume:
-            self._before = self._continued(entry, present=present, partial=partial)
+            self._before = self._continued(entry, register, present=present, partial=partial)
         elif entry is not None and entry.state != "finished" and (present or partial):
             raise self._incomplete()
         self._begun = self._before is not None
@@ -145,7 +177,25 @@ class Destination:
             self._check_left_bitmaps(
                 expected=request.restart or (entry is not None and request.resume)
             )
+        self._new = self._new or (self._image is None and request.makes)
         self.history = self._new_history(None)
+
+    def _open_existing(self, register: Register) -> Image:
+        """Open the image of this name, as its options require; raises FailureError."""
+        request = self._request
+        image = open_image(
+            self.path,
+            writable=request.disks and not request.dry_run,
+            image_format=self._stated_format,
+            shared=not request.disks,
+            claimed=request.mounted,
+            register=register,
+        )
+        if request.disks or request.dry_run or not request.bitmaps or image.bitmaps() is None:
+            return image
+        # The bitmaps are written into it.
+        image.close()
+        return open_image(self.path, writable=True, image_format=self._stated_format)
 
     def _check_place(self, *, present: bool, partial: bool) -> None:
         """Refuse an image that is in the way, or missing."""
@@ -153,7 +203,7 @@ class Destination:
         if self.is_device and request.makes:
             if request.overwrite:
                 raise UsageError(
-                    f"{escape(path)} is a block device",
+                    f"{escape(path)} is {device_kind(path)}",
                     hint="without --overwrite, it is written in place",
                 )
             raise FailureError(
@@ -179,10 +229,12 @@ class Destination:
             raise FailureError(
                 f"{escape(path)}: No such file or directory", hint="use --create to make it"
             )
-        if request.makes and not request.force:
-            check_suffix(path)
+        if request.makes:
+            self._format = new_format(path, self._stated_format)
 
-    def _continued(self, entry: Entry | None, *, present: bool, partial: bool) -> Entry | None:
+    def _continued(
+        self, entry: Entry | None, register: Register, *, present: bool, partial: bool
+    ) -> Entry | None:
         """Return the journal entry to continue from; None if there is none.
 
         Raises FailureError where it is the journal of another image.
@@ -193,6 +245,16 @@ class Destination:
                 return None
             if not entry.new:
                 raise self._other_image()
+            if entry.image_format != self._format:
+                raise FailureError(
+                    f"{escape(self.path)}: the unfinished image has format "
+                    f"{escape(entry.image_format)}, not {self._format}",
+                    hint=f"use -f {escape(entry.image_format)}, or {_NEW_START}",
+                )
+            if self._format != RAW:
+                assert self._image is not None
+                self._image.close()
+                self._image = open_in_format(self._image.path, self._format)
             return entry
         if not present:
             return None
@@ -200,7 +262,9 @@ class Destination:
             entry.state == "finished" or (entry.state == "written" and entry.new)
         )
         if named:
-            self._image, self._replaced = self._image or self._replaced, None
+            if self._replaced is not None:
+                self._replaced.close()
+                self._image, self._replaced = self._open_existing(register), None
             return entry
         if self._request.overwrite:
             if entry is not None and not entry.new:
@@ -276,29 +340,37 @@ class Destination:
 
     # Writing.
 
-    def image_for(self, end: int) -> RawImage:
+    def image_for(self, end: int) -> Image:
         """Return the image for writing up to byte ``end``; creates or extends it if necessary.
 
         The first call writes the journal.  Raises FailureError.
         """
         image = self._image
+        if image is not None and not self._new and not self._writing:
+            self._prepare(image)  # before the journal: the image may be in use
         if image is None:
             image = self._image = self._create()
         elif not self._begun:
-            self._begin(image)
-        if isinstance(image, NewImage):
+            image = self._image = self._begin(image)
+        if not self._writing:
+            self._prepare(image)
+        if self._new:
             wanted = end if self.size is None else self.size
             if image.size < wanted:
                 image.resize(wanted)
         return image
 
-    def _create(self) -> NewImage:
+    def _prepare(self, image: Image) -> None:
+        image.begin_writing()
+        self._writing = True
+
+    def _create(self) -> Image:
         """Create the new image and its journal; the journal of another one must not remain."""
         path = self.neighbours.partial
         assert path is not None
         discard_journal(self.neighbours)
         try:
-            image = create_partial(path, None if self._replaced is None else self.path)
+            image = self._create_partial(path)
         except FailureError:
             if os.path.lexists(path):
                 raise self._incomplete() from None  # another process was faster
@@ -307,19 +379,29 @@ class Destination:
         self._write_journal(Entry("writing", True, self.size))
         return image
 
-    def _begin(self, image: RawImage) -> None:
-        """Write the journal before the first write to an existing image."""
-        new = isinstance(image, NewImage)
-        if not new:
+    def _create_partial(self, path: str) -> Image:
+        like = None if self._replaced is None else self.path
+        return create_partial(path, like, self._format, self.size or 0, self._options)
+
+    def _begin(self, image: Image) -> Image:
+        """Write the journal before the first write to an existing image, and return the image."""
+        if not self._new:
             remove(self.neighbours.identity)
         self._begun = True
-        self._write_journal(Entry("writing", new, self.size))
-        if new:
-            image.resize(0)  # what an earlier replay left of it
+        self._write_journal(Entry("writing", self._new, self.size))
+        if not self._new:
+            return image
+        # What an earlier replay left of it is dropped.
+        if self._format == RAW:
+            image.resize(0)
+            return image
+        assert isinstance(image, RawImage)
+        self._image = None  # it is closed
+        return create_over(image, self._format, self.size or 0, self._options)
 
     def _write_journal(self, entry: Entry | None) -> None:
         if entry is not None:
-            write_journal(self.neighbours, entry)
+            write_journal(self.neighbours, replace(entry, image_format=self._format))
 
     def save(self, position: int, state: State = "writing", stop: Stop | None = None) -> None:
         """Flush the image, and record that all records before ``position`` are on it.
@@ -340,8 +422,13 @@ class Destination:
         if self._begun:
             self.history.end()
         image = self._image
-        if isinstance(image, NewImage) and self._begun and self.size not in (None, image.size):
+        if image is not None and self._new and self._begun and self.size not in (None, image.size):
             image.resize(self.size or 0)
+
+    def write_bitmaps(self, bitmaps: "Sequence[DirtyBitmap]") -> None:
+        """Write bitmaps into the image, after the disk; raises FailureError."""
+        assert self._image is not None
+        self._image.write_bitmaps(bitmaps)
 
     def make_empty(self) -> None:
         """Create the image of a disk of 0 bytes, of which nothing is in the stream.
@@ -349,7 +436,7 @@ class Destination:
         Raises FailureError.
         """
         if self._image is None and self.size == 0 and self.neighbours.partial is not None:
-            self._image = create_partial(self.neighbours.partial)
+            self._image = self._create_partial(self.neighbours.partial)
 
     def rename(self) -> None:
         """Give a new image its name; remove the neighbours of an image that it replaces.
@@ -357,10 +444,10 @@ class Destination:
         Raises FailureError where an image of that name exists and must not be replaced.
         """
         image = self._image
-        if isinstance(image, NewImage) and image.path != self.path:
+        if image is not None and self._new and image.path != self.path:
             remove(self.neighbours.bitmaps)
             remove(self.neighbours.identity)
-            image.finish(self.path, replace=self._request.overwrite)
+            finish(image, self.path, replace=self._request.overwrite)
 
     def finish(self, position: int) -> None:
         """Record that everything is done, up to byte ``position`` of the stream; raises FailureError."""
@@ -376,8 +463,8 @@ class Destination:
         image, before = self._image, self._before
         if self.finished or image is None or before is None:
             return
-        if isinstance(image, NewImage) and self.size is not None:
-            image.resize(self.size)
+        if self._new and self.size not in (None, image.size):
+            image.resize(self.size or 0)
         image.flush()
         self._write_journal(replace(before, state="written", size=self.size, stop=None))
         self.rename()

@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 
 from blkmig_cli.checks.names import Names
-from blkmig_cli.disks.neighbours import SUFFIXES, exists
+from blkmig_cli.disks.formats import RAW, new_format
+from blkmig_cli.disks.neighbours import SUFFIXES, device_kind, exists
 from blkmig_cli.errors import UsageError
-from blkmig_cli.operations.replay.bitmap_place import BitmapPlace
+from blkmig_cli.operations.replay.bitmap_place import BitmapPlace, BitmapsFile, BitmapsInImage
 from blkmig_cli.operations.replay.destination import Destination
 from blkmig_cli.operations.replay.request import TEMPLATE, ReplayRequest
 from blkmig_cli.system.file_uses import FileUses
@@ -31,7 +32,7 @@ class Destinations:
         self._images: dict[str | None, Destination] = {}
         self._found: dict[str, Destination] = {}  # by the devices so far
         self._places: dict[str | None, BitmapPlace] = {}  # those of --bitmaps-to
-        self._beside: dict[str | None, BitmapPlace] = {}  # those beside images
+        self._own: dict[str | None, BitmapPlace] = {}  # those in images, or beside them
         self._only: str | None = None  # the device of key None
         unnamed = request.images.get(None, "")
         self._template = unnamed if request.makes and TEMPLATE in unnamed else None
@@ -57,10 +58,12 @@ class Destinations:
         if self._request.bitmaps:
             for device, path in self._request.bitmap_files.items():
                 self._add_place(device, path)
+        self._check_options()
         for device in images:
             self._open(device)
         for place in self._places.values():
-            place.read()
+            if isinstance(place, BitmapsFile):
+                place.read()
 
     def close(self) -> None:
         """Close all images."""
@@ -75,21 +78,35 @@ class Destinations:
             size = None if destination.is_device else destination.existing_size
             if size is not None:
                 images.setdefault(device, size)
-        for places in (self._places, self._beside):
+        for places in (self._places, self._own):
             for device, place in places.items():
-                for name, bitmap in place.bitmaps.items():
-                    granularities.setdefault((device, name), bitmap.granularity)
+                for name, granularity in place.granularities.items():
+                    granularities.setdefault((device, name), granularity)
         return Hints(dict(known.sizes), granularities, images, set(known.largest))
 
     @property
     def need_size(self) -> bool:
-        """Whether a disk is written to a block device, and its size is unknown before the stream's end.
+        """Whether the size of a disk is unknown before the stream's end, but needed for its first write.
 
-        The padding of its last chunk must not overwrite the data after the disk's end.
+        See ``Destination.needs_size``.
         """
-        return self._request.disks and any(
-            destination.is_device and destination.size is None for destination in self
-        )
+        known = self._known.sizes
+        if not self._request.disks:
+            return False
+        template = self._template
+        if template is not None and None not in known:
+            stated = self._request.format_of(None)
+            return new_format(template, stated) != RAW
+        return any(destination.needs_size and destination.size is None for destination in self)
+
+    def _check_options(self) -> None:
+        """Raise UsageError where -o is specified, and all images are raw."""
+        request = self._request
+        if request.format_options:
+            made = [(device, found.path) for device, found in self._images.items()]
+            made += [(None, self._template)] if self._template is not None else []
+            if all(new_format(path, request.format_of(device)) == RAW for device, path in made):
+                raise UsageError("-o is for images of other formats than raw", hint="see -f")
 
     # By device.
 
@@ -134,12 +151,12 @@ class Destinations:
         if None in self._places and self._is_only(device):
             return self._places[None]
         destination = self.image_of(device, offset)
-        for key, beside in self._beside.items():
+        for key, own in self._own.items():
             if self._images[key] is destination:
-                return beside
+                return own
         raise UsageError(
-            f"block device {quote(destination.path)} has no place for the bitmaps of "
-            f"{quote(device)}",
+            f"{quote(destination.path)} is {device_kind(destination.path)}, which has no place for "
+            f"the bitmaps of {quote(device)}",
             offset=offset,
             hint="specify a file with --bitmaps-to, or use --no-bitmaps",
         )
@@ -165,13 +182,16 @@ class Destinations:
         for option, paths in (("--image", request.images), ("--bitmaps-to", request.bitmap_files)):
             names.check_devices(option, (name for name in paths if not self._is_empty(name)))
         names.check_devices("--device", request.devices or ())
+        names.check_devices("-f", (name for name in request.formats if not self._is_empty(name)))
         hints = request.hints
         sizes = {device: size for device, size in hints.sizes.items() if size}
         names.check_hints(Hints(sizes, hints.granularities, largest=hints.largest))
 
     def bitmaps_beside_written(self) -> Iterator[str]:
         """Yield the paths of the files of bitmaps of images that this run has written."""
-        for destination in self:
+        for key, destination in self._images.items():
+            if isinstance(self._own.get(key), BitmapsInImage):
+                continue
             path = destination.neighbours.bitmaps
             if destination.begun and not destination.finished and path and exists(path):
                 yield path
@@ -198,7 +218,8 @@ class Destinations:
         """Add a destination and register its files; raises UsageError, FailureError."""
         known = self._known
         size = known.sizes.get(None) if device is None else known.size(device)
-        destination = self._images[device] = Destination(path, size, self._request)
+        stated = self._request.format_of(device)
+        destination = self._images[device] = Destination(path, size, self._request, stated)
         destination.neighbours.check()
         of = "" if device is None else f" of {quote(device)}"
         self._uses.add(f"the image{of}", path, writes=True)
@@ -212,15 +233,22 @@ class Destinations:
         if beside is None or os.path.realpath(beside) != os.path.realpath(path):
             of = "" if device is None else f" of {quote(device)}"
             self._uses.add(f"the bitmaps file{of}", path, writes=True)
-            self._places[device] = BitmapPlace(path)
+            self._places[device] = BitmapsFile(path)
 
     def _open(self, device: str | None) -> None:
         """Open a destination, and read its bitmaps, except those of an image to be replaced."""
         destination = self._images[device]
-        destination.open()
-        path = destination.neighbours.bitmaps
-        if path is not None and self._request.bitmaps:
-            place = self._beside[device] = BitmapPlace(path, destination.path)
+        of = "" if device is None else f" of {quote(device)}"
+        destination.open(
+            lambda file, writes: self._uses.add(f"a layer of the image{of}", file, writes=writes)
+        )
+        if not self._request.bitmaps:
+            return
+        stored, path = destination.stored_bitmaps(), destination.neighbours.bitmaps
+        if stored is not None and not destination.is_device:
+            self._own[device] = BitmapsInImage(destination, stored)
+        elif path is not None:
+            place = self._own[device] = BitmapsFile(path, destination.path)
             if not (self._request.makes and destination.existing_size is None):
                 place.read()
                 place.check_size(destination.limit)

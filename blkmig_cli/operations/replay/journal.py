@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from blkmig_cli import limits
 from blkmig_cli.checks.catalogue import CHECKS, Finding
+from blkmig_cli.disks.formats import RAW
 from blkmig_cli.disks.neighbours import Neighbours, exists, remove
 from blkmig_cli.errors import FailureError, failing
 from blkmig_cli.system.atomic import sync_folder
@@ -52,7 +53,8 @@ class Entry:
     ``position``: all records that begin before this offset in the stream are on the image; ``records``
     is their number, ``data_records`` that of those with data, and ``digest`` their SHA-256 (see
     ``history.py``).  ``new``: the image is IMAGE.partial until it is written.  ``size``: that of the
-    disk in bytes, None while unknown.  ``stop``: for ``incomplete``.
+    disk in bytes, None while unknown.  ``stop``: for ``incomplete``.  ``image_format``: that of a new
+    image.
     """
 
     state: State
@@ -63,6 +65,7 @@ class Entry:
     data_records: int = 0
     digest: str = NO_RECORDS
     stop: Stop | None = None
+    image_format: str = RAW
 
 
 def read_journal(neighbours: Neighbours) -> Entry | None:
@@ -109,6 +112,7 @@ def _document(entry: Entry) -> dict[str, Any]:
         "records": entry.records,
         "data-records": entry.data_records,
         "digest": entry.digest,
+        "format": entry.image_format,
     } | ({} if entry.stop is None else _stop_document(entry.stop))
 
 
@@ -144,7 +148,8 @@ def _parse(root: Object) -> Entry:
     size = None if root.is_null("size") else root.number("size", limits.DISK_MAX)
     if size is None and state in ("written", "finished"):
         raise root.fault("no size")
-    return Entry(state, root.flag("new"), size, position, records, data_records, digest, stop)
+    new, image_format = root.flag("new"), root.text("format", default=RAW)
+    return Entry(state, new, size, position, records, data_records, digest, stop, image_format)
 
 
 def _parse_stop(found: Object) -> Stop:

@@ -221,6 +221,12 @@ def judge(
             found.decide(size, overlaps)
         if device in owners:
             place = destinations.place_of(device)
+            if place.in_image and not blocks and (found is None or found.image is None):
+                raise FailureError(
+                    f"{escape(place.path)} does not exist, and no blocks of it are written",
+                    device=device,
+                    hint="write its bitmaps to a file with --bitmaps-to",
+                )
             _check_granularities(report.bitmaps, device, place)
             place.check(judgement.bitmaps(device), size)
     decided = (decision.finding for decision in judgement.sizes.values())
@@ -261,12 +267,12 @@ def _accepted(report: Report, request: ReplayRequest) -> bool:
 def _check_granularities(bitmaps: Iterable[BitmapVerdict], device: str, place: BitmapPlace) -> None:
     """Refuse bitmaps of a v2 stream whose granularity differs from that of the existing ones."""
     for verdict in bitmaps:
-        bitmap, held = verdict.bitmap, place.bitmaps.get(verdict.bitmap.name)
+        bitmap, held = verdict.bitmap, place.granularities.get(verdict.bitmap.name)
         if bitmap.device != device or bitmap.origin != "v2" or held is None:
             continue
-        if held.granularity != bitmap.granularity:
+        if held != bitmap.granularity:
             raise FailureError(
-                f"bitmap {quote(bitmap.name)} has granularity {held.granularity} in "
+                f"bitmap {quote(bitmap.name)} has granularity {held} in "
                 f"{escape(place.path)}, {bitmap.granularity} in the stream",
                 device=device,
                 hint="remove it from there",

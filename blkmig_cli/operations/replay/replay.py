@@ -196,10 +196,11 @@ class _Replay:
                 return self._stop(judgement, written)
         for found in self._destinations:
             found.save(position, "written")
+        warnings = list(judgement.warnings)
+        files = self._write_bitmaps(judgement, warnings, in_image=True)
         for found in self._destinations:
             found.rename()
-        warnings = list(judgement.warnings)
-        files = self._write_bitmaps(judgement, warnings) if request.bitmaps else []
+        files += self._write_bitmaps(judgement, warnings, in_image=False)
         for found in self._destinations:
             found.finish(position)
         warnings += [
@@ -239,14 +240,19 @@ class _Replay:
             if request.takes(found.device)
         ]
 
-    def _write_bitmaps(self, judgement: Judgement, warnings: list[str]) -> list[str]:
+    def _write_bitmaps(
+        self, judgement: Judgement, warnings: list[str], *, in_image: bool
+    ) -> list[str]:
+        """Write all bitmaps into the images, or into files; return the files that were written."""
         files = []
-        for device, decision in judgement.sizes.items():
+        for device, decision in judgement.sizes.items() if self._request.bitmaps else ():
             destination = self._destinations.find(device)
             bitmaps = judgement.bitmaps(device)
             if not bitmaps or (destination is not None and destination.finished):
                 continue
             place = self._destinations.place_of(device)
+            if place.in_image != in_image:
+                continue
             others = place.write(bitmaps, decision.size or 0)
             files.append(place.path)
             if others:

@@ -7,6 +7,7 @@ from typing import Literal
 from blkmig_cli.checks.acceptance import accepting
 from blkmig_cli.checks.manifest import Manifest
 from blkmig_cli.checks.report import Report
+from blkmig_cli.disks.qemu.create import check_options
 from blkmig_cli.errors import StreamError, UsageError
 from blkmig_cli.wire.decoder import Container
 from blkmig_cli.wire.hints import Hints
@@ -26,8 +27,9 @@ class ReplayRequest:
     those to apply; None: all.
 
     ``create``: create the images, which must not exist.  ``overwrite``: create them, and replace
-    existing ones.  ``force``: they are raw, regardless of their content (-f raw).  ``mounted``: write
-    a block device even if it is mounted (--force).
+    existing ones.  ``formats``: those of the images by device, None for all others (-f);
+    ``format_options``: options of new ones (-o).  ``mounted``: write a block device even if it is
+    mounted (--force).
 
     ``disks``, ``bitmaps``: whether these are applied at all.  ``incremental``: missing chunks are
     intentional.  ``allow_incomplete``: apply the intact part of an incomplete or damaged stream.
@@ -44,7 +46,8 @@ class ReplayRequest:
     devices: frozenset[str] | None = None
     create: bool = False
     overwrite: bool = False
-    force: bool = False
+    formats: Mapping[str | None, str] = field(default_factory=dict)
+    format_options: tuple[str, ...] = ()
     mounted: bool = False
     disks: bool = True
     bitmaps: bool = True
@@ -84,12 +87,19 @@ class ReplayRequest:
         """Return whether ``device`` is among those to apply."""
         return self.devices is None or device in self.devices
 
+    def format_of(self, device: str | None) -> str | None:
+        """Return the specified format of the image of ``device``, None without."""
+        return self.formats.get(device, self.formats.get(None))
+
     def check(self, *, with_stream: bool) -> None:
         """Check the request, ``with_stream`` or without; raises UsageError for a contradiction."""
         if not (self.disks or self.bitmaps):
             raise UsageError("--no-bitmaps and --bitmaps-only together leave nothing to do")
         if self.resume and self.restart:
             raise UsageError("--resume and --restart exclude each other")
+        if self.format_options and not self.makes:
+            raise UsageError("-o is for images that are created", hint="see --create")
+        check_options(self.format_options)
         if self.continues and (self.dry_run or not self.disks):
             raise UsageError("--resume and --restart need disks to be written")
         if self.manifest is not None and self.dry_run:

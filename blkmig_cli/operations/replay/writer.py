@@ -13,7 +13,7 @@ import numpy as np
 
 from blkmig_cli import limits
 from blkmig_cli.disks.disk import image_too_small
-from blkmig_cli.disks.raw import RawImage
+from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.operations.replay.destination import Destination
 from blkmig_cli.operations.replay.overlap import Overlap
@@ -200,7 +200,7 @@ class Writer:
         with Place(device, sector, offset).named():
             destination.check_growth(sector * SECTOR_SIZE + CHUNK_SIZE)
 
-    def _image_for(self, disk: _Disk, place: Place, start: int, end: int) -> RawImage:
+    def _image_for(self, disk: _Disk, place: Place, start: int, end: int) -> Image:
         """Return the image, whose bytes [start, end) are written next."""
         with place.named():
             image = disk.destination.image_for(end)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from blkmig_cli.checks.names import Key, find_bitmaps, find_device, split_bitmap
 from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
 from blkmig_cli.disks.disk import Disk
+from blkmig_cli.disks.image import Image
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.text import escape, quote
 
@@ -37,25 +38,37 @@ def add_bitmaps(disks: list[Disk], files: Files) -> None:
         disk.bitmaps = [*others, *content.bitmaps.values()]
 
 
-def attach_bitmaps(disks: list[Disk], files: Files, names: tuple[str, ...]) -> list[str]:
-    """Add the bitmaps ``names`` (empty: all) of ``files`` to ``disks``, else of their images' files.
+def attach_bitmaps(
+    disks: list[Disk], images: Mapping[str, Image], files: Files, names: tuple[str, ...]
+) -> list[str]:
+    """Add the bitmaps ``names`` (empty: all) of ``files`` to ``disks``, else those of their images.
 
+    ``images``: by device.  Those of an image are stored in it, or in its file IMAGE.bitmaps.json.
     Returns the files that were read.  Raises UsageError for a name that no disk has, FailureError
-    where no disk has any bitmap; and as :func:`add_bitmaps`.
+    where no disk has any bitmap, or a bitmap has a fault; and as :func:`add_bitmaps`.
     """
-    beside: dict[str | None, str] = {
-        disk.device: path
-        for disk in disks
-        if disk.device not in files
-        and None not in files
-        and os.path.exists(path := default_path(disk.image.path))
-    }
+    beside: dict[str | None, str] = {}
+    stored: list[Key] = []
+    for device, image in images.items():
+        if device in files or None in files:
+            continue
+        found = image.bitmaps()
+        if found is not None:
+            stored += [(device, bitmap.name) for bitmap in found]
+        elif image.is_file and os.path.exists(path := default_path(image.path)):
+            beside[device] = path
     read = {**beside, **files}
     add_bitmaps(disks, read)
-    known: list[Key] = [(disk.device, bitmap.name) for disk in disks for bitmap in disk.bitmaps]
+    known = [(disk.device, bitmap.name) for disk in disks for bitmap in disk.bitmaps] + stored
     if not known and not names:
         raise FailureError("no image has any bitmap", hint="specify a file with --bitmaps-from")
     wanted = {key for name in names for key in find_bitmaps("--bitmap", split_bitmap(name), known)}
-    for disk in disks if names else []:
+    wanted = wanted or set(known)
+    for disk in disks:
         disk.bitmaps = [bitmap for bitmap in disk.bitmaps if (disk.device, bitmap.name) in wanted]
+        disk.bitmaps += [
+            images[device].read_bitmap(name)
+            for device, name in stored
+            if device == disk.device and (device, name) in wanted
+        ]
     return list(read.values())

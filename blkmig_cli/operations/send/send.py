@@ -3,11 +3,15 @@
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from blkmig_cli.checks.compatibility import Version, answers
 from blkmig_cli.checks.manifest import Manifest, check_work, manifest_of, write_manifest
+from blkmig_cli.checks.names import find_device
 from blkmig_cli.disks.disk import Disk
-from blkmig_cli.disks.raw import open_raw
+from blkmig_cli.disks.formats import RAW
+from blkmig_cli.disks.image import Image
+from blkmig_cli.disks.open import open_image
 from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.send.bitmaps import Files, attach_bitmaps
 from blkmig_cli.operations.send.requirements import (
@@ -52,18 +56,18 @@ def send(
     *,
     bitmaps: SendBitmaps | None = None,
     manifest: str | None = None,
-    force_raw: bool = False,
+    formats: Mapping[str | None, str] | None = None,
     shared: bool = False,
     for_qemu: Version | None = None,
     progress: Progress = no_progress,
     warn: Callable[[str], None] = ignore,
 ) -> SendResult:
-    """Send the ``images``, paths by device, to ``target`` (TARGET; None: stdout).
+    """Send the ``images``, paths or NBD URIs by device, to ``target`` (TARGET; None: stdout).
 
     ``bitmaps``: None for none.  ``manifest``: the file for the digests of what was sent.
-    ``force_raw``, ``shared``: as -f raw and -U.  ``for_qemu``: request a confirmation from a QEMU of
-    this version at the other end of a socket, and warn of what it cannot load; ``warn`` is called
-    with each warning before the first byte is written.
+    ``formats``: those of the images by device, None for all others (-f); ``shared``: as -U.
+    ``for_qemu``: request a confirmation from a QEMU of this version at the other end of a socket, and
+    warn of what it cannot load; ``warn`` is called with each warning before the first byte is written.
 
     Raises UsageError for options that contradict each other, or a missing bitmap;
     FailureError where an image, a bitmap or the target fails or does not fit.
@@ -76,19 +80,33 @@ def send(
         check_bitmaps_fit(chosen.dialect, chosen.container, "use --dialect v1 or v2")
     if manifest is not None and shared:
         raise UsageError("--manifest and -U: the image may change after it was sent")
+    for device in formats or ():
+        if device is not None:
+            find_device("-f", device, images)
     uses = FileUses()
     for device, path in images.items():
         uses.add(f"the image of {quote(device)}", path, writes=False)
     if manifest is not None:
         uses.add("the manifest", manifest, writes=True)
     with ExitStack() as stack:
-        disks = []
+        disks, opened = [], dict[str, Image]()
+        stated = formats or {}
         for device, path in images.items():
-            image = open_raw(path, writable=False, force=force_raw, shared=shared)
-            disks.append(Disk(device, stack.enter_context(closing(image))))
-        check_images(disks, force_raw=force_raw)
+            image = open_image(
+                path,
+                image_format=stated.get(device, stated.get(None)),
+                shared=shared,
+                own_layer=chosen.skip_unallocated,
+                bitmaps=bitmaps is not None,
+                register=partial(_register, uses, device),
+            )
+            opened[device] = stack.enter_context(closing(image))
+            disks.append(Disk(device, image))
+        check_images(
+            disks, {device for device in images if stated.get(device, stated.get(None)) == RAW}
+        )
         if bitmaps is not None:
-            for path in attach_bitmaps(disks, files, bitmaps.names):
+            for path in attach_bitmaps(disks, opened, files, bitmaps.names):
                 uses.add("the bitmaps file", path, writes=False)
         check_disks(disks, chosen)
         content = chosen.disks and not chosen.skip_unallocated
@@ -109,3 +127,7 @@ def send(
                 made = manifest_of(disks, tick, content=content, flags=chosen.dialect != "v1")
             write_manifest(manifest, made)
     return SendResult(sink.written, warnings, made)
+
+
+def _register(uses: FileUses, device: str, file: str, _: bool) -> None:
+    uses.add(f"a layer of the image of {quote(device)}", file, writes=False)

@@ -1,0 +1,255 @@
+"""An image of a format that QEMU knows, served by a qemu-storage-daemon of its own."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.image import StoredBitmap
+from blkmig_cli.disks.nbd.image import NbdImage, image_on
+from blkmig_cli.disks.qemu.daemon import StorageDaemon
+from blkmig_cli.disks.qemu.layers import DISK, Layer, add_layers, examine
+from blkmig_cli.errors import FailureError, LimitError
+from blkmig_cli.text import escape, quote
+
+# The node with the bits of new bitmaps, and the export of a bitmap that is read.
+_BITS = "bits"
+_READ = "bitmap"
+#: The version of qcow2 without bitmaps.
+_OLD_QCOW2 = "0.10"
+
+
+class QemuImage:
+    """See ``image.Image``.  Created by :func:`open_qemu`, with its node in ``daemon``.
+
+    The node is read-only except while the image is written: to open an image for writing changes its
+    metadata.
+    """
+
+    def __init__(
+        self, daemon: StorageDaemon, layer: Layer, options: dict[str, Any], *, own_layer: bool
+    ) -> None:
+        self.path = layer.path
+        self._daemon = daemon
+        self._layer = layer
+        self._options = options
+        self._own_layer = own_layer
+        self._writable = False
+        self._disk = self._export()
+
+    # The disk.
+
+    @property
+    def size(self) -> int:
+        """The virtual size."""
+        return self._disk.size
+
+    @property
+    def is_file(self) -> bool:
+        """Return True."""
+        return True
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See ``image.Image``."""
+        return self._disk.read(offset, length)
+
+    def is_zero(self, offset: int, length: int) -> bool:
+        """See ``image.Image``."""
+        return self._disk.is_zero(offset, length)
+
+    def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
+        """See ``image.Image``."""
+        self._disk.copy_to(target, offset, length, pipe=pipe)
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """See ``image.Image``."""
+        return self._disk.extents()
+
+    def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """See ``image.Image``."""
+        return self._disk.known_zeros(offset, length)
+
+    def begin_writing(self) -> None:
+        """See ``image.Image``."""
+        self._reopen(writable=True)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """See ``image.Image``."""
+        self._disk.write(offset, data)
+
+    def zero(self, offset: int, length: int) -> None:
+        """See ``image.Image``."""
+        self._disk.zero(offset, length)
+
+    def has_data(self, offset: int, length: int) -> bool:
+        """See ``image.Image``."""
+        return self._disk.has_data(offset, length)
+
+    def resize(self, size: int) -> None:
+        """See ``image.Image``; raises FailureError, as formats other than raw have a fixed size."""
+        self._disk.resize(size)
+
+    def flush(self) -> None:
+        """See ``image.Image``."""
+        if self._writable:
+            self._disk.flush()
+
+    def uncache(self) -> None:
+        """See ``image.Image``."""
+        with suppress(OSError):
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(fd)
+
+    def close(self) -> None:
+        """See ``image.Image``."""
+        self._disk.close()
+        self._daemon.close()
+
+    # Its bitmaps.
+
+    def bitmaps(self) -> Sequence[StoredBitmap] | None:
+        """See ``image.Image``; only qcow2, from its version 3 on, has a place for bitmaps."""
+        layer = self._layer
+        if layer.format != "qcow2" or layer.details["compat"] == _OLD_QCOW2:
+            return None
+        return [
+            StoredBitmap(found["name"], found["granularity"], found["recording"], _fault(found))
+            for found in self._stored()
+        ]
+
+    def read_bitmap(self, name: str) -> DirtyBitmap:
+        """See ``image.Image``."""
+        found = next((found for found in self._stored() if found["name"] == name), None)
+        fault = "there is no such bitmap" if found is None else _fault(found)
+        if found is None or fault is not None:
+            raise FailureError(f"{escape(self.path)}: bitmap {quote(name)}: {fault}")
+        bitmap = DirtyBitmap(name, found["granularity"], found["recording"], found["persistent"])
+        # To add or remove an export, the daemon waits until all answers have been received.
+        self._disk.uncache()
+        arguments = {"node-name": DISK, "bitmaps": [name], "writable": False}
+        self._daemon.execute("block-export-add", type="nbd", id=_READ, name=_READ, **arguments)
+        bits = image_on(self._daemon.connect(), _READ, self.path, writable=False, bitmaps=[name])
+        try:
+            for start, length in bits.dirty_ranges(name):
+                bitmap.set_range(start, length)
+        except LimitError as error:
+            raise FailureError(f"{escape(self.path)}: bitmap {quote(name)}: {error}") from error
+        finally:
+            bits.close()
+        self._daemon.remove_export(_READ)
+        return bitmap
+
+    def write_bitmaps(self, bitmaps: Sequence[DirtyBitmap]) -> None:
+        """See ``image.Image``; they are persistent, and the image is read-only afterwards.
+
+        A bitmap can only be set by writes: they are made to a node without content, and its bitmaps
+        are merged into those of the image.  Closing the image for writing stores them, and tells of
+        failures (QEMU 7.2, block/qcow2-bitmap.c: qcow2_reopen_bitmaps_ro).
+        """
+        daemon, size = self._daemon, self.size
+        if self._writable:
+            self.flush()
+        else:
+            self.begin_writing()
+        stored = {found["name"] for found in self._stored()}
+        daemon.execute(
+            "blockdev-add", driver="null-co", node_name=_BITS, size=size, read_zeroes=True
+        )
+        daemon.execute(
+            "block-export-add", type="nbd", id=_BITS, node_name=_BITS, name=_BITS, writable=True
+        )
+        bits = image_on(daemon.connect(), _BITS, self.path, writable=True)
+        for bitmap in bitmaps:
+            source = {"node": _BITS, "name": bitmap.name}
+            daemon.execute("block-dirty-bitmap-add", **source, granularity=bitmap.granularity)
+            bits.zero_all(bitmap.ranges(size))
+            if bitmap.name in stored:
+                daemon.execute("block-dirty-bitmap-remove", node=DISK, name=bitmap.name)
+            new = {
+                "node": DISK,
+                "name": bitmap.name,
+                "granularity": bitmap.granularity,
+                "persistent": True,
+                "disabled": not bitmap.recording,
+            }
+            merged = {"node": DISK, "target": bitmap.name, "bitmaps": [source]}
+            actions = [
+                {"type": "block-dirty-bitmap-add", "data": new},
+                {"type": "block-dirty-bitmap-merge", "data": merged},
+                {"type": "block-dirty-bitmap-remove", "data": source},
+            ]
+            daemon.execute("transaction", actions=actions)
+        bits.close()
+        daemon.remove_export(_BITS)
+        self._reopen(writable=False)
+
+    def _reopen(self, *, writable: bool) -> None:
+        """Open the node for writing, or only for reading."""
+        self._disk.uncache()
+        self._disk.close()
+        self._daemon.remove_export(DISK)
+        options = self._options | {"read-only": not writable}
+        self._daemon.execute("blockdev-reopen", options=[options])
+        self._writable = writable
+        self._disk = self._export()
+
+    def _stored(self) -> list[dict[str, Any]]:
+        nodes = self._daemon.execute("query-named-block-nodes")
+        found = next(node for node in nodes if node["node-name"] == DISK)
+        return list(found.get("dirty-bitmaps", ()))
+
+    def _export(self) -> NbdImage:
+        self._daemon.execute(
+            "block-export-add",
+            type="nbd",
+            id=DISK,
+            name=DISK,
+            node_name=DISK,
+            writable=self._writable,
+            allocation_depth=self._own_layer,
+        )
+        return image_on(
+            self._daemon.connect(),
+            DISK,
+            self.path,
+            writable=self._writable,
+            own_layer=self._own_layer,
+        )
+
+
+def open_qemu(
+    path: str,
+    image_format: str,
+    *,
+    writable: bool,
+    shared: bool,
+    own_layer: bool,
+    register: Callable[[str, bool], None],
+) -> QemuImage:
+    """Open the image file at ``path``; see ``open.open_image``.
+
+    Raises FailureError where it or a backing file is missing, damaged, or in use.
+    """
+    daemon = StorageDaemon(path)
+    try:
+        layers = examine(daemon, path, image_format)
+        for number, layer in enumerate(layers):
+            for file in [layer.path] * (number > 0) + list(layer.files):
+                register(file, writable and number == 0)
+        options = add_layers(daemon, layers, writable=writable, shared=shared)
+        return QemuImage(daemon, layers[0], options, own_layer=own_layer)
+    except BaseException:
+        daemon.close()
+        raise
+
+
+def _fault(found: dict[str, Any]) -> str | None:
+    if found.get("inconsistent"):
+        return "it is inconsistent: the image was not closed properly, or is in use"
+    if found.get("busy"):
+        return "it is in use"
+    return None
