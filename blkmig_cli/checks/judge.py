@@ -9,7 +9,7 @@ from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.contents.state import DiskState, StreamState
 from blkmig_cli.errors import BlkmigError
-from blkmig_cli.ranges import ByteRanges
+from blkmig_cli.ranges import ByteRanges, IntervalSet
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.schemas.dialects import CLASSIC
 from blkmig_cli.text import count, escape, human_size, quote
@@ -177,7 +177,14 @@ class _Judge:
                     device=bitmap.device,
                 )
         candidates = bitmap.candidates if bitmap.open else [bitmap.granularity or 0]
-        return BitmapVerdict(bitmap, tuple(candidates), dirty, complete)
+        reach = self._covered(bitmap).end * SECTOR_SIZE
+        return BitmapVerdict(bitmap, tuple(candidates), dirty, complete, reach)
+
+    def _covered(self, bitmap: BitmapState) -> IntervalSet:
+        """Return the sectors whose bits are known."""
+        if bitmap.origin == "v2":
+            return self._state.disk(bitmap.device).bitmaps_covered
+        return bitmap.covered
 
     def _bitmap_complete(self, bitmap: BitmapState, size: SizeBounds) -> bool | None:
         state = self._state
@@ -185,12 +192,11 @@ class _Judge:
             end = bitmap.covered.end if size.exact is None else -(-size.exact // SECTOR_SIZE)
             sent = bool(bitmap.covered) or size.exact == 0
             return bitmap.ended and sent and bitmap.covered.covers(0, end)
-        covered = bitmap.covered
-        if bitmap.origin == "v2":
-            covered = state.disk(bitmap.device).bitmaps_covered
-            if not state.progress.final:
-                return False
-        if not state.block_ended or not covered.covers(0, covered.end):
+        covered = self._covered(bitmap)
+        if bitmap.origin == "v2" and not state.progress.final:
+            return False
+        least = max(covered.end, -(-size.least // SECTOR_SIZE))
+        if not state.block_ended or not covered.covers(0, least):
             return False
         if size.exact is not None:
             return covered.covers(0, -(-size.exact // SECTOR_SIZE))

@@ -36,13 +36,19 @@ class DeviceVerdict:
 class BitmapVerdict:
     """A bitmap: candidates of its granularity in bytes, dirty bytes, and whether it is complete.
 
-    ``count`` is None while the granularity is unknown; ``complete`` is None if unknown.
+    ``count`` is None while the granularity is unknown; ``complete`` is None if unknown: it is complete
+    for a disk of up to ``reach`` bytes.
     """
 
     bitmap: BitmapState
     candidates: tuple[int, ...]
     count: int | None
     complete: bool | None
+    reach: int
+
+    def complete_for(self, size: int) -> bool:
+        """Return whether it is complete, or can be, for a disk of ``size`` bytes."""
+        return self.complete is not False and (self.complete or size <= self.reach)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ replaces is never read.  Chunks that were not sent are not treated as zeros: the
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 
@@ -154,8 +154,14 @@ def compare(
         Names.of(*(side.report for side in streams)).check_hints(reading.hints)
         named = next((side[0] for side in opened if isinstance(side, tuple)), None)
         only = _device(named, streams[0]) if len(streams) == 1 else None
+        image = next((side[1] for side in opened if isinstance(side, tuple)), None)
+        sizes = {}
+        if image is not None and image.is_file and only is not None:
+            sizes[only] = image.size
         ours, theirs = (
-            stream_side(side, only) if isinstance(side, Contents) else image_side(only, side[1])
+            stream_side(side, only, sizes)
+            if isinstance(side, Contents)
+            else image_side(only, side[1])
             for side in opened
         )
         total = sum(disk.size for disk in ours.disks.values())
@@ -184,8 +190,14 @@ def _device(named: str | None, contents: Contents) -> str:
     return devices[0] if named is None else named
 
 
-def stream_side(contents: Contents, only: str | None = None) -> Side:
-    """Return a stream as a side, restricted to the device ``only``; raises UsageError for a pipe."""
+def stream_side(
+    contents: Contents, only: str | None = None, sizes: Mapping[str, int] | None = None
+) -> Side:
+    """Return a stream as a side, restricted to the device ``only``; raises UsageError for a pipe.
+
+    ``sizes`` of disks in bytes, as far as they are known from the other side.
+    """
+    sizes = sizes or {}
     devices = [
         device
         for device in contents.report.devices
@@ -197,7 +209,7 @@ def stream_side(contents: Contents, only: str | None = None) -> Side:
         {device.disk.name: contents.disk(device.disk.name) for device in devices},
         {
             (verdict.bitmap.device, verdict.bitmap.name): verdict.bitmap.content
-            if verdict.complete is not False
+            if verdict.complete_for(sizes.get(verdict.bitmap.device, 0))
             else None
             for verdict in contents.report.bitmaps
             if only in (None, verdict.bitmap.device)

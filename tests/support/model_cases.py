@@ -88,6 +88,8 @@ _V2_HALF = _stream(
     Block("d", 0, _NOISE, bits=(Bits(_FINE, "noise"),), sectors=2048),
     Block("d", 1, _NOISE),
 )
+# Its first record, of a chunk, has the bits of that chunk; those of the rest of the disk are in none.
+_V2_PART = Block("d", 0, zero=True, bits=(Bits(_FINE, "clean"),), sectors=2048)
 _UNNAMED = _stream(
     "v2",
     (Disk("", 2047, (_FINE,)),),
@@ -224,6 +226,17 @@ CASES: dict[str, Plan] = {
     ),
     "unaligned-size": _plan(_UNALIGNED, "validate", "", hinted=False),
     "unaligned-scrub": _plan(_UNALIGNED, "scrub", ""),
+    "compare-bits-of-a-part": _plan(
+        _stream(
+            "v2", (Disk("d", 4096, (_FINE,)),), _V2_PART, _zero(1024), _zero(2049),
+            container="none",
+        ),
+        "compare", "same", "", "same", hinted=False,
+    ),
+    "compare-bits-of-all-but-an-end": _plan(
+        _stream("v2", (Disk("d", 4095, (_FINE,)),), _V2_PART, _zero(2047), container="none"),
+        "compare", "same", "", "same", hinted=False,
+    ),
     "unaligned-compare": _plan(_UNALIGNED, "compare", "same", "", "none", hinted=False),
     "unaligned-validate-image": _plan(_UNALIGNED, "validate-image", "same", hinted=False),
     "unaligned-repeats": _plan(
