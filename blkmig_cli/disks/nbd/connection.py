@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 
 from blkmig_cli import limits
-from blkmig_cli.disks.nbd.channel import BrokenError, Channel
+from blkmig_cli.disks.nbd.channel import LATE, BrokenError, Channel
 from blkmig_cli.disks.nbd.handshake import Export
 from blkmig_cli.disks.nbd.replies import Replies, Request
 from blkmig_cli.errors import FailureError
@@ -119,7 +119,7 @@ class Connection:
                 self._receiving = True
                 return True
             if not request.done and not self._changed.wait(deadline - time.monotonic()):
-                self._break(_late())
+                self._break(BrokenError(LATE))
             return False
 
     def _end_receiving(self) -> None:
@@ -146,7 +146,7 @@ class Connection:
         """
         try:
             if time.monotonic() > deadline:
-                raise _late()
+                raise BrokenError(LATE)
             if not self._channel.receive(self._replies.head, deadline, waits=waits):
                 return
             self._replies.take(lambda view: self._channel.receive(view, deadline))
@@ -174,10 +174,6 @@ class Connection:
         if request.command != Command.FLUSH:
             what = f"{_NOUNS[request.command]} {human_size(request.length)} at its byte {request.offset}"
         return FailureError(f"{escape(self.name)}: {what} failed: {why}")
-
-
-def _late() -> BrokenError:
-    return BrokenError(f"the server did not answer within {limits.NBD_ANSWER_WAIT} seconds")
 
 
 def _error_text(number: int) -> str:

@@ -168,6 +168,7 @@ def test_against_bytes(kind: str, tmp_path: Path) -> None:
                 elif what == "zero":
                     model[at : at + count] = bytes(count)
                     image.zero(at, count)
+                assert image.is_zero(at, count) == (not any(model[at : at + count]))
                 assert image.read(at, count) == model[at : at + count]
             held = bytearray(image.size)
             for start, length in image.extents():
