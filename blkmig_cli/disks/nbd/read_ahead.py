@@ -7,11 +7,12 @@ ahead is as old as its request: :meth:`ReadAhead.drop` forgets it.
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from blkmig_cli.disks.nbd.connection import Connection
 from blkmig_cli.disks.nbd.replies import Request
+from blkmig_cli.errors import FailureError
 from blkmig_cli.schemas.constants import CHUNK_SIZE
 from blkmig_cli.schemas.nbd import Command
 
@@ -77,10 +78,7 @@ class ReadAhead:
             return wanted_all
 
     def drop(self, *, plan: bool = False) -> None:
-        """Forget what has been read ahead; ``plan``: and read ahead only what is expected from now on.
-
-        Raises FailureError.
-        """
+        """Forget what has been read ahead; ``plan``: and read ahead only what is expected from now on."""
         with self._reading():
             self._trim(None)
             if plan:
@@ -128,9 +126,10 @@ class ReadAhead:
 
     def _release(self, number: int) -> None:
         piece = self._pieces.pop(number)
-        if not piece.request.done:
+        with suppress(FailureError):  # of what nobody has read
             self._connection.wait(piece.request)
-        self._free.append(piece.buffer)
+        if piece.request.done:
+            self._free.append(piece.buffer)
 
     def _fill(self, number: int, last: int, *, ahead: bool) -> None:
         """Ask for the pieces from ``number`` to ``last``, and for those that follow, if ``ahead``."""
