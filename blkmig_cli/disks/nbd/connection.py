@@ -29,6 +29,7 @@ _NOUNS = {
     Command.WRITE_ZEROES: "zeroing",
     Command.BLOCK_STATUS: "the block status of",
 }
+_ERRORS = frozenset(ErrorNumber)
 
 
 class Connection:
@@ -177,6 +178,7 @@ class Connection:
 
 
 def _error_text(number: int) -> str:
+    """Return the meaning of an error in a reply; the specification has only some of the system's."""
     if number == ErrorNumber.ESHUTDOWN:
         return "the server is shutting down"
-    return os.strerror(number)
+    return os.strerror(number) if number in _ERRORS else f"error {number}"

@@ -285,7 +285,7 @@ def test_a_read_in_parts() -> None:
         (errno.EINVAL, "Invalid argument"),
         (errno.ENOSPC, "No space left on device"),
         (108, "the server is shutting down"),
-        (12345, "Unknown error 12345"),
+        (0xFFFFFFFF, "error 4294967295"),
     ],
 )
 def test_errors(number: int, words: str) -> None:
