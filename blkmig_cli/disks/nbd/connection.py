@@ -23,6 +23,8 @@ from blkmig_cli.wire.schema_io import build
 
 # While another thread reads the answers, a sender looks so often whether it can go on.
 _LOOK = 0.01
+# Seconds for what is in flight when the connection is closed.
+_LEAVE = 1.0
 _NOUNS = {
     Command.READ: "reading",
     Command.WRITE: "writing",
@@ -104,14 +106,19 @@ class Connection:
         return self._failure(request, why)
 
     def close(self) -> None:
-        """Take leave of the server, if nothing is in flight, and close the connection."""
-        with self._sending:
-            if self._broken is None and not self._flying:
+        """Take leave of the server, after its answers to what is in flight, and close the connection.
+
+        No thread may be waiting.  Answers that do not come at once are not waited for.
+        """
+        deadline = time.monotonic() + _LEAVE
+        with self._sending, suppress(BrokenError, FailureError):
+            while self._flying and self._broken is None:
+                self._receive(next(iter(self._flying.values())), deadline)
+            if self._broken is None:
                 head = build(schema.Request, schema.REQUEST_MAGIC, 0, Command.DISC, 0, 0, 0)
-                with suppress(BrokenError):
-                    self._channel.send(memoryview(head), time.monotonic(), lambda: None)
-            self._break(BrokenError("the connection is closed"))
-            self._channel.close()
+                self._channel.send(memoryview(head), deadline, lambda: None)
+        self._break(BrokenError("the connection is closed"))
+        self._channel.close()
 
     def _begin_receiving(self, request: Request, deadline: float) -> bool:
         """Become the thread that receives, or wait until an answer has been received."""

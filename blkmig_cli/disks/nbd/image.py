@@ -210,10 +210,11 @@ class NbdImage:
         while data:
             base = offset // minimum * minimum
             with self._edges:
-                block = bytearray(self.read(base, min(minimum, self.size - base)))
+                block = memoryview(bytearray(min(minimum, self.size - base)))
+                self._connection.ask(Request(Command.READ, base, len(block), block))
                 part = data[: base + len(block) - offset]
                 block[offset - base : offset - base + len(part)] = part
-                self._write_blocks(base, memoryview(block))
+                self._write_blocks(base, block)
             offset, data = offset + len(part), data[len(part) :]
 
     def _write_blocks(self, offset: int, data: memoryview) -> None:

@@ -57,7 +57,8 @@ class ReadAhead:
         """Read ahead in the chunks of this extent, too, which is behind those announced before."""
         end = min(-(-(start + length) // CHUNK_SIZE) * CHUNK_SIZE, self._size)
         first = self._number(start // CHUNK_SIZE * CHUNK_SIZE)
-        self._plan.append(range(first, self._number(end - 1) + 1))
+        with self._lock:
+            self._plan.append(range(first, self._number(end - 1) + 1))
 
     def read(self, offset: int, length: int, take: Take, *, again: bool = False) -> bool:
         """Give the bytes of a range to ``take``, part by part; return whether it wanted all of them.
