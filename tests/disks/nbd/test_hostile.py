@@ -11,10 +11,14 @@ from itertools import islice
 import pytest
 
 from blkmig_cli import limits
+from blkmig_cli.disks.nbd.channel import SocketChannel
+from blkmig_cli.disks.nbd.connection import Connection
+from blkmig_cli.disks.nbd.handshake import negotiate
 from blkmig_cli.disks.nbd.image import NbdImage, image_on
+from blkmig_cli.disks.nbd.replies import Request
 from blkmig_cli.errors import FailureError
 from blkmig_cli.schemas import nbd as schema
-from blkmig_cli.schemas.nbd import Chunk, Option, OptionReply
+from blkmig_cli.schemas.nbd import Chunk, Command, Option, OptionReply
 from tests.support import nbd_bytes as nbd
 from tests.support.memory import memory_taken
 from tests.support.nbd_bytes import (
@@ -348,6 +352,22 @@ def test_the_state_of_a_huge_disk_takes_no_memory() -> None:
         taken, number = memory_taken(lambda: sum(1 for _ in islice(extents, 50_000)))
         assert number == 50_000
         assert taken < 20 * MIB
+
+
+def test_a_lie_that_another_request_finds() -> None:
+    """A read that is answered in part is never done, whoever took the answer."""
+    with server(hello(), data_chunk(1, 0, DATA), data_chunk(2, 0, DATA)) as peer:
+        channel = SocketChannel(peer)
+        connection = Connection(channel, negotiate(channel, "x", "the disk"), "the disk")
+        first, second = (
+            Request(Command.READ, 0, length, memoryview(bytearray(length)))
+            for length in (2 * len(DATA), len(DATA))
+        )
+        connection.send(first)
+        connection.send(second)
+        for request in (second, first):
+            with pytest.raises(FailureError, match="without those at 1024"):
+                connection.wait(request)
 
 
 def test_an_info_that_is_not_known() -> None:
