@@ -11,7 +11,7 @@ from pathlib import Path
 from fuzz.common import MAX_LENGTH
 from fuzz.seeds import write_seeds, write_words
 
-TARGETS = ("decoder", "scanner", "spec", "bitmapfile", "manifest", "replay")
+TARGETS = ("decoder", "scanner", "spec", "bitmapfile", "manifest", "replay", "nbd")
 
 
 def main() -> int:

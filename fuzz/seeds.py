@@ -24,8 +24,10 @@ from blkmig_cli.wire.events import (
 )
 from blkmig_cli.wire.runs import Run
 from blkmig_cli.schemas.constants import SectionType
+from blkmig_cli.schemas.nbd import Option
 from blkmig_cli.spec.records import KEY, VERSION, RecordWriter
 from fuzz.common import HOLES, MAX_LENGTH, pieces
+from tests.support import nbd_bytes as nbd
 from tests.support import raw
 from tests.support.feed import in_file
 
@@ -41,6 +43,10 @@ _WORDS = [
     b"\x0cdirty-bitmap",
     raw.EOS,
     raw.footer(1),
+    nbd.simple(1),
+    nbd.hole_chunk(1, 0, 512),
+    nbd.status_chunk(1, (512, 0)),
+    nbd.ack(Option.GO),
 ]
 
 
@@ -176,4 +182,30 @@ def _manifests() -> dict[str, bytes]:
     return {"manifest": json.dumps(document).encode()}
 
 
-_SEEDS = {"spec": _specs, "bitmapfile": _bitmap_files, "manifest": _manifests}
+def _nbd_servers() -> dict[str, bytes]:
+    """Return what servers say, behind a byte that selects what they have said before (fuzz/nbd.py)."""
+    half = nbd.SIZE // 2
+    status = nbd.status_chunk(1, (half, 3), (half, 0))
+    reads = b"".join(nbd.hole_chunk(at, (at % 2) * half, half) for at in range(2, 9))
+    simple = b"".join(nbd.simple(at, 5 * (at % 2)) for at in range(1, 9))
+    bitmap = nbd.status_chunk(1, (half, 1), (half, 0), number=1)
+    layers = nbd.status_chunk(1, (nbd.SIZE, 1), number=2, done=False) + status
+    return {
+        "hello": b"\0" + nbd.hello(),
+        "hello-simple": b"\0" + nbd.hello_simple(),
+        "blocks": b"\0" + nbd.hello(nbd.size_info(999_999), nbd.block_info(4096, 1 << 20)),
+        "status": b"\1" + status + reads,
+        "bitmap": b"\1" + bitmap,
+        "layers": b"\2" + layers,
+        "error": b"\1" + nbd.error_chunk(1, 5, b"why") + nbd.data_chunk(2, 0, b"abc"),
+        "simple": b"\3" + simple,
+        "writes": b"\x0b" + simple,
+    }
+
+
+_SEEDS = {
+    "spec": _specs,
+    "bitmapfile": _bitmap_files,
+    "manifest": _manifests,
+    "nbd": _nbd_servers,
+}

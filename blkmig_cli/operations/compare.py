@@ -154,10 +154,10 @@ def compare(
         Names.of(*(side.report for side in streams)).check_hints(reading.hints)
         named = next((side[0] for side in opened if isinstance(side, tuple)), None)
         only = _device(named, streams[0]) if len(streams) == 1 else None
-        image = next((side[1] for side in opened if isinstance(side, tuple)), None)
+        found = next((side[1] for side in opened if isinstance(side, tuple)), None)
         sizes = {}
-        if image is not None and image.is_file and only is not None:
-            sizes[only] = image.size
+        if found is not None and found.is_file and only is not None:
+            sizes[only] = found.size
         ours, theirs = (
             stream_side(side, only, sizes)
             if isinstance(side, Contents)

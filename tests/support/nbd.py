@@ -64,24 +64,19 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
     try:
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()  # nbdkit waits for its clients otherwise
+        process.wait()
 
 
 @contextmanager
-def served(name: str, *words: object) -> Iterator[str]:
-    """Run a server that takes a socket from systemd; gives the socket's path."""
-    with (
-        tempfile.TemporaryDirectory(prefix="nbd") as folder,
-        socket.socket(socket.AF_UNIX) as bound,
-    ):
+def served(name: str, *words: object, on: socket.socket | None = None) -> Iterator[str]:
+    """Run a server that takes a listening socket as systemd gives it; gives the path of a Unix socket."""
+    with tempfile.TemporaryDirectory(prefix="nbd") as folder:
         path = os.path.join(folder, "s")
-        bound.bind(path)
-        bound.listen(16)
+        bound = on or socket.socket(socket.AF_UNIX)
+        if on is None:
+            bound.bind(path)
+            bound.listen(16)
         start = [sys.executable, "-ISc", _ACTIVATE, str(bound.fileno())]
         command = [*start, tool(name), *map(str, words)]
         with ended(subprocess.Popen(command, pass_fds=[bound.fileno()])):

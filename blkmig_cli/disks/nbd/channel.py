@@ -17,7 +17,9 @@ from typing import Protocol
 
 from blkmig_cli.errors import FailureError, reason
 from blkmig_cli.system.nbd_uri import NbdUri
-from blkmig_cli.text import count, escape
+from blkmig_cli.text import escape
+
+LATE = "the server did not answer in time"
 
 
 class BrokenError(Exception):
@@ -111,11 +113,9 @@ class SocketChannel:
         """Wait for one of ``events`` and return which came."""
         poll = select.poll()
         poll.register(self._peer, events)
-        before = time.monotonic()
-        found = poll.poll(max(deadline - before, 0) * 1000)
+        found = poll.poll(max(deadline - time.monotonic(), 0) * 1000)
         if not found:
-            seconds = count(max(round(deadline - before), 1), "second")
-            raise BrokenError(f"the server did not answer within {seconds}")
+            raise BrokenError(LATE)
         return found[0][1]
 
 

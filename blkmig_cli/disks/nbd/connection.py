@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 
 from blkmig_cli import limits
-from blkmig_cli.disks.nbd.channel import BrokenError, Channel
+from blkmig_cli.disks.nbd.channel import LATE, BrokenError, Channel
 from blkmig_cli.disks.nbd.handshake import Export
 from blkmig_cli.disks.nbd.replies import Replies, Request
 from blkmig_cli.errors import FailureError
@@ -23,12 +23,15 @@ from blkmig_cli.wire.schema_io import build
 
 # While another thread reads the answers, a sender looks so often whether it can go on.
 _LOOK = 0.01
+# Seconds for what is in flight when the connection is closed.
+_LEAVE = 1.0
 _NOUNS = {
     Command.READ: "reading",
     Command.WRITE: "writing",
     Command.WRITE_ZEROES: "zeroing",
     Command.BLOCK_STATUS: "the block status of",
 }
+_ERRORS = frozenset(ErrorNumber)
 
 
 class Connection:
@@ -103,14 +106,19 @@ class Connection:
         return self._failure(request, why)
 
     def close(self) -> None:
-        """Take leave of the server, if nothing is in flight, and close the connection."""
-        with self._sending:
-            if self._broken is None and not self._flying:
+        """Take leave of the server, after its answers to what is in flight, and close the connection.
+
+        No thread may be waiting.  Answers that do not come at once are not waited for.
+        """
+        deadline = time.monotonic() + _LEAVE
+        with self._sending, suppress(BrokenError, FailureError):
+            while self._flying and self._broken is None:
+                self._receive(next(iter(self._flying.values())), deadline)
+            if self._broken is None:
                 head = build(schema.Request, schema.REQUEST_MAGIC, 0, Command.DISC, 0, 0, 0)
-                with suppress(BrokenError):
-                    self._channel.send(memoryview(head), time.monotonic(), lambda: None)
-            self._break(BrokenError("the connection is closed"))
-            self._channel.close()
+                self._channel.send(memoryview(head), deadline, lambda: None)
+        self._break(BrokenError("the connection is closed"))
+        self._channel.close()
 
     def _begin_receiving(self, request: Request, deadline: float) -> bool:
         """Become the thread that receives, or wait until an answer has been received."""
@@ -119,7 +127,7 @@ class Connection:
                 self._receiving = True
                 return True
             if not request.done and not self._changed.wait(deadline - time.monotonic()):
-                self._break(_late())
+                self._break(BrokenError(LATE))
             return False
 
     def _end_receiving(self) -> None:
@@ -146,7 +154,7 @@ class Connection:
         """
         try:
             if time.monotonic() > deadline:
-                raise _late()
+                raise BrokenError(LATE)
             if not self._channel.receive(self._replies.head, deadline, waits=waits):
                 return
             self._replies.take(lambda view: self._channel.receive(view, deadline))
@@ -176,11 +184,8 @@ class Connection:
         return FailureError(f"{escape(self.name)}: {what} failed: {why}")
 
 
-def _late() -> BrokenError:
-    return BrokenError(f"the server did not answer within {limits.NBD_ANSWER_WAIT} seconds")
-
-
 def _error_text(number: int) -> str:
+    """Return the meaning of an error in a reply; the specification has only some of the system's."""
     if number == ErrorNumber.ESHUTDOWN:
         return "the server is shutting down"
-    return os.strerror(number)
+    return os.strerror(number) if number in _ERRORS else f"error {number}"

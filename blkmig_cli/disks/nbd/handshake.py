@@ -165,7 +165,7 @@ class _Handshake:
         if (
             not 0 < minimum <= schema.BLOCK_MINIMUM_MAX
             or minimum & (minimum - 1)
-            or maximum < minimum
+            or maximum < max(minimum, schema.BLOCK_DEFAULT)
             or (maximum % minimum and maximum != _UNLIMITED)
         ):
             raise BrokenError(f"block sizes of {minimum} to {maximum} bytes are not possible")

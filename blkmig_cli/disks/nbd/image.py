@@ -17,7 +17,7 @@ from blkmig_cli.disks.image import StoredBitmap
 from blkmig_cli.disks.nbd.channel import BrokenError, SocketChannel
 from blkmig_cli.disks.nbd.connection import Connection
 from blkmig_cli.disks.nbd.handshake import Bitmaps, negotiate
-from blkmig_cli.disks.nbd.read_ahead import ReadAhead, block_pieces
+from blkmig_cli.disks.nbd.read_ahead import PLANNED, ReadAhead, block_pieces
 from blkmig_cli.disks.nbd.replies import Request
 from blkmig_cli.disks.nbd.status import Flags, ranges
 from blkmig_cli.disks.zeros import is_zero
@@ -32,8 +32,6 @@ from blkmig_cli.text import escape, quote
 # Requests of one thread in flight, and bytes that are zeroed in one.
 _FLYING = 8
 _ZEROED = 256 << 20
-# Extents that are known before they are needed, so that more than one small one is read ahead.
-_AHEAD = 4
 # QEMU's default granularity of a bitmap (QEMU 7.2, block.c: bdrv_get_default_bitmap_granularity).
 _GRANULARITY = 1 << 16
 
@@ -125,16 +123,14 @@ class NbdImage:
 
         Of an image's own layer: what it holds.  What has been read ahead is forgotten.
         """
-        self._reader.drop()
+        self._reader.drop(plan=True)
         coming: deque[tuple[int, int]] = deque()
         for extent in self._ranges(0, self.size, zeros=False):
+            self._reader.expect(*extent)
             coming.append(extent)
-            if len(coming) == _AHEAD:
-                self._reader.expect(coming)
+            if len(coming) > PLANNED:
                 yield coming.popleft()
-        while coming:
-            self._reader.expect(coming)
-            yield coming.popleft()
+        yield from coming
 
     def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """See ``image.Image``: those of an own layer; otherwise, zeros are in no extent."""
@@ -271,10 +267,11 @@ class NbdImage:
         while data:
             base = offset // minimum * minimum
             with self._edges:
-                block = bytearray(self.read(base, min(minimum, self.size - base)))
+                block = memoryview(bytearray(min(minimum, self.size - base)))
+                self._connection.ask(Request(Command.READ, base, len(block), block))
                 part = data[: base + len(block) - offset]
                 block[offset - base : offset - base + len(part)] = part
-                self._write_blocks(base, memoryview(block))
+                self._write_blocks(base, block)
             offset, data = offset + len(part), data[len(part) :]
 
     def _write_blocks(self, offset: int, data: memoryview) -> None:

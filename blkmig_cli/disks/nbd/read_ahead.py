@@ -1,22 +1,27 @@
 """Reading an export in pieces, of which several are in flight.
 
 Of an image that is only read, sequential readers find the next pieces there already.  What is read
-ahead is kept until it has been read once, or until :meth:`ReadAhead.drop`: it is as old as the request.
+ahead is as old as its request: :meth:`ReadAhead.drop` forgets it.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from blkmig_cli.disks.nbd.connection import Connection
 from blkmig_cli.disks.nbd.replies import Request
+from blkmig_cli.errors import FailureError
 from blkmig_cli.schemas.constants import CHUNK_SIZE
 from blkmig_cli.schemas.nbd import Command
 
 #: Bytes of a piece, where the server takes so many at once.
-PIECE = 256 << 10
+PIECE = 512 << 10
 #: Pieces that are there or in flight: 4 MiB.
-WINDOW = 16
+WINDOW = 8
+#: Extents that are known before they are read, so that more than one small one is read ahead.
+PLANNED = 4
 #: Pieces that are kept for a second reading: those of a chunk that begins anywhere.
 _KEPT = CHUNK_SIZE // PIECE + 1
 
@@ -46,17 +51,14 @@ class ReadAhead:
         self._pieces: dict[int, _Piece] = {}
         self._free: list[bytearray] = []
         self._next = 0  # after the last piece that was read
-        self._plan = [range(self._number(self._size) + 1)]
+        self._plan = deque([range(-(-self._size // self._step))], PLANNED + 1)
 
-    def expect(self, extents: Sequence[tuple[int, int]]) -> None:
-        """Read ahead in the chunks of these extents (start, length) only, which are ascending."""
-        found = []
-        for start, length in extents:
-            end = min(-(-(start + length) // CHUNK_SIZE) * CHUNK_SIZE, self._size)
-            first = self._number(start // CHUNK_SIZE * CHUNK_SIZE)
-            found.append(range(first, self._number(end - 1) + 1))
+    def expect(self, start: int, length: int) -> None:
+        """Read ahead in the chunks of this extent, too, which is behind those announced before."""
+        end = min(-(-(start + length) // CHUNK_SIZE) * CHUNK_SIZE, self._size)
+        first = self._number(start // CHUNK_SIZE * CHUNK_SIZE)
         with self._lock:
-            self._plan = found
+            self._plan.append(range(first, self._number(end - 1) + 1))
 
     def read(self, offset: int, length: int, take: Take, *, again: bool = False) -> bool:
         """Give the bytes of a range to ``take``, part by part; return whether it wanted all of them.
@@ -70,35 +72,48 @@ class ReadAhead:
         if not length:
             return True
         first, last = self._number(offset), self._number(end - 1)
-        keeps = again and last - first < _KEPT
+        with self._reading():
+            wanted_all = self._read(first, last, range(offset, end), take, again)
+            if not self._ahead:
+                self._trim(None)
+            return wanted_all
+
+    def drop(self, *, plan: bool = False) -> None:
+        """Forget what has been read ahead; ``plan``: and read ahead only what is expected from now on."""
+        with self._reading():
+            self._trim(None)
+            if plan:
+                self._plan.clear()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """One thread at a time; after an error, nothing is kept."""
         with self._lock:
             try:
-                sequential = first in self._pieces or first in (self._next, self._next - 1)
-                self._trim(first)
-                for number in range(first, last + 1):
-                    self._fill(number, last, ahead=self._ahead and sequential)
-                    piece = self._pieces[number]
-                    self._connection.wait(piece.request)
-                    base = number * self._step
-                    low, high = max(offset - base, 0), min(end - base, self._step)
-                    if not take(memoryview(piece.buffer)[low:high]):
-                        return False
-                    if not keeps and end >= base + piece.request.length:
-                        self._release(number)
-                        self._fill(number + 1, last, ahead=self._ahead and sequential)
-                    self._next = number + 1
-                if not self._ahead:
-                    self._trim(None)
+                yield
             except BaseException:
                 # Buffers of requests that are still in flight must not be used again.
                 self._pieces.clear()
                 raise
-        return True
 
-    def drop(self) -> None:
-        """Forget what has been read ahead; raises FailureError."""
-        with self._lock:
-            self._trim(None)
+    def _read(self, first: int, last: int, wanted: range, take: Take, again: bool) -> bool:
+        """Give the part of the pieces ``first`` to ``last`` that is ``wanted`` to ``take``."""
+        keeps = again and last - first < _KEPT
+        ahead = self._ahead and (first in self._pieces or first in (self._next, self._next - 1))
+        self._trim(first)
+        for number in range(first, last + 1):
+            self._fill(number, last, ahead=ahead)
+            piece = self._pieces[number]
+            self._connection.wait(piece.request)
+            base = number * self._step
+            low, high = max(wanted.start - base, 0), min(wanted.stop - base, self._step)
+            if not take(memoryview(piece.buffer)[low:high]):
+                return False
+            self._next = number + 1
+            if not keeps and wanted.stop >= base + piece.request.length:
+                self._release(number)
+                self._fill(number + 1, last, ahead=ahead)
+        return True
 
     def _number(self, offset: int) -> int:
         return offset // self._step
@@ -112,9 +127,10 @@ class ReadAhead:
 
     def _release(self, number: int) -> None:
         piece = self._pieces.pop(number)
-        if not piece.request.done:
+        with suppress(FailureError):  # of what nobody has read
             self._connection.wait(piece.request)
-        self._free.append(piece.buffer)
+        if piece.request.done:
+            self._free.append(piece.buffer)
 
     def _fill(self, number: int, last: int, *, ahead: bool) -> None:
         """Ask for the pieces from ``number`` to ``last``, and for those that follow, if ``ahead``."""

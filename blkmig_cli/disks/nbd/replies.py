@@ -70,12 +70,17 @@ class Request:
         return self.view[start : start + length]
 
     def finish(self) -> None:
-        """End the request: the server answers no more; raises BrokenError where something is missing."""
+        """End the request: the server answers no more; raises BrokenError where something is missing.
+
+        ``done`` comes last, as another thread believes what is there when it sees it.
+        """
+        if not self.error:
+            self._check_all_there()
         self.done = True
-        if self.error:
-            return
+
+    def _check_all_there(self) -> None:
         if self.command == Command.READ:
-            # As many bytes as the read has, so that any gap comes with an overlap.
+            # No more bytes than the read has, so that any overlap comes with a gap.
             at = 0
             for start, end in sorted(self._filled):
                 if start != at:

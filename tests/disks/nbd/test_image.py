@@ -1,6 +1,9 @@
 """NbdImage against real servers, judged by libnbd's programs and a bytearray."""
 
+import json
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -8,10 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blkmig_cli.disks.nbd.channel import SocketChannel
+from blkmig_cli.disks.nbd.handshake import negotiate
 from blkmig_cli.disks.nbd.image import NbdImage, open_nbd
 from blkmig_cli.errors import FailureError
+from blkmig_cli.schemas.nbd import ExportFlag
 from blkmig_cli.system.nbd_uri import parse_nbd_uri
-from tests.support.nbd import joined, mapped, nbdkit, opened, qcow2, qemu_nbd, run, uri
+from tests.support.nbd import ended, joined, mapped, nbdkit, opened, qcow2, qemu_nbd, run, tool, uri
+from tests.support.peers import connect
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -39,6 +46,13 @@ def disk(tmp_path: Path) -> Path:
         "write -q -P 51 20544k 5M",
         "write -q -P 68 65472k 64k",
     )
+
+
+@pytest.fixture
+def disk_server(disk: Path) -> Iterator[tuple[str, bytes]]:
+    """A server of the disk, and what it holds."""
+    with qemu_nbd(disk, "-r", format="qcow2") as path, opened(path) as image:
+        yield path, content(image)
 
 
 def test_reading(disk: Path, tmp_path: Path) -> None:
@@ -168,6 +182,7 @@ def test_against_bytes(kind: str, tmp_path: Path) -> None:
                 elif what == "zero":
                     model[at : at + count] = bytes(count)
                     image.zero(at, count)
+                assert image.is_zero(at, count) == (not any(model[at : at + count]))
                 assert image.read(at, count) == model[at : at + count]
             held = bytearray(image.size)
             for start, length in image.extents():
@@ -194,3 +209,124 @@ def test_what_cannot_be_written(disk: Path) -> None:
         open_nbd(parse_nbd_uri(uri(path)), writable=True)
     with pytest.raises(FailureError, match="s: No such file or directory"):
         open_nbd(parse_nbd_uri(uri(os.path.join(path, "s"))), writable=False)
+
+
+def test_what_the_server_states(tmp_path: Path) -> None:
+    """As nbdinfo reads it."""
+    sizes = ("blocksize-minimum=4096", "blocksize-preferred=4096", "blocksize-maximum=1M")
+    for server in (
+        nbdkit("--filter=blocksize-policy", "memory", 999_424, *sizes),
+        nbdkit("memory", 12_345),
+        qemu_nbd(qcow2(tmp_path / "disk", MIB), "-r", format="qcow2"),
+    ):
+        with server as path, opened(path) as image:
+            (theirs,) = json.loads(run("nbdinfo", "--json", uri(path)))["exports"]
+            channel = SocketChannel(connect(Path(path)))
+            ours = negotiate(channel, "", "x")
+            channel.close()
+            assert ours.size == image.size == theirs["export-size"]
+            assert ours.has(ExportFlag.READ_ONLY) == theirs["is_read_only"]
+            assert ours.has(ExportFlag.SEND_FLUSH) == theirs["can_flush"]
+            assert ours.has(ExportFlag.SEND_WRITE_ZEROES) == theirs["can_zero"]
+            if "block_size_minimum" in theirs:
+                limits = theirs["block_size_minimum"], theirs["block_size_maximum"]
+                assert (ours.minimum, ours.maximum) == limits
+
+
+def test_a_layer_without_depths(tmp_path: Path) -> None:
+    """Holes are what it does not hold; of a server without any block status, nothing is known."""
+    disk = qcow2(tmp_path / "disk", 4 * MIB, "write -q -P 1 1M 64k", "write -q -z 2M 1M")
+    with qemu_nbd(disk, format="qcow2") as path, opened(path, own_layer=True) as image:
+        kept = [
+            (extent["offset"], extent["length"])
+            for extent in mapped(path)
+            if not extent["type"] & 1
+        ]
+        assert list(image.extents()) == joined(kept)
+        assert list(image.known_zeros(0, 4 * MIB)) == [
+            (start, length) for start, length in kept if start >= 2 * MIB
+        ]
+    for own_layer in (False, True):
+        with nbdkit("--no-sr", "memory", "4M") as path, opened(path, own_layer=own_layer) as image:
+            assert list(image.extents()) == [(0, 4 * MIB)]
+            assert list(image.known_zeros(0, 4 * MIB)) == []
+            assert image.has_data(5, 1)
+            assert image.is_zero(0, 4 * MIB)
+
+
+def test_an_empty_disk() -> None:
+    with nbdkit("memory", 0) as path, opened(path) as image:
+        assert (image.size, image.read(0, 0), list(image.extents())) == (0, b"", [])
+        assert image.is_zero(0, 0)
+
+
+def test_ranges_past_the_end() -> None:
+    with nbdkit("memory", "1M") as path, opened(path, writable=True) as image:
+        for offset, length in [(MIB, 1), (-1, 1), (MIB - 1, 2)]:
+            for act in (image.read, image.is_zero, image.zero):
+                with pytest.raises(ValueError, match="past the disk's end"):
+                    act(offset, length)
+            with pytest.raises(ValueError, match="past the disk's end"):
+                image.write(offset, memoryview(bytes(length)))
+
+
+def test_a_storage_daemon(disk: Path, tmp_path: Path) -> None:
+    """Two exports with names, one with a bitmap; both at the same time."""
+    run("qemu-img", "bitmap", "--add", disk, "daily")
+    run("qemu-io", "-c", "write -q -P 5 1M 1M", disk)
+    name = "a \u00e9/%"
+    words = (
+        *("--blockdev", f"qcow2,node-name=n,file.driver=file,file.filename={disk}"),
+        *("--nbd-server", f"addr.type=unix,addr.path={tmp_path}/q,max-connections=4"),
+        *("--export", f"nbd,id=e,node-name=n,name={name},writable=on,bitmaps.0=daily"),
+        *("--export", "nbd,id=f,node-name=n,name=plain,allocation-depth=on"),
+    )
+    with ended(subprocess.Popen([tool("qemu-storage-daemon"), *words])):
+        path = f"{tmp_path}/q"
+        connect(Path(path)).close()
+        with opened(path, name, writable=True, bitmaps="all") as image:
+            assert image.bitmap_names() == ["daily"]
+            image.write(5 * MIB, memoryview(b"x" * 100))
+            image.zero(20 * MIB, 2 * MIB)
+            image.flush()
+            dirty = [(MIB, MIB), (5 * MIB, 64 * KIB), (20 * MIB, 2 * MIB)]
+            assert list(image.dirty_ranges("daily")) == dirty
+            with opened(path, "plain", own_layer=True, bitmaps="all") as other:
+                assert other.bitmap_names() == []
+                assert other.read(5 * MIB, 101) == b"x" * 100 + b"\0"
+                assert list(other.known_zeros(20 * MIB, 2 * MIB)) == [(20 * MIB, 2 * MIB)]
+
+
+def test_what_was_read_ahead_is_forgotten() -> None:
+    """Another client writes what this one has read ahead."""
+    with (
+        nbdkit("memory", "4M") as path,
+        opened(path) as reader,
+        opened(path, writable=True) as writer,
+    ):
+        forget: list[Callable[[], object]] = [reader.uncache, lambda: list(reader.extents())]
+        for number, act in enumerate(forget, 1):
+            assert reader.is_zero(0, 1) == (number == 1)
+            writer.write(0, memoryview(bytes([number]) * 2 * MIB))
+            act()
+            assert reader.read(0, 2 * MIB) == bytes([number]) * 2 * MIB
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_reading_in_any_order(disk_server: tuple[str, bytes], data: st.DataObject) -> None:
+    """With and without extents announced, a second reading and ranges of any length."""
+    path, truth = disk_server
+    with opened(path) as image:
+        extents = image.extents() if data.draw(st.booleans()) else iter(())
+        at = 0
+        for _ in range(data.draw(st.integers(1, 12))):
+            next(extents, None)
+            jump = data.draw(st.sampled_from([0, 0, 0, 1, MIB, -MIB, 5 * MIB, -9 * MIB]))
+            at = min(max(at + jump, 0), len(truth) - 1)
+            length = data.draw(st.sampled_from([1, 512, MIB - 1, MIB, 3 * MIB, 9 * MIB]))
+            part = truth[at : at + length]
+            if data.draw(st.booleans()):
+                assert image.is_zero(at, len(part)) == (not any(part))
+            assert image.read(at, len(part)) == part
+            at += len(part)
