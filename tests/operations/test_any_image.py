@@ -216,6 +216,17 @@ def test_bitmaps_only(run: Run) -> None:
     assert Path("b.json").exists()
 
 
+def test_an_external_data_file(run: Run) -> None:
+    """It is written in place of the image, which holds the bitmaps."""
+    original = make("a.qcow2")
+    run("send", original, "--bitmaps", "--to", "s.bin")
+    options = "data_file=d.raw,data_file_raw=on"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", options, "d.qcow2", ODD)
+    assert run("replay", "s.bin", "--image", "d.qcow2", "--verify").status == 0
+    check_equal(Path("d.qcow2"), original)
+    qemu_img("compare", "-f", "raw", "-F", "qcow2", "d.raw", original)
+
+
 def test_other_bitmaps_of_an_image_are_kept(run: Run) -> None:
     """QEMU records the writes in those that record; the others are named in a warning."""
     run("send", make("a.qcow2"), "--bitmap", "b64k", "--to", "s.bin")

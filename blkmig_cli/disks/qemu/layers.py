@@ -19,6 +19,7 @@ from blkmig_cli.text import escape
 #: The node of the image itself, and the one of its file.
 DISK = "disk"
 FILE = "file"
+_DATA = "data"
 _FILES = ("file", "host_device")
 
 
@@ -93,6 +94,10 @@ def add_layers(
         options = {"driver": layer.format, "node-name": node, "file": file, **access}
         if "backing-filename" in layer.info:
             options["backing"] = below
+        if "data-file" in layer.details:
+            (data,) = layer.files
+            options["data-file"] = f"{_DATA}{number}"
+            daemon.execute("blockdev-add", **_file(data, f"{_DATA}{number}"), **below_it)
         daemon.execute("blockdev-add", **options)
         below = node
     return options
