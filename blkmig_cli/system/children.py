@@ -29,7 +29,7 @@ def start_child(words: list[str], package: str, errors: IO[bytes]) -> subprocess
     def tie() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it ended before
-            os._exit(1)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     with failing(words[0]):
         return subprocess.Popen(

@@ -394,6 +394,83 @@ def test_a_replay_that_is_ended_is_resumed(run: Run, number: signal.Signals) -> 
     check_equal(Path("b.qcow2"), original)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root mounts a small file system")
+def test_a_full_file_system(run: Run) -> None:
+    """Nothing is called finished; the replay is resumed when there is room."""
+    original = make("a.qcow2", 8 * MIB)
+    qcow2.write(original, "write -P 6 0 8M")
+    run("send", original, "--bitmaps", "--to", "s.bin")
+    os.mkdir("small")
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M", "none", "small"], check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a tmpfs cannot be mounted here")
+    try:
+        words = ["replay", "s.bin", "--image", "small/b.qcow2", "--create"]
+        done = run(*words)
+        assert done.status == 4
+        assert "No space left on device" in done.err
+        assert not Path("small/b.qcow2").exists()
+        subprocess.run(["mount", "-o", "remount,size=40M", "small"], check=True)
+        assert run(*words, "--resume").status == 0
+        check_equal(Path("small/b.qcow2"), original)
+    finally:
+        subprocess.run(["umount", "small"], check=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root mounts a small file system")
+def test_a_file_system_without_room_for_the_bitmaps(run: Run) -> None:
+    """QEMU would only log that it lost them."""
+    os.mkdir("small")
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "none", "small"], check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a tmpfs cannot be mounted here")
+    try:
+        size = 64 * MIB
+        qemu_img("create", "-q", "-f", "qcow2", "a.qcow2", size)
+        qemu_img("bitmap", "--add", "-g", 512, "a.qcow2", "b")
+        qcow2.write(Path("a.qcow2"), *(f"write -z {at}M 512k" for at in range(64)))
+        run("send", "a.qcow2", "--bitmaps", "--to", "s.bin")
+        qemu_img("create", "-q", "-f", "qcow2", "small/b.qcow2", size)
+        with open("small/filler", "wb", buffering=0) as filler:
+            try:
+                while True:
+                    filler.write(bytes(4096))
+            except OSError:
+                pass
+        done = run("replay", "s.bin", "--image", "small/b.qcow2", "--bitmaps-only")
+        assert done.status == 4, done
+        os.unlink("small/filler")
+        assert run("replay", "s.bin", "--image", "small/b.qcow2", "--bitmaps-only").status == 0
+        check_equal(Path("small/b.qcow2"), Path("a.qcow2"))
+    finally:
+        subprocess.run(["umount", "small"], check=True)
+
+
+def test_a_child_that_is_killed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, and the replay is resumed."""
+    from blkmig_cli.disks.qemu.image import QemuImage
+
+    original = make("a.qcow2", 8 * MIB)
+    qcow2.write(original, "write -P 6 0 8M")
+    run("send", original, "--bitmaps", "--to", "s.bin")
+    written = QemuImage.write
+
+    def write(self: QemuImage, offset: int, data: memoryview) -> None:
+        if offset == 6 * MIB:
+            for pid in children():
+                os.kill(int(pid), signal.SIGKILL)
+        written(self, offset, data)
+
+    words = ["replay", "s.bin", "--image", "b.qcow2", "--create"]
+    with monkeypatch.context() as patch:
+        patch.setattr(QemuImage, "write", write)
+        fails(run(*words), 4, "b.qcow2.partial: ")
+    assert run(*words, "--resume").status == 0
+    check_equal(Path("b.qcow2"), original)
+
+
 def test_many_ranges_on_a_large_disk(run: Run) -> None:
     """100,000 dirty ranges on 1 TiB."""
     count, step = 100_000, 8 * MIB

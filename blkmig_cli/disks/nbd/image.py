@@ -29,8 +29,9 @@ from blkmig_cli.system.nbd_uri import NbdUri
 from blkmig_cli.system.pipes import write_all
 from blkmig_cli.text import escape, quote
 
-# Requests of one thread in flight, and bytes that are zeroed in one.
+# Requests of one thread in flight, more if they are without data; and bytes that are zeroed in one.
 _FLYING = 8
+_FLYING_SMALL = 256
 _ZEROED = 256 << 20
 # QEMU's default granularity of a bitmap (QEMU 7.2, block.c: bdrv_get_default_bitmap_granularity).
 _GRANULARITY = 1 << 16
@@ -176,8 +177,13 @@ class NbdImage:
         self._patch(high, data[high - offset :])
 
     def zero(self, offset: int, length: int) -> None:
-        """See ``image.Image``; writes zeros to a server that cannot do better."""
+        """See ``image.Image``; what reads as zeros already is left as it is."""
         self._check_end(offset, length)
+        for start, part in self._ranges(offset, offset + length, zeros=False):
+            self._zero(start, part)
+
+    def _zero(self, offset: int, length: int) -> None:
+        """Zero a range; writes zeros to a server that cannot do better."""
         low, high = self._whole_blocks(offset, offset + length)
         self._patch(offset, memoryview(bytes(low - offset)))
         if self._export.has(ExportFlag.SEND_WRITE_ZEROES):
@@ -199,11 +205,12 @@ class NbdImage:
 
         The server must have WRITE_ZEROES.  Raises FailureError.
         """
-        self._each(
+        requests = (
             (Request(Command.WRITE_ZEROES, at, min(_ZEROED, start + length - at)), None)
             for start, length in ranges
             for at in range(start, start + length, _ZEROED)
         )
+        self._each(requests, _FLYING_SMALL)
 
     def resize(self, size: int) -> None:
         """Raise FailureError: an export has the size that its server gave it."""
@@ -281,11 +288,13 @@ class NbdImage:
             for part in [data[at : at + self._step]]
         )
 
-    def _each(self, requests: Iterator[tuple[Request, memoryview | None]]) -> None:
-        """Send requests, some in flight at a time, and wait for all."""
+    def _each(
+        self, requests: Iterator[tuple[Request, memoryview | None]], most: int = _FLYING
+    ) -> None:
+        """Send requests, up to ``most`` in flight at a time, and wait for all."""
         flying: deque[Request] = deque()
         for request, data in requests:
-            if len(flying) == _FLYING:
+            if len(flying) == most:
                 self._connection.wait(flying.popleft())
             self._connection.send(request, data)
             flying.append(request)
