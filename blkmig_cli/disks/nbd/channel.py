@@ -111,10 +111,10 @@ class SocketChannel:
 
     def _wait(self, events: int, deadline: float) -> int:
         """Wait for one of ``events`` and return which came."""
+        left = deadline - time.monotonic()
         poll = select.poll()
         poll.register(self._peer, events)
-        found = poll.poll(max(deadline - time.monotonic(), 0) * 1000)
-        if not found:
+        if left < 0 or not (found := poll.poll(left * 1000)):
             raise BrokenError(LATE)
         return found[0][1]
 

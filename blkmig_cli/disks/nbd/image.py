@@ -29,6 +29,8 @@ from blkmig_cli.system.nbd_uri import NbdUri
 from blkmig_cli.system.pipes import write_all
 from blkmig_cli.text import escape, quote
 
+# Plain numbers, as & of enumerations takes several times as long.
+_HOLE, _ZERO = int(Allocation.HOLE), int(Allocation.ZERO)
 # Requests of one thread in flight, more if they are without data; and bytes that are zeroed in one.
 _FLYING = 8
 _FLYING_SMALL = 256
@@ -239,10 +241,10 @@ class NbdImage:
         def in_layer(flags: Flags) -> bool:
             if depth is not None:
                 return flags[0] == schema.OWN_LAYER
-            return not flags[-1] & Allocation.HOLE
+            return not flags[-1] & _HOLE
 
         def is_zero_block(flags: Flags) -> bool:
-            return bool(flags[-1] & Allocation.ZERO)
+            return bool(flags[-1] & _ZERO)
 
         def wanted(flags: Flags) -> bool:
             if not self._own_layer:
