@@ -50,10 +50,10 @@ if command -v qemu-img >/dev/null && command -v qemu-storage-daemon >/dev/null; 
     say "The same onto qcow2 images, which hold their bitmaps; then a stream of such an image."
     run blkmig replay capture.bin --image '{device}.qcow2' --create -q
     run qemu-img compare -f raw -F qcow2 a.img drive0.qcow2
-    run qemu-img compare -f raw -F qcow2 b.img drive1.qcow2
-    run qemu-img info drive0.qcow2
+    run blkmig compare capture.bin drive0=drive0.qcow2
+    run blkmig compare capture.bin drive1=drive1.qcow2
     run blkmig send drive0.qcow2 drive1.qcow2 --bitmaps --to qcow2.bin
-    run blkmig compare capture.bin qcow2.bin
+    run blkmig validate qcow2.bin
 else
     say "Left out: qcow2 images (they need qemu-img and qemu-storage-daemon, package qemu-utils)."
 fi

@@ -53,6 +53,7 @@ class Side:
     """One side: its name, its disks by device, its bitmaps (None: it cannot have any).
 
     ``kind``: ``stream`` or ``image``; ``bounds``: those of the disks whose size is unknown.
+    ``stores``: an image in which bitmaps are stored, all of them as persistent ones.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Side:
     disks: dict[str, StreamDisk | Image]
     bitmaps: Bitmaps | None
     bounds: dict[str, SizeBounds] = field(default_factory=dict)
+    stores: bool = False
 
 
 @dataclass(slots=True)
@@ -232,7 +234,7 @@ def image_side(device: str | None, image: Image) -> Side:
     elif image.is_file and os.path.exists(path):
         beside = read_bitmaps(path).bitmaps
         bitmaps = {(name, bitmap): content for bitmap, content in beside.items()}
-    return Side(image.path, "image", {name: image}, bitmaps)
+    return Side(image.path, "image", {name: image}, bitmaps, stores=stored is not None)
 
 
 def compare_sides(ours: Side, theirs: Side, options: CompareOptions, tick: Tick) -> Comparison:
@@ -391,10 +393,14 @@ def _compare_bitmaps(ours: Side, theirs: Side) -> Iterator[BitmapDifference]:
             continue
         disk = ours.disks.get(device) or theirs.disks.get(device)
         size = None if disk is None else disk.size
-        yield BitmapDifference(device, name, _bitmap_differences(a, b, size))
+        differences = _bitmap_differences(a, b, size, stored=ours.stores or theirs.stores)
+        yield BitmapDifference(device, name, differences)
 
 
-def _bitmap_differences(a: DirtyBitmap, b: DirtyBitmap, size: int | None) -> list[str]:
+def _bitmap_differences(
+    a: DirtyBitmap, b: DirtyBitmap, size: int | None, *, stored: bool
+) -> list[str]:
+    """Return the differences as text; ``stored``: one is in an image, where each is persistent."""
     differences = [
         f"{what} {ours} and {theirs}"
         for what, ours, theirs in (
@@ -402,7 +408,7 @@ def _bitmap_differences(a: DirtyBitmap, b: DirtyBitmap, size: int | None) -> lis
             ("recording", a.recording, b.recording),
             ("persistent", a.persistent, b.persistent),
         )
-        if ours != theirs
+        if ours != theirs and not (stored and what == "persistent")
     ]
     if a.ranges(size) != b.ranges(size):
         ours, theirs = a.count(size), b.count(size)

@@ -1,5 +1,6 @@
 """Images of other formats than raw, judged by QEMU's tools and by a reader of our own for bitmaps."""
 
+import json
 import os
 import random
 import re
@@ -196,6 +197,22 @@ def test_bitmaps_that_cannot_be_read(run: Run) -> None:
     run("send", make("g.qcow2"), "--bitmap", "b512", "--to", "t.bin")
     before = here()
     refused(run("replay", "t.bin", "--image", path), 4, "qemu-img bitmap --remove", before)
+
+
+def test_bitmaps_are_persistent_in_an_image(run: Run) -> None:
+    """Also those that are not so in the stream: that is no difference, any other one is."""
+    Path("a.img").write_bytes(bytes(MIB))
+    bitmap = {"name": "b", "granularity": 65536, "recording": True, "persistent": False,
+              "count": 65536, "dirty": [{"start": 0, "length": 65536}]}  # fmt: skip
+    document = {"version": 1, "virtual-size": MIB, "bitmaps": [bitmap]}
+    Path("a.img.bitmaps.json").write_text(json.dumps(document))
+    assert run("send", "a.img", "--bitmaps", "--to", "s.bin").status == 0
+    assert run("replay", "s.bin", "--image", "b.qcow2", "--create").status == 0
+    assert run("compare", "s.bin", "b.qcow2").status == 0
+    qemu_img("bitmap", "--disable", "b.qcow2", "b")
+    outcome = run("compare", "s.bin", "b.qcow2")
+    assert outcome.status == 1
+    assert "recording True and False" in outcome.out
 
 
 def test_bitmaps_only(run: Run) -> None:
