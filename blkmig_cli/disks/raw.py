@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from blkmig_cli.disks.locks import lock
 from blkmig_cli.disks.zeros import is_zero
-from blkmig_cli.errors import FailureError, reason
+from blkmig_cli.errors import FailureError, failing, reason
 from blkmig_cli.system.pipes import give_pages, write_all
 from blkmig_cli.text import escape, quote
 
@@ -223,6 +223,13 @@ class RawImage:
 
     def _failed(self, error: OSError, offset: int) -> FailureError:
         return FailureError(f"{escape(self.path)}: {reason(error)} at its byte {offset}")
+
+
+def open_unlocked(path: str) -> RawImage:
+    """Open the file at ``path``, which is locked otherwise, for reading; raises FailureError."""
+    with failing(path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return RawImage(path, fd, os.lseek(fd, 0, os.SEEK_END))
 
 
 def open_raw(path: str, *, writable: bool, shared: bool = False, claimed: bool = False) -> RawImage:

@@ -9,8 +9,9 @@ from blkmig_cli import limits
 from blkmig_cli.errors import FailureError, UsageError, failing
 from blkmig_cli.text import escape
 
-_PROGRAM = "qemu-img"
-_PACKAGE = "qemu-utils"
+#: The program, and the package that has it.
+PROGRAM = "qemu-img"
+PACKAGE = "qemu-utils"
 _SHOWN = 400
 # Options that would write another file than the image: qemu-img empties an existing data file.
 _REFUSED = {
@@ -37,16 +38,16 @@ def create(path: str, image_format: str, size: int, options: Sequence[str]) -> N
 
     ``options``: as for ``qemu-img create -o``.  Raises FailureError where qemu-img is missing or fails.
     """
-    program = shutil.which(_PROGRAM)
+    program = shutil.which(PROGRAM)
     if program is None:
-        raise FailureError(f"{_PROGRAM} is missing", hint=f"install {_PACKAGE}")
+        raise FailureError(f"{PROGRAM} is missing", hint=f"install {PACKAGE}")
     words = [program, "create", "-q", "-f", image_format]
     for text in options:
         words += ["-o", text]
     # A name with a colon would be a protocol's.
     words += ["--", os.path.abspath(path), str(size)]
     try:
-        with failing(_PROGRAM):
+        with failing(PROGRAM):
             done = subprocess.run(
                 words,
                 stdin=subprocess.DEVNULL,
@@ -55,8 +56,8 @@ def create(path: str, image_format: str, size: int, options: Sequence[str]) -> N
                 timeout=limits.PEER_SILENT,
             )
     except subprocess.TimeoutExpired:
-        raise FailureError(f"{escape(path)}: {_PROGRAM} did not end") from None
+        raise FailureError(f"{escape(path)}: {PROGRAM} did not end") from None
     if done.returncode:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it failed"]
-        text = lines[-1].removeprefix(f"{_PROGRAM}: ")[:_SHOWN]
-        raise FailureError(f"{escape(path)}: {_PROGRAM} create: {escape(text)}")
+        text = lines[-1].removeprefix(f"{PROGRAM}: ")[:_SHOWN]
+        raise FailureError(f"{escape(path)}: {PROGRAM} create: {escape(text)}")

@@ -6,10 +6,12 @@ from contextlib import suppress
 from typing import Any
 
 from blkmig_cli.disks.bitmap import DirtyBitmap
-from blkmig_cli.disks.image import StoredBitmap
+from blkmig_cli.disks.image import Readable, StoredBitmap
 from blkmig_cli.disks.nbd.image import NbdImage, image_on
 from blkmig_cli.disks.qemu.daemon import StorageDaemon
-from blkmig_cli.disks.qemu.layers import DISK, Layer, add_layers, examine
+from blkmig_cli.disks.qemu.layers import DISK, Layer, add_layers, described, examine
+from blkmig_cli.disks.qemu.placement import Placement
+from blkmig_cli.disks.raw import open_unlocked
 from blkmig_cli.errors import FailureError, LimitError
 from blkmig_cli.text import escape, quote
 
@@ -28,7 +30,13 @@ class QemuImage:
     """
 
     def __init__(
-        self, daemon: StorageDaemon, layer: Layer, options: dict[str, Any], *, own_layer: bool
+        self,
+        daemon: StorageDaemon,
+        layer: Layer,
+        options: dict[str, Any],
+        placement: Placement | None,
+        *,
+        own_layer: bool,
     ) -> None:
         self.path = layer.path
         self._daemon = daemon
@@ -37,6 +45,9 @@ class QemuImage:
         self._own_layer = own_layer
         self._writable = False
         self._disk = self._export()
+        # The file, for data whose place in it is known.
+        self._placement = placement
+        self._file = open_unlocked(layer.path) if placement is not None else None
 
     # The disk.
 
@@ -56,15 +67,27 @@ class QemuImage:
 
     def is_zero(self, offset: int, length: int) -> bool:
         """See ``image.Image``."""
-        return self._disk.is_zero(offset, length)
+        return all(image.is_zero(at, part) for image, at, part in self._parts(offset, length))
 
     def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
         """See ``image.Image``."""
-        self._disk.copy_to(target, offset, length, pipe=pipe)
+        for image, at, part in self._parts(offset, length):
+            image.copy_to(target, at, part, pipe=pipe)
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """See ``image.Image``."""
-        return self._disk.extents()
+        return (self._placement or self._disk).extents()
+
+    def _parts(self, offset: int, length: int) -> Iterator[tuple[Readable, int, int]]:
+        """Yield the parts of a range: where to read it, from which byte, and how many bytes."""
+        if self._placement is None or self._file is None:
+            yield self._disk, offset, length
+            return
+        for start, part, place in self._placement.split(offset, length):
+            if place is None:
+                yield self._disk, start, part
+            else:
+                yield self._file, place, part
 
     def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """See ``image.Image``."""
@@ -72,6 +95,7 @@ class QemuImage:
 
     def begin_writing(self) -> None:
         """See ``image.Image``."""
+        self._placement = None
         self._reopen(writable=True)
 
     def write(self, offset: int, data: memoryview) -> None:
@@ -106,6 +130,8 @@ class QemuImage:
 
     def close(self) -> None:
         """See ``image.Image``."""
+        if self._file is not None:
+            self._file.close()
         self._disk.close()
         self._daemon.close()
 
@@ -241,7 +267,11 @@ def open_qemu(
             for file in [layer.path] * (number > 0) + list(layer.files):
                 register(file, writable and number == 0)
         options = add_layers(daemon, layers, writable=writable, shared=shared)
-        return QemuImage(daemon, layers[0], options, own_layer=own_layer)
+        placement = None
+        single = len(layers) == 1 and not layers[0].files
+        if single and not (writable or shared or own_layer):
+            placement = Placement(path, described(layers[0]))
+        return QemuImage(daemon, layers[0], options, placement, own_layer=own_layer)
     except BaseException:
         daemon.close()
         raise

@@ -103,6 +103,13 @@ def add_layers(
     return options
 
 
+def described(layer: Layer) -> dict[str, Any]:
+    """Return the description of an image of one layer, without a backing file, for qemu-img."""
+    file = _file(layer.path, FILE)
+    del file["node-name"]
+    return {"driver": layer.format, "file": file}
+
+
 def _examine(daemon: StorageDaemon, path: str, image_format: str) -> Layer:
     access = {"read-only": True, "force-share": True}
     file = _file(path, FILE) | access
