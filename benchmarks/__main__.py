@@ -237,6 +237,31 @@ def holes(folder: Path, scale: float, number: int) -> Iterator[Row]:
         path.unlink()
 
 
+def formats(folder: Path, size: int, number: int) -> Iterator[Row]:
+    """Measure send of a qcow2 image, and replay onto a new one, against qemu-img convert."""
+    if qemu.QEMU_IMG is None or shutil.which("qemu-storage-daemon") is None:
+        return
+    disk, image, stream = folder / "f.img", folder / "f.qcow2", folder / "f.bin"
+    made, copy = folder / "f.made.qcow2", folder / "f.copy"
+    streams.disk(disk, size)
+    convert: list[object] = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk]
+    command([*convert, image])()
+    send = command([*BLKMIG, "send", image, "--to", stream], fresh=str(stream))
+    send()  # the stream for replay
+    onto = ["--image", made, "--create", "--device-size", size]
+    replay = command([*BLKMIG, "replay", stream, *onto], fresh=str(made))
+    unpack: list[object] = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", image, copy]
+    for name, ours, theirs, must, aim in (
+        ("qcow2 to stream", send, command(unpack, fresh=str(copy)), 1.5, 1.0),
+        ("stream to qcow2", replay, command([*convert, copy], fresh=str(copy)), 2.0, 1.5),
+    ):
+        row = Row(f"{name}, {size // MIB} MiB", "s", must, aim, peer="qemu-img convert")
+        row.ours, row.theirs = rounds(number, ours, theirs)
+        yield row
+    for path in folder.glob("f.*"):
+        path.unlink()
+
+
 def synced(folder: Path, size: int, number: int) -> Iterator[Row]:
     """Measure replay onto a file system that keeps what it is given, with fsync on both sides."""
     disk, stream, made = folder / "disk.img", folder / "s.bin", folder / "made"
@@ -342,6 +367,7 @@ def main() -> None:
             *paths(folder, options.scale, options.rounds),
             *holes(folder, options.scale, options.rounds),
             *whole_disks(folder, options.size * MIB, options.rounds),
+            *formats(folder, options.size * MIB, options.rounds),
             *synced(on_disk, options.disk_size * MIB, options.rounds),
         ):
             rows.append(row)

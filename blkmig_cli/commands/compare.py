@@ -44,8 +44,8 @@ def command(
     A and B are streams.  One of them may be a disk image: [DEVICE=]IMAGE, or a file that
     is not a stream.  The smaller disk is extended with zeros, as by qemu-img compare,
     unless --strict is used; the rest of a larger block device is ignored.  Chunks that
-    were not sent are not treated as zeros.  The bitmaps of an image are those of
-    IMAGE.bitmaps.json; with an image, the stream's other devices are ignored.  Exit
+    were not sent are not treated as zeros.  The bitmaps of an image are those in it, or
+    in IMAGE.bitmaps.json; with an image, the stream's other devices are ignored.  Exit
     status 0: same, 1: different.
 
     \b

@@ -32,7 +32,7 @@ from blkmig_cli.wire.decoder import Container
 @options.stream_options
 @options.number_option
 @click.option("--bitmaps-to", multiple=True, metavar="[DEVICE=]FILE",
-              help="Write bitmaps to FILE instead of IMAGE.bitmaps.json.")  # fmt: skip
+              help="Write bitmaps to FILE instead of into or beside the image.")  # fmt: skip
 @click.option("--no-bitmaps", is_flag=True, help="Do not write bitmaps.")
 @click.option("--bitmaps-only", is_flag=True, help="Do not write disks.")
 @click.option("--incremental", is_flag=True, help="Missing chunks are intentional (shared base).")
@@ -82,7 +82,10 @@ def command(
     replaces existing ones.  A stream in a file is checked to its end before anything
     is written, and nothing is written if it has errors; missing chunks are accepted
     with --incremental or --allow-incomplete.  A new image is IMAGE.partial until it is
-    complete.  Bitmaps are written to IMAGE.bitmaps.json.  Zero chunks become holes.
+    complete.  Zero chunks become holes.
+
+    An image is a file in any format that QEMU knows, a block device, or an NBD URI.
+    Bitmaps are written into qcow2 images, and for other files to IMAGE.bitmaps.json.
 
     IMAGE.replay.json records the progress of a replay.  An interrupted replay is
     continued with --resume.  Where the stream ended but was incomplete or damaged, the
@@ -92,7 +95,7 @@ def command(
     Examples:
       blkmig replay stream.bin --image disk.img --create
       blkmig replay stream.bin --image drive0=a.img --image drive1=/dev/vg/b
-      blkmig replay stream.bin --image '{device}.img' --create
+      blkmig replay stream.bin --image '{device}.qcow2' --create
       blkmig replay stream.bin --image disk.img --create --resume
       zcat stream.gz | blkmig replay - --image disk.img --create --device-size 20G
     """

@@ -25,11 +25,12 @@ from blkmig_cli.text import count, escape, quote
 @click.option("--bitmap", "names", multiple=True, metavar="[DEVICE:]NAME",
               help="Send this bitmap; repeatable.")  # fmt: skip
 @click.option("--bitmaps-from", multiple=True, metavar="[DEVICE=]FILE",
-              help="Read bitmaps from FILE instead of IMAGE.bitmaps.json.")  # fmt: skip
+              help="Read bitmaps from FILE (IMAGE.bitmaps.json, or of nbdinfo --map --json) "
+              "instead of from the image.")  # fmt: skip
 @click.option("--bitmaps-only", is_flag=True, help="Send bitmaps without disk content.")
 @click.option("--no-zero-blocks", is_flag=True, help="Send zeros as data.")
 @click.option("--skip-unallocated", is_flag=True,
-              help="Omit holes: the destination has the same base image.")  # fmt: skip
+              help="Omit holes and backing files: the destination has the same base.")  # fmt: skip
 @click.option("--manifest", metavar="FILE",
               help="Write SHA-256 digests of the disks and bitmaps to FILE at the end.")  # fmt: skip
 @options.force_share_option
@@ -57,13 +58,15 @@ def command(
 ) -> int:
     """Make a stream of disk images and their bitmaps.
 
+    An image is a file in any format that QEMU knows, a block device, or an NBD URI.
     Without DEVICE, images are drive0, drive1, ... in order.  By default the stream is
     one that QEMU 2.12 to 9.0 loads; later versions load bitmaps only (--bitmaps-only).
 
     \b
     Examples:
       blkmig send disk.img --bitmaps --to stream.bin
-      blkmig send drive0=a.img drive1=b.img | blkmig validate -
+      blkmig send drive0=a.img drive1=b.qcow2 | blkmig validate -
+      blkmig send nbd://localhost/vda --bitmaps --to stream.bin
       blkmig send disk.img --for-qemu 7.2 --machine pc --to unix:/run/in.sock
       blkmig send disk.img --dialect v2 --bitmap daily --bitmaps-only --to x.zst
       blkmig send disk.img --bitmaps --to stream.bin --manifest stream.json

@@ -1,11 +1,15 @@
-"""IMAGE.bitmaps.json: the file with a disk's dirty bitmaps, in the folder of its image."""
+"""IMAGE.bitmaps.json: the file with a disk's dirty bitmaps, in the folder of its image.
+
+A bitmap is also read from the JSON output of libnbd's ``nbdinfo --map=qemu:dirty-bitmap:NAME``.
+"""
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from blkmig_cli import limits
-from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap import DirtyBitmap, bitmap_of_ranges
 from blkmig_cli.disks.bitmap_words import Room
 from blkmig_cli.errors import FailureError, LimitError
 from blkmig_cli.schemas.constants import BITMAP_NAME_MAX
@@ -14,6 +18,8 @@ from blkmig_cli.system.documents import Entry, encoded, read_document, write_pie
 from blkmig_cli.text import encode_name, quote
 
 VERSION = 1
+# The bit of a dirty extent (QEMU, docs/interop/nbd.txt: qemu:dirty-bitmap).
+_DIRTY = 1
 # A range as json writes it with an indent of 1, and the bytes of the longest one.
 _RANGE = b'\n    {\n     "start": %d,\n     "length": %d\n    }'
 _RANGE_LENGTH_MAX = len(_RANGE % (limits.DISK_MAX, limits.DISK_MAX)) + 1
@@ -35,9 +41,12 @@ def default_path(image: str) -> str:
 def read_bitmaps(path: str | os.PathLike[str]) -> BitmapFile:
     """Read and check ``path``.
 
+    The output of nbdinfo does not tell the bitmap's name: it is that of the file, without suffix.
     Raises FailureError where it is missing, damaged, or not such a file.
     """
-    return read_document(os.fspath(path), limits.BITMAPS_FILE_MAX, "file of bitmaps", _parse)
+    name = os.path.splitext(os.path.basename(os.fspath(path)))[0]
+    parse = partial(_parse, map_name=name)
+    return read_document(os.fspath(path), limits.BITMAPS_FILE_MAX, "file of bitmaps", parse)
 
 
 def write_bitmaps(
@@ -90,7 +99,9 @@ def bitmaps_text(content: BitmapFile) -> Iterator[bytes]:
         yield (b"\n   ]" if before == b"," else b'"dirty": []') + rest
 
 
-def _parse(root: Entry) -> BitmapFile:
+def _parse(root: Entry, map_name: str) -> BitmapFile:
+    if root.is_list:
+        return _parse_map(root, map_name)
     root.check_version(VERSION)
     size = root.number("virtual-size", limits.DISK_MAX)
     content, room = BitmapFile(size), Room()
@@ -102,12 +113,33 @@ def _parse(root: Entry) -> BitmapFile:
     return content
 
 
-def _bitmap(entry: Entry, size: int, room: Room) -> DirtyBitmap:
-    name = entry.text("name")
+def _parse_map(root: Entry, name: str) -> BitmapFile:
+    """Return the bitmap in the output of nbdinfo: extents, in order, each with its type as a number."""
+    _check_name(root, name)
+    dirty, end = [], 0
+    for start, length, kind in root.rows("", ("offset", "length", "type"), limits.DISK_MAX):
+        if start != end or length == 0:
+            raise root.fault(f"extent {start}+{length} does not follow byte {end}")
+        end = start + length
+        if kind & _DIRTY:
+            dirty.append((start, length))
+    try:
+        bitmap = bitmap_of_ranges(name, lambda: dirty, end, Room())
+    except LimitError as error:
+        raise root.fault(error.message) from None
+    return BitmapFile(end, {name: bitmap})
+
+
+def _check_name(entry: Entry, name: str) -> None:
     if not name:
         raise entry.fault("no name")
     if len(encode_name(name)) > BITMAP_NAME_MAX:
         raise entry.fault(f"its name is over {BITMAP_NAME_MAX} bytes")
+
+
+def _bitmap(entry: Entry, size: int, room: Room) -> DirtyBitmap:
+    name = entry.text("name")
+    _check_name(entry, name)
     if entry.flag("inconsistent", default=False):
         raise entry.fault("the bitmap is inconsistent")
     granularity = entry.number("granularity", limits.DISK_MAX)

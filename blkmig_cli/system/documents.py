@@ -63,10 +63,14 @@ def write_pieces(
 class Entry:
     """An object in a document, whose values are read by type; ``where`` is its place, for errors.
 
-    A value that is missing or of another type is a ValueError.
+    A value that is missing or of another type is a ValueError.  A document that is a list is an
+    object with that list under an empty key.
     """
 
     def __init__(self, value: Any, where: str) -> None:
+        self.is_list = isinstance(value, list) and not where
+        if self.is_list:
+            value = {"": value}
         if not isinstance(value, dict):
             raise ValueError(f"{where or 'the document'} is not an object")
         self._given: dict[str, Any] = value

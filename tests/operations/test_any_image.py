@@ -488,6 +488,50 @@ def test_a_child_that_is_killed(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     check_equal(Path("b.qcow2"), original)
 
 
+def test_a_child_inherits_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that kept a pipe of ours open would keep its reader waiting."""
+    from blkmig_cli.disks.qemu.image import QemuImage
+
+    run("send", make("a.qcow2"), "--to", "s.bin")
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    held = []
+    original = QemuImage.write
+
+    def looking(self: QemuImage, offset: int, data: memoryview) -> None:
+        folders = [f"/proc/{pid}/fd" for pid in children()]
+        held.extend(
+            {os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)} for folder in folders
+        )
+        original(self, offset, data)
+
+    monkeypatch.setattr(QemuImage, "write", looking)
+    ours = os.readlink(f"/proc/self/fd/{write}")
+    assert run("replay", "s.bin", "--image", "b.qcow2", "--create").status == 0
+    os.close(read)
+    os.close(write)
+    assert held
+    for files in held:
+        assert ours not in files
+        assert not any(file.endswith("s.bin") for file in files)
+
+
+def test_a_manifest(run: Run) -> None:
+    original = make("a.qcow2")
+    words = ["send", original, "--bitmaps", "--to", "s.bin", "--manifest", "s.json"]
+    assert run(*words).status == 0
+    replay = ["replay", "s.bin", "--image", "b.qcow2", "--create", "--manifest", "s.json"]
+    assert run(*replay).status == 0
+    check_equal(Path("b.qcow2"), original)
+    manifest = Path("s.json").read_text()
+    (digest,) = re.findall('"sha256": "([0-9a-f]{64})"', manifest.partition('"bitmaps"')[0])
+    Path("s.json").write_text(manifest.replace(digest, "0" * 64))
+    outcome = run(*replay[:3], "c.qcow2", *replay[4:])
+    assert outcome.status == 1
+    assert not Path("c.qcow2").exists()
+    qcow2.check(Path("c.qcow2.partial"))
+
+
 def test_many_ranges_on_a_large_disk(run: Run) -> None:
     """100,000 dirty ranges on 1 TiB."""
     count, step = 100_000, 8 * MIB

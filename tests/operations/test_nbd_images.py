@@ -86,6 +86,32 @@ def test_bitmaps_of_an_export(run: Run) -> None:
     assert [bitmap["name"] for bitmap in report["bitmaps"]] == ["fine"]
 
 
+def test_the_output_of_nbdinfo(run: Run) -> None:
+    """Its bitmap is that which is sent from the export; its name is that of the file."""
+    qemu_img("create", "-q", "-f", "qcow2", "a.qcow2", SIZE)
+    qemu_img("bitmap", "--add", "-g", 4096, "a.qcow2", "fine")
+    qcow2.write(Path("a.qcow2"), "write 4k 4k", f"write {SIZE - 512} 512")
+    with nbd.qemu_nbd(Path("a.qcow2"), "-r", "-B", "fine", format="qcow2") as path:
+        found = nbd.run("nbdinfo", "--map=qemu:dirty-bitmap:fine", "--json", nbd.uri(path))
+        Path("fine.json").write_text(found)
+        assert run("send", nbd.uri(path), "--bitmaps", "--to", "s.bin").status == 0
+        words = ["--bitmaps-from", "fine.json", "--to", "t.bin"]
+        assert run("send", nbd.uri(path), *words).status == 0
+    assert Path("s.bin").read_bytes() == Path("t.bin").read_bytes()
+    extents = json.loads(found)
+    for wrong, message in (
+        (extents[1:], "does not follow byte 0"),
+        ([{**extents[0], "length": 0}], "does not follow byte 0"),
+        ([{**extents[0], "type": "1"}], "type is not a number"),
+        ([{}], "offset is not a number"),
+        ([[]], "not an object"),
+        ([], "of a disk of 0 bytes"),
+    ):
+        Path("wrong.json").write_text(json.dumps(wrong))
+        outcome = run("send", "a.qcow2", "--bitmaps-from", "wrong.json", "--to", "x")
+        fails(outcome, 4, message)
+
+
 @pytest.mark.parametrize("source", ["file", "pipe"])
 @pytest.mark.parametrize("behind", [0, 512, 2 * MIB])
 def test_replay(run: Run, disk: Path, source: str, behind: int) -> None:

@@ -36,7 +36,8 @@ def check(target: Path, output: str, growth: int | None) -> None:
     if qemu.has_block_migration():
         peers |= {"QEMU migrate -b", "QEMU's load"}
     assert {peer for _, peer in names if peer} == peers
-    assert len(names) == 15 + len(peers) - 1 + 15  # 15 against validate of the file
+    formats = 2 * (qemu.QEMU_IMG is not None)
+    assert len(names) == 15 + len(peers) - 1 + 15 + formats  # 15 against validate of the file
     for row in found["rows"]:
         assert row["figure"] > 0
         assert row["name"].split(",")[0].removesuffix(" 16 MiB") in PAGE, row["name"]

@@ -5,7 +5,6 @@ block is written by reading the block first.
 """
 
 import io
-import math
 import socket
 import threading
 from collections import deque
@@ -23,7 +22,6 @@ from blkmig_cli.disks.nbd.status import Flags, ranges
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.errors import FailureError, LimitError, failing
 from blkmig_cli.schemas import nbd as schema
-from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.schemas.nbd import Allocation, Command, ExportFlag
 from blkmig_cli.system.nbd_uri import NbdUri
 from blkmig_cli.system.pipes import write_all
@@ -35,8 +33,6 @@ _HOLE, _ZERO = int(Allocation.HOLE), int(Allocation.ZERO)
 _FLYING = 8
 _FLYING_SMALL = 256
 _ZEROED = 256 << 20
-# QEMU's default granularity of a bitmap (QEMU 7.2, block.c: bdrv_get_default_bitmap_granularity).
-_GRANULARITY = 1 << 16
 
 if TYPE_CHECKING:
     from blkmig_cli.disks.bitmap import DirtyBitmap
@@ -75,23 +71,14 @@ class NbdImage:
     def read_bitmap(self, name: str) -> "DirtyBitmap":
         """See ``image.Image``; a bitmap that is recording, and not persistent.
 
-        Its granularity is not a part of the protocol: it is the largest one, up to QEMU's default, in
-        which its ranges are whole granules.
+        Its granularity is not a part of the protocol; see ``bitmap.bitmap_of_ranges``.
         """
-        from blkmig_cli.disks.bitmap import DirtyBitmap  # noqa: PLC0415 (numpy is slow to load)
+        from blkmig_cli.disks.bitmap import bitmap_of_ranges  # noqa: PLC0415 (numpy is slow to load)
 
-        granularity = _GRANULARITY
-        for start, length in self.dirty_ranges(name):
-            for edge in (start, start + length):
-                if edge != self.size:
-                    granularity = math.gcd(granularity, edge)
-        bitmap = DirtyBitmap(name, max(granularity, SECTOR_SIZE))
         try:
-            for start, length in self.dirty_ranges(name):
-                bitmap.set_range(start, length)
+            return bitmap_of_ranges(name, lambda: self.dirty_ranges(name), self.size)
         except LimitError as error:
             raise FailureError(f"{escape(self.path)}: bitmap {quote(name)}: {error}") from error
-        return bitmap
 
     def write_bitmaps(self, bitmaps: "Sequence[DirtyBitmap]") -> NoReturn:
         """See ``image.Image``."""
