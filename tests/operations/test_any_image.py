@@ -495,7 +495,7 @@ def test_a_child_inherits_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     run("send", make("a.qcow2"), "--to", "s.bin")
     read, write = os.pipe()
     os.set_inheritable(write, True)
-    held = []
+    held: list[set[str]] = []
     original = QemuImage.write
 
     def looking(self: QemuImage, offset: int, data: memoryview) -> None:
