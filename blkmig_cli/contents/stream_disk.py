@@ -6,8 +6,12 @@ It implements ``image.Readable``.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from blkmig_cli.contents.final_layout import EndState
 from blkmig_cli.disks.zeros import is_zero
+from blkmig_cli.ranges import Table
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.system.pipes import write_all
 from blkmig_cli.transport.inputs import FileInput
@@ -82,6 +86,14 @@ class StreamDisk:
                 at += sectors
         if at < last:
             yield at, last, "missing", None
+
+    def every(self, step: int) -> NDArray[np.int64]:
+        """See ``EndState``."""
+        return self._state.every(step)
+
+    def ranges(self, start: int, end: int) -> tuple[Table, Table]:
+        """See ``EndState``."""
+        return self._state.ranges(start, end)
 
     def read(self, offset: int, length: int) -> bytes:
         """See ``image.Readable``; raises FailureError where the stream's file fails."""
