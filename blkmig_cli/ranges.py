@@ -321,8 +321,8 @@ class ByteRanges(Sequence[tuple[int, int]]):
     @property
     def total(self) -> int:
         """The sum of all ranges in bytes."""
-        lengths: list[int] = (self._table[:, 1] - self._table[:, 0]).tolist()
-        return self._unit * sum(lengths)
+        # They do not overlap, so that their sum in units fits as well as their ends do.
+        return self._unit * int((self._table[:, 1] - self._table[:, 0]).sum())
 
     def __len__(self) -> int:
         return len(self._table)
@@ -387,3 +387,20 @@ def joined(starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     gaps = np.flatnonzero(np.diff(ordered) > length)
     lows, highs = np.append(0, gaps + 1), np.append(gaps, len(ordered) - 1)
     return np.stack((ordered[lows], ordered[highs] + length), axis=1)
+
+
+def common(ours: Table, theirs: Table) -> Table:
+    """Return what is in both of two tables of disjoint ascending ranges: shape (n, 2)."""
+    low = np.searchsorted(theirs[:, 1], ours[:, 0], "right")
+    number = np.maximum(np.searchsorted(theirs[:, 0], ours[:, 1]) - low, 0)
+    mine = np.repeat(np.arange(len(ours)), number)
+    other = np.arange(len(mine)) + np.repeat(low - np.cumsum(number) + number, number)
+    starts = np.maximum(ours[mine, 0], theirs[other, 0])
+    return np.stack((starts, np.minimum(ours[mine, 1], theirs[other, 1])), axis=1)
+
+
+def gaps_of(ranges: Table, start: int, end: int) -> Table:
+    """Return what of [start, end) is not in ``ranges``, which are disjoint, ascending, and inside."""
+    edges = np.concatenate(([start], ranges.reshape(-1), [end])).reshape(-1, 2)
+    gaps: Table = edges[edges[:, 0] < edges[:, 1]]
+    return gaps

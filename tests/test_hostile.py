@@ -26,6 +26,7 @@ COMMANDS = {
     "map-json": (["--output", "json"], ["downwards"]),
     "salvage": ([], ["repeated", "many-bitmaps", "ram-pages", "nearly-records", "chains-of-records"]),
     "extract": (["--allow-incomplete", "--to", "out"], ["downwards", "at-random", "repeated"]),
+    "compare": (["{stream}"], ["downwards", "unaligned", "repeated"]),
     "info": ([], ["many-sections", "progress-only", "bits-in-every-megabyte"]),
     "replay": (["--image", "{device}.img", "--create", "--incremental"], ["downwards", "unaligned"]),
     "dump": ([], ["sectors-past-any-disk", "v2-giant", "huge-granules"]),
@@ -53,6 +54,7 @@ def test_bounded_memory(command: str, name: str, streams: Path, tmp_path: Path) 
         path.write_bytes(data)
     options, _ = COMMANDS.get(command, ([], []))
     verb = command.partition("-")[0]
+    options = [str(path) if option == "{stream}" else option for option in options]
     arguments = [sys.executable, "-m", "blkmig_cli", verb, str(path), "-q", *options]
     with subprocess.Popen(
         [sys.executable, "-c", _MEASURE, *arguments],

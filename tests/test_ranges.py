@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from blkmig_cli import limits, ranges
 from blkmig_cli.errors import LimitError
-from blkmig_cli.ranges import ByteRanges, IntervalSet, joined, tiles
+from blkmig_cli.ranges import ByteRanges, IntervalSet, common, gaps_of, joined, tiles
 
 TOP = 60
 NUMBERS = st.integers(0, TOP)
@@ -171,3 +171,18 @@ def test_joined_ranges(starts: list[int], length: int) -> None:
     for start in starts:
         held.add(start, start + length)
     assert joined(np.array(starts, np.int64), length).tolist() == held.table().tolist()
+
+
+RANGES = st.lists(st.integers(0, TOP), unique=True).map(
+    lambda edges: np.array(sorted(edges[: len(edges) // 2 * 2]), np.int64).reshape(-1, 2)
+)
+
+
+def numbers(table: ranges.Table) -> list[int]:
+    return [number for start, end in table.tolist() for number in range(start, end)]
+
+
+@given(RANGES, RANGES)
+def test_what_two_tables_have_in_common(ours: ranges.Table, theirs: ranges.Table) -> None:
+    assert numbers(common(ours, theirs)) == sorted({*numbers(ours)} & {*numbers(theirs)})
+    assert numbers(gaps_of(ours, 0, TOP)) == sorted({*range(TOP)} - {*numbers(ours)})

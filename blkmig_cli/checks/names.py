@@ -82,11 +82,15 @@ class Names:
         """Return the names in ``reports``, one for each stream."""
         found = cls()
         for report in reports:
-            found.devices |= {verdict.disk.name: None for verdict in report.devices}
-            for verdict in report.bitmaps:
-                found.bitmaps[verdict.bitmap.device, verdict.bitmap.name] = None
-            found.partly_read |= report.failure is not None
+            found.add(report)
         return found
+
+    def add(self, report: "Report") -> None:
+        """Add the names in ``report``."""
+        self.devices |= {verdict.disk.name: None for verdict in report.devices}
+        for verdict in report.bitmaps:
+            self.bitmaps[verdict.bitmap.device, verdict.bitmap.name] = None
+        self.partly_read |= report.failure is not None
 
     def feed(self, event: Event) -> None:
         """Take the next event of a stream for which no report is made."""

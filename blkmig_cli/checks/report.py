@@ -46,10 +46,6 @@ class BitmapVerdict:
     complete: bool | None
     reach: int
 
-    def complete_for(self, size: int) -> bool:
-        """Return whether it is complete, or can be, for a disk of ``size`` bytes."""
-        return self.complete is not False and (self.complete or size <= self.reach)
-
 
 @dataclass(frozen=True, slots=True)
 class Report:

@@ -130,7 +130,6 @@ class BitmapState:
         ``sectors``: int64, shape (rows,), only increasing or only decreasing; ``bits``: uint8, shape (rows,
         bytes).  :meth:`cover_rows` notes what they cover.  Raises LimitError.
         """
-        low, high = int(sectors.min()), int(sectors.max()) + length
         content = self.content
         if content is None:
             assert self.open is not None
@@ -138,8 +137,10 @@ class BitmapState:
         elif part.attributes is None:
             words = first_word(sectors, content.granularity)  # type: ignore[arg-type]
             content.write_rows(np.asarray(words), bits)
-        elif length == CHUNK_SECTORS or not bits.shape[1]:
+        elif len(sectors) > 1 and (length == CHUNK_SECTORS or not bits.shape[1]):
             data = _chunk_granules(sectors, content.granularity, bits) if bits.shape[1] else b""
+            low, high = sorted((int(sectors[0]), int(sectors[-1])))
+            high += length
             content.write_granules(*_granules(low, high, content.granularity), data)
         else:
             for sector, row in zip(sectors.tolist(), bits, strict=True):

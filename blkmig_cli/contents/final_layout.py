@@ -96,6 +96,19 @@ class EndState:
             part[:, :_OFFSET] = part[:, :_OFFSET].clip(start, end)
             yield part
 
+    def every(self, step: int) -> NDArray[np.int64]:
+        """Return the sectors at which each ``step``-th stretch starts, ascending."""
+        return self._settled()[::step, _START].copy()
+
+    def ranges(self, start: int, end: int) -> tuple[Table, Table]:
+        """Return the parts of the sectors [start, end) that were sent, and those sent as data.
+
+        Both have the shape (ranges, 2), start and end; adjacent ones are not joined.
+        """
+        parts = [part[:, : _OFFSET + 1] for part in self.parts(start, end)]
+        rows = np.concatenate([np.empty((0, _OFFSET + 1), np.int64), *parts])
+        return rows[:, :_OFFSET], rows[rows[:, _OFFSET] >= 0, :_OFFSET]
+
     @property
     def repeated(self) -> IntervalSet:
         """The sectors that were sent more than once, including removed ones."""
@@ -138,6 +151,7 @@ class EndState:
                 for column in range(_COLUMNS):
                     rows[:, column] = rows[order, column]
             else:
+                del order
                 rows, repeated = _last_ones(rows)
                 self._repeated.add_all(repeated)
             removed = rows[:, _OFFSET] == _REMOVED
@@ -151,21 +165,24 @@ def _last_ones(rows: Table) -> tuple[Table, Table]:
 
     Each of ``rows`` is later in the stream than those before it; the result is sorted by start.
     """
-    # Between two edges, the same rows apply.
+    # Between two edges, the same rows apply.  Of what is large, nothing is held longer than needed.
     edges = np.unique(rows[:, :_OFFSET])
     low, high = (np.searchsorted(edges, rows[:, column]) for column in (_START, _END))
     owner = _highest(low, high, len(edges) - 1)
-    begin = np.flatnonzero(np.diff(owner, prepend=-1))
-    found = rows[owner[begin]]
-    found[:, _START] = edges[begin]
-    found[:, _END] = edges[np.append(begin[1:], len(owner))]
     came = rows[:, _OFFSET] != _REMOVED
     number = len(edges)
-    depth = np.cumsum(
-        np.bincount(low[came], minlength=number) - np.bincount(high[came], minlength=number)
-    )
+    depth = np.bincount(low[came], minlength=number)
+    depth -= np.bincount(high[came], minlength=number)
+    del low, high, came
+    np.cumsum(depth, out=depth)
     several = np.flatnonzero(np.diff((depth > 1).view(np.int8), prepend=np.int8(0)))
-    return found[owner[begin] >= 0], edges[several].reshape(-1, 2)
+    del depth
+    begin = np.flatnonzero(np.diff(owner, prepend=-1))
+    end, held = np.append(begin[1:], len(owner)), owner[begin] >= 0
+    begin, end = begin[held], end[held]
+    found = rows[owner[begin]]
+    found[:, _START], found[:, _END] = edges[begin], edges[end]
+    return found, edges[several].reshape(-1, 2)
 
 
 def _highest(low: NDArray[np.int64], high: NDArray[np.int64], number: int) -> NDArray[np.int32]:

@@ -3,11 +3,17 @@
 It implements ``image.Readable``.
 """
 
+from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from blkmig_cli.contents.final_layout import EndState
 from blkmig_cli.disks.zeros import is_zero
+from blkmig_cli.ranges import Table
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.system.pipes import write_all
 from blkmig_cli.transport.inputs import FileInput
@@ -83,6 +89,14 @@ class StreamDisk:
         if at < last:
             yield at, last, "missing", None
 
+    def every(self, step: int) -> NDArray[np.int64]:
+        """See ``EndState``."""
+        return self._state.every(step)
+
+    def ranges(self, start: int, end: int) -> tuple[Table, Table]:
+        """See ``EndState``."""
+        return self._state.ranges(start, end)
+
     def read(self, offset: int, length: int) -> bytes:
         """See ``image.Readable``; raises FailureError where the stream's file fails."""
         found = bytearray(length)
@@ -140,14 +154,31 @@ def _steps(start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 class _Incremental(StreamDisk):
-    """See :meth:`StreamDisk.incremental`."""
+    """See :meth:`StreamDisk.incremental`.  The zeros must not change once they have been read."""
+
+    _zeros: "tuple[array[int], array[int]] | None" = None
 
     def extents(self) -> Iterator[tuple[int, int]]:
-        for piece in self.pieces():
-            if piece.kind != "missing":
-                yield piece.start, piece.end - piece.start
+        for part in self._state.parts(0, -(-self._size // SECTOR_SIZE)):
+            for start, end, *_ in part.tolist():
+                low = start * SECTOR_SIZE
+                yield low, min(end * SECTOR_SIZE, self._size) - low
 
     def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
-        for piece in self.pieces(offset, length):
-            if piece.kind == "zero":
-                yield piece.start, piece.end - piece.start
+        starts, ends = self._zeros or self._find_zeros()
+        end = min(offset + length, self._size)
+        for at in range(bisect_right(ends, offset // SECTOR_SIZE), len(starts)):
+            low, high = max(starts[at] * SECTOR_SIZE, offset), min(ends[at] * SECTOR_SIZE, end)
+            if low >= high:
+                break
+            yield low, high - low
+
+    def _find_zeros(self) -> "tuple[array[int], array[int]]":
+        """Return the starts and ends, in sectors, of all stretches of zeros; few are asked for at once."""
+        starts, ends = array("q"), array("q")
+        for part in self._state.parts(0, self._state.end):
+            zeros = part[part[:, 2] < 0]
+            starts.frombytes(zeros[:, 0].tobytes())
+            ends.frombytes(zeros[:, 1].tobytes())
+        self._zeros = starts, ends
+        return self._zeros

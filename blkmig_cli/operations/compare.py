@@ -5,12 +5,15 @@ replaces is never read.  Chunks that were not sent are not treated as zeros: the
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from itertools import chain, pairwise, takewhile
 
 import numpy as np
+from numpy.typing import NDArray
 
+from blkmig_cli import limits
 from blkmig_cli.checks.names import Names, find_device
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.contents.sizes import SizeBounds
@@ -22,12 +25,14 @@ from blkmig_cli.disks.open import open_image
 from blkmig_cli.errors import NotAStreamError, UsageError
 from blkmig_cli.operations.reading import Reading
 from blkmig_cli.progress import Tick
-from blkmig_cli.ranges import IntervalSet
+from blkmig_cli.ranges import IntervalSet, Table, common, gaps_of
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.system.nbd_uri import is_nbd
 from blkmig_cli.text import escape, names_text
 
 _PIECE = 1 << 20
+# Ranges of a disk that are examined at once.
+_RANGES = 1 << 14
 
 #: By device and name; None for a bitmap that is incomplete, or of unknown granularity (v1).
 Bitmaps = dict[tuple[str, str], DirtyBitmap | None]
@@ -53,7 +58,8 @@ class Side:
     """One side: its name, its disks by device, its bitmaps (None: it cannot have any).
 
     ``kind``: ``stream`` or ``image``; ``bounds``: those of the disks whose size is unknown.
-    ``stores``: an image in which bitmaps are stored, all of them as persistent ones.
+    ``stores``: an image in which bitmaps are stored, all of them as persistent ones.  ``reaches``: of
+    bitmaps that are complete for some sizes of the disk, the largest of these, in bytes.
     """
 
     name: str
@@ -62,6 +68,19 @@ class Side:
     bitmaps: Bitmaps | None
     bounds: dict[str, SizeBounds] = field(default_factory=dict)
     stores: bool = False
+    reaches: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def restricted(self, only: str | None, size: int) -> "Side":
+        """Return the side with nothing but the device ``only`` (None: with all), of ``size`` bytes."""
+        if only is None:
+            return self
+        disks = {device: disk for device, disk in self.disks.items() if device == only}
+        bitmaps = {
+            key: held if self.reaches.get(key, size) >= size else None
+            for key, held in (self.bitmaps or {}).items()
+            if key[0] == only
+        }
+        return replace(self, disks=disks, bitmaps=bitmaps)
 
 
 @dataclass(slots=True)
@@ -133,90 +152,88 @@ def compare(
     FailureError where a file fails.
     """
     with ExitStack() as stack:
-        opened: list[Contents | tuple[str | None, Image]] = []
+        opened: list[Side | tuple[str | None, Image]] = []
+        names = Names()
         for device, path in (first, second):
-            contents = None
+            side = None
             if opened and second_number is not None:
                 reading = replace(reading, number=second_number)
             is_image = is_nbd(path) or (len(opened) == 1 and options.image_format is not None)
             if device is None and not is_image:
-                contents = _stream(path, reading, stack)
-            reading.log(f"{escape(path)}: {'an image' if contents is None else 'a stream'}")
-            if contents is not None:
-                opened.append(contents)
+                side = _stream(path, reading, stack, names)
+            reading.log(f"{escape(path)}: {'an image' if side is None else 'a stream'}")
+            if side is not None:
+                opened.append(side)
                 continue
             image = open_image(path, image_format=options.image_format, shared=options.shared)
             opened.append((device, stack.enter_context(closing(image))))
-        streams = [side for side in opened if isinstance(side, Contents)]
+        streams = [one for one in opened if isinstance(one, Side)]
         if not streams:
             raise UsageError(
                 f"neither {escape(first[1])} nor {escape(second[1])} is a stream",
                 hint="compare images with qemu-img compare",
             )
-        Names.of(*(side.report for side in streams)).check_hints(reading.hints)
-        named = next((side[0] for side in opened if isinstance(side, tuple)), None)
+        names.check_hints(reading.hints)
+        named = next((one[0] for one in opened if isinstance(one, tuple)), None)
         only = _device(named, streams[0]) if len(streams) == 1 else None
-        found = next((side[1] for side in opened if isinstance(side, tuple)), None)
-        sizes = {}
-        if found is not None and found.is_file and only is not None:
-            sizes[only] = found.size
+        images = [one[1] for one in opened if isinstance(one, tuple)]
+        size = max((image.size for image in images if image.is_file), default=0)
         ours, theirs = (
-            stream_side(side, only, sizes)
-            if isinstance(side, Contents)
-            else image_side(only, side[1])
-            for side in opened
+            one.restricted(only, size) if isinstance(one, Side) else image_side(only, one[1])
+            for one in opened
         )
         total = sum(disk.size for disk in ours.disks.values())
         with reading.progress("comparing", total) as tick:
             return compare_sides(ours, theirs, options, tick)
 
 
-def _stream(name: str, reading: Reading, stack: ExitStack) -> Contents | None:
-    """Return the contents of the STREAM ``name``; None if it is not a stream."""
-    contents = stack.enter_context(reading.contents(name, again=True))
+def _stream(name: str, reading: Reading, stack: ExitStack, names: Names) -> Side | None:
+    """Return the STREAM ``name`` as a side, and add its ``names``; None if it is not a stream.
+
+    Nothing else is held of its contents, which may be large.
+    """
+    stream = stack.enter_context(reading.open(name, again=True))
+    contents = reading.read(stream)
     failure = contents.report.failure
     if failure is not None and not isinstance(failure, NotAStreamError):
         raise failure
-    return contents if failure is None else None
+    if failure is not None:
+        return None
+    names.add(contents.report)
+    return stream_side(contents)
 
 
-def _device(named: str | None, contents: Contents) -> str:
+def _device(named: str | None, stream: Side) -> str:
     """Return the device to compare with an image: ``named``, or the stream's only one."""
-    devices = [found.disk.name for found in contents.report.devices if found.disk.has_blocks]
     if named is not None:
-        find_device("DEVICE=IMAGE", named, devices)
-    elif len(devices) != 1:
+        find_device("DEVICE=IMAGE", named, stream.disks)
+    elif len(stream.disks) != 1:
         raise UsageError(
-            f"the stream has the disks {names_text(devices)}", hint="specify DEVICE=IMAGE"
+            f"the stream has the disks {names_text(stream.disks)}",
+            hint="specify DEVICE=IMAGE",
         )
-    return devices[0] if named is None else named
+    return next(iter(stream.disks)) if named is None else named
 
 
-def stream_side(
-    contents: Contents, only: str | None = None, sizes: Mapping[str, int] | None = None
-) -> Side:
-    """Return a stream as a side, restricted to the device ``only``; raises UsageError for a pipe.
-
-    ``sizes`` of disks in bytes, as far as they are known from the other side.
-    """
-    sizes = sizes or {}
-    devices = [
-        device
-        for device in contents.report.devices
-        if device.disk.has_blocks and only in (None, device.disk.name)
-    ]
+def stream_side(contents: Contents) -> Side:
+    """Return a stream as a side; raises UsageError for a pipe."""
+    devices = [device for device in contents.report.devices if device.disk.has_blocks]
     return Side(
         contents.stream.name,
         "stream",
         {device.disk.name: contents.disk(device.disk.name) for device in devices},
         {
             (verdict.bitmap.device, verdict.bitmap.name): verdict.bitmap.content
-            if verdict.complete_for(sizes.get(verdict.bitmap.device, 0))
+            if verdict.complete is not False
             else None
             for verdict in contents.report.bitmaps
-            if only in (None, verdict.bitmap.device)
         },
         {device.disk.name: device.size for device in devices if device.size.exact is None},
+        reaches={
+            (verdict.bitmap.device, verdict.bitmap.name): verdict.reach
+            for verdict in contents.report.bitmaps
+            if verdict.complete is None
+        },
     )
 
 
@@ -302,9 +319,105 @@ def _compare(
 
     Bytes after a disk's end are treated as zeros.
     """
-    all_ours, all_theirs = _pieces(a, end), _pieces(b, end)
+    layouts = _Layout(a, end), _Layout(b, end)
+    ends = {min(a.size, end), min(b.size, end), end}
+    edges = {0, *(at // SECTOR_SIZE for at in ends), *(-(-at // SECTOR_SIZE) for at in ends)}
+    missing: tuple[list[Table], list[Table]] = ([], [])
+    for low, high in pairwise(sorted(edges)):
+        if any(at // SECTOR_SIZE == low and at % SECTOR_SIZE for at in ends):
+            # A disk ends inside of this sector.
+            yield from _compare_pieces(a, b, low * SECTOR_SIZE, min(high * SECTOR_SIZE, end), found)
+            continue
+        for start, stop in pairwise(_windows(layouts, low, high)):
+            yield from _compare_sectors(layouts, start, stop, found, missing)
+    for ranges, parts in zip(found.missing, missing, strict=True):
+        _add_sectors(ranges, np.concatenate([np.empty((0, 2), np.int64), *parts]))
+
+
+def _add_sectors(ranges: IntervalSet, sectors: Table) -> None:
+    """Add ranges of ``sectors``, in order, to ``ranges`` of bytes; raises LimitError as ``add``."""
+    if len(sectors) and int(sectors[-1, 1]) * SECTOR_SIZE > limits.DISK_MAX:
+        for start, end in sectors.tolist():
+            ranges.add(start * SECTOR_SIZE, end * SECTOR_SIZE)
+    else:
+        ranges.add_all(sectors * SECTOR_SIZE)
+
+
+class _Layout:
+    """Which sectors of a disk were sent, and which of them are data, up to byte ``end``."""
+
+    def __init__(self, disk: StreamDisk | Image, end: int) -> None:
+        self.disk = disk
+        self._end = min(disk.size, end)
+        self._data = np.empty((0, 2), np.int64)
+        if not isinstance(disk, StreamDisk):
+            extents = takewhile(lambda extent: extent[0] < end, disk.extents())
+            table = np.fromiter(chain.from_iterable(extents), np.int64).reshape(-1, 2)
+            starts, ends = table[:, 0], table[:, 0] + table[:, 1]
+            self._data = _union(np.stack((starts // SECTOR_SIZE, -(-ends // SECTOR_SIZE)), axis=1))
+
+    def every(self, step: int) -> NDArray[np.int64]:
+        """Return the sectors at which each ``step``-th range starts, ascending."""
+        disk = self.disk
+        return disk.every(step) if isinstance(disk, StreamDisk) else self._data[::step, 0]
+
+    def ranges(self, start: int, end: int) -> tuple[Table, Table]:
+        """Return the parts of the sectors [start, end) that were sent, and those that are data."""
+        window = np.array([[start, end]], np.int64)
+        if start * SECTOR_SIZE >= self._end:
+            return window, window[:0]
+        if isinstance(self.disk, StreamDisk):
+            return self.disk.ranges(start, end)
+        return window, common(self._data, window)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes of the disk, all before or all after its end."""
+        return self.disk.read(offset, length) if offset < self._end else bytes(length)
+
+
+def _union(*tables: Table) -> Table:
+    """Return the union of ranges, in any order, as ascending ranges that are not adjacent."""
+    found = IntervalSet()
+    found.add_all(np.concatenate(tables))
+    return found.table()
+
+
+def _windows(layouts: tuple[_Layout, _Layout], low: int, high: int) -> list[int]:
+    """Return the edges of windows of the sectors [low, high), in which a disk has not too many ranges."""
+    edges = np.concatenate([layout.every(_RANGES) for layout in layouts])
+    return [low, *np.unique(edges[(low < edges) & (edges < high)]).tolist(), high]
+
+
+def _compare_sectors(
+    layouts: tuple[_Layout, _Layout],
+    low: int,
+    high: int,
+    found: DiskDifference,
+    missing: tuple[list[Table], list[Table]],
+) -> Iterator[int]:
+    """Compare the sectors [low, high), as :func:`_compare`; adds what was not sent to ``missing``."""
+    (sent, data), (other_sent, other_data) = (layout.ranges(low, high) for layout in layouts)
+    missing[0].append(common(gaps_of(sent, low, high), other_sent))
+    missing[1].append(common(gaps_of(other_sent, low, high), sent))
+    either = _union(data, other_data)
+    if len(either):
+        both = _union(common(common(sent, other_sent), either))
+        for start, end in (both * SECTOR_SIZE).tolist():
+            for at in range(start, end, _PIECE):
+                length = min(_PIECE, end - at)
+                ours, theirs = (layout.read(at, length) for layout in layouts)
+                _add_differing(ours, theirs, at, found)
+                yield at + length
+    yield high * SECTOR_SIZE
+
+
+def _compare_pieces(
+    a: StreamDisk | Image, b: StreamDisk | Image, start: int, end: int, found: DiskDifference
+) -> Iterator[int]:
+    """Compare the bytes [start, end), as :func:`_compare`."""
+    all_ours, all_theirs = _pieces(a, start, end), _pieces(b, start, end)
     ours, theirs = next(all_ours, None), next(all_theirs, None)
-    at = 0
+    at = start
     while ours is not None and theirs is not None:
         stop = min(ours.end, theirs.end)
         _compare_piece((a, ours), (b, theirs), at, stop, found)
@@ -314,29 +427,15 @@ def _compare(
         theirs = next(all_theirs, None) if theirs.end == stop else theirs
 
 
-def _pieces(disk: StreamDisk | Image, end: int) -> Iterator[Piece]:
-    """Return bytes [0, end) of a disk as contiguous pieces, in order."""
-    stop = min(disk.size, end)
+def _pieces(disk: StreamDisk | Image, start: int, end: int) -> Iterator[Piece]:
+    """Return bytes [start, end) of a disk as contiguous pieces, in order."""
+    stop = max(min(disk.size, end), start)
     if isinstance(disk, StreamDisk):
-        yield from disk.pieces(0, stop)
-    else:
-        yield from _image_pieces(disk.extents(), stop)
+        yield from disk.pieces(start, stop - start)
+    elif start < stop:
+        yield Piece(start, stop, "data")
     if stop < end:
         yield Piece(stop, end, "zero")
-
-
-def _image_pieces(extents: Iterable[tuple[int, int]], end: int) -> Iterator[Piece]:
-    at = 0
-    for start, length in extents:
-        stop = min(start + length, end)
-        if start >= end:
-            break
-        if at < start:
-            yield Piece(at, start, "zero")
-        yield Piece(start, stop, "data")
-        at = stop
-    if at < end:
-        yield Piece(at, end, "zero")
 
 
 def _compare_piece(
@@ -354,14 +453,18 @@ def _compare_piece(
         return
     if "data" not in kinds:
         return
-    for at in range(start, end, _PIECE):
-        length = min(_PIECE, end - at)
-        a, b = (
-            disk.read(at, length) if piece.kind == "data" else bytes(length)
-            for disk, piece in (ours, theirs)
-        )
-        for low, high in differing_sectors(a, b):
-            found.differing.add(at + low * SECTOR_SIZE, min(at + high * SECTOR_SIZE, end))
+    a, b = (
+        disk.read(start, end - start) if piece.kind == "data" else bytes(end - start)
+        for disk, piece in (ours, theirs)
+    )
+    _add_differing(a, b, start, found)
+
+
+def _add_differing(ours: bytes, theirs: bytes, start: int, found: DiskDifference) -> None:
+    """Add the sectors in which two pieces from byte ``start`` on differ."""
+    end = start + len(ours)
+    for low, high in differing_sectors(ours, theirs):
+        found.differing.add(start + low * SECTOR_SIZE, min(start + high * SECTOR_SIZE, end))
 
 
 def differing_sectors(ours: bytes, theirs: bytes) -> Iterator[tuple[int, int]]:

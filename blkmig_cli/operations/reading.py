@@ -69,11 +69,13 @@ class Reading:
         ``again``: its data will be read, too.  Raises as :meth:`open` and :func:`read_contents`.
         """
         with self.open(name, again=again) as stream:
-            with self.progress("reading", stream.input.size) as tick:
-                contents = read_contents(
-                    stream, self.decoder(stream.input), self.hints, tick, *others
-                )
-            yield contents
+            yield self.read(stream, *others)
+
+    def read(self, stream: Stream, *others: Consumer) -> Contents:
+        """Read ``stream`` to its end; see :meth:`contents`."""
+        with self.progress("reading", stream.input.size) as tick:
+            decoder = self.decoder(stream.input)
+            return read_contents(stream, decoder, self.hints, tick, *others)
 
 
 def each_report(stream: Stream, judge: Callable[[Stream], Report]) -> Iterator[Report]:

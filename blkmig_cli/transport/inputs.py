@@ -96,7 +96,7 @@ class FileInput:
         start = self.offset - self._buffer_at
         if start >= 0 and start + length <= len(self._buffer):
             return self._buffer[start : start + length]
-        contiguous = 0 <= start <= len(self._buffer)
+        contiguous = 0 <= start <= len(self._buffer) + _READ_MIN  # but for a short payload
         self._ahead = min(self._ahead * 2, _READ_MAX) if contiguous else _READ_MIN
         self._buffer = self._read(self.offset, length, self._ahead)
         self._buffer_at = self.offset

@@ -16,16 +16,12 @@ from blkmig_cli.schemas.dialects import CLASSIC, V1, V2, Dialect, dialect_of
 from blkmig_cli.text import decode_name
 from blkmig_cli.wire.events import Block, BlockBitmap, Eos, Event, Payload, Progress
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Numbers, Piece
+from blkmig_cli.wire.runs import NEAR, Numbers, Piece
 from blkmig_cli.wire.scanner import Repeats, RowInput, Scanner
 from blkmig_cli.wire.schema_io import Reader, build
 from blkmig_cli.wire.v1_layout import Layouts
 from blkmig_cli.wire.v1_reading import After
 from blkmig_cli.wire.v2_rules import V2Rules
-
-# Records at higher sectors are read one by one, so that the byte numbers of a run fit in 63 bits.
-_RUN_SECTORS = limits.DISK_MAX // SECTOR_SIZE - (1 << 32)
-
 
 # As plain numbers: operations on enums are slow.
 _DEVICE_BLOCK = int(BlockFlag.DEVICE_BLOCK)
@@ -94,13 +90,14 @@ class BlockDecoder:
 
     def admits(self, event: Block, sectors: Numbers) -> NDArray[np.bool_]:
         """See ``scanner.Rules``."""
-        good = sectors <= _RUN_SECTORS
+        # Bits are placed by byte numbers; where these do not fit in 63 bits, records are read one by one.
+        good = sectors <= NEAR if event.bitmaps else np.ones(len(sectors), np.bool_)
         v2 = self.dialect is V2
         size = self._hints.size(event.device)
         if size is not None and not (v2 and event.flags & _HAS_BITMAPS):
             good &= sectors <= -(-size // SECTOR_SIZE) - CHUNK_SECTORS
         if v2:
-            return good & self.v2.admits(event, np.minimum(sectors, _RUN_SECTORS))
+            return good & self.v2.admits(event, np.minimum(sectors, NEAR))
         return good & self.layouts.admits(event, sectors)
 
     def took(self, event: Block, top: int) -> None:

@@ -12,11 +12,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from blkmig_cli import limits
+from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.wire.events import Block, BlockBitmap, Event, Payload, Progress
 from blkmig_cli.wire.schema_io import Input
 
 #: Sectors or percentages, one per row.
 Numbers = NDArray[np.int64]
+#: The sectors up to which the byte numbers of a run fit in 63 bits.
+NEAR = limits.DISK_MAX // SECTOR_SIZE - (1 << 32)
 #: Raw bytes, one row of the stream per row.
 Bytes = NDArray[np.uint8]
 
@@ -128,6 +132,15 @@ def alike(columns: Sequence[Column]) -> bool:
         and (event.device, event.flags, event.sectors, event.sectors_min, event.dialect)
         == (first.device, first.flags, first.sectors, first.sectors_min, first.dialect)
         for event in events
+    )
+
+
+def is_near(columns: Iterable[Column]) -> bool:
+    """Return whether the byte numbers of all records of ``columns`` fit in 63 bits."""
+    return all(
+        column.numbers is None or int(column.numbers.max()) <= NEAR
+        for column in columns
+        if isinstance(column.event, Block)
     )
 
 

@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from blkmig_cli.schemas.block import RecordWord
+from blkmig_cli.schemas.block import RecordWord, join_word
 from blkmig_cli.schemas.constants import BLOCK_FLAG_BITS, BLOCK_FLAG_MASK, RamFlag, SectionType
 from blkmig_cli.wire.events import (
     BitmapEos,
@@ -116,6 +116,14 @@ class _Template:
         """The most rows to read at once."""
         return min(_BATCH // self.width, _BATCH if self.stride == self.width else _ROWS_APART)
 
+    def made(self, row: Bytes) -> bool:
+        """Return whether the events have the words of ``row``; not if the file has changed meanwhile."""
+        return all(
+            int.from_bytes(row[word : word + _WORD].tobytes(), "big") == _word_of(event)
+            for event, word in zip(self.events, self.words, strict=True)
+            if word is not None
+        )
+
     def learn(self, row: Bytes) -> None:
         """Set the template's bytes: uint8, shape (width,)."""
         mask = np.full(self.width, 0xFF, np.uint8)
@@ -154,6 +162,12 @@ class _Template:
         ]
 
 
+def _word_of(event: Event) -> int:
+    """Return the word that a record begins with."""
+    assert isinstance(event, Block | Progress)
+    return join_word(event.sector if isinstance(event, Block) else event.percent, event.flags)
+
+
 def _prefix(good: NDArray[np.bool_]) -> int:
     """Return how many are True before the first False."""
     first = int(good.argmin())
@@ -181,7 +195,7 @@ class Scanner:
         most = _ROWS_FIRST
         start = template.start
         row = source.rows(start, template.stride, template.pieces, 1)
-        if not len(row):
+        if not len(row) or not template.made(row[0]):
             return
         template.learn(row[0].copy())
         while True:

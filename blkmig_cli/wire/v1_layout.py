@@ -270,7 +270,8 @@ class Layouts:
         if upper * SECTOR_SIZE > limits.DISK_MAX or "\0" in device:
             return
         top = self._top(layout, device)
-        parts = [Reading(ahead.offset, layout, before=before)]
+        risen = layout.risen(device, upper, top)
+        parts = [Reading(ahead.offset, risen, before=before)]
         if flags & _HAS_BITMAPS:
             sectors = layout.sectors(device, upper, top, self._hints.size(device))
             if sectors is None:
@@ -278,7 +279,7 @@ class Layouts:
             (number,) = self._reader.take(schema.V1BitmapCount)
             if number > limits.V1_BITMAPS_MAX:
                 return
-            parts = [Reading(ahead.offset, layout, sectors=sectors, before=before)]
+            parts = [Reading(ahead.offset, risen, sectors=sectors, before=before)]
             for _ in range(number):
                 parts = [
                     longer for part in parts for longer in self._read_bitmap(part, device, decided)
@@ -286,24 +287,28 @@ class Layouts:
                 if not parts:
                     return
                 _bounded(len(parts), limits.READINGS_MAX, decided)
-        data = V1.data_length(flags)
-        for part in parts:
-            if part.outcome is None:
-                yield from self._with_data(part, device, upper, top, flags, data)
-            else:
-                yield part
+        yield from self._with_data(parts, device, upper, top, flags)
 
     def _with_data(
-        self, part: Reading, device: str, sector: int, top: int, flags: int, data: int
+        self, parts: list[Reading], device: str, sector: int, top: int, flags: int
     ) -> Iterator[Reading]:
-        sized = self._hints.size(device) is not None
-        after = part.layout.after(device, sector, top, *part.sectors, sized=sized)
-        if after is None:
-            return
-        if self._available(part.end, data) < data:
-            yield part.ended(After.CUT)
-            return
-        yield from self._ended(part.complete(data, after), flags)
+        """Yield ``parts`` with the data and the end of the record."""
+        data, sized = V1.data_length(flags), self._hints.size(device) is not None
+        for part in parts:
+            if part.outcome is not None:
+                yield part
+                continue
+            layout = part.layout.after(device, sector, top, *part.sectors, sized=sized)
+            if layout is None:
+                continue
+            if data and self._available(part.end, data) < data:
+                yield part.ended(After.CUT)
+                continue
+            whole = part.complete(data, layout)
+            if flags & _EOS:
+                yield from self._ended(whole, flags)
+            else:
+                yield whole
 
     def _ended(self, reading: Reading, flags: int) -> Iterator[Reading]:
         """Yield the complete ``reading`` with its outcome."""
@@ -340,8 +345,13 @@ class Layouts:
             if known is None:
                 layout = layout.knowing(device, name, full)
                 self._count(decided, 1 + len(layout.full) // 64)
-            for length, sectors in bits_lengths(full, granularity, part.sectors):
-                cut = After.CUT if self._available(start, length) < length else None
+            possible = bits_lengths(full, granularity, part.sectors)
+            most = possible[-1][0]
+            there = self._available(start, most)
+            for length, sectors in possible:
+                if there < most:
+                    there = self._available(start, length)
+                cut = After.CUT if there < length else None
                 lengths = (*part.lengths, length)
                 yield Reading(start + length, layout, lengths, sectors, cut, part.before)
 
@@ -355,8 +365,9 @@ class Layouts:
     def _count(self, decided: int, tried: int = 1) -> None:
         """Count ``tried`` more readings for the record at ``decided``; raise UndecidableError at a limit."""
         self._tried += tried
-        most = limits.READINGS_TRIED_MAX
-        _bounded(self._tried - decided // _BYTES_A_READING, most, decided)
+        tried, most = self._tried - decided // _BYTES_A_READING, limits.READINGS_TRIED_MAX
+        if tried > most:
+            _bounded(tried, most, decided)
 
     def _input_end(self, offset: int) -> int:
         if self._source.size is not None:

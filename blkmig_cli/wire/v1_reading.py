@@ -1,8 +1,9 @@
 """The data of the inference of v1 layouts: possible layouts, and readings of a record in them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from blkmig_cli.schemas import block as schema
@@ -24,7 +25,7 @@ class After(Enum):
     CUT = "cut"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, which would make them four times as slow to create
 class Layout:
     """One possible layout of a stream's bitmaps.
 
@@ -67,27 +68,31 @@ class Layout:
             return (CHUNK_SECTORS, CHUNK_SECTORS)
         return (1, CHUNK_SECTORS)
 
+    def risen(self, device: str, sector: int, top: int) -> "Layout":
+        """Return the layout after a record at ``sector``, where ``top`` was the highest sector before."""
+        if sector <= top:
+            return self
+        key = self.key ^ top_key(device, top, sector)
+        return Layout(self.full, self.tails, {**self.tops, device: sector}, key)
+
     def after(
         self, device: str, sector: int, top: int, low: int, high: int, *, sized: bool
     ) -> "Layout | None":
-        """Return the layout after a record of ``low`` to ``high`` sectors at ``sector``; None: contradiction.
+        """Return the layout if the record at ``sector`` has ``low`` to ``high`` sectors; None: contradiction.
 
-        ``sized``: the disk's size is known, and need not be inferred from a record.
+        ``top``: the highest sector before it.  ``sized``: the disk's size is known, and need not be
+        inferred from a record.
         """
         tail = self.tails.get(device)
         if tail is not None and sector > tail[0]:
             return None
-        tails, tops, key = self.tails, self.tops, self.key
-        if high < CHUNK_SECTORS and not sized:
-            if top > sector:
-                return None
-            new = (sector, low, high)
-            key ^= hash((device, tail)) ^ hash((device, new))
-            tails = {**tails, device: new}
-        if top < sector:
-            key ^= top_key(device, top, sector)
-            tops = {**tops, device: sector}
-        return Layout(self.full, tails, tops, key)
+        if high == CHUNK_SECTORS or sized:
+            return self
+        if top > sector:
+            return None
+        new = (sector, low, high)
+        key = self.key ^ hash((device, tail)) ^ hash((device, new))
+        return Layout(self.full, {**self.tails, device: new}, self.tops, key)
 
     def knowing(self, device: str, bitmap: str, full: int) -> "Layout":
         """Return the layout with ``full`` bytes of bits per full chunk for a further bitmap."""
@@ -132,21 +137,24 @@ class Reading(NamedTuple):
         )
 
 
+@lru_cache(1 << 10)
 def bits_lengths(
     full: int, known: int | None, sectors: tuple[int, int]
-) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Yield the possible lengths of a record's bits in bytes, each with the least and most sectors.
+) -> tuple[tuple[int, tuple[int, int]], ...]:
+    """Return the possible lengths of a record's bits in bytes, ascending.
 
+    Each comes with the least and most sectors that the record then covers.
     ``full`` is the length for a full chunk, ``known`` the granularity in bytes if it is known.
     """
     granularity = known or schema.v1_granularity(full)
     low, high = sectors
     if granularity is None or full == WORD_SIZE:
-        yield WORD_SIZE, sectors
-        return
+        return ((WORD_SIZE, sectors),)
     span = WORD_BITS * granularity // SECTOR_SIZE
-    for words in range(-(-low // span), -(-high // span) + 1):
-        yield words * WORD_SIZE, (max(low, (words - 1) * span + 1), min(high, words * span))
+    return tuple(
+        (words * WORD_SIZE, (max(low, (words - 1) * span + 1), min(high, words * span)))
+        for words in range(-(-low // span), -(-high // span) + 1)
+    )
 
 
 class Ahead:

@@ -17,6 +17,7 @@ from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
 from blkmig_cli.disks.raw import RawImage, open_raw
+from blkmig_cli.operations import compare
 from blkmig_cli.operations.compare import (
     CompareOptions,
     compare_sides,
@@ -225,9 +226,14 @@ def written(draw: st.DrawFn) -> tuple[bytes, bytearray, list[bool]]:
 
 
 @settings(max_examples=40)
-@given(written(), st.lists(st.integers(0, 6146), max_size=5), st.sampled_from([-MIB, 0, 5 * 512]))
+@given(
+    written(),
+    st.lists(st.integers(0, 6146), max_size=5),
+    st.sampled_from([-MIB, 0, 5 * 512]),
+    st.sampled_from([1, 3, 1 << 14]),
+)
 def test_the_sectors_that_differ_are_those_of_a_model(
-    made: tuple[bytes, bytearray, list[bool]], changed: list[int], more: int
+    made: tuple[bytes, bytearray, list[bool]], changed: list[int], more: int, window: int
 ) -> None:
     data, disk, sent = made
     image = disk + bytes(more) if more >= 0 else disk[:more]
@@ -240,8 +246,10 @@ def test_the_sectors_that_differ_are_those_of_a_model(
         with (
             open_stream(str(stream)) as opened,
             closing(open_raw(str(path), writable=False)) as raw_,
+            pytest.MonkeyPatch.context() as patch,
         ):
             contents = read_contents(opened, Decoder(opened.input, hints=hints), hints, no_tick)
+            patch.setattr(compare, "_RANGES", window)
             found = differing_ranges(contents.disk("d"), raw_, no_tick)
             sides = stream_side(contents), image_side("d", raw_)
             (whole,) = compare_sides(*sides, CompareOptions(), no_tick).disks
@@ -331,3 +339,17 @@ def test_validate_looks_at_the_last_record_of_a_chunk_only(run: Run, tmp_path: P
     outcome = run("validate", stream, "--image", image)
     assert outcome.status == 1
     assert "differs in 512 B" in outcome.out
+
+
+def test_an_image_may_end_inside_of_a_sector(run: Run, tmp_path: Path) -> None:
+    """What differs behind the image's end is still listed by the disk's sectors."""
+    stream = put(tmp_path, raw.qemu(raw.block(0, 0, "d", bytes(MIB - 512) + b"x" * 512)), "s.bin")
+    image = put(tmp_path, bytes(MIB - 1000), "i")
+    status, found = compared(run, stream, image, "--device-size", f"d={MIB}")
+    (device,) = found["devices"]
+    assert status == 1
+    assert device["sizes"] == [MIB, MIB - 1000]
+    assert device["differing"] == [{"start": MIB - 512, "length": 512}]
+    put(tmp_path, bytes(MIB - 200), "i")
+    _, found = compared(run, stream, image, "--device-size", f"d={MIB}")
+    assert found["devices"][0]["differing"] == [{"start": MIB - 512, "length": 512}]

@@ -27,7 +27,7 @@ from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block, Event
-from blkmig_cli.wire.runs import Consumer, Run
+from blkmig_cli.wire.runs import Consumer, Run, is_near
 from blkmig_cli.wire.schema_io import Input
 from blkmig_cli.wire.several import decoder_of
 
@@ -67,6 +67,10 @@ class Reading:
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run of events; raises as :meth:`feed`."""
+        if not is_near(run.columns):
+            for event in run:
+                self.feed(event, source)
+            return
         if self.stream.seekable:
             self.superseded.feed_run(run, self._checker.state.covered)
         self._checker.feed_run(run, source)

@@ -28,7 +28,7 @@ from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.spool import spool
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
-from blkmig_cli.wire.runs import Column, Run, alike, has_payload, in_order
+from blkmig_cli.wire.runs import Column, Run, alike, has_payload, in_order, is_near
 from blkmig_cli.wire.schema_io import Input
 
 
@@ -312,8 +312,10 @@ class _Applying:
         for column in run.columns:
             if isinstance(column.event, Block):
                 zeros.setdefault(column.event.device, []).append(column)
-        if any(has_payload(column.event) for column in run.columns) or not all(
-            map(alike, zeros.values())
+        if (
+            any(has_payload(column.event) for column in run.columns)
+            or not all(map(alike, zeros.values()))
+            or not is_near(run.columns)
         ):
             for single in run:
                 self.feed(single, source)
