@@ -123,6 +123,8 @@ def _parse_map(root: Entry, name: str) -> BitmapFile:
         end = start + length
         if kind & _DIRTY:
             dirty.append((start, length))
+    if not end:
+        raise root.fault("no extents")
     try:
         bitmap = bitmap_of_ranges(name, lambda: dirty, end, Room())
     except LimitError as error:

@@ -287,6 +287,7 @@ def test_a_storage_daemon(disk: Path, tmp_path: Path) -> None:
         with opened(path, name, writable=True, bitmaps="all") as image:
             assert image.bitmap_names() == ["daily"]
             image.write(5 * MIB, memoryview(b"x" * 100))
+            image.write(20 * MIB, memoryview(b"x" * 2 * MIB))
             image.zero(20 * MIB, 2 * MIB)
             image.flush()
             dirty = [(MIB, MIB), (5 * MIB, 64 * KIB), (20 * MIB, 2 * MIB)]

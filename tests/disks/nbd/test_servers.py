@@ -86,7 +86,8 @@ def test_a_server_that_fails(tmp_path: Path) -> None:
             "writing 512 KiB at its byte 2097152": lambda: image.write(
                 2 * MIB, memoryview(b"y" * MIB)
             ),
-            "zeroing 1 MiB at its byte 0": lambda: image.zero(0, MIB),
+            # It asks first what has to be zeroed.
+            "the block status of 1 MiB at its byte 0": lambda: image.zero(0, MIB),
             "the block status of 4 MiB at its byte 0": lambda: list(image.extents()),
         }
         for what, act in failing.items():
@@ -164,7 +165,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
         files = ("-keyout", folder / f"{name}-key.pem", "-out", folder / f"{name}-cert.pem")
         run("openssl", "req", "-x509", *days, *files, *words)
 
-    made("ca", "-subj", "/CN=authority")
+    made("ca", "-subj", "/CN=authority", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
     signed = ("-CA", folder / "ca-cert.pem", "-CAkey", folder / "ca-key.pem")
     plain = ("-addext", "basicConstraints=critical,CA:FALSE")
     made("server", "-subj", "/CN=s", *signed, *plain, "-addext", "subjectAltName=DNS:localhost")
