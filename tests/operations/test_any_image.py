@@ -7,10 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.conftest import Run, fails
 from tests.support import qcow2
@@ -530,6 +533,46 @@ def test_a_manifest(run: Run) -> None:
     assert outcome.status == 1
     assert not Path("c.qcow2").exists()
     qcow2.check(Path("c.qcow2.partial"))
+
+
+PLACES = st.tuples(
+    st.sampled_from(["write -P 1", "write -P 255", "write -z", "write -z -u", "discard"]),
+    st.floats(0, 1),
+    st.sampled_from([512, 4096, 65536, 300 * 512, MIB]),
+)
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    st.integers(1, 5 * 2048),
+    st.sampled_from([512, 65536, 2 * MIB]),
+    st.lists(PLACES, max_size=40),
+    st.booleans(),
+)
+def test_any_image_is_sent_as_its_content(
+    sectors: int, cluster: int, writes: list[tuple[str, float, int]], packed: bool
+) -> None:
+    """Data, zero and unallocated clusters in any order, compressed or not: as the raw disk is sent."""
+    from blkmig_cli.operations.send.send import send
+    from blkmig_cli.operations.send.stream import SendOptions
+
+    with tempfile.TemporaryDirectory() as place:
+        image, raw = Path(place, "a.qcow2"), Path(place, "a.raw")
+        size = sectors * 512
+        options = f"cluster_size={cluster}"
+        qemu_img("create", "-q", "-f", "qcow2", "-o", options, image, size)
+        commands = []
+        for what, at, length in writes:
+            start = min(int(at * sectors), sectors - 1) * 512
+            commands.append(f"{what} {start} {min(length, size - start)}")
+        qcow2.write(image, *commands)
+        if packed:
+            os.rename(image, raw)
+            qemu_img("convert", "-c", "-f", "qcow2", "-O", "qcow2", "-o", options, raw, image)
+        qemu_img("convert", "-f", "qcow2", "-O", "raw", image, raw)
+        for source in (image, raw):
+            send({"d": str(source)}, f"{source}.bin", SendOptions())
+        assert Path(f"{image}.bin").read_bytes() == Path(f"{raw}.bin").read_bytes()
 
 
 def test_many_ranges_on_a_large_disk(run: Run) -> None:

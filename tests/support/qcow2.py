@@ -88,7 +88,15 @@ def _run(*words: object) -> str:
 
 def write(path: Path, *commands: str) -> None:
     """Run qemu-io commands on a qcow2 image."""
-    _run("qemu-io", "-f", "qcow2", path, *(word for text in commands for word in ("-c", text)))
+    _run(
+        "qemu-io",
+        "-f",
+        "qcow2",
+        "-d",
+        "unmap",
+        path,
+        *(word for text in commands for word in ("-c", text)),
+    )
 
 
 def check(path: Path) -> None:

@@ -79,12 +79,15 @@ class QemuImage:
         return (self._placement or self._disk).extents()
 
     def _parts(self, offset: int, length: int) -> Iterator[tuple[Readable, int, int]]:
-        """Yield the parts of a range: where to read it, from which byte, and how many bytes."""
+        """Yield the parts of a range: where to read it, from which byte, and how many bytes.
+
+        The last cluster of a file may be cut off by its end, and is read by QEMU.
+        """
         if self._placement is None or self._file is None:
             yield self._disk, offset, length
             return
         for start, part, place in self._placement.split(offset, length):
-            if place is None:
+            if place is None or place + part > self._file.size:
                 yield self._disk, start, part
             else:
                 yield self._file, place, part
