@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import IO
 
 from blkmig_cli.errors import FailureError, failing
@@ -13,13 +15,19 @@ from blkmig_cli.errors import FailureError, failing
 _PR_SET_PDEATHSIG = 1
 
 
-def start_child(words: list[str], package: str, errors: IO[bytes]) -> subprocess.Popen[bytes]:
+def start_child(
+    words: list[str],
+    package: str,
+    errors: IO[bytes],
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> subprocess.Popen[bytes]:
     """Start the program ``words[0]`` with pipes as its stdin and stdout; call it in the main thread.
 
     It gets SIGTERM when this process ends, for whatever reason (the main thread, to be exact), and not
     the SIGINT of Ctrl-C, so that its end is left to the caller.  It inherits no descriptor except
-    ``errors``, its stderr.  ``package``: the package to install if the program is missing.  Raises
-    FailureError where it is missing or cannot be started.
+    ``errors``, its stderr.  ``environment``: variables that it gets in addition to ours.  ``package``:
+    the package to install if the program is missing.  Raises FailureError where it is missing or
+    cannot be started.
     """
     program = shutil.which(words[0])
     if program is None:
@@ -37,6 +45,7 @@ def start_child(words: list[str], package: str, errors: IO[bytes]) -> subprocess
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
+            env=os.environ | environment,
             start_new_session=True,
             preexec_fn=tie,  # noqa: PLW1509 (it calls nothing that takes a lock)
         )

@@ -29,6 +29,8 @@ from blkmig_cli.text import escape, quote
 
 # Plain numbers, as & of enumerations takes several times as long.
 _HOLE, _ZERO = int(Allocation.HOLE), int(Allocation.ZERO)
+# Bytes that are written in one request.
+_WRITTEN = 1 << 20
 # Requests of one thread in flight, more if they are without data; and bytes that are zeroed in one.
 _FLYING = 8
 _FLYING_SMALL = 256
@@ -49,7 +51,7 @@ class NbdImage:
         self._connection = connection
         self._export = connection.export
         self._own_layer = own_layer
-        self._step = block_pieces(self._export.minimum, self._export.maximum)
+        self._step = block_pieces(self._export.minimum, self._export.maximum, _WRITTEN)
         # What is read from a writable image may be written meanwhile: nothing is read ahead.
         self._reader = ReadAhead(connection, ahead=not writable)
         self._edges = threading.Lock()

@@ -165,6 +165,6 @@ class ReadAhead:
         self._pieces[number] = _Piece(request, buffer)
 
 
-def block_pieces(minimum: int, maximum: int) -> int:
+def block_pieces(minimum: int, maximum: int, wanted: int = PIECE) -> int:
     """Return the bytes of a piece for a server with these block sizes: a multiple of ``minimum``."""
-    return max(min(PIECE, maximum) // minimum, 1) * minimum
+    return max(min(wanted, maximum) // minimum, 1) * minimum

@@ -83,7 +83,7 @@ def test_a_server_that_fails(tmp_path: Path) -> None:
         flag.touch()
         failing: dict[str, Callable[[], object]] = {
             "reading 512 KiB at its byte 1048576": lambda: image.read(MIB, 5),
-            "writing 512 KiB at its byte 2097152": lambda: image.write(
+            "writing 1 MiB at its byte 2097152": lambda: image.write(
                 2 * MIB, memoryview(b"y" * MIB)
             ),
             # It asks first what has to be zeroed.
