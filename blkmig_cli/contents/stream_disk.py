@@ -5,13 +5,14 @@ It implements ``image.Readable``.
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli.contents.final_layout import EndState
+from blkmig_cli.disks.image import FilePart
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.ranges import Table
 from blkmig_cli.schemas.constants import SECTOR_SIZE
@@ -132,6 +133,16 @@ class StreamDisk:
                 part = buffer[: min(_PIECE, piece.end - start)]
                 self.read_into(part, start)
                 write_all(target, part)
+
+    def places(self, offset: int, length: int) -> Sequence[FilePart]:
+        """See ``image.Readable``."""
+        found = []
+        for piece in self.pieces(offset, length):
+            if piece.offset is None:
+                return ()
+            fd, place = self._source.place_of(piece.offset)
+            found.append(FilePart(fd, place, piece.end - piece.start))
+        return found
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """See ``image.Readable``: the ranges that were sent as data."""

@@ -9,6 +9,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class FilePart:
+    """``length`` bytes from ``offset`` on of the file that is open as ``fd``."""
+
+    fd: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredBitmap:
     """A bitmap that is stored in an image.
 
@@ -41,6 +50,12 @@ class Readable(Protocol):
         """Write ``length`` bytes at ``offset`` to the descriptor ``target``; ``pipe``: it is a pipe.
 
         Raises the OSErrors of ``target``.
+        """
+
+    def places(self, offset: int, length: int) -> "Sequence[FilePart]":
+        """Return where the bytes of a range are in open files, in order; empty where that is not known.
+
+        They can be read there by several threads.
         """
 
     def extents(self) -> Iterator[tuple[int, int]]:
@@ -124,6 +139,10 @@ class Beginning:
     def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
         """See :class:`Readable`."""
         self._image.copy_to(target, offset, length, pipe=pipe)
+
+    def places(self, offset: int, length: int) -> Sequence[FilePart]:
+        """See :class:`Readable`."""
+        return self._image.places(offset, length)
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """See :class:`Readable`."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
+from blkmig_cli.disks.image import FilePart
 from blkmig_cli.disks.locks import lock
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.errors import FailureError, failing, reason
@@ -163,6 +164,10 @@ class RawImage:
         except OSError as error:
             raise self._failed(error, size) from error
         self._size = size
+
+    def places(self, offset: int, length: int) -> Sequence[FilePart]:
+        """See ``image.Image``."""
+        return [FilePart(self._fd, offset, length)]
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """See ``image.Image``; raises FailureError where the file ends before its size."""

@@ -182,6 +182,10 @@ class FileInput:
         """Write ``payload`` to ``pipe`` as ``pipes.give_pages`` does; returns the bytes written."""
         return give_pages(pipe, self._fd, self._base + payload.offset, payload.length)
 
+    def place_of(self, offset: int) -> tuple[int, int]:
+        """Return where byte ``offset`` of the stream is: a descriptor, and the offset in its file."""
+        return self._fd, self._base + offset
+
     def _read(self, offset: int, length: int, ahead: int = 0) -> bytes:
         wanted = min(max(length, ahead), max(self._end(offset + length) - offset, 0))
         data = b""

@@ -9,16 +9,19 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
-from blkmig_cli.disks.image import Readable
+from blkmig_cli.disks.image import FilePart, Readable
 from blkmig_cli.errors import FailureError, UsageError, failing, reason
 from blkmig_cli.system import sockets
 from blkmig_cli.system.address import Address, parse_target
 from blkmig_cli.system.atomic import replacing
 from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.system.overlap import Overlap
 from blkmig_cli.system.pipes import widen, write_all
 from blkmig_cli.text import escape
 from blkmig_cli.transport import compression
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 _BUFFER = 1 << 18
 _PIECE = 1 << 20
+# Bytes that a thread copies at once: few enough for the processor's cache.
+_COPIED = 256 << 10
 _ZEROS = bytes(_PIECE)
 
 #: Yields the bytes of a payload in pieces.
@@ -86,6 +91,9 @@ class Sink:
     def finish(self) -> None:
         """Write all remaining bytes at the stream's end; raises as :meth:`write`."""
         self.flush()
+
+    def close(self) -> None:
+        """End all work on the target, whether it is finished or not."""
 
     def _write(self, data: memoryview) -> None:
         with self._failing():
@@ -148,9 +156,54 @@ class _ObjectSink(_Through):
 
 
 class _NewFile(Sink):
-    """A sink for a new regular file, in which zeros become holes."""
+    """A sink for a new regular file, in which zeros become holes.
+
+    Bytes whose place in a file is known are copied by threads, while the sink goes on behind them.
+    """
 
     sparse = True
+
+    def __init__(self, name: str, fd: int) -> None:
+        super().__init__(name, fd)
+        self._stack = ExitStack()
+        self._overlap: Overlap | None = None
+        self._buffers = threading.local()
+
+    def copy(self, image: Readable, offset: int, length: int) -> None:
+        parts = image.places(offset, length)
+        if not parts:
+            super().copy(image, offset, length)
+            return
+        self.flush()
+        if self._overlap is None:
+            self._overlap = self._stack.enter_context(Overlap())
+        at = self.written
+        for part in parts:
+            job = partial(self._copy_part, image, part, at)
+            self._overlap.submit(self, at, at + part.length, job)
+            at += part.length
+        with self._failing():
+            os.lseek(self._fd, length, os.SEEK_CUR)
+        self.written += length
+
+    def _copy_part(self, image: Readable, part: FilePart, at: int) -> None:
+        """Copy a part of an image to byte ``at`` of the target, in a thread."""
+        buffer = getattr(self._buffers, "buffer", None)
+        if buffer is None:
+            buffer = self._buffers.buffer = memoryview(bytearray(_COPIED))
+        done = 0
+        while done < part.length:
+            with failing(f"{image.path}: reading it at its byte {part.offset + done}"):
+                wanted = buffer[: part.length - done]
+                found = os.preadv(part.fd, [wanted], part.offset + done)
+            if not found:
+                raise FailureError(f"{escape(image.path)} became shorter while it was read")
+            data = buffer[:found]
+            while data:
+                with self._failing():
+                    written = os.pwrite(self._fd, data, at + done)
+                data = data[written:]
+                done += written
 
     def zeros(self, length: int) -> None:
         self.flush()
@@ -160,8 +213,13 @@ class _NewFile(Sink):
 
     def finish(self) -> None:
         self.flush()
+        if self._overlap is not None:
+            self._overlap.drain()
         with self._failing():
             os.ftruncate(self._fd, self.written)
+
+    def close(self) -> None:
+        self._stack.close()
 
 
 @contextmanager
@@ -224,8 +282,11 @@ def _sink(name: str, fd: int, packed: str | None = None, kind: type[Sink] = Sink
         sink = (
             kind(name, fd) if packed is None else _PackedSink(name, fd, compression.packer(packed))
         )
-    yield sink
-    sink.finish()
+    try:
+        yield sink
+        sink.finish()
+    finally:
+        sink.close()
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from blkmig_cli.disks import raw as raw_images
 from blkmig_cli.errors import FailureError
 from blkmig_cli.operations.replay import held, superseded
-from blkmig_cli.operations.replay.overlap import Overlap
 from blkmig_cli.operations.replay.superseded import Superseded
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import BlockFlag
+from blkmig_cli.system.overlap import Overlap
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block
 from blkmig_cli.wire.hints import Hints

@@ -41,6 +41,9 @@ class MemoryImage:
     def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
         os.write(target, self.read(offset, length))
 
+    def places(self, offset: int, length: int) -> tuple[()]:
+        return ()
+
     def write(self, offset: int, data: memoryview) -> None:
         self.content[offset : offset + len(data)] = data
 

@@ -116,10 +116,10 @@ def test_plain_targets_take_the_fast_way(
 
         return call
 
-    monkeypatch.setattr(RawImage, "copy_to", noting(RawImage.copy_to))
+    monkeypatch.setattr(RawImage, "places", noting(RawImage.places))
     monkeypatch.setattr(RawImage, "read", noting(RawImage.read))
     assert run("send", disk, "--to", disk.with_name(name)).status == 0
-    assert ("copy_to" in ways) == copied
+    assert ("places" in ways) == copied
     assert ("read" in ways) == (not copied)
 
 

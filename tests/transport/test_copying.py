@@ -159,22 +159,27 @@ def test_an_image_that_has_become_shorter(image: RawImage, pipe: bool) -> None:
     assert through_a_pipe(copy) == CONTENT[MIB - 1000 : MIB]
 
 
-def test_a_hole_that_is_none(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("way", ["copy_to", "places"])
+def test_a_hole_that_is_none(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     """Where an image is truncated while it is sent, that looks like a hole, but is not sent as one."""
     image, target = tmp_path / "disk.img", tmp_path / "s.bin"
     image.write_bytes(CONTENT + CONTENT)  # as much as is looked at before the first is sent
     with open(image, "r+b") as file:
         file.seek(40 * MIB)
         file.write(CONTENT)
-    copy_to = RawImage.copy_to
+    original = getattr(RawImage, way)
 
-    def cut(self: RawImage, *words: int, **more: bool) -> None:
-        copy_to(self, *words, **more)
+    def cut(self: RawImage, *words: int, **more: bool) -> object:
+        found = original(self, *words, **more)
         os.truncate(self.path, 8 * MIB)
+        return found
 
-    monkeypatch.setattr(RawImage, "copy_to", cut)
-    fails(run("send", image, "--to", target, "-q"), 4, "became shorter")
-    assert not target.exists()
+    monkeypatch.setattr(RawImage, way, cut)
+    to = target if way == "places" else f"exec:cat > {target}"
+    fails(run("send", image, "--to", to, "-q"), 4, "became shorter")
+    assert way == "copy_to" or not target.exists()
 
 
 def test_no_holes_to_be_found(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,3 +294,56 @@ def test_extents_are_asked_for_as_the_disk_is_sent() -> None:
             assert asked <= (blocks + 8) * 256
     assert blocks == 40
     assert asked > 39 * 256
+
+
+# -- into a new file, by threads
+
+
+@pytest.fixture
+def sent(run: Run, image: RawImage, tmp_path: Path) -> bytes:
+    """The stream of the image, written through a pipe."""
+    target = tmp_path / "piped.bin"
+    assert run("send", image.path, "-f", "raw", "-U", "--to", f"exec:cat > {target}").status == 0
+    return target.read_bytes()
+
+
+def test_threads_write_the_same(run: Run, image: RawImage, tmp_path: Path, sent: bytes) -> None:
+    target = tmp_path / "x.bin"
+    assert run("send", image.path, "-f", "raw", "-U", "--to", target).status == 0
+    assert target.read_bytes() == sent
+    converted = tmp_path / "y.bin"
+    assert run("convert", target, "--dialect", "qemu", "--to", converted).status == 0
+    assert converted.read_bytes() == sent
+
+
+def test_threads_that_read_and_write_little(
+    run: Run, image: RawImage, tmp_path: Path, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preadv, pwrite = os.preadv, os.pwrite
+    monkeypatch.setattr(os, "preadv", lambda fd, to, at: preadv(fd, [to[0][:70_001]], at))
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:50_003], at))
+    target = tmp_path / "x.bin"
+    assert run("send", image.path, "-f", "raw", "-U", "--to", target).status == 0
+    assert target.read_bytes() == sent
+
+
+@pytest.mark.parametrize("fault", ["reading", "writing", "shorter"])
+def test_a_failure_in_a_thread(
+    run: Run, image: RawImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """One line, and no file is left."""
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def nothing(*_: object) -> int:
+        return 0
+
+    name = "pwrite" if fault == "writing" else "preadv"
+    monkeypatch.setattr(os, name, nothing if fault == "shorter" else fail)
+    # The main thread reads, too, to find zeros.
+    monkeypatch.setattr(RawImage, "is_zero", lambda *_: False)
+    before = sorted(os.listdir(tmp_path))
+    outcome = run("send", image.path, "-f", "raw", "-U", "--to", tmp_path / "x.bin")
+    fails(outcome, 4, "became shorter" if fault == "shorter" else "No space left on device")
+    assert sorted(os.listdir(tmp_path)) == before

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from blkmig_cli import limits
-from blkmig_cli.disks.image import StoredBitmap
+from blkmig_cli.disks.image import FilePart, StoredBitmap
 from blkmig_cli.disks.nbd.channel import BrokenError, SocketChannel
 from blkmig_cli.disks.nbd.connection import Connection
 from blkmig_cli.disks.nbd.handshake import Bitmaps, negotiate
@@ -109,6 +109,10 @@ class NbdImage:
             return True
 
         self._reader.read(offset, length, take)
+
+    def places(self, offset: int, length: int) -> Sequence[FilePart]:
+        """See ``image.Image``: not known."""
+        return ()
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """See ``image.Image``; all of the disk where the server cannot tell.

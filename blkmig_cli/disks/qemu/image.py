@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from blkmig_cli.disks.bitmap import DirtyBitmap
-from blkmig_cli.disks.image import Readable, StoredBitmap
+from blkmig_cli.disks.image import FilePart, Readable, StoredBitmap
 from blkmig_cli.disks.nbd.image import NbdImage, image_on
 from blkmig_cli.disks.qemu.daemon import StorageDaemon
 from blkmig_cli.disks.qemu.layers import DISK, Layer, add_layers, described, examine
@@ -73,6 +73,15 @@ class QemuImage:
         """See ``image.Image``."""
         for image, at, part in self._parts(offset, length):
             image.copy_to(target, at, part, pipe=pipe)
+
+    def places(self, offset: int, length: int) -> Sequence[FilePart]:
+        """See ``image.Image``."""
+        found: list[FilePart] = []
+        for image, at, part in self._parts(offset, length):
+            if image is not self._file:
+                return ()
+            found += image.places(at, part)
+        return found
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """See ``image.Image``."""

@@ -16,12 +16,12 @@ from blkmig_cli.disks.disk import image_too_small
 from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.operations.replay.destination import Destination
-from blkmig_cli.operations.replay.overlap import Overlap
 from blkmig_cli.operations.replay.place import Place
 from blkmig_cli.operations.replay.superseded import Superseded
 from blkmig_cli.operations.replay.verify import Verifier
 from blkmig_cli.ranges import IntervalSet, joined
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
+from blkmig_cli.system.overlap import Overlap
 from blkmig_cli.text import escape
 from blkmig_cli.transport.inputs import FileInput, PipeInput
 from blkmig_cli.wire.events import Block, Payload

@@ -1,9 +1,9 @@
 """The part of a disk that changed since a point in time, as a disk of which only that part is known."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from blkmig_cli.disks.bitmap import DirtyBitmap
-from blkmig_cli.disks.image import Readable
+from blkmig_cli.disks.image import FilePart, Readable
 from blkmig_cli.schemas.constants import CHUNK_SIZE
 
 
@@ -38,6 +38,10 @@ class Changed:
     def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
         """See ``image.Readable``."""
         self._image.copy_to(target, offset, length, pipe=pipe)
+
+    def places(self, offset: int, length: int) -> Sequence[FilePart]:
+        """See ``image.Readable``."""
+        return self._image.places(offset, length)
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """See ``image.Readable``: whole chunks, joined where they touch."""
