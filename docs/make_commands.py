@@ -63,7 +63,7 @@ determine them), `length` (bytes of bits), and in v2 `recording` and `persistent
 
 `validate --output json`:
 
-    {"version": 1, "streams": [{"stream", "dialect", "container", "valid", "complete",
+    {"version": 1, "streams": [{"stream", "dialect", "container", "valid", "complete", "identity",
       "devices": [{"name", "chunks", "zero-chunks", "repeated-chunks",
                    "missing": [{"start", "length"}], "size", "inferred-size": {"min", "max"}}],
       "bitmaps": [{"device", "name", "granularity", "candidates", "recording", "persistent",
@@ -83,6 +83,24 @@ not determine it. `replay --output json` has the same shape, with `bytes-written
 
 `count` and ranges are bytes; ranges are whole granules clipped at the disk's end, sorted, not adjacent.
 
+### Identity
+
+`send` gives every stream an identity, unless `--no-identity` is specified: the key `blkmig` of the JSON
+description at the stream's end, which QEMU ignores, and the same key in the manifest, which is the only
+place for a stream without container:
+
+    {"version": 1, "id": "c6edee4f-054d-43d1-b63e-0e9c1140883c", "base": null,
+     "incremental": false, "created": "2026-01-31T23:59:59Z", "consistency": "paused",
+     "disks": {"drive0": {"size": 67108864, "full": true, "since": null, "mark": null}}}
+
+An increment (`incremental`) has only what changed since the stream whose id is `base`, except for disks
+that are `full`; its gaps are intentional, and it is `whole` where it has what it states. `since` and
+`mark` are names of bitmaps. `--id` and SOURCE_DATE_EPOCH (seconds since 1970) make two streams of the
+same images equal. `convert` and `scrub` keep an identity, `salvage` drops it. One that is invalid is
+ignored, with the warning `identity`; sizes that it states are used.
+
+### Manifests
+
 A manifest (`send --manifest`, `validate --manifest`; its schema is `docs/schemas/manifest.json`):
 
     {"version": 1,
@@ -93,7 +111,8 @@ A manifest (`send --manifest`, `validate --manifest`; its schema is `docs/schema
 A disk's digest is that of all its bytes, as of `sha256sum disk.img`; a bitmap's is what QEMU's
 `x-debug-block-dirty-bitmap-sha256` prints. `sha256` is null for a disk that is not sent completely
 (`--bitmaps-only`, `--skip-unallocated`), and is not checked then; `recording` and `persistent` are
-null where dialect v1 does not carry them. The file is written only after the stream has been
+null where dialect v1 does not carry them. `blkmig` is the stream's identity (see
+[Identity](#identity)). The file is written only after the stream has been
 sent. `validate --manifest` reads disks a second time, so that it needs a stream in a file.
 """
 

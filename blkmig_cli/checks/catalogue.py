@@ -107,6 +107,7 @@ CHECKS: dict[str, tuple[Severity, str]] = {
         "warning",
         "Chunks are missing (--incremental), so that the disk cannot be compared with the manifest.",
     ),
+    "identity": ("warning", "The identity in the description is invalid, and is ignored."),
     "nothing-here": ("warning", "The stream has no disks and no bitmaps."),
     "trailing-bytes": ("note", "Other bytes follow the stream's end."),
     "resynchronised": ("note", "Device state was sized by searching for its footer."),
@@ -119,7 +120,10 @@ CHECKS: dict[str, tuple[Severity, str]] = {
         "note",
         "Very many empty parts: from a paused guest with dirty-bitmaps on, which did not converge.",
     ),
-    "incremental": ("note", "Chunks are missing, which --incremental permits."),
+    "incremental": (
+        "note",
+        "Chunks are missing, which --incremental permits, or the identity of an increment states.",
+    ),
 }
 
 

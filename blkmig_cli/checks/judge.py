@@ -67,7 +67,9 @@ class _Judge:
         self._hints = hints
         self._source = source
         self._failure = failure
-        self._incremental = incremental
+        self._all_gaps = incremental
+        identity = state.identity
+        self._incremental = incremental or (identity is not None and identity.incremental)
         self._findings: list[Finding] = []
 
     def report(self, stream: str, more: Iterable[Finding]) -> Report:
@@ -89,6 +91,7 @@ class _Judge:
             self._dialect(conclusion.dialect),
             conclusion.container,
             complete,
+            state.identity,
             self._devices,
             self._bitmaps,
             (*self._findings, *more),
@@ -106,6 +109,16 @@ class _Judge:
             return "qemu"
         return CLASSIC.name if decided is None and self._state.block_started else decided
 
+    def _intended(self, device: str) -> bool:
+        """Return whether missing chunks of a disk are intentional."""
+        identity = self._state.identity
+        return self._all_gaps or (identity is not None and identity.has_gaps(device))
+
+    def _sent_whole(self, device: str) -> bool:
+        """Return whether the stream states that it has all of a disk."""
+        identity = self._state.identity
+        return identity is not None and identity.is_full(device)
+
     def _device(self, disk: DiskState) -> DeviceVerdict:
         size = self._state.size(disk.name, self._hints)
         if size.most is not None:
@@ -117,6 +130,8 @@ class _Judge:
             if size.exact is None and len(self._state.progress.tops) == 1:
                 end += self._state.progress.never_sent()
             self._outside(disk, size)
+        elif self._sent_whole(disk.name):
+            end = -(-(size.exact or 0) // SECTOR_SIZE)
         missing = ByteRanges(disk.covered.gap_table(0, end), SECTOR_SIZE)
         return DeviceVerdict(disk, missing, size)
 
@@ -210,13 +225,13 @@ class _Judge:
         if self._failure is not None:
             # The stream may have ended where the failure is.
             return None if parts and all(parts) else False
-        if not self._with_blocks and not self._bitmaps:
+        if not self._with_blocks and not self._bitmaps and not self._incremental:
             return None
+        missing = (device for device in self._devices if device.missing)
+        parts.append(all(self._intended(device.disk.name) for device in missing))
         if not self._incremental:
-            missing = any(device.missing for device in self._with_blocks)
             unsent = bool(self._with_blocks) and self._unsent() > 0
-            unsent = unsent and not self._contradiction()
-            parts.append(not missing and not unsent)
+            parts.append(not unsent or self._contradiction())
         if self._contradiction():
             parts.append(None)
         elif self._bulk_ended() is False:
@@ -225,7 +240,8 @@ class _Judge:
             known = device.size.exact is not None
             room = device.size.most
             end = device.disk.covered.end * SECTOR_SIZE
-            parts.append(True if known or self._incremental or (room and end >= room) else None)
+            intended = self._intended(device.disk.name)
+            parts.append(True if known or intended or (room and end >= room) else None)
         if False in parts:
             return False
         return None if None in parts else True
@@ -233,6 +249,8 @@ class _Judge:
     def _general(self, complete: bool | None) -> None:
         state, failed = self._state, self._failure is not None
         self._all_missing()
+        if state.identity_fault is not None:
+            self._add("identity", f"the stream's identity is ignored: {state.identity_fault}")
         if state.block_started and not state.block_ended and not failed:
             self._add("section-unfinished", "the block section has no end", state.end)
         elif state.block_ended and not state.progress.final:
@@ -321,7 +339,7 @@ class _Judge:
                 named = True
                 others = "" if exact else ", or disks of which nothing was sent"
                 self._abandoned(_not_sent(behind, exact=exact) + others, device.disk.name)
-            if before and self._incremental:
+            if before and self._intended(device.disk.name):
                 self._add("incremental", _not_sent(before, exact=exact), device=device.disk.name)
             elif before:
                 text = _not_sent(before, exact=exact)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Any
 
 from blkmig_cli import limits
 from blkmig_cli.disks.bitmap import DirtyBitmap
@@ -21,6 +22,7 @@ from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.system.documents import Entry, read_document, write_document
 from blkmig_cli.text import quote
 from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.identity import KEY, Identity, identity_document, parse_identity
 
 VERSION = 1
 
@@ -63,11 +65,15 @@ class Difference:
 
 @dataclass(slots=True)
 class Manifest:
-    """Disks by device, and bitmaps by device and name; ``path`` is the file they were read from."""
+    """Disks by device, and bitmaps by device and name; ``path`` is the file they were read from.
+
+    ``identity``: that of the stream, if it has one.
+    """
 
     path: str = field(default="", compare=False)
     disks: dict[str, DiskEntry] = field(default_factory=dict)
     bitmaps: dict[tuple[str, str], BitmapEntry] = field(default_factory=dict)
+    identity: Identity | None = field(default=None, compare=False)
 
     @property
     def to_read(self) -> int:
@@ -75,7 +81,7 @@ class Manifest:
         return sum(entry.size for entry in self.disks.values() if entry.sha256 is not None)
 
     def completing(self, hints: Hints) -> Hints:
-        """Return ``hints`` completed by the sizes and granularities in the manifest."""
+        """Return ``hints`` completed by the sizes, granularities and identity in the manifest."""
         sizes: dict[str | None, int] = {device: entry.size for device, entry in self.disks.items()}
         granularities: dict[tuple[str | None, str], int] = {
             key: entry.granularity for key, entry in self.bitmaps.items()
@@ -84,6 +90,7 @@ class Manifest:
             hints,
             granularities={**granularities, **hints.granularities},
             images={**hints.images, **sizes},
+            identity=self.identity,
         )
 
 
@@ -270,7 +277,10 @@ def write_manifest(path: str, manifest: Manifest) -> None:
         }
         for entry in manifest.bitmaps.values()
     ]
-    write_document(path, {"version": VERSION, "devices": devices, "bitmaps": bitmaps})
+    document: dict[str, Any] = {"version": VERSION, "devices": devices, "bitmaps": bitmaps}
+    if manifest.identity is not None:
+        document[KEY] = identity_document(manifest.identity)
+    write_document(path, document)
 
 
 def read_manifest(path: str) -> Manifest:
@@ -286,6 +296,11 @@ def read_manifest(path: str) -> Manifest:
 def _parse(root: Entry) -> Manifest:
     root.check_version(VERSION)
     found = Manifest()
+    if root.value(KEY) is not None:
+        try:
+            found.identity = parse_identity(root.value(KEY))
+        except ValueError as error:
+            raise root.fault(f"{KEY}: {error}") from None
     for entry in root.entries("devices"):
         device = entry.text("device")
         if device in found.disks:

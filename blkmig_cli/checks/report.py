@@ -10,6 +10,7 @@ from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.contents.state import DiskState
 from blkmig_cli.errors import BlkmigError, FailureError, NotAStreamError
 from blkmig_cli.ranges import ByteRanges
+from blkmig_cli.wire.identity import Identity
 
 #: Ranges of a disk: start and length, in bytes.
 Ranges = Sequence[tuple[int, int]]
@@ -51,8 +52,8 @@ class BitmapVerdict:
 class Report:
     """The verdict on one stream.
 
-    ``complete`` is None if unknown.  ``failure``: the error that ended the reading, if any;
-    ``next_stream``: the offset of a further stream in the input.
+    ``complete`` is None if unknown.  ``identity``: that of the stream, if it has one.  ``failure``:
+    the error that ended the reading, if any; ``next_stream``: the offset of a further stream in the input.
     ``same``: devices and paths of images that match the disks in the stream; ``differing``: by
     device, the ranges in which an image does not; ``manifest``: the file of the manifest that the
     stream matches.
@@ -62,6 +63,7 @@ class Report:
     dialect: str | None = None
     container: str | None = None
     complete: bool | None = None
+    identity: Identity | None = None
     devices: tuple[DeviceVerdict, ...] = ()
     bitmaps: tuple[BitmapVerdict, ...] = ()
     findings: tuple[Finding, ...] = ()

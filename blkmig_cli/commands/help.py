@@ -16,15 +16,15 @@ from click.shell_completion import CompletionItem
 _SECTIONS = {
     "Stream": (
         "dialect", "from_dialect", "container", "normalize", "machine", "granularities",
-        "device_sizes", "no_zero_blocks", "skip_unallocated",
+        "device_sizes", "no_zero_blocks", "skip_unallocated", "base", "own_id", "no_identity",
     ),
     "Images": ("images", "image_format", "create", "overwrite", "force_share"),
     "Bitmaps": (
         "all_bitmaps", "names", "bitmaps_from", "bitmaps_to", "bitmaps_only", "no_bitmaps",
     ),
     "Checks": (
-        "incremental", "allow_incomplete", "manifest", "for_qemu", "strict", "ignore",
-        "list_checks",
+        "incremental", "allow_incomplete", "manifest",
+        "for_qemu", "strict", "ignore", "list_checks",
     ),
     "Selection": ("show_all", "device", "devices", "types", "sectors", "limit"),
     "Writing": ("dry_run", "resume", "restart", "verify", "force"),

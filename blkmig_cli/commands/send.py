@@ -33,6 +33,12 @@ from blkmig_cli.text import count, escape, quote
               help="Omit holes and backing files: the destination has the same base.")  # fmt: skip
 @click.option("--manifest", metavar="FILE",
               help="Write SHA-256 digests of the disks and bitmaps to FILE at the end.")  # fmt: skip
+@click.option("--base", metavar="BASE",
+              help="The stream before a stream of changes: a STREAM, its manifest, or its id.")  # fmt: skip
+@click.option(
+    "--id", "own_id", metavar="UUID", help="The id of the stream (default: a random one)."
+)
+@click.option("--no-identity", is_flag=True, help="Do not state an id in the stream.")
 @options.force_share_option
 @options.for_qemu_option
 @options.quiet_option
@@ -51,6 +57,9 @@ def command(
     no_zero_blocks: bool,
     skip_unallocated: bool,
     manifest: str | None,
+    base: str | None,
+    own_id: str | None,
+    no_identity: bool,
     force_share: bool,
     for_qemu: Version | None,
     quiet: bool,
@@ -70,10 +79,14 @@ def command(
       blkmig send disk.img --for-qemu 7.2 --machine pc --to unix:/run/in.sock
       blkmig send disk.img --dialect v2 --bitmap daily --bitmaps-only --to x.zst
       blkmig send disk.img --bitmaps --to stream.bin --manifest stream.json
+      blkmig send overlay.qcow2 --skip-unallocated --base stream.bin --to next.bin
     """
+    from blkmig_cli.operations.send.identity import SendIdentity  # noqa: PLC0415
     from blkmig_cli.operations.send.send import SendBitmaps, send  # noqa: PLC0415 (numpy is slow to load)
     from blkmig_cli.operations.send.stream import SendOptions  # noqa: PLC0415
 
+    if no_identity and (base is not None or own_id is not None):
+        raise UsageError("--no-identity excludes --id and --base")
     files = options.device_values("--bitmaps-from", bitmaps_from)
     with_bitmaps = bool(all_bitmaps or names or files or bitmaps_only)
     result = send(
@@ -88,6 +101,7 @@ def command(
             skip_unallocated=skip_unallocated,
         ),
         bitmaps=SendBitmaps(names, files) if with_bitmaps else None,
+        identity=None if no_identity else SendIdentity(own_id, base),
         manifest=manifest,
         formats=options.formats_of(formats),
         shared=force_share,

@@ -37,7 +37,7 @@ from blkmig_cli.wire.events import (
     VmDescription,
 )
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.identity import stated_sizes
+from blkmig_cli.wire.identity import Identity, read_statement
 from blkmig_cli.wire.runs import Column, Run, alike, in_order
 from blkmig_cli.wire.schema_io import Input
 
@@ -99,8 +99,9 @@ class StreamState:
     """The state of a stream after the events so far; see the module.
 
     ``machine`` is the machine type; ``described``: sizes of disks in bytes, by device, as stated in the
-    description at the stream's end (``wire/identity.py``); ``conclusion``: that of the decoder, None
-    before :meth:`conclude`.
+    description at the stream's end (``wire/identity.py``); ``identity``: that of the stream, if it has
+    one; ``identity_fault``: why that in the description is ignored; ``conclusion``: that of the decoder,
+    None before :meth:`conclude`.
     """
 
     disks: dict[str, DiskState] = field(default_factory=dict)
@@ -111,6 +112,8 @@ class StreamState:
     undecoded: list[Undecoded] = field(default_factory=list)
     machine: str | None = None
     described: dict[str, int] = field(default_factory=dict)
+    identity: Identity | None = None
+    identity_fault: str | None = None
     end: int = 0
     conclusion: Conclusion | None = None
     _owned: dict[str, list[BitmapState]] = field(default_factory=dict)
@@ -143,7 +146,11 @@ class StreamState:
         elif isinstance(event, Undecoded):
             self.undecoded.append(event)
         elif isinstance(event, VmDescription):
-            self.described |= stated_sizes(source.view(event.payload))
+            stated = read_statement(source.view(event.payload))
+            self.described |= stated.sizes
+            self.identity_fault = stated.fault
+            if stated.identity is not None:
+                self._identify(stated.identity)
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run: the same as taking its events one by one, but by columns."""
@@ -167,6 +174,8 @@ class StreamState:
     def conclude(self, conclusion: Conclusion, hints: Hints, *, proper_end: bool) -> None:
         """Decide what depends on the stream's end; ``proper_end``: the stream was read to its end."""
         self.conclusion = conclusion
+        if self.identity is None and hints.identity is not None:
+            self._identify(hints.identity)
         if conclusion.container == "none":
             # Without a container, the last record before the final EOS is that of the section's end.
             self._in_end = self.block_started = True
@@ -201,8 +210,16 @@ class StreamState:
             self._in_end, self.block_ended = later._in_end, later.block_ended
         self.undecoded += later.undecoded
         self.described |= later.described
+        self.identity = self.identity if later.identity is None else later.identity
+        self.identity_fault = later.identity_fault or self.identity_fault
         self.machine = self.machine if later.machine is None else later.machine
         self.end = max(self.end, later.end)
+
+    def _identify(self, identity: Identity) -> None:
+        """Set the identity; a disk of which nothing was sent, as nothing changed, is one of the stream."""
+        self.identity = identity
+        for name in identity.disks:
+            self.disk(name)
 
     def disk(self, name: str) -> DiskState:
         """Return the state of the device ``name``, creating it if it is missing."""

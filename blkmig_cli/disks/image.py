@@ -72,6 +72,10 @@ class Image(Readable, Protocol):
     def is_file(self) -> bool:
         """Whether its size is the disk's.  A block device or an NBD export may be larger."""
 
+    @property
+    def has_backing(self) -> bool:
+        """Whether its unallocated ranges are those of a backing file."""
+
     def bitmaps(self) -> Sequence[StoredBitmap] | None:
         """Return the bitmaps stored in the image; None where it has no place for any."""
 

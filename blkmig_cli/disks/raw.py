@@ -53,6 +53,11 @@ class RawImage:
         """Whether it is a regular file, whose size is the disk's, and not a device."""
         return self._is_file
 
+    @property
+    def has_backing(self) -> bool:
+        """Return False."""
+        return False
+
     def bitmaps(self) -> None:
         """See ``image.Image``: it has no place for bitmaps."""
         return

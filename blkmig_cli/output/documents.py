@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from blkmig_cli.output.json_writer import Items, Rows
 from blkmig_cli.schemas.constants import SECTOR_SIZE
+from blkmig_cli.wire.identity import identity_document
 
 if TYPE_CHECKING:
     from blkmig_cli.checks.catalogue import Finding
@@ -41,6 +42,7 @@ def report_json(report: "Report") -> Json:
         "verdict": report.verdict,
         "valid": report.valid,
         "complete": report.complete,
+        "identity": None if report.identity is None else identity_document(report.identity),
         "devices": [
             _device(device) | _differing(report, device.disk.name) for device in report.devices
         ],

@@ -131,6 +131,10 @@ class Entry:
             raise self.fault(f"{key} is not a string")
         return value
 
+    def value(self, key: str) -> Any:
+        """Return the value ``key``, of any type; None where it is missing."""
+        return self._given.get(key)
+
     def is_null(self, key: str) -> bool:
         """Return whether ``key`` is present and null."""
         return key in self._given and self._given[key] is None

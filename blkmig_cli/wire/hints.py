@@ -1,6 +1,10 @@
 """Values that the caller knows and the stream may not state: disk sizes, and granularities of v1."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from blkmig_cli.wire.identity import Identity
 
 
 @dataclass(slots=True)
@@ -9,13 +13,15 @@ class Hints:
 
     ``sizes`` come from options, which take precedence over the stream; ``images`` come from image
     files and manifests, over which the stream takes precedence.  ``largest``: the devices whose disks are
-    as large as the stream allows (``max`` in an option).
+    as large as the stream allows (``max`` in an option).  ``identity``: that of a manifest, for a stream
+    that states none.
     """
 
     sizes: dict[str | None, int] = field(default_factory=dict)
     granularities: dict[tuple[str | None, str], int] = field(default_factory=dict)
     images: dict[str | None, int] = field(default_factory=dict)
     largest: set[str | None] = field(default_factory=set)
+    identity: "Identity | None" = None
 
     def takes_most(self, device: str) -> bool:
         """Return whether the disk of ``device`` is to be as large as the stream allows (``max``)."""

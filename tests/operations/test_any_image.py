@@ -585,9 +585,12 @@ def test_many_ranges_on_a_large_disk(run: Run) -> None:
     )
     Path("b.json").write_text(f'{{"version":1,"virtual-size":{1 << 40},"bitmaps":[{bitmap}]}}')
     qemu_img("create", "-q", "-f", "qcow2", "a.qcow2", "1T")
-    assert run("send", "a.qcow2", "--bitmaps-from", "b.json", "--to", "s.bin").status == 0
+    assert (
+        run("send", "a.qcow2", "--bitmaps-from", "b.json", "--no-identity", "--to", "s.bin").status
+        == 0
+    )
     assert run("replay", "s.bin", "--image", "b.qcow2", "--create").status == 0
     stored = qcow2.stored_bitmaps(Path("b.qcow2"))["b"]
     assert stored.dirty == tuple((n * step, 65536) for n in range(count))
-    assert run("send", "b.qcow2", "--bitmaps", "--to", "t.bin").status == 0
+    assert run("send", "b.qcow2", "--bitmaps", "--no-identity", "--to", "t.bin").status == 0
     assert Path("t.bin").read_bytes() == Path("s.bin").read_bytes()

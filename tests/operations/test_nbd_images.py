@@ -48,12 +48,20 @@ def records() -> list[str]:
 
 def test_send(run: Run, disk: Path) -> None:
     """It gives the stream that the file itself gives."""
-    assert run("send", disk, "--to", "a.bin").status == 0
+    assert run("send", disk, "--no-identity", "--to", "a.bin").status == 0
     with nbd.qemu_nbd(disk, "-r") as path:
-        assert run("send", nbd.uri(path), "--to", "b.bin").status == 0
-        assert run("send", f"drive0={nbd.uri(path)}", "--to", "c.bin").status == 0
-        fails(run("send", nbd.uri(path), "-f", "qcow2", "--to", "x"), 2, "is an NBD export")
-        fails(run("send", nbd.uri(path), "--bitmaps", "--to", "x"), 4, "no image has any bitmap")
+        assert run("send", nbd.uri(path), "--no-identity", "--to", "b.bin").status == 0
+        assert run("send", f"drive0={nbd.uri(path)}", "--no-identity", "--to", "c.bin").status == 0
+        fails(
+            run("send", nbd.uri(path), "-f", "qcow2", "--no-identity", "--to", "x"),
+            2,
+            "is an NBD export",
+        )
+        fails(
+            run("send", nbd.uri(path), "--bitmaps", "--no-identity", "--to", "x"),
+            4,
+            "no image has any bitmap",
+        )
     for name in ("b.bin", "c.bin"):
         assert Path(name).read_bytes() == Path("a.bin").read_bytes()
 
@@ -224,13 +232,13 @@ def test_blocks_of_a_server_are_kept_to(run: Run, disk: Path) -> None:
     """Unaligned records and a last chunk within a block of 64 KiB."""
     with open(disk, "r+b") as file:
         file.truncate(6 * MIB)
-    run("send", disk, "--to", "s.bin")
+    run("send", disk, "--no-identity", "--to", "s.bin")
     Path("target").write_bytes(b"\xa5" * 6 * MIB)
     policy = ("--filter=blocksize-policy", "blocksize-minimum=64k", "blocksize-preferred=64k",
               "blocksize-error-policy=error")  # fmt: skip
     with nbd.nbdkit(policy[0], "file", "target", *policy[1:]) as path:
         assert run("replay", "s.bin", "--image", nbd.uri(path)).status == 0
         assert run("compare", "s.bin", nbd.uri(path)).status == 0
-        assert run("send", nbd.uri(path), "--to", "t.bin").status == 0
+        assert run("send", nbd.uri(path), "--no-identity", "--to", "t.bin").status == 0
     assert Path("target").read_bytes() == disk.read_bytes()
     assert Path("t.bin").read_bytes() == Path("s.bin").read_bytes()

@@ -22,7 +22,7 @@ from blkmig_cli.transport.target import resolve_content
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.encoder import encode
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.identity import description, stated_sizes
+from blkmig_cli.wire.identity import Statement, description, read_statement
 from blkmig_cli.wire.runs import expand
 from tests.conftest import Run, fails
 from tests.support import raw
@@ -289,9 +289,9 @@ SIZES: dict[str, int] = {"d": 512, "e\udcff": (1 << 62), "": 1024}
 
 
 def test_descriptions_state_sizes() -> None:
-    assert stated_sizes(description(SIZES)) == SIZES
+    assert read_statement(description(SIZES)) == Statement(SIZES)
     assert json.loads(description({})) == {"devices": []}
-    assert stated_sizes(memoryview(description(SIZES))) == SIZES
+    assert read_statement(memoryview(description(SIZES))) == Statement(SIZES)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_descriptions_state_sizes() -> None:
     ],
 )
 def test_a_description_that_makes_no_sense_states_nothing(identity: Any) -> None:
-    assert stated_sizes(json.dumps({"devices": [], "blkmig": identity}).encode()) == {}
+    assert read_statement(json.dumps({"devices": [], "blkmig": identity}).encode()).sizes == {}
 
 
 @pytest.mark.parametrize(
@@ -326,4 +326,4 @@ def test_a_description_that_makes_no_sense_states_nothing(identity: Any) -> None
     ],
 )
 def test_hostile_descriptions_state_nothing(text: bytes) -> None:
-    assert stated_sizes(text) == {}
+    assert read_statement(text) == Statement()

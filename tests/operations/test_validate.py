@@ -53,6 +53,7 @@ def test_the_document(stream: Path, run: Run) -> None:
                 "verdict": "whole",
                 "valid": True,
                 "complete": True,
+                "identity": None,
                 "devices": [
                     {
                         "name": "d",

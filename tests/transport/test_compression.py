@@ -42,8 +42,8 @@ def disk(tmp_path: Path) -> Path:
 @every_suffix
 def test_send(run: Run, disk: Path, suffix: str) -> None:
     plain, packed = disk.with_name("s.bin"), disk.with_name(f"s.bin{suffix}")
-    assert run("send", disk, "--to", plain).status == 0
-    outcome = run("send", disk, "--to", packed, "-v")
+    assert run("send", disk, "--no-identity", "--to", plain).status == 0
+    outcome = run("send", disk, "--no-identity", "--to", packed, "-v")
     assert outcome.status == 0
     assert f"{plain.stat().st_size:,} bytes written" in outcome.err
     assert UNPACK[suffix](packed.read_bytes()) == plain.read_bytes()
@@ -96,8 +96,8 @@ def test_an_input_is_no_target(run: Run, tmp_path: Path, suffix: str) -> None:
 
 def test_only_files_are_compressed_by_name(run: Run, disk: Path) -> None:
     by_command = disk.with_name("s.gz")
-    assert run("send", disk, "--to", f"exec:cat > {by_command}").status == 0
-    assert run("send", disk, "--to", disk.with_name("s.bin")).status == 0
+    assert run("send", disk, "--no-identity", "--to", f"exec:cat > {by_command}").status == 0
+    assert run("send", disk, "--no-identity", "--to", disk.with_name("s.bin")).status == 0
     assert by_command.read_bytes() == disk.with_name("s.bin").read_bytes()
 
 

@@ -96,7 +96,17 @@ def test_send_writes_the_format(
     bitmap.set_range(MIB, 1)
     write_bitmaps(f"{image}.bitmaps.json", BitmapFile(size, {"b": bitmap}))
     options = [] if dialect == "classic" else ["--bitmaps"]
-    words = ["send", image, "--dialect", dialect, "--container", container, "--to", stream]
+    words = [
+        "send",
+        image,
+        "--dialect",
+        dialect,
+        "--container",
+        container,
+        "--no-identity",
+        "--to",
+        stream,
+    ]
     assert run(*words, *options).status == 0
     assert stream.read_bytes() == unhex(expected)
 

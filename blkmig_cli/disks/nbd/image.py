@@ -86,6 +86,11 @@ class NbdImage:
         """See ``image.Image``."""
         raise FailureError(f"{escape(self.path)} is an NBD export, which has no place for bitmaps")
 
+    @property
+    def has_backing(self) -> bool:
+        """Whether the server tells which ranges are those of a backing file, and was asked to."""
+        return self._own_layer
+
     def read(self, offset: int, length: int) -> bytes:
         """See ``image.Image``; raises ValueError for a range that ends past the disk."""
         found = io.BytesIO()

@@ -61,6 +61,11 @@ class QemuImage:
         """Return True."""
         return True
 
+    @property
+    def has_backing(self) -> bool:
+        """See ``image.Image``."""
+        return self._layer.info.get("backing-filename") is not None
+
     def read(self, offset: int, length: int) -> bytes:
         """See ``image.Image``."""
         return self._disk.read(offset, length)

@@ -100,6 +100,7 @@ def convert(
                 for verdict in report.devices
                 if verdict.size.exact
             },
+            identity=report.identity,
         )
         check_disks(disks, sending)
         if chosen.dialect == "v1":

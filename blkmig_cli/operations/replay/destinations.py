@@ -82,7 +82,7 @@ class Destinations:
             for device, place in places.items():
                 for name, granularity in place.granularities.items():
                     granularities.setdefault((device, name), granularity)
-        return Hints(dict(known.sizes), granularities, images, set(known.largest))
+        return Hints(dict(known.sizes), granularities, images, set(known.largest), known.identity)
 
     @property
     def need_size(self) -> bool:

@@ -12,8 +12,9 @@ from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.formats import RAW
 from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.open import open_image
-from blkmig_cli.errors import UsageError
+from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.operations.send.bitmaps import Files, attach_bitmaps
+from blkmig_cli.operations.send.identity import RANDOM, SendIdentity, base_id, identity_of
 from blkmig_cli.operations.send.requirements import (
     check_bitmaps_fit,
     check_disks,
@@ -25,7 +26,7 @@ from blkmig_cli.operations.send.writing import write_disks
 from blkmig_cli.progress import Progress, ignore, no_progress
 from blkmig_cli.system.address import parse_target
 from blkmig_cli.system.file_uses import FileUses
-from blkmig_cli.text import quote
+from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.target import open_target
 
 
@@ -55,6 +56,7 @@ def send(
     options: SendOptions | None = None,
     *,
     bitmaps: SendBitmaps | None = None,
+    identity: SendIdentity | None = RANDOM,
     manifest: str | None = None,
     formats: Mapping[str | None, str] | None = None,
     shared: bool = False,
@@ -64,7 +66,8 @@ def send(
 ) -> SendResult:
     """Send the ``images``, paths or NBD URIs by device, to ``target`` (TARGET; None: stdout).
 
-    ``bitmaps``: None for none.  ``manifest``: the file for the digests of what was sent.
+    ``bitmaps``: None for none.  ``identity``: how the stream is identified; None: not at all.
+    ``manifest``: the file for the digests of what was sent.
     ``formats``: those of the images by device, None for all others (-f); ``shared``: as -U.
     ``for_qemu``: request a confirmation from a QEMU of this version at the other end of a socket, and
     warn of what it cannot load; ``warn`` is called with each warning before the first byte is written.
@@ -88,6 +91,7 @@ def send(
         uses.add(f"the image of {quote(device)}", path, writes=False)
     if manifest is not None:
         uses.add("the manifest", manifest, writes=True)
+    identity = _resolved(identity, chosen, uses)
     with ExitStack() as stack:
         disks, opened = [], dict[str, Image]()
         stated = formats or {}
@@ -109,6 +113,9 @@ def send(
             for path in attach_bitmaps(disks, opened, files, bitmaps.names):
                 uses.add("the bitmaps file", path, writes=False)
         check_disks(disks, chosen)
+        if identity is not None:
+            _check_backing(identity, opened)
+            chosen = replace(chosen, identity=identity_of(disks, chosen, identity))
         content = chosen.disks and not chosen.skip_unallocated
         if manifest is not None:
             check_work(disks, content=content)
@@ -125,8 +132,30 @@ def send(
         if manifest is not None:
             with progress("hashing", total) as tick:
                 made = manifest_of(disks, tick, content=content, flags=chosen.dialect != "v1")
+            made.identity = chosen.identity
             write_manifest(manifest, made)
     return SendResult(sink.written, warnings, made)
+
+
+def _resolved(
+    identity: SendIdentity | None, options: SendOptions, uses: FileUses
+) -> SendIdentity | None:
+    """Return ``identity`` with the id of its base; raises UsageError, and as :func:`base_id`."""
+    if identity is None or identity.base is None:
+        return identity
+    if not options.skip_unallocated:
+        raise UsageError("--base is for a stream of changes", hint="see --skip-unallocated")
+    return replace(identity, base=base_id(identity.base, uses))
+
+
+def _check_backing(identity: SendIdentity, images: Mapping[str, Image]) -> None:
+    """Raise FailureError where there is a base, and unallocated ranges of an image are not its own."""
+    for image in images.values():
+        if identity.base is not None and not image.has_backing:
+            raise FailureError(
+                f"{escape(image.path)} has no backing file, so that it has no changes to a base",
+                hint="leave out --base",
+            )
 
 
 def _register(uses: FileUses, device: str, file: str, _: bool) -> None:

@@ -42,7 +42,7 @@ from blkmig_cli.wire.events import (
     SectionHeader,
     VmDescription,
 )
-from blkmig_cli.wire.identity import description
+from blkmig_cli.wire.identity import Identity, description
 from blkmig_cli.wire.runs import Column, Piece, Run, expand
 
 # Chunks of one section part.  As in QEMU, their progress records are first: it submits some
@@ -64,7 +64,7 @@ class SendOptions:
 
     ``disks``: send the disks' content, not only their bitmaps.  ``return_path``: request an answer
     from the destination (``wire/return_path.py``).  ``sizes``: sizes of disks in bytes, by
-    device, to state in the description at the stream's end.
+    device, and ``identity``: that of the stream, to state in the description at the stream's end.
     """
 
     dialect: str = "qemu"
@@ -75,6 +75,7 @@ class SendOptions:
     skip_unallocated: bool = False
     return_path: bool = False
     sizes: Mapping[str, int] = field(default_factory=dict)
+    identity: Identity | None = None
 
 
 def is_cut(disk: Disk, options: SendOptions) -> bool:
@@ -122,7 +123,7 @@ def send_pieces(disks: list[Disk], options: SendOptions) -> Iterator[Piece]:
         yield from bitmap_sections(disks, _BITMAPS_ID)
     yield Eof(0, 0, None)
     # It has no devices' state.  (QEMU warns where there is no description at all.)
-    yield VmDescription(0, 0, None, literal(description(options.sizes)))
+    yield VmDescription(0, 0, None, literal(description(options.sizes, options.identity)))
 
 
 def section(kind: SectionType, name: str, number: int, content: list[Event]) -> Iterator[Event]:

@@ -9,6 +9,7 @@ from blkmig_cli.operations.info import Info
 from blkmig_cli.output.human import report as shown
 from blkmig_cli.output.human.console import table as new_table
 from blkmig_cli.text import escape, exact_size, human_size
+from blkmig_cli.wire.identity import Identity
 
 _SECTIONS_MAX = 4
 
@@ -17,6 +18,8 @@ def info_text(info: Info, out: Console) -> None:
     """Print name and verdict, disks, bitmaps, bytes, sections, findings, and next steps."""
     shown.heading(info.report, out)
     out.print(Text("  " + ", ".join(_facts(info))), soft_wrap=False)
+    if info.report.identity is not None:
+        out.print(Text("  " + ", ".join(_identity(info.report.identity))), soft_wrap=False)
     out.print()
     shown.disks_table(info.report, out)
     if info.report.bitmaps:
@@ -48,6 +51,13 @@ def _facts(info: Info) -> list[str]:
         capabilities = accounts.configuration.capabilities
         if capabilities:
             facts.append("capabilities " + " ".join(map(escape, capabilities)))
+    return facts
+
+
+def _identity(identity: Identity) -> list[str]:
+    facts = [f"id {identity.id}", f"created {identity.created}", identity.consistency]
+    if identity.incremental:
+        facts.insert(1, f"changes since {identity.base or 'an unknown base'}")
     return facts
 
 

@@ -1,0 +1,94 @@
+"""The identity that a stream is given when it is made, and the id of the stream before it."""
+
+import os
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from blkmig_cli.checks.manifest import read_manifest
+from blkmig_cli.disks.disk import Disk
+from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.operations.reading import Reading
+from blkmig_cli.operations.send.stream import SendOptions
+from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.text import brief, escape, quote
+from blkmig_cli.wire.identity import DiskIdentity, Identity, is_id
+
+# The environment variable with the time of creation in seconds since 1970
+# (https://reproducible-builds.org/specs/source-date-epoch/).
+_EPOCH = "SOURCE_DATE_EPOCH"
+
+
+@dataclass(frozen=True, slots=True)
+class SendIdentity:
+    """How to identify a stream: its ``id`` (a UUID; None: a random one), and its ``base``.
+
+    ``base``: the stream before an increment, as a STREAM, its manifest, or its id.
+    """
+
+    id: str | None = None
+    base: str | None = None
+
+
+#: A random id, and no base.
+RANDOM = SendIdentity()
+
+
+def check_id(option: str, text: str) -> str:
+    """Return a UUID as identities have it; raises UsageError where ``text`` in ``option`` is none."""
+    if not is_id(text.lower()):
+        raise UsageError(f"{option}: {quote(text)} is not a UUID")
+    return text.lower()
+
+
+def creation_time() -> str:
+    """Return the time now in ISO 8601, or that of SOURCE_DATE_EPOCH; raises UsageError for an invalid one."""
+    stated = os.environ.get(_EPOCH)
+    try:
+        at = datetime.now(UTC) if stated is None else datetime.fromtimestamp(int(stated), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(f"{_EPOCH} is {brief(stated)}, not a number of seconds") from None
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def identity_of(disks: Iterable[Disk], options: SendOptions, wanted: SendIdentity) -> Identity:
+    """Return the identity for a stream of ``disks``; the base in ``wanted`` is an id.
+
+    Raises UsageError for an invalid id, or for an id that is also that of the base.
+    """
+    own = str(uuid.uuid4()) if wanted.id is None else check_id("--id", wanted.id)
+    if own == wanted.base:
+        raise UsageError(f"--id {own} is the id of the base")
+    full = options.disks and not options.skip_unallocated
+    return Identity(
+        own,
+        wanted.base,
+        wanted.base is not None,
+        creation_time(),
+        "paused",
+        {disk.device: DiskIdentity(disk.size, full and not disk.partial) for disk in disks},
+    )
+
+
+def base_id(base: str, uses: FileUses) -> str:
+    """Return the id of the stream that ``base`` specifies; see ``SendIdentity``.  Registers its file.
+
+    Raises FailureError where it cannot be read, or has no identity; StreamError for a damaged stream.
+    """
+    if is_id(base.lower()):
+        return base.lower()
+    with Reading().open(base) as stream:
+        if stream.file is not None:
+            uses.add("the base", stream.file, writes=False)
+        manifest = stream.path is not None and stream.input.peek(1) == b"{"
+    if manifest:
+        identity = read_manifest(base).identity
+    else:
+        with Reading().contents(base) as contents:
+            if contents.report.failure is not None:
+                raise contents.report.failure
+            identity = contents.report.identity
+    if identity is None:
+        raise FailureError(f"{escape(base)} has no identity", hint="specify the id of the base")
+    return identity.id
