@@ -17,7 +17,10 @@ def main(source: str) -> None:
     """Replace the text between the page's marks."""
     found = json.loads(Path(source).read_text())
     text = TARGET.read_text()
-    for mark, lines in (("figures", figures(found)), ("growth", growth(found["growth"]))):
+    tables = {"figures": figures(found)}
+    if found["growth"]:
+        tables["growth"] = growth(found["growth"])
+    for mark, lines in tables.items():
         text = re.sub(
             rf"(?<=<!-- {mark} -->\n).*?(?=<!-- end -->)", "\n".join(lines) + "\n", text, flags=re.S
         )
