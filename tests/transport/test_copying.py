@@ -303,13 +303,18 @@ def test_extents_are_asked_for_as_the_disk_is_sent() -> None:
 def sent(run: Run, image: RawImage, tmp_path: Path) -> bytes:
     """The stream of the image, written through a pipe."""
     target = tmp_path / "piped.bin"
-    assert run("send", image.path, "-f", "raw", "-U", "--to", f"exec:cat > {target}").status == 0
+    assert (
+        run(
+            "send", image.path, "-f", "raw", "-U", "--no-identity", "--to", f"exec:cat > {target}"
+        ).status
+        == 0
+    )
     return target.read_bytes()
 
 
 def test_threads_write_the_same(run: Run, image: RawImage, tmp_path: Path, sent: bytes) -> None:
     target = tmp_path / "x.bin"
-    assert run("send", image.path, "-f", "raw", "-U", "--to", target).status == 0
+    assert run("send", image.path, "-f", "raw", "-U", "--no-identity", "--to", target).status == 0
     assert target.read_bytes() == sent
     converted = tmp_path / "y.bin"
     assert run("convert", target, "--dialect", "qemu", "--to", converted).status == 0
@@ -323,7 +328,7 @@ def test_threads_that_read_and_write_little(
     monkeypatch.setattr(os, "preadv", lambda fd, to, at: preadv(fd, [to[0][:70_001]], at))
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:50_003], at))
     target = tmp_path / "x.bin"
-    assert run("send", image.path, "-f", "raw", "-U", "--to", target).status == 0
+    assert run("send", image.path, "-f", "raw", "-U", "--no-identity", "--to", target).status == 0
     assert target.read_bytes() == sent
 
 
@@ -344,6 +349,8 @@ def test_a_failure_in_a_thread(
     # The main thread reads, too, to find zeros.
     monkeypatch.setattr(RawImage, "is_zero", lambda *_: False)
     before = sorted(os.listdir(tmp_path))
-    outcome = run("send", image.path, "-f", "raw", "-U", "--to", tmp_path / "x.bin")
+    outcome = run(
+        "send", image.path, "-f", "raw", "-U", "--no-identity", "--to", tmp_path / "x.bin"
+    )
     fails(outcome, 4, "became shorter" if fault == "shorter" else "No space left on device")
     assert sorted(os.listdir(tmp_path)) == before
