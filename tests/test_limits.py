@@ -28,8 +28,8 @@ from tests.support.memory import memory_taken
 MIB = 1 << 20
 SOURCE = Path(limits.__file__).read_text()
 NAMES = re.findall(r"^([A-Z0-9_]+) = ", SOURCE, re.MULTILINE)
-#: What a bomb may take beside what the modules take.
-MEMORY = 60 * MIB
+#: What a bomb may take beside what the modules take; the allocator keeps some that was freed.
+MEMORY = 90 * MIB
 
 
 def test_every_limit_is_explained_and_used() -> None:
@@ -70,10 +70,10 @@ def limited(run: Run, *words: object) -> Outcome:
 
 
 def test_zeros_without_end_as_state(run: Run, tmp_path: Path, packer: str) -> None:
-    """An unknown section, with three times as many bytes as the memory it may take."""
+    """An unknown section, with four times as many bytes as the memory it may take."""
     path = tmp_path / "bomb"
     head = raw.HEADER + raw.start(1, "timer", 2, kind=4)
-    path.write_bytes(bomb(packer, (head, 1), (bytes(16 * MIB), 12)))
+    path.write_bytes(bomb(packer, (head, 1), (bytes(16 * MIB), 24)))
     assert path.stat().st_size < MIB
     outcome = limited(run, "validate", path)
     assert outcome.status == 0
