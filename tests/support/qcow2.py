@@ -4,6 +4,7 @@ The bitmaps are read from the file itself (QEMU, docs/interop/qcow2.txt: Bitmaps
 """
 
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -65,13 +66,18 @@ def stored_bitmaps(path: Path) -> dict[str, Stored]:
 
 def _ranges(packed: bytes, granularity: int, size: int) -> tuple[tuple[int, int], ...]:
     found: list[list[int]] = []
-    for granule in range(-(-size // granularity)):
-        if packed[granule // 8] >> granule % 8 & 1:
-            start, end = granule * granularity, min((granule + 1) * granularity, size)
-            if found and found[-1][1] == start:
-                found[-1][1] = end
-            else:
-                found.append([start, end])
+    dirty = (
+        granule
+        for byte in re.finditer(rb"[^\0]", packed, re.DOTALL)
+        for granule in range(byte.start() * 8, byte.start() * 8 + 8)
+        if byte[0][0] >> granule % 8 & 1
+    )
+    for granule in dirty:
+        start, end = granule * granularity, min((granule + 1) * granularity, size)
+        if found and found[-1][1] == start:
+            found[-1][1] = end
+        elif start < size:
+            found.append([start, end])
     return tuple((start, end - start) for start, end in found)
 
 
