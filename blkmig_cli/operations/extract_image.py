@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.disks.formats import RAW, new_format
@@ -82,5 +82,6 @@ def _opened(disk: StreamDisk, target: str, kind: str) -> Iterator[Image]:
             yield made
             finish(made, path, replace=False)
         except BaseException:
-            os.unlink(made.path)
+            with suppress(FileNotFoundError):  # it has its name, but that could not be synced
+                os.unlink(made.path)
             raise
