@@ -346,7 +346,7 @@ def events_of(
     _check_words(dialect, container)
     sent = list(disks)
     options = SendOptions(dialect, container, machine, disks=content)
-    check_images(sent)
+    check_images({disk.device: disk.image for disk in sent})
     check_disks(sent, options)
     return send_events(sent, options)
 

@@ -5,6 +5,7 @@ from functools import partial
 import click
 
 from blkmig_cli.checks.compatibility import Version
+from blkmig_cli.checks.names import split_bitmap
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import UsageError
@@ -33,8 +34,16 @@ from blkmig_cli.text import count, escape, quote
               help="Omit holes and backing files: the destination has the same base.")  # fmt: skip
 @click.option("--manifest", metavar="FILE",
               help="Write SHA-256 digests of the disks and bitmaps to FILE at the end.")  # fmt: skip
+@click.option("--since", multiple=True, metavar="[DEVICE:]NAME",
+              help="Send only what is dirty in this bitmap: an increment.")  # fmt: skip
+@click.option("--else", "otherwise", type=click.Choice(["full"]),
+              help="Send a disk whole if that bitmap is missing or inconsistent.")  # fmt: skip
+@click.option("--mark", metavar="NAME",
+              help="Create this bitmap in each qcow2 image when the stream is stored.")  # fmt: skip
+@click.option("--drop", multiple=True, metavar="NAME",
+              help="Remove this bitmap when the stream is stored; repeatable.")  # fmt: skip
 @click.option("--base", metavar="BASE",
-              help="The stream before a stream of changes: a STREAM, its manifest, or its id.")  # fmt: skip
+              help="The stream before an increment: a STREAM, its manifest, or its id.")  # fmt: skip
 @click.option(
     "--id", "own_id", metavar="UUID", help="The id of the stream (default: a random one)."
 )
@@ -57,6 +66,10 @@ def command(
     no_zero_blocks: bool,
     skip_unallocated: bool,
     manifest: str | None,
+    since: tuple[str, ...],
+    otherwise: str | None,
+    mark: str | None,
+    drop: tuple[str, ...],
     base: str | None,
     own_id: str | None,
     no_identity: bool,
@@ -79,8 +92,11 @@ def command(
       blkmig send disk.img --for-qemu 7.2 --machine pc --to unix:/run/in.sock
       blkmig send disk.img --dialect v2 --bitmap daily --bitmaps-only --to x.zst
       blkmig send disk.img --bitmaps --to stream.bin --manifest stream.json
-      blkmig send overlay.qcow2 --skip-unallocated --base stream.bin --to next.bin
+      blkmig send disk.qcow2 --mark b0 --to s0.bin
+      blkmig send disk.qcow2 --since b0 --mark b1 --base s0.bin --to s1.bin
+      blkmig send overlay.qcow2 --skip-unallocated --base s0.bin --to s1.bin
     """
+    from blkmig_cli.operations.send.changes import SendChanges  # noqa: PLC0415 (numpy is slow to load)
     from blkmig_cli.operations.send.identity import SendIdentity  # noqa: PLC0415
     from blkmig_cli.operations.send.send import SendBitmaps, send  # noqa: PLC0415 (numpy is slow to load)
     from blkmig_cli.operations.send.stream import SendOptions  # noqa: PLC0415
@@ -88,7 +104,7 @@ def command(
     if no_identity and (base is not None or own_id is not None):
         raise UsageError("--no-identity excludes --id and --base")
     files = options.device_values("--bitmaps-from", bitmaps_from)
-    with_bitmaps = bool(all_bitmaps or names or files or bitmaps_only)
+    with_bitmaps = bool(all_bitmaps or names or bitmaps_only or (files and not since))
     result = send(
         _named(images),
         target,
@@ -102,6 +118,7 @@ def command(
         ),
         bitmaps=SendBitmaps(names, files) if with_bitmaps else None,
         identity=None if no_identity else SendIdentity(own_id, base),
+        changes=SendChanges(_since(since), files, otherwise is not None, mark, drop),
         manifest=manifest,
         formats=options.formats_of(formats),
         shared=force_share,
@@ -111,6 +128,18 @@ def command(
     )
     options.log(verbose, f"{count(result.written, 'byte')} written")
     return 0
+
+
+def _since(texts: tuple[str, ...]) -> dict[str | None, str]:
+    found: dict[str | None, str] = {}
+    for text in texts:
+        device, name = split_bitmap(text)
+        if device in found:
+            raise UsageError("--since is specified twice", hint="use --since DEVICE:NAME")
+        if not name:
+            raise UsageError(f"--since: {quote(text)} names no bitmap")
+        found[device] = name
+    return found
 
 
 def _named(images: tuple[str, ...]) -> dict[str, str]:

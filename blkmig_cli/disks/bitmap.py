@@ -21,8 +21,8 @@ from blkmig_cli.ranges import tiles
 from blkmig_cli.schemas.constants import SECTOR_SIZE, WORD_BITS, WORD_SIZE
 
 _PIECE = 1 << 13  # words that are hashed or read at once
-# QEMU's default granularity (QEMU 7.2, block.c: bdrv_get_default_bitmap_granularity).
-_GRANULARITY = 1 << 16
+#: QEMU's default granularity in bytes (QEMU 7.2, block.c: bdrv_get_default_bitmap_granularity).
+GRANULARITY = 1 << 16
 
 
 @dataclass(slots=True, eq=False)
@@ -239,7 +239,7 @@ def bitmap_of_ranges(
     which the ranges are whole granules.  ``ranges`` is called twice.  Raises LimitError where ``room`` is
     exhausted.
     """
-    granularity = _GRANULARITY
+    granularity = GRANULARITY
     for start, length in ranges():
         for edge in (start, start + length):
             if edge != size:

@@ -1,6 +1,6 @@
 """The interface of disk images.  All offsets, lengths and sizes are in bytes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -88,6 +88,9 @@ class Image(Readable, Protocol):
         The disk has been written before, and is not written afterwards.
         """
 
+    def remove_bitmap(self, name: str) -> None:
+        """Remove the bitmap ``name`` from the image; raises FailureError where there is none."""
+
     def begin_writing(self) -> None:
         """Prepare for writes; called once before the first one.  Until then, the image does not change."""
 
@@ -97,8 +100,11 @@ class Image(Readable, Protocol):
     def zero(self, offset: int, length: int) -> None:
         """Make a range read as zeros, and deallocate it if the file system can."""
 
-    def has_data(self, offset: int, length: int) -> bool:
-        """Return whether any of a range may be allocated, and so contain non-zero bytes."""
+    def data_in(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts (start, length) of a range that may contain non-zero bytes, ascending."""
+
+    def announce(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yield ``ranges`` (start, length), ascending, of which it is told that they are read next."""
 
     def resize(self, size: int) -> None:
         """Make the disk larger (with zeros) or smaller."""

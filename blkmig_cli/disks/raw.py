@@ -4,7 +4,7 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
@@ -70,6 +70,10 @@ class RawImage:
         """See ``image.Image``."""
         raise FailureError(f"{escape(self.path)} has no place for bitmaps")
 
+    def remove_bitmap(self, name: str) -> NoReturn:
+        """See ``image.Image``."""
+        raise FailureError(f"{escape(self.path)} has no bitmap {quote(name)}")
+
     def read(self, offset: int, length: int) -> bytes:
         """See ``image.Image``; raises FailureError where the file ends before its size."""
         pieces = []
@@ -97,10 +101,14 @@ class RawImage:
             piece = min(length, _PIECE)
         return True
 
-    def has_data(self, offset: int, length: int) -> bool:
+    def data_in(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """See ``image.Image``."""
-        start = self._seek(offset, os.SEEK_DATA)
-        return start is not None and start < offset + length
+        for start, end in self._data(offset, min(offset + length, self._size)):
+            yield start, end - start
+
+    def announce(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """See ``image.Image``."""
+        return iter(ranges)
 
     def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
         """See ``image.Image``; raises FailureError where the image fails or ends."""

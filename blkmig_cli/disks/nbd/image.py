@@ -86,6 +86,12 @@ class NbdImage:
         """See ``image.Image``."""
         raise FailureError(f"{escape(self.path)} is an NBD export, which has no place for bitmaps")
 
+    def remove_bitmap(self, name: str) -> NoReturn:
+        """See ``image.Image``."""
+        raise FailureError(
+            f"{escape(self.path)} is an NBD export, whose bitmaps cannot be removed: {quote(name)}"
+        )
+
     @property
     def has_backing(self) -> bool:
         """Whether the server tells which ranges are those of a backing file, and was asked to."""
@@ -124,9 +130,13 @@ class NbdImage:
 
         Of an image's own layer: what it holds.  What has been read ahead is forgotten.
         """
+        return self.announce(self._ranges(0, self.size, zeros=False))
+
+    def announce(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """See ``image.Image``; only these are read ahead."""
         self._reader.drop(plan=True)
         coming: deque[tuple[int, int]] = deque()
-        for extent in self._ranges(0, self.size, zeros=False):
+        for extent in ranges:
             self._reader.expect(*extent)
             coming.append(extent)
             if len(coming) > PLANNED:
@@ -138,9 +148,9 @@ class NbdImage:
         if self._own_layer:
             yield from self._ranges(offset, offset + length, zeros=True)
 
-    def has_data(self, offset: int, length: int) -> bool:
+    def data_in(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """See ``image.Image``."""
-        return any(True for _ in self._ranges(offset, offset + length, zeros=False))
+        return self._ranges(offset, offset + length, zeros=False)
 
     def bitmap_names(self) -> list[str]:
         """Return the names of the dirty bitmaps that were asked for and that the export has."""

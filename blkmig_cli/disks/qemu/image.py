@@ -1,7 +1,7 @@
 """An image of a format that QEMU knows, served by a qemu-storage-daemon of its own."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -123,9 +123,13 @@ class QemuImage:
         """See ``image.Image``."""
         self._disk.zero(offset, length)
 
-    def has_data(self, offset: int, length: int) -> bool:
+    def data_in(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """See ``image.Image``."""
-        return self._disk.has_data(offset, length)
+        return self._disk.data_in(offset, length)
+
+    def announce(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """See ``image.Image``."""
+        return self._disk.announce(ranges)
 
     def resize(self, size: int) -> None:
         """See ``image.Image``; raises FailureError, as formats other than raw have a fixed size."""
@@ -230,6 +234,13 @@ class QemuImage:
         daemon.remove_export(_BITS)
         self._reopen(writable=False)
 
+    def remove_bitmap(self, name: str) -> None:
+        """See ``image.Image``; the image is read-only afterwards."""
+        if not self._writable:
+            self.begin_writing()
+        self._daemon.execute("block-dirty-bitmap-remove", node=DISK, name=name)
+        self._reopen(writable=False)
+
     def _reopen(self, *, writable: bool) -> None:
         """Open the node for writing, or only for reading."""
         self._disk.uncache()
@@ -286,7 +297,7 @@ def open_qemu(
         options = add_layers(daemon, layers, writable=writable, shared=shared)
         placement = None
         single = len(layers) == 1 and not layers[0].files
-        if single and not (writable or shared or own_layer):
+        if single and not (shared or own_layer):
             placement = Placement(path, described(layers[0]))
         return QemuImage(daemon, layers[0], options, placement, own_layer=own_layer)
     except BaseException:

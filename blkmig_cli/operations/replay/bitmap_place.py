@@ -11,14 +11,11 @@ from blkmig_cli.disks.bitmap_file import BitmapFile, check_room, read_bitmaps, w
 from blkmig_cli.disks.image import StoredBitmap
 from blkmig_cli.disks.neighbours import exists
 from blkmig_cli.errors import FailureError
+from blkmig_cli.schemas.constants import BITMAP_NAME_MAX
 from blkmig_cli.text import encode_name, escape, quote
 
 if TYPE_CHECKING:
     from blkmig_cli.operations.replay.destination import Destination
-
-# The longest name of a bitmap in qcow2, in bytes (QEMU 7.2, include/block/dirty-bitmap.h:
-# BDRV_BITMAP_MAX_NAME_SIZE).
-_NAME_MAX = 1023
 
 
 class BitmapPlace(Protocol):
@@ -113,8 +110,8 @@ class BitmapsInImage:
             fault = None
             if not name.isprintable() and encode_name(name) != name.encode("utf-8", "replace"):
                 fault = "QEMU accepts only UTF-8"
-            elif len(encode_name(name)) > _NAME_MAX:
-                fault = f"it is over {_NAME_MAX} bytes"
+            elif len(encode_name(name)) > BITMAP_NAME_MAX:
+                fault = f"it is over {BITMAP_NAME_MAX} bytes"
             if fault is not None:
                 raise FailureError(
                     f"bitmap name {quote(name)}: {fault}",

@@ -216,7 +216,7 @@ class Writer:
         image = self._image_for(disk, Place(disk.device, start // SECTOR_SIZE, 0), start, end)
         if self._overlap is not None:
             self._overlap.wait(image, start, end)
-        return not image.has_data(start, end - start)
+        return not any(True for _ in image.data_in(start, end - start))
 
     def _zero(self, disk: _Disk, offset: int, start: int, end: int) -> None:
         """Punch a hole, later and together with the next one if they are adjacent."""

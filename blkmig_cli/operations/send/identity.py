@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -35,6 +35,19 @@ class SendIdentity:
 RANDOM = SendIdentity()
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The stream before an increment: its id, and its identity, None where only the id is known."""
+
+    id: str
+    identity: Identity | None = None
+
+    def has_disk(self, device: str) -> bool:
+        """Return whether it states that it has all of a disk, or together with its own base."""
+        disk = None if self.identity is None else self.identity.disks.get(device)
+        return disk is not None and (disk.full or disk.since is not None)
+
+
 def check_id(option: str, text: str) -> str:
     """Return a UUID as identities have it; raises UsageError where ``text`` in ``option`` is none."""
     if not is_id(text.lower()):
@@ -52,32 +65,47 @@ def creation_time() -> str:
     return at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def identity_of(disks: Iterable[Disk], options: SendOptions, wanted: SendIdentity) -> Identity:
+def identity_of(
+    disks: Iterable[Disk],
+    options: SendOptions,
+    wanted: SendIdentity,
+    selected: Mapping[str, str] | None = None,
+    mark: str | None = None,
+) -> Identity:
     """Return the identity for a stream of ``disks``; the base in ``wanted`` is an id.
 
-    Raises UsageError for an invalid id, or for an id that is also that of the base.
+    ``selected``: of an increment, the bitmaps that selected the chunks of disks, by device.  ``mark``: the
+    bitmap that is created.  Raises UsageError for an invalid id, or for an id that is also that of the
+    base.
     """
     own = str(uuid.uuid4()) if wanted.id is None else check_id("--id", wanted.id)
     if own == wanted.base:
         raise UsageError(f"--id {own} is the id of the base")
     full = options.disks and not options.skip_unallocated
+    since = selected or {}
     return Identity(
         own,
         wanted.base,
-        wanted.base is not None,
+        wanted.base is not None or selected is not None,
         creation_time(),
         "paused",
-        {disk.device: DiskIdentity(disk.size, full and not disk.partial) for disk in disks},
+        {
+            disk.device: DiskIdentity(
+                disk.size, full and not disk.partial, since.get(disk.device), mark
+            )
+            for disk in disks
+        },
     )
 
 
-def base_id(base: str, uses: FileUses) -> str:
-    """Return the id of the stream that ``base`` specifies; see ``SendIdentity``.  Registers its file.
+def read_base(base: str, uses: FileUses) -> Base:
+    """Return the stream that ``base`` specifies; see ``SendIdentity``.  Registers its file.
 
-    Raises FailureError where it cannot be read, or has no identity; StreamError for a damaged stream.
+    Raises FailureError where it cannot be read, has no identity, or is not whole; StreamError for a
+    damaged stream.
     """
     if is_id(base.lower()):
-        return base.lower()
+        return Base(base.lower())
     with Reading().open(base) as stream:
         if stream.file is not None:
             uses.add("the base", stream.file, writes=False)
@@ -89,6 +117,8 @@ def base_id(base: str, uses: FileUses) -> str:
             if contents.report.failure is not None:
                 raise contents.report.failure
             identity = contents.report.identity
+            if identity is not None and not contents.report.valid:
+                raise FailureError(f"{escape(base)} is {contents.report.verdict}")
     if identity is None:
         raise FailureError(f"{escape(base)} has no identity", hint="specify the id of the base")
-    return identity.id
+    return Base(identity.id, identity)

@@ -34,6 +34,8 @@ def places(start: int, end: int, total: int | None) -> Iterator[range]:
     grid = -(-start // CHUNK_SECTORS) * CHUNK_SECTORS
     if start < grid:
         yield range(start, start + CHUNK_SECTORS, CHUNK_SECTORS)
+        if start + CHUNK_SECTORS >= end:
+            return
     behind = end if end == total else end // CHUNK_SECTORS * CHUNK_SECTORS
     if grid < behind:
         yield range(grid, behind, CHUNK_SECTORS)

@@ -1,6 +1,6 @@
 """Checking before the first byte that disks can be sent in a stream that readers accept."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from blkmig_cli import limits
@@ -31,14 +31,14 @@ def check_bitmaps_fit(dialect: str, container: str, hint: str) -> None:
         raise UsageError(f"dialect {dialect}{where} has no place for bitmaps", hint=hint)
 
 
-def check_images(disks: list[Disk], raw: Container[str] = ()) -> None:
-    """Check that the images of ``disks`` are disks.
+def check_images(images: Mapping[str, Readable], raw: Container[str] = ()) -> None:
+    """Check that ``images``, by device, are disks.
 
     Raises FailureError for an empty one, one that ends inside a sector, and a file of another kind,
     except for the devices ``raw``.
     """
-    for disk in disks:
-        path, size = escape(disk.image.path), disk.size
+    for device, image in images.items():
+        path, size = escape(image.path), image.size
         if not size:
             raise FailureError(f"{path} is empty")
         if size % SECTOR_SIZE:
@@ -47,7 +47,7 @@ def check_images(disks: list[Disk], raw: Container[str] = ()) -> None:
                 f"{path} has {size} bytes, not a multiple of {SECTOR_SIZE}",
                 hint=f"extend it with: truncate -s {whole} {path}",
             )
-        kind = None if disk.device in raw else _other_kind(disk.image)
+        kind = None if device in raw else _other_kind(image)
         if kind is not None:
             raise FailureError(
                 f"{path} looks like a {kind}, not a disk image", hint="use -f raw if it is one"

@@ -14,7 +14,19 @@ from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.open import open_image
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.operations.send.bitmaps import Files, attach_bitmaps
-from blkmig_cli.operations.send.identity import RANDOM, SendIdentity, base_id, identity_of
+from blkmig_cli.operations.send.changes import (
+    SendChanges,
+    check_changes,
+    finish_changes,
+    select_changes,
+)
+from blkmig_cli.operations.send.identity import (
+    RANDOM,
+    Base,
+    SendIdentity,
+    identity_of,
+    read_base,
+)
 from blkmig_cli.operations.send.requirements import (
     check_bitmaps_fit,
     check_disks,
@@ -26,6 +38,7 @@ from blkmig_cli.operations.send.writing import write_disks
 from blkmig_cli.progress import Progress, ignore, no_progress
 from blkmig_cli.system.address import parse_target
 from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.system.nbd_uri import is_nbd
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.target import open_target
 
@@ -39,6 +52,10 @@ class SendBitmaps:
 
     names: tuple[str, ...] = ()
     files: Files = field(default_factory=dict)
+
+
+#: Disks are sent whole, and no bitmap is created.
+ALL = SendChanges()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,7 @@ def send(
     *,
     bitmaps: SendBitmaps | None = None,
     identity: SendIdentity | None = RANDOM,
+    changes: SendChanges = ALL,
     manifest: str | None = None,
     formats: Mapping[str | None, str] | None = None,
     shared: bool = False,
@@ -67,7 +85,7 @@ def send(
     """Send the ``images``, paths or NBD URIs by device, to ``target`` (TARGET; None: stdout).
 
     ``bitmaps``: None for none.  ``identity``: how the stream is identified; None: not at all.
-    ``manifest``: the file for the digests of what was sent.
+    ``changes``: what an increment has.  ``manifest``: the file for the digests of the disks.
     ``formats``: those of the images by device, None for all others (-f); ``shared``: as -U.
     ``for_qemu``: request a confirmation from a QEMU of this version at the other end of a socket, and
     warn of what it cannot load; ``warn`` is called with each warning before the first byte is written.
@@ -78,48 +96,51 @@ def send(
     chosen = options or SendOptions()
     if chosen.container == "qemu" and for_qemu is not None and parse_target(target).is_socket:
         chosen = replace(chosen, return_path=answers(for_qemu))
-    files = {} if bitmaps is None else bitmaps.files
     if bitmaps is not None:
         check_bitmaps_fit(chosen.dialect, chosen.container, "use --dialect v1 or v2")
     if manifest is not None and shared:
         raise UsageError("--manifest and -U: the image may change after it was sent")
-    for device in formats or ():
-        if device is not None:
-            find_device("-f", device, images)
+    changes.check(chosen, target, shared=shared)
     uses = FileUses()
     for device, path in images.items():
-        uses.add(f"the image of {quote(device)}", path, writes=False)
+        uses.add(f"the image of {quote(device)}", path, writes=changes.writes)
     if manifest is not None:
         uses.add("the manifest", manifest, writes=True)
-    identity = _resolved(identity, chosen, uses)
+    base = _base(identity, chosen, changes, uses)
+    warnings: list[str] = []
     with ExitStack() as stack:
-        disks, opened = [], dict[str, Image]()
-        stated = formats or {}
-        for device, path in images.items():
-            image = open_image(
-                path,
-                image_format=stated.get(device, stated.get(None)),
-                shared=shared,
-                own_layer=chosen.skip_unallocated,
-                bitmaps=bitmaps is not None,
-                register=partial(_register, uses, device),
-            )
-            opened[device] = stack.enter_context(closing(image))
-            disks.append(Disk(device, image))
-        check_images(
-            disks, {device for device in images if stated.get(device, stated.get(None)) == RAW}
+        opened = _open_images(
+            images,
+            formats or {},
+            uses,
+            stack,
+            writable=changes.writes,
+            shared=shared,
+            own_layer=chosen.skip_unallocated,
+            bitmaps=bitmaps is not None or bool(changes.since),
         )
+        disks = [Disk(device, image) for device, image in opened.items()]
         if bitmaps is not None:
-            for path in attach_bitmaps(disks, opened, files, bitmaps.names):
+            for path in attach_bitmaps(disks, opened, bitmaps.files, bitmaps.names):
                 uses.add("the bitmaps file", path, writes=False)
+        check_changes(changes, opened)
+        whole = [replace(disk) for disk in disks]
+        selected = select_changes(disks, opened, changes, chosen, base, uses, warnings.append)
         check_disks(disks, chosen)
         if identity is not None:
-            _check_backing(identity, opened)
-            chosen = replace(chosen, identity=identity_of(disks, chosen, identity))
+            if base is not None and selected is None:
+                _check_backing(opened)
+            identity = replace(identity, base=None if base is None else base.id)
+            stated = identity_of(disks, chosen, identity, selected, changes.mark)
+            chosen = replace(chosen, identity=stated)
         content = chosen.disks and not chosen.skip_unallocated
         if manifest is not None:
-            check_work(disks, content=content)
-        warnings = tuple(warnings_for(disks, chosen, for_qemu))
+            check_work(whole, content=content)
+        elif selected is not None and (identity is None or chosen.container == "none"):
+            warnings.append(
+                "nothing in the stream states that it is an increment; its readers need --incremental"
+            )
+        warnings += warnings_for(disks, chosen, for_qemu)
         total = sum(disk.size for disk in disks)
         with (
             open_target(target, uses, confirmed=chosen.return_path) as sink,
@@ -128,30 +149,66 @@ def send(
             for warning in warnings:
                 warn(warning)
             write_disks(send_pieces(disks, chosen), disks, sink, tick)
-        made = None
+        digests = None
         if manifest is not None:
             with progress("hashing", total) as tick:
-                made = manifest_of(disks, tick, content=content, flags=chosen.dialect != "v1")
-            made.identity = chosen.identity
-            write_manifest(manifest, made)
-    return SendResult(sink.written, warnings, made)
+                digests = manifest_of(whole, tick, content=content, flags=chosen.dialect != "v1")
+            digests.identity = chosen.identity
+            write_manifest(manifest, digests)
+        finish_changes(changes, opened)
+    return SendResult(sink.written, tuple(warnings), digests)
 
 
-def _resolved(
-    identity: SendIdentity | None, options: SendOptions, uses: FileUses
-) -> SendIdentity | None:
-    """Return ``identity`` with the id of its base; raises UsageError, and as :func:`base_id`."""
+def _open_images(
+    images: Mapping[str, str],
+    formats: Mapping[str | None, str],
+    uses: FileUses,
+    stack: ExitStack,
+    *,
+    writable: bool,
+    shared: bool,
+    own_layer: bool,
+    bitmaps: bool,
+) -> dict[str, Image]:
+    """Open the ``images``, which must be disks; for the rest, see :func:`open_image` and :func:`send`."""
+    for device in formats:
+        if device is not None:
+            find_device("-f", device, images)
+    opened: dict[str, Image] = {}
+    stated = {device: formats.get(device, formats.get(None)) for device in images}
+    for device, path in images.items():
+        image = open_image(
+            path,
+            image_format=stated[device],
+            writable=writable and not is_nbd(path),
+            shared=shared,
+            own_layer=own_layer,
+            bitmaps=bitmaps,
+            register=partial(_register, uses, device),
+        )
+        opened[device] = stack.enter_context(closing(image))
+    raw = {device for device, image_format in stated.items() if image_format == RAW}
+    check_images(opened, raw)
+    return opened
+
+
+def _base(
+    identity: SendIdentity | None, options: SendOptions, changes: SendChanges, uses: FileUses
+) -> Base | None:
+    """Return the base of the stream; raises UsageError, and as :func:`read_base`."""
     if identity is None or identity.base is None:
-        return identity
-    if not options.skip_unallocated:
-        raise UsageError("--base is for a stream of changes", hint="see --skip-unallocated")
-    return replace(identity, base=base_id(identity.base, uses))
+        return None
+    if not (options.skip_unallocated or changes.since):
+        raise UsageError(
+            "--base is for a stream of changes", hint="see --since and --skip-unallocated"
+        )
+    return read_base(identity.base, uses)
 
 
-def _check_backing(identity: SendIdentity, images: Mapping[str, Image]) -> None:
-    """Raise FailureError where there is a base, and unallocated ranges of an image are not its own."""
+def _check_backing(images: Mapping[str, Image]) -> None:
+    """Raise FailureError where unallocated ranges of an image are not those of a backing file."""
     for image in images.values():
-        if identity.base is not None and not image.has_backing:
+        if not image.has_backing:
             raise FailureError(
                 f"{escape(image.path)} has no backing file, so that it has no changes to a base",
                 hint="leave out --base",

@@ -241,6 +241,10 @@ class _Bulk:
                 # QEMU counts holes at a disk's end as done when it has skipped them.
                 last = total
                 self._count(last)
+            elif last % CHUNK_SECTORS:
+                # Its last chunk ends with the disk, but is counted as if it were cut off by its end.
+                last = (total - 1) // CHUNK_SECTORS * CHUNK_SECTORS
+                self._count(last)
             if self._counts or self._blocks:
                 yield self._take(), 1
             # It counts a disk whose last chunk was sent only up to the start of that chunk.

@@ -77,8 +77,8 @@ def test_extents(disk: Path) -> None:
             if not extent["type"] & 2
         ]
         assert list(image.extents()) == joined(theirs)
-        assert image.has_data(10 * MIB, 1)
-        assert not image.has_data(12 * MIB, 2 * MIB)
+        assert list(image.data_in(10 * MIB, 1))
+        assert not list(image.data_in(12 * MIB, 2 * MIB))
         assert list(image.known_zeros(0, 64 * MIB)) == []
 
 
@@ -250,7 +250,7 @@ def test_a_layer_without_depths(tmp_path: Path) -> None:
         with nbdkit("--no-sr", "memory", "4M") as path, opened(path, own_layer=own_layer) as image:
             assert list(image.extents()) == [(0, 4 * MIB)]
             assert list(image.known_zeros(0, 4 * MIB)) == []
-            assert image.has_data(5, 1)
+            assert list(image.data_in(5, 1))
             assert image.is_zero(0, 4 * MIB)
 
 

@@ -1,0 +1,246 @@
+"""Increments: which disks are sent only as far as they changed, and the bitmaps that record from now on.
+
+A bitmap tells what changed since it was created or cleared.  None of the user's is cleared or removed
+here, except by --drop.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from blkmig_cli.disks.bitmap import GRANULARITY, DirtyBitmap
+from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
+from blkmig_cli.disks.changed import Changed
+from blkmig_cli.disks.disk import Disk
+from blkmig_cli.disks.image import Image
+from blkmig_cli.errors import BlkmigError, FailureError, UsageError, failing
+from blkmig_cli.operations.send.bitmaps import Files
+from blkmig_cli.operations.send.identity import Base
+from blkmig_cli.operations.send.requirements import name_fault
+from blkmig_cli.operations.send.stream import SendOptions
+from blkmig_cli.schemas.constants import BITMAP_NAME_MAX
+from blkmig_cli.system.address import parse_target
+from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.text import encode_name, escape, quote
+
+
+@dataclass(frozen=True, slots=True)
+class SendChanges:
+    """What an increment has, and what happens to bitmaps in the images when it is stored.
+
+    ``since``: the bitmap that selects the chunks of a disk, by device (None: of those not named); empty:
+    disks are sent whole.  It is read from one of ``files`` (by device; None: the only one), else from the
+    image or IMAGE.bitmaps.json.  ``or_full``: send a disk whole if its bitmap is missing or has a fault.
+
+    ``mark``: the name of a bitmap to create in every image; ``drop``: the names of bitmaps to remove.
+    """
+
+    since: Mapping[str | None, str] = field(default_factory=dict)
+    files: Files = field(default_factory=dict)
+    or_full: bool = False
+    mark: str | None = None
+    drop: tuple[str, ...] = ()
+
+    @property
+    def writes(self) -> bool:
+        """Whether the images are written."""
+        return self.mark is not None or bool(self.drop)
+
+    def check(self, options: SendOptions, target: str | None, *, shared: bool) -> None:
+        """Raise UsageError for options that contradict each other."""
+        if self.since and options.skip_unallocated:
+            raise UsageError("--since and --skip-unallocated exclude each other")
+        if self.since and not options.disks:
+            raise UsageError("--since and --bitmaps-only exclude each other")
+        if self.or_full and not self.since:
+            raise UsageError("--else is for --since")
+        if self.writes and shared:
+            raise UsageError("--mark, --drop and -U: the image may change after it was sent")
+        if self.mark == "":
+            raise UsageError("--mark: the name is empty")
+        if self.drop and parse_target(target).scheme != "file":
+            raise UsageError(
+                "--drop is only for a stream that is stored in a file", hint="see --to FILE"
+            )
+
+
+def check_changes(changes: SendChanges, images: Mapping[str, Image]) -> None:
+    """Check that bitmaps can be created in ``images`` (by device), and removed.
+
+    Raises UsageError for an image that records nothing while nobody uses it, and for a bitmap to remove
+    that no image has; FailureError where the new one exists, or the image cannot be written.
+    """
+    if not changes.writes:
+        return
+    option = "--drop" if changes.mark is None else "--mark"
+    names: set[str] = set()
+    for image in images.values():
+        path, stored = escape(image.path), image.bitmaps()
+        if stored is None or not image.is_file:
+            raise UsageError(
+                f"{option}: {path} is not a qcow2 image, so that nothing would record its changes"
+            )
+        names |= {found.name for found in stored}
+        if changes.mark in names:
+            raise FailureError(f"{path} has a bitmap {quote(changes.mark or '')} already")
+        if not os.access(image.path, os.W_OK):
+            raise FailureError(f"{path} cannot be written, so that its bitmaps cannot be changed")
+    for name in changes.drop:
+        if name not in names:
+            raise UsageError(f"--drop: no image has a bitmap {quote(name)}")
+    if changes.mark is not None:
+        fault = name_fault(changes.mark)
+        if fault is None and len(encode_name(changes.mark)) > BITMAP_NAME_MAX:
+            fault = f"over {BITMAP_NAME_MAX} bytes"
+        if fault is not None:
+            raise UsageError(f"--mark: {quote(changes.mark)}: {fault}")
+
+
+def select_changes(
+    disks: list[Disk],
+    images: Mapping[str, Image],
+    changes: SendChanges,
+    options: SendOptions,
+    base: Base | None,
+    uses: FileUses,
+    warn: Callable[[str], None],
+) -> dict[str, str] | None:
+    """Reduce ``disks`` to what changed since the bitmaps of ``changes`` began to record.
+
+    Returns these bitmaps by device (disks that are sent whole have none); None if there are none in
+    ``changes``.  ``images``: those of the disks.  ``base``: the stream before; ``warn`` is called with each
+    warning.
+
+    Raises UsageError where a disk has no bitmap in ``changes``; FailureError where the bitmap is missing
+    or has a fault, unless ``changes.or_full``, or is not the one that belongs to the base.
+    """
+    if not changes.since:
+        return None
+    _check_named(changes, images)
+    if base is None:
+        warn("the increment names no base, so that nothing shows what it belongs to; see --base")
+    elif base.identity is None:
+        warn(
+            "the id of a base does not tell the sizes of its disks, and an increment of a disk that has "
+            "grown since will be refused; specify the stream or its manifest with --base"
+        )
+    selected: dict[str, str] = {}
+    for disk in disks:
+        name = changes.since.get(disk.device, changes.since.get(None))
+        assert name is not None
+        before = None
+        if base is not None and base.identity is not None:
+            if not base.has_disk(disk.device):
+                warn(f"the base does not have all of {quote(disk.device)}, which is sent whole")
+                continue
+            before = base.identity.disks[disk.device]
+            if before.mark is None:
+                warn(
+                    f"the base does not state a bitmap of {quote(disk.device)}: "
+                    f"{quote(name)} must have recorded since it was made"
+                )
+            elif before.mark != name:
+                raise FailureError(
+                    f"bitmap {quote(name)} is not the one that was created with the base, which is "
+                    f"{quote(before.mark)}",
+                    device=disk.device,
+                )
+        try:
+            bitmap, size = _bitmap(disk.device, name, images[disk.device], changes.files, uses)
+        except _UnusableError as error:
+            if not changes.or_full:
+                raise FailureError(
+                    f"bitmap {quote(name)}: {error}",
+                    device=disk.device,
+                    hint="use --else full to send the disk whole",
+                ) from error
+            warn(f"bitmap {quote(name)} of {quote(disk.device)}: {error}; the disk is sent whole")
+            continue
+        grown = min(disk.size if before is None else before.size, size)
+        at_end = options.dialect == "qemu"
+        disk.image = Changed(images[disk.device], bitmap, grown, at_end=at_end)
+        disk.partial = True
+        selected[disk.device] = name
+    return selected
+
+
+def finish_changes(changes: SendChanges, images: Mapping[str, Image]) -> None:
+    """Create and remove bitmaps in ``images``, now that the stream is stored; raises FailureError."""
+    try:
+        if changes.mark is not None:
+            new = DirtyBitmap(changes.mark, GRANULARITY, recording=True, persistent=True)
+            for image in images.values():
+                image.write_bitmaps([new])
+        for image in images.values():
+            held = {found.name for found in image.bitmaps() or ()}
+            for name in changes.drop:
+                if name in held:
+                    image.remove_bitmap(name)
+    except BlkmigError as error:
+        error.add_note("the stream is complete; not all bitmaps were created or removed")
+        raise
+
+
+class _UnusableError(Exception):
+    """A bitmap is missing, or does not tell all changes; its text says why."""
+
+
+def _bitmap(
+    device: str, name: str, image: Image, files: Files, uses: FileUses
+) -> tuple[DirtyBitmap, int]:
+    """Return the bitmap ``name``, and the size in bytes of the disk of which it tells.
+
+    Raises _UnusableError; FailureError for a malformed file.
+    """
+    path = files.get(device, files.get(None))
+    stored = image.bitmaps() if path is None else None
+    if stored is not None:
+        found = next((found for found in stored if found.name == name), None)
+        if found is None:
+            raise _UnusableError(f"{escape(image.path)} has no such bitmap")
+        if found.fault is not None:
+            raise _UnusableError(found.fault)
+        if not found.recording:
+            raise _UnusableError("it is not recording, so that it does not tell all changes")
+        return image.read_bitmap(name), image.size
+    if path is None:
+        path = default_path(image.path)
+        if not image.is_file or not os.path.exists(path):
+            raise _UnusableError(f"{escape(image.path)} has no bitmaps")
+        with failing(path):
+            older = os.stat(path).st_mtime_ns < os.stat(image.path).st_mtime_ns
+        if older:
+            raise _UnusableError(
+                f"{escape(image.path)} was written after {escape(path)}; if that is complete "
+                "nevertheless, specify it with --bitmaps-from"
+            )
+    uses.add("the bitmaps file", path, writes=False)
+    content = read_bitmaps(path)
+    bitmap = content.bitmaps.get(name)
+    if bitmap is None:
+        raise _UnusableError(f"{escape(path)} has no such bitmap")
+    if not bitmap.recording:
+        raise _UnusableError("it is not recording, so that it does not tell all changes")
+    if content.size > image.size:
+        raise FailureError(
+            f"{escape(path)} is of a disk of {content.size} bytes, not {image.size}", device=device
+        )
+    return bitmap, content.size
+
+
+def _check_named(changes: SendChanges, images: Mapping[str, Image]) -> None:
+    """Raise UsageError for a disk without a bitmap, and for a bitmap of a device without a disk."""
+    for option, named in (("--since", changes.since), ("--bitmaps-from", changes.files)):
+        for device in _others(named, images):
+            raise UsageError(f"{option}: no device {quote(device)} is sent")
+    for device in images:
+        if None not in changes.since and device not in changes.since:
+            raise UsageError(
+                f"--since names no bitmap of {quote(device)}", hint="use --since DEVICE:NAME"
+            )
+    if None in changes.files and len(images) != 1:
+        raise UsageError("--bitmaps-from without DEVICE, and there are several disks")
+
+
+def _others(named: Mapping[str | None, str], images: Mapping[str, Image]) -> Iterator[str]:
+    return (device for device in named if device is not None and device not in images)
