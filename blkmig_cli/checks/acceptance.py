@@ -33,6 +33,7 @@ ACCEPTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 #: The commands that give a finding, if not all do.
 GIVEN_BY: Mapping[str, tuple[str, ...]] = {
     "size-unknown": ("replay", "extract"),
+    "wrong-base": ("replay",),
     "image-differs": ("validate",),
     "manifest-differs": ("validate", "replay"),
 }

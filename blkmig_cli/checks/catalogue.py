@@ -79,6 +79,10 @@ CHECKS: dict[str, tuple[Severity, str]] = {
     ),
     "image-differs": ("error", "The image differs from the disk in the stream."),
     "manifest-differs": ("error", "The disks and bitmaps in the stream differ from the manifest."),
+    "wrong-base": (
+        "error",
+        "An image does not hold the base of the increment, or nothing proves that it does.",
+    ),
     "completeness-unknown": ("warning", "The disk's size is unknown, and more may be missing."),
     "no-final-progress": ("warning", "The block section ended without its final 100 percent."),
     "progress-contradiction": (

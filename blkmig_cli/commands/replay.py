@@ -44,6 +44,10 @@ from blkmig_cli.wire.decoder import Container
 @click.option("--verify", is_flag=True, help="Read back what was written, and compare.")
 @click.option("--manifest", metavar="FILE",
               help="Compare disks and bitmaps with a manifest of send.")  # fmt: skip
+@click.option("--verify-base", metavar="MANIFEST",
+              help="Compare the images with the manifest of an increment's base first.")  # fmt: skip
+@click.option("--no-base-check", is_flag=True,
+              help="Do not check that the images hold the base of an increment.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Write a block device even if it is mounted.")
 @options.output_option("human", "json")
 @options.quiet_option
@@ -71,6 +75,8 @@ def command(
     restart: bool,
     verify: bool,
     manifest: str | None,
+    verify_base: str | None,
+    no_base_check: bool,
     force: bool,
     output: str,
     quiet: bool,
@@ -90,6 +96,9 @@ def command(
     IMAGE.replay.json records the progress of a replay.  An interrupted replay is
     continued with --resume.  Where the stream ended but was incomplete or damaged, the
     image is accepted as it is by --resume --allow-incomplete without STREAM.
+
+    IMAGE.blkmig.json records which stream an image holds.  An increment is applied only
+    to images that hold its base and were not written since.
 
     \b
     Examples:
@@ -120,6 +129,8 @@ def command(
         restart=restart,
         verify=verify,
         manifest=None if manifest is None else read_manifest(manifest),
+        verify_base=None if verify_base is None else read_manifest(verify_base),
+        base_check=not no_base_check,
         hints=options.hints_of(granularities, device_sizes),
         number=number,
         dialect=dialect,

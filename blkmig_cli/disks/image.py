@@ -76,6 +76,10 @@ class Image(Readable, Protocol):
     def has_backing(self) -> bool:
         """Whether its unallocated ranges are those of a backing file."""
 
+    @property
+    def is_single_file(self) -> bool:
+        """Whether its content depends on the file at its path alone."""
+
     def bitmaps(self) -> Sequence[StoredBitmap] | None:
         """Return the bitmaps stored in the image; None where it has no place for any."""
 
@@ -93,6 +97,9 @@ class Image(Readable, Protocol):
 
     def begin_writing(self) -> None:
         """Prepare for writes; called once before the first one.  Until then, the image does not change."""
+
+    def end_writing(self) -> None:
+        """Finish after the last write; from then on, its file does not change."""
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write ``data`` at ``offset``; it must lie within the disk."""

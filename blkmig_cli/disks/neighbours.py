@@ -21,7 +21,14 @@ _TEMPORARY = ".new"
 _PARTIAL = ".partial"
 _IDENTITY = ".blkmig.json"
 #: The suffixes of these files, appended to the name of the image.
-SUFFIXES = (_JOURNAL, _JOURNAL + _TEMPORARY, _PARTIAL, _IDENTITY, default_path(""))
+SUFFIXES = (
+    _JOURNAL,
+    _JOURNAL + _TEMPORARY,
+    _PARTIAL,
+    _IDENTITY,
+    _IDENTITY + _TEMPORARY,
+    default_path(""),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +36,8 @@ class Neighbours:
     """Paths of the files that belong to the image at ``image``.
 
     ``journal``: the progress of a replay.  ``partial``: the new image until it is complete.
-    ``bitmaps``: its dirty bitmaps.  ``identity``: the stream it was created from.  A block device or
-    NBD export has no place for the last three (None); its journal is in the state folder.
+    ``bitmaps``: its dirty bitmaps.  ``identity``: the id of the stream whose disk it holds.  A
+    block device or NBD export has no place for the last three (None); its journal is in the state folder.
     """
 
     image: str
@@ -44,9 +51,21 @@ class Neighbours:
         """The path at which the journal is written before it replaces the previous one."""
         return self.journal + _TEMPORARY
 
+    @property
+    def temporary_identity(self) -> str | None:
+        """The path at which the record of the stream is written before it gets its name."""
+        return None if self.identity is None else self.identity + _TEMPORARY
+
     def __iter__(self) -> Iterator[str]:
         """Return all paths except that of the image."""
-        paths = (self.journal, self.temporary_journal, self.partial, self.bitmaps, self.identity)
+        paths = (
+            self.journal,
+            self.temporary_journal,
+            self.partial,
+            self.bitmaps,
+            self.identity,
+            self.temporary_identity,
+        )
         return (path for path in paths if path is not None)
 
     def check(self) -> None:

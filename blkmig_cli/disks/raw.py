@@ -58,6 +58,11 @@ class RawImage:
         """Return False."""
         return False
 
+    @property
+    def is_single_file(self) -> bool:
+        """Whether it is a file."""
+        return self._is_file
+
     def bitmaps(self) -> None:
         """See ``image.Image``: it has no place for bitmaps."""
         return
@@ -139,6 +144,9 @@ class RawImage:
         return FailureError(f"{escape(self.path)} became shorter while it was read")
 
     def begin_writing(self) -> None:
+        """See ``image.Image``."""
+
+    def end_writing(self) -> None:
         """See ``image.Image``."""
 
     def write(self, offset: int, data: memoryview) -> None:

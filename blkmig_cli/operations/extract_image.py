@@ -10,6 +10,7 @@ from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.neighbours import neighbours_of
 from blkmig_cli.disks.new_image import create_partial, finish
 from blkmig_cli.disks.open import open_image
+from blkmig_cli.disks.record import discard_record
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.progress import Tick
@@ -73,13 +74,15 @@ def _opened(disk: StreamDisk, target: str, kind: str) -> Iterator[Image]:
             yield image
         return
     path = parse_target(target).path
-    partial = neighbours_of(path).partial
+    neighbours = neighbours_of(path)
+    partial = neighbours.partial
     if partial is None or os.path.lexists(path):
         raise FailureError(f"{escape(path)}: File exists", hint="remove it, or choose another name")
     with ExitStack() as stack:
         made = stack.enter_context(closing(create_partial(partial, None, kind, disk.size)))
         try:
             yield made
+            discard_record(neighbours)
             finish(made, path, replace=False)
         except BaseException:
             with suppress(FileNotFoundError):  # it has its name, but that could not be synced

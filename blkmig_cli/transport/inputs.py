@@ -301,12 +301,18 @@ class PipeInput:
     def take(self, target: memoryview) -> int:
         """Fill some of ``target`` with the next bytes; returns how many, 0 at the end.
 
-        Do not use it together with the other methods.  Raises FailureError, and StreamError where
-        compressed data are damaged.
+        Bytes that were only looked at (:meth:`peek`) come first; do not use it together with the other
+        methods.  Raises FailureError, and StreamError where compressed data are damaged.
         """
+        held = self.peek_at(self.offset, min(self._end - self.offset, len(target)))
+        if held:
+            target[: len(held)] = held
+            self.offset += len(held)
+            return len(held)
         with _failing(self._end):
             count = self._readinto(target) or 0
         self._end += count
+        self.offset = self._end
         return count
 
     def _fill(self, end: int) -> None:

@@ -114,13 +114,18 @@ def identity_document(identity: Identity) -> dict[str, Any]:
     }
 
 
+def may_state(data: bytes | memoryview) -> bool:
+    """Return whether ``data``, the end of a stream, may hold a description that states anything."""
+    return f'"{KEY}"'.encode() in bytes(data)
+
+
 def read_statement(text: bytes | memoryview) -> Statement:
     """Return what a description states; nothing if it is longer than ``limits.IDENTITY_MAX``.
 
     Invalid sizes are ignored.
     """
     data = bytes(text) if len(text) <= limits.IDENTITY_MAX else b""
-    if f'"{KEY}"'.encode() not in data:
+    if not may_state(data):
         return Statement()
     fault = None
     try:

@@ -66,6 +66,11 @@ class NbdImage:
         """Return False: an export may be larger than the disk."""
         return False
 
+    @property
+    def is_single_file(self) -> bool:
+        """Return False."""
+        return False
+
     def bitmaps(self) -> list[StoredBitmap] | None:
         """See ``image.Image``: those that were asked for, of which the protocol tells only the name."""
         return [StoredBitmap(name, None) for name in self.bitmap_names()] or None
@@ -176,6 +181,9 @@ class NbdImage:
         return ranges(self._connection, (context,), 0, self.size, wanted)
 
     def begin_writing(self) -> None:
+        """See ``image.Image``."""
+
+    def end_writing(self) -> None:
         """See ``image.Image``."""
 
     def write(self, offset: int, data: memoryview) -> None:

@@ -66,6 +66,11 @@ class QemuImage:
         """See ``image.Image``."""
         return self._layer.info.get("backing-filename") is not None
 
+    @property
+    def is_single_file(self) -> bool:
+        """See ``image.Image``."""
+        return not (self.has_backing or self._layer.files)
+
     def read(self, offset: int, length: int) -> bytes:
         """See ``image.Image``."""
         return self._disk.read(offset, length)
@@ -115,6 +120,12 @@ class QemuImage:
         self._placement = None
         self._reopen(writable=True)
 
+    def end_writing(self) -> None:
+        """See ``image.Image``: QEMU changes an image's metadata until it is read-only."""
+        if self._writable:
+            self.flush()
+            self._reopen(writable=False)
+
     def write(self, offset: int, data: memoryview) -> None:
         """See ``image.Image``."""
         self._disk.write(offset, data)
@@ -132,8 +143,12 @@ class QemuImage:
         return self._disk.announce(ranges)
 
     def resize(self, size: int) -> None:
-        """See ``image.Image``; raises FailureError, as formats other than raw have a fixed size."""
-        self._disk.resize(size)
+        """See ``image.Image``; raises FailureError where the format cannot change it."""
+        self._disk.uncache()
+        self._disk.close()
+        self._daemon.remove_export(DISK)
+        self._daemon.execute("block_resize", node_name=DISK, size=size)
+        self._disk = self._export()
 
     def flush(self) -> None:
         """See ``image.Image``."""

@@ -77,7 +77,9 @@ class BitmapsFile:
 
     def check(self, bitmaps: Mapping[str, DirtyBitmap], size: int | None) -> None:
         """See ``BitmapPlace``."""
-        self.check_size(size)
+        # That of an image is of the image's size, and all of it may be replaced when the disk grows.
+        if self._image is None or set(self._bitmaps) - set(bitmaps):
+            self.check_size(size)
         check_room(BitmapFile(size or 0, {**self._bitmaps, **bitmaps}))
 
     def write(self, bitmaps: Mapping[str, DirtyBitmap], size: int) -> list[str]:

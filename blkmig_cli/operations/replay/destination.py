@@ -32,6 +32,7 @@ from blkmig_cli.disks.new_image import (
 )
 from blkmig_cli.disks.open import Register, open_image
 from blkmig_cli.disks.raw import RawImage, open_raw
+from blkmig_cli.disks.record import Holding, discard_record, write_record
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.operations.replay.history import History
 from blkmig_cli.operations.replay.journal import (
@@ -56,6 +57,8 @@ class Destination:
     """The image at ``path``, written according to ``request``.
 
     ``size``: that of the disk in bytes, None while unknown.  ``image_format``: that of -f, None without.
+    ``holds``: what the image will hold at the end, None if that is unknown; ``grows``: an existing image
+    may be smaller than the disk.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class Destination:
         self.neighbours: Neighbours = neighbours_of(path)
         self.size = size
         self.history = History(self.neighbours.journal)
+        self.holds: Holding | None = None
+        self.grows = False
         self._request = request
         self._stated_format = image_format
         self._format = RAW  # of a new image
@@ -292,8 +297,9 @@ class Destination:
                 f"not {self.size}",
                 hint=f"see --device-size, or {_NEW_START}",
             )
+        grows = before.stream is not None and not before.new
         if existing is not None and (
-            existing < before.size or (before.new and existing != before.size)
+            (existing < before.size and not grows) or (before.new and existing != before.size)
         ):
             raise FailureError(
                 f"{escape(self.path)} has {existing} bytes, the replay left {before.size}",
@@ -354,13 +360,15 @@ class Destination:
             image = self._image = self._begin(image)
         if not self._writing:
             self._prepare(image)
-        if self._new:
+        if self._new or self.grows:
             wanted = end if self.size is None else self.size
             if image.size < wanted:
                 image.resize(wanted)
         return image
 
     def _prepare(self, image: Image) -> None:
+        if not self._new:
+            discard_record(self.neighbours)
         image.begin_writing()
         self._writing = True
 
@@ -385,8 +393,6 @@ class Destination:
 
     def _begin(self, image: Image) -> Image:
         """Write the journal before the first write to an existing image, and return the image."""
-        if not self._new:
-            remove(self.neighbours.identity)
         self._begun = True
         self._write_journal(Entry("writing", self._new, self.size))
         if not self._new:
@@ -401,7 +407,8 @@ class Destination:
 
     def _write_journal(self, entry: Entry | None) -> None:
         if entry is not None:
-            write_journal(self.neighbours, replace(entry, image_format=self._format))
+            stream = None if self.holds is None else self.holds.id
+            write_journal(self.neighbours, replace(entry, image_format=self._format, stream=stream))
 
     def save(self, position: int, state: State = "writing", stop: Stop | None = None) -> None:
         """Flush the image, and record that all records before ``position`` are on it.
@@ -428,6 +435,8 @@ class Destination:
     def write_bitmaps(self, bitmaps: "Sequence[DirtyBitmap]") -> None:
         """Write bitmaps into the image, after the disk; raises FailureError."""
         assert self._image is not None
+        if not self._new:
+            discard_record(self.neighbours)
         self._image.write_bitmaps(bitmaps)
 
     def make_empty(self) -> None:
@@ -444,6 +453,8 @@ class Destination:
         Raises FailureError where an image of that name exists and must not be replaced.
         """
         image = self._image
+        if image is not None and self._begun and self.holds is not None:
+            image.end_writing()  # so that its file no longer changes when there is a record of it
         if image is not None and self._new and image.path != self.path:
             remove(self.neighbours.bitmaps)
             remove(self.neighbours.identity)
@@ -451,8 +462,12 @@ class Destination:
 
     def finish(self, position: int) -> None:
         """Record that everything is done, up to byte ``position`` of the stream; raises FailureError."""
-        if not self.finished:
-            self.save(position, "finished")
+        image = self._image
+        if not self._begun or self.finished or image is None:
+            return
+        if self.holds is not None and image.is_single_file:
+            write_record(self.neighbours, self.holds)
+        self.save(position, "finished")
 
     def stop(self, position: int, stop: Stop) -> None:
         """Record the end of an incomplete or damaged stream; raises FailureError."""

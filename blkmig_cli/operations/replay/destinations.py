@@ -70,13 +70,16 @@ class Destinations:
         for destination in self:
             destination.close()
 
-    def hints(self) -> Hints:
-        """Return the known sizes and granularities: from the request, image files and their bitmaps."""
+    def hints(self, *, existing: bool) -> Hints:
+        """Return the known sizes and granularities: from the request, image files and their bitmaps.
+
+        ``existing``: with the sizes of existing image files.
+        """
         known = self._known
         granularities, images = dict(known.granularities), dict(known.images)
         for device, destination in self._images.items():
             size = None if destination.is_device else destination.existing_size
-            if size is not None:
+            if size is not None and existing:
                 images.setdefault(device, size)
         for places in (self._places, self._own):
             for device, place in places.items():
@@ -133,7 +136,7 @@ class Destinations:
         if found is None and None in self._images and self._is_only(device):
             found = self._images[None]
         if found is not None:
-            found.bind(self._known.size(device))
+            found.bind(self._size(device))
             self._found[device] = found
         return found
 
@@ -206,6 +209,12 @@ class Destinations:
         """Return whether the disk of ``device`` is known to have 0 bytes."""
         return device is not None and self._known.size(device) == 0
 
+    def _size(self, device: str) -> int | None:
+        """Return the known size of a disk; None where it may have grown since the base of an increment."""
+        identity, known = self._known.identity, self._known
+        grows = identity is not None and identity.has_gaps(device)
+        return known.sizes.get(device) if grows else known.size(device)
+
     def _is_only(self, device: str) -> bool:
         """Return whether the destination without a device is that of ``device``."""
         if self._only is None:
@@ -217,7 +226,7 @@ class Destinations:
     def _add(self, device: str | None, path: str) -> None:
         """Add a destination and register its files; raises UsageError, FailureError."""
         known = self._known
-        size = known.sizes.get(None) if device is None else known.size(device)
+        size = known.sizes.get(None) if device is None else self._size(device)
         stated = self._request.format_of(device)
         destination = self._images[device] = Destination(path, size, self._request, stated)
         destination.neighbours.check()

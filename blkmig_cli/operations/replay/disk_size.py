@@ -22,7 +22,8 @@ class Evidence:
     ``offset``: that of the chunk's record in the stream.  ``option``: --device-size; ``largest``: it is
     ``max``.  ``manifest``: the size in a manifest.  ``path``: the image; ``image``: its size if it is
     written in place, None for a new one; ``is_device``: it is a block device, which may be larger.
-    ``gaps``: missing chunks are accepted, so that the last one may be missing, too.
+    ``gaps``: missing chunks are accepted, so that the last one may be missing, too.  ``grows``: the image
+    is extended to the size of the disk.
     """
 
     device: str
@@ -37,6 +38,7 @@ class Evidence:
     image: int | None = None
     is_device: bool = False
     gaps: bool = False
+    grows: bool = False
 
     @property
     def most(self) -> int | None:
@@ -84,7 +86,8 @@ def decide_size(found: Evidence) -> Decision:
     )
     size = decision.size
     least = found.stream.least if size is None else size
-    if found.image is not None and found.image < least and decision.finding is None:
+    short = found.image is not None and found.image < least and not found.grows
+    if short and decision.finding is None:
         at_least = "at least " if size is None else ""
         raise FailureError(
             f"{escape(found.path)} has {found.image} bytes, the disk {at_least}{least}",

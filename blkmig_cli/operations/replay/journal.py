@@ -54,7 +54,7 @@ class Entry:
     is their number, ``data_records`` that of those with data, and ``digest`` their SHA-256 (see
     ``history.py``).  ``new``: the image is IMAGE.partial until it is written.  ``size``: that of the
     disk in bytes, None while unknown.  ``stop``: for ``incomplete``.  ``image_format``: that of a new
-    image.
+    image.  ``stream``: the id of the stream whose disk the image will hold, None if that is unknown.
     """
 
     state: State
@@ -66,6 +66,7 @@ class Entry:
     digest: str = NO_RECORDS
     stop: Stop | None = None
     image_format: str = RAW
+    stream: str | None = None
 
 
 def read_journal(neighbours: Neighbours) -> Entry | None:
@@ -113,6 +114,7 @@ def _document(entry: Entry) -> dict[str, Any]:
         "data-records": entry.data_records,
         "digest": entry.digest,
         "format": entry.image_format,
+        "stream": entry.stream,
     } | ({} if entry.stop is None else _stop_document(entry.stop))
 
 
@@ -149,7 +151,10 @@ def _parse(root: Object) -> Entry:
     if size is None and state in ("written", "finished"):
         raise root.fault("no size")
     new, image_format = root.flag("new"), root.text("format", default=RAW)
-    return Entry(state, new, size, position, records, data_records, digest, stop, image_format)
+    stream = None if root.value("stream") is None else root.text("stream")
+    return Entry(
+        state, new, size, position, records, data_records, digest, stop, image_format, stream
+    )
 
 
 def _parse_stop(found: Object) -> Stop:

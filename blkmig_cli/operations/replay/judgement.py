@@ -6,6 +6,7 @@ A stream in a file is judged before the first write, one from a pipe at its end,
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from blkmig_cli import limits
 from blkmig_cli.checks.acceptance import accepted
 from blkmig_cli.checks.catalogue import Finding, Severity, finding_of
 from blkmig_cli.checks.checker import Checker
@@ -13,7 +14,9 @@ from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import BitmapVerdict, Report
 from blkmig_cli.checks.survey import read_stream
 from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.record import Holding
 from blkmig_cli.errors import BlkmigError, FailureError, StreamError, UndecidableError
+from blkmig_cli.operations.replay.base import check_base, grown_since
 from blkmig_cli.operations.replay.bitmap_place import BitmapPlace
 from blkmig_cli.operations.replay.destination import Destination
 from blkmig_cli.operations.replay.destinations import Destinations
@@ -22,15 +25,19 @@ from blkmig_cli.operations.replay.journal import Stop
 from blkmig_cli.operations.replay.request import ReplayRequest
 from blkmig_cli.operations.replay.superseded import Superseded
 from blkmig_cli.progress import Tick
-from blkmig_cli.schemas.constants import BLOCK_SECTION, CHUNK_SECTORS, SECTOR_SIZE
+from blkmig_cli.schemas.constants import BLOCK_SECTION, CHUNK_SECTORS, MAGIC, SECTOR_SIZE
 from blkmig_cli.text import escape, quote
+from blkmig_cli.transport.inputs import FileInput, PipeInput
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.wire.decoder import Decoder
-from blkmig_cli.wire.events import Block, Event
+from blkmig_cli.wire.events import Block, Event, Payload
+from blkmig_cli.wire.identity import Identity, may_state
 from blkmig_cli.wire.runs import Consumer, Run, is_near
 from blkmig_cli.wire.schema_io import Input
 from blkmig_cli.wire.several import decoder_of
 
+# The first bytes of a stream in QEMU's container.
+_MAGIC = MAGIC.to_bytes(4, "big")
 #: Errors that do not prevent writing the disks; the exit status shows that a bitmap was not written.
 _LEFT_OUT = ("bitmap-open",)
 
@@ -42,7 +49,8 @@ class Reading:
         self.stream = stream
         self.superseded = Superseded()
         self._request = request
-        self._hints = destinations.hints()
+        # Until an increment has been read to its end, it is not known whether its disk has grown.
+        self._hints = destinations.hints(existing=not _may_have_identity(stream.input))
         self._checker = Checker(self._hints, incremental=request.incremental)
         self._decoder = self.from_start()
 
@@ -129,6 +137,19 @@ class Reading:
         """Return the report on the stream; call it once.  ``failure``: the error that ended it, if any."""
         return self._checker.finish(self.stream.name, self._decoder, failure)
 
+    @property
+    def identity(self) -> Identity | None:
+        """The identity of the stream, once it has been read."""
+        stated = self._checker.state.identity
+        return self._hints.identity if stated is None else stated
+
+    def lacks_growth(self, device: str, existing: int | None, size: int) -> bool:
+        """Return whether not all of what a disk has grown by is in the stream, in bytes."""
+        if existing is None or existing >= size:
+            return False
+        covered = self._checker.state.disk(device).covered
+        return not covered.covers(existing // SECTOR_SIZE, size // SECTOR_SIZE)
+
     def evidence(self, device: str, destination: Destination | None) -> Evidence:
         """Return the evidence for the size of the disk of ``device``, once there is a report."""
         request, state = self._request, self._checker.state
@@ -138,6 +159,8 @@ class Reading:
             owned = [part for (owner, _), part in state.bitmaps.items() if owner == device]
             end = max((part.covered.end for part in owned), default=0)
         entry = None if request.manifest is None else request.manifest.disks.get(device)
+        identity = self.identity
+        gaps = identity is not None and identity.has_gaps(device)
         return Evidence(
             device,
             "" if destination is None else destination.path,
@@ -150,8 +173,20 @@ class Reading:
             None if entry is None else entry.size,
             None if destination is None else destination.existing_size,
             destination is not None and destination.is_device,
-            request.incremental or request.allow_incomplete or not disk.has_blocks,
+            request.incremental or request.allow_incomplete or gaps or not disk.has_blocks,
+            destination is not None and destination.grows,
         )
+
+
+def _may_have_identity(source: FileInput | PipeInput) -> bool:
+    """Return whether there may be an identity at the end of a stream; it may turn out to have none."""
+    size = source.size
+    if not source.seekable:
+        return False
+    if size is None:  # a copy of a pipe that is being made
+        return source.peek(len(_MAGIC)) == _MAGIC
+    length = min(size, limits.IDENTITY_MAX)
+    return may_state(source.view(Payload(size - length, length)))
 
 
 @dataclass(slots=True)
@@ -159,13 +194,31 @@ class Judgement:
     """The judgement of a replay on a stream that was read.
 
     ``report``: with the severities of a replay.  ``accepted``: the stream may be applied, or, from a
-    pipe, the images are complete.  ``sizes``: of the disks, by device.
+    pipe, the images are complete.  ``sizes``: of the disks, by device.  ``applied``: devices whose images
+    hold the increment already.
     """
 
     report: Report
     accepted: bool
     sizes: dict[str, Decision] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    applied: tuple[str, ...] = ()
+
+    def add_base(
+        self, device: str, found: Destination, reading: Reading, request: ReplayRequest
+    ) -> Finding | None:
+        """Check that the image of ``device`` holds the base of the stream; return its fault, if any.
+
+        Raises FailureError where the image or its record fails.
+        """
+        identity, unchecked = reading.identity, not request.base_check
+        base = check_base(identity, device, found, request.verify_base, unchecked=unchecked)
+        found.grows = base.grows
+        if identity is not None and base.proven and self.report.complete:
+            found.holds = Holding(identity.id, device)
+        if base.applied:
+            self.applied += (device,)
+        return base.fault
 
     def add_size(self, device: str, evidence: Evidence) -> int | None:
         """Decide and return the size of a disk in bytes, None if unknown.  Raises FailureError."""
@@ -216,11 +269,19 @@ def judge(
         names.check_hints(request.hints)
     report = reading.report(failure)
     judgement = Judgement(report, accepted=False)
+    faults: list[Finding] = []
     for device in devices if anywhere else ():
         blocks = request.disks and reading.has_blocks(device)
         found = destinations.image_of(device) if blocks else destinations.find(device)
+        if found is not None and blocks:
+            fault = judgement.add_base(device, found, reading, request)
+            if fault is not None:
+                faults.append(fault)
+                continue
         size = judgement.add_size(device, reading.evidence(device, found))
         if found is not None and blocks and size is not None:
+            if found.grows and reading.lacks_growth(device, found.existing_size, size):
+                faults.append(grown_since(device, size))
             overlaps = reading.superseded.overlaps(device) if reading.stream.seekable else None
             found.decide(size, overlaps)
         if device in owners:
@@ -234,7 +295,7 @@ def judge(
             _check_granularities(report.bitmaps, device, place)
             place.check(judgement.bitmaps(device), size)
     decided = (decision.finding for decision in judgement.sizes.values())
-    report = report.adding(found for found in decided if found is not None)
+    report = report.adding([*faults, *(found for found in decided if found is not None)])
     judgement.report = replace(
         report, findings=tuple(_weighed(found, request) for found in report.findings)
     )

@@ -4,6 +4,7 @@ A stream in a file is read twice: first it is judged, then it is applied.  One f
 as it is received, and judged at its end, which decides whether the images are complete.
 """
 
+import io
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from blkmig_cli.checks.judge import found as finding
 from blkmig_cli.checks.manifest import Manifest, check_images
 from blkmig_cli.checks.survey import read_stream
 from blkmig_cli.disks.image import Beginning
-from blkmig_cli.errors import BlkmigError, FailureError, UsageError
+from blkmig_cli.errors import BlkmigError, FailureError, StreamError, UsageError
 from blkmig_cli.operations.replay.accept import accept
 from blkmig_cli.operations.replay.destination import Destination
 from blkmig_cli.operations.replay.destinations import Destinations
@@ -25,11 +26,17 @@ from blkmig_cli.operations.replay.writer import Writer
 from blkmig_cli.progress import Tick, no_tick
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import escape, quote
+from blkmig_cli.transport.inputs import PipeInput
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.spool import spool
+from blkmig_cli.wire.announcement import is_announced
+from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
 from blkmig_cli.wire.runs import Column, Run, alike, has_payload, in_order, is_near
 from blkmig_cli.wire.schema_io import Input
+
+# Bytes at the start of a stream in which an increment is announced.
+_HEAD = 4096
 
 
 def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) -> ReplayResult:
@@ -57,7 +64,8 @@ def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) 
                 request.accepts and stream.name == "-" and not stream.input.peek(1)
             ):
                 return accept(request, destinations)
-            if destinations.need_size and not (request.dry_run or stream.seekable):
+            late = destinations.need_size or _may_be_increment(stream, request, destinations)
+            if late and not (request.dry_run or stream.seekable):
                 stream = _spooled(stream, stack)
             return _Replay(stream, request, destinations).run(tick)
 
@@ -66,6 +74,20 @@ def _spooled(stream: Stream, stack: ExitStack) -> Stream:
     """Return a stream that can be read only once as one in a temporary file."""
     assert not stream.input.seekable
     return replace(stream, input=spool(stream.input, stack))
+
+
+def _may_be_increment(stream: Stream, request: ReplayRequest, destinations: Destinations) -> bool:
+    """Return whether ``stream`` may be an increment for an existing image, which its end will tell."""
+    if not request.disks or all(found.existing_size is None for found in destinations):
+        return False
+    stated = None if request.manifest is None else request.manifest.identity
+    if (stated is not None and stated.incremental) or request.number not in (None, 1):
+        return True
+    head = io.BytesIO(stream.input.peek(_HEAD))
+    try:
+        return is_announced(Decoder(PipeInput(head.readinto)))
+    except StreamError:
+        return False  # the rest is not needed
 
 
 @contextmanager
@@ -107,8 +129,9 @@ class _Replay:
                     f"no --image is specified; the stream has the devices {names}",
                     hint="use --image DEVICE=IMAGE for each, or --dry-run",
                 )
-            if request.dry_run or not judgement.accepted:
-                return ReplayResult(judgement.report, judgement.accepted)
+            done = judgement.applied and set(judgement.applied) == set(judgement.sizes)
+            if request.dry_run or done or not judgement.accepted:
+                return ReplayResult(judgement.report, judgement.accepted, applied=judgement.applied)
             if not (request.disks and any(map(reading.has_blocks, judgement.sizes))):
                 return self._conclude(judgement, {})  # the bitmaps have been read already
         return self._apply(judgement, held, tick)

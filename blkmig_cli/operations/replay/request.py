@@ -37,6 +37,9 @@ class ReplayRequest:
     ``restart``: start it over.  ``verify``: read back what was written.  ``manifest``: compare the
     images with it.
 
+    ``verify_base``: the manifest of an increment's base, with which the images are compared first;
+    ``base_check``: check that the images hold the base of an increment.
+
     ``number``: that of several streams in the input.  ``hints``: sizes of disks and granularities of
     bitmaps.  ``dialect``, ``container``: how the stream is read.
     """
@@ -58,6 +61,8 @@ class ReplayRequest:
     restart: bool = False
     verify: bool = False
     manifest: Manifest | None = None
+    verify_base: Manifest | None = None
+    base_check: bool = True
     hints: Hints = field(default_factory=Hints)
     number: int | None = None
     dialect: Dialect = "auto"
@@ -107,6 +112,8 @@ class ReplayRequest:
                 "--manifest is compared with what was written",
                 hint="see blkmig validate --manifest",
             )
+        if self.verify_base is not None and not self.base_check:
+            raise UsageError("--verify-base and --no-base-check exclude each other")
         if not with_stream:
             if not self.accepts:
                 raise UsageError("no STREAM is specified")
@@ -121,8 +128,9 @@ class ReplayResult:
     ``report``: the verdict on the stream, and all findings.  ``accepted``: it was applied to its end;
     False: it is incomplete or damaged, and so are the images.  ``written``: bytes by device.
     ``bitmap_files``: files of bitmaps that were written.  ``partial_images``: images that are
-    incomplete; ``resumed``: by device, the offset in the stream up to which an earlier run had
-    applied it, None where that run had finished everything.
+    incomplete; ``applied``: devices whose images hold the increment already; ``resumed``: by device,
+    the offset in the stream up to which an earlier run had applied it, None where that run had
+    finished everything.
     """
 
     report: Report
@@ -131,6 +139,7 @@ class ReplayResult:
     bitmap_files: list[str] = field(default_factory=list)
     partial_images: list[str] = field(default_factory=list)
     resumed: dict[str, int | None] = field(default_factory=dict)
+    applied: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
 
     @property

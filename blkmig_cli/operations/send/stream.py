@@ -28,6 +28,7 @@ from blkmig_cli.schemas.constants import (
     SectionType,
 )
 from blkmig_cli.transport.payloads import ImageRange, literal
+from blkmig_cli.wire.announcement import announcement
 from blkmig_cli.wire.encoder import encoded_length
 from blkmig_cli.wire.events import (
     Block,
@@ -110,7 +111,9 @@ def send_pieces(disks: list[Disk], options: SendOptions) -> Iterator[Piece]:
     # A stream of bitmaps only has no block section, which QEMU 9.1 and later would refuse.
     with_blocks = options.disks or options.dialect != "qemu"
     if with_blocks:
-        yield from section(SectionType.START, BLOCK_SECTION, _BLOCK_ID, [])
+        announced = options.identity is not None and options.identity.incremental
+        start: list[Event] = [announcement()] if announced else []
+        yield from section(SectionType.START, BLOCK_SECTION, _BLOCK_ID, start)
     if own_section:
         starts = sending.bitmap_starts(disks)
         yield from section(SectionType.START, DIRTY_BITMAP_SECTION, _BITMAPS_ID, starts)

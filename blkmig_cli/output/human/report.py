@@ -153,13 +153,15 @@ def replay_text(result: ReplayResult, out: Console, *, dry: bool, brief: bool = 
             if device in result.resumed and result.resumed[device] is None:
                 continue
             out.print(f"{device_name(device)}: {human_size(written)} written")
+        for device in result.applied:
+            out.print(f"{device_name(device)}: the image holds this increment already")
         for path in result.bitmap_files:
             out.print(f"bitmaps in {escape(path)}")
     for path in result.partial_images:
         out.print(f"{escape(path)} is incomplete; use --resume to continue")
     if dry and not brief:
         out.print("dry run: nothing was written")
-    elif not (result.accepted or result.partial_images):
+    elif not (result.accepted or result.partial_images) or result.applied:
         out.print("nothing was written")
 
 
