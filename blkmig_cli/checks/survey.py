@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from blkmig_cli.checks.checker import Checker
 from blkmig_cli.checks.report import Report
 from blkmig_cli.contents.final_layout import EndState, EndStates
+from blkmig_cli.contents.layers import LayeredInput
 from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.errors import (
     BlkmigError,
@@ -53,12 +54,16 @@ def read_stream(decoder: Decoder, tick: Tick, *consumers: Consumer) -> BlkmigErr
 
 @dataclass(slots=True)
 class Contents:
-    """The content of a stream: its report, and the final layout of each disk."""
+    """The content of a stream: its report, and the final layout of each disk.
+
+    ``layers``: the inputs of several streams on top of each other, if it is their content.
+    """
 
     stream: Stream
     checker: Checker
     report: Report
     states: EndStates
+    layers: LayeredInput | None = None
 
     def disk(self, device: str, size: int | None = None) -> StreamDisk:
         """Return the disk of ``device``, of ``size`` bytes.
@@ -66,7 +71,7 @@ class Contents:
         Without ``size``: that which is known, at least up to its last chunk.  Raises UsageError for a
         pipe, as its data cannot be read a second time.
         """
-        source = source_of_data(self.stream)
+        source = self.layers or source_of_data(self.stream)
         state = self.states.disks.get(device, EndState())
         if size is None:
             bounds = self.checker.size(device)

@@ -15,6 +15,7 @@ from blkmig_cli.errors import UsageError
 @options.stream_options
 @click.option("--stream", "numbers", type=click.IntRange(min=1), multiple=True, metavar="N",
               help="Number of the stream in a file with several; twice: in A, and in B.")  # fmt: skip
+@options.base_option
 @click.option("-f", "image_format", metavar="FORMAT",
               help="B is an image of this format, regardless of its content.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Sizes must be equal, too.")
@@ -31,6 +32,7 @@ def command(
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
     numbers: tuple[int, ...],
+    bases: tuple[str, ...],
     image_format: str | None,
     strict: bool,
     incremental: bool,
@@ -65,7 +67,9 @@ def command(
     comparison = compare(
         options.split_device(first),
         options.split_device(second),
-        reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose),
+        reading_of(
+            hints, dialect, container, number=number, bases=bases, quiet=quiet, verbose=verbose
+        ),
         CompareOptions(strict, incremental, stated, shared=force_share),
         *more,
     )

@@ -32,6 +32,7 @@ from blkmig_cli.text import count
     "--incremental", is_flag=True, help="Missing chunks are intentional, and remain missing."
 )
 @options.number_option
+@options.base_option
 @options.for_qemu_option
 @options.quiet_option
 @options.verbose_option
@@ -49,6 +50,7 @@ def command(
     no_bitmaps: bool,
     incremental: bool,
     number: int | None,
+    bases: tuple[str, ...],
     for_qemu: Version | None,
     quiet: bool,
     verbose: bool,
@@ -84,7 +86,7 @@ def command(
             incremental=incremental,
         ),
         reading=reading_of(
-            hints, from_dialect, "auto", number=number, quiet=quiet, verbose=verbose
+            hints, from_dialect, "auto", number=number, bases=bases, quiet=quiet, verbose=verbose
         ),
         bitmaps_from=options.device_values("--bitmaps-from", bitmaps_from),
         for_qemu=for_qemu,

@@ -17,6 +17,7 @@ from blkmig_cli.text import count
               help="Format of the image: raw, qcow2, vmdk, ... (default: by the suffix).")  # fmt: skip
 @options.stream_options
 @options.number_option
+@options.base_option
 @click.option("--device", metavar="DEVICE", help="Device of the disk (default: the only one).")
 @click.option("--bitmap", metavar="[DEVICE:]NAME", help="Extract a bitmap instead, as JSON.")
 @click.option("--allow-incomplete", is_flag=True, help="Write zeros for chunks that were not sent.")
@@ -31,6 +32,7 @@ def command(
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
     number: int | None,
+    bases: tuple[str, ...],
     device: str | None,
     bitmap: str | None,
     allow_incomplete: bool,
@@ -60,7 +62,9 @@ def command(
     extracted = extract(
         stream,
         target,
-        reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose),
+        reading_of(
+            hints, dialect, container, number=number, bases=bases, quiet=quiet, verbose=verbose
+        ),
         device=device,
         bitmap=bitmap,
         stated_format=None if stated_format is None else check_format(stated_format),

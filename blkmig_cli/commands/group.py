@@ -32,6 +32,7 @@ _COMMANDS = {
     "send": "Make a stream from disk images and their bitmaps.",
     "build": "Make a stream from a description.",
     "convert": "Convert a stream to another dialect.",
+    "fold": "Make one stream of a base and its increments.",
     "scrub": "Zero the data that leaked into the padding of last chunks.",
     "completion": "Print the completion script for a shell.",
 }

@@ -10,6 +10,7 @@ from blkmig_cli.commands.reading import exit_status, reading_of
 @click.command("info", cls=Command)
 @click.argument("stream", metavar="STREAM")
 @options.stream_options
+@options.base_option
 @options.output_option("human", "json")
 @options.quiet_option
 @options.verbose_option
@@ -19,6 +20,7 @@ def command(
     container: str,
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
+    bases: tuple[str, ...],
     output: str,
     quiet: bool,
     verbose: bool,
@@ -38,7 +40,9 @@ def command(
     from blkmig_cli.output.documents import info_json  # noqa: PLC0415
 
     hints = options.hints_of(granularities, device_sizes)
-    found = info(stream, reading_of(hints, dialect, container, quiet=quiet, verbose=verbose))
+    found = info(
+        stream, reading_of(hints, dialect, container, bases=bases, quiet=quiet, verbose=verbose)
+    )
     if output == "json":
         first, *further = map(info_json, found)
         options.echo_json({**first, "further-streams": further})

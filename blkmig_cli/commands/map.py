@@ -13,6 +13,7 @@ from blkmig_cli.transport.target import open_target
 @click.argument("stream", metavar="STREAM")
 @options.stream_options
 @options.number_option
+@options.base_option
 @click.option("--device", metavar="DEVICE", help="Show this device only.")
 @click.option("--svg", metavar="FILE", help="Write the map as SVG, too.")
 @options.output_option("human", "json")
@@ -25,6 +26,7 @@ def command(
     granularities: tuple[str, ...],
     device_sizes: tuple[str, ...],
     number: int | None,
+    bases: tuple[str, ...],
     device: str | None,
     svg: str | None,
     output: str,
@@ -49,10 +51,12 @@ def command(
     from blkmig_cli.output.svg import map_svg  # noqa: PLC0415
 
     hints = options.hints_of(granularities, device_sizes)
-    reading = reading_of(hints, dialect, container, number=number, quiet=quiet, verbose=verbose)
+    reading = reading_of(
+        hints, dialect, container, number=number, bases=bases, quiet=quiet, verbose=verbose
+    )
     found = map_stream(stream, reading, device)
     if svg is not None:
-        with open_target(svg, FileUses.of_stream(stream)) as sink:
+        with open_target(svg, FileUses.of_stream(stream, *bases)) as sink:
             sink.write(map_svg(stream, found.disks).encode())
     if output == "json":
         options.echo_json(map_json(stream, found.disks))

@@ -39,6 +39,13 @@ number_option = click.option(
 )  # fmt: skip
 
 
+#: --base: the streams under an increment.
+base_option = click.option(
+    "--base", "bases", multiple=True, metavar="STREAM",
+    help="A stream under an increment; repeatable, in any order.",
+)  # fmt: skip
+
+
 def stream_options(function: _F) -> _F:
     """Add --dialect, --container, --granularity and --device-size: how a stream is read."""
     for option in (

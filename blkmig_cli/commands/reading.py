@@ -19,6 +19,7 @@ def reading_of(
     container: str,
     *,
     number: int | None = None,
+    bases: tuple[str, ...] = (),
     quiet: bool,
     verbose: bool,
 ) -> "Reading":
@@ -30,6 +31,7 @@ def reading_of(
         dialect,
         cast("Container", container),
         number,
+        bases,
         say=options.saying(quiet),
         log=lambda message: options.log(verbose, message),
         progress=lambda label, total: progress(label, total, quiet=quiet),

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli.contents.final_layout import EndState
+from blkmig_cli.contents.layers import LayeredInput
 from blkmig_cli.disks.image import FilePart
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.ranges import Table
@@ -43,7 +44,9 @@ class StreamDisk:
     Missing ranges read as zeros; ``pieces`` distinguishes them.  ``path`` is the stream's name.
     """
 
-    def __init__(self, path: str, source: FileInput, state: EndState, size: int) -> None:
+    def __init__(
+        self, path: str, source: FileInput | LayeredInput, state: EndState, size: int
+    ) -> None:
         self.path = path
         self._source = source
         self._state = state

@@ -13,7 +13,8 @@ class Changed:
     It is an ``image.Readable``.  ``grown``: the size of the disk at that time; the bitmap tells nothing of
     what was added since.  Where nothing changed, it is the first chunk, so that the disk has a record.
 
-    ``at_end``: the disk's last chunk ends with the disk, instead of being cut off by its end.
+    ``at_end``: the disk's last chunk will end with the disk, instead of being cut off by its end, so that
+    the chunk before is included with it.
     """
 
     def __init__(self, image: Image, bitmap: DirtyBitmap, grown: int, *, at_end: bool) -> None:
@@ -67,7 +68,7 @@ class Changed:
             if stop > self.size:
                 stop = self.size
                 if self._at_end:
-                    first = min(first, stop - CHUNK_SIZE)
+                    first = min(first, (stop - CHUNK_SIZE) // CHUNK_SIZE * CHUNK_SIZE)
             if first > end:
                 if start < end:
                     yield start, end - start

@@ -62,7 +62,11 @@ def next_steps(report: Report, argument: str, number: int | None = None) -> list
         why = "the padding after a disk's end has other data: to remove it"
         steps.append(Step(why, f"blkmig scrub {chosen} --to {new_name('clean', '.bin')}"))
     if (disks or report.bitmaps) and "sector-past-end" not in found:
-        steps.append(_replay(report, chosen, disks, new_name))
+        increment = report.identity is not None and report.identity.incremental
+        if increment and disks:
+            steps += _increment(report, chosen, disks)
+        else:
+            steps.append(_replay(report, chosen, disks, new_name))
     if report.dialect in ("v1", "v2") and report.complete is not False:
         command = f"blkmig convert {chosen} --normalize --to {new_name('new', '.bin')}"
         steps.append(Step(f"no QEMU reads dialect {report.dialect}: to load it with one", command))
@@ -114,6 +118,23 @@ def _replay(report: Report, stream: str, disks: list[DeviceVerdict], new_name: "
     what = "what was sent of the disks" if incomplete else "the disks"
     why = f"to write {what} into images" + (", with their bitmaps" if report.bitmaps else "")
     return Step(why, " ".join(words))
+
+
+def _increment(report: Report, stream: str, disks: list[DeviceVerdict]) -> list[Step]:
+    """Return the steps for an increment, which needs its base."""
+    assert report.identity is not None
+    base = report.identity.base
+    words = [f"blkmig replay {stream}"]
+    for disk in disks:
+        device = _device(disk.disk.name)
+        if device is None:
+            return [Step("names of its devices cannot be written on a command line")]
+        words.append("--image IMAGE" if not device else f"--image {_word(f'{device}=IMAGE')}")
+    holding = "its base" if base is None else f"the stream {base}"
+    return [
+        Step(f"to apply the changes to images that hold {holding}", " ".join(words)),
+        Step("to make one stream of it and its base", f"blkmig fold BASE {stream} --to TARGET"),
+    ]
 
 
 def _files(names: list[str], suffix: str, new_name: "_NewNames") -> list[str]:

@@ -23,7 +23,7 @@ from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
 from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.open import open_image
 from blkmig_cli.errors import NotAStreamError, UsageError
-from blkmig_cli.operations.reading import Reading
+from blkmig_cli.operations.reading import Bases, Reading
 from blkmig_cli.progress import Tick
 from blkmig_cli.ranges import IntervalSet, Table, common, gaps_of
 from blkmig_cli.schemas.constants import SECTOR_SIZE
@@ -153,6 +153,7 @@ def compare(
     """
     with ExitStack() as stack:
         opened: list[Side | tuple[str | None, Image]] = []
+        bases = reading.open_bases(stack)
         names = Names()
         for device, path in (first, second):
             side = None
@@ -160,7 +161,7 @@ def compare(
                 reading = replace(reading, number=second_number)
             is_image = is_nbd(path) or (len(opened) == 1 and options.image_format is not None)
             if device is None and not is_image:
-                side = _stream(path, reading, stack, names)
+                side = _stream(path, reading, bases, stack, names)
             reading.log(f"{escape(path)}: {'an image' if side is None else 'a stream'}")
             if side is not None:
                 opened.append(side)
@@ -168,6 +169,7 @@ def compare(
             image = open_image(path, image_format=options.image_format, shared=options.shared)
             opened.append((device, stack.enter_context(closing(image))))
         streams = [one for one in opened if isinstance(one, Side)]
+        bases.check_used(*(one.name for one in streams))
         if not streams:
             raise UsageError(
                 f"neither {escape(first[1])} nor {escape(second[1])} is a stream",
@@ -187,7 +189,9 @@ def compare(
             return compare_sides(ours, theirs, options, tick)
 
 
-def _stream(name: str, reading: Reading, stack: ExitStack, names: Names) -> Side | None:
+def _stream(
+    name: str, reading: Reading, bases: Bases, stack: ExitStack, names: Names
+) -> Side | None:
     """Return the STREAM ``name`` as a side, and add its ``names``; None if it is not a stream.
 
     Nothing else is held of its contents, which may be large.
@@ -199,6 +203,7 @@ def _stream(name: str, reading: Reading, stack: ExitStack, names: Names) -> Side
         raise failure
     if failure is not None:
         return None
+    contents = bases.under(contents)
     names.add(contents.report)
     return stream_side(contents)
 

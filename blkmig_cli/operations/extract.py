@@ -88,16 +88,16 @@ def extract(
     """
     kind = None if bitmap is not None else image_format(target, stated_format)
     if kind is None:
-        check_target(stream, target)
+        check_target(stream, target, *reading.bases)
     elif target is not None:
-        FileUses.of_stream(stream).add("the target", target, writes=True)
+        FileUses.of_stream(stream, *reading.bases).add("the target", target, writes=True)
     with reading.contents(stream, again=bitmap is None) as contents:
         failure = contents.report.failure
         Names.of(contents.report).check_hints(reading.hints)
         if bitmap is not None:
             found = find_bitmap(contents, bitmap, allow_incomplete=allow_incomplete)
             check_room(found.file)
-            with open_target(target, FileUses.of_stream(stream)) as sink:
+            with open_target(target, FileUses.of_stream(stream, *reading.bases)) as sink:
                 for piece in bitmaps_text(found.file):
                     sink.write(piece)
             return Extracted(sink.written, found.warnings, failure)
@@ -107,7 +107,7 @@ def extract(
                 written = write_image(chosen.disk, target, kind, tick)
             return Extracted(written, chosen.warnings, failure)
         with (
-            open_target(target, FileUses.of_stream(stream)) as sink,
+            open_target(target, FileUses.of_stream(stream, *reading.bases)) as sink,
             reading.progress("extracting", chosen.disk.size) as tick,
         ):
             copy_disk(chosen.disk, sink, tick)

@@ -22,11 +22,13 @@ class Info:
 
 
 def info(stream: str, reading: Reading) -> list[Info]:
-    """Return the overview of each stream in the STREAM, in order.
+    """Return the overview of each stream in the STREAM, in order; with bases, that of the only one.
 
     Damage is in a report's ``failure``.  Raises UsageError for hints of devices or bitmaps that are in
     none of the streams, FailureError where the input fails.
     """
+    if reading.bases:
+        return [_info_of_chain(stream, reading)]
     found: list[Info] = []
     reading = replace(reading, number=1)
     with reading.open(stream) as opened:
@@ -40,13 +42,27 @@ def info(stream: str, reading: Reading) -> list[Info]:
     return found
 
 
+def _info_of_chain(stream: str, reading: Reading) -> Info:
+    """Return the overview of an increment and the streams under it; the accounts are its own."""
+    accounts = Accounts()
+    with reading.contents(stream, accounts) as contents:
+        report = contents.report
+        Names.of(report).check_hints(reading.hints)
+        _settle(accounts, report)
+        return Info(report, accounts, [], contents.stream.input.size)
+
+
+def _settle(accounts: Accounts, report: Report) -> None:
+    exact = {device.disk.name: device.size.exact for device in report.devices}
+    accounts.settle({name: size for name, size in exact.items() if size is not None})
+
+
 def _info(stream: Stream, argument: str, reading: Reading) -> Info:
     accounts = Accounts()
     with reading.progress("reading", stream.input.size) as tick:
         decoder = reading.decoder(stream.input)
         report = read_contents(stream, decoder, reading.hints, tick, accounts).report
-    exact = {device.disk.name: device.size.exact for device in report.devices}
-    accounts.settle({name: size for name, size in exact.items() if size is not None})
+    _settle(accounts, report)
     alone = stream.number == 1 and report.next_stream is None
     size = stream.input.size if alone else None
     if size is None and report.failure is None:

@@ -155,24 +155,28 @@ def map_disks(contents: Contents, device: str | None = None) -> list[DiskMap]:
         covered = [found.bitmap.covered.end for found in bitmaps]
         least = max(verdict.size.least, SECTOR_SIZE * max([state.end, *covered]))
         size = verdict.size.exact if verdict.size.exact is not None else least
-        maps.append(
-            DiskMap(verdict, size, Extents(state, size if verdict.disk.has_blocks else 0), bitmaps)
-        )
+        shown = size if verdict.disk.has_blocks else 0
+        extents = Extents(state, shown, placed=contents.layers is None)
+        maps.append(DiskMap(verdict, size, extents, bitmaps))
     return maps
 
 
 class Extents:
-    """The extents of a disk of ``size`` bytes, in order; they are computed anew by each iteration."""
+    """The extents of a disk of ``size`` bytes, in order; they are computed anew by each iteration.
 
-    def __init__(self, state: EndState, size: int) -> None:
+    ``placed``: they have their places in the stream, which is only one.
+    """
+
+    def __init__(self, state: EndState, size: int, *, placed: bool = True) -> None:
         self._state = state
         self._size = size
+        self._placed = placed
 
     def __bool__(self) -> bool:
         return self._size > 0
 
     def __iter__(self) -> Iterator[Extent]:
-        names = list(KINDS)
+        names, placed = list(KINDS), self._placed
         for part in self.parts():
             columns = (part.ranges[:, 0], part.ranges[:, 1], part.kinds, part.repeated)
             more = (part.offsets, part.strides)
@@ -183,8 +187,8 @@ class Extents:
                     min(high * SECTOR_SIZE, self._size),
                     names[kind],
                     repeated,
-                    offset if kind == _DATA else None,
-                    stride if kind == _DATA and high - low > CHUNK_SECTORS else None,
+                    offset if placed and kind == _DATA else None,
+                    stride if placed and kind == _DATA and high - low > CHUNK_SECTORS else None,
                 )
 
     def parts(self) -> Iterator["ExtentPart"]:

@@ -39,13 +39,15 @@ class FileUses:
         self._under: dict[Hashable, _Use] = {}
 
     @classmethod
-    def of_stream(cls, stream: str) -> "FileUses":
-        """Return the uses of a command that reads the STREAM called ``stream``.
+    def of_stream(cls, stream: str, *bases: str) -> "FileUses":
+        """Return the uses of a command that reads the STREAM called ``stream``, and its ``bases``.
 
         Raises UsageError for a malformed address.
         """
         uses = cls()
         uses.add_address("the stream", parse_address(stream), writes=False)
+        for base in bases:
+            uses.add_address("the base", parse_address(base), writes=False)
         return uses
 
     def add_address(self, use: str, address: Address, *, writes: bool) -> None:

@@ -1,6 +1,6 @@
 """Converting a complete stream to another dialect."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from blkmig_cli.checks.compatibility import Version
@@ -25,7 +25,7 @@ from blkmig_cli.operations.send.writing import write_disks
 from blkmig_cli.progress import ignore
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import quote
-from blkmig_cli.transport.target import open_target, resolving
+from blkmig_cli.transport.target import Resolve, open_target, resolve_content, resolving
 from blkmig_cli.wire.runs import Piece
 
 
@@ -75,62 +75,99 @@ def convert(
     where a file, a bitmap or the target fails or does not fit.
     """
     chosen, how, files = options or ConvertOptions(), reading or Reading(), bitmaps_from or {}
-    if chosen.machine is not None and not chosen.normalize:
-        raise UsageError("--machine requires a new stream", hint="use --normalize")
+    if not chosen.normalize:
+        for option, value in (("--machine", chosen.machine), ("--base", how.bases)):
+            if value:
+                raise UsageError(f"{option} requires a new stream", hint="use --normalize")
     last = LastRecords()
+    uses = FileUses.of_stream(stream, *how.bases)
+    for file in files.values():
+        uses.add("the bitmaps file", file, writes=False)
     with how.contents(stream, last, again=True) as contents:
-        report = contents.report
-        Names.of(report).check_hints(how.hints)
-        refuse_faults(report, bitmaps=chosen.bitmaps, incremental=chosen.incremental)
-        container = report.container or "qemu"
-        if not chosen.normalize and chosen.container not in (None, container):
+        Names.of(contents.report).check_hints(how.hints)
+        if chosen.normalize:
+            return write_new(contents, target, chosen, how, files, for_qemu, warn, uses)
+        disks, sending, warnings = _prepared(contents, chosen, files, for_qemu)
+        if chosen.container not in (None, sending.container):
             raise UsageError("another container requires a new stream", hint="use --normalize")
-        disks = disks_of(contents, bitmaps=chosen.bitmaps, incremental=chosen.incremental)
-        add_bitmaps(disks, files)
-        if chosen.normalize:
-            disks.sort(key=lambda disk: disk.device)
-        sending = SendOptions(
-            chosen.dialect,
-            chosen.container or container,
-            chosen.machine or "none",
-            disks=any(verdict.disk.has_blocks for verdict in report.devices),
-            skip_unallocated=chosen.incremental,
-            sizes={
-                verdict.disk.name: verdict.size.exact
-                for verdict in report.devices
-                if verdict.size.exact
-            },
-            identity=report.identity,
-        )
-        check_disks(disks, sending)
-        if chosen.dialect == "v1":
-            check_empty_chunks(disks)
-        if chosen.normalize and sending.container == "none" != container:
-            check_stated_sizes(report, disks, chosen.dialect)
-        if not chosen.normalize:
-            _check_records(contents, disks, last, chosen.dialect)
-        on_grid = DIALECTS[chosen.dialect].on_grid
-        warnings = (
-            *check_sizes(report, disks, filled=chosen.normalize, on_grid=on_grid),
-            *warnings_for(disks, sending, for_qemu),
-        )
-        total = sum(disk.size for disk in disks)
+        _check_records(contents, disks, last, chosen.dialect)
         source = source_of_data(contents.stream).again()
-        pieces: Iterator[Piece]
-        if chosen.normalize:
-            pieces = send_pieces(disks, sending)
-        else:
-            pieces = Translation(chosen.dialect, disks, last).pieces(how.decoder(source).pieces())
-        uses = FileUses.of_stream(stream)
-        for file in files.values():
-            uses.add("the bitmaps file", file, writes=False)
-        with (
-            open_target(target, uses) as sink,
-            how.progress("converting", total) as tick,
-        ):
-            for warning in warnings:
-                warn(warning)
-            write_disks(pieces, disks, sink, tick, resolving(source))
+        pieces = Translation(chosen.dialect, disks, last).pieces(how.decoder(source).pieces())
+        return _written(pieces, disks, target, uses, how, warnings, warn, resolving(source))
+
+
+def write_new(
+    contents: Contents,
+    target: str | None,
+    options: ConvertOptions,
+    reading: Reading,
+    files: Files,
+    for_qemu: Version | None,
+    warn: Callable[[str], None],
+    uses: FileUses,
+) -> ConvertResult:
+    """Write a new stream of the disks and bitmaps in ``contents``, and of those in ``files``.
+
+    ``uses``: the files that are read.  For the rest, see :func:`convert`.
+    """
+    disks, sending, warnings = _prepared(contents, options, files, for_qemu)
+    disks.sort(key=lambda disk: disk.device)
+    if sending.container == "none" != contents.report.container:
+        check_stated_sizes(contents.report, disks, options.dialect)
+    pieces = send_pieces(disks, sending)
+    return _written(pieces, disks, target, uses, reading, warnings, warn, resolve_content)
+
+
+def _prepared(
+    contents: Contents, options: ConvertOptions, files: Files, for_qemu: Version | None
+) -> tuple[list[Disk], SendOptions, tuple[str, ...]]:
+    """Return the disks to write, checked, how to send them, and warnings; raises as :func:`convert`."""
+    report = contents.report
+    refuse_faults(report, bitmaps=options.bitmaps, incremental=options.incremental)
+    disks = disks_of(contents, bitmaps=options.bitmaps, incremental=options.incremental)
+    add_bitmaps(disks, files)
+    sending = SendOptions(
+        options.dialect,
+        options.container or report.container or "qemu",
+        options.machine or "none",
+        disks=any(verdict.disk.has_blocks for verdict in report.devices),
+        sizes={
+            verdict.disk.name: verdict.size.exact
+            for verdict in report.devices
+            if verdict.size.exact
+        },
+        identity=report.identity,
+    )
+    check_disks(disks, sending)
+    if options.dialect == "v1":
+        check_empty_chunks(disks)
+    on_grid = DIALECTS[options.dialect].on_grid
+    warnings = (
+        *check_sizes(report, disks, filled=options.normalize, on_grid=on_grid),
+        *warnings_for(disks, sending, for_qemu),
+    )
+    return disks, sending, warnings
+
+
+def _written(
+    pieces: Iterable[Piece],
+    disks: list[Disk],
+    target: str | None,
+    uses: FileUses,
+    reading: Reading,
+    warnings: tuple[str, ...],
+    warn: Callable[[str], None],
+    resolve: Resolve,
+) -> ConvertResult:
+    """Write ``pieces`` of ``disks`` to the ``target``, after the ``warnings``."""
+    total = sum(disk.size for disk in disks)
+    with (
+        open_target(target, uses) as sink,
+        reading.progress("converting", total) as tick,
+    ):
+        for warning in warnings:
+            warn(warning)
+        write_disks(pieces, disks, sink, tick, resolve)
     return ConvertResult(sink.written, warnings)
 
 

@@ -44,8 +44,9 @@ def refuse_faults(report: Report, *, bitmaps: bool, incremental: bool) -> None:
 def disks_of(contents: Contents, *, bitmaps: bool, incremental: bool) -> list[Disk]:
     """Return the disks of a stream, with their ``bitmaps`` or without.
 
-    ``incremental``: only the parts of disks that are in the stream.  Raises UndecidableError where a
-    bitmap's granularity is unknown, IncompleteError where a part of a disk is missing.
+    ``incremental``: only the parts of disks that are in the stream, as of those of an increment.  Raises
+    UndecidableError where a bitmap's granularity is unknown, IncompleteError where a part of a disk is
+    missing.
     """
     disks = []
     for verdict in contents.report.devices:
@@ -58,11 +59,13 @@ def disks_of(contents: Contents, *, bitmaps: bool, incremental: bool) -> list[Di
         if not verdict.disk.has_blocks and verdict.size.exact is None:
             ends = [found.bitmap.covered.end for found in owned]
             image = image.resized(max(ends) * SECTOR_SIZE)
+        identity = contents.report.identity
+        gaps = incremental or (identity is not None and identity.has_gaps(device))
         missing = sum(length for _, length in verdict.missing)
-        if missing and not incremental:
+        if missing and not gaps:
             raise IncompleteError(f"{human_size(missing)} of the disk are missing", device=device)
         # The content of a disk without blocks is unknown.
-        partial = incremental or not verdict.disk.has_blocks
+        partial = gaps or not verdict.disk.has_blocks
         open_ended = partial and verdict.size.exact is None
         disks.append(
             Disk(device, image.incremental() if partial else image, held, partial, open_ended)

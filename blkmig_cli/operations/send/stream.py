@@ -81,8 +81,15 @@ class SendOptions:
 
 def is_cut(disk: Disk, options: SendOptions) -> bool:
     """Return whether the disk's end cuts its last chunk as it is sent."""
-    moved = options.dialect == "qemu" and disk.size >= CHUNK_SIZE and not options.skip_unallocated
-    return disk.size % CHUNK_SIZE != 0 and not moved
+    if disk.size % CHUNK_SIZE == 0:
+        return False
+    moved = last_chunk(disk) if options.dialect == "qemu" else None
+    if disk.partial:
+        total = disk.size // SECTOR_SIZE
+        return any(
+            end == total and (moved is None or start > moved) for start, end in regions(disk.image)
+        )
+    return moved is None or options.skip_unallocated
 
 
 def send_events(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
