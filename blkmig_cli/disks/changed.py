@@ -51,8 +51,8 @@ class Changed:
 
     def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """See ``image.Readable``: what is in no extent of the image."""
-        end = offset + length
-        for start, size in self._image.data_in(offset, length):
+        end = min(offset + length, self.size)
+        for start, size in self._image.data_in(offset, end - offset) if offset < end else ():
             if offset < start:
                 yield offset, start - offset
             offset = start + size

@@ -82,7 +82,13 @@ def test_a_qcow2_image_with_its_bitmaps_goes_through(run: Run, size: int, source
     done = run("replay", stream, "--image", "b.qcow2", "--create", "--verify")
     assert done.status == 0, done
     check_equal(Path("b.qcow2"), original)
-    assert sorted(os.listdir()) == ["a.qcow2", "b.qcow2", "b.qcow2.blkmig.json", "b.qcow2.replay.json", "s.bin"]
+    assert sorted(os.listdir()) == [
+        "a.qcow2",
+        "b.qcow2",
+        "b.qcow2.blkmig.json",
+        "b.qcow2.replay.json",
+        "s.bin",
+    ]
     # In place, over other content and other bitmaps.
     other = Path("c.qcow2")
     qemu_img("create", "-q", "-f", "qcow2", other, size)
