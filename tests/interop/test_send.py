@@ -27,9 +27,9 @@ def blank(path: Path, image_format: str, size: int) -> Path:
     return path
 
 
-def same(path: Path, image_format: str, other: Path) -> None:
+def same(path: Path, image_format: str, other: Path, other_format: str = "raw") -> None:
     """Check that qemu-img finds no difference."""
-    qemu.qemu_img("compare", "-f", image_format, "-F", "raw", path, other)
+    qemu.qemu_img("compare", "-f", image_format, "-F", other_format, path, other)
 
 
 # Three drives at once, and each disk alone.
