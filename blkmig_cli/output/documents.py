@@ -102,6 +102,7 @@ def replay_json(result: "ReplayResult") -> Json:
     for device in stream["devices"]:
         device["bytes-written"] = result.written.get(device["name"], 0)
         device["resumed"] = device["name"] in result.resumed
+        device["already-applied"] = device["name"] in result.applied
     stream["bitmap-files"] = result.bitmap_files
     stream["partial-images"] = result.partial_images
     return {"version": 1, "streams": [stream]}

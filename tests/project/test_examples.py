@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Outcome
-from tests.support import raw
+from tests.support import qcow2, raw
+from tests.support.qcow2 import needs_qemu_utils, qemu_img
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CAPTURES = Path(__file__).parents[1] / "captures"
@@ -125,3 +126,20 @@ def test_every_example_is_tested() -> None:
     tested = Path(__file__).read_text() + (EXAMPLES / "demo.sh").read_text()
     for path in filter(Path.is_file, EXAMPLES.iterdir()):  # those of ci/: test_ci_examples.py
         assert path.name in tested
+
+
+@needs_qemu_utils
+def test_nightly(tmp_path: Path) -> None:
+    """Each night has a stream; the oldest are folded; the image keeps the last two bitmaps."""
+    image = tmp_path / "d.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", image, 5 << 20)
+    for night in range(1, 5):
+        qcow2.write(image, f"write -P {night} {night}M 4k")
+        done = call(tmp_path, "sh", EXAMPLES / "nightly.sh", image, "backups", 2)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.endswith("Images are identical.\n")
+    assert sorted(path.name for path in (tmp_path / "backups").iterdir()) == [
+        "0003.bin",
+        "0004.bin",
+    ]
+    assert list(qcow2.stored_bitmaps(image)) == ["night-0003", "night-0004"]
