@@ -341,3 +341,42 @@ def test_a_base_that_belongs_to_none(run: Run) -> None:
     shown = run("info", "s1.bin", "--base", "s0.bin", "--output", "json").json
     assert shown["devices"][0]["missing"] == []
     assert shown["identity"]["incremental"] is False
+
+
+@needs_qemu_utils
+def test_the_bitmap_of_an_export(run: Run) -> None:
+    make(run, "write -P 2 1M 4k")
+    with qemu_nbd(Path("d.qcow2"), "-r", "-B", "b0", format="qcow2") as path:
+        words = ["--since", "b0", "--base", "s0.bin", "--to", "s1.bin"]
+        assert run("send", uri(path), *words).status == 0
+        fails(run("send", uri(path), "--mark", "b1", "--to", "s2.bin"), 2, "record its changes")
+        absent = ["--since", "b1", "--base", ID, "--to", "s2.bin"]
+        fails(run("send", uri(path), *absent), 4, "no such bitmap")
+    assert [block["sector"] for block in blocks(run, "s1.bin")] == [2048]
+
+
+def test_bare_records_have_their_identity_in_the_manifest(run: Run) -> None:
+    raw_disk(run)
+    words = ["--since", "b", "--base", "s0.bin", "--container", "none", "--dialect", "v2"]
+    done = run("send", "d.img", *words, "--to", "s1.bin")
+    assert "its readers need --incremental" in done.err
+    assert run("send", "d.img", *words, "--to", "s1.bin", "--manifest", "s1.json").status == 0
+    assert run("replay", "s0.bin", "--image", "x.img", "--create", "-q").status == 0
+    shutil.copy("x.img", "y.img")
+    for source in ("s1.bin", "exec:cat s1.bin"):
+        done = run("replay", source, "--image", "y.img", "--manifest", "s1.json")
+        fails(done, 1, "does not hold the base")
+    assert run("replay", "s1.bin", "--image", "x.img", "--manifest", "s1.json", "-q").status == 0
+    assert Path("x.img").read_bytes() == Path("d.img").read_bytes() or not "they differ"
+
+
+def test_an_increment_whose_description_was_cut_off(run: Run) -> None:
+    """Nothing states what it is: its gaps are faults."""
+    raw_chain(run)
+    stream = Path("s1.bin").read_bytes()
+    end = stream.rindex(b'{"devices"') - 5
+    Path("cut.bin").write_bytes(stream[:end])
+    assert run("replay", "cut.bin", "--image", "x.img").status in (1, 3)
+    assert run("replay", "exec:cat cut.bin", "--image", "x.img").status in (1, 3)
+    assert Path("x.img").read_bytes() == b"\1" * (2 * MIB) or not "the image was changed"
+    fails(run("send", "d.img", "--since", "b", "--base", "cut.bin", "--to", "s2.bin"), 4, "cut.bin")
