@@ -124,9 +124,16 @@ class NbdImage:
 
         Of an image's own layer: what it holds.  What has been read ahead is forgotten.
         """
+        return self.planned(self._ranges(0, self.size, zeros=False))
+
+    def planned(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yield ``ranges`` (start, length), ascending, as they are; only in their chunks is read ahead.
+
+        What has been read ahead before is forgotten.
+        """
         self._reader.drop(plan=True)
         coming: deque[tuple[int, int]] = deque()
-        for extent in self._ranges(0, self.size, zeros=False):
+        for extent in ranges:
             self._reader.expect(*extent)
             coming.append(extent)
             if len(coming) > PLANNED:
