@@ -108,3 +108,5 @@ QMP_MESSAGE_MAX = 64 << 20
 QMP_GREETING_WAIT = 5
 #: Seconds to wait for the answer of a running QEMU to a command.
 QMP_ANSWER_WAIT = 60
+#: Bytes read while a guest is paused that are held in memory; more are in a temporary file.
+HELD_MAX = 256 << 20

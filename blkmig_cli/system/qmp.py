@@ -26,8 +26,6 @@ _PREFIX = "qmp:unix:"
 _SHOWN = 400  # characters of QEMU's messages
 # Seconds for a command after one that had no answer in time.
 _IMPATIENT = 5.0
-# Seconds in which the end of QEMU shows at its monitor, when it has shown elsewhere.
-_SOON = 1.0
 
 
 class CommandError(FailureError):
@@ -118,9 +116,14 @@ class Monitor:
         except TimeoutError:
             raise self._failed(f"no event {name} in time") from None
 
+    @property
+    def lost(self) -> bool:
+        """Whether QEMU is known to have ended."""
+        return self._lost.is_set()
+
     def check(self) -> None:
         """Raise FailureError where QEMU has ended."""
-        if self._lost.is_set():
+        if self.lost:
             raise self._ended()
 
     def sleep(self, seconds: float) -> None:
@@ -129,8 +132,12 @@ class Monitor:
         self.check()
 
     def has_ended(self) -> bool:
-        """Return whether QEMU has ended, shortly after something of it failed."""
-        return self._lost.wait(_SOON)
+        """Return whether QEMU has ended, which may have shown elsewhere first."""
+        try:
+            self.execute("query-status")
+        except FailureError:
+            return self.lost
+        return False
 
     def close(self) -> None:
         """Close the connection."""

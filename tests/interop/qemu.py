@@ -1,5 +1,11 @@
-"""A real QEMU, controlled through QMP: started for one test, ended with it."""
+"""A real QEMU, controlled through QMP: started for one test, ended with it.
 
+BLKMIG_QEMU_ROOT=DIR takes the QEMU of a system in the folder DIR (a debootstrapped Debian, for example).
+It is started in a mount namespace of its own, in which DIR/tmp is the /tmp of the tests, and ends with it;
+that takes root's rights.
+"""
+
+import os
 import shutil
 import subprocess
 import time
@@ -15,8 +21,15 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 from blkmig_cli.checks.compatibility import BLOCKS_END
 from tests.support.peers import PATIENCE
 
-BINARY = shutil.which("qemu-system-x86_64")
+ROOT = os.environ.get("BLKMIG_QEMU_ROOT", "")
+_NAME = "qemu-system-x86_64"
+BINARY = shutil.which(_NAME, path=f"{ROOT}/usr/bin" if ROOT else None)
 QEMU_IMG = shutil.which("qemu-img")
+# Sees the first folder of all paths below it as it is outside; its arguments are ROOT, that folder, and
+# the command.
+_ENTER = (
+    'mkdir -p "$0$1" && mount --bind "$1" "$0$1" && root="$0" && shift && exec chroot "$root" "$@"'
+)
 #: What a destination that has disks is started as; its streams state a prefix of it.
 MACHINE = "pc"
 
@@ -38,12 +51,12 @@ class Qemu:
     """A running QEMU.  What it printed is in ``log`` once it has ended."""
 
     def __init__(self, folder: Path, words: list[str]) -> None:
-        assert BINARY is not None
         self._folder = folder
         control = folder / "qmp"
         control.unlink(missing_ok=True)
         self._monitor = QEMUMonitorProtocol(str(control), server=True)
-        command = [BINARY, "-nodefaults", "-display", "none", "-S", "-qmp", f"unix:{control}"]
+        command = [*words_for(folder), "-nodefaults", "-display", "none", "-S"]
+        command += ["-qmp", f"unix:{control}"]
         with open(folder / "qemu.log", "wb") as log:
             self.process = subprocess.Popen(
                 [*command, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -204,6 +217,15 @@ def drive_words(*drives: Drive) -> list[str]:
     return words
 
 
+def words_for(folder: Path) -> list[str]:
+    """Return the words that start QEMU, which reaches the files below ``folder``."""
+    assert BINARY is not None
+    if not ROOT:
+        return [BINARY]
+    top = str(Path(*folder.parts[:2]))
+    return ["unshare", "--mount", "/bin/sh", "-c", _ENTER, ROOT, top, f"/usr/bin/{_NAME}"]
+
+
 def qemu_img(*words: object) -> str:
     """Run qemu-img; return what it prints."""
     assert QEMU_IMG is not None
@@ -214,8 +236,8 @@ def qemu_img(*words: object) -> str:
 @cache
 def version() -> tuple[int, int]:
     """Return QEMU's version, such as (7, 2)."""
-    assert BINARY is not None
-    text = subprocess.run([BINARY, "--version"], check=True, capture_output=True, text=True).stdout
+    command = [*words_for(Path("/tmp/any")), "--version"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     major, minor = text.split("version ")[1].split(".")[:2]
     return int(major), int(minor)
 

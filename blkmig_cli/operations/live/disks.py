@@ -1,7 +1,7 @@
 """The disks of a running QEMU: which there are, which are captured, and their names in a stream."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,11 +76,6 @@ class QemuDisk:
         """What specifies the disk."""
         paths = {self.qdev, self.qdev.removesuffix("/virtio-backend")}
         return {self.drive, self.device_id, self.root, self.node, *paths} - {""}
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        """What stays the same unless somebody changes QEMU's disks."""
-        return (self.drive, self.qdev, self.root, self.node, str(self.size))
 
 
 class Graph:
@@ -209,6 +204,29 @@ def _property(monitor: Monitor, path: str, name: str) -> Any:
         return monitor.execute("qom-get", path=path, property=name)
     except CommandError:  # it has no such property
         return None
+
+
+def check_unchanged(monitor: Monitor, graph: Graph, disks: Mapping[str, QemuDisk]) -> None:
+    """Raise FailureError where a disk (by device) was removed, resized or given another node."""
+    blocks = {
+        (block["device"], block.get("qdev", "")): block.get("inserted")
+        for block in monitor.execute("query-block")
+    }
+    for device, disk in disks.items():
+        what = None
+        if disk.drive or disk.qdev:
+            if (disk.drive, disk.qdev) not in blocks:
+                what = "it was removed"
+            else:
+                inserted = blocks[disk.drive, disk.qdev]
+                if inserted is None or inserted["node-name"] != disk.root:
+                    what = "its medium or its node was exchanged"
+        if what is None and disk.node not in graph.nodes:
+            what = "it was removed"
+        if what is None and graph.nodes[disk.node]["image"]["virtual-size"] != disk.size:
+            what = "it was resized"
+        if what is not None:
+            raise FailureError(f"{what} while it was captured", device=device)
 
 
 def choose(
