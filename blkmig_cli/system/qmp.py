@@ -51,19 +51,20 @@ def parse_monitor(text: str) -> str:
 class Monitor:
     """A connection to the QMP socket at ``path``.  Close it with :meth:`close`.
 
-    Methods raise FailureError where QEMU ends, or does not answer in time.  ``version``: that of QEMU, as
-    (major, minor).
+    ``waiting``: one that QEMU will serve some time, when other clients have left.  Methods raise
+    FailureError where QEMU ends, or does not answer in time.  ``version``: that of QEMU, as (major, minor).
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, waiting: socket.socket | None = None) -> None:
         self.path = path
         self._lost = threading.Event()
         self._late = False
         self._held: list[MonitorEvent] = []
         self._client = _new_client()
         with ExitStack() as stack:
-            self._socket = stack.enter_context(socket.socket(socket.AF_UNIX))
-            self._connect()
+            self._socket = stack.enter_context(waiting or socket.socket(socket.AF_UNIX))
+            if waiting is None:
+                self._connect()
             self._loop = asyncio.new_event_loop()
             stack.callback(self._loop.close)
             thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -71,7 +72,8 @@ class Monitor:
             stack.callback(thread.join)
             stack.callback(self._loop.call_soon_threadsafe, self._loop.stop)
             try:
-                self.version = self._run(self._greet(), limits.QMP_GREETING_WAIT)
+                wait = limits.QMP_GREETING_WAIT if waiting is None else None
+                self.version = self._run(self._greet(), wait)
             except TimeoutError:
                 raise self._taken() from None
             stack.callback(self._leave)
@@ -208,8 +210,8 @@ class Monitor:
                 return
             self._held.append(event)
 
-    def _run(self, work: Coroutine[Any, Any, _T], wait: float) -> _T:
-        """Run ``work`` in the loop's thread; raises TimeoutError after ``wait`` seconds."""
+    def _run(self, work: Coroutine[Any, Any, _T], wait: float | None) -> _T:
+        """Run ``work`` in the loop's thread; raises TimeoutError after ``wait`` seconds (None: never)."""
         future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, wait), self._loop)
         try:
             return future.result()

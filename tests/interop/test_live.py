@@ -10,7 +10,7 @@ import pytest
 
 from blkmig_cli.disks.bitmap_file import read_bitmaps
 from tests.conftest import Run, fails
-from tests.interop import disks, qemu
+from tests.interop import disks
 from tests.interop.disks import MIB
 from tests.interop.guest import Guest, Writer, started
 
@@ -58,11 +58,11 @@ def check_clean(found: Guest) -> None:
     cmd("nbd-server-stop")
 
 
-def check_same(run: Run, found: Guest, stream: Path, folder: Path) -> None:
+def check_same(run: Run, found: Guest, stream: Path, folder: Path, *hints: str) -> None:
     """Check that a stream has the disks and bitmaps of the guest, which is paused."""
     replayed = [folder / "disk0.raw", folder / "drive1.raw"]
     words = [f"--image={path.stem}={path}" for path in replayed]
-    outcome = run("replay", stream, *words, "--create", "--overwrite")
+    outcome = run("replay", stream, *words, *hints, "--create", "--overwrite")
     assert outcome.status == 0, outcome
     for path, node, bitmap in zip(replayed, ("first", "drive1"), ("daily", "fine"), strict=True):
         found.qemu.cmd("human-monitor-command", command_line=f'qemu-io {node} "flush"')
@@ -80,5 +80,100 @@ def test_a_guest_that_writes(run: Run, tmp_path: Path) -> None:
         check_same(run, found, stream, tmp_path)
         check_clean(found)
     assert report["left-paused"]
-    print(json.dumps(report, indent=1))
     assert run("validate", stream).status == 0
+
+
+#: Three passes over changes and then the pause, whatever the guest writes.
+THREE = ("--downtime", "0ms", "--max-passes", "3", "--on-no-converge", "pause")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "container"),
+    [("qemu", "qemu"), ("v2", "qemu"), ("v2", "none"), ("v1", "qemu"), ("v1", "none")],
+)
+def test_passes_in_every_dialect(run: Run, tmp_path: Path, dialect: str, container: str) -> None:
+    stream = tmp_path / "s.bin"
+    words = [*THREE, "--dialect", dialect, "--container", container, "--then", "leave-paused"]
+    with guest(tmp_path, Writer(20 * MIB)) as found:
+        report = live(run, found, "--bitmaps", *words, "--to", stream)
+        hints = ["--device-size", f"disk0={SIZES[0]}", "--device-size", f"drive1={SIZES[1]}"]
+        if dialect == "v1":
+            hints += ["--granularity", "disk0:daily=64k", "--granularity", "drive1:fine=4k"]
+        hints += ["--dialect", dialect, "--container", container]
+        check_same(run, found, stream, tmp_path, *hints)
+        check_clean(found)
+    assert [done["kind"] for done in report["passes"]] == ["bulk", *["dirty"] * 3, "paused"]
+    assert not report["converged"]
+    assert report["times-sent"] > 1
+    validated = run("validate", stream, *hints, "--output", "json")
+    assert validated.status == 0, validated
+    assert validated.report["verdict"] == "whole", validated.report
+
+
+def test_classic_has_no_bitmaps(run: Run, tmp_path: Path) -> None:
+    stream = tmp_path / "s.bin.zst"
+    with guest(tmp_path, Writer(20 * MIB)) as found:
+        assert run("live", found.monitor, "--bitmaps", "--dialect", "classic").status == 2
+        live(run, found, *THREE, "--dialect", "classic", "--to", stream, "--then", "leave-paused")
+        words = [f"--image={name}={tmp_path / name}.raw" for name in ("disk0", "drive1")]
+        assert run("replay", stream, *words, "--create").status == 0
+        for name, original in (("disk0", "a.img"), ("drive1", "b.img")):
+            made = (tmp_path / f"{name}.raw").read_bytes()
+            assert made == (tmp_path / original).read_bytes()
+
+
+def test_the_guest_runs_on(run: Run, tmp_path: Path) -> None:
+    stream = tmp_path / "s.bin"
+    with guest(tmp_path, Writer(20 * MIB)) as found:
+        report = live(run, found, "--to", stream)
+        assert found.qemu.cmd("query-status")["status"] == "running"
+        check_clean(found)
+        # The monitor is free for the next one.
+        again = run("live", found.monitor, "--to", stream)
+        assert again.status == 0
+        assert "captured 'drive1', 'disk0'" in again.err or "captured 'disk0'" in again.err
+        assert "the guest was paused for" in again.err
+    assert report["pause"] > 0
+    assert not report["left-paused"]
+
+
+def test_a_guest_that_does_not_run(run: Run, tmp_path: Path) -> None:
+    stream = tmp_path / "s.bin"
+    with guest(tmp_path) as found:
+        report = live(run, found, "--bitmaps", "--to", stream)
+        assert found.qemu.cmd("query-status")["status"] == "prelaunch"
+        check_same(run, found, stream, tmp_path)
+    assert report["pause"] is None
+    assert report["predicted-pause"] is None
+
+
+def test_the_identity(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    stream, own = tmp_path / "s.bin", "c6edee4f-054d-43d1-b63e-0e9c1140883c"
+    with guest(tmp_path) as found:
+        live(run, found, "--id", own, "--to", stream)
+        identity = run("info", stream, "--output", "json").json["identity"]
+        live(run, found, "--no-identity", "--to", stream)
+        assert run("live", found.monitor, "--id", own, "--no-identity").status == 2
+    assert identity["id"] == own
+    assert identity["consistency"] == "paused"
+    assert identity["created"] == "1970-01-01T00:00:00Z"
+    assert identity["disks"]["drive1"]["size"] == SIZES[1]
+    assert run("info", stream, "--output", "json").json["identity"] is None
+
+
+def test_a_guest_that_writes_too_fast(run: Run, tmp_path: Path) -> None:
+    with guest(tmp_path, Writer(20 * MIB)) as found:
+        words = ["--downtime", "0ms", "--max-passes", "2", "--to", tmp_path / "s.bin"]
+        fails(run("live", found.monitor, *words), 4, "the guest writes too fast: after 2 passes")
+        assert found.qemu.cmd("query-status")["status"] == "running"
+        check_clean(found)
+    assert not (tmp_path / "s.bin").exists()
+
+
+def test_bandwidth(run: Run, tmp_path: Path) -> None:
+    with guest(tmp_path) as found:
+        words = ["--disk", "disk0", "--max-bandwidth", "100M", "--to", tmp_path / "s.bin"]
+        report = live(run, found, *words)
+    # 24 MiB, of which 1.5 MiB are zeros.
+    assert report["passes"][0]["milliseconds"] >= 200

@@ -9,9 +9,10 @@ from blkmig_cli.checks.names import Key, find_bitmaps, split_bitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import FailureError
 from blkmig_cli.operations.live.disks import Graph, QemuDisk, choose, find_disks
+from blkmig_cli.operations.live.guard import Guard
 from blkmig_cli.operations.live.passes import Captured, Passes
 from blkmig_cli.operations.live.pause import Pause, check_state
-from blkmig_cli.operations.live.remnants import CleanedUp, clean_up
+from blkmig_cli.operations.live.remnants import CleanedUp, clean_up, new_run
 from blkmig_cli.operations.live.request import LiveReport, LiveRequest
 from blkmig_cli.operations.live.session import Session
 from blkmig_cli.operations.live.writer import Writer
@@ -60,11 +61,16 @@ def capture(
         chosen = replace(chosen, return_path=answers(for_qemu))
     if wanted.bitmaps is not None:
         check_bitmaps_fit(chosen.dialect, chosen.container, "use --dialect v1 or v2")
-    with _connected(monitor) as qemu, Pause(qemu) as pause:
+    run = new_run()
+    with (
+        _connected(monitor) as qemu,
+        Guard(qemu.path, run) as guard,
+        Pause(qemu, guard) as pause,
+    ):
         captured = _captured(qemu, wanted)
         with (
             open_target(target, FileUses(), confirmed=chosen.return_path) as sink,
-            Session(qemu, wanted.socket) as session,
+            Session(qemu, guard, run, wanted.socket) as session,
         ):
 
             def identify(disks: list[Disk]) -> Identity | None:

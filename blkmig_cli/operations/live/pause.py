@@ -1,12 +1,11 @@
 """Pausing the guest, which runs on afterwards whatever happens."""
 
 import time
-from contextlib import ExitStack
 from types import TracebackType
 
-from blkmig_cli.errors import FailureError, failing
+from blkmig_cli.errors import FailureError
+from blkmig_cli.operations.live.guard import Guard
 from blkmig_cli.system.qmp import Monitor
-from blkmig_cli.system.qmp_watcher import watched
 
 # States of a guest whose disks are not its own (QEMU 7.2, qapi/run-state.json: RunState).
 _NOT_HERE = {"inmigrate", "finish-migrate", "postmigrate", "colo"}
@@ -18,9 +17,9 @@ class Pause:
     A guest that was not running is left as it is.  ``seconds``: how long it was paused.
     """
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: Monitor, guard: Guard) -> None:
         self._monitor = monitor
-        self._stack = ExitStack()
+        self._guard = guard
         self._since: float | None = None
         self.seconds: float | None = None
 
@@ -35,28 +34,23 @@ class Pause:
     ) -> None:
         if error is not None:
             self.cancel(error)
-        with self._stack:
-            self.end()
+        self.end()
 
     def cancel(self, error: BaseException) -> None:
         """Resume the guest because of ``error``; where that fails, too, the error gets a note."""
-        with self._stack:
-            try:
-                self.end()
-            except FailureError as failure:
-                self._since = None
-                if not self._monitor.lost:
-                    error.add_note(
-                        f"the guest may still be paused ({failure}): resume it with cont"
-                    )
+        try:
+            self.end()
+        except FailureError as failure:
+            self._since = None
+            if not self._monitor.lost:
+                error.add_note(f"the guest may still be paused ({failure}): resume it with cont")
 
     def begin(self) -> None:
         """Pause the guest if it runs; raises FailureError."""
         state = check_state(self._monitor)
         if state != "running":
             return
-        with failing("a second connection to the monitor, for resuming the guest"):
-            self._stack.enter_context(watched(self._monitor.path))
+        self._guard.note_paused(True)
         self._monitor.events()  # those before the pause
         self._since = time.monotonic()
         self._monitor.execute("stop")
@@ -82,7 +76,7 @@ class Pause:
         """Leave the guest paused."""
         if self._since is not None:
             self.seconds, self._since = self.elapsed(), None
-            self._stack.close()
+            self._guard.note_paused(False)
 
 
 def check_state(monitor: Monitor) -> str:

@@ -6,6 +6,7 @@ itself tells, by refusing to remove an export that is in use, which runs are at 
 """
 
 import re
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -28,6 +29,11 @@ class Remnants:
     def data(self) -> list[str]:
         """The exports of the disks' data."""
         return [name for name in self.exports if run_of(name)[1].startswith(DATA)]
+
+
+def new_run() -> str:
+    """Return the name of a new run."""
+    return uuid.uuid4().hex[:8]
 
 
 def prefix_of(run: str) -> str:
@@ -73,6 +79,14 @@ def remove_bitmaps(monitor: Monitor, bitmaps: Iterable[tuple[str, str]]) -> None
         monitor.execute("block-dirty-bitmap-remove", node=node, name=name)
 
 
+def remove_all(monitor: Monitor, left: Remnants) -> None:
+    """Remove what a run has made, with its NBD server; raises FailureError."""
+    # Those of the data are last: bitmaps without them are taken for those of a run that was killed.
+    remove_exports(monitor, [name for name in left.exports if name not in left.data])
+    remove_bitmaps(monitor, left.bitmaps)
+    remove_exports(monitor, left.data)
+
+
 def stop_server(monitor: Monitor) -> bool:
     """Stop the NBD server of a run whose exports are removed, unless others are served; return whether."""
     if monitor.execute("query-block-exports"):
@@ -102,8 +116,8 @@ def clean_up(monitor: Monitor) -> CleanedUp:
         except CommandError:  # a client is connected
             work.append(prefix_of(run).removesuffix("-"))
             continue
-        remove_exports(monitor, [name for name in left.exports if name not in left.data])
-        remove_bitmaps(monitor, left.bitmaps)
+        others = [name for name in left.exports if name not in left.data]
+        remove_all(monitor, Remnants(others, left.bitmaps))
         exports += left.exports
         bitmaps += [name for _, name in left.bitmaps]
     server = bool(exports) and stop_server(monitor)

@@ -3,26 +3,25 @@
 import os
 import socket
 import tempfile
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
-from functools import partial
 from types import TracebackType
 from typing import Any
 
-from blkmig_cli.disks.nbd.image import NbdImage, open_nbd
+from blkmig_cli import limits
+from blkmig_cli.disks.nbd.image import NbdImage, image_on
 from blkmig_cli.errors import BlkmigError, FailureError, Interruption, failing
 from blkmig_cli.operations.live.disks import QemuDisk
+from blkmig_cli.operations.live.guard import Guard
 from blkmig_cli.operations.live.remnants import (
     DATA,
     Remnants,
     find_remnants,
     prefix_of,
-    remove_bitmaps,
+    remove_all,
     remove_exports,
     stop_server,
 )
-from blkmig_cli.system.nbd_uri import NbdUri
 from blkmig_cli.system.qmp import CommandError, Monitor
 from blkmig_cli.text import escape
 
@@ -30,15 +29,19 @@ _BACKLOG = 16
 
 
 class Session:
-    """A run in the QEMU of ``monitor``, as a context manager that removes everything at its end.
+    """The run ``run`` in the QEMU of ``monitor``, as a context manager that removes everything at its end.
 
-    ``socket_path``: where QEMU creates the socket of its NBD server; None: it is given one that only we
-    can reach.  Methods raise FailureError.
+    ``guard`` does that where this process is killed.  ``socket_path``: where QEMU creates the socket of
+    its NBD server; None: it is given one that only we can reach.  Methods raise FailureError.
     """
 
-    def __init__(self, monitor: Monitor, socket_path: str | None = None) -> None:
+    def __init__(
+        self, monitor: Monitor, guard: Guard, run: str, socket_path: str | None = None
+    ) -> None:
         self.monitor = monitor
-        self._prefix = prefix_of(uuid.uuid4().hex[:8])
+        self._guard = guard
+        self._run = run
+        self._prefix = prefix_of(run)
         self._path = socket_path
         self._images: dict[str, NbdImage] = {}
         self._served = False
@@ -108,15 +111,25 @@ class Session:
     def connect(self, name: str, device: str, bitmaps: tuple[str, ...] = ()) -> NbdImage:
         """Return the export of this name, connected; ``device``: its disk, for messages."""
         assert self._path is not None
-        uri = NbdUri(f"disk {device} of QEMU", name, socket=self._path)
-        image = open_nbd(uri, writable=False, bitmaps=bitmaps)
+        shown = f"disk {device} of QEMU"
+        with ExitStack() as stack:
+            with failing(f"{shown}: its NBD socket"):
+                peer = stack.enter_context(socket.socket(socket.AF_UNIX))
+                peer.settimeout(limits.NBD_CONNECT_WAIT)
+                peer.connect(self._path)
+            self._guard.keep(peer.fileno())
+            image = image_on(peer, name, shown, writable=False, bitmaps=bitmaps)
+            stack.pop_all()
         self._images[name] = image
         return image
 
     def remove_export(self, name: str) -> None:
-        """Disconnect from an export and remove it."""
-        self._disconnect(name)
+        """Remove an export, and disconnect from it only then (see ``guard.py``)."""
+        image = self._images.get(name)
+        if image is not None:
+            image.uncache()  # QEMU waits for the client to take what it has asked for
         remove_exports(self.monitor, [name])
+        self._disconnect(name)
 
     def _serve_on_descriptor(self) -> None:
         """Give QEMU a listening socket, so that it need not reach any path."""
@@ -165,37 +178,21 @@ class Session:
 
     def _remove(self) -> BaseException | None:
         """Remove everything; return the first error of it.  Nothing is left in a QEMU that has ended."""
-        # Other runs take bitmaps without exports of data for those of a run that was killed.
-        steps: list[Callable[[], object]] = [
-            partial(
-                self._remove_found, lambda left: [n for n in left.exports if n not in left.data]
-            ),
-            self._remove_found_bitmaps,
-            partial(self._remove_found, lambda left: left.data),
-            self._stop_server,
-        ]
         first: BaseException | None = None
-        for step in steps:
+        # Where this is interrupted, it goes on with what is left then.
+        for _ in range(2):
             try:
-                step()
+                if self._served:
+                    left = find_remnants(self.monitor).get(self._run, Remnants())
+                    for name in left.exports:
+                        if name in self._images:
+                            self._images[name].uncache()
+                    remove_all(self.monitor, left)
+                    stop_server(self.monitor)
+                    self._served = False
+                break
             except (BlkmigError, Interruption, KeyboardInterrupt) as error:
                 first = first or error
         for name in list(self._images):
             self._disconnect(name)
         return None if self.monitor.lost else first
-
-    def _found(self) -> Remnants:
-        run = self._prefix.split("-")[1]
-        return find_remnants(self.monitor).get(run, Remnants()) if self._served else Remnants()
-
-    def _remove_found(self, chosen: Callable[[Remnants], list[str]]) -> None:
-        for name in chosen(self._found()):
-            self.remove_export(name)
-
-    def _remove_found_bitmaps(self) -> None:
-        remove_bitmaps(self.monitor, self._found().bitmaps)
-
-    def _stop_server(self) -> None:
-        if self._served:
-            stop_server(self.monitor)
-            self._served = False
