@@ -121,6 +121,9 @@ class Passes:
         # The records of data carry no bitmaps: these are sent when they are final.
         bare = [Disk(disk.device, disk.image) for disk in self.disks]
         writer.write(stream_start(self.disks, self._options))
+        bits = replace(self._options, disks=False)
+        if self._options.dialect == "v2":  # its first records name the bitmaps
+            writer.write(disk_parts(self.disks, bits, counts=False))
         self._bulk(bare, writer, progress)
         number = 0
         while not self._is_enough(number):
@@ -128,7 +131,6 @@ class Passes:
             self._dirty_pass(number, bare, writer, progress)
         self._last_pass(bare, writer, pause, progress)
         if self._options.dialect != "qemu":
-            bits = replace(self._options, disks=False)
             writer.write(disk_parts(self.disks, bits, counts=False), paced=False)
         writer.write(stream_end(self.disks, self._options), paced=False)
         writer.flush()
