@@ -13,9 +13,12 @@ from tests.conftest import Run, fails
 from tests.interop import disks
 from tests.interop.disks import MIB
 from tests.interop.guest import Guest, Writer, started
+from tests.support.long import examples
 
 #: The second disk has no whole MiB.
 SIZES = (24 * MIB, 21 * MIB + 3 * 512)
+#: Node or drive, name and granularity.
+BITMAPS = (("first", "daily", 65536), ("drive1", "fine", 4096))
 
 
 def make_disks(folder: Path) -> list[Path]:
@@ -27,18 +30,20 @@ def make_disks(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def guest(folder: Path, writer: Writer | None = None, *more: str) -> Iterator[Guest]:
-    """A guest with a node without drive on an iothread, and a drive; each has a named bitmap."""
+def guest(
+    folder: Path, writer: Writer | None = None, *more: str, iothread: bool = True
+) -> Iterator[Guest]:
+    """A guest with a node without drive, on an iothread, and a drive; each has a named bitmap."""
     one, other = make_disks(folder)
     words = [
         "-object", "iothread,id=io0",
         "-blockdev", f"driver=raw,node-name=first,file.driver=file,file.filename={one}",
-        "-device", "virtio-blk,drive=first,id=disk0,iothread=io0",
+        "-device", "virtio-blk,drive=first,id=disk0" + (",iothread=io0" if iothread else ""),
         "-drive", f"if=none,id=drive1,file={other},format=raw",
         "-device", "virtio-blk,drive=drive1",
     ]  # fmt: skip
     with started(folder / "q", [*words, *more], writer) as found:
-        for node, name, granularity in (("first", "daily", 65536), ("drive1", "fine", 4096)):
+        for node, name, granularity in BITMAPS:
             found.qemu.cmd("block-dirty-bitmap-add", node=node, name=name, granularity=granularity)
         yield found
 
@@ -177,3 +182,25 @@ def test_bandwidth(run: Run, tmp_path: Path) -> None:
         report = live(run, found, *words)
     # 24 MiB, of which 1.5 MiB are zeros.
     assert report["passes"][0]["milliseconds"] >= 200
+
+
+@pytest.mark.scaled
+def test_many_captures_of_one_guest(run: Run, tmp_path: Path) -> None:
+    """Each with new bitmaps, in turn as many passes as are needed and three."""
+    stream, late = tmp_path / "s.bin", 0
+    number = examples(4, 50)
+    with guest(tmp_path, Writer(20 * MIB)) as found:
+        for turn in range(number):
+            words = THREE if turn % 2 else ()
+            report = live(run, found, "--bitmaps", "--then", "leave-paused", "--to", stream, *words)
+            check_same(run, found, stream, tmp_path)
+            for node, name, granularity in BITMAPS:
+                found.qemu.cmd("block-dirty-bitmap-remove", node=node, name=name)
+                found.qemu.cmd(
+                    "block-dirty-bitmap-add", node=node, name=name, granularity=granularity
+                )
+            found.qemu.cmd("cont")
+            if report["converged"]:
+                late += report["pause"] > 300
+            print(turn, report["predicted-pause"], report["pause"], report["times-sent"])
+    print(f"{number} captures, {late} paused for longer than predicted")
