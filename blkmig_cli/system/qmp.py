@@ -201,9 +201,12 @@ class Monitor:
                 return
         while True:
             coming = asyncio.ensure_future(self._client.events.get())
-            done, _ = await asyncio.wait({coming, self._gone}, return_when=asyncio.FIRST_COMPLETED)
-            if coming not in done:
-                coming.cancel()
+            try:
+                await asyncio.wait({coming, self._gone}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not coming.done():
+                    coming.cancel()
+            if coming.cancelled() or not coming.done():
                 raise self._ended()
             event = _event(coming.result())
             if _is(event, wanted):
@@ -223,7 +226,7 @@ class Monitor:
         with suppress(Exception):  # why QEMU has closed the connection has been told
             self._run(self._client.disconnect(), _IMPATIENT)
         with suppress(Exception):
-            self._run(asyncio.wait_for(self._gone, _IMPATIENT), _IMPATIENT)
+            self._run(_end_tasks(), _IMPATIENT)
 
     def _taken(self) -> FailureError:
         return self._failed(
@@ -237,6 +240,15 @@ class Monitor:
 
     def _failed(self, what: str, hint: str | None = None) -> FailureError:
         return FailureError(f"{_PREFIX}{escape(self.path)}: {what}", hint=hint)
+
+
+async def _end_tasks() -> None:
+    """End what is still waiting in the loop."""
+    own = asyncio.current_task()
+    others = [task for task in asyncio.all_tasks() if task is not own]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def action(kind: str, **data: Any) -> dict[str, Any]:

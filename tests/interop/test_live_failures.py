@@ -261,7 +261,7 @@ def test_signals(tmp_path: Path, number: signal.Signals, status: int) -> None:
         capture.process.send_signal(number)
         ended, err = capture.end()
         assert ended == status
-        one_line(err)
+        print(one_line(err))
         check_clean(found)
         assert found.qemu.cmd("query-status")["status"] == "running"
 

@@ -14,7 +14,9 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack, closing, suppress
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from types import TracebackType
 
 from blkmig_cli import limits
@@ -23,6 +25,8 @@ from blkmig_cli.operations.live.remnants import find_remnants, remove_all, stop_
 from blkmig_cli.system.qmp import Monitor
 
 _KEEP, _PAUSED, _RUNNING, _DONE = b"k", b"p", b"r", b"d"
+_PIECE = 1 << 18
+_LOOK = 10  # milliseconds after which a thread looks whether it is to end
 _START = "from blkmig_cli.operations.live.guard import main; main()"
 
 
@@ -97,7 +101,41 @@ def main() -> None:
                 paused = word == _PAUSED
             if not word:
                 break
-        _clean_up(Monitor(path, monitor), run, paused=paused)
+        with drained(kept):
+            _clean_up(Monitor(path, monitor), run, paused=paused)
+
+
+@contextmanager
+def drained(descriptors: Iterable[int]) -> Iterator[None]:
+    """Take what QEMU sends on NBD connections that nobody reads any more.
+
+    Before that is taken, it does not close a connection (QEMU 7.2, nbd/server.c: nbd_co_send_iov).
+    """
+    poll, end = select.poll(), threading.Event()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+
+    def drain() -> None:
+        left = set(descriptors)
+        while left and not end.is_set():
+            for descriptor, _ in poll.poll(_LOOK):
+                try:
+                    ended = not os.read(descriptor, _PIECE)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    ended = True
+                if ended:
+                    poll.unregister(descriptor)
+                    left.discard(descriptor)
+
+    thread = threading.Thread(target=drain, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
 
 
 def _open_ones(descriptors: list[int]) -> list[int]:

@@ -12,7 +12,7 @@ from blkmig_cli import limits
 from blkmig_cli.disks.nbd.image import NbdImage, image_on
 from blkmig_cli.errors import BlkmigError, FailureError, Interruption, failing
 from blkmig_cli.operations.live.disks import QemuDisk
-from blkmig_cli.operations.live.guard import Guard
+from blkmig_cli.operations.live.guard import Guard, drained
 from blkmig_cli.operations.live.remnants import (
     DATA,
     Remnants,
@@ -44,6 +44,7 @@ class Session:
         self._prefix = prefix_of(run)
         self._path = socket_path
         self._images: dict[str, NbdImage] = {}
+        self._peers: dict[str, socket.socket] = {}
         self._served = False
         self._stack = ExitStack()
 
@@ -118,17 +119,15 @@ class Session:
                 peer.settimeout(limits.NBD_CONNECT_WAIT)
                 peer.connect(self._path)
             self._guard.keep(peer.fileno())
-            image = image_on(peer, name, shown, writable=False, bitmaps=bitmaps)
+            self._peers[name] = peer.dup()
             stack.pop_all()
-        self._images[name] = image
+        image = self._images[name] = image_on(peer, name, shown, writable=False, bitmaps=bitmaps)
         return image
 
     def remove_export(self, name: str) -> None:
         """Remove an export, and disconnect from it only then (see ``guard.py``)."""
-        image = self._images.get(name)
-        if image is not None:
-            image.uncache()  # QEMU waits for the client to take what it has asked for
-        remove_exports(self.monitor, [name])
+        with drained([self._peers[name].fileno()]):
+            remove_exports(self.monitor, [name])
         self._disconnect(name)
 
     def _serve_on_descriptor(self) -> None:
@@ -175,6 +174,7 @@ class Session:
         image = self._images.pop(name, None)
         if image is not None:
             image.close()
+        self._peers.pop(name).close()
 
     def _remove(self) -> BaseException | None:
         """Remove everything; return the first error of it.  Nothing is left in a QEMU that has ended."""
@@ -183,16 +183,16 @@ class Session:
         for _ in range(2):
             try:
                 if self._served:
-                    left = find_remnants(self.monitor).get(self._run, Remnants())
-                    for name in left.exports:
-                        if name in self._images:
-                            self._images[name].uncache()
-                    remove_all(self.monitor, left)
-                    stop_server(self.monitor)
-                    self._served = False
+                    self._remove_served()
                 break
             except (BlkmigError, Interruption, KeyboardInterrupt) as error:
                 first = first or error
-        for name in list(self._images):
+        for name in list(self._peers):
             self._disconnect(name)
         return None if self.monitor.lost else first
+
+    def _remove_served(self) -> None:
+        with drained([peer.fileno() for peer in self._peers.values()]):
+            remove_all(self.monitor, find_remnants(self.monitor).get(self._run, Remnants()))
+            stop_server(self.monitor)
+        self._served = False
