@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from blkmig_cli.checks.compatibility import BLOCKS_END
 from blkmig_cli.disks.bitmap_file import read_bitmaps
 from tests.conftest import Run, fails
-from tests.interop import disks
+from tests.interop import disks, qemu
 from tests.interop.disks import MIB
 from tests.interop.guest import Guest, Writer, started
+from tests.interop.qemu import Drive
+from tests.output.test_json_schemas import hold
 from tests.support.long import examples
 
 #: The second disk has no whole MiB.
@@ -51,6 +54,7 @@ def guest(
 def live(run: Run, found: Guest, *words: object) -> Any:
     outcome = run("live", found.monitor, "--output", "json", *words)
     assert outcome.status == 0, outcome
+    hold("live", outcome.json)
     return outcome.json
 
 
@@ -182,6 +186,34 @@ def test_bandwidth(run: Run, tmp_path: Path) -> None:
         report = live(run, found, *words)
     # 24 MiB, of which 1.5 MiB are zeros.
     assert report["passes"][0]["milliseconds"] >= 200
+
+
+@pytest.mark.skipif(
+    qemu.OWN is None or qemu.version("") >= BLOCKS_END, reason="no QEMU that loads disks"
+)
+def test_qemu_loads_it(run: Run, tmp_path: Path) -> None:
+    """The QEMU of this machine, whichever QEMU the stream is of."""
+    stream = tmp_path / "s.bin"
+    with guest(tmp_path, Writer(20 * MIB)) as found:
+        words = ["--machine", qemu.MACHINE, "--then", "leave-paused", "--for-qemu", "7.2"]
+        outcome = run("live", found.monitor, *THREE, *words, "--bitmaps", "--to", stream)
+        assert outcome.status == 0
+        assert "warning" not in outcome.err
+        digests = [found.qemu.sha256(node, name) for node, name, _ in BITMAPS]
+    drives = [Drive("disk0", tmp_path / "0.dst"), Drive("drive1", tmp_path / "1.dst")]
+    for drive, size in zip(drives, SIZES, strict=True):
+        drive.path.write_bytes(b"Z" * size)
+    with qemu.destination(tmp_path / "d", *drives, root="") as destination:
+        destination.capabilities("dirty-bitmaps")
+        assert destination.load(f"exec:cat {stream}") == "completed", destination.log
+        loaded = [
+            destination.sha256(drive.device, name)
+            for drive, (_, name, _) in zip(drives, BITMAPS, strict=True)
+        ]
+        assert loaded == digests
+        assert destination.bitmaps("drive1")["fine"]["granularity"] == 4096
+    for drive, name in zip(drives, ("a.img", "b.img"), strict=True):
+        assert drive.path.read_bytes() == (tmp_path / name).read_bytes()
 
 
 @pytest.mark.scaled

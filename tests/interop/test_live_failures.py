@@ -274,9 +274,29 @@ def test_qemu_is_killed(tmp_path: Path) -> None:
         assert "QEMU has ended, or closed its monitor" in one_line(err)
 
 
-def test_the_reader_of_the_stream_leaves(tmp_path: Path) -> None:
-    with guest(tmp_path, WRITER) as found, running(found, "--to", "exec:head -c 4M; exit 3") as _:
-        pass
+def test_the_reader_of_the_stream_leaves(run: Run, tmp_path: Path) -> None:
+    with guest(tmp_path, WRITER) as found:
+        outcome = run("live", found.monitor, "--to", "exec:head -c 4M; exit 3")
+        fails(outcome, 4, "the reader closed its end")
+        check_clean(found)
+        assert found.qemu.cmd("query-status")["status"] == "running"
+
+
+def test_the_guest_does_not_wait_for_the_target(tmp_path: Path) -> None:
+    """It is paused, and runs on, while nobody reads the stream."""
+    words = ["--max-passes", "0", "--on-no-converge", "pause", "--downtime", "0ms"]
+    with guest(tmp_path, WRITER) as found, running(found, *words) as capture:
+        seen: set[str] = set()
+
+        def saw(name: str) -> bool:
+            seen.update(found.qemu.events())
+            return name in seen
+
+        while not saw("STOP"):
+            capture.read(1 << 16)
+        wait_until(lambda: saw("RESUME"))
+        assert capture.end()[0] == 0
+        check_clean(found)
 
 
 def test_a_full_target(run: Run, tmp_path: Path) -> None:

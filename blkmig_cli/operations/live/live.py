@@ -89,8 +89,8 @@ def capture(
                 passes.run(writer, pause, progress)
             except BaseException as error:
                 pause.cancel(error)
-                if isinstance(error, FailureError) and qemu.has_ended():
-                    qemu.check()
+                if isinstance(error, FailureError):
+                    passes.check_cause()
                 raise
         passes.report.left_paused = pause.is_paused
         pause.keep()

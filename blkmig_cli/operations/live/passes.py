@@ -136,6 +136,12 @@ class Passes:
         writer.flush()
         self.report.written = writer.written
 
+    def check_cause(self) -> None:
+        """Raise FailureError where QEMU has ended or its disks have changed, as something has failed."""
+        if self._monitor.has_ended():
+            self._monitor.check()
+        self._check()
+
     def _bulk(self, bare: list[Disk], writer: Writer, progress: Progress) -> None:
         began, size = time.monotonic(), sum(disk.size for disk in bare)
         with progress("sending", size) as tick:
