@@ -31,6 +31,11 @@ from blkmig_cli.text import quote
 from blkmig_cli.transport.target import open_target
 from blkmig_cli.wire.identity import Identity
 
+# The first with block-export-add (QEMU 5.2, qapi/block-export.json).
+_NEEDED = (5, 2)
+# QEMU 7.2.22 aborts when a disk with an iothread is reset while a client of NBD is at work (nbd/server.c:
+# blk_aio_attached); 10.0.13 does not.
+_IOTHREADS = (10, 0)
 # Migrations that are not under way (QEMU 7.2, qapi/migration.json: MigrationStatus).
 _NO_MIGRATION = {"none", "completed", "failed", "cancelled"}
 # Jobs that have ended (QEMU 7.2, qapi/job.json: JobStatus).
@@ -83,7 +88,10 @@ def capture(
                 passes.begin()
                 check_disks(passes.disks, chosen)
                 identify(passes.disks)  # so that an invalid id is told now
-                for warning in warnings_for(passes.disks, chosen, for_qemu):
+                for warning in (
+                    *warnings_for(passes.disks, chosen, for_qemu),
+                    *_dangers(qemu),
+                ):
                     warn(warning)
                 writer = Writer(sink, qemu, wanted.passes.max_bandwidth)
                 passes.run(writer, pause, progress)
@@ -151,9 +159,21 @@ def _with_bitmaps(captured: Captured, keys: set[Key]) -> Captured:
     return replace(captured, bitmaps=bitmaps)
 
 
+def _dangers(qemu: Monitor) -> Iterator[str]:
+    """Yield a warning of what may make QEMU abort."""
+    if qemu.version < _IOTHREADS and qemu.execute("query-iothreads"):
+        yield (
+            f"QEMU {qemu.version[0]}.{qemu.version[1]} may abort if the guest resets a disk with an "
+            "iothread meanwhile, as in a reboot; see docs/qemu.md"
+        )
+
+
 def _check_quiet(qemu: Monitor) -> None:
     """Raise FailureError where a migration or a block job is under way."""
     check_state(qemu)
+    if qemu.version < _NEEDED:
+        found, needed = (".".join(map(str, each)) for each in (qemu.version, _NEEDED))
+        raise FailureError(f"QEMU {found} is too old: {needed} or later is needed")
     status = qemu.execute("query-migrate").get("status", "none")
     if status not in _NO_MIGRATION:
         raise FailureError(
