@@ -95,7 +95,7 @@ def command(
     Examples:
       blkmig live qmp:unix:/run/vm.qmp --list
       blkmig live qmp:unix:/run/vm.qmp --bitmaps --to stream.bin
-      blkmig live qmp:unix:/run/vm.qmp --disk a=virtio0 --max-bandwidth 50M --to x.zst
+      blkmig live qmp:unix:/run/vm.qmp --disk a=virtio0 --max-bandwidth 50M
       blkmig live qmp:unix:/run/vm.qmp --downtime 1s --to tcp:host:4444
       blkmig live qmp:unix:/run/vm.qmp --clean-up
     """
