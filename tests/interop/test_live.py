@@ -41,7 +41,7 @@ def guest(
     """A guest with a node without drive, on an iothread, and a drive; each has a named bitmap."""
     one, other = make_disks(folder)
     words = [
-        "-object", "iothread,id=io0",
+        *(["-object", "iothread,id=io0"] if iothread else []),
         "-blockdev", f"driver=raw,node-name=first,file.driver=file,file.filename={one}",
         "-device", "virtio-blk,drive=first,id=disk0" + (",iothread=io0" if iothread else ""),
         "-drive", f"if=none,id=drive1,file={other},format=raw",

@@ -278,7 +278,7 @@ def test_qemu_is_killed(tmp_path: Path) -> None:
 
 def test_the_reader_of_the_stream_leaves(run: Run, tmp_path: Path) -> None:
     with guest(tmp_path, WRITER, iothread=False) as found:
-        outcome = run("live", found.monitor, "--to", "exec:head -c 4M; exit 3")
+        outcome = run("live", found.monitor, "--to", "exec:head -c 4M >/dev/null; exit 3")
         fails(outcome, 4, "the reader closed its end")
         check_clean(found)
         assert found.qemu.cmd("query-status")["status"] == "running"
