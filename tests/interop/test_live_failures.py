@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -211,12 +212,23 @@ def test_a_socket_that_exists(run: Run, tmp_path: Path) -> None:
 # -- what happens meanwhile
 
 
+#: The command line of a program that waits for QEMU for a second only.
+IMPATIENT = """
+from blkmig_cli import limits
+from blkmig_cli.system import qmp
+limits.QMP_ANSWER_WAIT = limits.NBD_ANSWER_WAIT = qmp._IMPATIENT = 1
+from blkmig_cli.commands import main
+main()
+"""
+
+
 class Running:
     """``blkmig live`` as a process, whose stream is read only as far as a test wants."""
 
-    def __init__(self, found: Guest, *words: str) -> None:
+    def __init__(self, found: Guest, *words: str, impatient: bool = False) -> None:
+        command = [sys.executable, "-c", IMPATIENT] if impatient else BLKMIG
         self.process = subprocess.Popen(
-            [*BLKMIG, "live", found.monitor, *words],
+            [*command, "live", found.monitor, *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
@@ -238,9 +250,9 @@ class Running:
 
 
 @contextmanager
-def running(found: Guest, *words: str) -> Iterator[Running]:
+def running(found: Guest, *words: str, impatient: bool = False) -> Iterator[Running]:
     """Start a capture and wait until it is in the middle of its first pass."""
-    started = Running(found, *words)
+    started = Running(found, *words, impatient=impatient)
     try:
         started.read(8 * MIB)
         yield started
@@ -460,3 +472,31 @@ def test_signals_while_the_guest_is_paused(tmp_path: Path, number: signal.Signal
             one_line(err)
             assert found.qemu.cmd("query-status")["status"] == "running"
             check_clean(found)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_qemu_that_hangs(tmp_path: Path, paused: bool) -> None:
+    """What cannot be removed is removed, and the guest resumed, as soon as QEMU answers again."""
+    words = ["--max-passes", "0", "--on-no-converge", "pause", "--downtime", "0ms"]
+    words += ["--then", "leave-paused"] * paused
+    with guest(tmp_path, WRITER) as found, running(found, *words, impatient=True) as capture:
+        while paused and found.qemu.cmd("query-status")["status"] == "running":
+            capture.read(1 << 16)
+        found.qemu.process.send_signal(signal.SIGSTOP)
+        ended, err = capture.end()
+        assert ended == 4
+        assert "is not yet removed" in one_line(err)
+        found.qemu.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: found.qemu.cmd("query-status")["status"] == "running")
+        wait_until(lambda: "blkmig" not in ours(found))
+        check_clean_soon(found)
+
+
+def test_a_reset_of_the_guest(tmp_path: Path) -> None:
+    """It changes nothing.  (A QEMU 7.2 with iothreads may not survive it.)"""
+    with guest(tmp_path, WRITER, iothread=qemu.version() >= (10, 0)) as found:
+        with running(found, "--bitmaps") as capture:
+            found.qemu.cmd("system_reset")
+            assert capture.end()[0] == 0
+        check_clean(found)
+        assert found.qemu.cmd("query-status")["status"] == "running"

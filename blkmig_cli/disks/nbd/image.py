@@ -237,6 +237,10 @@ class NbdImage:
         """See ``image.Image``."""
         self._connection.close()
 
+    def abandon(self) -> None:
+        """Close the connection without taking leave of the server: for another process that has it open."""
+        self._connection.abandon()
+
     def _ranges(self, start: int, end: int, *, zeros: bool) -> Iterator[tuple[int, int]]:
         """Yield the ranges of extents, or of known zeros within those of an own layer."""
         contexts = self._export.contexts

@@ -38,6 +38,7 @@ class Guard:
 
     def __init__(self, path: str, run: str) -> None:
         self._stack = ExitStack()
+        self._takes_over = False
         with ExitStack() as stack, failing("the process that cleans up after a kill"):
             waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
             waiting.settimeout(limits.QMP_GREETING_WAIT)
@@ -68,8 +69,15 @@ class Guard:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._takes_over:
+            self._control.close()
+            return
         with self._stack, suppress(FailureError):
             self._tell(_DONE)
+
+    def take_over(self) -> None:
+        """Leave it to the child to clean up, as soon as QEMU answers again; it outlives this process."""
+        self._takes_over = True
 
     def keep(self, descriptor: int) -> None:
         """Keep an NBD connection open until the child ends."""

@@ -43,7 +43,8 @@ class Pause:
         except FailureError as failure:
             self._since = None
             if not self._monitor.lost:
-                error.add_note(f"the guest may still be paused ({failure}): resume it with cont")
+                self._guard.take_over()
+                error.add_note(f"the guest is paused until QEMU answers ({failure})")
 
     def begin(self) -> None:
         """Pause the guest if it runs; raises FailureError."""

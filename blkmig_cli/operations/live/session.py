@@ -61,10 +61,12 @@ class Session:
         self._stack.close()
         if failure is None:
             return
+        if self._served:
+            self._guard.take_over()
         if error is None:
             raise failure
-        # The first error is the one told.
-        error.add_note(f"what it made in QEMU could not be removed ({failure}); see --clean-up")
+        if self._served:  # the first error is the one told
+            error.add_note(f"what it made in QEMU is not yet removed ({failure}); see --clean-up")
 
     def name(self, kind: str, number: int) -> str:
         """Return a name for something that the run makes in QEMU."""
@@ -173,20 +175,20 @@ class Session:
     def _disconnect(self, name: str) -> None:
         image = self._images.pop(name, None)
         if image is not None:
-            image.close()
+            image.abandon()  # QEMU has closed its side, or the guard keeps it open
         self._peers.pop(name).close()
 
     def _remove(self) -> BaseException | None:
         """Remove everything; return the first error of it.  Nothing is left in a QEMU that has ended."""
         first: BaseException | None = None
-        # Where this is interrupted, it goes on with what is left then.
-        for _ in range(2):
+        while self._served:
             try:
-                if self._served:
-                    self._remove_served()
-                break
-            except (BlkmigError, Interruption, KeyboardInterrupt) as error:
+                self._remove_served()
+            except BlkmigError as error:
                 first = first or error
+                break
+            except (Interruption, KeyboardInterrupt) as error:
+                first = first or error  # and go on with what is left
         for name in list(self._peers):
             self._disconnect(name)
         return None if self.monitor.lost else first
