@@ -224,6 +224,28 @@ def test_qemu_loads_it(run: Run, tmp_path: Path) -> None:
         assert drive.path.read_bytes() == (tmp_path / name).read_bytes()
 
 
+def test_to_a_qemu_that_waits(run: Run, tmp_path: Path) -> None:
+    """As a migration: the other QEMU confirms that it has loaded everything (only up to 9.0)."""
+    if qemu.OWN is None or qemu.version("") >= BLOCKS_END:
+        pytest.skip("no QEMU that loads disks")
+    drives = [Drive("disk0", tmp_path / "0.dst"), Drive("drive1", tmp_path / "1.dst")]
+    for drive, size in zip(drives, SIZES, strict=True):
+        drive.path.write_bytes(b"Z" * size)
+    with (
+        guest(tmp_path, Writer(20 * MIB)) as found,
+        qemu.destination(tmp_path / "d", *drives, root="") as destination,
+    ):
+        destination.capabilities("dirty-bitmaps")
+        uri = destination.listen(f"unix:{tmp_path}/in")
+        words = ["--machine", qemu.MACHINE, "--for-qemu", "7.2", "--then", "leave-paused"]
+        live(run, found, *words, "--bitmaps", "--to", uri)
+        assert destination.wait() == "completed"
+        for drive, (node, name, _) in zip(drives, BITMAPS, strict=True):
+            assert destination.sha256(drive.device, name) == found.qemu.sha256(node, name)
+    for drive, name in zip(drives, ("a.img", "b.img"), strict=True):
+        assert drive.path.read_bytes() == (tmp_path / name).read_bytes()
+
+
 @pytest.mark.scaled
 def test_many_captures_of_one_guest(run: Run, tmp_path: Path) -> None:
     """Each with new bitmaps, in turn as many passes as are needed and three."""

@@ -148,6 +148,23 @@ def test_a_drive_without_medium(run: Run, tmp_path: Path) -> None:
         fails(run("live", found.monitor, "--to", tmp_path / "s.bin"), 4, "no disk to capture")
 
 
+def test_small_disks(run: Run, tmp_path: Path) -> None:
+    """An empty one, one of a sector, and one below a chunk."""
+    words, stream = [], tmp_path / "s.bin"
+    for name, size in (("none", 0), ("least", 512), ("small", 300 << 10)):
+        (tmp_path / name).write_bytes(patterned(size))
+        words += ["-drive", f"if=none,id={name},format=raw,file={tmp_path / name}"]
+        words += ["-device", f"virtio-blk,drive={name}"]
+    with started(tmp_path / "q", words, None) as found:
+        assert "impossible: empty" in run("live", found.monitor, "--list").out
+        assert captured(run, found, stream) == {"least", "small"}
+        outcome = run("live", found.monitor, "--disk", "none", "--to", stream)
+        fails(outcome, 4, "it cannot be captured: empty (device 'none')")
+    for name in ("least", "small"):
+        words = ["--image", f"{name}={tmp_path / name}"]
+        assert run("validate", stream, *words).status == 0
+
+
 def test_a_disk_that_is_unplugged(run: Run, tmp_path: Path) -> None:
     """A SCSI disk goes without the guest's consent."""
     image = tmp_path / "d.img"

@@ -177,13 +177,15 @@ def node_disk(
     """Return the disk with the node ``root``; see :class:`QemuDisk`."""
     chain = graph.chain(root)
     bitmaps = [bitmap for node in chain for bitmap in graph.bitmaps(node)]
-    image = graph.nodes[chain[-1]]["image"]
+    size = graph.nodes[chain[-1]]["image"]["virtual-size"]
+    if not size:
+        obstacle = obstacle or "empty"
     return QemuDisk(
         drive,
         qdev,
         root,
         chain[-1],
-        image["virtual-size"],
+        size,
         graph.nodes[chain[-1]]["drv"],
         tuple(bitmap for bitmap in bitmaps if not bitmap.name.startswith(OURS)),
         reason,
