@@ -209,6 +209,17 @@ def test_a_socket_that_exists(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "nbd").exists()
 
 
+def test_a_target_that_the_guest_uses(run: Run, tmp_path: Path) -> None:
+    with guest(tmp_path) as found:
+        link = tmp_path / "link"
+        link.symlink_to("a.img")
+        before = (tmp_path / "a.img").stat()
+        for target in (tmp_path / "a.img", link):
+            fails(run("live", found.monitor, "--to", target), 2, "are the same file")
+        assert (tmp_path / "a.img").stat().st_ino == before.st_ino
+        fails(run("live", found.monitor, "--id", "x", "--to", link), 2, "--id: 'x' is not a UUID")
+
+
 # -- what happens meanwhile
 
 

@@ -104,6 +104,12 @@ class Graph:
             if bitmap.get("name")
         ]
 
+    def files(self) -> list[str]:
+        """Return the files and devices that QEMU has opened, as it sees them."""
+        return [
+            node["file"] for node in self.nodes.values() if node["drv"] in ("file", "host_device")
+        ]
+
     def counts(self, name: str) -> dict[str, int]:
         """Return how many bytes are dirty in the bitmaps of this name, by node."""
         return {

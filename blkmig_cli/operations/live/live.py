@@ -16,7 +16,7 @@ from blkmig_cli.operations.live.remnants import CleanedUp, clean_up, new_run
 from blkmig_cli.operations.live.request import LiveReport, LiveRequest
 from blkmig_cli.operations.live.session import Session
 from blkmig_cli.operations.live.writer import Writer
-from blkmig_cli.operations.send.identity import identity_of
+from blkmig_cli.operations.send.identity import check_id, identity_of
 from blkmig_cli.operations.send.requirements import (
     check_bitmaps_fit,
     check_disks,
@@ -66,15 +66,21 @@ def capture(
         chosen = replace(chosen, return_path=answers(for_qemu))
     if wanted.bitmaps is not None:
         check_bitmaps_fit(chosen.dialect, chosen.container, "use --dialect v1 or v2")
+    if wanted.identity is not None and wanted.identity.id is not None:
+        check_id("--id", wanted.identity.id)
     run = new_run()
     with (
         _connected(monitor) as qemu,
         Guard(qemu.path, run) as guard,
         Pause(qemu, guard) as pause,
     ):
-        captured = _captured(qemu, wanted)
+        graph = Graph(qemu)
+        captured = _captured(qemu, graph, wanted)
+        uses = FileUses()
+        for file in graph.files():
+            uses.add("an image of QEMU's", file, writes=False)
         with (
-            open_target(target, FileUses(), confirmed=chosen.return_path) as sink,
+            open_target(target, uses, confirmed=chosen.return_path) as sink,
             Session(qemu, guard, run, wanted.socket) as session,
         ):
 
@@ -87,7 +93,6 @@ def capture(
             try:
                 passes.begin()
                 check_disks(passes.disks, chosen)
-                identify(passes.disks)  # so that an invalid id is told now
                 for warning in (
                     *warnings_for(passes.disks, chosen, for_qemu),
                     *_dangers(qemu),
@@ -123,9 +128,8 @@ def _connected(monitor: str) -> Iterator[Monitor]:
         yield qemu
 
 
-def _captured(qemu: Monitor, wanted: LiveRequest) -> list[Captured]:
+def _captured(qemu: Monitor, graph: Graph, wanted: LiveRequest) -> list[Captured]:
     """Return the disks to capture, with their bitmaps; raises FailureError where QEMU is busy with them."""
-    graph = Graph(qemu)
     chosen = choose(graph, find_disks(qemu, graph), wanted.disks, wanted.excluded)
     _check_quiet(qemu)
     found = [Captured(device, disk) for device, disk in chosen.items()]

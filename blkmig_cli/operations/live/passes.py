@@ -153,7 +153,9 @@ class Passes:
 
     def _is_enough(self, number: int) -> bool:
         """Return whether the guest is to be paused now, after ``number`` passes."""
-        left = self.report.passes[-1].left
+        for image in self._images.values():
+            image.flush()  # QEMU does so when it pauses the guest, which takes longer then
+        left = sum(self._left().values())
         predicted = self.report.predicted = self._estimate.pause(left)
         self.report.converged = predicted <= self._passes.downtime
         if self.report.converged or number < self._passes.max_passes:
@@ -171,6 +173,7 @@ class Passes:
     ) -> None:
         began, reading = time.monotonic(), Reading()
         changes = self._take_changes([])
+        self._release()
         self._check()
         with progress(f"pass {number}", _total(changes)) as tick:
             done = 0
@@ -187,8 +190,6 @@ class Passes:
 
         The guest does not wait for the target: what was read while it was paused is written afterwards.
         """
-        for image in self._images.values():
-            image.flush()  # QEMU does so when it pauses the guest, which takes longer then
         copies = self._copies()
         reading = Reading()
         with closing(Hold()) as hold:
@@ -212,8 +213,10 @@ class Passes:
         self._read_copies(copies)
 
     def _take_changes(self, copies: list[_Copy]) -> Changes:
-        """Return what was written since the last pass, and copy bitmaps at the same moment."""
-        self._release()
+        """Return what was written since the last pass, and copy bitmaps at the same moment.
+
+        What it exports is to be released before it is called again.
+        """
         began = time.monotonic()
         actions: list[dict[str, Any]] = []
         for each in self._captured:
@@ -246,7 +249,7 @@ class Passes:
         return changes
 
     def _release(self) -> None:
-        """Remove the exports of the last pass, which keep its bitmaps in use."""
+        """Remove the exports of a pass, which keep its bitmaps in use."""
         while self._exports:
             self._session.remove_export(self._exports.pop())
 
