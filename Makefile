@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 SECONDS ?= 60
 COUNT ?= 20
 SEED ?= 1
+QEMU_ROOT ?=
 # In parallel; who runs pytest by hand gets one test after the other.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
@@ -19,8 +20,8 @@ test: $(VENV)/.test ## Run the tests, but for the long ones
 test-long: $(VENV)/.test ## Run the long tests: those that find little for their time, with more examples
 	BLKMIG_LONG=1 $(PYTEST)
 
-test-qemu: $(VENV)/.test ## Run the tests against a real QEMU, which must be there (qemu-system-x86, qemu-utils)
-	BLKMIG_REQUIRE_QEMU=1 $(PYTEST) tests/interop
+test-qemu: $(VENV)/.test ## Run the tests against a real QEMU, which must be there, or as root QEMU_ROOT=DIR's
+	BLKMIG_REQUIRE_QEMU=1 BLKMIG_QEMU_ROOT=$(QEMU_ROOT) $(PYTEST) tests/interop
 
 check: $(VENV)/.check ## Check the code: lint, format and types
 	$(BIN)/ruff check .

@@ -104,5 +104,11 @@ NBD_HANDSHAKE_MAX = 16 << 20
 NBD_STATUS_MAX = 16 << 20
 #: Backing files of an image, one on the other.
 BACKING_FILES_MAX = 64
-#: Bytes of one message of qemu-storage-daemon.
+#: Bytes of one message of QEMU's, or of qemu-storage-daemon's.
 QMP_MESSAGE_MAX = 64 << 20
+#: Seconds to wait for the greeting of a QEMU's monitor.
+QMP_GREETING_WAIT = 5
+#: Seconds to wait for the answer of a running QEMU to a command.
+QMP_ANSWER_WAIT = 60
+#: Bytes read while a guest is paused that are held in memory; more are in a temporary file.
+HELD_MAX = 256 << 20

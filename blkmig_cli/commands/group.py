@@ -30,6 +30,7 @@ _COMMANDS = {
     "extract": "Extract one disk, or one bitmap, from a stream.",
     "salvage": "Find what is intact in a damaged stream.",
     "send": "Make a stream from disk images and their bitmaps.",
+    "live": "Make a stream of the disks and bitmaps of a running QEMU.",
     "build": "Make a stream from a description.",
     "convert": "Convert a stream to another dialect.",
     "fold": "Make one stream of a base and its increments.",

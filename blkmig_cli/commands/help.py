@@ -26,7 +26,13 @@ _SECTIONS = {
         "incremental", "allow_incomplete", "manifest",
         "for_qemu", "strict", "ignore", "list_checks",
     ),
-    "Selection": ("show_all", "device", "devices", "types", "sectors", "limit"),
+    "Selection": (
+        "disks", "excluded", "list_disks", "show_all", "device", "devices", "types", "sectors", "limit",
+    ),
+    "Guest": (
+        "mode", "downtime", "max_passes", "max_bandwidth", "on_no_converge", "then", "socket",
+        "clean_up",
+    ),
     "Writing": ("dry_run", "resume", "restart", "verify", "force"),
     "Output": ("target", "svg", "payload", "as_spec", "output", "quiet", "verbose"),
 }  # fmt: skip

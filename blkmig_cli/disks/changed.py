@@ -47,7 +47,7 @@ class Changed:
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """See ``image.Readable``: whole chunks, joined where they touch."""
-        return self._image.announce(self._chunks())
+        return self._image.planned(self._chunks())
 
     def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """See ``image.Readable``: what is in no extent of the image."""

@@ -110,7 +110,7 @@ class Image(Readable, Protocol):
     def data_in(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """Yield the parts (start, length) of a range that may contain non-zero bytes, ascending."""
 
-    def announce(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    def planned(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield ``ranges`` (start, length), ascending, of which it is told that they are read next."""
 
     def resize(self, size: int) -> None:

@@ -111,7 +111,7 @@ class RawImage:
         for start, end in self._data(offset, min(offset + length, self._size)):
             yield start, end - start
 
-    def announce(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    def planned(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """See ``image.Image``."""
         return iter(ranges)
 

@@ -19,6 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = None
     if MISSING and not REQUIRED:
         reason = "no qemu-system-x86_64 or no qemu-img; install qemu-system-x86 and qemu-utils"
+    if qemu.ROOT and os.geteuid() != 0:
+        reason = f"only root can start the QEMU in {qemu.ROOT}"
     no_blocks = None
     if not MISSING and not qemu.has_block_migration():
         no_blocks = f"QEMU {'.'.join(map(str, qemu.version()))} has no block migration"

@@ -1,5 +1,11 @@
-"""A real QEMU, controlled through QMP: started for one test, ended with it."""
+"""A real QEMU, controlled through QMP: started for one test, ended with it.
 
+BLKMIG_QEMU_ROOT=DIR takes the QEMU of a system in the folder DIR (a debootstrapped Debian, for example).
+It is started in a mount namespace of its own, in which DIR/tmp is the /tmp of the tests, and ends with it;
+that takes root's rights.
+"""
+
+import os
 import shutil
 import subprocess
 import time
@@ -15,8 +21,17 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 from blkmig_cli.checks.compatibility import BLOCKS_END
 from tests.support.peers import PATIENCE
 
-BINARY = shutil.which("qemu-system-x86_64")
+ROOT = os.environ.get("BLKMIG_QEMU_ROOT", "")
+_NAME = "qemu-system-x86_64"
+#: That of the machine, and the one to test.
+OWN = shutil.which(_NAME)
+BINARY = shutil.which(_NAME, path=f"{ROOT}/usr/bin" if ROOT else None)
 QEMU_IMG = shutil.which("qemu-img")
+# Sees the first folder of all paths below it as it is outside; its arguments are ROOT, that folder, and
+# the command.
+_ENTER = (
+    'mkdir -p "$0$1" && mount --bind "$1" "$0$1" && root="$0" && shift && exec chroot "$root" "$@"'
+)
 #: What a destination that has disks is started as; its streams state a prefix of it.
 MACHINE = "pc"
 
@@ -37,13 +52,13 @@ class QmpError(Exception):
 class Qemu:
     """A running QEMU.  What it printed is in ``log`` once it has ended."""
 
-    def __init__(self, folder: Path, words: list[str]) -> None:
-        assert BINARY is not None
+    def __init__(self, folder: Path, words: list[str], root: str = ROOT) -> None:
         self._folder = folder
         control = folder / "qmp"
         control.unlink(missing_ok=True)
         self._monitor = QEMUMonitorProtocol(str(control), server=True)
-        command = [BINARY, "-nodefaults", "-display", "none", "-S", "-qmp", f"unix:{control}"]
+        command = [*words_for(folder, root), "-nodefaults", "-display", "none", "-S"]
+        command += ["-qmp", f"unix:{control}"]
         with open(folder / "qemu.log", "wb") as log:
             self.process = subprocess.Popen(
                 [*command, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -62,6 +77,10 @@ class Qemu:
         if "error" in answer:
             raise QmpError(f"{command}: {answer['error']['desc']}")
         return answer["return"]
+
+    def events(self) -> list[str]:
+        """Return the names of the events since the last call."""
+        return [event["event"] for event in self._monitor.get_events()]
 
     def io(self, device: str, line: str) -> None:
         """Run a qemu-io command on a disk."""
@@ -161,10 +180,10 @@ class Qemu:
 
 
 @contextmanager
-def running(folder: Path, *words: str) -> Iterator[Qemu]:
-    """Start a QEMU with the options ``words``, and end it."""
+def running(folder: Path, *words: str, root: str = ROOT) -> Iterator[Qemu]:
+    """Start a QEMU with the options ``words``, and end it; ``root``: empty for that of the machine."""
     folder.mkdir(parents=True, exist_ok=True)
-    qemu = Qemu(folder, list(words))
+    qemu = Qemu(folder, list(words), root)
     try:
         yield qemu
     finally:
@@ -176,7 +195,7 @@ def source(folder: Path, *drives: Drive) -> Any:
     return running(folder, "-M", "none", *drive_words(*drives))
 
 
-def machine(folder: Path, *drives: Drive, more: tuple[str, ...] = ()) -> Any:
+def machine(folder: Path, *drives: Drive, more: tuple[str, ...] = (), root: str = ROOT) -> Any:
     """Start a QEMU with an empty firmware and a guest device for every drive.
 
     (A drive without one is reopened at every change of its permissions, and QEMU aborts or fails
@@ -188,12 +207,12 @@ def machine(folder: Path, *drives: Drive, more: tuple[str, ...] = ()) -> Any:
     words = ["-M", MACHINE, "-m", "2", "-bios", str(firmware), *drive_words(*drives)]
     for drive in drives:
         words += ["-device", f"virtio-blk,drive={drive.device}"]
-    return running(folder, *words, *more)
+    return running(folder, *words, *more, root=root)
 
 
-def destination(folder: Path, *drives: Drive) -> Any:
+def destination(folder: Path, *drives: Drive, root: str = ROOT) -> Any:
     """Start a machine that waits for ``migrate-incoming``."""
-    return machine(folder, *drives, more=("-incoming", "defer"))
+    return machine(folder, *drives, more=("-incoming", "defer"), root=root)
 
 
 def drive_words(*drives: Drive) -> list[str]:
@@ -204,6 +223,15 @@ def drive_words(*drives: Drive) -> list[str]:
     return words
 
 
+def words_for(folder: Path, root: str = ROOT) -> list[str]:
+    """Return the words that start the QEMU in ``root``, which reaches the files below ``folder``."""
+    if not root:
+        assert OWN is not None
+        return [OWN]
+    top = str(Path(*folder.parts[:2]))
+    return ["unshare", "--mount", "/bin/sh", "-c", _ENTER, root, top, f"/usr/bin/{_NAME}"]
+
+
 def qemu_img(*words: object) -> str:
     """Run qemu-img; return what it prints."""
     assert QEMU_IMG is not None
@@ -212,10 +240,10 @@ def qemu_img(*words: object) -> str:
 
 
 @cache
-def version() -> tuple[int, int]:
+def version(root: str = ROOT) -> tuple[int, int]:
     """Return QEMU's version, such as (7, 2)."""
-    assert BINARY is not None
-    text = subprocess.run([BINARY, "--version"], check=True, capture_output=True, text=True).stdout
+    command = [*words_for(Path("/tmp/any"), root), "--version"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     major, minor = text.split("version ")[1].split(".")[:2]
     return int(major), int(minor)
 

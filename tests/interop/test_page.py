@@ -47,7 +47,15 @@ class Monitor:
 @pytest.mark.block_migration
 def test_the_commands(tmp_path: Path) -> None:
     run_commands(PAGE, tmp_path)
-    assert PAGE.count("```console") == 7
+    assert PAGE.count("```console") == 8
+
+
+def test_a_running_guest(tmp_path: Path) -> None:
+    """That chapter by itself, for every QEMU."""
+    _, _, rest = PAGE.partition("\n## A capture of a running guest (QEMU 5.2 and later)\n")
+    chapter = rest.partition("\n## ")[0]
+    assert chapter.count("```console") == 1
+    run_commands(chapter, tmp_path)
 
 
 def test_an_old_capture_to_a_qemu_of_today(run: Run, tmp_path: Path) -> None:

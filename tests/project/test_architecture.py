@@ -129,6 +129,7 @@ def test_each_library_has_one_importer() -> None:
         libraries = outside(names)
         assert "rich" not in libraries or module.startswith("blkmig_cli.output.human.")
         assert "click" not in libraries or room(module) == "commands"
+        assert "qemu" not in libraries or module == "blkmig_cli.system.qmp"
         if "construct" in libraries:
             assert module == "blkmig_cli.wire.schema_io" or room(module) == "schemas"
 

@@ -117,6 +117,10 @@ class Connection:
             if self._broken is None:
                 head = build(schema.Request, schema.REQUEST_MAGIC, 0, Command.DISC, 0, 0, 0)
                 self._channel.send(memoryview(head), deadline, lambda: None)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the connection without a word; no thread may be waiting."""
         self._break(BrokenError("the connection is closed"))
         self._channel.close()
 

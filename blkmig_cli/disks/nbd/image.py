@@ -135,10 +135,13 @@ class NbdImage:
 
         Of an image's own layer: what it holds.  What has been read ahead is forgotten.
         """
-        return self.announce(self._ranges(0, self.size, zeros=False))
+        return self.planned(self._ranges(0, self.size, zeros=False))
 
-    def announce(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """See ``image.Image``; only these are read ahead."""
+    def planned(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yield ``ranges`` (start, length), ascending, as they are; only in their chunks is read ahead.
+
+        What has been read ahead before is forgotten.
+        """
         self._reader.drop(plan=True)
         coming: deque[tuple[int, int]] = deque()
         for extent in ranges:
@@ -247,6 +250,10 @@ class NbdImage:
     def close(self) -> None:
         """See ``image.Image``."""
         self._connection.close()
+
+    def abandon(self) -> None:
+        """Close the connection without taking leave of the server: for another process that has it open."""
+        self._connection.abandon()
 
     def _ranges(self, start: int, end: int, *, zeros: bool) -> Iterator[tuple[int, int]]:
         """Yield the ranges of extents, or of known zeros within those of an own layer."""

@@ -18,12 +18,15 @@ from blkmig_cli.schemas.nbd import Command
 
 #: Bytes of a piece, where the server takes so many at once.
 PIECE = 512 << 10
-#: Pieces that are there or in flight: 4 MiB.
+#: Pieces that are there or in flight, except for those that are kept: 4 MiB.
 WINDOW = 8
 #: Extents that are known before they are read, so that more than one small one is read ahead.
 PLANNED = 4
-#: Pieces that are kept for a second reading: those of a chunk that begins anywhere.
+#: Pieces of a range that is kept for a second reading: those of a chunk that begins anywhere.
 _KEPT = CHUNK_SIZE // PIECE + 1
+#: Pieces of all that is kept: those of the chunks of a section part, which are all read before the second
+#: reading begins.
+_KEPT_ALL = 8 * _KEPT
 
 #: Takes a part of what is read, which is valid until it returns; returns whether more is wanted.
 Take = Callable[[memoryview], bool]
@@ -49,6 +52,7 @@ class ReadAhead:
         self._ahead = ahead
         self._lock = threading.Lock()
         self._pieces: dict[int, _Piece] = {}
+        self._kept: dict[int, None] = {}
         self._free: list[bytearray] = []
         self._next = 0  # after the last piece that was read
         self._plan = deque([range(-(-self._size // self._step))], PLANNED + 1)
@@ -94,15 +98,18 @@ class ReadAhead:
             except BaseException:
                 # Buffers of requests that are still in flight must not be used again.
                 self._pieces.clear()
+                self._kept.clear()
                 raise
 
     def _read(self, first: int, last: int, wanted: range, take: Take, again: bool) -> bool:
         """Give the part of the pieces ``first`` to ``last`` that is ``wanted`` to ``take``."""
         keeps = again and last - first < _KEPT
         ahead = self._ahead and (first in self._pieces or first in (self._next, self._next - 1))
-        self._trim(first)
+        self._trim(first, again=keeps)
         for number in range(first, last + 1):
             self._fill(number, last, ahead=ahead)
+            if keeps:
+                self._keep(range(number, last + 1))
             piece = self._pieces[number]
             self._connection.wait(piece.request)
             base = number * self._step
@@ -118,15 +125,26 @@ class ReadAhead:
     def _number(self, offset: int) -> int:
         return offset // self._step
 
-    def _trim(self, first: int | None) -> None:
-        """Release the pieces that were asked for before the piece ``first``; None: all."""
+    def _trim(self, first: int | None, *, again: bool = False) -> None:
+        """Release the pieces that were asked for before the piece ``first``; None: all.
+
+        ``again``: but for those that are kept.
+        """
         for number in list(self._pieces):
             if number == first:
                 return
-            self._release(number)
+            if not again or number not in self._kept:
+                self._release(number)
+
+    def _keep(self, numbers: range) -> None:
+        """Keep pieces for a second reading, if they have been asked for."""
+        self._kept |= {number: None for number in numbers if number in self._pieces}
+        while len(self._kept) > _KEPT_ALL:
+            self._release(next(iter(self._kept)))
 
     def _release(self, number: int) -> None:
         piece = self._pieces.pop(number)
+        self._kept.pop(number, None)
         with suppress(FailureError):  # of what nobody has read
             self._connection.wait(piece.request)
         if piece.request.done:
@@ -138,16 +156,21 @@ class ReadAhead:
             if number not in self._pieces:
                 self._ask(number)
             number += 1
-            if len(self._pieces) >= WINDOW:
+            if self._coming >= WINDOW:
                 return
         if ahead:
             newest = max(self._pieces, default=last)
-            while len(self._pieces) < WINDOW:
+            while self._coming < WINDOW:
                 following = self._following(newest)
                 if following is None:
                     return
                 self._ask(following)
                 newest = following
+
+    @property
+    def _coming(self) -> int:
+        """The number of pieces that have not been read."""
+        return len(self._pieces) - len(self._kept)
 
     def _following(self, number: int) -> int | None:
         """Return the next piece after ``number`` that is expected to be read."""

@@ -138,9 +138,9 @@ class QemuImage:
         """See ``image.Image``."""
         return self._disk.data_in(offset, length)
 
-    def announce(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    def planned(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """See ``image.Image``."""
-        return self._disk.announce(ranges)
+        return self._disk.planned(ranges)
 
     def resize(self, size: int) -> None:
         """See ``image.Image``; raises FailureError where the format cannot change it."""

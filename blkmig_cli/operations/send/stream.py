@@ -5,7 +5,7 @@ blk_mig_save_bulked_block); the container and the order of sections are QEMU's. 
 the records of each dialect.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -103,37 +103,81 @@ def send_pieces(disks: list[Disk], options: SendOptions) -> Iterator[Piece]:
     Data is an ``ImageRange``, which is read when it is written.  Raises FailureError where an image
     fails.
     """
-    bulk = _Bulk(disks, options)
+    yield from stream_start(disks, options)
+    yield from disk_parts(disks, options)
+    yield from stream_end(disks, options)
+
+
+def stream_start(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
+    """Return the events before the first part; of bitmaps, only names, granularities and flags count."""
     if options.container == "none":
-        for part, rows in bulk.parts():
-            yield from _repeated(part, rows)
-        yield _progress(100)
-        yield Eos(0, 0, None, BlockFlag.EOS)
         return
-    own_section = options.dialect == "qemu" and any(disk.bitmaps for disk in disks)
     yield Header(0, 0, None, VERSION)
     yield Configuration(0, 0, None, options.machine)
     if options.return_path:
         yield CommandEvent(0, 0, None, Command.OPEN_RETURN_PATH, b"")
-    # A stream of bitmaps only has no block section, which QEMU 9.1 and later would refuse.
-    with_blocks = options.disks or options.dialect != "qemu"
-    if with_blocks:
+    if _with_blocks(options):
         announced = options.identity is not None and options.identity.incremental
         start: list[Event] = [announcement()] if announced else []
         yield from section(SectionType.START, BLOCK_SECTION, _BLOCK_ID, start)
-    if own_section:
+    if _own_section(disks, options):
         starts = sending.bitmap_starts(disks)
         yield from section(SectionType.START, DIRTY_BITMAP_SECTION, _BITMAPS_ID, starts)
-    if with_blocks:
-        for part, rows in bulk.parts():
-            events = section(SectionType.PART, BLOCK_SECTION, _BLOCK_ID, part)
-            yield from _repeated(list(events), rows)
+
+
+def disk_parts(
+    disks: list[Disk],
+    options: SendOptions,
+    changes: Mapping[str, Iterable[tuple[int, int]]] | None = None,
+    *,
+    counts: bool = True,
+) -> Iterator[Piece]:
+    """Return the parts with the chunks of ``disks``, as :func:`send_pieces` does.
+
+    ``changes``: ranges (start, length) in bytes by device, ascending; only chunks that they touch are
+    sent, though all of the disk can be read.  None: all.  ``counts``: with progress records.
+    """
+    if not _with_blocks(options) and options.container != "none":
+        return
+    for part, rows in _Bulk(disks, options, changes, counts=counts).parts():
+        yield from _repeated(_framed(part, options), rows)
+
+
+def progress_part(percent: int, options: SendOptions) -> list[Event]:
+    """Return a part with a progress record only."""
+    return _framed([_progress(percent)], options)
+
+
+def stream_end(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
+    """Return the events after the last part, with all bits of the bitmaps in their own section."""
+    if options.container == "none":
+        yield _progress(100)
+        yield Eos(0, 0, None, BlockFlag.EOS)
+        return
+    if _with_blocks(options):
         yield from section(SectionType.END, BLOCK_SECTION, _BLOCK_ID, [_progress(100)])
-    if own_section:
+    if _own_section(disks, options):
         yield from bitmap_sections(disks, _BITMAPS_ID)
     yield Eof(0, 0, None)
     # It has no devices' state.  (QEMU warns where there is no description at all.)
     yield VmDescription(0, 0, None, literal(description(options.sizes, options.identity)))
+
+
+def _with_blocks(options: SendOptions) -> bool:
+    """Return whether there is a block section, which QEMU 9.1 and later refuse: not for bitmaps only."""
+    return options.disks or options.dialect != "qemu"
+
+
+def _own_section(disks: list[Disk], options: SendOptions) -> bool:
+    """Return whether the bitmaps have a section of their own."""
+    return options.dialect == "qemu" and any(disk.bitmaps for disk in disks)
+
+
+def _framed(part: list[Event], options: SendOptions) -> list[Event]:
+    """Return the records of a part in its section, if the container has sections."""
+    if options.container == "none":
+        return part
+    return list(section(SectionType.PART, BLOCK_SECTION, _BLOCK_ID, part))
 
 
 def section(kind: SectionType, name: str, number: int, content: list[Event]) -> Iterator[Event]:
@@ -212,9 +256,18 @@ class _Stretch:
 class _Bulk:
     """The block records of all disks, with the progress records between them."""
 
-    def __init__(self, disks: list[Disk], options: SendOptions) -> None:
+    def __init__(
+        self,
+        disks: list[Disk],
+        options: SendOptions,
+        changes: Mapping[str, Iterable[tuple[int, int]]] | None,
+        *,
+        counts: bool,
+    ) -> None:
         self._disks = disks
         self._options = options
+        self._changes = changes
+        self._counting = counts
         self._dialect = sending.DIALECTS[options.dialect]
         self._total = sum(disk.size // SECTOR_SIZE for disk in disks)
         self._finished = 0
@@ -270,14 +323,15 @@ class _Bulk:
                         yield _Stretch(part.start, min(part.stop, total), True, start, zero)
             return
         at = since = 0
-        for offset, length in disk.image.extents():
+        extents = disk.image.extents() if self._changes is None else self._changes[disk.device]
+        for offset, length in extents:
             start = max(offset // CHUNK_SIZE * CHUNK_SECTORS, at)
             stop = min(-(-(offset + length) // CHUNK_SIZE) * CHUNK_SECTORS, total)
             if start >= stop:
                 continue
             if at < start:
                 yield _Stretch(at, start, False, since)
-                since = start if self._skips_holes(disk) else since
+                since = since if self._reads_gaps(disk) else start
             yield _Stretch(start, stop, True, since)
             at = stop
         if at < total:
@@ -290,7 +344,11 @@ class _Bulk:
         return self._options.disks and (stretch.allocated or not self._skips_holes(disk))
 
     def _skips_holes(self, disk: Disk) -> bool:
-        return self._options.skip_unallocated or disk.partial
+        return not self._reads_gaps(disk) or self._changes is not None
+
+    def _reads_gaps(self, disk: Disk) -> bool:
+        """Return whether what lies between the extents can be sent as a part of a chunk."""
+        return not (self._options.skip_unallocated or disk.partial)
 
     def _bits_in_chunks(self, disk: Disk) -> bool:
         return self._dialect.bits_in_chunks and bool(disk.bitmaps)
@@ -324,6 +382,8 @@ class _Bulk:
         return part
 
     def _count(self, sector: int) -> None:
+        if not self._counting:
+            return
         percent = (self._finished + sector) * 100 // self._total
         if percent != self._percent:
             self._percent = percent

@@ -1,0 +1,1 @@
+"""Capturing the disks and bitmaps of a running QEMU through its monitor."""

@@ -1,0 +1,192 @@
+"""Making a stream of the disks and bitmaps of a running QEMU."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+
+from blkmig_cli.checks.compatibility import Version, answers
+from blkmig_cli.checks.names import Key, find_bitmaps, split_bitmap
+from blkmig_cli.disks.disk import Disk
+from blkmig_cli.errors import FailureError
+from blkmig_cli.operations.live.disks import Graph, QemuDisk, choose, find_disks
+from blkmig_cli.operations.live.guard import Guard
+from blkmig_cli.operations.live.passes import Captured, Passes
+from blkmig_cli.operations.live.pause import Pause, check_state
+from blkmig_cli.operations.live.remnants import CleanedUp, clean_up, new_run
+from blkmig_cli.operations.live.request import LiveReport, LiveRequest
+from blkmig_cli.operations.live.session import Session
+from blkmig_cli.operations.live.writer import Writer
+from blkmig_cli.operations.send.identity import check_id, identity_of
+from blkmig_cli.operations.send.requirements import (
+    check_bitmaps_fit,
+    check_disks,
+    warnings_for,
+)
+from blkmig_cli.operations.send.stream import SendOptions
+from blkmig_cli.progress import Progress, ignore, no_progress
+from blkmig_cli.system.address import parse_target
+from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.system.qmp import Monitor, parse_monitor
+from blkmig_cli.text import quote
+from blkmig_cli.transport.target import open_target
+from blkmig_cli.wire.identity import Identity
+
+# The first with block-export-add (QEMU 5.2, qapi/block-export.json).
+_NEEDED = (5, 2)
+# QEMU 7.2.22 aborts when a disk with an iothread is reset while a client of NBD is at work (nbd/server.c:
+# blk_aio_attached); 10.0.13 does not.
+_IOTHREADS = (10, 0)
+# Migrations that are not under way (QEMU 7.2, qapi/migration.json: MigrationStatus).
+_NO_MIGRATION = {"none", "completed", "failed", "cancelled"}
+# Jobs that have ended (QEMU 7.2, qapi/job.json: JobStatus).
+_ENDED = {"concluded", "null"}
+
+
+def capture(
+    monitor: str,
+    target: str | None = None,
+    request: LiveRequest | None = None,
+    options: SendOptions | None = None,
+    *,
+    for_qemu: Version | None = None,
+    progress: Progress = no_progress,
+    warn: Callable[[str], None] = ignore,
+) -> LiveReport:
+    """Write a stream of the disks of the QEMU at ``monitor`` (``qmp:unix:PATH``) to ``target`` (TARGET).
+
+    ``for_qemu``, ``warn``: as in ``send``.  Whatever happens, what was made in QEMU is removed, and a
+    guest that was running runs on, unless it is to be left paused and everything succeeded.
+
+    Raises UsageError for a disk or a bitmap that QEMU does not have, or options that contradict each
+    other; FailureError where QEMU, a disk or the target fails, is in use otherwise, or changes meanwhile,
+    or the guest writes too fast.
+    """
+    chosen, wanted = options or SendOptions(), request or LiveRequest()
+    if chosen.container == "qemu" and for_qemu is not None and parse_target(target).is_socket:
+        chosen = replace(chosen, return_path=answers(for_qemu))
+    if wanted.bitmaps is not None:
+        check_bitmaps_fit(chosen.dialect, chosen.container, "use --dialect v1 or v2")
+    if wanted.identity is not None and wanted.identity.id is not None:
+        check_id("--id", wanted.identity.id)
+    run = new_run()
+    with (
+        _connected(monitor) as qemu,
+        Guard(qemu.path, run) as guard,
+        Pause(qemu, guard) as pause,
+    ):
+        graph = Graph(qemu)
+        captured = _captured(qemu, graph, wanted)
+        uses = FileUses()
+        for file in graph.files():
+            uses.add("an image of QEMU's", file, writes=False)
+        with (
+            open_target(target, uses, confirmed=chosen.return_path) as sink,
+            Session(qemu, guard, run, wanted.socket) as session,
+        ):
+
+            def identify(disks: list[Disk]) -> Identity | None:
+                if wanted.identity is None:
+                    return None
+                return identity_of(disks, chosen, wanted.identity)
+
+            passes = Passes(session, captured, wanted.passes, chosen, identify)
+            try:
+                passes.begin()
+                check_disks(passes.disks, chosen)
+                for warning in (
+                    *warnings_for(passes.disks, chosen, for_qemu),
+                    *_dangers(qemu),
+                ):
+                    warn(warning)
+                writer = Writer(sink, qemu, wanted.passes.max_bandwidth)
+                passes.run(writer, pause, progress)
+            except BaseException as error:
+                pause.cancel(error)
+                if isinstance(error, FailureError):
+                    passes.check_cause()
+                raise
+        passes.report.left_paused = pause.is_paused
+        pause.keep()
+    return passes.report
+
+
+def list_disks(monitor: str) -> list[QemuDisk]:
+    """Return the disks of the QEMU at ``monitor``; raises FailureError, UsageError."""
+    with _connected(monitor) as qemu:
+        return find_disks(qemu, Graph(qemu))
+
+
+def remove_remnants(monitor: str) -> CleanedUp:
+    """Remove from the QEMU at ``monitor`` what runs that were killed have left; raises as others do."""
+    with _connected(monitor) as qemu:
+        return clean_up(qemu)
+
+
+@contextmanager
+def _connected(monitor: str) -> Iterator[Monitor]:
+    with closing(Monitor(parse_monitor(monitor))) as qemu:
+        yield qemu
+
+
+def _captured(qemu: Monitor, graph: Graph, wanted: LiveRequest) -> list[Captured]:
+    """Return the disks to capture, with their bitmaps; raises FailureError where QEMU is busy with them."""
+    chosen = choose(graph, find_disks(qemu, graph), wanted.disks, wanted.excluded)
+    _check_quiet(qemu)
+    found = [Captured(device, disk) for device, disk in chosen.items()]
+    if wanted.bitmaps is None:
+        return found
+    known: list[Key] = [
+        (device, each.name) for device, disk in chosen.items() for each in disk.bitmaps
+    ]
+    if not known and not wanted.bitmaps:
+        raise FailureError("no disk has any bitmap", hint="leave out --bitmaps")
+    keys = {
+        key
+        for name in wanted.bitmaps
+        for key in find_bitmaps("--bitmap", split_bitmap(name), known)
+    } or set(known)
+    return [_with_bitmaps(each, keys) for each in found]
+
+
+def _with_bitmaps(captured: Captured, keys: set[Key]) -> Captured:
+    bitmaps = tuple(each for each in captured.disk.bitmaps if (captured.device, each.name) in keys)
+    for bitmap in bitmaps:
+        fault = "inconsistent" if bitmap.inconsistent else "in use" if bitmap.busy else None
+        if fault is not None:
+            raise FailureError(
+                f"bitmap {quote(bitmap.name)} is {fault}",
+                device=captured.device,
+                hint="select others with --bitmap",
+            )
+    if len({bitmap.name for bitmap in bitmaps}) < len(bitmaps):
+        raise FailureError("two of its nodes have bitmaps of one name", device=captured.device)
+    return replace(captured, bitmaps=bitmaps)
+
+
+def _dangers(qemu: Monitor) -> Iterator[str]:
+    """Yield a warning of what may make QEMU abort."""
+    if qemu.version < _IOTHREADS and qemu.execute("query-iothreads"):
+        yield (
+            f"QEMU {qemu.version[0]}.{qemu.version[1]} may abort if the guest resets a disk with an "
+            "iothread meanwhile, as in a reboot; see docs/qemu.md"
+        )
+
+
+def _check_quiet(qemu: Monitor) -> None:
+    """Raise FailureError where a migration or a block job is under way."""
+    check_state(qemu)
+    if qemu.version < _NEEDED:
+        found, needed = (".".join(map(str, each)) for each in (qemu.version, _NEEDED))
+        raise FailureError(f"QEMU {found} is too old: {needed} or later is needed")
+    status = qemu.execute("query-migrate").get("status", "none")
+    if status not in _NO_MIGRATION:
+        raise FailureError(
+            f"a migration is under way (its status is {status})",
+            hint="wait for its end, or cancel it",
+        )
+    for job in qemu.execute("query-jobs"):
+        if job["status"] not in _ENDED:
+            raise FailureError(
+                f"a block job is under way: {quote(job['id'])} ({job['type']})",
+                hint="wait for its end, or cancel it",
+            )

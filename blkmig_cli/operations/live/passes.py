@@ -1,0 +1,336 @@
+"""Capturing the final state of disks while the guest runs, as a migration does.
+
+All of the disks is sent first, then, pass by pass, what was written meanwhile, and the rest while the
+guest is paused.  Writes are recorded in the bitmap ``track`` of each disk, by chunks of 1 MiB.  A pass
+moves its content to the bitmap ``pass`` in one transaction for all disks, reads that through an export of
+its own, and reads the chunks through the export of the disk, which stays.  The last transaction copies the
+named bitmaps, too, so that they are of the same moment as the disks.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.disk import Disk
+from blkmig_cli.disks.nbd.image import NbdImage
+from blkmig_cli.errors import FailureError
+from blkmig_cli.operations.live.disks import Graph, QemuBitmap, QemuDisk, check_unchanged
+from blkmig_cli.operations.live.estimate import Estimate
+from blkmig_cli.operations.live.pause import Pause
+from blkmig_cli.operations.live.request import LiveReport, PassesOptions, PassReport
+from blkmig_cli.operations.live.session import Session
+from blkmig_cli.operations.live.writer import Hold, Reading, Writer, size_of
+from blkmig_cli.operations.send.stream import (
+    SendOptions,
+    disk_parts,
+    progress_part,
+    stream_end,
+    stream_start,
+)
+from blkmig_cli.progress import Progress, Tick
+from blkmig_cli.schemas.constants import CHUNK_SIZE
+from blkmig_cli.system.qmp import CommandError, action
+from blkmig_cli.text import human_size, quote
+from blkmig_cli.wire.identity import Identity
+from blkmig_cli.wire.runs import Piece
+
+#: Ranges (start, length) in bytes, by device.
+Changes = dict[str, list[tuple[int, int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A disk that is captured: its name in the stream, and the bitmaps that are sent with it."""
+
+    device: str
+    disk: QemuDisk
+    bitmaps: tuple[QemuBitmap, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """The copy ``name`` of a named bitmap, whose content goes to ``target``."""
+
+    name: str
+    device: str
+    source: QemuBitmap
+    target: DirtyBitmap
+
+
+class Passes:
+    """A capture of the disks ``captured`` in passes.
+
+    ``options``: how to send; ``identify`` returns the identity of the stream of some disks, and is called
+    when the guest is paused.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        captured: list[Captured],
+        passes: PassesOptions,
+        options: SendOptions,
+        identify: Callable[[list[Disk]], Identity | None],
+    ) -> None:
+        self._session = session
+        self._monitor = session.monitor
+        self._captured = captured
+        self._passes = passes
+        self._options = options
+        self._identify = identify
+        self._estimate = Estimate()
+        self._track, self._pass = session.name("track", 0), session.name("pass", 0)
+        self._images: dict[str, NbdImage] = {}
+        self._exports: list[str] = []
+        self.disks: list[Disk] = []
+        self.report = LiveReport(
+            {each.device: each.disk.size for each in captured},
+            [(each.device, bitmap.name) for each in captured for bitmap in each.bitmaps],
+        )
+
+    def begin(self) -> None:
+        """Make what the passes need in QEMU; from now on, writes are recorded."""
+        began = time.monotonic()
+        self._session.start_server()
+        for number, each in enumerate(self._captured):
+            image = self._session.open_disk(number, each.device, each.disk)
+            self._images[each.device] = image
+            bitmaps = [
+                DirtyBitmap(bitmap.name, bitmap.granularity, bitmap.recording, bitmap.persistent)
+                for bitmap in each.bitmaps
+            ]
+            self.disks.append(Disk(each.device, image, bitmaps))
+        self._monitor.transaction(
+            [
+                add_bitmap(each.disk.node, name, CHUNK_SIZE, enabled=enabled)
+                for each in self._captured
+                for name, enabled in ((self._track, True), (self._pass, False))
+            ]
+        )
+        self._estimate.add_fixed(time.monotonic() - began)
+        self._check()
+
+    def run(self, writer: Writer, pause: Pause, progress: Progress) -> None:
+        """Send everything; the guest is paused for the last pass.
+
+        Raises FailureError where something fails, changes or does not converge.
+        """
+        # The records of data carry no bitmaps: these are sent when they are final.
+        bare = [Disk(disk.device, disk.image) for disk in self.disks]
+        writer.write(stream_start(self.disks, self._options))
+        bits = replace(self._options, disks=False)
+        if self._options.dialect == "v2":  # its first records name the bitmaps
+            writer.write(disk_parts(self.disks, bits, counts=False))
+        self._bulk(bare, writer, progress)
+        number = 0
+        while not self._is_enough(number):
+            number += 1
+            self._dirty_pass(number, bare, writer, progress)
+        self._last_pass(bare, writer, pause, progress)
+        if self._options.dialect != "qemu":
+            writer.write(disk_parts(self.disks, bits, counts=False), paced=False)
+        writer.write(stream_end(self.disks, self._options), paced=False)
+        writer.flush()
+        self.report.written = writer.written
+
+    def check_cause(self) -> None:
+        """Raise FailureError where QEMU has ended or its disks have changed, as something has failed."""
+        if self._monitor.has_ended():
+            self._monitor.check()
+        self._check()
+
+    def _bulk(self, bare: list[Disk], writer: Writer, progress: Progress) -> None:
+        began, size = time.monotonic(), sum(disk.size for disk in bare)
+        with progress("sending", size) as tick:
+            writer.write(disk_parts(bare, self._options), tick)
+            writer.write(progress_part(100, self._options))
+        seconds = time.monotonic() - began
+        self._estimate.add_reading(writer.read, seconds)
+        self._add("bulk", size, writer.read, seconds)
+
+    def _is_enough(self, number: int) -> bool:
+        """Return whether the guest is to be paused now, after ``number`` passes."""
+        for image in self._images.values():
+            image.flush()  # QEMU does so when it pauses the guest, which takes longer then
+        left = sum(self._left().values())
+        predicted = self.report.predicted = self._estimate.pause(left)
+        self.report.converged = predicted <= self._passes.downtime
+        if self.report.converged or number < self._passes.max_passes:
+            return self.report.converged
+        if self._passes.on_no_converge == "fail":
+            raise FailureError(
+                f"the guest writes too fast: after {number} passes, {human_size(left)} are "
+                f"left, for which it would be paused for {predicted * 1000:.0f} ms",
+                hint="raise --downtime or --max-passes, or use --on-no-converge pause",
+            )
+        return True
+
+    def _dirty_pass(
+        self, number: int, bare: list[Disk], writer: Writer, progress: Progress
+    ) -> None:
+        began, reading = time.monotonic(), Reading()
+        changes = self._take_changes([])
+        self._release()
+        self._check()
+        with progress(f"pass {number}", _total(changes)) as tick:
+            done = 0
+            for batch in reading.batches(self._parts(bare, changes)):
+                writer.write(batch, _after(done, tick))
+                done += sum(map(size_of, batch))
+        self._estimate.add_reading(reading.size, reading.seconds)
+        self._add("dirty", _total(changes), reading.size, time.monotonic() - began)
+
+    def _last_pass(
+        self, bare: list[Disk], writer: Writer, pause: Pause, progress: Progress
+    ) -> None:
+        """Send the rest.
+
+        The guest does not wait for the target: what was read while it was paused is written afterwards.
+        """
+        copies = self._copies()
+        reading = Reading()
+        with closing(Hold()) as hold:
+            began = time.monotonic()
+            pause.begin()
+            changes = self._take_changes(copies)
+            for batch in reading.batches(self._parts(bare, changes)):
+                hold.add(batch)
+            self._check(pause)
+            self._check_idle()
+            self._options = replace(self._options, identity=self._identify(self.disks))
+            if not pause.is_paused:
+                self.report.predicted = None
+            if self._passes.then == "resume":
+                pause.end()
+            self.report.pause = pause.elapsed()
+            self._add("paused", _total(changes), reading.size, time.monotonic() - began)
+            with progress("last pass", _total(changes)) as tick:
+                writer.write(hold.events, tick, paced=False)
+        self._release()
+        self._read_copies(copies)
+
+    def _take_changes(self, copies: list[_Copy]) -> Changes:
+        """Return what was written since the last pass, and copy bitmaps at the same moment.
+
+        What it exports is to be released before it is called again.
+        """
+        began = time.monotonic()
+        actions: list[dict[str, Any]] = []
+        for each in self._captured:
+            node = each.disk.node
+            actions.append(action("block-dirty-bitmap-clear", node=node, name=self._pass))
+            actions.append(_merge(node, self._pass, self._track))
+            actions.append(action("block-dirty-bitmap-clear", node=node, name=self._track))
+        for copy in copies:
+            node, source = copy.source.node, copy.source
+            actions.append(add_bitmap(node, copy.name, source.granularity, enabled=False))
+            actions.append(_merge(node, copy.name, source.name))
+        try:
+            self._monitor.transaction(actions)
+        except CommandError as error:
+            raise FailureError(
+                f"a bitmap or a disk was removed or changed while it was captured: {error}"
+            ) from None
+        counts = Graph(self._monitor).counts(self._pass)
+        changes: Changes = {}
+        for number, each in enumerate(self._captured):
+            ranges: list[tuple[int, int]] = []
+            if counts.get(each.disk.node):
+                name = self._session.name("changes", number)
+                self._exports.append(name)
+                self._session.export(name, each.disk.node, [self._pass])
+                image = self._session.connect(name, each.device, (self._pass,))
+                ranges = list(image.dirty_ranges(self._pass))
+            changes[each.device] = ranges
+        self._estimate.add_fixed(time.monotonic() - began)
+        return changes
+
+    def _release(self) -> None:
+        """Remove the exports of a pass, which keep its bitmaps in use."""
+        while self._exports:
+            self._session.remove_export(self._exports.pop())
+
+    def _parts(self, bare: list[Disk], changes: Changes) -> Iterator[Piece]:
+        """Return the parts with changed chunks."""
+        changed = [disk for disk in bare if changes[disk.device]]
+        planned = {
+            disk.device: self._images[disk.device].planned(changes[disk.device]) for disk in changed
+        }
+        return disk_parts(changed, self._options, planned, counts=False)
+
+    def _copies(self) -> list[_Copy]:
+        return [
+            _Copy(self._session.name(f"copy{number}", index), each.device, source, target)
+            for number, (each, disk) in enumerate(zip(self._captured, self.disks, strict=True))
+            for index, (source, target) in enumerate(zip(each.bitmaps, disk.bitmaps, strict=True))
+        ]
+
+    def _read_copies(self, copies: list[_Copy]) -> None:
+        """Read the copies of the named bitmaps, which do not change any more."""
+        for number, node in enumerate(dict.fromkeys(copy.source.node for copy in copies)):
+            mine = [copy for copy in copies if copy.source.node == node]
+            names = tuple(copy.name for copy in mine)
+            name = self._session.name("bitmaps", number)
+            self._session.export(name, node, names)
+            image = self._session.connect(name, mine[0].device, names)
+            for copy in mine:
+                for start, length in image.dirty_ranges(copy.name):
+                    copy.target.set_range(start, length)
+            self._session.remove_export(name)
+
+    def _left(self) -> dict[str, int]:
+        """Return how many bytes were written since the last pass, by node."""
+        return Graph(self._monitor).counts(self._track)
+
+    def _check(self, pause: Pause | None = None) -> None:
+        """Raise FailureError where QEMU's disks or its jobs have changed, or the guest was resumed."""
+        for event in self._monitor.events():
+            if event.name == "JOB_STATUS_CHANGE" and event.data.get("status") == "created":
+                raise FailureError(f"a block job was started meanwhile: {quote(event.data['id'])}")
+            if event.name == "RESUME" and pause is not None and pause.is_paused:
+                raise FailureError("another client of QEMU has resumed the guest meanwhile")
+        disks = {each.device: each.disk for each in self._captured}
+        check_unchanged(self._monitor, Graph(self._monitor), disks)
+
+    def _check_idle(self) -> None:
+        """Raise FailureError where a disk was written in the last pass."""
+        left = self._left()
+        for each in self._captured:
+            if left.get(each.disk.node):
+                raise FailureError(
+                    "it was written while the guest was paused, by something else",
+                    device=each.device,
+                )
+
+    def _add(
+        self, kind: Literal["bulk", "dirty", "paused"], size: int, read: int, seconds: float
+    ) -> None:
+        left = 0 if kind == "paused" else sum(self._left().values())
+        self.report.passes.append(PassReport(kind, size, read, seconds, left))
+
+
+def add_bitmap(node: str, name: str, granularity: int, *, enabled: bool) -> dict[str, Any]:
+    """Return the action that adds a bitmap to a node; ``granularity`` in bytes."""
+    return action(
+        "block-dirty-bitmap-add",
+        node=node,
+        name=name,
+        granularity=granularity,
+        disabled=not enabled,
+    )
+
+
+def _merge(node: str, target: str, source: str) -> dict[str, Any]:
+    return action("block-dirty-bitmap-merge", node=node, target=target, bitmaps=[source])
+
+
+def _after(done: int, tick: Tick) -> Tick:
+    """Return a function that ticks ``done`` bytes later."""
+    return lambda more: tick(done + more)
+
+
+def _total(changes: Changes) -> int:
+    return sum(length for ranges in changes.values() for _, length in ranges)

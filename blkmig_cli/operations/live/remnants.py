@@ -1,0 +1,124 @@
+"""What runs of blkmig make in a QEMU: exports, bitmaps and an NBD server; finding and removing them.
+
+Every name begins with ``blkmig-RUN-``, where RUN is a random number of a run.  While a run works, its
+bitmaps exist only as long as its exports of the disks do, and it is connected to each of these: so QEMU
+itself tells, by refusing to remove an export that is in use, which runs are at work.
+"""
+
+import re
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from blkmig_cli.operations.live.disks import OURS, Graph
+from blkmig_cli.system.qmp import CommandError, Monitor
+
+#: What an export of a disk's data has in its name.
+DATA = "data"
+_NAME = re.compile(re.escape(OURS) + r"([0-9a-f]{8})-(.+)")
+
+
+@dataclass(slots=True)
+class Remnants:
+    """What a run has made: the ids of its exports, and its bitmaps as (node, name)."""
+
+    exports: list[str] = field(default_factory=list)
+    bitmaps: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def data(self) -> list[str]:
+        """The exports of the disks' data."""
+        return [name for name in self.exports if run_of(name)[1].startswith(DATA)]
+
+
+def new_run() -> str:
+    """Return the name of a new run."""
+    return uuid.uuid4().hex[:8]
+
+
+def prefix_of(run: str) -> str:
+    """Return what the names of a run begin with."""
+    return f"{OURS}{run}-"
+
+
+def run_of(name: str) -> tuple[str, str]:
+    """Return the run in a name, and the rest of the name; both are empty if it is not one of ours."""
+    found = _NAME.fullmatch(name)
+    return ("", "") if found is None else (found[1], found[2])
+
+
+def find_remnants(monitor: Monitor) -> dict[str, Remnants]:
+    """Return what there is in QEMU, by run; raises FailureError."""
+    found: dict[str, Remnants] = {}
+    for export in monitor.execute("query-block-exports"):
+        run, _ = run_of(export["id"])
+        if run:
+            found.setdefault(run, Remnants()).exports.append(export["id"])
+    graph = Graph(monitor)
+    for node in graph.nodes:
+        for bitmap in graph.bitmaps(node):
+            run, _ = run_of(bitmap.name)
+            if run:
+                found.setdefault(run, Remnants()).bitmaps.append((node, bitmap.name))
+    return found
+
+
+def remove_exports(monitor: Monitor, exports: Iterable[str], mode: str = "hard") -> None:
+    """Remove NBD exports, and wait until they are gone.
+
+    Raises CommandError, in the mode ``safe`` for one that is in use.
+    """
+    for export in exports:
+        monitor.execute("block-export-del", id=export, mode=mode)
+        monitor.wait_for("BLOCK_EXPORT_DELETED", id=export)
+
+
+def remove_bitmaps(monitor: Monitor, bitmaps: Iterable[tuple[str, str]]) -> None:
+    """Remove bitmaps (node, name); raises CommandError."""
+    for node, name in bitmaps:
+        monitor.execute("block-dirty-bitmap-remove", node=node, name=name)
+
+
+def remove_all(monitor: Monitor, left: Remnants) -> None:
+    """Remove what a run has made, with its NBD server; raises FailureError."""
+    # Those of the data are last: bitmaps without them are taken for those of a run that was killed.
+    remove_exports(monitor, [name for name in left.exports if name not in left.data])
+    remove_bitmaps(monitor, left.bitmaps)
+    remove_exports(monitor, left.data)
+
+
+def stop_server(monitor: Monitor) -> bool:
+    """Stop the NBD server of a run whose exports are removed, unless others are served; return whether."""
+    if monitor.execute("query-block-exports"):
+        return False
+    monitor.execute("nbd-server-stop")
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class CleanedUp:
+    """The result: names of the ``exports`` and ``bitmaps`` removed, and of the runs that are at ``work``."""
+
+    exports: tuple[str, ...]
+    bitmaps: tuple[str, ...]
+    work: tuple[str, ...]
+    server: bool
+
+
+def clean_up(monitor: Monitor) -> CleanedUp:
+    """Remove what runs that have ended left in QEMU; raises FailureError."""
+    exports: list[str] = []
+    bitmaps: list[str] = []
+    work: list[str] = []
+    for run, left in find_remnants(monitor).items():
+        try:
+            remove_exports(monitor, left.data, "safe")
+        except CommandError:  # a client is connected
+            work.append(prefix_of(run).removesuffix("-"))
+            continue
+        others = [name for name in left.exports if name not in left.data]
+        remove_all(monitor, Remnants(others, left.bitmaps))
+        exports += left.exports
+        bitmaps += [name for _, name in left.bitmaps]
+    server = bool(exports) and stop_server(monitor)
+    return CleanedUp(tuple(exports), tuple(bitmaps), tuple(work), server)
