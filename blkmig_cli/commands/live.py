@@ -67,6 +67,7 @@ def _bandwidth(_: click.Context, __: click.Parameter, value: str | None) -> int 
 @click.option("--container", type=click.Choice(["qemu", "none"]), default="qemu",
               show_default=True, help="Container of the block records.")  # fmt: skip
 @click.option("--machine", default="none", show_default=True, help="Machine type to state.")
+@options.increment_options
 @click.option(
     "--id", "own_id", metavar="UUID", help="The id of the stream (default: a random one)."
 )
@@ -97,6 +98,8 @@ def command(
       blkmig live qmp:unix:/run/vm.qmp --bitmaps --to stream.bin
       blkmig live qmp:unix:/run/vm.qmp --disk a=virtio0 --max-bandwidth 50M
       blkmig live qmp:unix:/run/vm.qmp --downtime 1s --to tcp:host:4444
+      blkmig live qmp:unix:/run/vm.qmp --mark b0 --to s0.bin
+      blkmig live qmp:unix:/run/vm.qmp --since b0 --mark b1 --base s0.bin --to s1.bin
       blkmig live qmp:unix:/run/vm.qmp --clean-up
     """
     if list_disks and clean_up:
@@ -178,10 +181,12 @@ def _capture(
 
 def _request(given: dict[str, Any]) -> "LiveRequest":
     from blkmig_cli.operations.live.request import LiveRequest, PassesOptions  # noqa: PLC0415
+    from blkmig_cli.operations.send.changes import SendChanges  # noqa: PLC0415
     from blkmig_cli.operations.send.identity import SendIdentity  # noqa: PLC0415
 
-    if given["no_identity"] and given["own_id"] is not None:
-        raise UsageError("--no-identity excludes --id")
+    if given["no_identity"] and (given["own_id"] is not None or given["base"] is not None):
+        raise UsageError("--no-identity excludes --id and --base")
+    since = options.since_values(given["since"])
     with_bitmaps = given["all_bitmaps"] or given["names"]
     return LiveRequest(
         tuple(options.split_device(text) for text in given["disks"]),
@@ -195,5 +200,6 @@ def _request(given: dict[str, Any]) -> "LiveRequest":
             given["then"],
         ),
         given["socket"],
-        None if given["no_identity"] else SendIdentity(given["own_id"]),
+        None if given["no_identity"] else SendIdentity(given["own_id"], given["base"]),
+        SendChanges(since, {}, given["otherwise"] is not None, given["mark"], given["drop"]),
     )

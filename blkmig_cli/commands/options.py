@@ -16,7 +16,7 @@ from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.system.nbd_uri import is_nbd
 from blkmig_cli.system.sockets import Say
-from blkmig_cli.text import escape, parse_size
+from blkmig_cli.text import escape, parse_size, quote
 from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
@@ -44,6 +44,55 @@ base_option = click.option(
     "--base", "bases", multiple=True, metavar="STREAM",
     help="A stream under an increment; repeatable, in any order.",
 )  # fmt: skip
+
+
+def increment_options(function: _F) -> _F:
+    """Add --since, --else, --mark, --drop and --base: how an increment is made."""
+    for option in (
+        click.option(
+            "--base",
+            metavar="BASE",
+            help="The stream before an increment: a STREAM, its manifest, or its id.",
+        ),
+        click.option(
+            "--drop",
+            multiple=True,
+            metavar="NAME",
+            help="Remove this bitmap when the stream is stored; repeatable.",
+        ),
+        click.option(
+            "--mark",
+            metavar="NAME",
+            help="Create this bitmap in each disk, for the next --since.",
+        ),
+        click.option(
+            "--else",
+            "otherwise",
+            type=click.Choice(["full"]),
+            help="Send a disk whole if that bitmap is missing or inconsistent.",
+        ),
+        click.option(
+            "--since",
+            multiple=True,
+            metavar="[DEVICE:]NAME",
+            help="Send only what is dirty in this bitmap: an increment.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def since_values(texts: tuple[str, ...]) -> dict[str | None, str]:
+    """Return the bitmaps of --since by device, None without; raises UsageError."""
+    found: dict[str | None, str] = {}
+    for text in texts:
+        device, name = split_bitmap(text)
+        if device in found:
+            raise UsageError("--since is specified twice", hint="use --since DEVICE:NAME")
+        if not name:
+            raise UsageError(f"--since: {quote(text)} names no bitmap")
+        found[device] = name
+    return found
 
 
 def stream_options(function: _F) -> _F:

@@ -5,7 +5,6 @@ from functools import partial
 import click
 
 from blkmig_cli.checks.compatibility import Version
-from blkmig_cli.checks.names import split_bitmap
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import UsageError
@@ -34,16 +33,7 @@ from blkmig_cli.text import count, escape, quote
               help="Omit holes and backing files: the destination has the same base.")  # fmt: skip
 @click.option("--manifest", metavar="FILE",
               help="Write SHA-256 digests of the disks and bitmaps to FILE at the end.")  # fmt: skip
-@click.option("--since", multiple=True, metavar="[DEVICE:]NAME",
-              help="Send only what is dirty in this bitmap: an increment.")  # fmt: skip
-@click.option("--else", "otherwise", type=click.Choice(["full"]),
-              help="Send a disk whole if that bitmap is missing or inconsistent.")  # fmt: skip
-@click.option("--mark", metavar="NAME",
-              help="Create this bitmap in each qcow2 image when the stream is stored.")  # fmt: skip
-@click.option("--drop", multiple=True, metavar="NAME",
-              help="Remove this bitmap when the stream is stored; repeatable.")  # fmt: skip
-@click.option("--base", metavar="BASE",
-              help="The stream before an increment: a STREAM, its manifest, or its id.")  # fmt: skip
+@options.increment_options
 @click.option(
     "--id", "own_id", metavar="UUID", help="The id of the stream (default: a random one)."
 )
@@ -118,7 +108,7 @@ def command(
         ),
         bitmaps=SendBitmaps(names, files) if with_bitmaps else None,
         identity=None if no_identity else SendIdentity(own_id, base),
-        changes=SendChanges(_since(since), files, otherwise is not None, mark, drop),
+        changes=SendChanges(options.since_values(since), files, otherwise is not None, mark, drop),
         manifest=manifest,
         formats=options.formats_of(formats),
         shared=force_share,
@@ -128,18 +118,6 @@ def command(
     )
     options.log(verbose, f"{count(result.written, 'byte')} written")
     return 0
-
-
-def _since(texts: tuple[str, ...]) -> dict[str | None, str]:
-    found: dict[str | None, str] = {}
-    for text in texts:
-        device, name = split_bitmap(text)
-        if device in found:
-            raise UsageError("--since is specified twice", hint="use --since DEVICE:NAME")
-        if not name:
-            raise UsageError(f"--since: {quote(text)} names no bitmap")
-        found[device] = name
-    return found
 
 
 def _named(images: tuple[str, ...]) -> dict[str, str]:

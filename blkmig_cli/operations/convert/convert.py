@@ -87,9 +87,9 @@ def convert(
         Names.of(contents.report).check_hints(how.hints)
         if chosen.normalize:
             return write_new(contents, target, chosen, how, files, for_qemu, warn, uses)
-        disks, sending, warnings = _prepared(contents, chosen, files, for_qemu)
-        if chosen.container not in (None, sending.container):
+        if chosen.container not in (None, contents.report.container or "qemu"):
             raise UsageError("another container requires a new stream", hint="use --normalize")
+        disks, _, warnings = _prepared(contents, chosen, files, for_qemu)
         _check_records(contents, disks, last, chosen.dialect)
         source = source_of_data(contents.stream).again()
         pieces = Translation(chosen.dialect, disks, last).pieces(how.decoder(source).pieces())

@@ -1,5 +1,6 @@
 """Making a stream of the disks and bitmaps of a running QEMU."""
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -8,15 +9,18 @@ from blkmig_cli.checks.compatibility import Version, answers
 from blkmig_cli.checks.names import Key, find_bitmaps, split_bitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import FailureError
+from blkmig_cli.operations.live.captured import Captured
 from blkmig_cli.operations.live.disks import Graph, QemuDisk, choose, find_disks
 from blkmig_cli.operations.live.guard import Guard
-from blkmig_cli.operations.live.passes import Captured, Passes
+from blkmig_cli.operations.live.increment import Increment
+from blkmig_cli.operations.live.passes import Passes
 from blkmig_cli.operations.live.pause import Pause, check_state
 from blkmig_cli.operations.live.remnants import CleanedUp, clean_up, new_run
 from blkmig_cli.operations.live.request import LiveReport, LiveRequest
 from blkmig_cli.operations.live.session import Session
 from blkmig_cli.operations.live.writer import Writer
-from blkmig_cli.operations.send.identity import check_id, identity_of
+from blkmig_cli.operations.send.changes import base_of
+from blkmig_cli.operations.send.identity import SendIdentity, check_id, identity_of
 from blkmig_cli.operations.send.requirements import (
     check_bitmaps_fit,
     check_disks,
@@ -66,8 +70,13 @@ def capture(
         chosen = replace(chosen, return_path=answers(for_qemu))
     if wanted.bitmaps is not None:
         check_bitmaps_fit(chosen.dialect, chosen.container, "use --dialect v1 or v2")
-    if wanted.identity is not None and wanted.identity.id is not None:
-        check_id("--id", wanted.identity.id)
+    wanted.changes.check(chosen, target, shared=False)
+    reads = FileUses()
+    base = base_of(wanted.identity, chosen, wanted.changes, reads)
+    identity = None
+    if wanted.identity is not None:
+        own = wanted.identity.id or str(uuid.uuid4())
+        identity = SendIdentity(check_id("--id", own), None if base is None else base.id)
     run = new_run()
     with (
         _connected(monitor) as qemu,
@@ -76,35 +85,35 @@ def capture(
     ):
         graph = Graph(qemu)
         captured = _captured(qemu, graph, wanted)
-        uses = FileUses()
         for file in graph.files():
-            uses.add("an image of QEMU's", file, writes=False)
-        with (
-            open_target(target, uses, confirmed=chosen.return_path) as sink,
-            Session(qemu, guard, run, wanted.socket) as session,
-        ):
+            reads.add("an image of QEMU's", file, writes=False)
+        with Session(qemu, guard, run, wanted.socket) as session:
+            increment = Increment(session, captured, wanted.changes, base)
 
             def identify(disks: list[Disk]) -> Identity | None:
-                if wanted.identity is None:
+                if identity is None:
                     return None
-                return identity_of(disks, chosen, wanted.identity)
+                selected, mark = increment.selected, wanted.changes.mark
+                return identity_of(disks, chosen, identity, selected, mark)
 
-            passes = Passes(session, captured, wanted.passes, chosen, identify)
-            try:
-                passes.begin()
-                check_disks(passes.disks, chosen)
-                for warning in (
-                    *warnings_for(passes.disks, chosen, for_qemu),
-                    *_dangers(qemu),
-                ):
-                    warn(warning)
-                writer = Writer(sink, qemu, wanted.passes.max_bandwidth)
-                passes.run(writer, pause, progress)
-            except BaseException as error:
-                pause.cancel(error)
-                if isinstance(error, FailureError):
-                    passes.check_cause()
-                raise
+            passes = Passes(session, captured, wanted.passes, chosen, increment, identify)
+            with open_target(target, reads, confirmed=chosen.return_path) as sink:
+                try:
+                    passes.begin(warn)
+                    check_disks(passes.disks, chosen)
+                    for warning in (
+                        *warnings_for(passes.disks, chosen, for_qemu),
+                        *_dangers(qemu),
+                    ):
+                        warn(warning)
+                    writer = Writer(sink, qemu, wanted.passes.max_bandwidth)
+                    passes.run(writer, pause, progress)
+                except BaseException as error:
+                    pause.cancel(error)
+                    if isinstance(error, FailureError):
+                        passes.check_cause()
+                    raise
+            increment.finish()
         passes.report.left_paused = pause.is_paused
         pause.keep()
     return passes.report

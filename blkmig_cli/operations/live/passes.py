@@ -10,15 +10,17 @@ named bitmaps, too, so that they are of the same moment as the disks.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.nbd.image import NbdImage
 from blkmig_cli.errors import FailureError
-from blkmig_cli.operations.live.disks import Graph, QemuBitmap, QemuDisk, check_unchanged
+from blkmig_cli.operations.live.captured import BitmapCopy, Captured, add_bitmap, merge_bitmap
+from blkmig_cli.operations.live.disks import Graph, check_unchanged
 from blkmig_cli.operations.live.estimate import Estimate
+from blkmig_cli.operations.live.increment import Increment
 from blkmig_cli.operations.live.pause import Pause
 from blkmig_cli.operations.live.request import LiveReport, PassesOptions, PassReport
 from blkmig_cli.operations.live.session import Session
@@ -41,30 +43,12 @@ from blkmig_cli.wire.runs import Piece
 Changes = dict[str, list[tuple[int, int]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """A disk that is captured: its name in the stream, and the bitmaps that are sent with it."""
-
-    device: str
-    disk: QemuDisk
-    bitmaps: tuple[QemuBitmap, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Copy:
-    """The copy ``name`` of a named bitmap, whose content goes to ``target``."""
-
-    name: str
-    device: str
-    source: QemuBitmap
-    target: DirtyBitmap
-
-
 class Passes:
     """A capture of the disks ``captured`` in passes.
 
-    ``options``: how to send; ``identify`` returns the identity of the stream of some disks, and is called
-    when the guest is paused.
+    ``options``: how to send; ``increment``: what an increment has; ``identify`` returns the identity of the
+    stream of some disks at the moment at which it is called: first when their sizes are known, then when the
+    guest is paused.
     """
 
     def __init__(
@@ -73,6 +57,7 @@ class Passes:
         captured: list[Captured],
         passes: PassesOptions,
         options: SendOptions,
+        increment: Increment,
         identify: Callable[[list[Disk]], Identity | None],
     ) -> None:
         self._session = session
@@ -80,19 +65,24 @@ class Passes:
         self._captured = captured
         self._passes = passes
         self._options = options
+        self._increment = increment
         self._identify = identify
         self._estimate = Estimate()
         self._track, self._pass = session.name("track", 0), session.name("pass", 0)
         self._images: dict[str, NbdImage] = {}
         self._exports: list[str] = []
+        self._first: list[Disk] = []  # what is sent first of the disks
         self.disks: list[Disk] = []
         self.report = LiveReport(
             {each.device: each.disk.size for each in captured},
             [(each.device, bitmap.name) for each in captured for bitmap in each.bitmaps],
         )
 
-    def begin(self) -> None:
-        """Make what the passes need in QEMU; from now on, writes are recorded."""
+    def begin(self, warn: Callable[[str], None]) -> None:
+        """Make what the passes need in QEMU; from now on, writes are recorded.
+
+        ``warn`` is called with each warning about an increment.
+        """
         began = time.monotonic()
         self._session.start_server()
         for number, each in enumerate(self._captured):
@@ -103,15 +93,20 @@ class Passes:
                 for bitmap in each.bitmaps
             ]
             self.disks.append(Disk(each.device, image, bitmaps))
+        copies = self._increment.copies
         self._monitor.transaction(
             [
                 add_bitmap(each.disk.node, name, CHUNK_SIZE, enabled=enabled)
                 for each in self._captured
                 for name, enabled in ((self._track, True), (self._pass, False))
             ]
+            + [one for copy in copies for one in copy.actions()]
         )
         self._estimate.add_fixed(time.monotonic() - began)
         self._check()
+        self._read_copies(copies)
+        self._first = self._increment.bulk(self.disks, self._images, self._options, warn)
+        self._options = replace(self._options, identity=self._identify(self.disks))
 
     def run(self, writer: Writer, pause: Pause, progress: Progress) -> None:
         """Send everything; the guest is paused for the last pass.
@@ -124,7 +119,7 @@ class Passes:
         bits = replace(self._options, disks=False)
         if self._options.dialect == "v2":  # its first records name the bitmaps
             writer.write(disk_parts(self.disks, bits, counts=False))
-        self._bulk(bare, writer, progress)
+        self._bulk(writer, progress)
         number = 0
         while not self._is_enough(number):
             number += 1
@@ -142,10 +137,14 @@ class Passes:
             self._monitor.check()
         self._check()
 
-    def _bulk(self, bare: list[Disk], writer: Writer, progress: Progress) -> None:
-        began, size = time.monotonic(), sum(disk.size for disk in bare)
+    def _bulk(self, writer: Writer, progress: Progress) -> None:
+        began = time.monotonic()
+        size = sum(
+            sum(length for _, length in disk.image.extents()) if disk.partial else disk.size
+            for disk in self._first
+        )
         with progress("sending", size) as tick:
-            writer.write(disk_parts(bare, self._options), tick)
+            writer.write(disk_parts(self._first, self._options), tick)
             writer.write(progress_part(100, self._options))
         seconds = time.monotonic() - began
         self._estimate.add_reading(writer.read, seconds)
@@ -195,7 +194,8 @@ class Passes:
         with closing(Hold()) as hold:
             began = time.monotonic()
             pause.begin()
-            changes = self._take_changes(copies)
+            actions = [one for copy in copies for one in copy.actions()]
+            changes = self._take_changes([*actions, *self._increment.marks()])
             for batch in reading.batches(self._parts(bare, changes)):
                 hold.add(batch)
             self._check(pause)
@@ -212,8 +212,8 @@ class Passes:
         self._release()
         self._read_copies(copies)
 
-    def _take_changes(self, copies: list[_Copy]) -> Changes:
-        """Return what was written since the last pass, and copy bitmaps at the same moment.
+    def _take_changes(self, more: list[dict[str, Any]]) -> Changes:
+        """Return what was written since the last pass, with ``more`` actions at the same moment.
 
         What it exports is to be released before it is called again.
         """
@@ -222,12 +222,9 @@ class Passes:
         for each in self._captured:
             node = each.disk.node
             actions.append(action("block-dirty-bitmap-clear", node=node, name=self._pass))
-            actions.append(_merge(node, self._pass, self._track))
+            actions.append(merge_bitmap(node, self._pass, self._track))
             actions.append(action("block-dirty-bitmap-clear", node=node, name=self._track))
-        for copy in copies:
-            node, source = copy.source.node, copy.source
-            actions.append(add_bitmap(node, copy.name, source.granularity, enabled=False))
-            actions.append(_merge(node, copy.name, source.name))
+        actions += more
         try:
             self._monitor.transaction(actions)
         except CommandError as error:
@@ -261,14 +258,14 @@ class Passes:
         }
         return disk_parts(changed, self._options, planned, counts=False)
 
-    def _copies(self) -> list[_Copy]:
+    def _copies(self) -> list[BitmapCopy]:
         return [
-            _Copy(self._session.name(f"copy{number}", index), each.device, source, target)
+            BitmapCopy(self._session.name(f"copy{number}", index), each.device, source, target)
             for number, (each, disk) in enumerate(zip(self._captured, self.disks, strict=True))
             for index, (source, target) in enumerate(zip(each.bitmaps, disk.bitmaps, strict=True))
         ]
 
-    def _read_copies(self, copies: list[_Copy]) -> None:
+    def _read_copies(self, copies: list[BitmapCopy]) -> None:
         """Read the copies of the named bitmaps, which do not change any more."""
         for number, node in enumerate(dict.fromkeys(copy.source.node for copy in copies)):
             mine = [copy for copy in copies if copy.source.node == node]
@@ -310,21 +307,6 @@ class Passes:
     ) -> None:
         left = 0 if kind == "paused" else sum(self._left().values())
         self.report.passes.append(PassReport(kind, size, read, seconds, left))
-
-
-def add_bitmap(node: str, name: str, granularity: int, *, enabled: bool) -> dict[str, Any]:
-    """Return the action that adds a bitmap to a node; ``granularity`` in bytes."""
-    return action(
-        "block-dirty-bitmap-add",
-        node=node,
-        name=name,
-        granularity=granularity,
-        disabled=not enabled,
-    )
-
-
-def _merge(node: str, target: str, source: str) -> dict[str, Any]:
-    return action("block-dirty-bitmap-merge", node=node, target=target, bitmaps=[source])
 
 
 def _after(done: int, tick: Tick) -> Tick:

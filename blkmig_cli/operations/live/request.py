@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from blkmig_cli.operations.send.changes import ALL, SendChanges
 from blkmig_cli.operations.send.identity import RANDOM, SendIdentity
 
 
@@ -29,7 +30,7 @@ class LiveRequest:
 
     ``disks``: ids, each with a name in the stream or None, empty for the default; ``excluded``: ids.
     ``bitmaps``: names as ``[DEVICE:]NAME``, empty: all; None: no bitmaps.  ``socket``: the path of QEMU's
-    NBD socket, None: one of ours.  ``identity``: None for none.
+    NBD socket, None: one of ours.  ``identity``: None for none.  ``changes``: what an increment has.
     """
 
     disks: tuple[tuple[str | None, str], ...] = ()
@@ -38,6 +39,7 @@ class LiveRequest:
     passes: PassesOptions = PassesOptions()
     socket: str | None = None
     identity: SendIdentity | None = RANDOM
+    changes: SendChanges = ALL
 
 
 @dataclass(frozen=True, slots=True)

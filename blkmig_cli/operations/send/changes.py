@@ -5,9 +5,10 @@ here, except by --drop.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+from blkmig_cli.checks.names import find_device
 from blkmig_cli.disks.bitmap import GRANULARITY, DirtyBitmap
 from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
 from blkmig_cli.disks.changed import Changed
@@ -15,7 +16,7 @@ from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Image
 from blkmig_cli.errors import BlkmigError, FailureError, UsageError, failing
 from blkmig_cli.operations.send.bitmaps import Files
-from blkmig_cli.operations.send.identity import Base
+from blkmig_cli.operations.send.identity import Base, SendIdentity, read_base
 from blkmig_cli.operations.send.requirements import name_fault
 from blkmig_cli.operations.send.stream import SendOptions
 from blkmig_cli.schemas.constants import BITMAP_NAME_MAX
@@ -64,6 +65,10 @@ class SendChanges:
             )
 
 
+#: Disks are sent whole, and no bitmap is created.
+ALL = SendChanges()
+
+
 def check_changes(changes: SendChanges, images: Mapping[str, Image]) -> None:
     """Check that bitmaps can be created in ``images`` (by device), and removed.
 
@@ -96,27 +101,44 @@ def check_changes(changes: SendChanges, images: Mapping[str, Image]) -> None:
             raise UsageError(f"--mark: {quote(changes.mark)}: {fault}")
 
 
+def base_of(
+    identity: SendIdentity | None, options: SendOptions, changes: SendChanges, uses: FileUses
+) -> Base | None:
+    """Return the base of a stream, if it has one; raises UsageError, and as :func:`read_base`."""
+    if identity is None or identity.base is None:
+        return None
+    if not (options.skip_unallocated or changes.since):
+        raise UsageError(
+            "--base is for a stream of changes", hint="see --since and --skip-unallocated"
+        )
+    return read_base(identity.base, uses)
+
+
+#: Returns the bitmap of a device by name, and the size in bytes of the disk of which it tells.
+Find = Callable[[str, str], tuple[DirtyBitmap, int]]
+
+
 def select_changes(
     disks: list[Disk],
     images: Mapping[str, Image],
     changes: SendChanges,
     options: SendOptions,
     base: Base | None,
-    uses: FileUses,
+    find: Find,
     warn: Callable[[str], None],
 ) -> dict[str, str] | None:
     """Reduce ``disks`` to what changed since the bitmaps of ``changes`` began to record.
 
     Returns these bitmaps by device (disks that are sent whole have none); None if there are none in
-    ``changes``.  ``images``: those of the disks.  ``base``: the stream before; ``warn`` is called with each
-    warning.
+    ``changes``.  ``images``: those of the disks.  ``base``: the stream before; ``find`` raises UnusableError
+    for a bitmap that is missing or has a fault; ``warn`` is called with each warning.
 
     Raises UsageError where a disk has no bitmap in ``changes``; FailureError where the bitmap is missing
     or has a fault, unless ``changes.or_full``, or is not the one that belongs to the base.
     """
     if not changes.since:
         return None
-    _check_named(changes, images)
+    check_named(changes, images)
     if base is None:
         warn("the increment names no base, so that nothing shows what it belongs to; see --base")
     elif base.identity is None:
@@ -146,8 +168,8 @@ def select_changes(
                     device=disk.device,
                 )
         try:
-            bitmap, size = _bitmap(disk.device, name, images[disk.device], changes.files, uses)
-        except _UnusableError as error:
+            bitmap, size = find(disk.device, name)
+        except UnusableError as error:
             if not changes.or_full:
                 raise FailureError(
                     f"bitmap {quote(name)}: {error}",
@@ -181,36 +203,42 @@ def finish_changes(changes: SendChanges, images: Mapping[str, Image]) -> None:
         raise
 
 
-class _UnusableError(Exception):
+class UnusableError(Exception):
     """A bitmap is missing, or does not tell all changes; its text says why."""
 
+    @classmethod
+    def if_disabled(cls, recording: bool) -> None:
+        """Raise it for a bitmap that is not recording."""
+        if not recording:
+            raise cls("it is not recording, so that it does not tell all changes")
 
-def _bitmap(
-    device: str, name: str, image: Image, files: Files, uses: FileUses
+
+def read_bitmap(
+    device: str, name: str, *, images: Mapping[str, Image], files: Files, uses: FileUses
 ) -> tuple[DirtyBitmap, int]:
-    """Return the bitmap ``name``, and the size in bytes of the disk of which it tells.
+    """Return a bitmap of one of ``images``, or from one of ``files``, as ``Find`` does.
 
-    Raises _UnusableError; FailureError for a malformed file.
+    ``uses``: the files in use.  Raises UnusableError; FailureError for a malformed file.
     """
+    image = images[device]
     path = files.get(device, files.get(None))
     stored = image.bitmaps() if path is None else None
     if stored is not None:
         found = next((found for found in stored if found.name == name), None)
         if found is None:
-            raise _UnusableError(f"{escape(image.path)} has no such bitmap")
+            raise UnusableError(f"{escape(image.path)} has no such bitmap")
         if found.fault is not None:
-            raise _UnusableError(found.fault)
-        if not found.recording:
-            raise _UnusableError("it is not recording, so that it does not tell all changes")
+            raise UnusableError(found.fault)
+        UnusableError.if_disabled(found.recording)
         return image.read_bitmap(name), image.size
     if path is None:
         path = default_path(image.path)
         if not image.is_file or not os.path.exists(path):
-            raise _UnusableError(f"{escape(image.path)} has no bitmaps")
+            raise UnusableError(f"{escape(image.path)} has no bitmaps")
         with failing(path):
             older = os.stat(path).st_mtime_ns < os.stat(image.path).st_mtime_ns
         if older:
-            raise _UnusableError(
+            raise UnusableError(
                 f"{escape(image.path)} was written after {escape(path)}; if that is complete "
                 "nevertheless, specify it with --bitmaps-from"
             )
@@ -218,9 +246,8 @@ def _bitmap(
     content = read_bitmaps(path)
     bitmap = content.bitmaps.get(name)
     if bitmap is None:
-        raise _UnusableError(f"{escape(path)} has no such bitmap")
-    if not bitmap.recording:
-        raise _UnusableError("it is not recording, so that it does not tell all changes")
+        raise UnusableError(f"{escape(path)} has no such bitmap")
+    UnusableError.if_disabled(bitmap.recording)
     if content.size > image.size:
         raise FailureError(
             f"{escape(path)} is of a disk of {content.size} bytes, not {image.size}", device=device
@@ -228,19 +255,16 @@ def _bitmap(
     return bitmap, content.size
 
 
-def _check_named(changes: SendChanges, images: Mapping[str, Image]) -> None:
+def check_named(changes: SendChanges, devices: Collection[str]) -> None:
     """Raise UsageError for a disk without a bitmap, and for a bitmap of a device without a disk."""
     for option, named in (("--since", changes.since), ("--bitmaps-from", changes.files)):
-        for device in _others(named, images):
-            raise UsageError(f"{option}: no device {quote(device)} is sent")
-    for device in images:
+        for device in named:
+            if device is not None:
+                find_device(option, device, devices)
+    for device in devices if changes.since else ():
         if None not in changes.since and device not in changes.since:
             raise UsageError(
                 f"--since names no bitmap of {quote(device)}", hint="use --since DEVICE:NAME"
             )
-    if None in changes.files and len(images) != 1:
+    if None in changes.files and len(devices) != 1:
         raise UsageError("--bitmaps-from without DEVICE, and there are several disks")
-
-
-def _others(named: Mapping[str | None, str], images: Mapping[str, Image]) -> Iterator[str]:
-    return (device for device in named if device is not None and device not in images)

@@ -91,7 +91,10 @@ def identity_of(
         "paused",
         {
             disk.device: DiskIdentity(
-                disk.size, full and not disk.partial, since.get(disk.device), mark
+                disk.size,
+                full and not disk.partial and disk.device not in since,
+                since.get(disk.device),
+                mark,
             )
             for disk in disks
         },

@@ -15,17 +15,18 @@ from blkmig_cli.disks.open import open_image
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.operations.send.bitmaps import Files, attach_bitmaps
 from blkmig_cli.operations.send.changes import (
+    ALL,
     SendChanges,
+    base_of,
     check_changes,
     finish_changes,
+    read_bitmap,
     select_changes,
 )
 from blkmig_cli.operations.send.identity import (
     RANDOM,
-    Base,
     SendIdentity,
     identity_of,
-    read_base,
 )
 from blkmig_cli.operations.send.requirements import (
     check_bitmaps_fit,
@@ -52,10 +53,6 @@ class SendBitmaps:
 
     names: tuple[str, ...] = ()
     files: Files = field(default_factory=dict)
-
-
-#: Disks are sent whole, and no bitmap is created.
-ALL = SendChanges()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,7 @@ def send(
         uses.add(f"the image of {quote(device)}", path, writes=changes.writes)
     if manifest is not None:
         uses.add("the manifest", manifest, writes=True)
-    base = _base(identity, chosen, changes, uses)
+    base = base_of(identity, chosen, changes, uses)
     warnings: list[str] = []
     with ExitStack() as stack:
         opened = _open_images(
@@ -125,7 +122,8 @@ def send(
                 uses.add("the bitmaps file", path, writes=False)
         check_changes(changes, opened)
         whole = [replace(disk) for disk in disks]
-        selected = select_changes(disks, opened, changes, chosen, base, uses, warnings.append)
+        find = partial(read_bitmap, images=opened, files=changes.files, uses=uses)
+        selected = select_changes(disks, opened, changes, chosen, base, find, warnings.append)
         check_disks(disks, chosen)
         if identity is not None:
             if base is not None and selected is None:
@@ -190,19 +188,6 @@ def _open_images(
     raw = {device for device, image_format in stated.items() if image_format == RAW}
     check_images(opened, raw)
     return opened
-
-
-def _base(
-    identity: SendIdentity | None, options: SendOptions, changes: SendChanges, uses: FileUses
-) -> Base | None:
-    """Return the base of the stream; raises UsageError, and as :func:`read_base`."""
-    if identity is None or identity.base is None:
-        return None
-    if not (options.skip_unallocated or changes.since):
-        raise UsageError(
-            "--base is for a stream of changes", hint="see --since and --skip-unallocated"
-        )
-    return read_base(identity.base, uses)
 
 
 def _check_backing(images: Mapping[str, Image]) -> None:
