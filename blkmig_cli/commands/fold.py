@@ -12,11 +12,7 @@ from blkmig_cli.text import count
 @click.command("fold", cls=Command)
 @click.argument("streams", nargs=-1, required=True, metavar="STREAM...")
 @options.target_option
-@click.option("--dialect", type=click.Choice(["qemu", "classic", "v1", "v2"]), default="qemu",
-              show_default=True, help="Dialect to write.")  # fmt: skip
-@click.option("--container", type=click.Choice(["qemu", "none"]), default="qemu",
-              show_default=True, help="Container of the block records.")  # fmt: skip
-@click.option("--machine", default="none", show_default=True, help="Machine type to state.")
+@options.stream_form_options
 @click.option("--granularity", "granularities", multiple=True, metavar="[DEVICE:]NAME=SIZE",
               help="Granularity of a bitmap in a v1 stream.")  # fmt: skip
 @click.option("--no-bitmaps", is_flag=True, help="Omit the bitmaps of the last stream.")

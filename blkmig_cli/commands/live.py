@@ -62,11 +62,7 @@ def _bandwidth(_: click.Context, __: click.Parameter, value: str | None) -> int 
 @click.option("--bitmaps", "all_bitmaps", is_flag=True, help="Send all bitmaps of the disks.")
 @click.option("--bitmap", "names", multiple=True, metavar="[DEVICE:]NAME",
               help="Send this bitmap; repeatable.")  # fmt: skip
-@click.option("--dialect", type=click.Choice(["qemu", "classic", "v1", "v2"]), default="qemu",
-              show_default=True, help="Dialect to send.")  # fmt: skip
-@click.option("--container", type=click.Choice(["qemu", "none"]), default="qemu",
-              show_default=True, help="Container of the block records.")  # fmt: skip
-@click.option("--machine", default="none", show_default=True, help="Machine type to state.")
+@options.stream_form_options
 @options.increment_options
 @click.option(
     "--id", "own_id", metavar="UUID", help="The id of the stream (default: a random one)."

@@ -46,6 +46,29 @@ base_option = click.option(
 )  # fmt: skip
 
 
+def stream_form_options(function: _F) -> _F:
+    """Add --dialect, --container and --machine: the form of a new stream."""
+    for option in (
+        click.option("--machine", default="none", show_default=True, help="Machine type to state."),
+        click.option(
+            "--container",
+            type=click.Choice(["qemu", "none"]),
+            default="qemu",
+            show_default=True,
+            help="Container of the block records.",
+        ),
+        click.option(
+            "--dialect",
+            type=click.Choice(["qemu", "classic", "v1", "v2"]),
+            default="qemu",
+            show_default=True,
+            help="Dialect to write.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def increment_options(function: _F) -> _F:
     """Add --since, --else, --mark, --drop and --base: how an increment is made."""
     for option in (

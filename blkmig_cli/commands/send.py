@@ -16,11 +16,7 @@ from blkmig_cli.text import count, escape, quote
 @click.argument("images", nargs=-1, required=True, metavar="[DEVICE=]IMAGE...")
 @options.target_option
 @options.format_option
-@click.option("--dialect", type=click.Choice(["qemu", "classic", "v1", "v2"]), default="qemu",
-              show_default=True, help="Dialect to send.")  # fmt: skip
-@click.option("--container", type=click.Choice(["qemu", "none"]), default="qemu",
-              show_default=True, help="Container of the block records.")  # fmt: skip
-@click.option("--machine", default="none", show_default=True, help="Machine type to state.")
+@options.stream_form_options
 @click.option("--bitmaps", "all_bitmaps", is_flag=True, help="Send all bitmaps of the images.")
 @click.option("--bitmap", "names", multiple=True, metavar="[DEVICE:]NAME",
               help="Send this bitmap; repeatable.")  # fmt: skip

@@ -1,13 +1,13 @@
 """The part of a disk that changed since a point in time, as a disk of which only that part is known."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from blkmig_cli.disks.bitmap import DirtyBitmap
-from blkmig_cli.disks.image import FilePart, Image
+from blkmig_cli.disks.image import Beginning, Image
 from blkmig_cli.schemas.constants import CHUNK_SIZE
 
 
-class Changed:
+class Changed(Beginning):
     """The chunks of ``image`` in which ``bitmap`` has dirty granules, and those from byte ``grown`` on.
 
     It is an ``image.Readable``.  ``grown``: the size of the disk at that time; the bitmap tells nothing of
@@ -18,41 +18,20 @@ class Changed:
     """
 
     def __init__(self, image: Image, bitmap: DirtyBitmap, grown: int, *, at_end: bool) -> None:
-        self.path = image.path
-        self._image = image
+        super().__init__(image, image.size)
+        self._changing = image
         self._bitmap = bitmap
         self._grown = grown
         self._at_end = at_end and image.size >= CHUNK_SIZE
 
-    @property
-    def size(self) -> int:
-        """The virtual size."""
-        return self._image.size
-
-    def read(self, offset: int, length: int) -> bytes:
-        """See ``image.Readable``."""
-        return self._image.read(offset, length)
-
-    def is_zero(self, offset: int, length: int) -> bool:
-        """See ``image.Readable``."""
-        return self._image.is_zero(offset, length)
-
-    def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
-        """See ``image.Readable``."""
-        self._image.copy_to(target, offset, length, pipe=pipe)
-
-    def places(self, offset: int, length: int) -> Sequence[FilePart]:
-        """See ``image.Readable``."""
-        return self._image.places(offset, length)
-
     def extents(self) -> Iterator[tuple[int, int]]:
         """See ``image.Readable``: whole chunks, joined where they touch."""
-        return self._image.planned(self._chunks())
+        return self._changing.planned(self._chunks())
 
     def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """See ``image.Readable``: what is in no extent of the image."""
         end = min(offset + length, self.size)
-        for start, size in self._image.data_in(offset, end - offset) if offset < end else ():
+        for start, size in self._changing.data_in(offset, end - offset) if offset < end else ():
             if offset < start:
                 yield offset, start - offset
             offset = start + size
