@@ -122,7 +122,7 @@ class _Copy(EventConsumer):
             return
         for event in events:
             self.names.feed(event)
-        self._write(source, events[0].offset, run.end)
+        self._write(source, run.start, run.end)
 
     def _padding(self, event: Block) -> Payload | None:
         if event.data is None:

@@ -43,7 +43,7 @@ from blkmig_cli.wire.events import (
     VmDescription,
 )
 from blkmig_cli.wire.identity import Identity, description
-from blkmig_cli.wire.runs import Column, Piece, Run, expand
+from blkmig_cli.wire.runs import Column, Piece, expand, laid_out
 
 # Chunks of one section part.  As in QEMU, their progress records are first: it submits some
 # chunks, counting them, before the first is written.  (A v1 layout can be inferred only from
@@ -173,15 +173,15 @@ def _repeated(events: list[Event], rows: int) -> Iterator[Piece]:
     if rows == 1:
         yield from events
         return
-    stride = sum(map(encoded_length, events))
-    most = max(_RUN_SIZE // stride, 1)
+    lengths = list(map(encoded_length, events))
+    most = max(_RUN_SIZE // sum(lengths), 1)
     for first in range(0, rows, most):
         steps = np.arange(first, min(first + most, rows), dtype=np.int64) * _PART_SECTORS
-        columns = tuple(
-            Column(event, event.sector + steps if isinstance(event, Block) else None)
+        columns = [
+            Column(event, steps, event.sector + steps if isinstance(event, Block) else None)
             for event in events
-        )
-        yield Run(columns, stride, len(steps))
+        ]
+        yield laid_out(columns, lengths)
 
 
 @dataclass(frozen=True, slots=True)
