@@ -206,6 +206,8 @@ class Defects:
         event, sectors = column.event, column.numbers
         if not isinstance(event, Block) or sectors is None:
             return
+        if event.device != _UNNAMED and event.data is None:
+            return
         wanted = np.zeros(len(sectors), bool)
         if event.device == _UNNAMED:
             wanted |= sectors == 0

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
-from blkmig_cli.ranges import IntervalSet, Table, bounded, tile_edges
+from blkmig_cli.ranges import IntervalSet, Table, bounded, distinct, tile_edges
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
 from blkmig_cli.wire.events import Block, Event
 from blkmig_cli.wire.runs import Column, Run, blocks_of
@@ -166,7 +166,7 @@ def _last_ones(rows: Table) -> tuple[Table, Table]:
     Each of ``rows`` is later in the stream than those before it; the result is sorted by start.
     """
     # Between two edges, the same rows apply.  Of what is large, nothing is held longer than needed.
-    edges = np.unique(rows[:, :_OFFSET])
+    edges = distinct(rows[:, :_OFFSET])
     low, high = (np.searchsorted(edges, rows[:, column]) for column in (_START, _END))
     owner = _highest(low, high, len(edges) - 1)
     came = rows[:, _OFFSET] != _REMOVED

@@ -308,14 +308,19 @@ class StreamState:
         if any(column.event.section == BLOCK_SECTION for column in heads):
             self._in_end = False  # runs are of parts
         percents, offsets = in_order(columns)
+        # The chunks higher than all before them; of those between two progress records the last one.
         tops: dict[int, list[tuple[str, int]]] = {}
         for device, blocks in blocks_of(run).items():
             sectors, places = in_order(blocks)
-            before = np.searchsorted(places, offsets)
+            highest = np.maximum.accumulate(sectors)
             top = self.progress.tops.get(device, -1)
-            highest = np.append(top, np.maximum.accumulate(sectors).clip(top))[before]
-            for row in np.flatnonzero(np.diff(highest, prepend=top)).tolist():
-                tops.setdefault(row, []).append((device, int(highest[row])))
+            higher = np.flatnonzero(np.diff(highest.clip(top), prepend=top))
+            before = np.searchsorted(offsets, places[higher])
+            newest = np.append(before[1:] != before[:-1], True)[: len(before)]
+            for row, sector in zip(
+                before[newest].tolist(), highest[higher[newest]].tolist(), strict=True
+            ):
+                tops.setdefault(row, []).append((device, sector))
         followed = [c for c in run.columns if isinstance(c.event, Block | SectionHeader)]
         open_ended = all(column.offsets[-1] < offsets[-1] for column in followed)
         for row, percent in enumerate(percents.tolist()):

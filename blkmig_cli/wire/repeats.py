@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import chain
 
+from blkmig_cli import limits
 from blkmig_cli.schemas.constants import RamFlag, SectionType
 from blkmig_cli.wire.events import (
     BitmapEos,
@@ -24,8 +25,8 @@ from blkmig_cli.wire.scanner import Scanner, Template, is_wide
 
 # The longest period, in records (or sections), that is recognised.
 _PERIOD_MAX = 32
-# The most kinds of items that come in any order.
-_KINDS_MAX = 64
+# The most kinds of items that come in any order: all devices, and what is between their records.
+_KINDS_MAX = limits.DEVICES_MAX + _PERIOD_MAX
 # The most events in a section that is repeated as a unit.
 _SECTION_EVENTS_MAX = 16
 # The least rows of a run that was worth the attempt.
@@ -111,13 +112,14 @@ class Repeats:
             if template is None:
                 self._kinds[key] = events, scanner.template(events)
         templates = [template for _, template in self._kinds.values() if template is not None]
-        taken = False
+        rows = 0
         for run in scanner.mixed(templates, end):
-            taken = True
+            rows += len(run)
             yield run
         self._known = 0
         patience = min(max(2 * self._patience_mixed, _MIXED_FIRST), _PATIENCE_MAX)
-        self._patience_mixed = 1 if taken else patience
+        # The attempt takes time with each template.
+        self._patience_mixed = 1 if rows >= max(_WORTH, len(templates)) else patience
         self.clear()
 
     def _is_known(self, key: Hashable, events: Sequence[Event]) -> bool:

@@ -11,6 +11,7 @@ There are two ways: rows of one template at equal distances, and rows of several
 which follow each other.
 """
 
+from array import array
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -35,10 +36,12 @@ _WIDTH_MAX = _BATCH >> 4
 _ROWS_FIRST = 16
 # Rows per read where each row needs its own read, as each is then held as an object.
 _ROWS_APART = 1 << 13
-# Bytes of the first read for rows in any order; doubled likewise.
+# Bytes for each template of the first read for rows in any order; doubled likewise.
 _BYTES_FIRST = 1 << 12
-# The fewest of these that are taken: few are not worth their arrays.
+_BYTES_MAX = 1 << 24
+# The fewest of these rows, and rows of a template on average, that are worth their arrays.
 _WORTH = 8
+_WORTH_EACH = 4
 
 
 @runtime_checkable
@@ -189,8 +192,7 @@ def _chain(
     longest = sorted(known, key=lambda fixed: fixed[0] - fixed[1])
     shapes = [(start, stop, known[start, stop]) for start, stop in longest]
     widths = [template.width for template in templates]
-    owners: list[int] = []
-    places: list[int] = []
+    owners, places = array("q"), array("q")
     at = 0
     while True:
         for start, stop, numbers in shapes:
@@ -205,7 +207,7 @@ def _chain(
         owners.append(number)
         places.append(at)
         at = end
-    return np.array(owners, np.int64), np.array(places, np.int64)
+    return np.frombuffer(owners, np.int64), np.frombuffer(places, np.int64)
 
 
 class Scanner:
@@ -272,7 +274,8 @@ class Scanner:
         """
         source = self._source
         usable = [one for one in templates if all(map(self._orderless, one.events))]
-        most = _BYTES_FIRST
+        least = min(_BYTES_FIRST * max(len(usable), 1), _BYTES_MAX)
+        most = least
         while True:
             start = source.offset
             if end is not None:
@@ -287,7 +290,7 @@ class Scanner:
             yield Run(columns, source.offset)
             if taken < len(places):
                 return
-            most = min(2 * most, _BATCH)
+            most = max(min(2 * most, _BATCH), least)
 
     def _columns(
         self,
@@ -303,10 +306,12 @@ class Scanner:
         """
         start, end = self._source.offset, len(window)
         found = []
-        for number, template in enumerate(templates):
-            ours = places[owners == number]
-            if not len(ours):
-                continue
+        order = np.argsort(owners, kind="stable")
+        first = np.flatnonzero(np.diff(owners[order], prepend=-1))
+        if len(owners) < max(_WORTH, _WORTH_EACH * len(first)):
+            return (), 0
+        for each in np.split(order, first[1:]):
+            template, ours = templates[int(owners[each[0]])], places[each]
             rows = window[ours[:, None] + np.arange(template.width)]
             good = template.equal(rows)
             numbers = template.numbers(rows, len(rows))
@@ -317,7 +322,7 @@ class Scanner:
                 end = min(end, int(ours[_prefix(good)]))
             found.append((template, ours, rows, numbers))
         taken = int(np.searchsorted(places, end))
-        if taken < _WORTH:
+        if taken < max(_WORTH, _WORTH_EACH * len(found)):
             return (), 0
         columns: list[Column] = []
         for template, ours, rows, numbers in found:

@@ -278,7 +278,7 @@ class Salvage:
                 else:
                     result.lost_bitmaps.append(LostBitmap(device, bitmap.name, why or ""))
             image = StreamDisk(result.stream, self._source, state, size)
-            for start, end in unwritable(image, size_known=known is not None):
+            for start, end in unwritable(image, size_known=known is not None).tolist():
                 state.remove(start, end)
             if known is None:
                 image = image.resized(state.end * SECTOR_SIZE)
