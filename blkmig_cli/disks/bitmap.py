@@ -88,9 +88,11 @@ class DirtyBitmap:
 
     def _change(self, first: int, count: int, *, dirty: bool) -> None:
         """Make granules dirty, or clean."""
+        if not dirty:
+            start = first // WORD_BITS
+            if self._words.is_clean(start, (first + count - 1) // WORD_BITS - start + 1):
+                return
         start, words, partial = _words_of(first, count)
-        if not dirty and self._words.is_clean(start, words):
-            return
         for number, mask in partial:
             self._words.write(number, self._merged(number, _ONES if dirty else _ZERO, mask))
             start += number == start
