@@ -336,11 +336,10 @@ def _compare(
 
 def _add_sectors(ranges: IntervalSet, sectors: Table) -> None:
     """Add ranges of ``sectors``, in order, to ``ranges`` of bytes; raises LimitError as ``add``."""
-    if len(sectors) and int(sectors[-1, 1]) * SECTOR_SIZE > limits.DISK_MAX:
-        for start, end in sectors.tolist():
-            ranges.add(start * SECTOR_SIZE, end * SECTOR_SIZE)
-    else:
-        ranges.add_all(sectors * SECTOR_SIZE)
+    near = int(np.searchsorted(sectors[:, 1], limits.DISK_MAX // SECTOR_SIZE, "right"))
+    ranges.add_all(sectors[:near] * SECTOR_SIZE)
+    for start, end in sectors[near : near + 1].tolist():
+        ranges.add(start * SECTOR_SIZE, end * SECTOR_SIZE)
 
 
 class _Layout:
