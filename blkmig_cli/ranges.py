@@ -389,6 +389,12 @@ def joined(starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     return np.stack((ordered[lows], ordered[highs] + length), axis=1)
 
 
+def distinct(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return each of ``numbers`` once, ascending.  (``np.unique`` hashes them, which is slower.)"""
+    ordered = np.sort(numbers, axis=None)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
+
+
 def common(ours: Table, theirs: Table) -> Table:
     """Return what is in both of two tables of disjoint ascending ranges: shape (n, 2)."""
     low = np.searchsorted(theirs[:, 1], ours[:, 0], "right")

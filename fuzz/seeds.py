@@ -9,6 +9,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from blkmig_cli.wire.decoder import Decoder
@@ -106,7 +107,7 @@ def _events(content: bytes) -> Iterator[Event]:
             piece = decoder.piece()
         except StopIteration:
             return
-        yield from piece.head(_EACH) if isinstance(piece, Run) else [piece]
+        yield from islice(piece, _EACH * len(piece.columns)) if isinstance(piece, Run) else [piece]
 
 
 def _short(event: Event, content: bytes) -> bytes:

@@ -22,7 +22,7 @@ print(status, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 #: By command: its options, and the streams that it reads, those that are worst for it.
 COMMANDS = {
-    "map": ([], ["downwards", "unaligned", "v2-cleared"]),
+    "map": ([], ["downwards", "unaligned", "v2-cleared", "alternating-bits", "strewn-bits-at-random"]),
     "map-json": (["--output", "json"], ["downwards"]),
     "salvage": ([], ["repeated", "many-bitmaps", "ram-pages", "nearly-records", "chains-of-records"]),
     "extract": (["--allow-incomplete", "--to", "out"], ["downwards", "at-random", "repeated"]),
@@ -30,6 +30,8 @@ COMMANDS = {
     "info": ([], ["many-sections", "progress-only", "bits-in-every-megabyte"]),
     "replay": (["--image", "{device}.img", "--create", "--incremental"], ["downwards", "unaligned"]),
     "dump": ([], ["sectors-past-any-disk", "v2-giant", "huge-granules"]),
+    "convert": (["--normalize", "--incremental", "--to", "out"], ["irregular", "unaligned"]),
+    "scrub": (["--to", "out"], ["irregular", "progress-of-many-devices"]),
 }  # fmt: skip
 _OTHERS = [(command, name) for command, (_, names) in COMMANDS.items() for name in names]
 # validate reads those that no other command reads, and the worst ones.

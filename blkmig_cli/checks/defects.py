@@ -5,6 +5,7 @@ The decoder refuses what breaks a rule of the format; these defects are in strea
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from blkmig_cli.wire.events import (
     StateMismatch,
     VmDescription,
 )
-from blkmig_cli.wire.runs import Numbers, Run, moved
+from blkmig_cli.wire.runs import Column, Run, in_order, moved
 from blkmig_cli.wire.schema_io import Input
 
 # More empty parts than a slow disk explains.
@@ -43,6 +44,18 @@ def _ends_payload(event: Event) -> bool:
     return isinstance(event, Eos | BitmapEos) or (
         isinstance(event, Ram) and event.flags == RamFlag.EOS
     )
+
+
+# What an event is to a part: its head, its footer, the end of its payload, or content.
+_HEAD, _FOOT, _END, _CONTENT = range(4)
+
+
+def _role(event: Event) -> int:
+    if isinstance(event, SectionHeader) and event.kind == SectionType.PART:
+        return _HEAD
+    if isinstance(event, Footer):
+        return _FOOT
+    return _END if _ends_payload(event) else _CONTENT
 
 
 @dataclass(slots=True)
@@ -96,31 +109,21 @@ class Defects:
                 self._empty_part(self._header)
         elif isinstance(event, Block):
             self._header = None
-            if event.device == _UNNAMED:
-                self._feed_unnamed(event, source)
-            if event.data is not None:
-                self._feed_tail(event, event.data, source)
+            self._feed_block(event, source)
         elif self._header is not None and not _ends_payload(event):
             self._header = None
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run of events."""
-        # A row may begin anywhere in a period, so that counting starts with the second one.
-        for event in run.head(1):
-            self.feed(event, source)
-        before = dict(self._empty)
-        for event in run.head(2) if run.rows > 1 else ():
-            if event.offset >= run.columns[0].event.offset + run.stride:
-                self.feed(event, source)
-        for name, number in self._empty.items():
-            self._empty[name] += (number - before.get(name, 0)) * max(run.rows - 2, 0)
-        for column in run.columns:
-            if isinstance(column.event, Progress) and column.numbers is not None:
-                for row in (np.flatnonzero(column.numbers[2:] > 100) + 2).tolist():
-                    offset = column.event.offset + row * run.stride
-                    self._progress(int(column.numbers[row]), offset)
-            if isinstance(column.event, Block) and column.numbers is not None and run.rows > 2:
-                self._feed_blocks(column.event, column.numbers, run.stride, source)
+        self._feed_parts(run)
+        progress = [column for column in run.columns if isinstance(column.event, Progress)]
+        if progress:
+            percents, offsets = in_order(progress)
+            for row in np.flatnonzero(percents > 100)[:_PROGRESS_SHOWN].tolist():
+                self._progress(int(percents[row]), int(offsets[row]))
+        blocks = [event for column in run.columns for event in self._telling(column)]
+        for event in sorted(blocks, key=attrgetter("offset")):
+            self._feed_block(event, source)
 
     def tail(self, device: str, size: int, source: Input) -> Iterator[Found]:
         """Yield the defects of the last chunk of a disk of ``size`` bytes or fewer."""
@@ -171,12 +174,19 @@ class Defects:
             text = f"progress of {brief(percent)} percent"
             self.progress.append(Finding(check, CHECKS[check][0], text, offset))
 
-    def _empty_part(self, header: SectionHeader) -> None:
+    def _empty_part(self, header: SectionHeader, number: int = 1) -> None:
+        """Count empty parts, of which the first one begins with ``header``."""
         if not self._empty:
             self._empty_from = header.offset
         name = header.section or ""
-        self._empty[name] = self._empty.get(name, 0) + 1
+        self._empty[name] = self._empty.get(name, 0) + number
         self._header = None
+
+    def _feed_block(self, event: Block, source: Input) -> None:
+        if event.device == _UNNAMED:
+            self._feed_unnamed(event, source)
+        if event.data is not None:
+            self._feed_tail(event, event.data, source)
 
     def _feed_unnamed(self, event: Block, source: Input) -> None:
         if self._unnamed is None:
@@ -191,19 +201,51 @@ class Defects:
         if len(self._formats) > 1 and not self.merged:
             self.merged, self._merged_at = True, event.offset
 
-    def _feed_blocks(self, event: Block, sectors: Numbers, stride: int, source: Input) -> None:
-        """Take the rows of a run of ``event`` from the third one on, at ``sectors``."""
+    def _telling(self, column: Column) -> Iterator[Block]:
+        """Yield those records of ``column`` that may show a defect."""
+        event, sectors = column.event, column.numbers
+        if not isinstance(event, Block) or sectors is None:
+            return
+        if event.device != _UNNAMED and event.data is None:
+            return
         wanted = np.zeros(len(sectors), bool)
         if event.device == _UNNAMED:
             wanted |= sectors == 0
+            wanted[0] |= self._unnamed is None
         if event.data is not None:
             # The disk's end may cut only those at the highest sector so far.
-            tail = self._tails[event.device]
-            wanted |= sectors == max(int(sectors.max()), tail.sector)
+            tail = self._tails.get(event.device)
+            wanted |= sectors == max(int(sectors.max()), -1 if tail is None else tail.sector)
             wanted |= padding(event, None) is not None
-        wanted[:2] = False
         for row in np.flatnonzero(wanted).tolist():
-            self.feed(moved(event, row * stride, int(sectors[row])), source)
+            by = int(column.offsets[row]) - event.offset
+            yield moved(event, by, int(sectors[row]))
+
+    def _feed_parts(self, run: Run) -> None:
+        """Take the sections of a run."""
+        roles = np.array([_role(column.event) for column in run.columns])
+        if not np.any((roles == _HEAD) | (roles == _FOOT)):
+            if np.any(roles == _CONTENT):
+                self._header = None
+            return
+        order = run.order()
+        order = order[roles[order] != _END]
+        found = roles[order]
+        # A part is empty if its footer follows its head, but for the end of its payload.
+        empty = np.flatnonzero((found[:-1] == _HEAD) & (found[1:] == _FOOT))
+        if found[0] == _FOOT and self._header is not None:
+            self._empty_part(self._header)
+        heads, firsts, numbers = np.unique(order[empty], return_index=True, return_counts=True)
+        for at in np.argsort(firsts).tolist():
+            column = run.columns[int(heads[at])]
+            row = int(np.count_nonzero(order[: empty[firsts[at]]] == heads[at]))
+            head = column.part(slice(row, row + 1)).event
+            assert isinstance(head, SectionHeader)
+            self._empty_part(head, int(numbers[at]))
+        self._header = None
+        last = run.columns[int(order[-1])].part(slice(-1, None)).event
+        if found[-1] == _HEAD and isinstance(last, SectionHeader):
+            self._header = last
 
     def _feed_tail(self, event: Block, data: Payload, source: Input) -> None:
         tail = self._tails.get(event.device)

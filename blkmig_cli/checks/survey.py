@@ -48,7 +48,7 @@ def read_stream(decoder: Decoder, tick: Tick, *consumers: Consumer) -> BlkmigErr
                     consumer.feed(piece, source)
                 tick(piece.offset + piece.length)
         except LimitError as error:
-            error.offset = piece.columns[0].event.offset if isinstance(piece, Run) else piece.offset
+            error.offset = piece.start if isinstance(piece, Run) else piece.offset
             return error
 
 

@@ -80,7 +80,7 @@ class Accounts:
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run of events."""
         for column in run.columns:
-            self._count(column.event, run.rows)
+            self._count(column.event, column.rows)
             if isinstance(column.event, Block) and column.event.data is not None:
                 assert column.numbers is not None
                 top = int(column.numbers.max())

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
-from blkmig_cli.ranges import IntervalSet, Table, bounded, tile_edges
+from blkmig_cli.ranges import IntervalSet, Table, bounded, distinct, tile_edges
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
 from blkmig_cli.wire.events import Block, Event
-from blkmig_cli.wire.runs import Column, Run
+from blkmig_cli.wire.runs import Column, Run, blocks_of
 from blkmig_cli.wire.schema_io import Input
 
 _ZERO_BLOCK = int(BlockFlag.ZERO_BLOCK)
@@ -166,7 +166,7 @@ def _last_ones(rows: Table) -> tuple[Table, Table]:
     Each of ``rows`` is later in the stream than those before it; the result is sorted by start.
     """
     # Between two edges, the same rows apply.  Of what is large, nothing is held longer than needed.
-    edges = np.unique(rows[:, :_OFFSET])
+    edges = distinct(rows[:, :_OFFSET])
     low, high = (np.searchsorted(edges, rows[:, column]) for column in (_START, _END))
     owner = _highest(low, high, len(edges) - 1)
     came = rows[:, _OFFSET] != _REMOVED
@@ -256,23 +256,20 @@ class EndStates:
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run of events; raises LimitError."""
-        columns: dict[str, list[Column]] = {}
-        for column in run.columns:
-            if isinstance(column.event, Block) and column.event.has_content:
-                columns.setdefault(column.event.device, []).append(column)
-        for device, ours in columns.items():
+        for device, ours in blocks_of(run).items():
             if len(ours) == 1:
-                rows = _tiled(ours[0], run.stride)
+                rows = _tiled(ours[0])
             else:
-                # The order within each row matters.
-                rows = np.stack([_records(column, run.stride) for column in ours], axis=1)
-            self.disks.setdefault(device, EndState()).put_all(rows.reshape(-1, _COLUMNS))
+                offsets = np.concatenate([column.offsets for column in ours])
+                rows = np.concatenate([_records(column) for column in ours])
+                rows = rows[np.argsort(offsets, kind="stable")]
+            self.disks.setdefault(device, EndState()).put_all(rows)
 
     def _of(self, event: Block) -> EndState:
         return self.disks.setdefault(event.device, EndState())
 
 
-def _records(column: Column, stride: int, rows: NDArray[np.int64] | None = None) -> Table:
+def _records(column: Column, rows: NDArray[np.int64] | None = None) -> Table:
     """Return the stretch of each of ``rows`` of ``column`` (None: of all): shape (rows, 5)."""
     event, sectors = column.event, column.numbers
     assert isinstance(event, Block)
@@ -284,22 +281,24 @@ def _records(column: Column, stride: int, rows: NDArray[np.int64] | None = None)
     found[:, _END] = found[:, _START] + event.sectors
     found[:, _OFFSET] = _ZERO
     if event.data is not None:
-        found[:, _OFFSET] = event.data.offset + rows * stride
+        found[:, _OFFSET] = column.offsets[rows] + (event.data.offset - event.offset)
         found[:, _FIRST] = found[:, _START]
     return found
 
 
-def _tiled(column: Column, stride: int) -> Table:
+def _tiled(column: Column) -> Table:
     """Return the stretches of ``column``, one for each sequence of rows contiguous on the disk."""
     event, sectors = column.event, column.numbers
     assert isinstance(event, Block)
     assert sectors is not None
-    if event.data is not None and event.sectors != CHUNK_SECTORS:
-        return _records(column, stride)
+    steps = np.diff(column.offsets)
+    stride = int(steps[0]) if len(steps) else 0
+    if event.data is not None and (event.sectors != CHUNK_SECTORS or np.any(steps != stride)):
+        return _records(column)
     edges = np.array(tile_edges(sectors, event.sectors))
     first, last = edges[:-1], edges[1:] - 1
     down = sectors[last] < sectors[first]
-    found = _records(column, stride, np.where(down, last, first))
+    found = _records(column, np.where(down, last, first))
     found[:, _END] = sectors[np.where(down, first, last)] + event.sectors
     if event.data is not None:
         found[:, _STEP] = np.where(down, -stride, stride)

@@ -104,7 +104,8 @@ class ProgressBounds:
         self.final |= later.final
 
     def _bound(self, percent: int) -> None:
-        self.least = max(self.least, 100 * self.total // (percent + 1) + 1)
+        if percent < _PERCENT_MAX:  # others prove nothing, and are not told apart when merged
+            self.least = max(self.least, 100 * self.total // (percent + 1) + 1)
 
     def _thin_out(self) -> None:
         """Keep only the last mark of each percentage, which gives the tightest bound."""

@@ -7,6 +7,8 @@ merged.  It reads bits, never disk data.
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.sizes import ProgressBounds, SizeBounds
 from blkmig_cli.contents.v1_granularity import Observations
@@ -38,7 +40,7 @@ from blkmig_cli.wire.events import (
 )
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.identity import Identity, read_statement
-from blkmig_cli.wire.runs import Column, Run, alike, in_order
+from blkmig_cli.wire.runs import Column, Run, alike, blocks_of, in_order
 from blkmig_cli.wire.schema_io import Input
 
 # As a plain number: operations on enums are slow.
@@ -154,21 +156,27 @@ class StreamState:
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run: the same as taking its events one by one, but by columns."""
-        groups: dict[str, list[Column]] = {}
-        for column in run.columns:
-            if isinstance(column.event, Block) and column.numbers is not None:
-                groups.setdefault(column.event.device, []).append(column)
-        progress = any(isinstance(column.event, Progress) for column in run.columns)
-        if progress or not all(map(alike, groups.values())):
-            # The order within each row matters.
+        groups = blocks_of(run, content=False)
+        if not all(map(alike, groups.values())):
+            # The order of the records of one device matters.
             for event in run:
                 self.feed(event, source)
             return
-        # The first row creates what does not exist yet; the others change numbers only.
+        held = self._run_progress(run)
+        # The first ones create what does not exist yet; the others change numbers only.
+        devices = set()
         for column in run.columns:
-            self.feed(column.event, source)
-        for columns in groups.values() if run.rows > 1 else ():
-            self._blocks(columns, run.stride)
+            event = column.event
+            if isinstance(event, Progress) or (
+                isinstance(event, Block) and event.device in devices
+            ):
+                continue
+            if isinstance(event, Block):
+                devices.add(event.device)
+            self.feed(event, source)
+        for columns in groups.values():
+            self._blocks(columns)
+        self._held = held if self._held is None else self._held
         self.end = run.end
 
     def conclude(self, conclusion: Conclusion, hints: Hints, *, proper_end: bool) -> None:
@@ -287,6 +295,45 @@ class StreamState:
             self.progress.record(self._held.percent, in_end=self._in_end)
             self._held = None
 
+    def _run_progress(self, run: Run) -> Progress | None:
+        """Count the progress records of ``run``, with the chunks before each of them.
+
+        Returns the last one if nothing follows it that tells whether it is that of the end.
+        """
+        columns = [column for column in run.columns if isinstance(column.event, Progress)]
+        if not columns:
+            return None
+        self._release_progress()
+        heads = [c for c in run.columns if isinstance(c.event, SectionHeader)]
+        if any(column.event.section == BLOCK_SECTION for column in heads):
+            self._in_end = False  # runs are of parts
+        percents, offsets = in_order(columns)
+        # The chunks higher than all before them; of those between two progress records the last one.
+        tops: dict[int, list[tuple[str, int]]] = {}
+        for device, blocks in blocks_of(run).items():
+            sectors, places = in_order(blocks)
+            highest = np.maximum.accumulate(sectors)
+            top = self.progress.tops.get(device, -1)
+            higher = np.flatnonzero(np.diff(highest.clip(top), prepend=top))
+            before = np.searchsorted(offsets, places[higher])
+            newest = np.append(before[1:] != before[:-1], True)[: len(before)]
+            for row, sector in zip(
+                before[newest].tolist(), highest[higher[newest]].tolist(), strict=True
+            ):
+                tops.setdefault(row, []).append((device, sector))
+        followed = [c for c in run.columns if isinstance(c.event, Block | SectionHeader)]
+        open_ended = all(column.offsets[-1] < offsets[-1] for column in followed)
+        for row, percent in enumerate(percents.tolist()):
+            for device, sector in tops.get(row, ()):
+                self.progress.chunk(device, sector)
+            if row < len(percents) - 1 or not open_ended:
+                self.progress.record(percent, in_end=self._in_end)
+        if not open_ended:
+            return None
+        last = max(columns, key=lambda column: int(column.offsets[-1])).part(slice(-1, None)).event
+        assert isinstance(last, Progress)
+        return last
+
     def _block(self, event: Block, source: Input) -> None:
         disk = self.disk(event.device)
         end = event.sector + event.sectors
@@ -314,13 +361,15 @@ class StreamState:
                 state.set_flags(part.attributes)
             state.add_record(event, part, source.view(part.bits))
 
-    def _blocks(self, columns: list[Column], stride: int) -> None:
-        """Take the rows after the first one of ``columns``, which are ``alike``."""
-        column, number = columns[0], len(columns)
+    def _blocks(self, columns: list[Column]) -> None:
+        """Take the records after the first one of ``columns``, which are ``alike``."""
+        column = columns[0]
         event = column.event
         assert isinstance(event, Block)
         disk = self.disk(event.device)
-        sectors, offsets = (numbers[number:] for numbers in in_order(columns, stride))
+        sectors, offsets = (numbers[1:] for numbers in in_order(columns))
+        if not len(sectors):
+            return
         if event.has_content:
             disk.chunks += len(sectors)
             disk.zero_chunks += len(sectors) * (event.data is None)

@@ -20,6 +20,8 @@ from blkmig_cli.errors import LimitError
 from blkmig_cli.ranges import tiles
 from blkmig_cli.schemas.constants import SECTOR_SIZE, WORD_BITS, WORD_SIZE
 
+# Words whose runs are found at once.
+_WORDS_MAX = 1 << 12
 _PIECE = 1 << 13  # words that are hashed or read at once
 #: QEMU's default granularity in bytes (QEMU 7.2, block.c: bdrv_get_default_bitmap_granularity).
 GRANULARITY = 1 << 16
@@ -86,9 +88,11 @@ class DirtyBitmap:
 
     def _change(self, first: int, count: int, *, dirty: bool) -> None:
         """Make granules dirty, or clean."""
+        if not dirty:
+            start = first // WORD_BITS
+            if self._words.is_clean(start, (first + count - 1) // WORD_BITS - start + 1):
+                return
         start, words, partial = _words_of(first, count)
-        if not dirty and self._words.is_clean(start, words):
-            return
         for number, mask in partial:
             self._words.write(number, self._merged(number, _ONES if dirty else _ZERO, mask))
             start += number == start
@@ -211,7 +215,7 @@ class DirtyBitmap:
     def _runs(self) -> Iterator[NDArray[np.int64]]:
         """Yield the runs of dirty granules in parts, ascending and not adjacent: first, last + 1."""
         held = np.empty((0, 2), np.int64)
-        for numbers, words in self._words.parts():
+        for numbers, words in self._word_parts():
             runs = np.stack(_edges(numbers, words), axis=1)
             if len(held) and held[0, 1] == runs[0, 0]:
                 runs[0, 0] = held[0, 0]
@@ -223,6 +227,12 @@ class DirtyBitmap:
                 yield runs[:-1]
         if len(held):
             yield held
+
+    def _word_parts(self) -> Iterator[tuple[NDArray[np.int64], Words]]:
+        """Yield what ``WordStore.parts`` yields, few words at once, as each may have many runs."""
+        for numbers, words in self._words.parts():
+            for at in range(0, len(words), _WORDS_MAX):
+                yield numbers[at : at + _WORDS_MAX], words[at : at + _WORDS_MAX]
 
     def _wide(self, granules: NDArray[np.int64]) -> NDArray[Any]:
         """Return ``granules``, as Python integers where their offsets in bytes do not fit in int64."""

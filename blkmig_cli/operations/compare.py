@@ -25,7 +25,7 @@ from blkmig_cli.disks.open import open_image
 from blkmig_cli.errors import NotAStreamError, UsageError
 from blkmig_cli.operations.reading import Bases, Reading
 from blkmig_cli.progress import Tick
-from blkmig_cli.ranges import IntervalSet, Table, common, gaps_of
+from blkmig_cli.ranges import IntervalSet, Table, common, distinct, gaps_of
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.system.nbd_uri import is_nbd
 from blkmig_cli.text import escape, names_text
@@ -341,11 +341,10 @@ def _compare(
 
 def _add_sectors(ranges: IntervalSet, sectors: Table) -> None:
     """Add ranges of ``sectors``, in order, to ``ranges`` of bytes; raises LimitError as ``add``."""
-    if len(sectors) and int(sectors[-1, 1]) * SECTOR_SIZE > limits.DISK_MAX:
-        for start, end in sectors.tolist():
-            ranges.add(start * SECTOR_SIZE, end * SECTOR_SIZE)
-    else:
-        ranges.add_all(sectors * SECTOR_SIZE)
+    near = int(np.searchsorted(sectors[:, 1], limits.DISK_MAX // SECTOR_SIZE, "right"))
+    ranges.add_all(sectors[:near] * SECTOR_SIZE)
+    for start, end in sectors[near : near + 1].tolist():
+        ranges.add(start * SECTOR_SIZE, end * SECTOR_SIZE)
 
 
 class _Layout:
@@ -390,7 +389,7 @@ def _union(*tables: Table) -> Table:
 def _windows(layouts: tuple[_Layout, _Layout], low: int, high: int) -> list[int]:
     """Return the edges of windows of the sectors [low, high), in which a disk has not too many ranges."""
     edges = np.concatenate([layout.every(_RANGES) for layout in layouts])
-    return [low, *np.unique(edges[(low < edges) & (edges < high)]).tolist(), high]
+    return [low, *distinct(edges[(low < edges) & (edges < high)]).tolist(), high]
 
 
 def _compare_sectors(

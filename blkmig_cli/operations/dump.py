@@ -25,9 +25,11 @@ class Dump:
     def __iter__(self) -> Iterator[Piece]:
         try:
             for piece in self._decoder.pieces():
-                columns = piece.columns if isinstance(piece, Run) else (Column(piece),)
-                for column in columns:
-                    self.names.feed(column.event)
+                if isinstance(piece, Run):
+                    for column in piece.columns:
+                        self.names.feed(column.event)
+                else:
+                    self.names.feed(piece)
                 yield piece
         except StreamError as error:
             self.failure = error

@@ -16,7 +16,7 @@ from blkmig_cli.contents.final_layout import EndState
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.errors import BlkmigError
 from blkmig_cli.operations.reading import Reading
-from blkmig_cli.ranges import Table
+from blkmig_cli.ranges import Table, distinct
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 
 #: The kinds of parts of a disk.  A cell with several kinds shows the first of them.
@@ -89,12 +89,6 @@ def cell_edges(size: int, number: int) -> NDArray[np.int64]:
     return np.array([sectors * at // number for at in range(number + 1)], np.int64)
 
 
-def _sectors(ranges: list[tuple[int, int]]) -> NDArray[np.int64]:
-    """Return ranges (start, end) in bytes as ranges of sectors, shape (n, 2), rounded outwards."""
-    sectors = [(start // SECTOR_SIZE, -(-end // SECTOR_SIZE)) for start, end in ranges]
-    return np.array(sectors, np.int64).reshape(-1, 2)
-
-
 def coverage(ranges: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return how much of ``ranges`` lies between each two ``edges``.
 
@@ -114,8 +108,10 @@ def coverage(ranges: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.
 def bitmap_cells(bitmap: DirtyBitmap, size: int, number: int) -> list[str]:
     """Return the shade of each of up to ``number`` cells of a disk of ``size`` bytes."""
     edges = cell_edges(size, number)
-    ranges = _sectors([(start, start + length) for start, length in bitmap.ranges(size)])
-    inside, widths = coverage(ranges, edges), np.diff(edges)
+    inside, widths = np.zeros(len(edges) - 1, np.int64), np.diff(edges)
+    for part in bitmap.range_parts(size):
+        low, high = part[:, 0] // SECTOR_SIZE, -(-(part[:, 0] + part[:, 1]) // SECTOR_SIZE)
+        inside += coverage(np.stack((low, high), axis=1).astype(np.int64), edges)
     return [
         "clean" if not dirty else "dirty" if dirty >= width else "partly"
         for dirty, width in zip(inside.tolist(), widths.tolist(), strict=True)
@@ -229,7 +225,7 @@ def _extents(rows: Table, start: int, end: int, again: Table) -> ExtentPart:
     again = again[np.searchsorted(again[:, 1], start, "right") :]
     again = again[: np.searchsorted(again[:, 0], end)]
     edges = np.concatenate(([start, end], rows[:, :2].reshape(-1), again.reshape(-1)))
-    edges = np.unique(edges.clip(start, end))
+    edges = distinct(edges.clip(start, end))
     owners = _owners(rows, edges[:-1])
     data = (owners >= 0) & (rows[owners, 2] >= 0) if len(rows) else owners >= 0
     if data.any():

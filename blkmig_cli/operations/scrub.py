@@ -56,6 +56,7 @@ def scrub(stream: str, target: str | None, reading: Reading) -> Scrubbed:
             failure = read_stream(decoder, tick, copy)
             if failure is not None:
                 raise failure
+            copy.finish(opened.input)
             copy.names.check_hints(reading.hints)
     return copy.result
 
@@ -91,11 +92,15 @@ def _sizes(stream: Stream, reading: Reading) -> dict[str | None, int]:
 
 
 class _Copy(EventConsumer):
-    """Copies a stream into ``sink``; ``sizes`` of disks in bytes."""
+    """Copies a stream into ``sink``; ``sizes`` of disks in bytes.
+
+    From a file, neighbouring events are copied together.
+    """
 
     def __init__(self, sink: Sink, sizes: dict[str | None, int]) -> None:
         self._sink = sink
         self._sizes = sizes
+        self._copied = self._end = 0  # the bytes between these are yet to be copied
         self.names = Names()
         self.result = Scrubbed()
 
@@ -105,11 +110,12 @@ class _Copy(EventConsumer):
         part = self._padding(event) if isinstance(event, Block) else None
         end = event.offset + event.length
         if part is None:
-            self._write(source, event.offset, end)
+            self._copy(source, event.offset, end)
             return
-        self._write(source, event.offset, part.offset)
+        self._copy(source, event.offset, part.offset)
+        self.finish(source)
         self._sink.write(bytes(part.length))
-        self._write(source, part.offset + part.length, end)
+        self._copy(source, part.offset + part.length, end)
         self.result.chunks += 1
         self.result.padding += part.length
         self.result.leaked += leaked(part, source)
@@ -122,7 +128,13 @@ class _Copy(EventConsumer):
             return
         for event in events:
             self.names.feed(event)
-        self._write(source, events[0].offset, run.end)
+        self._copy(source, run.start, run.end)
+
+    def finish(self, source: Input) -> None:
+        """Copy what is yet to be copied."""
+        for at in range(self._copied, self._end, _PIECE):
+            self._sink.write(source.view(Payload(at, min(_PIECE, self._end - at))))
+        self._copied = self._end
 
     def _padding(self, event: Block) -> Payload | None:
         if event.data is None:
@@ -135,9 +147,14 @@ class _Copy(EventConsumer):
             raise past_end(event.device, event.sector, event.offset, size)
         return part
 
-    def _write(self, source: Input, start: int, end: int) -> None:
-        for at in range(start, end, _PIECE):
-            self._sink.write(source.view(Payload(at, min(_PIECE, end - at))))
+    def _copy(self, source: Input, start: int, end: int) -> None:
+        """Copy bytes [start, end) of the stream, perhaps later."""
+        if start != self._end:
+            self.finish(source)
+            self._copied = start
+        self._end = end
+        if end - self._copied >= _PIECE or not source.seekable:
+            self.finish(source)
 
 
 def _unknown(device: str, offset: int, known: str = "") -> UndecidableError:

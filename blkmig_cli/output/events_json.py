@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -184,13 +183,12 @@ _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=
 
 def run_texts(run: Run, as_json: Callable[[Any], Json]) -> Iterator[str]:
     """Yield the text of every event of ``run``; ``as_json`` makes an object without payloads."""
-    columns = [_texts(column, run, as_json) for column in run.columns]
-    return columns[0] if len(columns) == 1 else chain.from_iterable(zip(*columns, strict=True))
+    return run.merged([_texts(column, as_json) for column in run.columns])
 
 
-def _texts(column: Column, run: Run, as_json: Callable[[Any], Json]) -> Iterator[str]:
+def _texts(column: Column, as_json: Callable[[Any], Json]) -> Iterator[str]:
     event, found = column.event, as_json(column.event)
-    numbers = {"offset": event.offset + run.stride * np.arange(run.rows)}
+    numbers = {"offset": column.offsets}
     if column.numbers is not None:
         numbers["sector" if isinstance(event, Block) else "percent"] = column.numbers
     shown: Json = {key: _Hole() if key in numbers else value for key, value in found.items()}

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from blkmig_cli.schemas.constants import BlockFlag, Command, RamFlag, SectionType, without
 from blkmig_cli.text import bitmap_name, count, device_name, escape, human_size
 from blkmig_cli.wire.events import (
@@ -24,7 +26,7 @@ from blkmig_cli.wire.events import (
     SectionHeader,
     Undecoded,
 )
-from blkmig_cli.wire.runs import Piece, Run
+from blkmig_cli.wire.runs import Column, Piece, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,10 @@ def fold_empty(pieces: Iterable[Piece], least: int = 3) -> Iterator[Piece]:
         if not isinstance(piece, Run):
             yield from folding.take(piece)
             continue
-        row = list(fold_empty([column.event for column in piece.columns], 1))
-        if len(row) == 1 and isinstance(row[0], EmptyParts):
-            folding.take_parts(piece, piece.rows * row[0].number)
-        elif any(isinstance(part, EmptyParts) for part in row):
+        heads, empty = _parts(piece)
+        if empty and empty == heads and all(map(_is_framing, piece.columns)):
+            folding.take_parts(piece, empty)
+        elif empty:
             for event in piece:
                 yield from folding.take(event)
         else:
@@ -144,6 +146,21 @@ def _is_empty(event: Event) -> bool:
     return isinstance(event, Eos | BitmapEos) or (
         isinstance(event, RamStretch) and event.records == 1
     )
+
+
+def _is_framing(column: Column) -> bool:
+    return isinstance(column.event, SectionHeader | Footer) or _is_empty(column.event)
+
+
+def _parts(run: Run) -> tuple[int, int]:
+    """Return the number of parts that begin in ``run``, and of those that have only an end."""
+    heads = np.array([isinstance(c.event, SectionHeader) for c in run.columns])
+    if not heads.any():
+        return 0, 0
+    ends = np.array([_is_empty(column.event) for column in run.columns])
+    order = run.order()
+    empty = heads[order[:-1]] & ends[order[1:]]
+    return int(np.count_nonzero(heads[order])), int(np.count_nonzero(empty))
 
 
 def line(event: Event) -> str:

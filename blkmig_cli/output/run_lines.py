@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from itertools import chain, repeat
+from itertools import repeat
 
 from blkmig_cli.wire.events import Event
 from blkmig_cli.wire.runs import Column, Run, moved
@@ -18,14 +18,13 @@ def run_lines(run: Run, render: Callable[[Event], str], width: int = 1) -> Itera
     What ``render`` shows of an event must depend on nothing but the event, without the bytes of its
     payloads.  ``width``: characters that an offset takes at least, up to 13.
     """
-    columns = [_lines(column, run, render, width) for column in run.columns]
-    return columns[0] if len(columns) == 1 else chain.from_iterable(zip(*columns, strict=True))
+    return run.merged([_lines(column, render, width) for column in run.columns])
 
 
-def _lines(column: Column, run: Run, render: Callable[[Event], str], width: int) -> Iterator[str]:
-    event = column.event
-    offsets = range(event.offset, event.offset + run.rows * run.stride, run.stride)
-    numbers = [0] * run.rows if column.numbers is None else column.numbers.tolist()
+def _lines(column: Column, render: Callable[[Event], str], width: int) -> Iterator[str]:
+    event, rows = column.event, column.rows
+    offsets = column.offsets.tolist()
+    numbers = [0] * rows if column.numbers is None else column.numbers.tolist()
     holes = {str(_OFFSET): (f"%{width}d", offsets), str(_NUMBER): ("%d", numbers)}
     line = render(moved(event, _OFFSET - event.offset, _NUMBER))
     parts = re.split(f"({'|'.join(holes)})", line)
@@ -35,11 +34,9 @@ def _lines(column: Column, run: Run, render: Callable[[Event], str], width: int)
     values = [holes[part][1] for part in parts if part in holes]
 
     def single(row: int) -> str:
-        return render(moved(event, row * run.stride, numbers[row]))
+        return render(moved(event, offsets[row] - event.offset, numbers[row]))
 
-    if any(
-        pattern % tuple(each[row] for each in values) != single(row) for row in (0, -1 % run.rows)
-    ):
+    if any(pattern % tuple(each[row] for each in values) != single(row) for row in (0, rows - 1)):
         # A name holds one of the two numbers.
-        return map(single, range(run.rows))
-    return map(pattern.__mod__, zip(*values, strict=True)) if values else repeat(line, run.rows)
+        return map(single, range(rows))
+    return map(pattern.__mod__, zip(*values, strict=True)) if values else repeat(line, rows)

@@ -16,8 +16,9 @@ from blkmig_cli.schemas.dialects import CLASSIC, V1, V2, Dialect, dialect_of
 from blkmig_cli.text import decode_name
 from blkmig_cli.wire.events import Block, BlockBitmap, Eos, Event, Payload, Progress
 from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.repeats import Repeats
 from blkmig_cli.wire.runs import NEAR, Numbers, Piece
-from blkmig_cli.wire.scanner import Repeats, RowInput, Scanner
+from blkmig_cli.wire.scanner import RowInput, Scanner
 from blkmig_cli.wire.schema_io import Reader, build
 from blkmig_cli.wire.v1_layout import Layouts
 from blkmig_cli.wire.v1_reading import After
@@ -86,6 +87,11 @@ class BlockDecoder:
             and not event.flags & BlockFlag.EOS
             and event.sectors > 0
             and event.sectors % CHUNK_SECTORS == 0
+            and all(
+                part.attributes is not None
+                or part.granularity == self._v1_granularity(event.device, part.name)
+                for part in event.bitmaps
+            )
         )
 
     def admits(self, event: Block, sectors: Numbers) -> NDArray[np.bool_]:
@@ -254,6 +260,11 @@ class BlockDecoder:
             return CHUNK_SECTORS
         return max(min(CHUNK_SECTORS, -(-size // SECTOR_SIZE) - sector), 0)
 
+    def _v1_granularity(self, device: str, bitmap: str) -> int | None:
+        """Return the only granularity (bytes) that the layout allows; None if there are several."""
+        possible = self.layouts.granularities(device, bitmap)
+        return possible[0] if len(possible) == 1 else None
+
     def _v1_bitmaps(
         self, offset: int, device: str, sector: int
     ) -> tuple[int, int, tuple[BlockBitmap, ...]]:
@@ -274,7 +285,5 @@ class BlockDecoder:
             found.append((name, reader.payload(length)))
         bitmaps = []
         for name, bits in found:
-            possible = self.layouts.granularities(device, name)
-            granularity = possible[0] if len(possible) == 1 else None
-            bitmaps.append(BlockBitmap(name, granularity, None, bits))
+            bitmaps.append(BlockBitmap(name, self._v1_granularity(device, name), None, bits))
         return *reading.sectors, tuple(bitmaps)

@@ -13,11 +13,19 @@ from blkmig_cli.schemas.constants import (
     CAP_MAPPED_RAM,
     PAGE_SIZE_DEFAULT,
     RamFlag,
-    without,
 )
 from blkmig_cli.text import decode_name
 from blkmig_cli.wire.events import Event, Payload, Ram, RamBlock
 from blkmig_cli.wire.schema_io import Reader
+
+# As plain numbers: operations on enums are slow.
+_CONTINUE = int(RamFlag.CONTINUE)
+_EOS = int(RamFlag.EOS)
+_MEM_SIZE = int(RamFlag.MEM_SIZE)
+_PAGE = int(RamFlag.PAGE)
+_ZERO = int(RamFlag.ZERO)
+_HEADS = {int(flag): head for flag, head in schema.RECORD_HEADS.items()}
+_BARE = frozenset(map(int, schema.BARE_RECORDS))
 
 _PAGE_SIZES = (PAGE_SIZE_DEFAULT, 2 * PAGE_SIZE_DEFAULT)
 # Bytes to examine after a page: a word, and a name with its length.
@@ -49,32 +57,30 @@ def ram_payload(reader: Reader, context: RamContext) -> Iterator[Event]:
         offset = reader.begin()
         (word,) = reader.take(schema.RamWord)
         bits = word & ((context.page_size or PAGE_SIZE_DEFAULT) - 1)
-        flag = without(bits, RamFlag.CONTINUE)
+        flag = bits & ~_CONTINUE
         block: str | None = None
         head: tuple[int, ...] = ()
         data: Payload | None = None
         blocks: tuple[RamBlock, ...] = ()
-        if flag == RamFlag.MEM_SIZE:
+        if flag == _MEM_SIZE:
             blocks = tuple(_mem_size(reader, context, word - bits))
-        elif flag in schema.RECORD_HEADS:
-            if not bits & RamFlag.CONTINUE:
+        elif flag in _HEADS:
+            if not bits & _CONTINUE:
                 block = decode_name(reader.take(schema.BlockName)[0])
-            head, data = _page(reader, context, RamFlag(flag))
-        elif flag not in schema.BARE_RECORDS:
+            head, data = _page(reader, context, flag)
+        elif flag not in _BARE:
             reader.fail(f"RAM record flags {bits:#x} are unknown")
         length = reader.length()
         yield Ram(offset, length, reader.section, bits, block, word - bits, head, data, blocks)
-        if flag == RamFlag.EOS:
+        if flag == _EOS:
             return
 
 
-def _page(
-    reader: Reader, context: RamContext, flag: RamFlag
-) -> tuple[tuple[int, ...], Payload | None]:
-    head = reader.take(schema.RECORD_HEADS[flag])
-    if flag == RamFlag.ZERO:
+def _page(reader: Reader, context: RamContext, flag: int) -> tuple[tuple[int, ...], Payload | None]:
+    head = reader.take(_HEADS[flag])
+    if flag == _ZERO:
         return head, None
-    if flag == RamFlag.PAGE:
+    if flag == _PAGE:
         if context.page_size is None:
             context.page_size = _page_size(reader)
         return head, reader.payload(context.page_size)
@@ -102,13 +108,13 @@ def _record_begins(data: bytes) -> bool:
         return False
     word = int.from_bytes(data[:8], "big")
     bits = word & (PAGE_SIZE_DEFAULT - 1)
-    flag = without(bits, RamFlag.CONTINUE)
-    if flag in schema.BARE_RECORDS:
+    flag = bits & ~_CONTINUE
+    if flag in _BARE:
         return word == bits
-    if flag not in schema.RECORD_HEADS or word >= _OFFSET_MAX:
+    if flag not in _HEADS or word >= _OFFSET_MAX:
         return False
     name = data[9 : 9 + data[8]] if len(data) > 8 else b"x"
-    return bool(bits & RamFlag.CONTINUE) or (bool(name) and all(0x20 <= b < 0x7F for b in name))
+    return bool(bits & _CONTINUE) or (bool(name) and all(0x20 <= b < 0x7F for b in name))
 
 
 def _mem_size(reader: Reader, context: RamContext, total: int) -> Iterator[RamBlock]:

@@ -5,25 +5,45 @@ import numpy as np
 from blkmig_cli.schemas.block import RecordWord
 from blkmig_cli.schemas.constants import BLOCK_FLAG_BITS
 from blkmig_cli.wire.encoder import encode
-from blkmig_cli.wire.events import Block, Progress
-from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.events import Block, Event, Progress
+from blkmig_cli.wire.runs import Bytes, Column, Run
 
 
 def encode_run(run: Run) -> memoryview:
-    """Return the bytes of all rows of ``run``, whose events have no payloads.
+    """Return the bytes of ``run``, whose events have no payloads.
 
-    Raises ValueError where a value does not fit its field.
+    The offsets of its events are those of their bytes, which have no gaps.  Raises ValueError where a
+    value does not fit its field.
     """
-    row, words = bytearray(), []
+    found = np.empty(run.end - run.start, np.uint8)
     for column in run.columns:
-        if isinstance(column.event, Block | Progress) and column.numbers is not None:
-            words.append((len(row), column.numbers.astype(np.uint64), int(column.event.flags)))
-        for piece in encode(column.event):
-            assert isinstance(piece, bytes)
-            row += piece
-    rows = np.tile(np.frombuffer(row, np.uint8), (run.rows, 1))
-    for at, numbers, flags in words:
-        # The word is at the beginning of its record.
-        word = numbers << np.uint64(BLOCK_FLAG_BITS) | np.uint64(flags)
-        rows[:, at : at + RecordWord.sizeof()] = word.astype(">u8")[:, None].view(np.uint8)
-    return rows.reshape(-1).data
+        rows = _rows(column)
+        places = column.offsets - run.start
+        step = int(places[1] - places[0]) if column.rows > 1 else rows.shape[1]
+        if np.all(np.diff(places) == step):
+            at = int(places[0])
+            np.ndarray(rows.shape, np.uint8, found, at, (step, 1))[:] = rows
+        else:
+            found[places[:, None] + np.arange(rows.shape[1])] = rows
+    return found.data
+
+
+def _rows(column: Column) -> Bytes:
+    """Return the bytes of each event of ``column``: shape (rows, length)."""
+    event, numbers = column.event, column.numbers
+    row = np.frombuffer(_bytes(event), np.uint8)
+    if numbers is None or not isinstance(event, Block | Progress):
+        return np.broadcast_to(row, (column.rows, len(row)))
+    rows = np.tile(row, (column.rows, 1))
+    # The word is at the beginning of the record.
+    word = numbers.astype(np.uint64) << np.uint64(BLOCK_FLAG_BITS) | np.uint64(int(event.flags))
+    rows[:, : RecordWord.sizeof()] = word.astype(">u8")[:, None].view(np.uint8)
+    return rows
+
+
+def _bytes(event: Event) -> bytes:
+    row = bytearray()
+    for piece in encode(event):
+        assert isinstance(piece, bytes)
+        row += piece
+    return bytes(row)

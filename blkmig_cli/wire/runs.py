@@ -1,13 +1,14 @@
-"""Runs: many events in rows of equal stride, as arrays.
+"""Runs: many events of a few kinds, as arrays.
 
 Iterating over a run yields its events; a consumer that can use the arrays need not iterate.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache
+from itertools import repeat
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,68 +18,106 @@ from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.wire.events import Block, BlockBitmap, Event, Payload, Progress
 from blkmig_cli.wire.schema_io import Input
 
-#: Sectors or percentages, one per row.
+#: Sectors, percentages or offsets, one per row.
 Numbers = NDArray[np.int64]
 #: The sectors up to which the byte numbers of a run fit in 63 bits.
 NEAR = limits.DISK_MAX // SECTOR_SIZE - (1 << 32)
 #: Raw bytes, one row of the stream per row.
 Bytes = NDArray[np.uint8]
+_Item = TypeVar("_Item")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """One event of every row.
+    """Events of one kind: they differ in their places, and in one number, only.
 
-    ``event`` is that of the first row.  ``numbers``, shape (rows,): the sectors of a Block, the
-    percentages of a Progress; None for an event that is the same in every row.  ``bits``: for each
-    bitmap of a Block its bits, shape (rows, length), in a buffer that the decoder's next step
-    overwrites.
+    ``event`` is the first one.  ``offsets``, shape (rows,): their places in the stream in bytes,
+    ascending.  ``numbers``, shape (rows,): the sectors of a Block, the percentages of a Progress;
+    None for other events.  ``bits``: for each bitmap of a Block its bits, shape (rows, length), in a
+    buffer that the decoder's next step overwrites.
     """
 
     event: Event
+    offsets: Numbers
     numbers: Numbers | None = None
     bits: tuple[Bytes, ...] = ()
 
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """``rows`` times the events of ``columns``, each row ``stride`` bytes after the preceding one."""
-
-    columns: tuple[Column, ...]
-    stride: int
-    rows: int
-
     @property
-    def end(self) -> int:
-        """The offset of the first byte after the last row."""
-        return self.columns[0].event.offset + self.rows * self.stride
-
-    def head(self, rows: int) -> "Run":
-        """Return the first ``rows`` rows, as a run."""
-        columns = tuple(
-            column if column.numbers is None else replace(column, numbers=column.numbers[:rows])
-            for column in self.columns
-        )
-        return Run(columns, self.stride, min(rows, self.rows))
-
-    def last(self) -> list[Event]:
-        """Return the events of the last row."""
-        by = (self.rows - 1) * self.stride
-        return [
-            moved(column.event, by, 0 if column.numbers is None else int(column.numbers[-1]))
-            for column in self.columns
-        ]
+    def rows(self) -> int:
+        """The number of events."""
+        return len(self.offsets)
 
     def __iter__(self) -> Iterator[Event]:
-        numbers = [
-            [0] * self.rows if column.numbers is None else column.numbers.tolist()
-            for column in self.columns
-        ]
-        events = [column.event for column in self.columns]
-        for row, upper in enumerate(zip(*numbers, strict=True)):
-            by = row * self.stride
-            for event, number in zip(events, upper, strict=True):
-                yield moved(event, by, number)
+        by = (self.offsets - self.event.offset).tolist()
+        numbers: Iterable[int] = repeat(0) if self.numbers is None else self.numbers.tolist()
+        return map(moved, repeat(self.event), by, numbers)
+
+    def part(self, rows: slice) -> "Column":
+        """Return some of the rows, at least one, as a column."""
+        offsets = self.offsets[rows]
+        numbers = None if self.numbers is None else self.numbers[rows]
+        first = moved(
+            self.event,
+            int(offsets[0]) - self.event.offset,
+            0 if numbers is None else int(numbers[0]),
+        )
+        return Column(first, offsets, numbers, tuple(bits[rows] for bits in self.bits))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """The events of ``columns`` in the order of their offsets, without gaps.
+
+    ``columns`` are in the order of their first events.  ``end`` is the offset of the first byte after
+    the last event.
+    """
+
+    columns: tuple[Column, ...]
+    end: int
+
+    @property
+    def start(self) -> int:
+        """The offset of the first event."""
+        return int(self.columns[0].offsets[0])
+
+    def __len__(self) -> int:
+        return sum(column.rows for column in self.columns)
+
+    def order(self) -> NDArray[np.int64]:
+        """Return the number of each event's column, in the order of the stream: shape (events,)."""
+        rows = [column.rows for column in self.columns]
+        owners = np.repeat(np.arange(len(rows)), rows)
+        if len(rows) == 1:
+            return owners
+        offsets = np.concatenate([column.offsets for column in self.columns])
+        return owners[np.argsort(offsets, kind="stable")]
+
+    def merged(self, items: Sequence[Iterable[_Item]]) -> Iterator[_Item]:
+        """Yield ``items``, which are one for each event of each column, in the order of the stream."""
+        if len(items) == 1:
+            return iter(items[0])
+        iterators = [iter(each) for each in items]
+        return map(next, map(iterators.__getitem__, self.order().tolist()))
+
+    def before(self, offset: int) -> "Run | None":
+        """Return the events before byte ``offset``, at which one begins, as a run."""
+        return self._between(self.start, offset)
+
+    def since(self, offset: int) -> "Run | None":
+        """Return the events from byte ``offset`` on, at which one begins, as a run."""
+        return self._between(offset, self.end)
+
+    def _between(self, start: int, end: int) -> "Run | None":
+        parts = []
+        for column in self.columns:
+            low, high = np.searchsorted(column.offsets, (start, end)).tolist()
+            if low < high:
+                parts.append(column.part(slice(low, high)))
+        parts.sort(key=lambda part: part.event.offset)
+        return Run(tuple(parts), end) if parts else None
+
+    def __iter__(self) -> Iterator[Event]:
+        return self.merged(self.columns)
 
 
 Piece = Event | Run
@@ -121,6 +160,15 @@ def has_payload(event: Event) -> bool:
     return isinstance(event, Block) and (event.data is not None or bool(event.bitmaps))
 
 
+def blocks_of(run: Run, *, content: bool = True) -> dict[str, list[Column]]:
+    """Return the columns of block records of ``run`` by device, those without ``content`` only without it."""
+    found: dict[str, list[Column]] = {}
+    for column in run.columns:
+        if isinstance(column.event, Block) and (column.event.has_content or not content):
+            found.setdefault(column.event.device, []).append(column)
+    return found
+
+
 def alike(columns: Sequence[Column]) -> bool:
     """Return whether ``columns`` of block records differ in nothing but their sectors and places."""
     if len(columns) == 1:
@@ -144,17 +192,55 @@ def is_near(columns: Iterable[Column]) -> bool:
     )
 
 
-def in_order(columns: Sequence[Column], stride: int) -> tuple[Numbers, Numbers]:
+def in_order(columns: Sequence[Column]) -> tuple[Numbers, Numbers]:
     """Return sectors and offsets (bytes) of all records of ``columns``, in the order of the stream.
 
-    Both are int64, shape (rows * columns,).  ``stride`` is that of the run.
+    Both are int64, shape (records,).
     """
-    numbers = [column.numbers for column in columns if column.numbers is not None]
-    steps = np.arange(len(numbers[0]), dtype=np.int64) * stride
-    offsets = [column.event.offset + steps for column in columns]
-    return np.stack(numbers, axis=1).reshape(-1), np.stack(offsets, axis=1).reshape(-1)
+    sectors = [column.numbers for column in columns if column.numbers is not None]
+    if len(sectors) == 1:
+        return sectors[0], columns[0].offsets
+    offsets = np.concatenate([column.offsets for column in columns])
+    order = np.argsort(offsets, kind="stable")
+    return np.concatenate(sectors)[order], offsets[order]
 
 
+def last_block(run: Run) -> Block | None:
+    """Return the last block record of ``run``, None if it has none."""
+    blocks = [column for column in run.columns if isinstance(column.event, Block)]
+    if not blocks:
+        return None
+    last = max(blocks, key=lambda column: int(column.offsets[-1]))
+    event = last.part(slice(-1, None)).event
+    assert isinstance(event, Block)
+    return event
+
+
+def laid_out(columns: Sequence[Column], lengths: Sequence[int]) -> Run:
+    """Return the events of ``columns``, in the order of their offsets, at new places without gaps.
+
+    Those of equal offsets are in the order of the columns.  ``lengths``: that of the events of each
+    column, in bytes.
+    """
+    rows = [column.rows for column in columns]
+    order = np.argsort(np.concatenate([column.offsets for column in columns]), kind="stable")
+    sizes = np.repeat(np.array(lengths, np.int64), rows)[order]
+    ends = np.cumsum(sizes)
+    places = np.empty(len(order), np.int64)
+    places[order] = ends - sizes
+    found = []
+    for column, offsets in zip(columns, np.split(places, np.cumsum(rows)[:-1]), strict=True):
+        event, first = column.event, 0 if column.numbers is None else int(column.numbers[0])
+        event = moved(event, int(offsets[0]) - event.offset, first)
+        found.append(Column(event, offsets, column.numbers))
+    found.sort(key=lambda column: column.event.offset)
+    return Run(tuple(found), int(ends[-1]))
+
+
+@overload
+def moved(event: Block, by: int, number: int) -> Block: ...
+@overload
+def moved(event: Event, by: int, number: int) -> Event: ...
 def moved(event: Event, by: int, number: int) -> Event:
     """Return ``event`` at an offset ``by`` bytes higher, with ``number`` as sector or percentage."""
     if isinstance(event, Block):

@@ -1,40 +1,32 @@
 """The vectorised scanner: reads repeated records by the thousand instead of one by one.
 
-It knows no format.  The events that the schemas have parsed last are the template: their bytes are
-compared with the bytes that follow, except those that may differ from row to row (a record's upper
-bits, the bits of its bitmaps) and those that are never read (disk data).  Rows that compare equal
-parse equal, apart from rules on the numbers themselves, which are checked for every row by the owner
-of those rules (:class:`Rules`).  The first row that differs in any way is left to the schemas.  The
-events are therefore always those of the schemas, only sooner.
+It knows no format.  Events that the schemas have parsed are a template: their bytes are compared with
+the bytes that follow, except those that may differ from row to row (a record's upper bits, the bits of
+its bitmaps) and those that are never read (disk data).  Rows that compare equal parse equal, apart from
+rules on the numbers themselves, which are checked for every row by the owner of those rules
+(:class:`Rules`).  The first row that differs in any way is left to the schemas.  The events are
+therefore always those of the schemas, only sooner.
+
+There are two ways: rows of one template at equal distances, and rows of several templates in any order,
+which follow each other.
 """
 
-from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from itertools import chain
+from array import array
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli.schemas.block import RecordWord, join_word
-from blkmig_cli.schemas.constants import BLOCK_FLAG_BITS, BLOCK_FLAG_MASK, RamFlag, SectionType
+from blkmig_cli.schemas.constants import BLOCK_FLAG_BITS, BLOCK_FLAG_MASK
 from blkmig_cli.wire.events import (
-    BitmapEos,
     Block,
-    Eos,
     Event,
-    Footer,
     Progress,
-    Ram,
-    SectionHeader,
 )
-from blkmig_cli.wire.runs import Bytes, Column, Numbers, Piece, Run, moved
+from blkmig_cli.wire.runs import Bytes, Column, Numbers, Run, moved
 from blkmig_cli.wire.schema_io import Input
-
-# The longest period, in records (or sections), that is recognised.
-_PERIOD_MAX = 32
-# The most events in a section that is repeated as a unit.
-_SECTION_EVENTS_MAX = 16
 
 _WORD = RecordWord.sizeof()
 # Bytes of rows that are compared at once (few enough for the processor's cache), and the widest row.
@@ -44,9 +36,12 @@ _WIDTH_MAX = _BATCH >> 4
 _ROWS_FIRST = 16
 # Rows per read where each row needs its own read, as each is then held as an object.
 _ROWS_APART = 1 << 13
-# The least rows of a run that was worth the attempt.
+# Bytes for each template of the first read for rows in any order; doubled likewise.
+_BYTES_FIRST = 1 << 12
+_BYTES_MAX = 1 << 24
+# The fewest of these rows, and rows of a template on average, that are worth their arrays.
 _WORTH = 8
-_PATIENCE_MAX = 1 << 10
+_WORTH_EACH = 4
 
 
 @runtime_checkable
@@ -80,7 +75,7 @@ class Rules(Protocol):
         """Note that records like ``event`` have been taken; ``top`` is the highest sector."""
 
 
-class _Template:
+class Template:
     """The layout of a row: the bytes that must be equal, and the places of its numbers and bits.
 
     It is derived from the events parsed from the row: their places, and those of their payloads.
@@ -94,6 +89,8 @@ class _Template:
         self.words: list[int | None] = []
         self.bits: list[list[tuple[int, int]]] = []
         self.width = 0
+        self.row: Bytes | None = None
+        self.fixed = slice(0, 0)
         for event in events:
             data = event.data if isinstance(event, Block) else None
             head = event.length - (0 if data is None else data.length)
@@ -125,7 +122,11 @@ class _Template:
         )
 
     def learn(self, row: Bytes) -> None:
-        """Set the template's bytes: uint8, shape (width,)."""
+        """Set the template's bytes: uint8, shape (width,).
+
+        Of those that are equal in every row, ``fixed`` are the most that are adjacent.
+        """
+        self.row = row
         mask = np.full(self.width, 0xFF, np.uint8)
         flags = np.frombuffer(BLOCK_FLAG_MASK.to_bytes(_WORD, "big"), np.uint8)
         for word, bits in zip(self.words, self.bits, strict=True):
@@ -133,6 +134,8 @@ class _Template:
                 mask[word : word + _WORD] = flags
             for start, length in bits:
                 mask[start : start + length] = 0
+        edges = np.flatnonzero(np.diff(mask == 0xFF, prepend=False, append=False)).reshape(-1, 2)
+        self.fixed = slice(*edges[np.diff(edges).argmax()].tolist()) if len(edges) else slice(0, 0)
         # Eight bytes are compared at once; the last eight may overlap those before.
         self._lanes = []
         for start in {*range(0, self.width - 7, 8), self.width - 8}:
@@ -141,13 +144,13 @@ class _Template:
                 keep = mask[lane].copy().view(np.uint64)[0]
                 self._lanes.append((start, keep, row[lane].copy().view(np.uint64)[0] & keep))
 
-    def equal(self, rows: Bytes) -> int:
-        """Return how many of the first ``rows``, shape (rows, width), match the template."""
+    def equal(self, rows: Bytes) -> NDArray[np.bool_]:
+        """Return which of ``rows``, shape (rows, width) and C-contiguous, match the template."""
         differ = np.zeros(len(rows), np.bool_)
         for start, keep, expected in self._lanes:
             lane: NDArray[np.uint64] = np.ndarray(len(rows), np.uint64, rows, start, (self.width,))
             differ |= (lane & keep) != expected
-        return _prefix(~differ)
+        return ~differ
 
     def numbers(self, rows: Bytes, number: int) -> list[Numbers | None]:
         """Return for each event the upper bits of its word in the first ``number`` rows."""
@@ -174,6 +177,39 @@ def _prefix(good: NDArray[np.bool_]) -> int:
     return len(good) if good[first] else first
 
 
+def _chain(
+    data: bytes, templates: Sequence[Template]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows from the beginning of ``data`` on: the numbers of their templates, and their places.
+
+    They are those whose ``fixed`` bytes are equal to a template's; the longest decide.
+    """
+    known: dict[tuple[int, int], dict[bytes, int]] = {}
+    for number, template in enumerate(templates):
+        fixed = template.fixed
+        assert template.row is not None
+        known.setdefault((fixed.start, fixed.stop), {})[template.row[fixed].tobytes()] = number
+    longest = sorted(known, key=lambda fixed: fixed[0] - fixed[1])
+    shapes = [(start, stop, known[start, stop]) for start, stop in longest]
+    widths = [template.width for template in templates]
+    owners, places = array("q"), array("q")
+    at = 0
+    while True:
+        for start, stop, numbers in shapes:
+            number = numbers.get(data[at + start : at + stop], -1)
+            if number >= 0:
+                break
+        else:
+            break
+        end = at + widths[number]
+        if end > len(data):
+            break
+        owners.append(number)
+        places.append(at)
+        at = end
+    return np.frombuffer(owners, np.int64), np.frombuffer(places, np.int64)
+
+
 class Scanner:
     """Takes runs from ``source``, and moves it past them."""
 
@@ -189,7 +225,7 @@ class Scanner:
         source = self._source
         if not self._repeatable(events):
             return
-        template = _Template(events)
+        template = Template(events)
         if not _WORD <= template.width <= _WIDTH_MAX:
             return
         most = _ROWS_FIRST
@@ -203,7 +239,7 @@ class Scanner:
             if end is not None:
                 most = min(most, max(end - offset, 0) // template.stride)
             rows = source.rows(offset, template.stride, template.pieces, most)
-            taken = template.equal(rows) if len(rows) else 0
+            taken = _prefix(template.equal(rows)) if len(rows) else 0
             if taken == 0:
                 return
             numbers = template.numbers(rows, taken)
@@ -212,23 +248,115 @@ class Scanner:
                     taken = min(taken, _prefix(self._rules.admits(event, sectors)))
             if taken == 0:
                 return
-            columns = []
-            for event, number, bits in zip(events, numbers, template.bits, strict=True):
-                kept = None if number is None else number[:taken]
-                if isinstance(event, Block) and kept is not None:
-                    self._rules.took(event, int(kept.max()))
-                columns.append(
-                    Column(
-                        moved(event, offset - start, 0 if kept is None else int(kept[0])),
-                        kept,
-                        tuple(rows[:taken, at : at + length] for at, length in bits),
-                    )
-                )
+            by = offset - start + np.arange(taken, dtype=np.int64) * template.stride
+            columns = tuple(self._of_rows(template, rows[:taken], numbers, by))
             source.advance(taken * template.stride)
-            yield Run(tuple(columns), template.stride, taken)
+            yield Run(columns, source.offset)
             if taken < len(rows):
                 return
             most = min(2 * most, template.batch)
+
+    def template(self, events: Sequence[Event]) -> Template | None:
+        """Return the template of ``events`` for :meth:`mixed`; None if it cannot be made."""
+        template = Template(events)
+        if template.width != template.stride or not _WORD <= template.width <= _WIDTH_MAX:
+            return None
+        rows = self._source.rows(template.start, template.stride, template.pieces, 1)
+        if not len(rows) or not template.made(rows[0]):
+            return None
+        template.learn(rows[0].copy())
+        return template if template.fixed.start < template.fixed.stop else None
+
+    def mixed(self, templates: Sequence[Template], end: int | None = None) -> Iterator[Run]:
+        """Yield the rows like ``templates``, in any order, from the current place on.
+
+        ``end``: no row reaches beyond this byte of the stream.  Raises FailureError.
+        """
+        source = self._source
+        usable = [one for one in templates if all(map(self._orderless, one.events))]
+        least = min(_BYTES_FIRST * max(len(usable), 1), _BYTES_MAX)
+        most = least
+        while True:
+            start = source.offset
+            if end is not None:
+                most = min(most, max(end - start, 0))
+            window = source.rows(start, 1, [(0, 1)], most).reshape(-1)
+            owners, places = _chain(window.tobytes(), usable)
+            columns, taken = self._columns(usable, window, owners, places)
+            if not columns:
+                return
+            size = int(places[taken - 1]) + usable[int(owners[taken - 1])].width
+            source.advance(size)
+            yield Run(columns, source.offset)
+            if taken < len(places):
+                return
+            most = max(min(2 * most, _BATCH), least)
+
+    def _columns(
+        self,
+        templates: Sequence[Template],
+        window: Bytes,
+        owners: NDArray[np.int64],
+        places: NDArray[np.int64],
+    ) -> tuple[tuple[Column, ...], int]:
+        """Return the columns of the rows that may be taken, and the number of these rows.
+
+        The rows are at ``places`` of the ``window``, which begins at the current offset; ``owners`` are
+        the numbers of their ``templates``.  Few rows are not worth it: then none are taken.
+        """
+        start, end = self._source.offset, len(window)
+        found = []
+        order = np.argsort(owners, kind="stable")
+        first = np.flatnonzero(np.diff(owners[order], prepend=-1))
+        if len(owners) < max(_WORTH, _WORTH_EACH * len(first)):
+            return (), 0
+        for each in np.split(order, first[1:]):
+            template, ours = templates[int(owners[each[0]])], places[each]
+            rows = window[ours[:, None] + np.arange(template.width)]
+            good = template.equal(rows)
+            numbers = template.numbers(rows, len(rows))
+            for event, sectors in zip(template.events, numbers, strict=True):
+                if isinstance(event, Block) and sectors is not None:
+                    good &= self._rules.admits(event, sectors)
+            if not good.all():
+                end = min(end, int(ours[_prefix(good)]))
+            found.append((template, ours, rows, numbers))
+        taken = int(np.searchsorted(places, end))
+        if taken < max(_WORTH, _WORTH_EACH * len(found)):
+            return (), 0
+        columns: list[Column] = []
+        for template, ours, rows, numbers in found:
+            count = int(np.searchsorted(ours, end))
+            if count:
+                by = start + ours[:count] - template.start
+                columns += self._of_rows(template, rows[:count], numbers, by)
+        columns.sort(key=lambda column: column.event.offset)
+        return tuple(columns), taken
+
+    def _of_rows(
+        self, template: Template, rows: Bytes, numbers: Sequence[Numbers | None], by: Numbers
+    ) -> Iterator[Column]:
+        """Yield the columns of ``rows``, and tell the rules of them.
+
+        ``numbers``: those of the rows, and perhaps of more, for each event; ``by``: how many bytes the
+        rows are behind the template.
+        """
+        for event, number, bits in zip(template.events, numbers, template.bits, strict=True):
+            kept = None if number is None else number[: len(rows)]
+            if isinstance(event, Block) and kept is not None:
+                self._rules.took(event, int(kept.max()))
+            yield Column(
+                moved(event, int(by[0]), 0 if kept is None else int(kept[0])),
+                event.offset + by,
+                kept,
+                tuple(rows[:, at : at + length] for at, length in bits),
+            )
+
+    def _orderless(self, event: Event) -> bool:
+        """Return whether events like ``event`` may be taken in any order."""
+        if not isinstance(event, Block):
+            return True
+        return event.sectors_min == event.sectors and self._rules.repeatable(event)
 
     def _repeatable(self, events: Sequence[Event]) -> bool:
         """Return whether ``events`` end at the current place and may all be taken in rows."""
@@ -245,103 +373,8 @@ class Scanner:
         return events[0].offset + length == self._source.offset
 
 
-class Repeats:
-    """Detects repetition in what the schemas parse, and takes the runs that continue it.
-
-    The detection is a cheap guess, O(1) per item.  ``scanner``: None for inputs that cannot be
-    scanned, of which no runs are taken.
-    """
-
-    def __init__(self, scanner: Scanner | None) -> None:
-        self._scanner = scanner
-        self._patience = 1
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all previous items."""
-        self._last: dict[Hashable, int] = {}
-        self._recent: deque[Sequence[Event]] = deque(maxlen=_PERIOD_MAX)
-        self._number = 0
-        self._period = 0
-        self._matched = 0
-
-    def record(self, event: Event) -> Iterable[Run]:
-        """Return the runs after ``event``, the record parsed last.  Raises FailureError."""
-        if not isinstance(event, Block):
-            return self._behind(event.type, [event], None)
-        if _is_wide(event):
-            self.clear()
-            return ()
-        return self._behind((event.length, event.device, event.flags), [event], None)
-
-    def section(self, pieces: Iterator[Piece], end: int | None) -> Iterator[Piece]:
-        """Yield ``pieces``, a section from its header to its footer, and the runs after it.
-
-        ``end``: no run reaches beyond this byte of the stream.  Raises FailureError.
-        """
-        events: list[Event] = []
-        for piece in pieces:
-            yield piece
-            if isinstance(piece, Run) or _is_wide(piece):
-                events.clear()  # without its header, this is not a section
-            elif len(events) <= _SECTION_EVENTS_MAX:
-                events.append(piece)
-        key = _section_key(events) if events else None
-        if key is None:
-            self.clear()
-        else:
-            yield from self._behind(key, events, end)
-
-    def _behind(self, key: Hashable, events: Sequence[Event], end: int | None) -> Iterable[Run]:
-        """Return the runs after ``events``, which are like earlier ones of the same ``key``."""
-        if self._scanner is None or not self._repeated(key, events):
-            return ()
-        return self._runs(self._scanner, end)
-
-    def _runs(self, scanner: Scanner, end: int | None) -> Iterator[Run]:
-        """Yield the runs that continue the last period."""
-        rows = 0
-        for run in scanner.runs(list(chain(*list(self._recent)[-self._period :])), end):
-            rows += run.rows
-            yield run
-        # Where this fails often, try less often.
-        self._patience = 1 if rows >= _WORTH else min(2 * self._patience, _PATIENCE_MAX)
-        self.clear()
-
-    def _repeated(self, key: Hashable, events: Sequence[Event]) -> bool:
-        """Record ``events``; return whether the last period is like the one before it."""
-        if len(self._last) > _PERIOD_MAX:
-            self.clear()
-        period = self._number - self._last.get(key, self._number)
-        self._last[key] = self._number
-        self._number += 1
-        self._recent.append(events)
-        self._matched = self._matched + 1 if period == self._period else 1
-        self._period = period
-        return 0 < period <= _PERIOD_MAX and self._matched >= max(period, self._patience)
-
-
-def _is_wide(event: Event) -> bool:
+def is_wide(event: Event) -> bool:
     """Return whether a row with ``event`` is never taken; it may have so many bitmaps that it is not held."""
     if event.length <= _WIDTH_MAX or not isinstance(event, Block):
         return False
     return event.length - (0 if event.data is None else event.data.length) > _WIDTH_MAX
-
-
-def _section_key(events: Sequence[Event]) -> Hashable | None:
-    """Return a key that equal sections share; None for one that must not be taken in rows.
-
-    ``events`` is a section from its header to its footer.  Accepted are parts that change no state
-    except that of block records: parts with block records, and empty parts of other sections.
-    """
-    head = events[0]
-    if not isinstance(head, SectionHeader) or head.kind != SectionType.PART:
-        return None
-    if not isinstance(events[-1], Footer) or len(events) > _SECTION_EVENTS_MAX:
-        return None
-    inner = events[1:-1]
-    for event in inner:
-        bare = isinstance(event, Ram) and event.flags == RamFlag.EOS and len(inner) == 1
-        if not (bare or isinstance(event, Block | Progress | Eos | BitmapEos)):
-            return None
-    return (head.id, *(event.length for event in inner))

@@ -42,6 +42,17 @@ def test_only_the_padding_changes(run: Run, tmp_path: Path, name: str, way: str)
         assert all(f"{leaks:,} bytes" in finding["message"] for finding in leaked)
 
 
+@pytest.mark.parametrize("way", ["file", "pipe"])
+def test_the_second_of_two_streams(run: Run, tmp_path: Path, way: str) -> None:
+    stream, target = tmp_path / "s.bin", tmp_path / "clean.bin"
+    both = STREAMS["container"] + STREAMS["twice"]
+    stream.write_bytes(both)
+    source = stream if way == "file" else f"exec:cat {stream}"
+    words = ["--device-size", SIZE, "--stream", 2, "--to", target]
+    assert run("scrub", source, *words).status == 0
+    assert target.read_bytes() == STREAMS["twice"].replace(LEAK, bytes(len(LEAK)))
+
+
 @each_record
 def test_captures_without_leaks_stay_as_they_are(
     run: Run, capture: Capture, tmp_path: Path

@@ -1,6 +1,7 @@
 """Hypothesis strategies that tests share: disks, bitmaps, streams of every dialect."""
 
 import os
+import random
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -192,8 +193,13 @@ def _bits(draw: st.DrawFn, length: int) -> bytes:
     return draw(st.binary(min_size=length, max_size=length))
 
 
+def repetitive() -> st.SearchStrategy[Repetitive]:
+    """Streams in which records of any dialect repeat, in a fixed order or in any."""
+    return st.one_of(in_turns(), in_turns(), irregular())
+
+
 @st.composite
-def repetitive(draw: st.DrawFn) -> Repetitive:
+def in_turns(draw: st.DrawFn) -> Repetitive:
     """Block records of any dialect in runs, also of several devices in turns, and empty parts."""
     kind = draw(st.sampled_from(["classic", "v1", "v2"]))
     names = draw(st.sampled_from([["d"], ["d", "drive1"], ["", "d", "d"]]))
@@ -249,7 +255,46 @@ def repetitive(draw: st.DrawFn) -> Repetitive:
     return Repetitive(hints, data, kind)
 
 
-def _contained(draw: st.DrawFn, groups: list[bytes]) -> bytes:
+@st.composite
+def irregular(draw: st.DrawFn) -> Repetitive:
+    """Records of a few kinds in any order, in parts of any length among empty ones, perhaps damaged."""
+    dice = draw(st.randoms(use_true_random=False))
+    kind = draw(st.sampled_from(["classic", "v1", "v2"]))
+    names = draw(st.lists(st.sampled_from(["d", "", "drive1", "e"]), min_size=1, max_size=3))
+    size = draw(st.sampled_from([None, None, 30 * MIB, 1 << 50]))
+    hints = Hints() if size is None else Hints({None: size})
+    shift = draw(st.integers(9, 22))
+    flags = {"classic": [8], "v1": [8, 0x28, 0x20], "v2": [8, 0x68, 0x60]}[kind]
+    flags = draw(st.lists(st.sampled_from(flags), min_size=1, max_size=3))
+    if kind == "v1" and draw(st.booleans()):
+        hints.granularities = {(None, "b"): 1 << shift}
+    chunks = draw(st.sampled_from([4, 28, 28, 1 << 20, 1 << 43]))
+    step = draw(st.sampled_from([2048, 2048, 2048, 2048, 7]))
+    words = ((1 << 20) - 1 >> shift) // 64 + 1
+    clean = draw(st.booleans())
+
+    def record() -> bytes:
+        if dice.random() < 0.2:
+            return raw.progress(dice.randrange(103))
+        flag, device, sector = dice.choice(flags), dice.choice(names), dice.randrange(chunks) * step
+        bits = bytes(8 * words) if clean else dice.randbytes(8 * words)
+        rest = b""
+        if flag & 0x20 and kind == "v1":
+            rest = raw.v1(("b", bits))
+        elif flag & 0x20:
+            words_of = ((sector + 2048 << 9) - 1 >> shift) // 64 - (sector << 9 >> shift) // 64 + 1
+            rest = raw.v2(2048, ("b", 1, 1 << shift, (bits * 2)[: 8 * words_of]))
+        return raw.block(sector, flag, device, rest)
+
+    groups = [record() for _ in range(draw(st.sampled_from([20, 150, 300])))]
+    data = _contained(draw, groups, dice=dice)
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+        data = _damaged(draw, data)
+    return Repetitive(hints, data, f"irregular {kind}")
+
+
+def _contained(draw: st.DrawFn, groups: list[bytes], dice: random.Random | None = None) -> bytes:
+    """``groups`` as a stream, bare or in parts; with ``dice`` the parts are irregular."""
     if draw(st.booleans()):
         each = draw(st.sampled_from([1 << 20, 30, 2]))
         return b"".join(
@@ -265,9 +310,13 @@ def _contained(draw: st.DrawFn, groups: list[bytes]) -> bytes:
     if draw(st.booleans()):
         empty += raw.part(3, b"\x01") + raw.footer(3)
     each = draw(st.sampled_from([1 << 20, 1, 2, 30]))
-    between = empty * draw(st.sampled_from([0, 0, 1, 40]))
-    for at in range(0, len(groups), each):
-        out += raw.part(1, b"".join(groups[at : at + each]) + raw.EOS) + raw.footer(1) + between
+    between = draw(st.sampled_from([0, 0, 1, 40]))
+    at = 0
+    while at < len(groups):
+        number = each if dice is None else dice.randint(1, each)
+        out += raw.part(1, b"".join(groups[at : at + number]) + raw.EOS) + raw.footer(1)
+        out += empty * (between if dice is None else dice.randint(0, between))
+        at += number
     return out + raw.part(1, raw.progress(100) + raw.EOS, kind=3) + raw.footer(1) + raw.EOF
 
 

@@ -13,7 +13,7 @@ from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.encoder import encode, encoded_length
 from blkmig_cli.wire.events import Block, Eos, Event, Footer, Payload, Progress, Ram, SectionHeader
 from blkmig_cli.wire.run_encoder import encode_run
-from blkmig_cli.wire.runs import Column, Run
+from blkmig_cli.wire.runs import Column, Numbers, Run, laid_out
 from blkmig_cli.wire.schema_io import Input
 from tests.support import raw
 from tests.support.feed import in_file
@@ -83,6 +83,13 @@ def test_round_trip(name: str) -> None:
 def test_runs(kinds: list[str], rows: int, data: st.DataObject) -> None:
     """The bytes of a run are those of its events, one by one; sectors up to all 55 bits."""
     columns = []
+    order = st.lists(st.integers(0, 3 * rows), min_size=rows, max_size=rows).map(sorted)
+    in_rows = data.draw(st.booleans())
+
+    def places() -> Numbers:
+        """Return what the events of a column are sorted by: row by row, or in any order."""
+        return np.array(range(rows) if in_rows else data.draw(order), np.int64)
+
     for kind in kinds:
         most = (1 << 55) - 1 if kind == "block" else 100
         drawn = data.draw(st.lists(st.integers(0, most), min_size=rows, max_size=rows))
@@ -91,23 +98,24 @@ def test_runs(kinds: list[str], rows: int, data: st.DataObject) -> None:
             name = data.draw(st.sampled_from(["", "d", "drive0", "\udcff"]))
             flags = data.draw(st.sampled_from([0x09, 0x0B, 0x29]))
             block = Block(0, 0, "block", name, drawn[0], 2048, 2048, flags, "v1", None, ())
-            columns.append(Column(block, numbers))
+            columns.append(Column(block, places(), numbers))
         elif kind == "progress":
-            columns.append(Column(Progress(0, 0, "block", drawn[0], BlockFlag.PROGRESS), numbers))
+            progress = Progress(0, 0, "block", drawn[0], BlockFlag.PROGRESS)
+            columns.append(Column(progress, places(), numbers))
         else:
             header = SectionHeader(0, 0, "block", SectionType.PART, 1, 0, 1)
             columns += [
-                Column(header),
-                Column(Eos(0, 0, "block", 2)),
-                Column(Footer(0, 0, "block", 1)),
+                Column(header, places()),
+                Column(Eos(0, 0, "block", 2), places()),
+                Column(Footer(0, 0, "block", 1), places()),
             ]
-    stride = sum(encoded_length(column.event) for column in columns)
-    run = Run(tuple(columns), stride, rows)
+    run = laid_out(columns, [encoded_length(column.event) for column in columns])
     one_by_one = b"".join(
         piece for event in run for piece in encode(event) if isinstance(piece, bytes)
     )
     assert bytes(encode_run(run)) == one_by_one
-    assert len(one_by_one) == stride * rows
+    assert run.start == 0
+    assert len(one_by_one) == run.end
 
 
 def test_runs_have_no_payloads() -> None:
@@ -115,4 +123,4 @@ def test_runs_have_no_payloads() -> None:
     page = Ram(0, 0, "ram", 8, "a", 0, (), Payload(0, 4096))
     for event in (data, page):
         with pytest.raises(AssertionError):
-            encode_run(Run((Column(event, None),), encoded_length(event), 2))
+            encode_run(Run((Column(event, np.zeros(1, np.int64)),), encoded_length(event)))

@@ -2,9 +2,12 @@
 
 import json
 import os
+import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +20,7 @@ from blkmig_cli.output.documents import report_json
 from blkmig_cli.output.events_json import EventJson, run_texts
 from blkmig_cli.progress import no_tick
 from blkmig_cli.transport.inputs import FileInput, PipeInput
+from blkmig_cli.wire import repeats
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block, Event
 from blkmig_cli.wire.hints import Hints
@@ -26,7 +30,7 @@ from tests.conftest import get_capture
 from tests.support import raw
 from tests.support.feed import BySchemas, Pieces, in_file, piped
 from tests.support.long import examples
-from tests.support.strategies import Repetitive, repetitive, streams
+from tests.support.strategies import Repetitive, irregular, repetitive, streams
 
 
 def pieces(decoder: Decoder) -> Iterator[Piece]:
@@ -90,6 +94,14 @@ def same(data: bytes | Pieces, hints: Hints) -> None:
 @given(repetitive())
 def test_repetitions(stream: Repetitive) -> None:
     same(stream.data, stream.hints)
+
+
+@pytest.mark.scaled
+@settings(max_examples=examples(60, 1000))
+@given(irregular())
+def test_any_order(stream: Repetitive) -> None:
+    with patch.object(repeats, "_MIXED_FIRST", 4):
+        same(stream.data, stream.hints)
 
 
 @pytest.mark.scaled
@@ -241,6 +253,52 @@ def test_no_runs_while_layouts_are_open(name: str) -> None:
     assert not any(isinstance(p, Run) for p in pieces(Decoder(in_file(data), hints=hints)))
 
 
+def shuffled(*kinds: list[bytes]) -> bytes:
+    """Records of several kinds in no order, each kind in its own."""
+    dice = random.Random(7)
+    owners = [at for at, records in enumerate(kinds) for _ in records]
+    dice.shuffle(owners)
+    left = [iter(records) for records in kinds]
+    return b"".join(next(left[at]) for at in owners)
+
+
+def each(make: Callable[..., bytes], sectors: Sectors, *rest: Any, **more: Any) -> list[bytes]:
+    """The records that ``make`` makes, one by one."""
+    return [make([sector], *rest, **more) for sector in sectors]
+
+
+MIXED: dict[str, tuple[bytes, Hints]] = {
+    "zeros-of-two-devices": (
+        shuffled(each(zeros, up(200)), each(zeros, down(200), "ee")), Hints()),
+    "progress": (
+        shuffled(each(zeros, up(200)), [raw.progress(at // 2) for at in range(200)]), Hints()),
+    "v1": (
+        shuffled(each(v1, down(200), 256), each(zeros, up(200), "e")), hints_of(512, 400 << 20)),
+    "v2": (
+        shuffled(each(v2, up(200)), each(v2, up(200), length=0), each(zeros, up(99))), Hints()),
+    "parts": (
+        raw.qemu(raw.EOS + raw.footer(1), raw.start(2, "dirty-bitmap", 1, b"\1") + raw.footer(2),
+                 shuffled([raw.part(1, raw.EOS) + raw.footer(1)] * 300,
+                          [raw.part(2, b"\1") + raw.footer(2)] * 300,
+                          [raw.part(1, zeros([s]) + raw.EOS) + raw.footer(1) for s in up(90)]),
+                 raw.part(1, b"")), Hints()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_records_in_any_order_are_taken(name: str) -> None:
+    data, hints = MIXED[name]
+    if not data.startswith(raw.HEADER):
+        data += raw.EOS
+    found = list(pieces(Decoder(in_file(data), hints=hints)))
+    assert sum(len(piece) for piece in found if isinstance(piece, Run)) >= 250
+    assert any(isinstance(p, Run) and len({column.rows for column in p.columns}) > 1 for p in found)
+    same(data, hints)
+    by_pipe = list(pieces(Decoder(piped(data, [1000, 13, 4096] * 500), hints=hints)))
+    assert list(expand(by_pipe)) == list(expand(found))
+    assert any(isinstance(piece, Run) for piece in by_pipe)
+
+
 DATA = bytes(raw.CHUNK)
 TAKEN: dict[str, tuple[bytes, Hints]] = {
     "zero": (zeros(up(400)), Hints()),
@@ -261,7 +319,7 @@ TAKEN: dict[str, tuple[bytes, Hints]] = {
 def test_runs_are_taken(name: str) -> None:
     data, hints = TAKEN[name]
     found = list(pieces(Decoder(in_file(data + raw.EOS), hints=hints)))
-    rows = sum(piece.rows for piece in found if isinstance(piece, Run))
+    rows = sum(len(piece) for piece in found if isinstance(piece, Run))
     assert rows >= 36
     assert sum(not isinstance(piece, Run) for piece in found) <= 6
     same(data + raw.EOS, hints)
@@ -284,7 +342,7 @@ def test_pipes_give_runs_of_what_is_there(name: str, sizes: list[int]) -> None:
     expected = list(Decoder(in_file(data + raw.EOS), hints=hints))
     found = list(pieces(Decoder(piped(data + raw.EOS, sizes), hints=hints)))
     assert list(expand(found)) == expected
-    assert sum(piece.rows for piece in found if isinstance(piece, Run)) >= 36
+    assert sum(len(piece) for piece in found if isinstance(piece, Run)) >= 36
     assert len(found) < 250
 
 

@@ -27,7 +27,7 @@ from blkmig_cli.schemas.constants import (
 )
 from blkmig_cli.wire.encoder import encoded_length
 from blkmig_cli.wire.events import Block, Eof, Eos, Event, Payload, Raw, SectionHeader, Undecoded
-from blkmig_cli.wire.runs import Column, Piece, Run
+from blkmig_cli.wire.runs import Column, Piece, Run, laid_out
 from blkmig_cli.wire.schema_io import Input
 
 
@@ -44,8 +44,11 @@ class LastRecords:
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run of events."""
-        for event in run.last():
-            self.feed(event, source)
+        for column in run.columns:
+            if isinstance(column.event, Block):
+                offset = int(column.offsets[-1])
+                before = self.offsets.get(column.event.device, offset)
+                self.offsets[column.event.device] = max(before, offset)
 
 
 class Translation:
@@ -149,8 +152,8 @@ class Translation:
         events = [column.event for column in run.columns]
         if not any(_is_converted(event) for event in events):
             return  # it is copied with what follows
-        yield from self._copy(events[0].offset, run.end)
-        columns = []
+        yield from self._copy(run.start, run.end)
+        columns: list[Column] = []
         for column in run.columns:
             event, disk = column.event, None
             if isinstance(event, Block):
@@ -160,10 +163,9 @@ class Translation:
             if disk is not None and isinstance(event, Block) and event.has_content:
                 zero = bool(event.flags & BlockFlag.ZERO_BLOCK)
                 records = self._dialect.records(disk, event.sector, CHUNK_SECTORS, None, zero)
-                columns += [Column(record, column.numbers) for record in records]
+                columns += [Column(record, column.offsets, column.numbers) for record in records]
         if columns:
-            stride = sum(encoded_length(column.event) for column in columns)
-            yield Run(tuple(columns), stride, run.rows)
+            yield laid_out(columns, [encoded_length(column.event) for column in columns])
 
     def _content(self, event: Block, disk: Disk) -> Iterator[Block]:
         sector, data = event.sector, event.data

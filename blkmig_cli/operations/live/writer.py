@@ -141,9 +141,11 @@ class Hold:
 
 def size_of(piece: Piece) -> int:
     """Return the bytes of disks in the records of a piece."""
-    events, rows = (
-        ([column.event for column in piece.columns], piece.rows)
+    kinds = (
+        [(column.event, column.rows) for column in piece.columns]
         if isinstance(piece, Run)
-        else ([piece], 1)
+        else [(piece, 1)]
     )
-    return rows * sum(event.sectors * SECTOR_SIZE for event in events if isinstance(event, Block))
+    return sum(
+        rows * event.sectors * SECTOR_SIZE for event, rows in kinds if isinstance(event, Block)
+    )

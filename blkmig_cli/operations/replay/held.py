@@ -32,8 +32,8 @@ class HeldRecords:
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run of events."""
         columns = tuple(replace(column, bits=()) for column in run.columns)
-        numbers = sum(column.numbers.nbytes for column in columns if column.numbers is not None)
-        self._hold(Run(columns, run.stride, run.rows), len(columns) * _EVENT + numbers)
+        size = sum(_EVENT + 2 * column.offsets.nbytes for column in columns)
+        self._hold(Run(columns, run.end), size)
 
     def pass_on(self, source: Input, tick: Tick, consumer: Consumer) -> None:
         """Pass what is held to ``consumer``; ``tick`` gets the bytes of the stream so far."""

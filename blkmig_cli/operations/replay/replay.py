@@ -32,7 +32,7 @@ from blkmig_cli.transport.spool import spool
 from blkmig_cli.wire.announcement import is_announced
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
-from blkmig_cli.wire.runs import Column, Run, alike, has_payload, in_order, is_near
+from blkmig_cli.wire.runs import Run, alike, blocks_of, has_payload, in_order, is_near
 from blkmig_cli.wire.schema_io import Input
 
 # Bytes at the start of a stream in which an increment is announced.
@@ -331,10 +331,7 @@ class _Applying:
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Apply a run of events; records of zeros in one step."""
-        zeros: dict[str, list[Column]] = {}
-        for column in run.columns:
-            if isinstance(column.event, Block):
-                zeros.setdefault(column.event.device, []).append(column)
+        zeros = blocks_of(run, content=False)
         if (
             any(has_payload(column.event) for column in run.columns)
             or not all(map(alike, zeros.values()))
@@ -348,7 +345,7 @@ class _Applying:
             assert isinstance(event, Block)
             if event.has_content and self._request.disks and self._request.takes(device):
                 destination = self._destinations.image_of(device, event.offset)
-                sectors, offsets = in_order(columns, run.stride)
+                sectors, offsets = in_order(columns)
                 self._writer.write_zeros(event, offsets, sectors, destination)
         self._save(run.end)
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from blkmig_cli.ranges import IntervalSet, joined
+from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 from blkmig_cli.wire.events import Block
-from blkmig_cli.wire.runs import Numbers, Run
+from blkmig_cli.wire.runs import Numbers, Run, blocks_of
 
 _COLUMNS = 3
 _ROWS_MIN = 1 << 20
@@ -48,20 +48,21 @@ class Superseded:
 
     def feed_run(self, run: Run, covered: Callable[[str], IntervalSet]) -> None:
         """Take a run of records; ``covered`` returns a device's sectors that were sent before."""
-        for column in run.columns:
-            event, sectors = column.event, column.numbers
-            if isinstance(event, Block) and sectors is not None and event.has_content:
-                unaligned = sectors[sectors % CHUNK_SECTORS != 0]
-                ranges = joined(unaligned, event.sectors)
-                self.overlaps(event.device).add_all(ranges * SECTOR_SIZE)
-                rows = _repeating(sectors, event.sectors, covered(event.device))
-                for first in range(0, len(rows), _BATCH):
-                    part = rows[first : first + _BATCH]
-                    found = np.empty((len(part), _COLUMNS), np.int64)
-                    found[:, 0] = sectors[part]
-                    found[:, 1] = event.offset + part * run.stride
-                    found[:, 2] = event.sectors
-                    self._of(event.device).add(found.data)
+        for device, columns in blocks_of(run).items():
+            lengths = np.repeat(
+                [column.event.sectors for column in columns if isinstance(column.event, Block)],
+                [column.rows for column in columns],
+            )
+            offsets = np.concatenate([column.offsets for column in columns])
+            sectors = np.concatenate([c.numbers for c in columns if c.numbers is not None])
+            unaligned = np.flatnonzero(sectors % CHUNK_SECTORS)
+            starts = sectors[unaligned] * SECTOR_SIZE
+            ends = starts + lengths[unaligned] * SECTOR_SIZE
+            self.overlaps(device).add_all(np.stack((starts, ends), axis=1))
+            found = np.stack((sectors, offsets, lengths), axis=1)[np.argsort(offsets)]
+            rows = _repeating(found[:, 0], int(lengths.max()), covered(device))
+            for first in range(0, len(rows), _BATCH):
+                self._of(device).add(found[rows[first : first + _BATCH]].data)
 
     def __contains__(self, event: Block) -> bool:
         """Return whether a later record covers all sectors of ``event``."""

@@ -233,15 +233,18 @@ class Salvage:
             self._unusable.add((event.device, event.bitmap))
 
     def _take_run(self, run: Run) -> None:
-        """Take a run, whose rows confirm each other; the last one becomes pending."""
-        if not any(isinstance(column.event, Block | Footer) for column in run.columns):
+        """Take a run, whose events confirm each other; the last ones become pending."""
+        sure = [c for c in run.columns if isinstance(c.event, Footer) or _has_content(c.event)]
+        sure = sure or [column for column in run.columns if isinstance(column.event, Block)]
+        if not sure:
             return  # ends and progress, however many, confirm nothing
         self._take_pending()
-        if run.rows > 1:
-            head = run.head(run.rows - 1)
+        last = max(int(column.offsets[-1]) for column in sure)
+        head = run.before(last)
+        if head is not None:
             self._ends.feed_run(head, self._source)
             self._state.feed_run(head, self._source)
-        for event in run.last():
+        for event in run.since(last) or ():
             self._add_pending(event)
 
     def _note(self, event: Event) -> None:
@@ -275,7 +278,7 @@ class Salvage:
                 else:
                     result.lost_bitmaps.append(LostBitmap(device, bitmap.name, why or ""))
             image = StreamDisk(result.stream, self._source, state, size)
-            for start, end in unwritable(image, size_known=known is not None):
+            for start, end in unwritable(image, size_known=known is not None).tolist():
                 state.remove(start, end)
             if known is None:
                 image = image.resized(state.end * SECTOR_SIZE)
@@ -363,6 +366,10 @@ def _why_unfit(bitmap: BitmapState, size: int | None) -> str | None:
     if bitmap.origin == "dirty-bitmap" and covered != size:
         return f"it is of a disk of {covered} bytes, not {size}"
     return None
+
+
+def _has_content(event: Event) -> bool:
+    return isinstance(event, Block) and event.has_content
 
 
 def _has_data(event: Event) -> bool:

@@ -30,7 +30,7 @@ from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block, DeviceState, Event, Undecoded
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.resume import ResumedDecoder, part_heads
-from blkmig_cli.wire.runs import Column, Piece, Run, expand
+from blkmig_cli.wire.runs import Piece, Run, expand
 
 _WINDOW = 1 << 20
 _WORD = RecordWord.sizeof()
@@ -94,14 +94,12 @@ class Search:
 
     def is_past_end(self, piece: Piece) -> bool:
         """Return whether any record of ``piece`` is past the end of its disk, or of any disk."""
-        columns = piece.columns if isinstance(piece, Run) else (Column(piece),)
+        if not isinstance(piece, Run):
+            return isinstance(piece, Block) and self._is_past(piece.device, piece.sector)
         return any(
-            self._is_past(
-                column.event.device,
-                column.event.sector if column.numbers is None else int(column.numbers.max()),
-            )
-            for column in columns
-            if isinstance(column.event, Block)
+            self._is_past(column.event.device, int(column.numbers.max()))
+            for column in piece.columns
+            if isinstance(column.event, Block) and column.numbers is not None
         )
 
     def _is_past(self, device: str, sector: int) -> bool:
@@ -176,10 +174,10 @@ class Search:
             while end - start <= _CONFIRMED:
                 for part in self.parts(decoder.piece()):
                     if isinstance(part, Run):
-                        first, end, bad = part.columns[0].event.offset, part.end, False
-                        far = min(end, start + _CONFIRMED)
+                        first, end, bad = part.start, part.end, False
                         for column in part.columns:
-                            path.extend(range(column.event.offset, far, part.stride))
+                            offsets = column.offsets
+                            path += offsets[offsets < start + _CONFIRMED].tolist()
                     else:
                         first, end = part.offset, part.offset + part.length
                         path.append(first)

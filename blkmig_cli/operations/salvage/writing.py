@@ -12,17 +12,18 @@ from blkmig_cli.disks.disk import Disk
 from blkmig_cli.operations.salvage.result import SalvagedDisk
 from blkmig_cli.operations.send.places import unplaceable
 from blkmig_cli.operations.send.stream import SendOptions, send_pieces
+from blkmig_cli.ranges import Table
 from blkmig_cli.schemas.constants import SectionType
 from blkmig_cli.wire.events import Progress, SectionHeader
 from blkmig_cli.wire.runs import Piece
 
 
-def unwritable(image: StreamDisk, *, size_known: bool) -> list[tuple[int, int]]:
+def unwritable(image: StreamDisk, *, size_known: bool) -> Table:
     """Return the sectors [start, end) that no records carry without some that are not intact.
 
     They are fewer than a chunk, and do not end with the disk, or the end of the disk is unknown.
     """
-    return list(unplaceable(image.incremental(), on_grid=False, open_ended=not size_known))
+    return unplaceable(image.incremental(), on_grid=False, open_ended=not size_known)
 
 
 def disks_to_send(found: Sequence[SalvagedDisk]) -> list[Disk]:

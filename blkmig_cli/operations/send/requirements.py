@@ -84,12 +84,16 @@ def check_disks(disks: list[Disk], options: SendOptions) -> None:
             raise FailureError(f"device name {quote(disk.device)}: {fault}")
         for fault in _faults(disk, options):
             raise FailureError(fault, device=disk.device)
-        for start, end in _apart(disk, options):
+        on_grid = DIALECTS[options.dialect].on_grid
+        if not (disk.partial and options.disks):
+            continue
+        apart = unplaceable(disk.image, on_grid=on_grid, open_ended=disk.open_ended)
+        for start, end in apart[:1].tolist():
             raise IncompleteError(
                 f"sectors {start}-{end} are only a part of their chunks, which dialect "
                 f"{options.dialect} cannot carry without the rest, and that is not in the stream",
                 device=disk.device,
-                hint="see --dialect qemu" if DIALECTS[options.dialect].on_grid else None,
+                hint="see --dialect qemu" if on_grid else None,
             )
 
 
@@ -157,13 +161,6 @@ def _bitmap_fault(bitmap: "DirtyBitmap", size: int) -> str | None:
     if fault is None and bitmap.end() > -(-size // bitmap.granularity) * bitmap.granularity:
         fault = f"dirty up to byte {bitmap.end()} of a disk of {size} bytes"
     return fault
-
-
-def _apart(disk: Disk, options: SendOptions) -> Iterator[tuple[int, int]]:
-    """Return the parts of a partly known disk, in sectors, that records cannot carry."""
-    if disk.partial and options.disks:
-        on_grid = DIALECTS[options.dialect].on_grid
-        yield from unplaceable(disk.image, on_grid=on_grid, open_ended=disk.open_ended)
 
 
 def _other_kind(image: Readable) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable
 from blkmig_cli.operations.send import dialects as sending
-from blkmig_cli.operations.send.places import places, regions, split_by_zeros
+from blkmig_cli.operations.send.places import placed, regions
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
     BLOCK_VERSION,
@@ -44,7 +44,7 @@ from blkmig_cli.wire.events import (
     VmDescription,
 )
 from blkmig_cli.wire.identity import Identity, description
-from blkmig_cli.wire.runs import Column, Piece, Run, expand
+from blkmig_cli.wire.runs import Column, Numbers, Piece, expand, laid_out
 
 # Chunks of one section part.  As in QEMU, their progress records are first: it submits some
 # chunks, counting them, before the first is written.  (A v1 layout can be inferred only from
@@ -57,6 +57,9 @@ _PART_BITS = 64
 _RUN_SIZE = 1 << 20
 _BLOCK_ID = 1
 _BITMAPS_ID = 2
+
+#: Sectors of chunks, ascending.
+Sectors = range | Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +89,9 @@ def is_cut(disk: Disk, options: SendOptions) -> bool:
     moved = last_chunk(disk) if options.dialect == "qemu" else None
     if disk.partial:
         total = disk.size // SECTOR_SIZE
+        last = regions(disk.image)[-1:]
         return any(
-            end == total and (moved is None or start > moved) for start, end in regions(disk.image)
+            end == total and (moved is None or start > moved) for start, end in last.tolist()
         )
     return moved is None or options.skip_unallocated
 
@@ -139,8 +143,8 @@ def disk_parts(
     """
     if not _with_blocks(options) and options.container != "none":
         return
-    for part, rows in _Bulk(disks, options, changes, counts=counts).parts():
-        yield from _repeated(_framed(part, options), rows)
+    for part, sectors in _Bulk(disks, options, changes, counts=counts).parts():
+        yield from _repeated(_framed(part, options), sectors)
 
 
 def progress_part(percent: int, options: SendOptions) -> list[Event]:
@@ -222,20 +226,25 @@ def _progress(percent: int) -> Progress:
     return Progress(0, 0, BLOCK_SECTION, percent, BlockFlag.PROGRESS)
 
 
-def _repeated(events: list[Event], rows: int) -> Iterator[Piece]:
-    """Return ``events`` ``rows`` times, with their chunks one part further each time."""
-    if rows == 1:
+def _repeated(events: list[Event], sectors: Sectors | None) -> Iterator[Piece]:
+    """Return ``events``, repeated for all ``sectors`` of their chunks, if these are given."""
+    if sectors is None:
         yield from events
         return
-    stride = sum(map(encoded_length, events))
-    most = max(_RUN_SIZE // stride, 1)
+    rows = len(sectors) // _PART_CHUNKS
+    lengths = list(map(encoded_length, events))
+    most = max(_RUN_SIZE // sum(lengths), 1)
     for first in range(0, rows, most):
-        steps = np.arange(first, min(first + most, rows), dtype=np.int64) * _PART_SECTORS
-        columns = tuple(
-            Column(event, event.sector + steps if isinstance(event, Block) else None)
+        part = sectors[first * _PART_CHUNKS : (first + most) * _PART_CHUNKS]
+        if isinstance(part, range):
+            part = np.arange(part.start, part.stop, part.step, dtype=np.int64)
+        chunks = iter(part.reshape(-1, _PART_CHUNKS).T)
+        steps = np.arange(len(part) // _PART_CHUNKS)
+        columns = [
+            Column(event, steps, next(chunks) if isinstance(event, Block) else None)
             for event in events
-        )
-        yield Run(columns, stride, len(steps))
+        ]
+        yield laid_out(columns, lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,30 +285,35 @@ class _Bulk:
         self._counts: list[Event] = []
         self._blocks: list[Event] = []
 
-    def parts(self) -> Iterator[tuple[list[Event], int]]:
-        """Yield parts, each with its progress records before its blocks, and a repeat count.
+    def parts(self) -> Iterator[tuple[list[Event], Sectors | None]]:
+        """Yield parts, each with its progress records before its blocks.
 
-        In each repetition, the chunks are one part further.
+        A part may stand for several that are equal but for their sectors: then these come with it, those
+        of all its chunks.
         """
         for disk in self._disks:
             for record in self._dialect.before(disk):
-                yield [record], 1
+                yield [record], None
             total, last = disk.size // SECTOR_SIZE, 0
             for stretch in self._stretches(disk):
+                if not isinstance(stretch, _Stretch):
+                    yield from self._zeros(disk, stretch)
+                    last = int(stretch[-1])
+                    continue
                 if not self._sends(disk, stretch):
                     continue
                 at = stretch.start
                 while at < stretch.stop:
                     rows = self._equal_parts(disk, stretch, at)
+                    equal = range(at, at + rows * _PART_SECTORS, CHUNK_SECTORS)
                     for _ in range(_PART_CHUNKS if rows else 1):
-                        last = at
                         self._add(disk, at, stretch)
                         at += CHUNK_SECTORS
                     if len(self._blocks) >= _PART_CHUNKS:
-                        yield self._take(), rows or 1
+                        yield self._take(), equal if rows > 1 else None
                     if rows:
-                        at += (rows - 1) * _PART_SECTORS
-                        last = at - CHUNK_SECTORS
+                        at = equal.stop
+                    last = at - CHUNK_SECTORS
             if last + CHUNK_SECTORS < total and self._options.disks:
                 # QEMU counts holes at a disk's end as done when it has skipped them.
                 last = total
@@ -309,18 +323,45 @@ class _Bulk:
                 last = (total - 1) // CHUNK_SECTORS * CHUNK_SECTORS
                 self._count(last)
             if self._counts or self._blocks:
-                yield self._take(), 1
+                yield self._take(), None
             # It counts a disk whose last chunk was sent only up to the start of that chunk.
             self._finished += last
 
-    def _stretches(self, disk: Disk) -> Iterator[_Stretch]:
-        """Return the stretches of a disk, ascending; for a partly known disk, record by record."""
+    def _zeros(self, disk: Disk, sectors: Numbers) -> Iterator[tuple[list[Event], Sectors | None]]:
+        """Yield the parts of whole chunks of zeros at ``sectors``, ascending, as :meth:`parts` does."""
+        percents = np.array(list(map(self._percent_at, sectors.tolist())))
+        at = 0
+        while at < len(sectors):
+            rows = 0
+            if not self._blocks and not self._counts and percents[at] == self._percent:
+                end = int(np.searchsorted(percents, percents[at], "right"))
+                rows = (end - at) // _PART_CHUNKS
+            for sector in sectors[at : at + (_PART_CHUNKS if rows else 1)].tolist():
+                stretch = _Stretch(sector, sector + CHUNK_SECTORS, True, sector, zero=True)
+                self._add(disk, sector, stretch)
+            equal = sectors[at : at + rows * _PART_CHUNKS]
+            if len(self._blocks) >= _PART_CHUNKS:
+                yield self._take(), equal if rows > 1 else None
+            at += len(equal) or 1
+
+    def _stretches(self, disk: Disk) -> Iterator[_Stretch | Numbers]:
+        """Return the stretches of a disk, ascending; for a partly known disk, record by record.
+
+        An array: the sectors of whole chunks of zeros.
+        """
         total = disk.size // SECTOR_SIZE
         if disk.partial and not self._dialect.on_grid:
-            for start, end in regions(disk.image):
-                for chunks in places(start, end, None if disk.open_ended else total):
-                    for part, zero in split_by_zeros(disk.image, chunks):
-                        yield _Stretch(part.start, min(part.stop, total), True, start, zero)
+            gathered = self._options.zero_blocks and self._options.disks
+            for found in placed(disk.image, None if disk.open_ended else total):
+                sectors, since = found.sectors, found.since
+                if isinstance(sectors, range):
+                    stop = min(sectors.stop, total)
+                    yield _Stretch(sectors.start, stop, True, since, found.zero)
+                elif gathered:
+                    yield sectors
+                else:
+                    for at in sectors.tolist():
+                        yield _Stretch(at, at + CHUNK_SECTORS, True, at, zero=True)
             return
         at = since = 0
         extents = disk.image.extents() if self._changes is None else self._changes[disk.device]
@@ -384,10 +425,13 @@ class _Bulk:
     def _count(self, sector: int) -> None:
         if not self._counting:
             return
-        percent = (self._finished + sector) * 100 // self._total
+        percent = self._percent_at(sector)
         if percent != self._percent:
             self._percent = percent
             self._counts.append(_progress(percent))
+
+    def _percent_at(self, sector: int) -> int:
+        return (self._finished + sector) * 100 // self._total
 
     def _chunk(self, disk: Disk, sector: int, stretch: _Stretch) -> Iterator[Block]:
         start, sectors = sector * SECTOR_SIZE, min(CHUNK_SECTORS, disk.size // SECTOR_SIZE - sector)

@@ -7,7 +7,7 @@ from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.transport.target import Resolve, Sink, resolve_content, write_events
 from blkmig_cli.wire.events import Block
-from blkmig_cli.wire.runs import Piece, Run
+from blkmig_cli.wire.runs import Piece, Run, last_block
 
 
 def write_disks(
@@ -32,6 +32,6 @@ def _ticking(pieces: Iterable[Piece], disks: list[Disk], tick: Tick) -> Iterator
         before += disk.size
     for piece in pieces:
         yield piece
-        for event in piece.last() if isinstance(piece, Run) else [piece]:
-            if isinstance(event, Block):
-                tick(begins[event.device] + event.sector * SECTOR_SIZE)
+        last = last_block(piece) if isinstance(piece, Run) else piece
+        if isinstance(last, Block):
+            tick(begins[last.device] + last.sector * SECTOR_SIZE)

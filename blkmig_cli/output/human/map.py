@@ -1,5 +1,7 @@
 """The human output of ``blkmig map``: a row of cells for each disk, and for each of its bitmaps."""
 
+from itertools import groupby
+
 from rich.console import Console
 from rich.text import Text
 
@@ -53,8 +55,8 @@ def map_text(maps: list[DiskMap], out: Console) -> None:
 
 def _row(label: str, cells: list[str], indent: int, plain: bool, out: Console) -> None:
     row = Text(f"  {label:{indent - 4}}  ")
-    for cell in cells:
-        row.append(_SIGNS[cell][plain], _SIGNS[cell][2])
+    for cell, equal in groupby(cells):
+        row.append(_SIGNS[cell][plain] * len(list(equal)), _SIGNS[cell][2])
     out.print(row, soft_wrap=True)
 
 

@@ -6,7 +6,13 @@ from itertools import chain, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blkmig_cli.operations.send.places import places, regions, split_by_zeros, unplaceable
+from blkmig_cli.operations.send.places import (
+    placed,
+    places,
+    regions,
+    split_by_zeros,
+    unplaceable,
+)
 from tests.support.strategies import MemoryImage
 
 CHUNK = 2048
@@ -18,6 +24,7 @@ class Extents(MemoryImage):
     def __init__(self, total: int, extents: list[tuple[int, int]]) -> None:
         self._total = total
         self._extents = extents
+        self.zeros: list[tuple[int, int]] = []
 
     @property
     def size(self) -> int:
@@ -26,6 +33,12 @@ class Extents(MemoryImage):
     def extents(self) -> Iterator[tuple[int, int]]:
         for start, end in self._extents:
             yield start * 512, (end - start) * 512
+
+    def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        for start, end in self.zeros:
+            low, high = max(start * 512, offset), min(end * 512, offset + length)
+            if low < high:
+                yield low, high - low
 
 
 @st.composite
@@ -50,16 +63,16 @@ def records(start: int, end: int, total: int) -> list[int]:
 @given(disks())
 def test_regions_are_extents_that_touch(disk: Extents) -> None:
     wanted = {at for start, end in disk._extents for at in range(start, end)}
-    found = list(regions(disk))
+    found = regions(disk).tolist()
     assert {at for start, end in found for at in range(start, end)} == wanted
     assert all(before[1] < after[0] for before, after in pairwise(found))
 
 
 @given(disks())
 def test_records_carry_a_region_and_nothing_else(disk: Extents) -> None:
-    apart = set(unplaceable(disk, on_grid=False))
+    apart = set(map(tuple, unplaceable(disk, on_grid=False).tolist()))
     total = disk.size // 512
-    for start, end in regions(disk):
+    for start, end in regions(disk).tolist():
         small = end - start < CHUNK and end != total
         assert ((start, end) in apart) == small
         if small:
@@ -71,11 +84,36 @@ def test_records_carry_a_region_and_nothing_else(disk: Extents) -> None:
         assert len(found) <= (end - start) // CHUNK + 2
 
 
+@given(disks(), disks(), st.booleans())
+def test_records_in_arrays_are_those_of_regions(
+    disk: Extents, zeros: Extents, open_ended: bool
+) -> None:
+    apart = unplaceable(disk, on_grid=False, open_ended=open_ended).tolist()
+    disk._extents = [one for one in regions(disk).tolist() if one not in apart]
+    # Every other extent is all zeros, the others where the other disk has extents.
+    disk.zeros = [
+        (max(low, start), min(high, end))
+        for at, (start, end) in enumerate(disk._extents)
+        for low, high in (zeros._extents if at % 2 else [(start, end)])
+        if max(low, start) < min(high, end)
+    ]
+    total = None if open_ended else disk.size // 512
+    expected = [
+        (sector, zero)
+        for start, end in disk._extents
+        for chunks in places(start, end, total)
+        for part, zero in split_by_zeros(disk, chunks)
+        for sector in part
+    ]
+    found = list(placed(disk, total))
+    assert [(sector, one.zero) for one in found for sector in one.sectors] == expected
+
+
 @given(disks())
 def test_the_grid(disk: Extents) -> None:
-    apart = set(unplaceable(disk, on_grid=True))
+    apart = set(map(tuple, unplaceable(disk, on_grid=True).tolist()))
     total = disk.size // 512
-    for start, end in regions(disk):
+    for start, end in regions(disk).tolist():
         chunks = set(range(start // CHUNK, -(-end // CHUNK)))
         whole = {
             at for chunk in chunks for at in range(chunk * CHUNK, min((chunk + 1) * CHUNK, total))
