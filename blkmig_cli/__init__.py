@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         StreamReader,
         convert,
         events_of,
+        fold,
         open,  # noqa: A004
         open_image,
         replay,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     )
     from blkmig_cli.operations.convert.convert import ConvertOptions, ConvertResult
     from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
+    from blkmig_cli.operations.send.changes import SendChanges
+    from blkmig_cli.operations.send.identity import SendIdentity
     from blkmig_cli.operations.send.send import SendBitmaps, SendResult
     from blkmig_cli.operations.send.stream import SendOptions
     from blkmig_cli.operations.validate import ValidateOptions
@@ -59,6 +62,8 @@ __all__ = [
     "ReplayResult",
     "Report",
     "SendBitmaps",
+    "SendChanges",
+    "SendIdentity",
     "SendOptions",
     "SendResult",
     "StreamError",
@@ -68,6 +73,7 @@ __all__ = [
     "convert",
     "events",
     "events_of",
+    "fold",
     "open",
     "open_image",
     "read_bitmaps",
@@ -86,6 +92,7 @@ _HOMES = {
         "StreamReader",
         "convert",
         "events_of",
+        "fold",
         "open",
         "open_image",
         "replay",
@@ -101,6 +108,8 @@ _HOMES = {
     "errors": ("BlkmigError", "FailureError", "IncompleteError", "StreamError", "UsageError"),
     "operations.convert.convert": ("ConvertOptions", "ConvertResult"),
     "operations.replay.request": ("ReplayRequest", "ReplayResult"),
+    "operations.send.changes": ("SendChanges",),
+    "operations.send.identity": ("SendIdentity",),
     "operations.send.send": ("SendBitmaps", "SendResult"),
     "operations.send.stream": ("SendOptions",),
     "operations.validate": ("ValidateOptions",),

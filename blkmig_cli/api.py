@@ -5,7 +5,7 @@ This module knows no format: it combines the other modules, none of which import
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import replace
 from types import TracebackType
@@ -25,9 +25,12 @@ from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.convert.convert import ConvertOptions, ConvertResult
 from blkmig_cli.operations.convert.convert import convert as convert_stream
 from blkmig_cli.operations.extract import find_disk
+from blkmig_cli.operations.fold import fold as fold_streams
 from blkmig_cli.operations.reading import Reading
 from blkmig_cli.operations.replay.replay import replay as replay_stream
 from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
+from blkmig_cli.operations.send.changes import ALL, SendChanges
+from blkmig_cli.operations.send.identity import RANDOM, SendIdentity
 from blkmig_cli.operations.send.requirements import check_disks, check_images
 from blkmig_cli.operations.send.send import SendBitmaps, SendResult
 from blkmig_cli.operations.send.send import send as send_images
@@ -432,20 +435,25 @@ def send(
     options: SendOptions | None = None,
     *,
     bitmaps: SendBitmaps | None = None,
+    identity: SendIdentity | None = RANDOM,
+    changes: SendChanges = ALL,
     manifest: str | os.PathLike[str] | None = None,
 ) -> SendResult:
     """Send ``images``, paths by device name, to ``target``, as ``blkmig send`` does.
 
     ``options``: how to send; ``bitmaps``: which bitmaps to send with them, None for none;
-    ``manifest``: the file to which the digests of what was sent are written.  Raises UsageError
-    for contradictory options or missing bitmaps, FailureError where an image, a bitmap or the
-    target fails or does not fit.
+    ``identity``: the id of the stream and its base, None to state none; ``changes``: of an increment, the
+    bitmaps that select what is sent, and those to create and remove; ``manifest``: the file to which
+    the digests of what was sent are written.  Raises UsageError for contradictory options or missing
+    bitmaps, FailureError where an image, a bitmap or the target fails or does not fit.
     """
     return send_images(
         {device: os.fspath(path) for device, path in images.items()},
         _name(target),
         options,
         bitmaps=bitmaps,
+        identity=identity,
+        changes=changes,
         manifest=None if manifest is None else os.fspath(manifest),
     )
 
@@ -473,6 +481,27 @@ def convert(
         options,
         reading=reading,
         bitmaps_from=None if bitmaps_from is None else dict(bitmaps_from),
+    )
+
+
+def fold(
+    streams: Sequence[str | os.PathLike[str]],
+    target: str | os.PathLike[str],
+    options: ConvertOptions | None = None,
+    *,
+    granularities: Mapping[tuple[str | None, str], int] | None = None,
+) -> ConvertResult:
+    """Write ``streams``, a base and its increments in order, to ``target`` as one stream.
+
+    As ``blkmig fold`` does.  ``options``: dialect, container and machine of the new stream;
+    ``granularities`` in bytes, as in :func:`open`.  Raises IncompleteError where a stream is not the
+    base of the next one, and as :func:`convert`.
+    """
+    return fold_streams(
+        list(map(_name, streams)),
+        _name(target),
+        options or ConvertOptions(),
+        Reading(Hints({}, dict(granularities or {}))),
     )
 
 

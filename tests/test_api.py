@@ -377,3 +377,24 @@ def content_of(path: str) -> bytes:
     """The disk in the stream at ``path``, as the library reads it."""
     with blkmig_cli.open(path, sizes={"d": 3 * MIB}) as stream, stream.disk("d") as disk:
         return disk.readall()
+
+
+def test_a_chain(tmp_path: Path) -> None:
+    """An increment by a bitmap, and its fold onto the base."""
+    image, base, increment = tmp_path / "d.img", tmp_path / "s0.bin", tmp_path / "s1.bin"
+    image.write_bytes(b"\1" * (3 * MIB))
+    blkmig_cli.send({"d": image}, base)
+    image.write_bytes(b"\1" * MIB + b"\2" * (2 * MIB))
+    bitmap = blkmig_cli.DirtyBitmap("b", 65536)
+    bitmap.set_range(MIB, 2 * MIB)
+    blkmig_cli.write_bitmaps(f"{image}.bitmaps.json", blkmig_cli.BitmapFile(3 * MIB, {"b": bitmap}))
+    changes = blkmig_cli.SendChanges({None: "b"})
+    identity = blkmig_cli.SendIdentity(base=str(base))
+    sent = blkmig_cli.send({"d": image}, increment, changes=changes, identity=identity)
+    assert 2 * MIB < sent.written < 3 * MIB
+    folded = tmp_path / "folded.bin"
+    blkmig_cli.fold([base, increment], folded)
+    with blkmig_cli.open(folded) as stream, stream.disk() as disk:
+        assert disk.read() == image.read_bytes() or not "they differ"
+    with pytest.raises(blkmig_cli.IncompleteError, match="not an increment"):
+        blkmig_cli.fold([increment, base], folded)

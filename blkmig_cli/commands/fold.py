@@ -51,7 +51,7 @@ def command(
     result = fold(
         streams,
         target,
-        ConvertOptions(dialect, container, True, machine, bitmaps=not no_bitmaps),
+        ConvertOptions(dialect, container, machine=machine, bitmaps=not no_bitmaps),
         reading_of(hints, "auto", "auto", quiet=quiet, verbose=verbose),
         for_qemu=for_qemu,
         warn=options.warn,

@@ -29,7 +29,7 @@ def fold(
 ) -> ConvertResult:
     """Write the STREAMs, from the lowest to the highest, to ``target`` (TARGET; None: stdout) as one.
 
-    Of several streams in one file, all are taken.  ``options.normalize`` must be set.
+    Of several streams in one file, all are taken.
 
     Raises UsageError where stdin is more than one of them, StreamError for a damaged one, IncompleteError
     where one has a fault or does not belong on the one before it, and otherwise as :func:`convert`.
@@ -46,6 +46,7 @@ def fold(
                 names.add(contents.report)
         names.check_hints(reading.hints)
         uses = FileUses.of_stream(first, *others)
+        options = replace(options, normalize=True, container=options.container or "qemu")
         return write_new(chain.contents(), target, options, reading, {}, for_qemu, warn, uses)
 
 

@@ -133,7 +133,7 @@ def test_nightly(tmp_path: Path) -> None:
     """Each night has a stream; the oldest are folded; the image keeps the last two bitmaps."""
     image = tmp_path / "d.qcow2"
     qemu_img("create", "-q", "-f", "qcow2", image, 5 << 20)
-    for night in range(1, 5):
+    for night in range(1, 4):
         qcow2.write(image, f"write -P {night} {night}M 4k")
         done = call(tmp_path, "sh", EXAMPLES / "nightly.sh", image, "backups", 2)
         assert done.returncode == 0, done.stderr
@@ -142,4 +142,4 @@ def test_nightly(tmp_path: Path) -> None:
         "0003.bin",
         "0004.bin",
     ]
-    assert list(qcow2.stored_bitmaps(image)) == ["night-0003", "night-0004"]
+    assert list(qcow2.stored_bitmaps(image)) == ["night-0002", "night-0003"]

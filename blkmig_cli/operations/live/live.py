@@ -19,7 +19,7 @@ from blkmig_cli.operations.live.remnants import CleanedUp, clean_up, new_run
 from blkmig_cli.operations.live.request import LiveReport, LiveRequest
 from blkmig_cli.operations.live.session import Session
 from blkmig_cli.operations.live.writer import Writer
-from blkmig_cli.operations.send.changes import base_of
+from blkmig_cli.operations.send.changes import base_of, check_options
 from blkmig_cli.operations.send.identity import SendIdentity, check_id, identity_of
 from blkmig_cli.operations.send.requirements import (
     check_bitmaps_fit,
@@ -70,7 +70,7 @@ def capture(
         chosen = replace(chosen, return_path=answers(for_qemu))
     if wanted.bitmaps is not None:
         check_bitmaps_fit(chosen.dialect, chosen.container, "use --dialect v1 or v2")
-    wanted.changes.check(chosen, target, shared=False)
+    check_options(wanted.changes, chosen, target, shared=False)
     reads = FileUses()
     base = base_of(wanted.identity, chosen, wanted.changes, reads)
     identity = None

@@ -42,28 +42,6 @@ class SendChanges:
     mark: str | None = None
     drop: tuple[str, ...] = ()
 
-    @property
-    def writes(self) -> bool:
-        """Whether the images are written."""
-        return self.mark is not None or bool(self.drop)
-
-    def check(self, options: SendOptions, target: str | None, *, shared: bool) -> None:
-        """Raise UsageError for options that contradict each other."""
-        if self.since and options.skip_unallocated:
-            raise UsageError("--since and --skip-unallocated exclude each other")
-        if self.since and not options.disks:
-            raise UsageError("--since and --bitmaps-only exclude each other")
-        if self.or_full and not self.since:
-            raise UsageError("--else is for --since")
-        if self.writes and shared:
-            raise UsageError("--mark, --drop and -U: the image may change after it was sent")
-        if self.mark == "":
-            raise UsageError("--mark: the name is empty")
-        if self.drop and parse_target(target).scheme != "file":
-            raise UsageError(
-                "--drop is only for a stream that is stored in a file", hint="see --to FILE"
-            )
-
 
 #: Disks are sent whole, and no bitmap is created.
 ALL = SendChanges()
@@ -75,7 +53,7 @@ def check_changes(changes: SendChanges, images: Mapping[str, Image]) -> None:
     Raises UsageError for an image that records nothing while nobody uses it, and for a bitmap to remove
     that no image has; FailureError where the new one exists, or the image cannot be written.
     """
-    if not changes.writes:
+    if not writes_images(changes):
         return
     option = "--drop" if changes.mark is None else "--mark"
     names: set[str] = set()
@@ -99,6 +77,31 @@ def check_changes(changes: SendChanges, images: Mapping[str, Image]) -> None:
             fault = f"over {BITMAP_NAME_MAX} bytes"
         if fault is not None:
             raise UsageError(f"--mark: {quote(changes.mark)}: {fault}")
+
+
+def writes_images(changes: SendChanges) -> bool:
+    """Return whether the images are written."""
+    return changes.mark is not None or bool(changes.drop)
+
+
+def check_options(
+    changes: SendChanges, options: SendOptions, target: str | None, *, shared: bool
+) -> None:
+    """Raise UsageError for options that contradict each other."""
+    if changes.since and options.skip_unallocated:
+        raise UsageError("--since and --skip-unallocated exclude each other")
+    if changes.since and not options.disks:
+        raise UsageError("--since and --bitmaps-only exclude each other")
+    if changes.or_full and not changes.since:
+        raise UsageError("--else is for --since")
+    if writes_images(changes) and shared:
+        raise UsageError("--mark, --drop and -U: the image may change after it was sent")
+    if changes.mark == "":
+        raise UsageError("--mark: the name is empty")
+    if changes.drop and parse_target(target).scheme != "file":
+        raise UsageError(
+            "--drop is only for a stream that is stored in a file", hint="see --to FILE"
+        )
 
 
 def base_of(

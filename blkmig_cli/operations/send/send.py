@@ -19,9 +19,11 @@ from blkmig_cli.operations.send.changes import (
     SendChanges,
     base_of,
     check_changes,
+    check_options,
     finish_changes,
     read_bitmap,
     select_changes,
+    writes_images,
 )
 from blkmig_cli.operations.send.identity import (
     RANDOM,
@@ -97,10 +99,10 @@ def send(
         check_bitmaps_fit(chosen.dialect, chosen.container, "use --dialect v1 or v2")
     if manifest is not None and shared:
         raise UsageError("--manifest and -U: the image may change after it was sent")
-    changes.check(chosen, target, shared=shared)
+    check_options(changes, chosen, target, shared=shared)
     uses = FileUses()
     for device, path in images.items():
-        uses.add(f"the image of {quote(device)}", path, writes=changes.writes)
+        uses.add(f"the image of {quote(device)}", path, writes=writes_images(changes))
     if manifest is not None:
         uses.add("the manifest", manifest, writes=True)
     base = base_of(identity, chosen, changes, uses)
@@ -111,7 +113,7 @@ def send(
             formats or {},
             uses,
             stack,
-            writable=changes.writes,
+            writable=writes_images(changes),
             shared=shared,
             own_layer=chosen.skip_unallocated,
             bitmaps=bitmaps is not None or bool(changes.since),
