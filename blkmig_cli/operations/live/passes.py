@@ -10,14 +10,14 @@ named bitmaps, too, so that they are of the same moment as the disks.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
-from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.nbd.image import NbdImage
 from blkmig_cli.errors import FailureError
-from blkmig_cli.operations.live.disks import Graph, QemuBitmap, QemuDisk, check_unchanged
+from blkmig_cli.operations.live.copies import Captured, Copies, add_bitmap, merge
+from blkmig_cli.operations.live.disks import Graph, check_unchanged
 from blkmig_cli.operations.live.estimate import Estimate
 from blkmig_cli.operations.live.pause import Pause
 from blkmig_cli.operations.live.request import LiveReport, PassesOptions, PassReport
@@ -39,25 +39,6 @@ from blkmig_cli.wire.runs import Piece
 
 #: Ranges (start, length) in bytes, by device.
 Changes = dict[str, list[tuple[int, int]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """A disk that is captured: its name in the stream, and the bitmaps that are sent with it."""
-
-    device: str
-    disk: QemuDisk
-    bitmaps: tuple[QemuBitmap, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Copy:
-    """The copy ``name`` of a named bitmap, whose content goes to ``target``."""
-
-    name: str
-    device: str
-    source: QemuBitmap
-    target: DirtyBitmap
 
 
 class Passes:
@@ -85,6 +66,7 @@ class Passes:
         self._track, self._pass = session.name("track", 0), session.name("pass", 0)
         self._images: dict[str, NbdImage] = {}
         self._exports: list[str] = []
+        self._copies = Copies(session, captured)
         self.disks: list[Disk] = []
         self.report = LiveReport(
             {each.device: each.disk.size for each in captured},
@@ -98,11 +80,7 @@ class Passes:
         for number, each in enumerate(self._captured):
             image = self._session.open_disk(number, each.device, each.disk)
             self._images[each.device] = image
-            bitmaps = [
-                DirtyBitmap(bitmap.name, bitmap.granularity, bitmap.recording, bitmap.persistent)
-                for bitmap in each.bitmaps
-            ]
-            self.disks.append(Disk(each.device, image, bitmaps))
+            self.disks.append(Disk(each.device, image, self._copies.targets[each.device]))
         self._monitor.transaction(
             [
                 add_bitmap(each.disk.node, name, CHUNK_SIZE, enabled=enabled)
@@ -190,12 +168,11 @@ class Passes:
 
         The guest does not wait for the target: what was read while it was paused is written afterwards.
         """
-        copies = self._copies()
         reading = Reading()
         with closing(Hold()) as hold:
             began = time.monotonic()
             pause.begin()
-            changes = self._take_changes(copies)
+            changes = self._take_changes(self._copies.actions())
             for batch in reading.batches(self._parts(bare, changes)):
                 hold.add(batch)
             self._check(pause)
@@ -210,10 +187,10 @@ class Passes:
             with progress("last pass", _total(changes)) as tick:
                 writer.write(hold.events, tick, paced=False)
         self._release()
-        self._read_copies(copies)
+        self._copies.read()
 
-    def _take_changes(self, copies: list[_Copy]) -> Changes:
-        """Return what was written since the last pass, and copy bitmaps at the same moment.
+    def _take_changes(self, more: list[dict[str, Any]]) -> Changes:
+        """Return what was written since the last pass; ``more``: actions of the same moment.
 
         What it exports is to be released before it is called again.
         """
@@ -222,12 +199,9 @@ class Passes:
         for each in self._captured:
             node = each.disk.node
             actions.append(action("block-dirty-bitmap-clear", node=node, name=self._pass))
-            actions.append(_merge(node, self._pass, self._track))
+            actions.append(merge(node, self._pass, self._track))
             actions.append(action("block-dirty-bitmap-clear", node=node, name=self._track))
-        for copy in copies:
-            node, source = copy.source.node, copy.source
-            actions.append(add_bitmap(node, copy.name, source.granularity, enabled=False))
-            actions.append(_merge(node, copy.name, source.name))
+        actions += more
         try:
             self._monitor.transaction(actions)
         except CommandError as error:
@@ -261,26 +235,6 @@ class Passes:
         }
         return disk_parts(changed, self._options, planned, counts=False)
 
-    def _copies(self) -> list[_Copy]:
-        return [
-            _Copy(self._session.name(f"copy{number}", index), each.device, source, target)
-            for number, (each, disk) in enumerate(zip(self._captured, self.disks, strict=True))
-            for index, (source, target) in enumerate(zip(each.bitmaps, disk.bitmaps, strict=True))
-        ]
-
-    def _read_copies(self, copies: list[_Copy]) -> None:
-        """Read the copies of the named bitmaps, which do not change any more."""
-        for number, node in enumerate(dict.fromkeys(copy.source.node for copy in copies)):
-            mine = [copy for copy in copies if copy.source.node == node]
-            names = tuple(copy.name for copy in mine)
-            name = self._session.name("bitmaps", number)
-            self._session.export(name, node, names)
-            image = self._session.connect(name, mine[0].device, names)
-            for copy in mine:
-                for start, length in image.dirty_ranges(copy.name):
-                    copy.target.set_range(start, length)
-            self._session.remove_export(name)
-
     def _left(self) -> dict[str, int]:
         """Return how many bytes were written since the last pass, by node."""
         return Graph(self._monitor).counts(self._track)
@@ -310,21 +264,6 @@ class Passes:
     ) -> None:
         left = 0 if kind == "paused" else sum(self._left().values())
         self.report.passes.append(PassReport(kind, size, read, seconds, left))
-
-
-def add_bitmap(node: str, name: str, granularity: int, *, enabled: bool) -> dict[str, Any]:
-    """Return the action that adds a bitmap to a node; ``granularity`` in bytes."""
-    return action(
-        "block-dirty-bitmap-add",
-        node=node,
-        name=name,
-        granularity=granularity,
-        disabled=not enabled,
-    )
-
-
-def _merge(node: str, target: str, source: str) -> dict[str, Any]:
-    return action("block-dirty-bitmap-merge", node=node, target=target, bitmaps=[source])
 
 
 def _after(done: int, tick: Tick) -> Tick:
