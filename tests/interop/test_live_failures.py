@@ -327,6 +327,7 @@ def test_the_guest_does_not_wait_for_the_target(tmp_path: Path) -> None:
 def test_qemu_does_not_wait_for_the_target(tmp_path: Path) -> None:
     """What stops all requests to the disks is done at once, while nobody reads the stream."""
     with guest(tmp_path, WRITER, iothread=False) as found, running(found) as capture:
+        capture.process.send_signal(signal.SIGTSTP)  # of Ctrl-Z
         found.qemu.cmd("stop")
         found.qemu.cmd("system_reset")
         found.qemu.cmd("cont")
