@@ -1,6 +1,7 @@
 """``blkmig live``: writes the disks of a running QEMU as a stream."""
 
 import re
+import signal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +157,8 @@ def _capture(
     from blkmig_cli.output.live_json import report_json  # noqa: PLC0415
 
     for_qemu: Version | None = given["for_qemu"]
+    # Stopped by Ctrl-Z, it would not take QEMU's answers, for which QEMU waits when the guest is reset.
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     report = capture(
         monitor,
         target,

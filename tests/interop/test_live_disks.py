@@ -11,6 +11,7 @@ from tests.interop.disks import MIB, patterned
 from tests.interop.guest import Guest, started
 from tests.interop.test_live_failures import one_line, running
 from tests.output.test_json_schemas import hold
+from tests.support.peers import wait_until
 
 ADDRESS = {"type": "unix", "data": {"path": "/nowhere"}}
 #: Of every kind: the device's name, and why it is not captured by default.
@@ -176,6 +177,7 @@ def test_a_disk_that_is_unplugged(run: Run, tmp_path: Path) -> None:
     ]  # fmt: skip
     with started(tmp_path / "q", words, None) as found, running(found) as capture:
         found.qemu.cmd("device_del", id="sd0")
+        wait_until(lambda: "drive0" not in str(found.qemu.cmd("query-block")))
         status, err = capture.end()
         assert status == 4
         assert "it was removed while it was captured" in one_line(err)

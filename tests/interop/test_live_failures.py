@@ -324,6 +324,17 @@ def test_the_guest_does_not_wait_for_the_target(tmp_path: Path) -> None:
         check_clean(found)
 
 
+def test_qemu_does_not_wait_for_the_target(tmp_path: Path) -> None:
+    """What stops all requests to the disks is done at once, while nobody reads the stream."""
+    with guest(tmp_path, WRITER, iothread=False) as found, running(found) as capture:
+        capture.process.send_signal(signal.SIGTSTP)  # of Ctrl-Z
+        found.qemu.cmd("stop")
+        found.qemu.cmd("system_reset")
+        found.qemu.cmd("cont")
+        assert capture.end()[0] == 0
+        check_clean(found)
+
+
 def test_a_full_target(run: Run, tmp_path: Path) -> None:
     with guest(tmp_path, WRITER, iothread=False) as found:
         fails(run("live", found.monitor, "--to", "/dev/full"), 4, "No space left on device")

@@ -72,9 +72,9 @@ def test_an_image_that_is_written(image: Path, tmp_path: Path) -> None:
         words = ["-M", "pc", "-S", "-nodefaults", "-display", "none"]
         words += qemu.drive_words(Drive("drive0", image))
         words += ["-device", "virtio-blk,drive=drive0"]
-        assert qemu.BINARY is not None
+        command = [*qemu.words_for(tmp_path), *words]
         done = subprocess.run(
-            [qemu.BINARY, *words], capture_output=True, text=True, check=False, timeout=PATIENCE
+            command, capture_output=True, text=True, check=False, timeout=PATIENCE
         )
         assert done.returncode == 1
         assert "lock" in done.stderr

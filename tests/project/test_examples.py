@@ -142,4 +142,4 @@ def test_nightly(tmp_path: Path) -> None:
         "0002.bin",
         "0003.bin",
     ]
-    assert list(qcow2.stored_bitmaps(image)) == ["night-0002", "night-0002"]
+    assert list(qcow2.stored_bitmaps(image)) == ["night-0002", "night-0003"]

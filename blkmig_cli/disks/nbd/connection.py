@@ -23,6 +23,8 @@ from blkmig_cli.wire.schema_io import build
 
 # While another thread reads the answers, a sender looks so often whether it can go on.
 _LOOK = 0.01
+# Seconds after which a thread that receives always looks whether the connection is closed.
+_IDLE = 0.1
 # Seconds for what is in flight when the connection is closed.
 _LEAVE = 1.0
 _NOUNS = {
@@ -67,7 +69,9 @@ class Connection:
                 request.offset,
                 request.length,
             )
-            self._flying[cookie] = request
+            with self._changed:
+                self._flying[cookie] = request
+                self._changed.notify_all()
             try:
                 for part in (memoryview(head), data):
                     if part:
@@ -118,6 +122,23 @@ class Connection:
                 head = build(schema.Request, schema.REQUEST_MAGIC, 0, Command.DISC, 0, 0, 0)
                 self._channel.send(memoryview(head), deadline, lambda: None)
         self.abandon()
+
+    def receive_always(self) -> None:
+        """Have a thread receive answers as they come, until the connection is closed or fails.
+
+        So the server never waits for this process, however long that does something else.
+        """
+        threading.Thread(target=self._receive_all, daemon=True).start()
+
+    def _receive_all(self) -> None:
+        while self._broken is None:
+            with self._changed:
+                flying = list(self._flying.values())
+                if not flying:
+                    self._changed.wait(_IDLE)
+                    continue
+            with suppress(FailureError):  # who has sent the request is told
+                self.wait(flying[0])
 
     def abandon(self) -> None:
         """Close the connection without a word; no thread may be waiting."""

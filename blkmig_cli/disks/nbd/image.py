@@ -251,6 +251,10 @@ class NbdImage:
         """See ``image.Image``."""
         self._connection.close()
 
+    def receive_always(self) -> None:
+        """Receive what was asked for in a thread, so that the server never waits for this process."""
+        self._connection.receive_always()
+
     def abandon(self) -> None:
         """Close the connection without taking leave of the server: for another process that has it open."""
         self._connection.abandon()

@@ -12,12 +12,7 @@ from blkmig_cli.disks.bitmap import GRANULARITY, DirtyBitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.nbd.image import NbdImage
 from blkmig_cli.errors import FailureError, UsageError
-from blkmig_cli.operations.live.captured import (
-    BitmapCopy,
-    Captured,
-    add_bitmap,
-    merge_bitmap,
-)
+from blkmig_cli.operations.live.copies import Captured, Copies, add_bitmap, merge
 from blkmig_cli.operations.live.disks import QemuBitmap
 from blkmig_cli.operations.live.session import Session
 from blkmig_cli.operations.send.changes import (
@@ -52,24 +47,18 @@ class Increment:
         self._captured = captured
         self._changes = changes
         self._base = base
-        self._copies: dict[str, BitmapCopy] = {}
         self.selected: dict[str, str] | None = None
         check_named(changes, [each.device for each in captured])
         if changes.files:
             raise UsageError("bitmaps of a running QEMU are not in files")
-        for number, each in enumerate(captured if changes.since else ()):
-            name = changes.since.get(each.device, changes.since.get(None, ""))
-            source = _find(each, name)
+        usable: list[Captured] = []
+        for each in captured if changes.since else ():
+            source = _find(each, changes.since.get(each.device, changes.since.get(None, "")))
             if source is not None and _fault(source) is None:
-                target = DirtyBitmap(name, source.granularity)
-                copy = session.name("since", number)
-                self._copies[each.device] = BitmapCopy(copy, each.device, source, target)
+                usable.append(Captured(each.device, each.disk, (source,)))
+        #: The copies to make in the transaction from which on writes are tracked.
+        self.copies = Copies(session, usable, "since")
         self._check_names()
-
-    @property
-    def copies(self) -> list[BitmapCopy]:
-        """The copies to make in the transaction from which on writes are tracked."""
-        return list(self._copies.values())
 
     def bulk(
         self,
@@ -108,7 +97,7 @@ class Increment:
                 persistent = each.disk.image_format == _STORES
                 actions += [
                     add_bitmap(node, mark, GRANULARITY, enabled=True, persistent=persistent),
-                    merge_bitmap(node, mark, ours),
+                    merge(node, mark, ours),
                     action("block-dirty-bitmap-remove", node=node, name=ours),
                 ]
             for name in self._changes.drop:
@@ -127,9 +116,8 @@ class Increment:
     def _content(self, device: str, name: str) -> tuple[DirtyBitmap, int]:
         """Return a bitmap of a device as it was copied; raises UnusableError."""
         (each,) = (each for each in self._captured if each.device == device)
-        found = self._copies.get(device)
-        if found is not None:
-            return found.target, each.disk.size
+        for found in self.copies.targets.get(device, ()):
+            return found, each.disk.size
         source = _find(each, name)
         fault = "there is no such bitmap" if source is None else _fault(source)
         raise UnusableError(fault)

@@ -9,7 +9,7 @@ from blkmig_cli.checks.compatibility import Version, answers
 from blkmig_cli.checks.names import Key, find_bitmaps, split_bitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import FailureError
-from blkmig_cli.operations.live.captured import Captured
+from blkmig_cli.operations.live.copies import Captured
 from blkmig_cli.operations.live.disks import Graph, QemuDisk, choose, find_disks
 from blkmig_cli.operations.live.guard import Guard
 from blkmig_cli.operations.live.increment import Increment

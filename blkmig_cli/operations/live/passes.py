@@ -13,11 +13,10 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any, Literal
 
-from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.nbd.image import NbdImage
 from blkmig_cli.errors import FailureError
-from blkmig_cli.operations.live.captured import BitmapCopy, Captured, add_bitmap, merge_bitmap
+from blkmig_cli.operations.live.copies import Captured, Copies, add_bitmap, merge
 from blkmig_cli.operations.live.disks import Graph, check_unchanged
 from blkmig_cli.operations.live.estimate import Estimate
 from blkmig_cli.operations.live.increment import Increment
@@ -72,6 +71,7 @@ class Passes:
         self._images: dict[str, NbdImage] = {}
         self._exports: list[str] = []
         self._first: list[Disk] = []  # what is sent first of the disks
+        self._copies = Copies(session, captured)
         self.disks: list[Disk] = []
         self.report = LiveReport(
             {each.device: each.disk.size for each in captured},
@@ -88,23 +88,19 @@ class Passes:
         for number, each in enumerate(self._captured):
             image = self._session.open_disk(number, each.device, each.disk)
             self._images[each.device] = image
-            bitmaps = [
-                DirtyBitmap(bitmap.name, bitmap.granularity, bitmap.recording, bitmap.persistent)
-                for bitmap in each.bitmaps
-            ]
-            self.disks.append(Disk(each.device, image, bitmaps))
-        copies = self._increment.copies
+            self.disks.append(Disk(each.device, image, self._copies.targets[each.device]))
+        since = self._increment.copies
         self._monitor.transaction(
             [
                 add_bitmap(each.disk.node, name, CHUNK_SIZE, enabled=enabled)
                 for each in self._captured
                 for name, enabled in ((self._track, True), (self._pass, False))
             ]
-            + [one for copy in copies for one in copy.actions()]
+            + since.actions()
         )
         self._estimate.add_fixed(time.monotonic() - began)
         self._check()
-        self._read_copies(copies)
+        since.read()
         self._first = self._increment.bulk(self.disks, self._images, self._options, warn)
         self._options = replace(self._options, identity=self._identify(self.disks))
 
@@ -189,13 +185,11 @@ class Passes:
 
         The guest does not wait for the target: what was read while it was paused is written afterwards.
         """
-        copies = self._copies()
         reading = Reading()
         with closing(Hold()) as hold:
             began = time.monotonic()
             pause.begin()
-            actions = [one for copy in copies for one in copy.actions()]
-            changes = self._take_changes([*actions, *self._increment.marks()])
+            changes = self._take_changes([*self._copies.actions(), *self._increment.marks()])
             for batch in reading.batches(self._parts(bare, changes)):
                 hold.add(batch)
             self._check(pause)
@@ -210,10 +204,10 @@ class Passes:
             with progress("last pass", _total(changes)) as tick:
                 writer.write(hold.events, tick, paced=False)
         self._release()
-        self._read_copies(copies)
+        self._copies.read()
 
     def _take_changes(self, more: list[dict[str, Any]]) -> Changes:
-        """Return what was written since the last pass, with ``more`` actions at the same moment.
+        """Return what was written since the last pass; ``more``: actions of the same moment.
 
         What it exports is to be released before it is called again.
         """
@@ -222,7 +216,7 @@ class Passes:
         for each in self._captured:
             node = each.disk.node
             actions.append(action("block-dirty-bitmap-clear", node=node, name=self._pass))
-            actions.append(merge_bitmap(node, self._pass, self._track))
+            actions.append(merge(node, self._pass, self._track))
             actions.append(action("block-dirty-bitmap-clear", node=node, name=self._track))
         actions += more
         try:
@@ -257,26 +251,6 @@ class Passes:
             disk.device: self._images[disk.device].planned(changes[disk.device]) for disk in changed
         }
         return disk_parts(changed, self._options, planned, counts=False)
-
-    def _copies(self) -> list[BitmapCopy]:
-        return [
-            BitmapCopy(self._session.name(f"copy{number}", index), each.device, source, target)
-            for number, (each, disk) in enumerate(zip(self._captured, self.disks, strict=True))
-            for index, (source, target) in enumerate(zip(each.bitmaps, disk.bitmaps, strict=True))
-        ]
-
-    def _read_copies(self, copies: list[BitmapCopy]) -> None:
-        """Read the copies of the named bitmaps, which do not change any more."""
-        for number, node in enumerate(dict.fromkeys(copy.source.node for copy in copies)):
-            mine = [copy for copy in copies if copy.source.node == node]
-            names = tuple(copy.name for copy in mine)
-            name = self._session.name("bitmaps", number)
-            self._session.export(name, node, names)
-            image = self._session.connect(name, mine[0].device, names)
-            for copy in mine:
-                for start, length in image.dirty_ranges(copy.name):
-                    copy.target.set_range(start, length)
-            self._session.remove_export(name)
 
     def _left(self) -> dict[str, int]:
         """Return how many bytes were written since the last pass, by node."""

@@ -94,10 +94,16 @@ class Session:
             raise FailureError(f"starting QEMU's NBD server failed: {error}") from None
 
     def open_disk(self, number: int, device: str, disk: QemuDisk) -> NbdImage:
-        """Export a disk and return it for reading; closed at the end of the run."""
+        """Export a disk and return it for reading; closed at the end of the run.
+
+        QEMU must not wait for us to take its answers, even if the target hangs: until they are taken, it
+        could not pause or reset the guest's disk (QEMU 7.2, nbd/server.c: nbd_drained_poll).
+        """
         name = self.name(DATA, number)
         self.export(name, disk.node)
-        return self.connect(name, device)
+        image = self.connect(name, device)
+        image.receive_always()
+        return image
 
     def export(self, name: str, node: str, bitmaps: Iterable[str] = ()) -> None:
         """Export a node, with bitmaps of it that are disabled, for reading."""
