@@ -462,7 +462,8 @@ def test_a_job_that_is_started(tmp_path: Path) -> None:
             sync="full", format="raw", speed=4096,
         )  # fmt: skip
 
-    meanwhile(tmp_path, change, "a block job was started meanwhile: 'copying'")
+    for words in ([], ["--max-passes", "0", "--on-no-converge", "pause"]):
+        meanwhile(tmp_path, change, "a block job was started meanwhile: 'copying'", *words)
 
 
 def test_a_snapshot_of_a_disk(tmp_path: Path) -> None:

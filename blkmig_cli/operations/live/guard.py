@@ -3,9 +3,9 @@
 QEMU's monitor serves one client at a time.  The child has a connection to it that waits until ours is
 closed, and is served next: then it resumes the guest, if we had paused it, and removes what we have made.
 
-It also keeps our NBD connections open, as a QEMU 7.2 with the fix of CVE-2024-7409 (7.2.14 and later)
-aborts when a client of a disk with an iothread hangs up by itself (QEMU 7.2, blockdev-nbd.c:
-nbd_blockdev_client_closed): exports are removed first, which closes the connections from QEMU's side.
+It also keeps our NBD connections open, as QEMU 7.2.22 aborts when a client of a disk with an iothread hangs
+up by itself (blockdev-nbd.c: nbd_blockdev_client_closed): exports are removed first, which closes the
+connections from QEMU's side.
 """
 
 import os

@@ -258,11 +258,14 @@ class Passes:
 
     def _check(self, pause: Pause | None = None) -> None:
         """Raise FailureError where QEMU's disks or its jobs have changed, or the guest was resumed."""
+        resumed = False
         for event in self._monitor.events():
             if event.name == "JOB_STATUS_CHANGE" and event.data.get("status") == "created":
                 raise FailureError(f"a block job was started meanwhile: {quote(event.data['id'])}")
-            if event.name == "RESUME" and pause is not None and pause.is_paused:
-                raise FailureError("another client of QEMU has resumed the guest meanwhile")
+            if event.name in ("STOP", "RESUME"):
+                resumed = event.name == "RESUME"
+        if resumed and pause is not None and pause.is_paused:
+            raise FailureError("another client of QEMU has resumed the guest meanwhile")
         disks = {each.device: each.disk for each in self._captured}
         check_unchanged(self._monitor, Graph(self._monitor), disks)
 

@@ -52,7 +52,6 @@ class Pause:
         if state != "running":
             return
         self._guard.note_paused(True)
-        self._monitor.events()  # those before the pause
         self._since = time.monotonic()
         self._monitor.execute("stop")
 

@@ -2,23 +2,27 @@
 
 import json
 import os
+import random
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.disks.nbd.channel import SocketChannel
+from blkmig_cli.disks.nbd.connection import Connection
 from blkmig_cli.disks.nbd.handshake import negotiate
 from blkmig_cli.disks.nbd.image import NbdImage, open_nbd
+from blkmig_cli.disks.nbd.replies import Request
 from blkmig_cli.errors import FailureError
-from blkmig_cli.schemas.nbd import ExportFlag
+from blkmig_cli.schemas.nbd import Command, ExportFlag
 from blkmig_cli.system.nbd_uri import parse_nbd_uri
 from tests.support.nbd import ended, joined, mapped, nbdkit, opened, qcow2, qemu_nbd, run, tool, uri
-from tests.support.peers import connect
+from tests.support.peers import connect, wait_until
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -331,3 +335,50 @@ def test_reading_in_any_order(disk_server: tuple[str, bytes], data: st.DataObjec
                 assert image.is_zero(at, len(part)) == (not any(part))
             assert image.read(at, len(part)) == part
             at += len(part)
+
+
+def test_what_is_searched_for_zeros_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a stream is made: eight chunks are searched, then copied."""
+    image, sent = tmp_path / "d.img", []
+    image.write_bytes(random.Random(1).randbytes(24 * MIB))
+    send = Connection.send
+
+    def counting(self: Connection, request: Request, *more: Any) -> None:
+        if request.command == Command.READ:
+            sent.append(request.offset)
+        send(self, request, *more)
+
+    monkeypatch.setattr(Connection, "send", counting)
+    with qemu_nbd(image) as path, opened(path) as export:
+        target = os.open(os.devnull, os.O_WRONLY)
+        list(export.extents())
+        for part in range(0, 24, 8):
+            for chunk in range(part, part + 8):
+                assert not export.is_zero(chunk * MIB, MIB)
+            for chunk in range(part, part + 8):
+                export.copy_to(target, chunk * MIB, MIB)
+        os.close(target)
+    assert sorted(sent) == sorted(set(sent))
+    assert len(sent) == 48
+
+
+def test_answers_are_taken_while_nobody_waits(tmp_path: Path) -> None:
+    """Many times what the buffers of a socket hold."""
+    image = tmp_path / "d.img"
+    image.write_bytes(random.Random(1).randbytes(24 * MIB))
+    with qemu_nbd(image) as path, opened(path) as export:
+        export.receive_always()
+        connection = export._connection
+        views = [memoryview(bytearray(MIB)) for _ in range(24)]
+        requests = [
+            Request(Command.READ, number * MIB, MIB, view) for number, view in enumerate(views)
+        ]
+        for request in requests:
+            connection.send(request)
+        wait_until(lambda: all(request.done for request in requests))
+        assert b"".join(map(bytes, views)) == image.read_bytes()
+        export.abandon()
+        with pytest.raises(FailureError, match="the connection is closed"):
+            export.read(0, 512)
