@@ -95,8 +95,8 @@ def command(
       blkmig live qmp:unix:/run/vm.qmp --bitmaps --to stream.bin
       blkmig live qmp:unix:/run/vm.qmp --disk a=virtio0 --max-bandwidth 50M
       blkmig live qmp:unix:/run/vm.qmp --downtime 1s --to tcp:host:4444
-      blkmig live qmp:unix:/run/vm.qmp --mark b0 --to s0.bin
-      blkmig live qmp:unix:/run/vm.qmp --since b0 --mark b1 --base s0.bin --to s1.bin
+      blkmig live qmp:unix:vm.qmp --mark b0 --to s0.bin
+      blkmig live qmp:unix:vm.qmp --since b0 --mark b1 --base s0.bin --to s1.bin
       blkmig live qmp:unix:/run/vm.qmp --clean-up
     """
     if list_disks and clean_up:
