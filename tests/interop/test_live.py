@@ -100,7 +100,14 @@ THREE = ("--downtime", "0ms", "--max-passes", "3", "--on-no-converge", "pause")
 
 @pytest.mark.parametrize(
     ("dialect", "container"),
-    [("qemu", "qemu"), ("v2", "qemu"), ("v2", "none"), ("v1", "qemu"), ("v1", "none")],
+    [
+        ("qemu", "qemu"),
+        ("v2", "none"),
+        *(
+            pytest.param(dialect, container, marks=pytest.mark.long)
+            for dialect, container in (("v2", "qemu"), ("v1", "qemu"), ("v1", "none"))
+        ),
+    ],
 )
 def test_passes_in_every_dialect(run: Run, tmp_path: Path, dialect: str, container: str) -> None:
     stream = tmp_path / "s.bin"
@@ -121,6 +128,7 @@ def test_passes_in_every_dialect(run: Run, tmp_path: Path, dialect: str, contain
     assert validated.report["verdict"] == "whole", validated.report
 
 
+@pytest.mark.long
 def test_classic_has_no_bitmaps(run: Run, tmp_path: Path) -> None:
     stream = tmp_path / "s.bin.zst"
     with guest(tmp_path, Writer(20 * MIB)) as found:
@@ -250,7 +258,7 @@ def test_to_a_qemu_that_waits(run: Run, tmp_path: Path) -> None:
 def test_many_captures_of_one_guest(run: Run, tmp_path: Path) -> None:
     """Each with new bitmaps, in turn as many passes as are needed and three."""
     stream, late = tmp_path / "s.bin", 0
-    number = examples(4, 50)
+    number = examples(2, 50)
     with guest(tmp_path, Writer(20 * MIB)) as found:
         for turn in range(number):
             words = THREE if turn % 2 else ()

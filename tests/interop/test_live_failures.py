@@ -90,6 +90,7 @@ def test_no_greeting(
         fails(outcome, 4, "no greeting within 1 second; another client may be connected")
 
 
+@pytest.mark.long
 def test_a_monitor_that_somebody_uses(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +292,7 @@ def test_signals(tmp_path: Path, number: signal.Signals, status: int) -> None:
         assert found.qemu.cmd("query-status")["status"] == "running"
 
 
+@pytest.mark.long
 def test_qemu_is_killed(tmp_path: Path) -> None:
     with guest(tmp_path, WRITER) as found, running(found) as capture:
         found.qemu.process.kill()
@@ -307,6 +309,7 @@ def test_the_reader_of_the_stream_leaves(run: Run, tmp_path: Path) -> None:
         assert found.qemu.cmd("query-status")["status"] == "running"
 
 
+@pytest.mark.long
 def test_the_guest_does_not_wait_for_the_target(tmp_path: Path) -> None:
     """It is paused, and runs on, while nobody reads the stream."""
     words = ["--max-passes", "0", "--on-no-converge", "pause", "--downtime", "0ms"]
@@ -324,6 +327,7 @@ def test_the_guest_does_not_wait_for_the_target(tmp_path: Path) -> None:
         check_clean(found)
 
 
+@pytest.mark.long
 def test_qemu_does_not_wait_for_the_target(tmp_path: Path) -> None:
     """What stops all requests to the disks is done at once, while nobody reads the stream."""
     with guest(tmp_path, WRITER, iothread=False) as found, running(found) as capture:
@@ -354,6 +358,7 @@ def ours(found: Guest) -> str:
     return json.dumps([found.qemu.cmd(part) for part in parts])
 
 
+@pytest.mark.long
 def test_a_kill_is_cleaned_up(tmp_path: Path) -> None:
     """By the process that stands by for that."""
     with guest(tmp_path, WRITER) as found, running(found, "--bitmaps") as capture:
@@ -395,6 +400,7 @@ def without_iothread(folder: Path) -> Any:
     return guest(folder, WRITER, iothread=False)
 
 
+@pytest.mark.long
 def test_what_a_kill_of_both_processes_leaves(run: Run, tmp_path: Path) -> None:
     target = tmp_path / "s.bin"
     with without_iothread(tmp_path) as found, running(found, "--bitmaps") as capture:
@@ -420,6 +426,7 @@ def test_what_a_kill_of_both_processes_leaves(run: Run, tmp_path: Path) -> None:
         live(run, found, "--to", target)
 
 
+@pytest.mark.long
 def test_a_run_at_work_is_not_cleaned_up(run: Run, tmp_path: Path) -> None:
     second = tmp_path / "second"
     more = ("-qmp", f"unix:{second},server=on,wait=off")
@@ -455,6 +462,7 @@ def test_a_bitmap_that_vanishes(tmp_path: Path) -> None:
     meanwhile(tmp_path, change, "was removed or changed while it was captured")
 
 
+@pytest.mark.long
 def test_a_job_that_is_started(tmp_path: Path) -> None:
     def change(found: Guest) -> None:
         found.qemu.cmd(
@@ -466,6 +474,7 @@ def test_a_job_that_is_started(tmp_path: Path) -> None:
         meanwhile(tmp_path, change, "a block job was started meanwhile: 'copying'", *words)
 
 
+@pytest.mark.long
 def test_a_snapshot_of_a_disk(tmp_path: Path) -> None:
     def change(found: Guest) -> None:
         overlay = str(tmp_path / "overlay.qcow2")
@@ -474,6 +483,7 @@ def test_a_snapshot_of_a_disk(tmp_path: Path) -> None:
     meanwhile(tmp_path, change, "its medium or its node was exchanged while it was captured")
 
 
+@pytest.mark.long
 def test_a_disk_is_not_resized_meanwhile(tmp_path: Path) -> None:
     with guest(tmp_path, WRITER) as found, running(found) as capture:
         with pytest.raises(qemu.QmpError):
@@ -482,6 +492,7 @@ def test_a_disk_is_not_resized_meanwhile(tmp_path: Path) -> None:
         check_clean(found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_while_the_guest_is_paused(tmp_path: Path, number: signal.Signals) -> None:
     with guest(tmp_path, WRITER) as found:
@@ -497,6 +508,7 @@ def test_signals_while_the_guest_is_paused(tmp_path: Path, number: signal.Signal
             check_clean(found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("paused", [False, True])
 def test_a_qemu_that_hangs(tmp_path: Path, paused: bool) -> None:
     """What cannot be removed is removed, and the guest resumed, as soon as QEMU answers again."""
@@ -515,6 +527,7 @@ def test_a_qemu_that_hangs(tmp_path: Path, paused: bool) -> None:
         check_clean_soon(found)
 
 
+@pytest.mark.long
 def test_a_reset_of_the_guest(tmp_path: Path) -> None:
     """It changes nothing.  (A QEMU 7.2 with iothreads may not survive it.)"""
     with guest(tmp_path, WRITER, iothread=qemu.version() >= (10, 0)) as found:

@@ -45,6 +45,7 @@ class Monitor:
 
 
 @pytest.mark.block_migration
+@pytest.mark.long
 def test_the_commands(tmp_path: Path) -> None:
     run_commands(PAGE, tmp_path)
     assert PAGE.count("```console") == 8

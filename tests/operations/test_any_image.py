@@ -67,7 +67,13 @@ SIZES = [512, ODD, 4 * MIB, 70 * MIB + 512]
 
 
 @pytest.mark.parametrize(
-    ("size", "source"), [*((size, "file") for size in SIZES), (ODD, "pipe"), (4 * MIB, "pipe")]
+    ("size", "source"),
+    [
+        *((size, "file") for size in SIZES[:2]),
+        *(pytest.param(size, "file", marks=pytest.mark.long) for size in SIZES[2:]),
+        (ODD, "pipe"),
+        pytest.param(4 * MIB, "pipe", marks=pytest.mark.long),
+    ],
 )
 def test_a_qcow2_image_with_its_bitmaps_goes_through(run: Run, size: int, source: str) -> None:
     if size == 512:
@@ -133,7 +139,14 @@ def test_kinds_of_images_are_read(run: Run, kind: str) -> None:
         check_equal(Path("b.qcow2"), path)
 
 
-@pytest.mark.parametrize("image_format", ["qcow2", "vmdk", "vdi", "vhdx", "vpc", "qed", "qcow"])
+@pytest.mark.parametrize(
+    "image_format",
+    [
+        "qcow2",
+        "vmdk",
+        *(pytest.param(f, marks=pytest.mark.long) for f in ("vdi", "vhdx", "vpc", "qed", "qcow")),
+    ],
+)
 def test_formats_are_created(run: Run, image_format: str) -> None:
     """With bitmaps beside them, as only qcow2 has a place for bitmaps."""
     size = 4 * MIB
@@ -379,7 +392,13 @@ def children() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        *(pytest.param(other, marks=pytest.mark.long) for other in (signal.SIGTERM, signal.SIGINT)),
+    ],
+)
 def test_a_replay_that_is_ended_is_resumed(run: Run, number: signal.Signals) -> None:
     """Its children end as well, and the image is sound."""
     original = make("a.qcow2", 40 * MIB)

@@ -26,7 +26,7 @@ from tests.support.long import examples
 
 MIB = 1 << 20
 #: How many times a replay is killed in a run of the tests.
-KILLS = examples(24, 200)
+KILLS = examples(12, 200)
 CALLS = ["pwrite", "fsync", "ftruncate", "replace", "rename", "unlink", "write", "open"]
 BITMAPS = raw.bitmap_start() + raw.bitmap_bits(0, 24576, b"\x15".ljust(24, b"\0")) + raw.COMPLETE
 

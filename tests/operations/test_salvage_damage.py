@@ -115,7 +115,7 @@ def test_what_is_given_was_there(sent: Sent, how: str, data: st.DataObject) -> N
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(40, 400))
+@settings(max_examples=examples(20, 400))
 @given(repetitive())
 def test_runs_give_what_their_events_do(stream: Repetitive) -> None:
     found: list[object] = []

@@ -32,7 +32,7 @@ def pieces_of(stream: Repetitive) -> list[Piece]:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(40, 400))
+@settings(max_examples=examples(20, 400))
 @given(repetitive())
 def test_lines_of_runs_are_those_of_events(stream: Repetitive) -> None:
     for piece in pieces_of(stream):

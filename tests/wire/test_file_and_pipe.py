@@ -76,7 +76,7 @@ def mutations(draw: st.DrawFn) -> tuple[str, str, bytes]:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(30, 300))
+@settings(max_examples=examples(12, 300))
 @given(mutations())
 def test_events_and_errors(mutation: tuple[str, str, bytes]) -> None:
     _, _, data = mutation
@@ -87,7 +87,7 @@ def test_events_and_errors(mutation: tuple[str, str, bytes]) -> None:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(15, 150))
+@settings(max_examples=examples(8, 150))
 @given(mutation=mutations())
 def test_reports(mutation: tuple[str, str, bytes], run: Run, tmp_path: Path) -> None:
     _, _, data = mutation

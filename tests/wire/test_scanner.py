@@ -90,14 +90,14 @@ def same(data: bytes | Pieces, hints: Hints) -> None:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(60, 1000))
+@settings(max_examples=examples(40, 1000))
 @given(repetitive())
 def test_repetitions(stream: Repetitive) -> None:
     same(stream.data, stream.hints)
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(60, 1000))
+@settings(max_examples=examples(40, 1000))
 @given(irregular())
 def test_any_order(stream: Repetitive) -> None:
     with patch.object(repeats, "_MIXED_FIRST", 4):

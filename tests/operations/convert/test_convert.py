@@ -203,7 +203,7 @@ def test_the_end_state_stays(sent: Sent, dialect: str, normalize: bool) -> None:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(30, 300))
+@settings(max_examples=examples(15, 300))
 @given(repetitive(), st.sampled_from(["classic", "qemu", "v1", "v2"]))
 def test_runs_become_what_their_events_do(stream: Repetitive, dialect: str) -> None:
     """(``translated`` compares the two.)"""
