@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.checks.survey import read_contents
@@ -18,6 +19,7 @@ from blkmig_cli.wire.runs import Run as Rows
 from tests.conftest import Capture, Run
 from tests.support import raw
 from tests.support.feed import in_file
+from tests.support.long import examples
 from tests.support.strategies import Repetitive, Sent, repetitive, streams
 
 CHUNK = 2048
@@ -44,6 +46,8 @@ def table(stretches: Iterable[Stretch]) -> dict[int, int | None]:
     return found
 
 
+@pytest.mark.scaled
+@settings(max_examples=examples(40, 500))
 @given(STRETCHES)
 def test_the_last_record_of_a_sector_counts(puts: list[tuple[int, int, int | None]]) -> None:
     state, expected = EndState(), dict[int, int | None]()
@@ -70,6 +74,8 @@ def test_chunks_in_order_are_one_stretch_both_ways() -> None:
         assert abs(stretch.step) == 2000
 
 
+@pytest.mark.scaled
+@settings(max_examples=examples(40, 500))
 @given(repetitive())
 def test_runs_and_events_give_the_same(made: Repetitive) -> None:
     whole, single = EndStates(), EndStates()
@@ -89,6 +95,8 @@ def test_runs_and_events_give_the_same(made: Repetitive) -> None:
     }
 
 
+@pytest.mark.scaled
+@settings(max_examples=examples(40, 500))
 @given(streams())
 def test_a_disk_is_read_from_its_stream(sent: Sent) -> None:
     if not sent.options.disks or sent.options.skip_unallocated:

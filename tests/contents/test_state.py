@@ -4,7 +4,7 @@ import contextlib
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.contents.bitmaps import BitmapState
@@ -18,6 +18,7 @@ from blkmig_cli.wire.events import Event, Footer
 from blkmig_cli.wire.hints import Hints
 from tests.conftest import MANY_PARTS, NAMES, Capture
 from tests.support.feed import in_file
+from tests.support.long import examples
 from tests.support.strategies import Repetitive, repetitive
 
 
@@ -87,6 +88,8 @@ def check(data: bytes, hints: Hints, cuts: list[int], *, repeated: bool = True) 
     assert table(merged, repeated=repeated) == table(whole, repeated=repeated)
 
 
+@pytest.mark.scaled
+@settings(max_examples=examples(40, 500))
 @given(repetitive(), st.data())
 def test_pieces_add_up_to_the_whole(made: Repetitive, data: st.DataObject) -> None:
     decoder = Decoder(in_file(made.data), hints=made.hints)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from blkmig_cli.disks.bitmap_file import read_bitmaps
 from tests.conftest import Run
 from tests.support import raw
+from tests.support.long import examples
 
 #: (first chunk, chunks, what: new bits by seed, 0 for clean, None for left out)
 Step = tuple[int, int, int | None]
@@ -23,7 +24,8 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=80)
+@pytest.mark.scaled
+@settings(max_examples=examples(40, 400))
 @given(STEPS, st.integers(9, 31), st.integers(1, 2048))
 def test_records_add_up(
     run: Run,

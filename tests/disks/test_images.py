@@ -14,6 +14,7 @@ from blkmig_cli.disks.new_image import create_partial, finish, open_partial
 from blkmig_cli.disks.open import open_image
 from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import FailureError
+from tests.support.long import examples
 
 MIB = 1 << 20
 
@@ -190,7 +191,8 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=50)
+@pytest.mark.scaled
+@settings(max_examples=examples(25, 250))
 @given(STEPS)
 def test_against_bytes(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, int, int, int]]

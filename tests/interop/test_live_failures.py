@@ -80,7 +80,7 @@ def test_no_qmp(run: Run, tmp_path: Path) -> None:
         fails(run("live", f"qmp:unix:{tmp_path}/s"), 4, "it is not a QMP monitor")
 
 
-@pytest.mark.parametrize("greeting", [None, b""])
+@pytest.mark.parametrize("greeting", [None, pytest.param(b"", marks=pytest.mark.long)])
 def test_no_greeting(
     run: Run, tmp_path: Path, greeting: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.hints import Hints
 from tests.conftest import Capture, Outcome, Run, fails
 from tests.support import raw
+from tests.support.long import examples
 
 MIB = 1 << 20
 
@@ -225,7 +226,8 @@ def written(draw: st.DrawFn) -> tuple[bytes, bytearray, list[bool]]:
     return raw.qemu(*records), disk, sent
 
 
-@settings(max_examples=40)
+@pytest.mark.scaled
+@settings(max_examples=examples(20, 200))
 @given(
     written(),
     st.lists(st.integers(0, 6146), max_size=5),

@@ -15,6 +15,7 @@ from blkmig_cli.operations.replay.journal import NO_RECORDS, Entry
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.wire.events import Block, Payload
 from tests.support.feed import in_file
+from tests.support.long import examples
 
 MIB = 1 << 20
 CHUNK = 2048
@@ -47,7 +48,8 @@ def entry_of(history: History, position: int, state: str = "writing") -> Entry:
     st.integers(0, 40),
     st.text(max_size=5),
 )
-@settings(max_examples=100)
+@pytest.mark.scaled
+@settings(max_examples=examples(33, 500))
 def test_rows_of_zeros_count_as_records_do(sectors: list[int], done: int, device: str) -> None:
     """By rows or one by one: the same digest, and the same records have been applied."""
     offsets = [100 + 15 * row for row in range(len(sectors))]

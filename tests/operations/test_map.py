@@ -34,6 +34,7 @@ from blkmig_cli.wire.hints import Hints
 from tests.conftest import Capture, Run, fails
 from tests.support import raw
 from tests.support.feed import in_file
+from tests.support.long import examples
 from tests.support.strategies import Repetitive, repetitive
 
 MIB = 1 << 20
@@ -113,7 +114,8 @@ def _first(extent: dict[str, int]) -> Payload:
     return Payload(extent["offset"], min(extent["length"], 512))
 
 
-@settings(max_examples=40)
+@pytest.mark.scaled
+@settings(max_examples=examples(13, 200))
 @given(repetitive())
 def test_extents_agree_with_the_records(made: Repetitive) -> None:
     source = in_file(made.data)

@@ -86,7 +86,7 @@ def check(plan: Plan, folder: Path) -> None:
         OPERATIONS[name](case, *arguments)
 
 
-ORDINARY = 200
+ORDINARY = 120
 
 
 @settings(

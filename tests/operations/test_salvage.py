@@ -90,7 +90,8 @@ def test_an_intact_stream(capture: Capture, run: Run, tmp_path: Path) -> None:
     assert hints
 
 
-@settings(max_examples=40)
+@pytest.mark.scaled
+@settings(max_examples=examples(20, 200))
 @given(st.integers(100, len(STREAM) - 1))
 def test_everything_before_a_cut(at: int) -> None:
     found = salvaged(STREAM[:at])
@@ -270,7 +271,8 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     fails(run("salvage", path, "--to", path, *hints), 2, "are the same file")
 
 
-@settings(max_examples=30)
+@pytest.mark.scaled
+@settings(max_examples=examples(15, 150))
 @given(st.binary(max_size=3000), st.integers(0, 1 << 62))
 def test_hostile_input_ends(data: bytes, word: int) -> None:
     forged = b"".join(raw.word((word + at) % (1 << 50), 1) + b"\1d" for at in range(300))

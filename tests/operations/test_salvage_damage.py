@@ -71,7 +71,8 @@ def hints_of(sent: Sent) -> Hints:
     return hints
 
 
-@settings(max_examples=60)
+@pytest.mark.scaled
+@settings(max_examples=examples(20, 300))
 @given(streams(), st.sampled_from(["cut", "remove", "insert", "ones"]), st.data())
 def test_what_is_given_was_there(sent: Sent, how: str, data: st.DataObject) -> None:
     hints = hints_of(sent)

@@ -27,6 +27,7 @@ from blkmig_cli.wire.runs import expand
 from tests.conftest import Run, fails
 from tests.support import raw
 from tests.support.feed import in_file
+from tests.support.long import examples
 
 MIB = 1 << 20
 ODD = 5 * MIB + 8192
@@ -96,7 +97,8 @@ def records(draw: st.DrawFn) -> tuple[bytes, int, bytearray, list[bool]]:
     return raw.qemu(*made), size, disk, sent
 
 
-@settings(max_examples=60)
+@pytest.mark.scaled
+@settings(max_examples=examples(30, 300))
 @given(records())
 def test_an_intact_stream_gives_its_sectors_and_no_others(
     made: tuple[bytes, int, bytearray, list[bool]],
@@ -110,7 +112,8 @@ def test_an_intact_stream_gives_its_sectors_and_no_others(
     assert salvaged(out, Hints()).disks[0].size_known
 
 
-@settings(max_examples=60)
+@pytest.mark.scaled
+@settings(max_examples=examples(30, 300))
 @given(records(), st.lists(st.integers(0, 10300), min_size=2, max_size=6), st.booleans())
 def test_what_was_left_out_stays_left_out(
     made: tuple[bytes, int, bytearray, list[bool]], edges: list[int], known: bool

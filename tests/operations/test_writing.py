@@ -22,6 +22,7 @@ from blkmig_cli.wire.runs import Run as Rows
 from tests.conftest import Run, fails
 from tests.support import raw
 from tests.support.feed import in_file
+from tests.support.long import examples
 
 SECTORS = 6 * 2048
 # Sector, and the byte that fills the chunk; 0 as a zero block, -1 as data of zeros.
@@ -50,7 +51,8 @@ def stream(records: list[tuple[int, int]]) -> bytes:
 
 
 @given(records=RECORDS, existing=st.booleans())
-@settings(max_examples=30)
+@pytest.mark.scaled
+@settings(max_examples=examples(15, 150))
 def test_the_last_record_counts(
     run: Run,
     tmp_path_factory: pytest.TempPathFactory,
@@ -86,7 +88,8 @@ def test_the_last_record_counts(
 
 
 @given(records=RECORDS)
-@settings(max_examples=50)
+@pytest.mark.scaled
+@settings(max_examples=examples(25, 250))
 def test_superseded_by_runs_and_by_events(records: list[tuple[int, int]]) -> None:
     """A record is left out only if a later one begins where it does; whole runs say the same."""
     data = stream(records)
@@ -117,7 +120,8 @@ def test_superseded_by_runs_and_by_events(records: list[tuple[int, int]]) -> Non
 
 
 @given(records=RECORDS)
-@settings(max_examples=50)
+@pytest.mark.scaled
+@settings(max_examples=examples(25, 250))
 def test_superseded_rows_are_thinned_out(records: list[tuple[int, int]]) -> None:
     """However often a chunk is sent, its last record is known, and little more is stored."""
     with pytest.MonkeyPatch.context() as patch:

@@ -30,6 +30,7 @@ from blkmig_cli.wire.events import Event
 from tests.conftest import MANY_PARTS, NAMES, Capture, Run, get_capture
 from tests.support import raw
 from tests.support.feed import in_file
+from tests.support.long import examples
 from tests.support.strategies import Repetitive, bitmaps, repetitive
 
 FOLDER = Path(__file__).parents[2] / "docs" / "schemas"
@@ -175,8 +176,8 @@ CALLS: dict[str, Callable[[Run, Capture, Path], Iterator[Any]]] = {
         pytest.param(name, of, marks=pytest.mark.long if long else [])
         for name in sorted(path.stem for path in FOLDER.iterdir())
         for of in NAMES
-        # As many lines as events take long, and have the same shapes as bitmaps-7.2-with-blocks.
-        for long in [of in (MANY_PARTS if name == "dump-record" else MANY_PARTS[1:])]
+        # They take long, and have the same shapes as bitmaps-7.2-with-blocks.
+        for long in [of in MANY_PARTS]
     ],
 )
 def test_every_output_of_every_capture(
@@ -252,7 +253,8 @@ def test_damaged_streams(run: Run, unpacked: Path, tmp_path: Path, cut: int, nam
     hold(name, outcome.json)
 
 
-@settings(max_examples=25)
+@pytest.mark.scaled
+@settings(max_examples=examples(8, 125))
 @given(repetitive())
 def test_records_of_generated_streams(stream: Repetitive) -> None:
     """Streams of all dialects, also damaged: what comes before the damage is valid against the schemas."""
@@ -272,7 +274,8 @@ def test_records_of_generated_streams(stream: Repetitive) -> None:
             hold(name, record)
 
 
-@settings(max_examples=25)
+@pytest.mark.scaled
+@settings(max_examples=examples(8, 125))
 @given(bitmaps(size=5 << 20, name="b"))
 def test_generated_bitmap_files(tmp_path_factory: pytest.TempPathFactory, bitmap: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "generated.bitmaps.json"

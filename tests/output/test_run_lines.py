@@ -47,7 +47,8 @@ def test_lines_of_runs_are_those_of_events(stream: Repetitive) -> None:
                 assert list(run_lines(piece, text)) == [text(event) for event in piece]
 
 
-@settings(max_examples=60)
+@pytest.mark.scaled
+@settings(max_examples=examples(20, 300))
 @given(repetitive())
 def test_empty_parts_of_runs_are_those_of_events(stream: Repetitive) -> None:
     pieces = pieces_of(stream)

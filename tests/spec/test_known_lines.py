@@ -12,6 +12,7 @@ from blkmig_cli.spec import files
 from blkmig_cli.spec.files import read_spec
 from blkmig_cli.spec.known_lines import KnownLines
 from tests.support.feed import encoded
+from tests.support.long import examples
 
 HEADER = json.dumps({"blkmig-spec": 1}).encode() + b"\n"
 
@@ -59,7 +60,8 @@ def built(lines: list[bytes], *, known: bool) -> tuple[bytes, str | None]:
     return b"".join(found), None
 
 
-@settings(max_examples=300)
+@pytest.mark.scaled
+@settings(max_examples=examples(100, 1500))
 @given(st.lists(st.one_of(_blocks, _blocks, _others), max_size=12), st.integers(1, 300), st.data())
 def test_known_lines_give_what_parsing_gives(
     lines: list[bytes], size: int, data: st.DataObject

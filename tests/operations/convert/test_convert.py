@@ -181,7 +181,8 @@ def end_state(data: bytes, hints: Hints) -> dict[str, object]:
     return state
 
 
-@settings(max_examples=60)
+@pytest.mark.scaled
+@settings(max_examples=examples(20, 300))
 @given(streams(), st.sampled_from(["qemu", "v1", "v2"]), st.booleans())
 def test_the_end_state_stays(sent: Sent, dialect: str, normalize: bool) -> None:
     hints = hints_of(sent)

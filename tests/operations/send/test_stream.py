@@ -15,6 +15,7 @@ from blkmig_cli.wire.events import BitmapBits, BitmapStart, Block, Event, Progre
 from blkmig_cli.wire.runs import Run as EventRun
 from tests.conftest import Run
 from tests.support.feed import encoded
+from tests.support.long import examples
 from tests.support.strategies import MemoryImage
 
 MIB = 1 << 20
@@ -166,7 +167,8 @@ def test_names_come_where_they_change() -> None:
     assert starts == [0x0C, 0x04]
 
 
-@settings(max_examples=60)
+@pytest.mark.scaled
+@settings(max_examples=examples(20, 300))
 @given(
     st.lists(
         st.tuples(st.integers(1, 2_600_000), st.lists(st.integers(0, 1300), max_size=4)),
