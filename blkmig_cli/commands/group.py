@@ -17,6 +17,7 @@ from blkmig_cli.system.process import (
     interruptible,
     limit_numpy_threads,
     reserve_standard_descriptors,
+    return_large_buffers,
 )
 from blkmig_cli.text import escape, quote
 
@@ -187,6 +188,7 @@ def main() -> None:
     """Run the command line of this process: the console script."""
     reserve_standard_descriptors()
     limit_numpy_threads()
+    return_large_buffers()
     try:
         with interruptible():
             cli(prog_name="blkmig")

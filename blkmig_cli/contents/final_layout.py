@@ -229,12 +229,20 @@ def _steps(rows: Table, data: NDArray[np.bool_], links: NDArray[np.bool_]) -> ND
     row of data that does not continue the one before it in the stream become False.
     """
     passed = np.where(data, (rows[:, _START] - rows[:, _FIRST]) // CHUNK_SECTORS, 0)
-    rows[:, _FIRST] += passed * CHUNK_SECTORS
     rows[:, _OFFSET] += passed * rows[:, _STEP]
+    passed *= CHUNK_SECTORS
+    rows[:, _FIRST] += passed
+    # There may be millions of rows: nothing is held longer than needed.
+    del passed
     single = rows[:, _END] - rows[:, _FIRST] <= CHUNK_SECTORS
+    follows = data[:-1] & data[1:]
     chunks, rest = np.divmod(np.diff(rows[:, _FIRST]), CHUNK_SECTORS)
-    steps, uneven = np.divmod(np.diff(rows[:, _OFFSET]), np.maximum(chunks, 1))
-    follows = data[:-1] & data[1:] & (chunks > 0) & (rest == 0) & (uneven == 0)
+    follows &= (chunks > 0) & (rest == 0)
+    del rest
+    np.maximum(chunks, 1, out=chunks)
+    steps, uneven = np.divmod(np.diff(rows[:, _OFFSET]), chunks)
+    follows &= uneven == 0
+    del chunks, uneven
     for side in (slice(None, -1), slice(1, None)):
         follows &= single[side] | (rows[side, _STEP] == steps)
     follows[1:] &= ~follows[:-1] | (steps[1:] == steps[:-1])

@@ -1,15 +1,18 @@
 """Signals that end this process, and its standard descriptors."""
 
+import ctypes
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from blkmig_cli.errors import Interruption
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A parameter of mallopt(3), and bytes.
+_MMAP_THRESHOLD, _LARGE = -3, 4 << 20
 
 
 @contextmanager
@@ -61,3 +64,13 @@ def limit_numpy_threads() -> None:
     """
     if "OPENBLAS_NUM_THREADS" not in os.environ:
         os.putenv("OPENBLAS_NUM_THREADS", "1")
+
+
+def return_large_buffers() -> None:
+    """Have large buffers returned to the system when they are freed, where the C library is glibc.
+
+    It keeps those of a size that was freed before, up to 32 MiB (mallopt(3): M_MMAP_THRESHOLD), so that
+    the arrays of a large stream take a fifth more memory, or not, depending on what was there before.
+    """
+    with suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
