@@ -5,8 +5,10 @@ SECONDS ?= 60
 COUNT ?= 20
 SEED ?= 1
 QEMU_ROOT ?=
-# In parallel; who runs pytest by hand gets one test after the other.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+# In parallel, with one process more than processors, as some tests wait; who runs pytest by hand gets one
+# test after the other.
+WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 8 ? n + 1 : 8)))
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12

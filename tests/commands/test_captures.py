@@ -135,7 +135,7 @@ def test_incremental_is_meant(run: Run, unpacked: Path) -> None:
         pytest.param(name, options, marks=pytest.mark.long if long else [])
         for options in ([], ["--all"])
         for name in NAMES
-        for long in [name in (MANY_PARTS if options else MANY_PARTS[1:])]
+        for long in [name in MANY_PARTS]
     ],
 )
 def test_dump_tiles_the_file(name: str, options: list[str], run: Run, unpacked: Path) -> None:

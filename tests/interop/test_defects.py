@@ -40,6 +40,7 @@ def loaded_by_qemu(folder: Path, stream: Path, size: int, machine: str = "") -> 
 # -- the bulk phase
 
 
+@pytest.mark.long
 @pytest.mark.block_migration
 def test_abandoned_bulk_phase(run: Run, tmp_path: Path) -> None:
     """With default settings QEMU reports a disk of which half was sent as completed."""
@@ -75,6 +76,7 @@ def test_abandoned_bulk_phase(run: Run, tmp_path: Path) -> None:
     assert run("validate", stream, "--device-size", size).status == 0
 
 
+@pytest.mark.long
 @pytest.mark.block_migration
 def test_a_downtime_of_a_millisecond_is_too_much(run: Run, tmp_path: Path) -> None:
     """With 1 ms and a high bandwidth QEMU may leave out a MiB; with 0 it never does."""

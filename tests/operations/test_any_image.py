@@ -164,6 +164,7 @@ def test_formats_are_created(run: Run, image_format: str) -> None:
     assert run("compare", "s.bin", "b", "-f", image_format).status == 0
 
 
+@pytest.mark.long
 def test_options_of_new_images(run: Run) -> None:
     original = make("a.qcow2")
     run("send", original, "--bitmaps", "--to", "s.bin")
@@ -205,6 +206,7 @@ def test_an_increment_goes_onto_a_new_overlay(run: Run) -> None:
     assert Path("base.img").read_bytes() == b"\5" * ODD
 
 
+@pytest.mark.long
 def test_bitmaps_that_cannot_be_read(run: Run) -> None:
     path = make("a.qcow2")
     data = bytearray(path.read_bytes())

@@ -70,6 +70,7 @@ def in_this_process(words: list[object], *, fresh: str | None = None, shell: boo
     return work
 
 
+@pytest.mark.long
 def test_every_figure_is_taken(
     words: list[str],
     tmp_path: Path,

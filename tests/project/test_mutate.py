@@ -143,6 +143,7 @@ def test_trials(tree: Tree) -> None:
     assert (tree.folder / "tree" / module).read_text() == MODULE
 
 
+@pytest.mark.long
 def test_a_trial_without_end(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop that goes on for ever is ended, and counts as caught."""
     module = Path(PACKAGE, "clip.py")

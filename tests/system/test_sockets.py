@@ -148,6 +148,7 @@ def drain(peer: socket.socket) -> None:
         pass
 
 
+@pytest.mark.long
 def test_a_silent_writer(tmp_path: Path) -> None:
     def dial() -> None:
         with connect(tmp_path / "s") as peer:
@@ -163,6 +164,7 @@ def test_a_silent_writer(tmp_path: Path) -> None:
     assert "no data from the peer for 1 second" in done.stderr
 
 
+@pytest.mark.long
 def test_a_reader_that_takes_nothing(image: Path, tmp_path: Path) -> None:
     over = threading.Event()
     thread = serving(lambda _: over.wait(PATIENCE), tmp_path / "s")
@@ -173,6 +175,7 @@ def test_a_reader_that_takes_nothing(image: Path, tmp_path: Path) -> None:
     assert "does not take any more data" in done.stderr
 
 
+@pytest.mark.long
 def test_a_reader_that_never_closes(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.write_bytes(bytes(raw.CHUNK))

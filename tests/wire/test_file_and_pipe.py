@@ -76,7 +76,7 @@ def mutations(draw: st.DrawFn) -> tuple[str, str, bytes]:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(12, 300))
+@settings(max_examples=examples(8, 300))
 @given(mutations())
 def test_events_and_errors(mutation: tuple[str, str, bytes]) -> None:
     _, _, data = mutation
