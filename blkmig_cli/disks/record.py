@@ -71,9 +71,8 @@ def write_record(neighbours: Neighbours, holding: Holding) -> None:
     with failing(neighbours.image):
         found = os.stat(neighbours.image)
         if time.time() - found.st_mtime < _TICK:
-            # A later write must get another modification time.
+            # A later write must get another modification time than this one, which is recorded.
             time.sleep(_TICK)
-            found = os.stat(neighbours.image)
     document: dict[str, Any] = {
         "version": VERSION,
         "id": holding.id,
