@@ -1,8 +1,8 @@
 """The catalogue of all possible findings in a stream, ``CHECKS``; its ids are stable."""
 
-from dataclasses import dataclass
 from typing import Literal
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import BlkmigError
 from blkmig_cli.text import escape
 

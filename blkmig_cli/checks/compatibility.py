@@ -6,8 +6,9 @@ other versions are those in which a feature was added or removed, or a defect wa
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.text import brief, escape, quote
 
 Version = tuple[int, int]

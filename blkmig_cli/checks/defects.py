@@ -4,13 +4,14 @@ The decoder refuses what breaks a rule of the format; these defects are in strea
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from operator import attrgetter
 
 import numpy as np
 
 from blkmig_cli.checks.catalogue import CHECKS, Finding, Found
 from blkmig_cli.contents.padding import leaked, padding
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.formats import other_format
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE, RamFlag, SectionType
 from blkmig_cli.text import brief, count, quote

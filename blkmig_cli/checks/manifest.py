@@ -8,11 +8,12 @@ does not carry are None: the digest of a partially sent disk, the flags of v1's 
 import hashlib
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import chain
 from typing import Any
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable

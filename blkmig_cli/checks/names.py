@@ -1,9 +1,10 @@
 """Checking that the devices and bitmaps named in options are in the stream."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import UsageError
 from blkmig_cli.text import quote
 from blkmig_cli.wire.events import BitmapChunk, Block, Event

@@ -1,13 +1,14 @@
 """The report on one stream: an immutable verdict with findings."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
 
 from blkmig_cli.checks.catalogue import Finding
 from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.contents.state import DiskState
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import BlkmigError, FailureError, NotAStreamError
 from blkmig_cli.ranges import ByteRanges
 from blkmig_cli.wire.identity import Identity

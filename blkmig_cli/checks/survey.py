@@ -1,12 +1,11 @@
 """Reading a stream to its end: the loop that passes its events to consumers."""
 
-from dataclasses import dataclass
-
 from blkmig_cli.checks.checker import Checker
 from blkmig_cli.checks.report import Report
 from blkmig_cli.contents.final_layout import EndState, EndStates
 from blkmig_cli.contents.layers import LayeredInput
 from blkmig_cli.contents.stream_disk import StreamDisk
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import (
     BlkmigError,
     FailureError,

@@ -7,10 +7,12 @@ import glob
 import os
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # Options that are not listed here are under the last heading.
 _SECTIONS = {
@@ -87,8 +89,10 @@ class _File(click.types.StringParamType):
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
+    ) -> "list[CompletionItem]":
         """Return the marker for the shell's own completion of files, or the files after ``DEVICE=``."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 (slow to load)
+
         device, equals, begin = incomplete.partition("=")
         if not equals or os.sep in device:
             return [CompletionItem(incomplete, type="file")]
@@ -101,10 +105,12 @@ class _File(click.types.StringParamType):
 
 def one_of(
     explained: dict[str, str],
-) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+) -> "Callable[[click.Context, click.Parameter, str], list[CompletionItem]]":
     """Return a function that completes the keys of ``explained``; some shells show the explanation."""
 
-    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 (slow to load)
+
         return [
             CompletionItem(key, help=text)
             for key, text in explained.items()

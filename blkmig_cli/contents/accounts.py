@@ -3,8 +3,9 @@
 Every byte of every event is of one kind, so that the kinds add up to the bytes read.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
 from blkmig_cli.wire.events import (
     BitmapBits,

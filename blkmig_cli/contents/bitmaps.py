@@ -1,12 +1,13 @@
 """The state of one dirty bitmap in a stream: its bits, the ranges that they cover, and its end."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli.contents.v1_granularity import Observations
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.bitmap import DirtyBitmap, ascending, last_of_each
 from blkmig_cli.disks.bitmap_words import Room
 from blkmig_cli.ranges import IntervalSet

@@ -7,12 +7,13 @@ become one stretch, so that the memory depends on the order of a stream and not 
 
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.ranges import IntervalSet, Table, bounded, distinct, tile_edges
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
 from blkmig_cli.wire.events import Block, Event

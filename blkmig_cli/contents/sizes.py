@@ -15,9 +15,10 @@ they reach 100.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 
 #: Progress records held for merging before they are thinned out to one for each percentage.

@@ -5,13 +5,14 @@ states of pieces of a stream, cut between sections (without container: between r
 merged.  It reads bits, never disk data.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
 from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.sizes import ProgressBounds, SizeBounds
 from blkmig_cli.contents.v1_granularity import Observations
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_words import Room
 from blkmig_cli.ranges import IntervalSet, tiles

@@ -6,13 +6,13 @@ It implements ``image.Readable``.
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli.contents.final_layout import EndState
 from blkmig_cli.contents.layers import LayeredInput
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.image import FilePart
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.ranges import Table

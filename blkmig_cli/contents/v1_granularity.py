@@ -11,11 +11,12 @@ so that their records repeat it.  A granularity is excluded if the records contr
 
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas.block import first_word
 from blkmig_cli.schemas.constants import (
     CHUNK_SECTORS,

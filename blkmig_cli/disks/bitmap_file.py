@@ -5,10 +5,11 @@ A bitmap is also read from the JSON output of libnbd's ``nbdinfo --map=qemu:dirt
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.bitmap import DirtyBitmap, bitmap_of_ranges
 from blkmig_cli.disks.bitmap_words import Room
 from blkmig_cli.errors import FailureError, LimitError

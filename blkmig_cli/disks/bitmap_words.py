@@ -8,12 +8,12 @@ the memory depends on what is dirty, not on a disk's size or on what a stream st
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import LimitError
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import WORD_SIZE

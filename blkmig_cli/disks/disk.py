@@ -1,8 +1,9 @@
 """A disk with its device name, image and bitmaps; and the errors for records past a disk's end."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.image import Readable
 from blkmig_cli.errors import FailureError, IncompleteError
 from blkmig_cli.schemas.constants import BLOCK_SECTION

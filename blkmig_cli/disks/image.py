@@ -1,8 +1,9 @@
 """The interface of disk images.  All offsets, lengths and sizes are in bytes."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from blkmig_cli.dataclass import dataclass
 
 if TYPE_CHECKING:
     from blkmig_cli.disks.bitmap import DirtyBitmap

@@ -6,8 +6,8 @@ other hard links) is refused: it is never followed, opened or removed.
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks import block_device
 from blkmig_cli.disks.bitmap_file import default_path
 from blkmig_cli.errors import FailureError, failing

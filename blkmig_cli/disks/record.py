@@ -6,10 +6,10 @@ Size and modification time of the image's file show whether another program has 
 
 import os
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.neighbours import Neighbours, exists, remove
 from blkmig_cli.errors import FailureError, failing
 from blkmig_cli.system.atomic import sync_folder

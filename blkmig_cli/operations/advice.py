@@ -7,9 +7,9 @@ import os
 import re
 import shlex
 from bisect import bisect_left
-from dataclasses import dataclass
 
 from blkmig_cli.checks.report import DeviceVerdict, Report
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import UndecidableError
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.text import bitmap_name, quote, size_range

@@ -7,7 +7,7 @@ replaces is never read.  Chunks that were not sent are not treated as zeros: the
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import chain, pairwise, takewhile
 
 import numpy as np
@@ -18,6 +18,7 @@ from blkmig_cli.checks.names import Names, find_device
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.contents.stream_disk import Piece, StreamDisk
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
 from blkmig_cli.disks.image import Image

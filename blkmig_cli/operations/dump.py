@@ -1,9 +1,9 @@
 """Selecting records of a stream, in order."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from blkmig_cli.checks.names import Names
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import StreamError
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import BitmapBits, Block, Event

@@ -3,7 +3,7 @@
 Chunks that were not sent are not treated as zeros: without ``allow_incomplete`` nothing is written.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import chain
 
 from blkmig_cli import limits
@@ -13,6 +13,7 @@ from blkmig_cli.checks.names import Names, find_bitmaps, find_device, split_bitm
 from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.contents.stream_disk import StreamDisk
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.bitmap_file import BitmapFile, bitmaps_text, check_room
 from blkmig_cli.disks.disk import past_end
 from blkmig_cli.errors import (

@@ -1,11 +1,12 @@
 """The overview of a stream: its report, the accounts of its bytes, and suggested next steps."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import Report
 from blkmig_cli.checks.survey import read_contents
 from blkmig_cli.contents.accounts import Accounts
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.operations.advice import Step, next_steps
 from blkmig_cli.operations.reading import Reading, each_report
 from blkmig_cli.transport.source import Stream

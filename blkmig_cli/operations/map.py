@@ -4,7 +4,6 @@ They are exact, as extents, or for display, as cells of equal width.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict
 from blkmig_cli.checks.survey import Contents
 from blkmig_cli.contents.final_layout import EndState
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.errors import BlkmigError
 from blkmig_cli.operations.reading import Reading

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from blkmig_cli.checks.report import Report
 from blkmig_cli.checks.survey import Contents, read_contents
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import IncompleteError
 from blkmig_cli.progress import Progress, ignore, no_progress
 from blkmig_cli.system.address import parse_target

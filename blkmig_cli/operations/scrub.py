@@ -4,12 +4,11 @@ The padding begins at the disk's end, so that every disk's size must be known: f
 the stream, or (in a file, which is read twice) as the only one that its progress records allow.
 """
 
-from dataclasses import dataclass
-
 from blkmig_cli.checks.checker import Checker
 from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.survey import read_stream
 from blkmig_cli.contents.padding import leaked, padding
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import past_end
 from blkmig_cli.errors import IncompleteError, UndecidableError
 from blkmig_cli.operations.reading import Reading, check_target

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from blkmig_cli.checks.catalogue import Finding, finding_of
 from blkmig_cli.checks.checker import Checker
@@ -12,6 +12,7 @@ from blkmig_cli.checks.manifest import Manifest, check_images
 from blkmig_cli.checks.report import Report
 from blkmig_cli.checks.survey import Contents, read_stream, source_of_data
 from blkmig_cli.contents.final_layout import EndStates
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.open import open_image
 from blkmig_cli.errors import BlkmigError, UsageError

@@ -1,10 +1,11 @@
 """Events as lines of text, with long runs of empty parts as one line."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas.constants import BlockFlag, Command, RamFlag, SectionType, without
 from blkmig_cli.text import bitmap_name, count, device_name, escape, human_size
 from blkmig_cli.wire.events import (

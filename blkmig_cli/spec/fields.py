@@ -7,10 +7,10 @@ which the caller adds the record and the field.
 import base64
 import binascii
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas.constants import BitmapFlag, BlockFlag, RamFlag
 from blkmig_cli.text import brief
 from blkmig_cli.transport.payloads import FileRange, Fill, literal

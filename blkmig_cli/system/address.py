@@ -5,9 +5,9 @@ other is a path.  So it has the same meaning for reading and writing.  A file wh
 of a URI is specified with a folder, as ``./exec:cat``, or as ``file:exec:cat``.
 """
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import UsageError
 from blkmig_cli.text import escape, parse_size
 

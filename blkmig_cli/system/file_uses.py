@@ -3,8 +3,8 @@
 import os
 import stat
 from collections.abc import Hashable
-from dataclasses import dataclass
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import UsageError
 from blkmig_cli.system.address import Address, parse_address
 from blkmig_cli.system.devices import identity, layers

@@ -5,9 +5,9 @@ The syntax is the NBD project's (NBD, doc/uri.md): ``nbd://HOST[:PORT]/EXPORT``,
 """
 
 import re
-from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import UsageError
 from blkmig_cli.schemas.nbd import NAME_MAX, PORT
 from blkmig_cli.text import decode_name, escape, quote

@@ -5,7 +5,8 @@ The system copies without holding Python's lock, so that two threads use two pro
 
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+
+from blkmig_cli.dataclass import dataclass
 
 _WORKERS = 2
 _WAITING = 2 * _WORKERS

@@ -11,10 +11,10 @@ import socket
 import threading
 from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import FailureError, UsageError, failing
 from blkmig_cli.text import brief, count, escape, quote
 

@@ -1,7 +1,8 @@
 """Payloads of events that were not read from a stream: other sources of their bytes."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.image import Readable
 from blkmig_cli.wire.events import Payload
 

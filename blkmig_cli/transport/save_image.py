@@ -1,8 +1,7 @@
 """The header of a libvirt save image: where the migration stream begins, and its compression."""
 
-from dataclasses import dataclass
-
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import MalformedError, StreamError, TruncatedError
 from blkmig_cli.schemas import libvirt as schema
 from blkmig_cli.schemas.constants import PARTIAL_MAGIC, SAVE_MAGIC, SAVE_VERSIONS, SaveFormat

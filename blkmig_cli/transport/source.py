@@ -12,10 +12,11 @@ import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, cast
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import FailureError, StreamError, reason
 from blkmig_cli.schemas.constants import PARTIAL_MAGIC, SAVE_MAGIC
 from blkmig_cli.system import sockets

@@ -6,7 +6,6 @@ file cannot fill a disk.
 """
 
 import os
-import tempfile
 from contextlib import ExitStack
 
 from blkmig_cli import limits
@@ -30,6 +29,8 @@ def spool(source: PipeInput, stack: ExitStack) -> FileInput:
     FailureError, as do reads of the input, where ``source`` fails or space is insufficient.
     """
     folder = os.environ.get("TMPDIR", _FOLDER)
+    import tempfile  # noqa: PLC0415 (slow to load)
+
     try:
         file = stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115
     except OSError as error:

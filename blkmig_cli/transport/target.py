@@ -21,7 +21,6 @@ from blkmig_cli.system import sockets
 from blkmig_cli.system.address import Address, parse_target
 from blkmig_cli.system.atomic import replacing
 from blkmig_cli.system.file_uses import FileUses
-from blkmig_cli.system.overlap import Overlap
 from blkmig_cli.system.pipes import widen, write_all
 from blkmig_cli.text import escape
 from blkmig_cli.transport import compression
@@ -31,6 +30,7 @@ from blkmig_cli.wire.events import Event, Payload
 from blkmig_cli.wire.return_path import loaded
 
 if TYPE_CHECKING:
+    from blkmig_cli.system.overlap import Overlap
     from blkmig_cli.transport.inputs import FileInput, PipeInput
     from blkmig_cli.wire.runs import Run
 
@@ -176,6 +176,8 @@ class _NewFile(Sink):
             return
         self.flush()
         if self._overlap is None:
+            from blkmig_cli.system.overlap import Overlap  # noqa: PLC0415 (slow to load)
+
             self._overlap = self._stack.enter_context(Overlap())
         at = self.written
         for part in parts:

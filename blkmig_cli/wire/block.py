@@ -4,12 +4,12 @@ Decides the dialect, sizes v1's bits (``v1_layout.py``), and checks v2's rules (
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas import block as schema
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, NAME_WRAP, SECTOR_SIZE, BlockFlag, without
 from blkmig_cli.schemas.dialects import CLASSIC, V1, V2, Dialect, dialect_of

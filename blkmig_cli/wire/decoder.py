@@ -10,10 +10,11 @@ there are both, it is compared with the sizes found by the footers.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal, NoReturn
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import (
     BlkmigError,
     SeveralStreamsError,

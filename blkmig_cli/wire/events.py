@@ -6,9 +6,10 @@ bytes; names are text with undecodable bytes represented as surrogates.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas.constants import BlockFlag, SectionType
 
 # As a plain number: operations on enums are slow.

@@ -1,7 +1,9 @@
 """Values that the caller knows and the stream may not state: disk sizes, and granularities of v1."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
+
+from blkmig_cli.dataclass import dataclass
 
 if TYPE_CHECKING:
     from blkmig_cli.wire.identity import Identity

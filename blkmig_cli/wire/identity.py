@@ -13,10 +13,11 @@ A stream without identity, such as a salvaged one, states only the version and t
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.json_text import parse_json
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.text import brief, quote

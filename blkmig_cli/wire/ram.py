@@ -4,9 +4,10 @@ Source: QEMU 7.2, migration/ram.c (ram_load_precopy); QEMU 10.0, migration/ram.c
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas import ram as schema
 from blkmig_cli.schemas.constants import (
     CAP_IGNORE_SHARED,

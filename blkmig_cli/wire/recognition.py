@@ -3,10 +3,10 @@
 Other kinds of input that are known by their first bytes are named in the error, with a hint.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import NotAStreamError
 from blkmig_cli.schemas import block as block_schema
 from blkmig_cli.schemas import framing as schema

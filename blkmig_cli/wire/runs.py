@@ -4,7 +4,7 @@ Iterating over a run yields its events; a consumer that can use the arrays need 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
 from itertools import repeat
 from operator import attrgetter
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.wire.events import Block, BlockBitmap, Event, Payload, Progress
 from blkmig_cli.wire.schema_io import Input

@@ -1,11 +1,11 @@
 """The data of the inference of v1 layouts: possible layouts, and readings of a record in them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas import block as schema
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, WORD_BITS, WORD_SIZE
 from blkmig_cli.wire.events import Payload

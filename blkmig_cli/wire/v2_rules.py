@@ -1,12 +1,12 @@
 """The rules of dialect v2, checked while its records are read."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas import block as schema
 from blkmig_cli.schemas.constants import (
     CHUNK_SECTORS,

@@ -29,7 +29,7 @@ ROOMS = [
     "front",
 ]
 #: Modules at the top of the package: what all may use, and the front door.
-GROUND = {"errors", "limits", "text", "ranges", "progress", "json_text"}
+GROUND = {"dataclass", "errors", "limits", "text", "ranges", "progress", "json_text"}
 FRONT = {"", "__main__", "api"}
 #: A room that loads nothing of the operating system.
 NO_IO = {"os", "socket", "subprocess", "sys", "pathlib", "tempfile", "fcntl", "mmap"}

@@ -6,10 +6,11 @@ in length and number, and an answer to what was not asked is an error.
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.nbd.channel import BrokenError, Channel
 from blkmig_cli.errors import FailureError
 from blkmig_cli.schemas import nbd as schema

@@ -8,8 +8,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.nbd.connection import Connection
 from blkmig_cli.disks.nbd.replies import Request
 from blkmig_cli.errors import FailureError

@@ -5,10 +5,11 @@ Memory is only taken for what was asked for.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.nbd.channel import BrokenError
 from blkmig_cli.schemas import nbd as schema
 from blkmig_cli.schemas.nbd import Chunk, ChunkFlag, Command

@@ -7,10 +7,10 @@ may have written.  So each layer is examined alone, and opened with a stated for
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.formats import RAW, check_format
 from blkmig_cli.disks.qemu.daemon import StorageDaemon
 from blkmig_cli.errors import FailureError, UsageError, failing

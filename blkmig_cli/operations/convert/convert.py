@@ -1,11 +1,11 @@
 """Converting a complete stream to another dialect."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from blkmig_cli.checks.compatibility import Version
 from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.survey import Contents, source_of_data
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import IncompleteError, UsageError
 from blkmig_cli.operations.convert.disks import (

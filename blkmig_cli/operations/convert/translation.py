@@ -7,12 +7,13 @@ written with their final content.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import chain
 
 import numpy as np
 
 from blkmig_cli.contents.stream_disk import StreamDisk
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.operations.send import dialects as sending
 from blkmig_cli.operations.send.stream import bitmap_sections, chunk_data, last_chunk, section

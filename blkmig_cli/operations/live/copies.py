@@ -1,8 +1,8 @@
 """Copies of named bitmaps, made at one moment with everything else, and read afterwards."""
 
-from dataclasses import dataclass
 from typing import Any
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.operations.live.disks import QemuBitmap, QemuDisk
 from blkmig_cli.operations.live.session import Session

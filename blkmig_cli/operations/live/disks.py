@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.system.qmp import CommandError, Monitor
 from blkmig_cli.text import names_text, quote

@@ -8,8 +8,9 @@ itself tells, by refusing to remove an export that is in use, which runs are at 
 import re
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.operations.live.disks import OURS, Graph
 from blkmig_cli.system.qmp import CommandError, Monitor
 

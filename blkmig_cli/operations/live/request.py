@@ -1,8 +1,9 @@
 """What a capture is asked for, and what it reports."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.operations.send.changes import ALL, SendChanges
 from blkmig_cli.operations.send.identity import RANDOM, SendIdentity
 

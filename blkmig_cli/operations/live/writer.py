@@ -5,9 +5,10 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import failing
 from blkmig_cli.progress import Tick, no_tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE

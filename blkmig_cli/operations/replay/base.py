@@ -1,10 +1,9 @@
 """Checking that an image holds the base of an increment, before anything is written to it."""
 
-from dataclasses import dataclass
-
 from blkmig_cli.checks.catalogue import Finding
 from blkmig_cli.checks.judge import found as finding
 from blkmig_cli.checks.manifest import Manifest, check_images
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.image import Beginning, Readable
 from blkmig_cli.disks.neighbours import device_kind
 from blkmig_cli.disks.record import Holding, fits, read_record

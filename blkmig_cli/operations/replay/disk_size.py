@@ -3,12 +3,11 @@
 If none of them states it, the disk ends with its last chunk, if the bounds from the stream allow it.
 """
 
-from dataclasses import dataclass
-
 from blkmig_cli import limits
 from blkmig_cli.checks.catalogue import Finding
 from blkmig_cli.checks.judge import found as finding
 from blkmig_cli.contents.sizes import SizeBounds
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import FailureError
 from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE
 from blkmig_cli.text import escape, human_size, quote

@@ -5,11 +5,11 @@ It is written before the first byte of the image, and never claims more than is 
 
 import os
 import re
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from blkmig_cli import limits
 from blkmig_cli.checks.catalogue import CHECKS, Finding
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.formats import RAW
 from blkmig_cli.disks.neighbours import Neighbours, exists, remove
 from blkmig_cli.errors import FailureError, failing

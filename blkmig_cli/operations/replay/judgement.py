@@ -4,7 +4,7 @@ A stream in a file is judged before the first write, one from a pipe at its end,
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from blkmig_cli import limits
 from blkmig_cli.checks.acceptance import accepted
@@ -13,6 +13,7 @@ from blkmig_cli.checks.checker import Checker
 from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import BitmapVerdict, Report
 from blkmig_cli.checks.survey import read_stream
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.record import Holding
 from blkmig_cli.errors import BlkmigError, FailureError, StreamError, UndecidableError

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import FailureError
 from blkmig_cli.schemas.constants import BLOCK_SECTION
 from blkmig_cli.wire.events import Block

@@ -1,12 +1,13 @@
 """The request to a replay, and its result."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from blkmig_cli.checks.acceptance import accepting
 from blkmig_cli.checks.manifest import Manifest
 from blkmig_cli.checks.report import Report
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.qemu.create import check_options
 from blkmig_cli.errors import StreamError, UsageError
 from blkmig_cli.wire.decoder import Container

@@ -2,8 +2,8 @@
 
 import hashlib
 import threading
-from dataclasses import dataclass
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.image import Image
 from blkmig_cli.operations.replay.place import Place
 from blkmig_cli.ranges import IntervalSet

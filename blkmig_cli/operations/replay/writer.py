@@ -7,11 +7,12 @@ run has applied (``history.py``) is compared with the image instead, in samples.
 
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 
 from blkmig_cli import limits
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import image_too_small
 from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.zeros import is_zero

@@ -1,10 +1,11 @@
 """The result of salvaging a stream."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from blkmig_cli.contents.final_layout import EndState
 from blkmig_cli.contents.stream_disk import StreamDisk
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.errors import StreamError
 from blkmig_cli.ranges import IntervalSet

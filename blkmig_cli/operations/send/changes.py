@@ -6,9 +6,10 @@ here, except by --drop.
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from blkmig_cli.checks.names import find_device
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.bitmap import GRANULARITY, DirtyBitmap
 from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
 from blkmig_cli.disks.changed import Changed

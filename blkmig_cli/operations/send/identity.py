@@ -3,10 +3,10 @@
 import os
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from blkmig_cli.checks.manifest import read_manifest
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.operations.reading import Reading

@@ -6,12 +6,12 @@ reach beyond the part that is known.  All numbers are sectors.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.image import Readable
 from blkmig_cli.ranges import Table
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, CHUNK_SIZE, SECTOR_SIZE

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 
 from blkmig_cli.checks.compatibility import Version, answers
 from blkmig_cli.checks.manifest import Manifest, check_work, manifest_of, write_manifest
 from blkmig_cli.checks.names import find_device
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.formats import RAW
 from blkmig_cli.disks.image import Image

@@ -6,10 +6,11 @@ the records of each dialect.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable
 from blkmig_cli.operations.send import dialects as sending
