@@ -184,7 +184,7 @@ def get_capture(name: str, unpacked: Path) -> Capture:
     return Capture(name, unpacked / f"{name}.bin", truth)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run() -> Run:
     """Runs blkmig in this process; a traceback fails the test."""
 

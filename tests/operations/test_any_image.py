@@ -69,9 +69,9 @@ SIZES = [512, ODD, 4 * MIB, 70 * MIB + 512]
 @pytest.mark.parametrize(
     ("size", "source"),
     [
-        *((size, "file") for size in SIZES[:2]),
-        *(pytest.param(size, "file", marks=pytest.mark.long) for size in SIZES[2:]),
-        (ODD, "pipe"),
+        (ODD, "file"),
+        *(pytest.param(size, "file", marks=pytest.mark.long) for size in SIZES if size != ODD),
+        pytest.param(ODD, "pipe", marks=pytest.mark.long),
         pytest.param(4 * MIB, "pipe", marks=pytest.mark.long),
     ],
 )
@@ -107,7 +107,11 @@ def test_a_qcow2_image_with_its_bitmaps_goes_through(run: Run, size: int, source
 
 
 @pytest.mark.parametrize(
-    "kind", ["v2", "compressed", "data file", "backing", "2M clusters", "vmdk"]
+    "kind",
+    [
+        *("compressed", "data file", "backing"),
+        *(pytest.param(kind, marks=pytest.mark.long) for kind in ("v2", "2M clusters", "vmdk")),
+    ],
 )
 def test_kinds_of_images_are_read(run: Run, kind: str) -> None:
     path, image_format = Path("a.qcow2"), "qcow2"
@@ -607,10 +611,10 @@ def test_any_image_is_sent_as_its_content(
         assert filecmp.cmp(f"{image}.bin", f"{raw}.bin", shallow=False)
 
 
-@pytest.mark.scaled
+@pytest.mark.long
 def test_many_ranges_on_a_large_disk(run: Run) -> None:
-    """100,000 dirty ranges on 1 TiB (in an ordinary run, 10,000)."""
-    count, step = examples(10_000, 100_000), 8 * MIB
+    """100,000 dirty ranges on 1 TiB."""
+    count, step = 100_000, 8 * MIB
     ranges = ",".join(f'{{"start":{n * step},"length":65536}}' for n in range(count))
     bitmap = (
         '{"name":"b","granularity":65536,"recording":true,"persistent":true,'

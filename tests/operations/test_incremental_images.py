@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from tests.conftest import Run, fails
 from tests.support import qcow2, raw
 from tests.support.nbd import qemu_nbd, uri
 from tests.support.qcow2 import needs_qemu_utils, qemu_img
+
+Make = Callable[..., None]
 
 MIB = 1 << 20
 SIZE = 4 * MIB + 512
@@ -22,13 +25,37 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def make(run: Run, *commands: str) -> None:
-    """A qcow2 image, its full stream s0.bin with the mark b0, and changes after it."""
-    qemu_img("create", "-q", "-f", "qcow2", "d.qcow2", SIZE)
-    qcow2.write(Path("d.qcow2"), "write -P 1 0 3M")
-    words = ["--mark", "b0", "--to", "s0.bin", "--manifest", "s0.json", "--id", ID]
-    assert run("send", "d.qcow2", *words).status == 0
-    qcow2.write(Path("d.qcow2"), *commands)
+@pytest.fixture(scope="module")
+def made(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A qcow2 image, and its full stream s0.bin with the mark b0."""
+    folder = tmp_path_factory.mktemp("made")
+    image = folder / "d.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", image, SIZE)
+    qcow2.write(image, "write -P 1 0 3M")
+    words = [
+        "--mark",
+        "b0",
+        "--to",
+        folder / "s0.bin",
+        "--manifest",
+        folder / "s0.json",
+        "--id",
+        ID,
+    ]
+    assert run("send", f"drive0={image}", *words).status == 0
+    return folder
+
+
+@pytest.fixture
+def make(made: Path) -> Make:
+    """Return what copies these files here, and changes the image."""
+
+    def change(*commands: str) -> None:
+        shutil.copytree(made, ".", dirs_exist_ok=True)
+        if commands:
+            qcow2.write(Path("d.qcow2"), *commands)
+
+    return change
 
 
 def increment(run: Run, name: str, since: str, mark: str, base: str, *words: str) -> None:
@@ -48,8 +75,8 @@ def bitmaps(path: str = "d.qcow2") -> dict[str, qcow2.Stored]:
 
 @needs_qemu_utils
 @pytest.mark.parametrize("suffix", ["img", "qcow2"])
-def test_a_cycle_of_a_qcow2_image(run: Run, suffix: str) -> None:
-    make(run, "write -P 2 1M 4k", "write -z 2M 1M")
+def test_a_cycle_of_a_qcow2_image(run: Run, make: Make, suffix: str) -> None:
+    make("write -P 2 1M 4k", "write -z 2M 1M")
     held = bitmaps()["b0"]
     assert (held.granularity, held.recording) == (65536, True)
     increment(run, "s1.bin", "b0", "b1", "s0.json")
@@ -79,9 +106,9 @@ def test_a_cycle_of_a_qcow2_image(run: Run, suffix: str) -> None:
 
 
 @needs_qemu_utils
-def test_only_what_changed_is_sent(run: Run) -> None:
+def test_only_what_changed_is_sent(run: Run, make: Make) -> None:
     """Whole chunks, zeros as such, and the chunk that ends with the disk; at least one chunk."""
-    make(run, "write -P 2 1536k 4k", "write -z 2M 1M", f"write -P 3 {SIZE - 512} 512")
+    make("write -P 2 1536k 4k", "write -z 2M 1M", f"write -P 3 {SIZE - 512} 512")
     increment(run, "s1.bin", "b0", "b1", "s0.bin")
     sent = blocks(run, "s1.bin")
     assert [(block["sector"], block["data"]) for block in sent] == [
@@ -116,8 +143,10 @@ def test_only_what_changed_is_sent(run: Run) -> None:
         (["--since", "b0", "--base", "missing.bin"], 4, "No such file"),
     ],
 )
-def test_what_is_refused_when_sending(run: Run, words: list[str], status: int, said: str) -> None:
-    make(run)
+def test_what_is_refused_when_sending(
+    run: Run, make: Make, words: list[str], status: int, said: str
+) -> None:
+    make()
     qemu_img("bitmap", "--add", "d.qcow2", "b1")
     qemu_img("bitmap", "--add", "--disable", "d.qcow2", "off")
     before = Path("d.qcow2").read_bytes()
@@ -127,8 +156,8 @@ def test_what_is_refused_when_sending(run: Run, words: list[str], status: int, s
 
 
 @needs_qemu_utils
-def test_else_full_sends_a_disk_whole(run: Run) -> None:
-    make(run, "write -P 2 1M 4k")
+def test_else_full_sends_a_disk_whole(run: Run, make: Make) -> None:
+    make("write -P 2 1M 4k")
     words = ["--since", "no", "--else", "full", "--base", ID, "--to", "s1.bin"]
     done = run("send", "d.qcow2", *words)
     assert done.status == 0
@@ -344,8 +373,8 @@ def test_a_base_that_belongs_to_none(run: Run) -> None:
 
 
 @needs_qemu_utils
-def test_the_bitmap_of_an_export(run: Run) -> None:
-    make(run, "write -P 2 1M 4k")
+def test_the_bitmap_of_an_export(run: Run, make: Make) -> None:
+    make("write -P 2 1M 4k")
     with qemu_nbd(Path("d.qcow2"), "-r", "-B", "b0", format="qcow2") as path:
         words = ["--since", "b0", "--base", "s0.bin", "--to", "s1.bin"]
         assert run("send", uri(path), *words).status == 0

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from blkmig_cli.contents.accounts import Accounts
 from blkmig_cli.errors import StreamError
@@ -16,6 +16,7 @@ from blkmig_cli.wire.runs import Run as Rows
 from tests.conftest import Capture, Run, fails
 from tests.support import raw
 from tests.support.feed import in_file
+from tests.support.long import examples
 from tests.support.strategies import Repetitive, repetitive
 
 MIB = 1 << 20
@@ -32,6 +33,8 @@ def put(folder: Path, content: bytes, name: str = "s.bin") -> Path:
     return path
 
 
+@pytest.mark.scaled
+@settings(max_examples=examples(12, 100))
 @given(repetitive())
 def test_every_byte_is_of_one_kind_in_runs_as_in_events(made: Repetitive) -> None:
     found = []

@@ -26,7 +26,7 @@ from tests.support.long import examples
 
 MIB = 1 << 20
 #: How many times a replay is killed in a run of the tests.
-KILLS = examples(12, 200)
+KILLS = examples(8, 200)
 CALLS = ["pwrite", "fsync", "ftruncate", "replace", "rename", "unlink", "write", "open"]
 BITMAPS = raw.bitmap_start() + raw.bitmap_bits(0, 24576, b"\x15".ljust(24, b"\0")) + raw.COMPLETE
 
@@ -115,8 +115,17 @@ def is_incomplete(run: Run, words: list[object], image: Path) -> None:
 
 
 @pytest.mark.scaled
-@pytest.mark.parametrize("existing", [False, True])
-@pytest.mark.parametrize("source", ["file", "pipe"])
+@pytest.mark.parametrize(
+    ("existing", "source"),
+    [
+        (False, "file"),
+        (True, "pipe"),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in ((True, "file"), (False, "pipe"))
+        ),
+    ],
+)
 def test_killed_anywhere_it_resumes_to_the_same_result(
     existing: bool, source: str, run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
@@ -182,8 +191,17 @@ def test_what_is_confirmed_is_not_written_again(run: Run, stream: Path, tmp_path
     assert "written" not in again.out
 
 
-@pytest.mark.parametrize("source", ["file", "pipe"])
-@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize(
+    ("made", "source"),
+    [
+        (True, "file"),
+        (False, "pipe"),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in ((False, "file"), (True, "pipe"))
+        ),
+    ],
+)
 def test_a_finished_replay_is_checked_and_not_repeated(
     made: bool, source: str, run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_path: Path
 ) -> None:

@@ -115,7 +115,7 @@ def _first(extent: dict[str, int]) -> Payload:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(13, 200))
+@settings(max_examples=examples(8, 200))
 @given(repetitive())
 def test_extents_agree_with_the_records(made: Repetitive) -> None:
     source = in_file(made.data)

@@ -212,6 +212,7 @@ def test_every_target_is_explained() -> None:
     assert "make test" in README
 
 
+@pytest.mark.long
 def test_the_tour_is_real() -> None:
     """Every command of the README, in order, prints the text shown there."""
     assert len(re.findall(r"^\$ ", README, re.MULTILINE)) >= 10

@@ -90,14 +90,14 @@ def same(data: bytes | Pieces, hints: Hints) -> None:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(40, 1000))
+@settings(max_examples=examples(25, 1000))
 @given(repetitive())
 def test_repetitions(stream: Repetitive) -> None:
     same(stream.data, stream.hints)
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(40, 1000))
+@settings(max_examples=examples(25, 1000))
 @given(irregular())
 def test_any_order(stream: Repetitive) -> None:
     with patch.object(repeats, "_MIXED_FIRST", 4):
@@ -105,7 +105,7 @@ def test_any_order(stream: Repetitive) -> None:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(30, 500))
+@settings(max_examples=examples(20, 500))
 @given(streams(), st.integers(0), st.integers(0, 7))
 def test_what_send_makes_with_a_bit_flipped(sent: object, place: int, bit: int) -> None:
     data = bytearray(sent.data)  # type: ignore[attr-defined]

@@ -72,6 +72,9 @@ def replayed_end_state(run: Run, stream: Path, folder: Path, *hints: object) -> 
     return found
 
 
+_MORE = (("qemu", False), ("qemu", True), ("v1", False), ("v2", True))
+
+
 @pytest.fixture(scope="module")
 def wanted() -> dict[str, dict[str, object]]:
     """What replay makes of captures, by their names, as far as it was needed."""
@@ -79,8 +82,13 @@ def wanted() -> dict[str, dict[str, object]]:
 
 
 @each_record
-@pytest.mark.parametrize("dialect", ["qemu", "v1", "v2"])
-@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(
+    ("dialect", "normalize"),
+    [
+        *(("v1", True), ("v2", False)),
+        *(pytest.param(*each, marks=pytest.mark.long) for each in _MORE),
+    ],
+)
 def test_captures_in_every_dialect(
     dialect: str,
     normalize: bool,
