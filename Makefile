@@ -39,14 +39,16 @@ fuzz: $(VENV)/.fuzz ## Fuzz each target for a minute, or for SECONDS=n
 mutate: $(VENV)/.test ## Change code at random, list what no test notices: MODULES="wire/decoder disks" COUNT=50 SEED=1
 	$(BIN)/python -m mutate $(MODULES) --count $(COUNT) --seed $(SEED)
 
-docs: $(VENV)/.run ## Make docs/format.md, docs/commands.md and the README's tour from the code
+docs: $(VENV)/.run ## Make from the code: docs/format.md, docs/commands.md, share/, the README's tour
 	$(BIN)/python docs/make_format.py
 	$(BIN)/python docs/make_commands.py
 	$(BIN)/python docs/make_library.py
 	$(BIN)/python docs/make_tour.py
+	$(BIN)/python docs/make_share.py
 
-man: $(VENV)/.run ## Make man pages from the help, in build/man
-	$(BIN)/python docs/make_man.py
+dist: $(VENV)/.check ## Make the sdist and the wheel, in dist/
+	rm -rf dist
+	$(BIN)/python -m build --quiet
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -73,4 +75,4 @@ $(VENV)/.fuzz: $(VENV)/.test pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,fuzz]'
 	@touch $@
 
-.PHONY: help demo test test-long test-qemu check bench fuzz mutate docs man clean
+.PHONY: help demo test test-long test-qemu check bench fuzz mutate docs dist clean

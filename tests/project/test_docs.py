@@ -161,9 +161,17 @@ def test_every_public_function_is_documented(name: str, function: Any) -> None:
     assert ("aises" in text) is (name not in _SAFE)
 
 
-# -- man pages
+# -- what packages install into share/
 
-MAN = script("make_man").pages()
+SHARE = script("make_share")
+MAN = SHARE.pages()
+
+
+def test_share_is_fresh() -> None:
+    folder = ROOT / "share"
+    there = [path for path in folder.rglob("*") if path.is_file()]
+    found = {str(path.relative_to(folder)): path.read_text() for path in there}
+    assert found == SHARE.files(), "run make docs"
 
 
 def test_a_man_page_for_each_command() -> None:

@@ -1,13 +1,11 @@
-"""Writes man pages from the commands' own help: blkmig.1, and blkmig-COMMAND.1 for each.
+"""Writes share/, which packages install: man pages from the commands' own help, and completions.
 
-Usage: python docs/make_man.py [FOLDER]      (default: build/man)
-
-The macros are those of man(7), which groff and mandoc both know.
+There is a page for the program, blkmig.1, and blkmig-COMMAND.1 for each command.  The macros are those of
+man(7), which groff and mandoc both know.
 """
 
 import inspect
 import re
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +14,17 @@ import click
 
 from blkmig_cli import __version__
 from blkmig_cli.commands import cli
+from blkmig_cli.commands.completion import script
 from blkmig_cli.commands.group import EXIT_STATUS, STREAMS
 from blkmig_cli.commands.help import Command
 
 ROOT = Path(__file__).parents[1]
+# Where the shells look for completions of a program that is installed, below share/.
+COMPLETIONS = {
+    "bash": "bash-completion/completions/blkmig",
+    "zsh": "zsh/site-functions/_blkmig",
+    "fish": "fish/vendor_completions.d/blkmig.fish",
+}
 
 
 def pages() -> dict[str, str]:
@@ -115,12 +120,16 @@ def prose(text: str) -> str:
     return "\n".join(map(roff, textwrap.wrap(text, 72, break_on_hyphens=False)))
 
 
-def main(folder: Path) -> None:
-    """Write all pages."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in pages().items():
-        (folder / name).write_text(text)
+def files() -> dict[str, str]:
+    """Return the text of every file, by its path in share/."""
+    found = {f"man/man1/{name}": text for name, text in pages().items()}
+    for shell, path in COMPLETIONS.items():
+        found[path] = script(shell)
+    return found
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "man")
+    for name, text in files().items():
+        path = ROOT / "share" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
