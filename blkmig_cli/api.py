@@ -490,18 +490,21 @@ def fold(
     options: ConvertOptions | None = None,
     *,
     granularities: Mapping[tuple[str | None, str], int] | None = None,
+    manifests: Sequence[str | os.PathLike[str]] = (),
 ) -> ConvertResult:
     """Write ``streams``, a base and its increments in order, to ``target`` as one stream.
 
     As ``blkmig fold`` does.  ``options``: dialect, container and machine of the new stream;
-    ``granularities`` in bytes, as in :func:`open`.  Raises IncompleteError where a stream is not the
-    base of the next one, and as :func:`convert`.
+    ``granularities`` in bytes, as in :func:`open`; ``manifests``: none, or that of each stream, which has
+    the identity of a stream without description.  Raises IncompleteError where a stream is not the base
+    of the next one, and as :func:`convert`.
     """
     return fold_streams(
         list(map(_name, streams)),
         _name(target),
         options or ConvertOptions(),
         Reading(Hints({}, dict(granularities or {}))),
+        manifests=list(map(_name, manifests)),
     )
 
 

@@ -15,6 +15,8 @@ from blkmig_cli.text import count
 @options.stream_form_options
 @click.option("--granularity", "granularities", multiple=True, metavar="[DEVICE:]NAME=SIZE",
               help="Granularity of a bitmap in a v1 stream.")  # fmt: skip
+@click.option("--manifest", "manifests", multiple=True, metavar="FILE",
+              help="The manifest of each STREAM, in order, for those without description.")  # fmt: skip
 @click.option("--no-bitmaps", is_flag=True, help="Omit the bitmaps of the last stream.")
 @options.for_qemu_option
 @options.quiet_option
@@ -26,6 +28,7 @@ def command(
     container: str,
     machine: str,
     granularities: tuple[str, ...],
+    manifests: tuple[str, ...],
     no_bitmaps: bool,
     for_qemu: Version | None,
     quiet: bool,
@@ -43,6 +46,7 @@ def command(
     Examples:
       blkmig fold s0.bin s1.bin s2.bin --to full.bin
       blkmig fold monday.zst tuesday.zst --to week.zst
+      blkmig fold s0.bin s1.bin --manifest s0.json --manifest s1.json --to full.bin
     """
     from blkmig_cli.operations.convert.convert import ConvertOptions  # noqa: PLC0415 (numpy is slow to load)
     from blkmig_cli.operations.fold import fold  # noqa: PLC0415
@@ -53,6 +57,7 @@ def command(
         target,
         ConvertOptions(dialect, container, machine=machine, bitmaps=not no_bitmaps),
         reading_of(hints, "auto", "auto", quiet=quiet, verbose=verbose),
+        manifests=manifests,
         for_qemu=for_qemu,
         warn=options.warn,
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
-from tests.conftest import Run
+from tests.conftest import Run, fails
 from tests.support.long import examples
 
 MIB = 1 << 20
@@ -170,3 +170,40 @@ def test_any_other_order_is_refused_and_changes_nothing(
     if wrong != chain.streams:
         assert run("fold", *wrong, "--to", folder / "no.bin").status == 1
         assert not (folder / "no.bin").exists()
+
+
+def test_streams_without_description_are_folded_with_their_manifests(
+    run: Run, tmp_path: Path
+) -> None:
+    image, size = tmp_path / "d.img", 3 * MIB + SECTOR
+    state, streams, manifests = bytearray(size), list[Path](), list[Path]()
+    for number in range(3):
+        stream, manifest = tmp_path / f"{number}.bin", tmp_path / f"{number}.json"
+        state[number * MIB : number * MIB + 2 * SECTOR] = bytes([number + 1]) * (2 * SECTOR)
+        image.write_bytes(state)
+        bitmap = DirtyBitmap("b", SECTOR)
+        bitmap.set_range(number * MIB, 2 * SECTOR)
+        write_bitmaps(f"{image}.bitmaps.json", BitmapFile(size, {"b": bitmap}))
+        words = ["--since", "b", "--base", manifests[-1]] if number else []
+        container = ["--dialect", "v2", "--container", "none"]
+        outcome = run(
+            "send", f"d={image}", "--to", stream, "--manifest", manifest, *container, *words
+        )
+        assert outcome.status == 0, outcome.err
+        streams.append(stream)
+        manifests.append(manifest)
+    full, out = tmp_path / "full.bin", tmp_path / "out.img"
+    named = [word for manifest in manifests for word in ("--manifest", manifest)]
+    assert run("fold", *streams, *named, "--to", full).status == 0
+    assert run("replay", full, "--image", out, "--create").status == 0
+    assert out.read_bytes() == state or not "the states differ"
+    full.unlink()
+    fails(run("fold", *streams, "--to", full), 1, "has no identity")
+    fails(run("fold", *streams, *named[:4], "--to", full), 2, "2 times for 3 streams")
+    swapped = [*named[:2], *named[4:], *named[2:4]]
+    fails(run("fold", *streams, *swapped, "--to", full), 1, "has the base")
+    with_description = tmp_path / "described.bin"
+    assert run("send", f"d={image}", "--to", with_description).status == 0
+    fails(run("fold", with_description, *named[:2], "--to", full), 1, "has the id")
+    fails(run("fold", *streams, *named, "--to", manifests[1]), 2, "1.json")
+    assert not full.exists()
