@@ -35,7 +35,7 @@ _SECTIONS = {
         "mode", "downtime", "max_passes", "max_bandwidth", "on_no_converge", "then", "socket",
         "clean_up",
     ),
-    "Writing": ("dry_run", "resume", "restart", "verify", "force"),
+    "Writing": ("dry_run", "estimate", "resume", "restart", "verify", "force"),
     "Output": ("target", "svg", "payload", "as_spec", "output", "quiet", "verbose"),
 }  # fmt: skip
 _REST = "Others"

@@ -9,7 +9,7 @@ from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.errors import UsageError
 from blkmig_cli.output.progress import progress
-from blkmig_cli.text import count, escape, quote
+from blkmig_cli.text import count, escape, human_size, quote
 
 
 @click.command("send", cls=Command)
@@ -34,6 +34,8 @@ from blkmig_cli.text import count, escape, quote
     "--id", "own_id", metavar="UUID", help="The id of the stream (default: a random one)."
 )
 @click.option("--no-identity", is_flag=True, help="Do not state an id in the stream.")
+@click.option("--estimate", is_flag=True,
+              help="Print how many bytes the stream has at most; write nothing.")  # fmt: skip
 @options.force_share_option
 @options.for_qemu_option
 @options.quiet_option
@@ -59,6 +61,7 @@ def command(
     base: str | None,
     own_id: str | None,
     no_identity: bool,
+    estimate: bool,
     force_share: bool,
     for_qemu: Version | None,
     quiet: bool,
@@ -80,6 +83,7 @@ def command(
       blkmig send disk.img --bitmaps --to stream.bin --manifest stream.json
       blkmig send disk.qcow2 --mark b0 --to s0.bin
       blkmig send disk.qcow2 --since b0 --mark b1 --base s0.bin --to s1.bin
+      blkmig send disk.qcow2 --since b0 --estimate
       blkmig send overlay.qcow2 --skip-unallocated --base s0.bin --to s1.bin
     """
     from blkmig_cli.operations.send.changes import SendChanges  # noqa: PLC0415 (numpy is slow to load)
@@ -89,6 +93,9 @@ def command(
 
     if no_identity and (base is not None or own_id is not None):
         raise UsageError("--no-identity excludes --id and --base")
+    for option, given in (("--to", target), ("--manifest", manifest)):
+        if estimate and given is not None:
+            raise UsageError(f"--estimate and {option} exclude each other: nothing is written")
     files = options.device_values("--bitmaps-from", bitmaps_from)
     with_bitmaps = bool(all_bitmaps or names or bitmaps_only or (files and not since))
     result = send(
@@ -109,9 +116,13 @@ def command(
         formats=options.formats_of(formats),
         shared=force_share,
         for_qemu=for_qemu,
+        only_estimate=estimate,
         progress=partial(progress, quiet=quiet),
         warn=options.warn,
     )
+    if estimate:
+        click.echo(f"at most {count(result.written, 'byte')} ({human_size(result.written)})")
+        return 0
     options.log(verbose, f"{count(result.written, 'byte')} written")
     return 0
 

@@ -18,6 +18,7 @@ Make = Callable[..., None]
 MIB = 1 << 20
 SIZE = 4 * MIB + 512
 ID = "01234567-89ab-cdef-0123-456789abcdef"
+OTHER = "11234567-89ab-cdef-0123-456789abcdef"
 
 
 @pytest.fixture(autouse=True)
@@ -409,3 +410,24 @@ def test_an_increment_whose_description_was_cut_off(run: Run) -> None:
     assert run("replay", "exec:cat cut.bin", "--image", "x.img").status in (1, 3)
     assert Path("x.img").read_bytes() == b"\1" * (2 * MIB) or not "the image was changed"
     fails(run("send", "d.img", "--since", "b", "--base", "cut.bin", "--to", "s2.bin"), 4, "cut.bin")
+
+
+@needs_qemu_utils
+@pytest.mark.parametrize("dialect", ["qemu", "v1", "v2"])
+def test_an_estimate(run: Run, make: Make, dialect: str) -> None:
+    """It is exact where no data is zero, and at most too large; nothing is written."""
+    make("write -P 2 1M 4k", "write -z 2M 1M", "write -P 0 3M 64k")
+    before = Path("d.qcow2").read_bytes()
+    for words in ([], ["--since", "b0", "--base", ID], ["--no-zero-blocks"]):
+        options = [*words, "--dialect", dialect, "--id", OTHER, "--bitmaps"]
+        done = run("send", "d.qcow2", *options, "--mark", "b1", "--estimate")
+        assert done.status == 0, done.err
+        estimated = int(done.out.split()[2].replace(",", ""))
+        assert Path("d.qcow2").read_bytes() == before or not "the image was changed"
+        assert run("send", "d.qcow2", *options, "--to", "s1.bin").status == 0
+        size = Path("s1.bin").stat().st_size
+        zeros = 0 if "--no-zero-blocks" in words else MIB
+        assert 0 <= estimated - size - zeros < 64, (estimated, size)
+    for word in ("--to", "--manifest"):
+        fails(run("send", "d.qcow2", "--estimate", word, "no"), 2, "exclude each other")
+    assert not Path("no").exists()

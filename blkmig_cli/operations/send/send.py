@@ -26,11 +26,8 @@ from blkmig_cli.operations.send.changes import (
     select_changes,
     writes_images,
 )
-from blkmig_cli.operations.send.identity import (
-    RANDOM,
-    SendIdentity,
-    identity_of,
-)
+from blkmig_cli.operations.send.estimate import estimate
+from blkmig_cli.operations.send.identity import RANDOM, SendIdentity, identity_of
 from blkmig_cli.operations.send.requirements import (
     check_bitmaps_fit,
     check_disks,
@@ -79,6 +76,7 @@ def send(
     formats: Mapping[str | None, str] | None = None,
     shared: bool = False,
     for_qemu: Version | None = None,
+    only_estimate: bool = False,
     progress: Progress = no_progress,
     warn: Callable[[str], None] = ignore,
 ) -> SendResult:
@@ -88,7 +86,8 @@ def send(
     ``changes``: what an increment has.  ``manifest``: the file for the digests of the disks.
     ``formats``: those of the images by device, None for all others (-f); ``shared``: as -U.
     ``for_qemu``: request a confirmation from a QEMU of this version at the other end of a socket, and
-    warn of what it cannot load; ``warn`` is called with each warning before the first byte is written.
+    warn of what it cannot load; ``only_estimate``: check everything and estimate the size, but read no
+    data and write nothing; ``warn`` is called with each warning before the first byte is written.
 
     Raises UsageError for options that contradict each other, or a missing bitmap;
     FailureError where an image, a bitmap or the target fails or does not fit.
@@ -101,9 +100,10 @@ def send(
     if manifest is not None and shared:
         raise UsageError("--manifest and -U: the image may change after it was sent")
     check_options(changes, chosen, target, shared=shared)
+    writable = writes_images(changes) and not only_estimate
     uses = FileUses()
     for device, path in images.items():
-        uses.add(f"the image of {quote(device)}", path, writes=writes_images(changes))
+        uses.add(f"the image of {quote(device)}", path, writes=writable)
     if manifest is not None:
         uses.add("the manifest", manifest, writes=True)
     base = base_of(identity, chosen, changes, uses)
@@ -114,7 +114,7 @@ def send(
             formats or {},
             uses,
             stack,
-            writable=writes_images(changes),
+            writable=writable,
             shared=shared,
             own_layer=chosen.skip_unallocated,
             bitmaps=bitmaps is not None or bool(changes.since),
@@ -142,6 +142,10 @@ def send(
                 "nothing in the stream states that it is an increment; its readers need --incremental"
             )
         warnings += warnings_for(disks, chosen, for_qemu)
+        if only_estimate:
+            for warning in warnings:
+                warn(warning)
+            return SendResult(estimate(disks, chosen), tuple(warnings))
         total = sum(disk.size for disk in disks)
         with (
             open_target(target, uses, confirmed=chosen.return_path) as sink,
@@ -152,12 +156,20 @@ def send(
             write_disks(send_pieces(disks, chosen), disks, sink, tick)
         digests = None
         if manifest is not None:
-            with progress("hashing", total) as tick:
-                digests = manifest_of(whole, tick, content=content, flags=chosen.dialect != "v1")
-            digests.identity = chosen.identity
-            write_manifest(manifest, digests)
+            digests = _write_manifest(manifest, whole, chosen, progress, content=content)
         finish_changes(changes, opened)
     return SendResult(sink.written, tuple(warnings), digests)
+
+
+def _write_manifest(
+    path: str, disks: list[Disk], options: SendOptions, progress: Progress, *, content: bool
+) -> Manifest:
+    """Write the manifest of ``disks``, and return it; ``content``: see :func:`manifest_of`."""
+    with progress("hashing", sum(disk.size for disk in disks)) as tick:
+        digests = manifest_of(disks, tick, content=content, flags=options.dialect != "v1")
+    digests.identity = options.identity
+    write_manifest(path, digests)
+    return digests
 
 
 def _open_images(
