@@ -11,7 +11,7 @@ import pytest
 from blkmig_cli.checks.compatibility import BLOCKS_END
 from blkmig_cli.disks.bitmap_file import read_bitmaps
 from blkmig_cli.operations.live.live import capture
-from blkmig_cli.operations.live.request import LiveRequest, PassesOptions
+from blkmig_cli.operations.live.request import LiveRequest, PassesOptions, PassesReport
 from tests.conftest import Run, fails
 from tests.interop import disks, qemu
 from tests.interop.disks import MIB
@@ -304,7 +304,8 @@ def test_progress(tmp_path: Path) -> None:
 
     passes = PassesOptions(downtime=0, max_passes=2, on_no_converge="pause")
     with guest(tmp_path, Writer(20 * MIB)) as found:
-        request = LiveRequest(passes=passes)
+        request = LiveRequest(mode=passes)
         report = capture(found.monitor, str(tmp_path / "s.bin"), request, progress=progress)
     assert [label for label, _ in shown] == ["sending", "pass 1", "pass 2", "last pass"]
-    assert [total for _, total in shown] == [done.size for done in report.passes]
+    assert isinstance(report.mode, PassesReport)
+    assert [total for _, total in shown] == [done.size for done in report.mode.passes]

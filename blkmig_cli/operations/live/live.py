@@ -11,13 +11,21 @@ from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import FailureError
 from blkmig_cli.operations.live.copies import Captured
 from blkmig_cli.operations.live.disks import Graph, QemuDisk, choose, find_disks
+from blkmig_cli.operations.live.freeze import check_freeze
 from blkmig_cli.operations.live.guard import Guard
 from blkmig_cli.operations.live.increment import Increment
 from blkmig_cli.operations.live.passes import Passes
 from blkmig_cli.operations.live.pause import Pause, check_state
 from blkmig_cli.operations.live.remnants import CleanedUp, clean_up, new_run
-from blkmig_cli.operations.live.request import LiveReport, LiveRequest
+from blkmig_cli.operations.live.request import (
+    LiveReport,
+    LiveRequest,
+    PassesOptions,
+    SnapshotOptions,
+)
 from blkmig_cli.operations.live.session import Session
+from blkmig_cli.operations.live.snapshot import Snapshot
+from blkmig_cli.operations.live.watch import Watch
 from blkmig_cli.operations.live.writer import Writer
 from blkmig_cli.operations.send.changes import base_of, check_options
 from blkmig_cli.operations.send.identity import SendIdentity, check_id, identity_of
@@ -55,15 +63,17 @@ def capture(
     for_qemu: Version | None = None,
     progress: Progress = no_progress,
     warn: Callable[[str], None] = ignore,
+    note: Callable[[str], None] = ignore,
 ) -> LiveReport:
     """Write a stream of the disks of the QEMU at ``monitor`` (``qmp:unix:PATH``) to ``target`` (TARGET).
 
-    ``for_qemu``, ``warn``: as in ``send``.  Whatever happens, what was made in QEMU is removed, and a
+    ``for_qemu``, ``warn``: as in ``send``.  ``note`` is called each second with a text about what is done to
+    the guest.  Whatever happens, what was made in QEMU is removed, and a
     guest that was running runs on, unless it is to be left paused and everything succeeded.
 
     Raises UsageError for a disk or a bitmap that QEMU does not have, or options that contradict each
     other; FailureError where QEMU, a disk or the target fails, is in use otherwise, or changes meanwhile,
-    or the guest writes too fast.
+    the guest writes too fast, or a snapshot is lost.
     """
     chosen, wanted = options or SendOptions(), request or LiveRequest()
     if chosen.container == "qemu" and for_qemu is not None and parse_target(target).is_socket:
@@ -71,6 +81,8 @@ def capture(
     if wanted.bitmaps is not None:
         check_bitmaps_fit(chosen.dialect, chosen.container, "use --dialect v1 or v2")
     check_options(wanted.changes, chosen, target, shared=False)
+    if isinstance(wanted.mode, SnapshotOptions):
+        check_freeze(wanted.mode)
     reads = FileUses()
     base = base_of(wanted.identity, chosen, wanted.changes, reads)
     identity = None
@@ -90,33 +102,48 @@ def capture(
         with Session(qemu, guard, run, wanted.socket) as session:
             increment = Increment(session, captured, wanted.changes, base)
 
-            def identify(disks: list[Disk]) -> Identity | None:
+            def identify(disks: list[Disk], consistency: str) -> Identity | None:
                 if identity is None:
                     return None
                 selected, mark = increment.selected, wanted.changes.mark
-                return identity_of(disks, chosen, identity, selected, mark)
+                return identity_of(disks, chosen, identity, selected, mark, consistency)
 
-            passes = Passes(session, captured, wanted.passes, chosen, increment, identify)
+            watch = Watch(qemu, [each.disk for each in captured], note)
+            work: Passes | Snapshot
+            common = (chosen, increment, identify, pause)
+            if isinstance(wanted.mode, PassesOptions):
+                work = Passes(session, captured, wanted.mode, *common)
+            else:
+                work = Snapshot(session, captured, wanted.mode, *common, guard, watch)
             with open_target(target, reads, confirmed=chosen.return_path) as sink:
                 try:
-                    passes.begin(warn)
-                    check_disks(passes.disks, chosen)
+                    work.begin(warn)
+                    check_disks(work.disks, chosen)
                     for warning in (
-                        *warnings_for(passes.disks, chosen, for_qemu),
+                        *warnings_for(work.disks, chosen, for_qemu),
                         *_dangers(qemu),
                     ):
                         warn(warning)
-                    writer = Writer(sink, qemu, wanted.passes.max_bandwidth)
-                    passes.run(writer, pause, progress)
+                    writer = Writer(sink, qemu, wanted.max_bandwidth, watch.look)
+                    done = work.run(writer, progress)
+                    watch.measure()
                 except BaseException as error:
                     pause.cancel(error)
                     if isinstance(error, FailureError):
-                        passes.check_cause()
+                        work.check_cause()
                     raise
             increment.finish()
-        passes.report.left_paused = pause.is_paused
+        report = LiveReport(
+            {each.device: each.disk.size for each in captured},
+            [(each.device, bitmap.name) for each in captured for bitmap in each.bitmaps],
+            work.consistency,
+            work.paused,
+            watch.latency,
+            writer.written,
+            done,
+        )
         pause.keep()
-    return passes.report
+    return report
 
 
 def list_disks(monitor: str) -> list[QemuDisk]:
