@@ -79,6 +79,8 @@ def _size(_: click.Context, option: click.Parameter, value: str | None) -> int |
     "--id", "own_id", metavar="UUID", help="The id of the stream (default: a random one)."
 )
 @click.option("--no-identity", is_flag=True, help="Do not state an id in the stream.")
+@click.option("--manifest", metavar="FILE",
+              help="Write digests of what is in the stream to FILE.")  # fmt: skip
 @click.option("--socket", metavar="PATH",
               help="Have QEMU create its NBD socket at PATH (default: one that it is given).")  # fmt: skip
 @options.for_qemu_option
@@ -179,6 +181,7 @@ def _capture(
         target,
         _request(given),
         SendOptions(given["dialect"], given["container"], given["machine"]),
+        manifest=given["manifest"],
         for_qemu=for_qemu,
         progress=partial(progress, quiet=quiet, note=note),
         warn=options.warn,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import blkmig_cli
 from blkmig_cli.checks.compatibility import BLOCKS_END
 from blkmig_cli.disks.bitmap_file import read_bitmaps
 from blkmig_cli.operations.live.live import capture
@@ -287,6 +288,22 @@ def test_what_does_not_fit_into_memory(
         report = live(run, found, *words, "--bitmaps", "--then", "leave-paused", "--to", stream)
         assert report["passes"][-1]["bytes-read"] > 2 * MIB
         check_same(run, found, stream, tmp_path)
+
+
+def test_the_library(tmp_path: Path) -> None:
+    stream, mode = tmp_path / "s.bin", PassesOptions(then="leave-paused")
+    with guest(tmp_path, Writer(20 * MIB)) as found:
+        request = LiveRequest((("a", "disk0"),), bitmaps=(), mode=mode)
+        report = blkmig_cli.live(found.monitor, stream, request, manifest=tmp_path / "m.json")
+        assert found.qemu.cmd("query-status")["status"] == "paused"
+        check_clean(found)
+    assert (report.sizes, report.bitmaps) == ({"a": SIZES[0]}, [("a", "daily")])
+    assert isinstance(report.mode, PassesReport)
+    assert report.mode.left_paused
+    assert report.written == stream.stat().st_size
+    with blkmig_cli.open(stream) as reader, reader.disk() as disk:
+        assert disk.read() == (tmp_path / "a.img").read_bytes()
+    assert blkmig_cli.read_manifest(str(tmp_path / "m.json")) == report.manifest
 
 
 def test_progress(tmp_path: Path) -> None:

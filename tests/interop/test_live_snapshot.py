@@ -1,5 +1,7 @@
 """``blkmig live --mode snapshot``: the disks and bitmaps of one moment, of a guest that goes on writing."""
 
+import hashlib
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -142,6 +144,44 @@ def test_what_is_written_while_it_is_read(tmp_path: Path, run: Run) -> None:
         check_clean(found)
     stream.write_bytes(b"Q" + out)
     assert replayed(run, tmp_path, stream) == originals(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [
+        ("passes", ()),
+        pytest.param("snapshot", (), marks=pytest.mark.long),
+        pytest.param("passes", ("--dialect", "v1", "--container", "none"), marks=pytest.mark.long),
+        pytest.param("snapshot", ("--dialect", "v2"), marks=pytest.mark.long),
+    ],
+)
+def test_the_manifest(run: Run, tmp_path: Path, mode: str, form: tuple[str, ...]) -> None:
+    stream, manifest = tmp_path / "s.bin", tmp_path / "s.json"
+    more = [*form, "--mode", mode, "--bitmaps", "--mark", "m0", "--manifest", manifest]
+    with snapshot_guest(tmp_path) as found:
+        live(run, found, *more, "--to", stream)
+        fails(run("live", found.monitor, *more, "--to", "exec:cat"), 2, "stored in a file")
+        second = tmp_path / "1.json"
+        more = ["--since", "m0", "--base", manifest, "--mode", mode, "--manifest", second]
+        live(run, found, *more, *form, "--to", tmp_path / "1.bin")
+    outcome = run("validate", stream, "--manifest", manifest, *form, "--output", "json")
+    assert outcome.status == 0, outcome
+    made = json.loads(manifest.read_text())
+    digests = {each["device"]: each["sha256"] for each in made["devices"]}
+    images = replayed_form(run, tmp_path, manifest, *form)
+    assert [hashlib.sha256(image).hexdigest() for image in images] == [*map(digests.get, NAMES)]
+    assert len(made["bitmaps"]) == 2
+    assert [each["sha256"] for each in json.loads(second.read_text())["devices"]] == [None, None]
+    assert run("validate", tmp_path / "1.bin", "--manifest", second, *form).status == 0
+
+
+def replayed_form(run: Run, folder: Path, manifest: Path, *form: str) -> list[bytes]:
+    """As replayed, of one stream in another form."""
+    paths = [folder / f"{name}.raw" for name in NAMES]
+    more = [f"--image={path.stem}={path}" for path in paths] + ["--manifest", str(manifest)]
+    done = run("replay", folder / "s.bin", *more, *form, "--create", "--no-bitmaps")
+    assert done.status == 0, done
+    return [path.read_bytes() for path in paths]
 
 
 @pytest.mark.long

@@ -77,6 +77,7 @@ class Passes:
         self._first: list[Disk] = []  # what is sent first of the disks
         self._copies = Copies(session, captured)
         self.disks: list[Disk] = []
+        self.identity: Identity | None = None
         #: Seconds for which the guest was paused; None if it was not.
         self.paused: float | None = None
         self._done: list[PassReport] = []
@@ -107,9 +108,7 @@ class Passes:
         self._check()
         since.read()
         self._first = self._increment.bulk(self.disks, self._images, self._options, warn)
-        self._options = replace(
-            self._options, identity=self._identify(self.disks, self.consistency)
-        )
+        self._state_identity()
 
     def run(self, writer: Writer, progress: Progress) -> PassesReport:
         """Send everything; the guest is paused for the last pass.
@@ -202,9 +201,7 @@ class Passes:
                 hold.add(batch)
             self._check()
             self._check_idle()
-            self._options = replace(
-                self._options, identity=self._identify(self.disks, self.consistency)
-            )
+            self._state_identity()
             if not pause.is_paused:
                 self._predicted = None
             if self._passes.then == "resume":
@@ -215,6 +212,10 @@ class Passes:
                 writer.write(hold.events, tick, paced=False)
         self._release()
         self._copies.read()
+
+    def _state_identity(self) -> None:
+        self.identity = self._identify(self.disks, self.consistency)
+        self._options = replace(self._options, identity=self.identity)
 
     def _take_changes(self, more: list[dict[str, Any]]) -> Changes:
         """Return what was written since the last pass; ``more``: actions of the same moment.

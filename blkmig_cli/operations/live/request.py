@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from blkmig_cli.checks.manifest import Manifest
 from blkmig_cli.operations.send.changes import ALL, SendChanges
 from blkmig_cli.operations.send.identity import RANDOM, SendIdentity
 
@@ -110,6 +111,7 @@ class LiveReport:
     identities: ``paused``, ``frozen`` or ``crash``.  ``pause``: seconds that the guest was paused, None if
     it was not.  ``latency``: seconds that its writes took: the highest mean of any interval of a second
     or more, None without writes.  ``written``: bytes of the stream.  ``mode``: what is particular to it.
+    ``manifest``: that which was written, if any.
     """
 
     sizes: dict[str, int]
@@ -119,3 +121,4 @@ class LiveReport:
     latency: float | None
     written: int
     mode: PassesReport | SnapshotReport
+    manifest: Manifest | None = None

@@ -78,6 +78,7 @@ class Snapshot:
         self._discarded: dict[str, int] = {}
         self._copies = Copies(session, captured)
         self.disks: list[Disk] = []
+        self.identity: Identity | None = None
         self.consistency = "crash"
         check_possible(self._monitor, captured)
 
@@ -107,8 +108,8 @@ class Snapshot:
         bare = self._increment.bulk(self.disks, self._images, self._options, warn)
         for disk, sent in zip(self.disks, bare, strict=True):
             disk.image, disk.partial = sent.image, sent.partial
-        identity = self._identify(self.disks, self.consistency)
-        self._options = replace(self._options, identity=identity)
+        self.identity = self._identify(self.disks, self.consistency)
+        self._options = replace(self._options, identity=self.identity)
 
     def run(self, writer: Writer, progress: Progress) -> SnapshotReport:
         """Send the disks; raises FailureError where something fails, or the guest's writes take too long."""
