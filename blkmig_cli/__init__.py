@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         convert,
         events_of,
         fold,
+        live,
         open,  # noqa: A004
         open_image,
         replay,
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
         UsageError,
     )
     from blkmig_cli.operations.convert.convert import ConvertOptions, ConvertResult
+    from blkmig_cli.operations.live.request import (
+        LiveReport,
+        LiveRequest,
+        PassesOptions,
+        SnapshotOptions,
+    )
     from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
     from blkmig_cli.operations.send.changes import SendChanges
     from blkmig_cli.operations.send.identity import SendIdentity
@@ -57,7 +64,10 @@ __all__ = [
     "FailureError",
     "Hints",
     "IncompleteError",
+    "LiveReport",
+    "LiveRequest",
     "Manifest",
+    "PassesOptions",
     "ReplayRequest",
     "ReplayResult",
     "Report",
@@ -66,6 +76,7 @@ __all__ = [
     "SendIdentity",
     "SendOptions",
     "SendResult",
+    "SnapshotOptions",
     "StreamError",
     "StreamReader",
     "UsageError",
@@ -74,6 +85,7 @@ __all__ = [
     "events",
     "events_of",
     "fold",
+    "live",
     "open",
     "open_image",
     "read_bitmaps",
@@ -93,6 +105,7 @@ _HOMES = {
         "convert",
         "events_of",
         "fold",
+        "live",
         "open",
         "open_image",
         "replay",
@@ -107,6 +120,12 @@ _HOMES = {
     "disks.disk": ("Disk",),
     "errors": ("BlkmigError", "FailureError", "IncompleteError", "StreamError", "UsageError"),
     "operations.convert.convert": ("ConvertOptions", "ConvertResult"),
+    "operations.live.request": (
+        "LiveReport",
+        "LiveRequest",
+        "PassesOptions",
+        "SnapshotOptions",
+    ),
     "operations.replay.request": ("ReplayRequest", "ReplayResult"),
     "operations.send.changes": ("SendChanges",),
     "operations.send.identity": ("SendIdentity",),

@@ -26,6 +26,7 @@ from blkmig_cli.operations.convert.convert import ConvertOptions, ConvertResult
 from blkmig_cli.operations.convert.convert import convert as convert_stream
 from blkmig_cli.operations.extract import find_disk
 from blkmig_cli.operations.fold import fold as fold_streams
+from blkmig_cli.operations.live.request import LiveReport, LiveRequest
 from blkmig_cli.operations.reading import Reading
 from blkmig_cli.operations.replay.replay import replay as replay_stream
 from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
@@ -454,6 +455,33 @@ def send(
         bitmaps=bitmaps,
         identity=identity,
         changes=changes,
+        manifest=None if manifest is None else os.fspath(manifest),
+    )
+
+
+def live(
+    monitor: str,
+    target: str | os.PathLike[str],
+    request: LiveRequest | None = None,
+    options: SendOptions | None = None,
+    *,
+    manifest: str | os.PathLike[str] | None = None,
+) -> LiveReport:
+    """Write the disks of a running QEMU to ``target``, as ``blkmig live`` does; call it in the main thread.
+
+    ``monitor``: ``qmp:unix:PATH``; ``request``: what to capture and how, None: all disks in passes;
+    ``options``: the form of the stream; ``manifest``: the file for the digests of what is in the stream.
+    What is made in QEMU is removed, and a guest that was running runs on.  Sizes in the report are bytes.
+    Raises UsageError for a disk or a bitmap that is not there, or contradictory options; FailureError where
+    QEMU, a disk or the target fails or is in use, or changes meanwhile.
+    """
+    from blkmig_cli.operations.live.live import capture  # noqa: PLC0415 (asyncio is slow to load)
+
+    return capture(
+        monitor,
+        _name(target),
+        request,
+        options,
         manifest=None if manifest is None else os.fspath(manifest),
     )
 

@@ -110,5 +110,13 @@ QMP_MESSAGE_MAX = 64 << 20
 QMP_GREETING_WAIT = 5
 #: Seconds to wait for the answer of a running QEMU to a command.
 QMP_ANSWER_WAIT = 60
+#: Seconds to wait for the answer of a guest agent to a command.
+AGENT_WAIT = 10
+#: Bytes of a guest agent's answers that are held until one is complete.
+AGENT_MESSAGE_MAX = 1 << 20
+#: Seconds to wait for the answer of a QEMU to a read of a snapshot.
+SNAPSHOT_ANSWER_WAIT = 30
+#: Milliseconds that a guest's writes may take in the mean before a snapshot is abandoned for its sake.
+SNAPSHOT_LATENCY_MAX = 500
 #: Bytes read while a guest is paused that are held in memory; more are in a temporary file.
 HELD_MAX = 256 << 20

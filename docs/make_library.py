@@ -16,6 +16,7 @@ from blkmig_cli.checks import catalogue as findings
 from blkmig_cli.checks import report as checks
 from blkmig_cli.contents import bitmaps, sizes, state
 from blkmig_cli.contents import stream_disk as streamdisk
+from blkmig_cli.operations.live import request as live
 from blkmig_cli.wire import events, runs
 
 TARGET = Path(__file__).with_name("library.md")
@@ -47,6 +48,11 @@ CHAPTERS = {
         "SendIdentity",
         "SendChanges",
         "SendResult",
+        "live",
+        "LiveRequest",
+        "PassesOptions",
+        "SnapshotOptions",
+        "LiveReport",
         "convert",
         "ConvertOptions",
         "ConvertResult",
@@ -65,6 +71,9 @@ PARTS = (
     bitmaps.BitmapState,
     findings.Finding,
     streamdisk.Piece,
+    live.PassesReport,
+    live.PassReport,
+    live.SnapshotReport,
 )
 #: Whoever reads a stream does not make these; and what of a bitmap is the wire's.
 MADE_FOR_YOU = ("StreamReader", "DiskFile", "Report")

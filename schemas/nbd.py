@@ -73,6 +73,7 @@ class ExportFlag(IntFlag):
     HAS_FLAGS = 0x0001
     READ_ONLY = 0x0002
     SEND_FLUSH = 0x0004
+    SEND_TRIM = 0x0020
     SEND_WRITE_ZEROES = 0x0040
 
 
@@ -83,6 +84,7 @@ class Command(IntEnum):
     WRITE = 1
     DISC = 2
     FLUSH = 3
+    TRIM = 4
     WRITE_ZEROES = 6
     BLOCK_STATUS = 7
 

@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from blkmig_cli.operations.live.request import SnapshotReport
+
 if TYPE_CHECKING:
     from blkmig_cli.operations.live.disks import QemuDisk
     from blkmig_cli.operations.live.remnants import CleanedUp
-    from blkmig_cli.operations.live.request import LiveReport
+    from blkmig_cli.operations.live.request import LiveReport, PassesReport
 
 Json = dict[str, Any]
 
@@ -15,9 +17,21 @@ def report_json(report: "LiveReport") -> Json:
     """Return the document of a capture; times are in milliseconds, sizes in bytes."""
     return {
         "version": 1,
-        "mode": "passes",
+        "mode": "snapshot" if isinstance(report.mode, SnapshotReport) else "passes",
         "devices": [{"name": name, "size": size} for name, size in report.sizes.items()],
         "bitmaps": [{"device": device, "name": name} for device, name in report.bitmaps],
+        "consistency": report.consistency,
+        **_mode_json(report.mode),
+        "pause": _milliseconds(report.pause),
+        "write-latency": _milliseconds(report.latency),
+        "bytes-written": report.written,
+    }
+
+
+def _mode_json(mode: "PassesReport | SnapshotReport") -> Json:
+    if isinstance(mode, SnapshotReport):
+        return {"scratch-bytes": mode.scratch}
+    return {
         "passes": [
             {
                 "kind": done.kind,
@@ -27,14 +41,12 @@ def report_json(report: "LiveReport") -> Json:
                 "bytes-per-second": None if done.rate is None else round(done.rate),
                 "bytes-left": done.left,
             }
-            for done in report.passes
+            for done in mode.passes
         ],
-        "times-sent": round(report.times_sent, 3),
-        "converged": report.converged,
-        "predicted-pause": _milliseconds(report.predicted),
-        "pause": _milliseconds(report.pause),
-        "left-paused": report.left_paused,
-        "bytes-written": report.written,
+        "times-sent": round(mode.times_sent, 3),
+        "converged": mode.converged,
+        "predicted-pause": _milliseconds(mode.predicted),
+        "left-paused": mode.left_paused,
     }
 
 
@@ -79,10 +91,11 @@ def cleaned_up_json(done: "CleanedUp") -> Json:
         "version": 1,
         "exports": list(done.exports),
         "bitmaps": list(done.bitmaps),
+        "nodes": list(done.nodes),
         "server": done.server,
         "at-work": list(done.work),
     }
 
 
 def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 1)
+    return None if seconds is None else round(seconds * 1000, 3)

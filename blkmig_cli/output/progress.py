@@ -8,8 +8,21 @@ from contextlib import contextmanager
 from blkmig_cli.progress import Tick, no_tick
 
 
+class Note:
+    """A text that is shown with the label of progress bars; call it with a new one."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def __call__(self, text: str) -> None:
+        """Show ``text`` from now on."""
+        self.text = text
+
+
 @contextmanager
-def progress(label: str, total: int | None, *, quiet: bool) -> Iterator[Tick]:
+def progress(
+    label: str, total: int | None, *, quiet: bool, note: Note | None = None
+) -> Iterator[Tick]:
     """Show a progress bar on stderr during some work; ``total`` bytes, None if unknown.
 
     Gives the function to call with the bytes done.  Nothing is shown unless stderr is a terminal.
@@ -19,5 +32,6 @@ def progress(label: str, total: int | None, *, quiet: bool) -> Iterator[Tick]:
         return
     from blkmig_cli.output.human.bars import bar  # noqa: PLC0415 (rich is slow to load)
 
-    with bar(label, total) as tick:
+    shown = note or Note()
+    with bar(label, total, lambda: shown.text) as tick:
         yield tick

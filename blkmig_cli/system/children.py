@@ -20,11 +20,12 @@ def start_child(
     package: str,
     errors: IO[bytes],
     environment: Mapping[str, str] = MappingProxyType({}),
+    end: signal.Signals = signal.SIGTERM,
 ) -> subprocess.Popen[bytes]:
     """Start the program ``words[0]`` with pipes as its stdin and stdout; call it in the main thread.
 
-    It gets SIGTERM when this process ends, for whatever reason (the main thread, to be exact), and not
-    the SIGINT of Ctrl-C, so that its end is left to the caller.  It inherits no descriptor except
+    It gets the signal ``end`` when this process ends, for whatever reason (the main thread, to be exact),
+    and not the SIGINT of Ctrl-C, so that its end is left to the caller.  It inherits no descriptor except
     ``errors``, its stderr.  ``environment``: variables that it gets in addition to ours.  ``package``:
     the package to install if the program is missing.  Raises FailureError where it is missing or
     cannot be started.
@@ -35,7 +36,7 @@ def start_child(
     parent, prctl = os.getpid(), ctypes.CDLL(None).prctl
 
     def tie() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl(_PR_SET_PDEATHSIG, end)
         if os.getppid() != parent:  # it ended before
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -21,6 +21,7 @@ PROGRAM = bytes.fromhex(
 )
 # Places of its numbers in the program.
 _SPAN, _PAUSE, _FIRST = 0x6C, 0x70, 0x7C
+_SEED = 12345
 SECTOR = 512
 
 
@@ -39,6 +40,13 @@ class Writer:
         struct.pack_into("<I", made, _SPAN, self.span // SECTOR - 8)
         struct.pack_into("<I", made, _PAUSE, self.pause)
         return bytes(made)
+
+    def writes(self) -> Iterator[tuple[int, int, int]]:
+        """Yield the guest's writes in order: the disk (0 or 1), the block of 4 KiB, and its 32-bit value."""
+        value = _SEED
+        while True:
+            value = (value * 1664525 + 1013904223) & 0xFFFFFFFF
+            yield value >> 31, (value >> 8) % (self.span // SECTOR - 8) // 8, value
 
 
 @dataclass

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+import blkmig_cli
 from blkmig_cli.checks.compatibility import BLOCKS_END
 from blkmig_cli.disks.bitmap_file import read_bitmaps
 from blkmig_cli.operations.live.live import capture
-from blkmig_cli.operations.live.request import LiveRequest, PassesOptions
+from blkmig_cli.operations.live.request import LiveRequest, PassesOptions, PassesReport
 from tests.conftest import Run, fails
 from tests.interop import disks, qemu
 from tests.interop.disks import MIB
@@ -289,6 +290,22 @@ def test_what_does_not_fit_into_memory(
         check_same(run, found, stream, tmp_path)
 
 
+def test_the_library(tmp_path: Path) -> None:
+    stream, mode = tmp_path / "s.bin", PassesOptions(then="leave-paused")
+    with guest(tmp_path, Writer(20 * MIB)) as found:
+        request = LiveRequest((("a", "disk0"),), bitmaps=(), mode=mode)
+        report = blkmig_cli.live(found.monitor, stream, request, manifest=tmp_path / "m.json")
+        assert found.qemu.cmd("query-status")["status"] == "paused"
+        check_clean(found)
+    assert (report.sizes, report.bitmaps) == ({"a": SIZES[0]}, [("a", "daily")])
+    assert isinstance(report.mode, PassesReport)
+    assert report.mode.left_paused
+    assert report.written == stream.stat().st_size
+    with blkmig_cli.open(stream) as reader, reader.disk() as disk:
+        assert disk.read() == (tmp_path / "a.img").read_bytes()
+    assert blkmig_cli.read_manifest(str(tmp_path / "m.json")) == report.manifest
+
+
 def test_progress(tmp_path: Path) -> None:
     shown: list[tuple[str, int | None]] = []
     ticks: list[int] = []
@@ -304,7 +321,8 @@ def test_progress(tmp_path: Path) -> None:
 
     passes = PassesOptions(downtime=0, max_passes=2, on_no_converge="pause")
     with guest(tmp_path, Writer(20 * MIB)) as found:
-        request = LiveRequest(passes=passes)
+        request = LiveRequest(mode=passes)
         report = capture(found.monitor, str(tmp_path / "s.bin"), request, progress=progress)
     assert [label for label, _ in shown] == ["sending", "pass 1", "pass 2", "last pass"]
-    assert [total for _, total in shown] == [done.size for done in report.passes]
+    assert isinstance(report.mode, PassesReport)
+    assert [total for _, total in shown] == [done.size for done in report.mode.passes]

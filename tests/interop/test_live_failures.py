@@ -237,8 +237,8 @@ main()
 class Running:
     """``blkmig live`` as a process, whose stream is read only as far as a test wants."""
 
-    def __init__(self, found: Guest, *words: str, impatient: bool = False) -> None:
-        command = [sys.executable, "-c", IMPATIENT] if impatient else BLKMIG
+    def __init__(self, found: Guest, *words: str, script: str | None = None) -> None:
+        command = BLKMIG if script is None else [sys.executable, "-c", script]
         self.process = subprocess.Popen(
             [*command, "live", found.monitor, *words],
             stdout=subprocess.PIPE,
@@ -262,9 +262,9 @@ class Running:
 
 
 @contextmanager
-def running(found: Guest, *words: str, impatient: bool = False) -> Iterator[Running]:
+def running(found: Guest, *words: str, script: str | None = None) -> Iterator[Running]:
     """Start a capture and wait until it is in the middle of its first pass."""
-    started = Running(found, *words, impatient=impatient)
+    started = Running(found, *words, script=script)
     try:
         started.read(8 * MIB)
         yield started
@@ -514,7 +514,7 @@ def test_a_qemu_that_hangs(tmp_path: Path, paused: bool) -> None:
     """What cannot be removed is removed, and the guest resumed, as soon as QEMU answers again."""
     words = ["--max-passes", "0", "--on-no-converge", "pause", "--downtime", "0ms"]
     words += ["--then", "leave-paused"] * paused
-    with guest(tmp_path, WRITER) as found, running(found, *words, impatient=True) as capture:
+    with guest(tmp_path, WRITER) as found, running(found, *words, script=IMPATIENT) as capture:
         while paused and found.qemu.cmd("query-status")["status"] == "running":
             capture.read(1 << 16)
         found.qemu.process.send_signal(signal.SIGSTOP)

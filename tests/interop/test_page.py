@@ -48,38 +48,54 @@ class Monitor:
 @pytest.mark.long
 def test_the_commands(tmp_path: Path) -> None:
     run_commands(PAGE, tmp_path)
-    assert PAGE.count("```console") == 8
+    assert PAGE.count("```console") == 10
 
 
 def test_a_running_guest(tmp_path: Path) -> None:
     """That chapter by itself, for every QEMU."""
     _, _, rest = PAGE.partition("\n## A capture of a running guest (QEMU 5.2 and later)\n")
     chapter = rest.partition("\n## ")[0]
-    assert chapter.count("```console") == 1
+    assert chapter.count("```console") == 2
     run_commands(chapter, tmp_path)
 
 
 def test_an_old_capture_to_a_qemu_of_today(run: Run, tmp_path: Path) -> None:
     """That chapter by itself, with a stream made by blkmig, for every QEMU."""
-    disk = tmp_path / "disk.img"
+    disk, daily = tmp_path / "disk.img", make_stream(run, tmp_path)
+    _, _, rest = PAGE.partition("\n## Loading an old capture with a current QEMU\n")
+    chapter = rest.partition("\n## ")[0]
+    assert chapter.count("```console") == 3
+    answers = run_commands(chapter, tmp_path)
+    assert answers.count({"sha256": daily}) == 2
+    # What was promised is what the images hold for the next QEMU that opens them.
+    for name in ("new.qcow2", "meta.qcow2", "other.qcow2"):
+        made = tmp_path / name
+        assert qcow2.digests(made, ["daily"]) == {"daily": daily}
+        assert not qcow2.stored_bitmaps(made)["daily"].in_use
+        qcow2.same(made, "qcow2", disk)
+    qcow2.same(tmp_path / "raw.img", "raw", disk)
+
+
+def test_into_a_qemu_that_waits(run: Run, tmp_path: Path) -> None:
+    """That chapter by itself, with a stream made by blkmig, for every QEMU."""
+    daily = make_stream(run, tmp_path)
+    _, _, rest = PAGE.partition("\n## Disks and bitmaps into a QEMU that waits (every version)\n")
+    chapter = rest.partition("\n## ")[0]
+    assert chapter.count("```console") == 1
+    assert {"sha256": daily} in run_commands(chapter, tmp_path)
+    qcow2.same(tmp_path / "waiting.qcow2", "qcow2", tmp_path / "disk.img")
+
+
+def make_stream(run: Run, folder: Path) -> str:
+    """Make stream.bin, with a bitmap ``daily``; return the bitmap's digest."""
+    disk = folder / "disk.img"
     size = 40 << 20
     disk.write_bytes(disks.noisy(4 << 20))
     os.truncate(disk, size)
     daily = disks.bitmap("daily", 65536, size)
     write_bitmaps(f"{disk}.bitmaps.json", BitmapFile(size, {"daily": daily}))
-    assert run("send", disk, "--bitmaps", "--to", tmp_path / "stream.bin").status == 0
-    _, _, rest = PAGE.partition("\n## Loading an old capture with a current QEMU\n")
-    chapter = rest.partition("\n## ")[0]
-    assert chapter.count("```console") == 3
-    answers = run_commands(chapter, tmp_path)
-    assert answers.count({"sha256": daily.sha256(size)}) == 2
-    # What was promised is what the images hold for the next QEMU that opens them.
-    for name in ("new.qcow2", "meta.qcow2", "other.qcow2"):
-        made = tmp_path / name
-        assert qcow2.digests(made, ["daily"]) == {"daily": daily.sha256(size)}
-        assert not qcow2.stored_bitmaps(made)["daily"].in_use
-        qcow2.same(made, "qcow2", disk)
-    qcow2.same(tmp_path / "raw.img", "raw", disk)
+    assert run("send", disk, "--bitmaps", "--to", folder / "stream.bin").status == 0
+    return daily.sha256(size)
 
 
 def run_commands(text: str, folder: Path) -> list[Any]:

@@ -76,6 +76,16 @@ def test_no_bar(quiet: bool, environment: dict[str, str]) -> None:
     assert on_a_terminal(["-c", SCRIPT.format(total=5 << 28, quiet=quiet)], **environment) == ""
 
 
+def test_a_note() -> None:
+    script = SCRIPT.format(total=5 << 28, quiet=False).replace("import progress", "import *")
+    script = script.replace("total = ", "note = Note(); total = ")
+    script = script.replace("quiet=False", "quiet=False, note=note")
+    script = script.replace("    tick(", "    note(f'pass {done}'); tick(")
+    assert any(
+        line.startswith("working (pass 3) ") for line in lines(on_a_terminal(["-c", script]))
+    )
+
+
 def test_no_color() -> None:
     script = SCRIPT.format(total=5 << 28, quiet=False)
     colour = re.compile(r"\x1b\[[0-9;]*[1-9][0-9;]*m")

@@ -31,17 +31,24 @@ _NOUNS = {
     Command.READ: "reading",
     Command.WRITE: "writing",
     Command.WRITE_ZEROES: "zeroing",
+    Command.TRIM: "discarding",
     Command.BLOCK_STATUS: "the block status of",
 }
 _ERRORS = frozenset(ErrorNumber)
 
 
 class Connection:
-    """A connection after its handshake, which gave ``export``; ``name`` is its name in messages."""
+    """A connection after its handshake, which gave ``export``; ``name`` is its name in messages.
 
-    def __init__(self, channel: Channel, export: Export, name: str) -> None:
+    ``patience``: seconds to wait for an answer, None: those of ``limits.py``.
+    """
+
+    def __init__(
+        self, channel: Channel, export: Export, name: str, patience: float | None = None
+    ) -> None:
         self.export = export
         self.name = name
+        self._patience = patience
         self._channel = channel
         self._flying: dict[int, Request] = {}
         self._replies = Replies(self._flying, structured=export.structured)
@@ -56,7 +63,7 @@ class Connection:
 
         Raises FailureError.
         """
-        deadline = time.monotonic() + limits.NBD_ANSWER_WAIT
+        deadline = self._deadline()
         with self._sending:
             self._check(request)
             cookie = next(self._cookies)
@@ -86,7 +93,7 @@ class Connection:
 
     def wait(self, request: Request) -> None:
         """Wait for all of the answer to a request; raises FailureError, also for an error in it."""
-        deadline = time.monotonic() + limits.NBD_ANSWER_WAIT
+        deadline = self._deadline()
         while not request.done:
             self._check(request)
             if not self._begin_receiving(request, deadline):
@@ -197,6 +204,11 @@ class Connection:
             if self._broken is None:
                 self._broken = str(error) or "the connection was interrupted"
             self._changed.notify_all()
+
+    def _deadline(self) -> float:
+        """Return until when an answer is waited for."""
+        patience = limits.NBD_ANSWER_WAIT if self._patience is None else self._patience
+        return time.monotonic() + patience
 
     def _check(self, request: Request) -> None:
         if self._broken is not None:

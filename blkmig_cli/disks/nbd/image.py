@@ -233,6 +233,11 @@ class NbdImage:
         )
         self._each(requests, _FLYING_SMALL)
 
+    def discard(self, offset: int, length: int) -> None:
+        """Tell the server that a range is not needed any more; one that cannot take that is not told."""
+        if self._export.has(ExportFlag.SEND_TRIM):
+            self._connection.ask(Request(Command.TRIM, offset, length))
+
     def resize(self, size: int) -> None:
         """Raise FailureError: an export has the size that its server gave it."""
         raise FailureError(f"{escape(self.path)} is an export of {self.size} bytes")
@@ -357,17 +362,19 @@ def image_on(
     writable: bool,
     own_layer: bool = False,
     bitmaps: Bitmaps = (),
+    patience: float | None = None,
 ) -> NbdImage:
     """Return ``export`` of the NBD server at the other end of ``peer``, which it owns from now on.
 
     ``name`` is what messages call the image.  ``own_layer``: extents are those that the image itself
     allocates, not its backing files.  ``bitmaps``: the names of dirty bitmaps whose ranges will be read;
-    ``"all"``: those that the server lists.
+    ``"all"``: those that the server lists.  ``patience``: seconds to wait for an answer, None: those of
+    ``limits.py``.
 
     Raises FailureError where there is no such export, it cannot be written or flushed though it is to
     be ``writable``, or the server fails.
     """
-    return _image(peer, export, name, None, writable, own_layer, bitmaps)
+    return _image(peer, export, name, None, writable, own_layer, bitmaps, patience)
 
 
 def _image(
@@ -378,6 +385,7 @@ def _image(
     writable: bool,
     own_layer: bool,
     bitmaps: Bitmaps,
+    patience: float | None = None,
 ) -> NbdImage:
     channel = SocketChannel(peer)
     try:
@@ -392,7 +400,8 @@ def _image(
     except BaseException:
         channel.close()
         raise
-    return NbdImage(Connection(channel, found, name), writable=writable, own_layer=own_layer)
+    connection = Connection(channel, found, name, patience)
+    return NbdImage(connection, writable=writable, own_layer=own_layer)
 
 
 def _cannot_flush(name: str) -> FailureError:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import select
+import signal
 import socket
 import subprocess
 import tempfile
@@ -31,6 +32,7 @@ _ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
 }
 _PIECE = 1 << 16
+_KILLED = 5  # seconds for the end of a process that was killed
 _SHOWN = 400  # characters of its messages
 # Its message where another program uses a file (QEMU 7.2, block/file-posix.c: raw_check_lock_bytes).
 _LOCKED = re.compile("Failed to (get|lock) .*(lock|byte)")
@@ -39,24 +41,32 @@ _LOCKED = re.compile("Failed to (get|lock) .*(lock|byte)")
 class StorageDaemon:
     """The daemon that serves the image called ``name`` in messages.  Close it with :meth:`close`.
 
-    Methods raise FailureError where it fails, ends, or does not answer in time.
+    ``folder``: where its socket is, None: the system's folder for temporary files.  ``scratch``: its images
+    are not needed afterwards, so that it is killed in the end, and not waited for.
+
+    ``path``: that of its socket.  Methods raise FailureError where it fails, ends, or does not answer in
+    time.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folder: str | None = None, *, scratch: bool = False) -> None:
         self._name = name
+        self._scratch = scratch
         self._buffer = b""
         self._removed: set[str] = set()
         self._stack = ExitStack()
         try:
             with failing("a temporary file"):
                 self._errors = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-                folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="blkmig-"))
-            self._process = start_child(_WORDS, PACKAGE, self._errors, _ENVIRONMENT)
+                folder = self._stack.enter_context(
+                    tempfile.TemporaryDirectory(prefix="blkmig-", dir=folder)
+                )
+            end = signal.SIGKILL if scratch else signal.SIGTERM
+            self._process = start_child(_WORDS, PACKAGE, self._errors, _ENVIRONMENT, end)
             self._stack.callback(self._end)
             self._next()  # the greeting
             self.execute("qmp_capabilities")
-            self._path = os.path.join(folder, "nbd")
-            address = {"type": "unix", "data": {"path": self._path}}
+            self.path = os.path.join(folder, "nbd")
+            address = {"type": "unix", "data": {"path": self.path}}
             self.execute("nbd-server-start", addr=address)
         except BaseException:
             self.close()
@@ -94,12 +104,17 @@ class StorageDaemon:
             self._next()
         self._removed.discard(export)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended, which it does not by itself."""
+        return self._process.poll() is not None
+
     def connect(self) -> socket.socket:
         """Return a connection to the daemon's NBD server."""
         with failing(f"{self._name}: {PROGRAM}"):
             peer = socket.socket(socket.AF_UNIX)
             try:
-                peer.connect(self._path)
+                peer.connect(self.path)
             except BaseException:
                 peer.close()
                 raise
@@ -111,13 +126,19 @@ class StorageDaemon:
 
     def _end(self) -> None:
         process = self._process
-        if process.poll() is None:
+        if self._scratch:
+            process.kill()
+        elif process.poll() is None:
             process.terminate()
         assert process.stdin is not None
         assert process.stdout is not None
         for pipe in (process.stdin, process.stdout):
             with suppress(OSError):  # what was not written is for a process that has ended
                 pipe.close()
+        if self._scratch:
+            with suppress(subprocess.TimeoutExpired):  # it hangs in the system
+                process.wait(_KILLED)
+            return
         try:
             process.wait(limits.PEER_SILENT)
         except subprocess.TimeoutExpired:

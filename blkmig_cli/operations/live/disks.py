@@ -131,6 +131,11 @@ class Graph:
 
     def _below(self, node: str) -> str | None:
         """Return the child "file" of a node."""
+        found = self.files_below().get(node)
+        return found if found in self.nodes else None
+
+    def files_below(self) -> dict[str, str]:
+        """Return the child "file" of each node that has one."""
         if self._files is None:
             # Since QEMU 3.1; query-named-block-nodes has no children before QEMU 10.1.
             graph = self._monitor.execute("x-debug-query-block-graph")
@@ -140,8 +145,7 @@ class Graph:
                 for edge in graph["edges"]
                 if edge["name"] == "file"
             }
-        found = self._files.get(node)
-        return found if found in self.nodes else None
+        return self._files
 
 
 def find_disks(monitor: Monitor, graph: Graph) -> list[QemuDisk]:
@@ -207,10 +211,20 @@ def _properties(monitor: Monitor, qdev: str) -> tuple[str, bool]:
     return str(kind or ""), bool(_property(monitor, qdev, "share-rw"))
 
 
+def has_iothread(monitor: Monitor, disk: QemuDisk) -> bool:
+    """Return whether the requests of a disk may be those of an iothread."""
+    if not monitor.execute("query-iothreads"):
+        return False
+    # That of a SCSI disk is its controller's.
+    kind = str(_property(monitor, disk.qdev, "type"))
+    return kind.startswith("scsi-") or bool(_property(monitor, disk.qdev, "iothread"))
+
+
 def _property(monitor: Monitor, path: str, name: str) -> Any:
+    """Return a property of a guest device; None if it has no such property."""
     try:
         return monitor.execute("qom-get", path=path, property=name)
-    except CommandError:  # it has no such property
+    except CommandError:
         return None
 
 

@@ -1,7 +1,8 @@
 """A child process that cleans up in QEMU where this one is killed.
 
 QEMU's monitor serves one client at a time.  The child has a connection to it that waits until ours is
-closed, and is served next: then it resumes the guest, if we had paused it, and removes what we have made.
+closed, and is served next: then it resumes the guest, if we had paused it, thaws its file systems, if we
+had frozen them, and removes what we have made.
 
 It also keeps our NBD connections open, as QEMU 7.2.22 aborts when a client of a disk with an iothread hangs
 up by itself (blockdev-nbd.c: nbd_blockdev_client_closed): exports are removed first, which closes the
@@ -22,9 +23,10 @@ from types import TracebackType
 from blkmig_cli import limits
 from blkmig_cli.errors import FailureError, failing
 from blkmig_cli.operations.live.remnants import find_remnants, remove_all, stop_server
+from blkmig_cli.system.agent import Agent
 from blkmig_cli.system.qmp import Monitor
 
-_KEEP, _PAUSED, _RUNNING, _DONE = b"k", b"p", b"r", b"d"
+_KEEP, _PAUSED, _RUNNING, _FROZEN, _THAWED, _DONE = b"k", b"p", b"r", b"f", b"t", b"d"
 _PIECE = 1 << 18
 _LOOK = 10  # milliseconds after which a thread looks whether it is to end
 _START = "from blkmig_cli.operations.live.guard import main; main()"
@@ -81,12 +83,22 @@ class Guard:
 
     def keep(self, descriptor: int) -> None:
         """Keep an NBD connection open until the child ends."""
-        with failing("the process that cleans up after a kill"):
-            socket.send_fds(self._control, [_KEEP], [descriptor])
+        self._give(_KEEP, descriptor)
 
     def note_paused(self, paused: bool) -> None:
         """Note whether the guest is paused by us."""
         self._tell(_PAUSED if paused else _RUNNING)
+
+    def note_frozen(self, agent: int | None) -> None:
+        """Note that the guest's file systems are frozen through the connection ``agent``; None: not."""
+        if agent is None:
+            self._tell(_THAWED)
+        else:
+            self._give(_FROZEN, agent)
+
+    def _give(self, word: bytes, descriptor: int) -> None:
+        with failing("the process that cleans up after a kill"):
+            socket.send_fds(self._control, [word], [descriptor])
 
     def _tell(self, word: bytes) -> None:
         with failing("the process that cleans up after a kill"):
@@ -98,10 +110,15 @@ def main() -> None:
     path, run, control, waiting = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    paused, kept = False, list[int]()
+    paused, kept, agent = False, list[int](), list[int]()
     with socket.socket(fileno=control) as words, socket.socket(fileno=waiting) as monitor:
         while True:
             word, descriptors, _, _ = socket.recv_fds(words, 1, 1)
+            if word in (_FROZEN, _THAWED):
+                for old in agent:
+                    os.close(old)
+                agent = descriptors
+                continue
             kept = [*_open_ones(kept), *descriptors]
             if word == _DONE:
                 return
@@ -110,7 +127,14 @@ def main() -> None:
             if not word:
                 break
         with drained(kept):
-            _clean_up(Monitor(path, monitor), run, paused=paused)
+            if agent and not paused:
+                _thaw(*agent)
+            qemu = Monitor(path, monitor)
+            if paused and qemu.execute("query-status")["status"] == "paused":
+                qemu.execute("cont")
+            if agent and paused:
+                _thaw(*agent)
+            _clean_up(qemu, run)
 
 
 @contextmanager
@@ -157,10 +181,13 @@ def _open_ones(descriptors: list[int]) -> list[int]:
     return [descriptor for descriptor in descriptors if descriptor not in closed]
 
 
-def _clean_up(monitor: Monitor, run: str, *, paused: bool) -> None:
+def _thaw(descriptor: int) -> None:
+    with suppress(FailureError), closing(Agent("", socket.socket(fileno=descriptor))) as agent:
+        agent.thaw()
+
+
+def _clean_up(monitor: Monitor, run: str) -> None:
     with closing(monitor):
-        if paused and monitor.execute("query-status")["status"] == "paused":
-            monitor.execute("cont")
         left = find_remnants(monitor).get(run)
         if left is not None:
             remove_all(monitor, left)

@@ -4,23 +4,34 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 
 from blkmig_cli.checks.compatibility import Version, answers
 from blkmig_cli.checks.names import Key, find_bitmaps, split_bitmap
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import FailureError
 from blkmig_cli.operations.live.copies import Captured
+from blkmig_cli.operations.live.digests import check_stored, write_stored
 from blkmig_cli.operations.live.disks import Graph, QemuDisk, choose, find_disks
+from blkmig_cli.operations.live.freeze import check_freeze
 from blkmig_cli.operations.live.guard import Guard
 from blkmig_cli.operations.live.increment import Increment
 from blkmig_cli.operations.live.passes import Passes
 from blkmig_cli.operations.live.pause import Pause, check_state
 from blkmig_cli.operations.live.remnants import CleanedUp, clean_up, new_run
-from blkmig_cli.operations.live.request import LiveReport, LiveRequest
+from blkmig_cli.operations.live.request import (
+    LiveReport,
+    LiveRequest,
+    PassesOptions,
+    SnapshotOptions,
+)
 from blkmig_cli.operations.live.session import Session
+from blkmig_cli.operations.live.snapshot import Snapshot
+from blkmig_cli.operations.live.watch import Watch
 from blkmig_cli.operations.live.writer import Writer
 from blkmig_cli.operations.send.changes import base_of, check_options
-from blkmig_cli.operations.send.identity import SendIdentity, check_id, identity_of
+from blkmig_cli.operations.send.identity import Base, SendIdentity, check_id, identity_of
 from blkmig_cli.operations.send.requirements import (
     check_bitmaps_fit,
     check_disks,
@@ -52,31 +63,28 @@ def capture(
     request: LiveRequest | None = None,
     options: SendOptions | None = None,
     *,
+    manifest: str | None = None,
     for_qemu: Version | None = None,
     progress: Progress = no_progress,
     warn: Callable[[str], None] = ignore,
+    note: Callable[[str], None] = ignore,
 ) -> LiveReport:
     """Write a stream of the disks of the QEMU at ``monitor`` (``qmp:unix:PATH``) to ``target`` (TARGET).
 
-    ``for_qemu``, ``warn``: as in ``send``.  Whatever happens, what was made in QEMU is removed, and a
-    guest that was running runs on, unless it is to be left paused and everything succeeded.
+    ``manifest``: the file for the digests of the disks, as they are in the stream, and of the bitmaps.
+    ``for_qemu``, ``warn``: as in ``send``.  ``note`` is called each second with a text about what is done to
+    the guest.  Whatever happens, what was made in QEMU is removed, and a guest that was running runs on,
+    unless it is to be left paused and everything succeeded.
 
     Raises UsageError for a disk or a bitmap that QEMU does not have, or options that contradict each
     other; FailureError where QEMU, a disk or the target fails, is in use otherwise, or changes meanwhile,
-    or the guest writes too fast.
+    the guest writes too fast, or a snapshot is lost.
     """
-    chosen, wanted = options or SendOptions(), request or LiveRequest()
-    if chosen.container == "qemu" and for_qemu is not None and parse_target(target).is_socket:
-        chosen = replace(chosen, return_path=answers(for_qemu))
-    if wanted.bitmaps is not None:
-        check_bitmaps_fit(chosen.dialect, chosen.container, "use --dialect v1 or v2")
-    check_options(wanted.changes, chosen, target, shared=False)
-    reads = FileUses()
-    base = base_of(wanted.identity, chosen, wanted.changes, reads)
-    identity = None
-    if wanted.identity is not None:
-        own = wanted.identity.id or str(uuid.uuid4())
-        identity = SendIdentity(check_id("--id", own), None if base is None else base.id)
+    plan = _planned(target, request or LiveRequest(), options or SendOptions(), for_qemu)
+    wanted, stored = plan.request, None
+    if manifest is not None:
+        stored = check_stored(target)
+        plan.reads.add("the manifest", manifest, writes=True)
     run = new_run()
     with (
         _connected(monitor) as qemu,
@@ -86,37 +94,92 @@ def capture(
         graph = Graph(qemu)
         captured = _captured(qemu, graph, wanted)
         for file in graph.files():
-            reads.add("an image of QEMU's", file, writes=False)
+            plan.reads.add("an image of QEMU's", file, writes=False)
         with Session(qemu, guard, run, wanted.socket) as session:
-            increment = Increment(session, captured, wanted.changes, base)
-
-            def identify(disks: list[Disk]) -> Identity | None:
-                if identity is None:
-                    return None
-                selected, mark = increment.selected, wanted.changes.mark
-                return identity_of(disks, chosen, identity, selected, mark)
-
-            passes = Passes(session, captured, wanted.passes, chosen, increment, identify)
-            with open_target(target, reads, confirmed=chosen.return_path) as sink:
+            increment = Increment(session, captured, wanted.changes, plan.base)
+            watch = Watch(qemu, [each.disk for each in captured], note)
+            common = (plan.options, increment, partial(_identify, plan, increment), pause)
+            work: Passes | Snapshot
+            if isinstance(wanted.mode, PassesOptions):
+                work = Passes(session, captured, wanted.mode, *common)
+            else:
+                work = Snapshot(session, captured, wanted.mode, *common, guard, watch)
+            with open_target(target, plan.reads, confirmed=plan.options.return_path) as sink:
                 try:
-                    passes.begin(warn)
-                    check_disks(passes.disks, chosen)
+                    work.begin(warn)
+                    check_disks(work.disks, plan.options)
                     for warning in (
-                        *warnings_for(passes.disks, chosen, for_qemu),
+                        *warnings_for(work.disks, plan.options, for_qemu),
                         *_dangers(qemu),
                     ):
                         warn(warning)
-                    writer = Writer(sink, qemu, wanted.passes.max_bandwidth)
-                    passes.run(writer, pause, progress)
+                    writer = Writer(sink, qemu, wanted.max_bandwidth, watch.look)
+                    done = work.run(writer, progress)
+                    watch.measure()
                 except BaseException as error:
                     pause.cancel(error)
                     if isinstance(error, FailureError):
-                        passes.check_cause()
+                        work.check_cause()
                     raise
             increment.finish()
-        passes.report.left_paused = pause.is_paused
+        report = LiveReport(
+            {each.device: each.disk.size for each in captured},
+            [(each.device, bitmap.name) for each in captured for bitmap in each.bitmaps],
+            work.consistency,
+            work.paused,
+            watch.latency,
+            writer.written,
+            done,
+        )
         pause.keep()
-    return passes.report
+    if manifest is None or stored is None:
+        return report
+    whole = increment.selected is None
+    digests = write_stored(
+        manifest, stored, work.disks, plan.options, work.identity, progress, whole=whole
+    )
+    return replace(report, manifest=digests)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A request that was checked: ``base`` and ``identity`` are those of the stream, ``reads`` its files."""
+
+    request: LiveRequest
+    options: SendOptions
+    base: Base | None
+    identity: SendIdentity | None
+    reads: FileUses
+
+
+def _planned(
+    target: str | None, request: LiveRequest, options: SendOptions, for_qemu: Version | None
+) -> _Plan:
+    """Check what can be checked without QEMU; raises UsageError, and as :func:`base_of`."""
+    if options.container == "qemu" and for_qemu is not None and parse_target(target).is_socket:
+        options = replace(options, return_path=answers(for_qemu))
+    if request.bitmaps is not None:
+        check_bitmaps_fit(options.dialect, options.container, "use --dialect v1 or v2")
+    check_options(request.changes, options, target, shared=False)
+    if isinstance(request.mode, SnapshotOptions):
+        check_freeze(request.mode)
+    reads = FileUses()
+    base = base_of(request.identity, options, request.changes, reads)
+    identity = None
+    if request.identity is not None:
+        own = request.identity.id or str(uuid.uuid4())
+        identity = SendIdentity(check_id("--id", own), None if base is None else base.id)
+    return _Plan(request, options, base, identity, reads)
+
+
+def _identify(
+    plan: _Plan, increment: Increment, disks: list[Disk], consistency: str
+) -> Identity | None:
+    """Return the identity of a stream of ``disks`` as of now."""
+    if plan.identity is None:
+        return None
+    mark = plan.request.changes.mark
+    return identity_of(disks, plan.options, plan.identity, increment.selected, mark, consistency)
 
 
 def list_disks(monitor: str) -> list[QemuDisk]:

@@ -21,7 +21,7 @@ from blkmig_cli.operations.live.disks import Graph, check_unchanged
 from blkmig_cli.operations.live.estimate import Estimate
 from blkmig_cli.operations.live.increment import Increment
 from blkmig_cli.operations.live.pause import Pause
-from blkmig_cli.operations.live.request import LiveReport, PassesOptions, PassReport
+from blkmig_cli.operations.live.request import PassesOptions, PassesReport, PassReport
 from blkmig_cli.operations.live.session import Session
 from blkmig_cli.operations.live.writer import Hold, Reading, Writer, size_of
 from blkmig_cli.operations.send.stream import (
@@ -46,9 +46,11 @@ class Passes:
     """A capture of the disks ``captured`` in passes.
 
     ``options``: how to send; ``increment``: what an increment has; ``identify`` returns the identity of the
-    stream of some disks at the moment at which it is called: first when their sizes are known, then when the
-    guest is paused.
+    stream of some disks, with a consistency, at the moment at which it is called: first when their sizes
+    are known, then when the guest is paused.
     """
+
+    consistency = "paused"
 
     def __init__(
         self,
@@ -57,7 +59,8 @@ class Passes:
         passes: PassesOptions,
         options: SendOptions,
         increment: Increment,
-        identify: Callable[[list[Disk]], Identity | None],
+        identify: Callable[[list[Disk], str], Identity | None],
+        pause: Pause,
     ) -> None:
         self._session = session
         self._monitor = session.monitor
@@ -66,6 +69,7 @@ class Passes:
         self._options = options
         self._increment = increment
         self._identify = identify
+        self._pause = pause
         self._estimate = Estimate()
         self._track, self._pass = session.name("track", 0), session.name("pass", 0)
         self._images: dict[str, NbdImage] = {}
@@ -73,10 +77,12 @@ class Passes:
         self._first: list[Disk] = []  # what is sent first of the disks
         self._copies = Copies(session, captured)
         self.disks: list[Disk] = []
-        self.report = LiveReport(
-            {each.device: each.disk.size for each in captured},
-            [(each.device, bitmap.name) for each in captured for bitmap in each.bitmaps],
-        )
+        self.identity: Identity | None = None
+        #: Seconds for which the guest was paused; None if it was not.
+        self.paused: float | None = None
+        self._done: list[PassReport] = []
+        self._predicted: float | None = None
+        self._converged = True
 
     def begin(self, warn: Callable[[str], None]) -> None:
         """Make what the passes need in QEMU; from now on, writes are recorded.
@@ -102,9 +108,9 @@ class Passes:
         self._check()
         since.read()
         self._first = self._increment.bulk(self.disks, self._images, self._options, warn)
-        self._options = replace(self._options, identity=self._identify(self.disks))
+        self._state_identity()
 
-    def run(self, writer: Writer, pause: Pause, progress: Progress) -> None:
+    def run(self, writer: Writer, progress: Progress) -> PassesReport:
         """Send everything; the guest is paused for the last pass.
 
         Raises FailureError where something fails, changes or does not converge.
@@ -120,12 +126,15 @@ class Passes:
         while not self._is_enough(number):
             number += 1
             self._dirty_pass(number, bare, writer, progress)
-        self._last_pass(bare, writer, pause, progress)
+        self._last_pass(bare, writer, progress)
         if self._options.dialect != "qemu":
             writer.write(disk_parts(self.disks, bits, counts=False), paced=False)
         writer.write(stream_end(self.disks, self._options), paced=False)
         writer.flush()
-        self.report.written = writer.written
+        sent = sum(done.size for done in self._done) / sum(disk.size for disk in self.disks)
+        return PassesReport(
+            tuple(self._done), sent, self._predicted, self._converged, self._pause.is_paused
+        )
 
     def check_cause(self) -> None:
         """Raise FailureError where QEMU has ended or its disks have changed, as something has failed."""
@@ -151,10 +160,10 @@ class Passes:
         for image in self._images.values():
             image.flush()  # QEMU does so when it pauses the guest, which takes longer then
         left = sum(self._left().values())
-        predicted = self.report.predicted = self._estimate.pause(left)
-        self.report.converged = predicted <= self._passes.downtime
-        if self.report.converged or number < self._passes.max_passes:
-            return self.report.converged
+        predicted = self._predicted = self._estimate.pause(left)
+        self._converged = predicted <= self._passes.downtime
+        if self._converged or number < self._passes.max_passes:
+            return self._converged
         if self._passes.on_no_converge == "fail":
             raise FailureError(
                 f"the guest writes too fast: after {number} passes, {human_size(left)} are "
@@ -178,33 +187,35 @@ class Passes:
         self._estimate.add_reading(reading.size, reading.seconds)
         self._add("dirty", _total(changes), reading.size, time.monotonic() - began)
 
-    def _last_pass(
-        self, bare: list[Disk], writer: Writer, pause: Pause, progress: Progress
-    ) -> None:
+    def _last_pass(self, bare: list[Disk], writer: Writer, progress: Progress) -> None:
         """Send the rest.
 
         The guest does not wait for the target: what was read while it was paused is written afterwards.
         """
-        reading = Reading()
+        reading, pause = Reading(), self._pause
         with closing(Hold()) as hold:
             began = time.monotonic()
             pause.begin()
             changes = self._take_changes([*self._copies.actions(), *self._increment.marks()])
             for batch in reading.batches(self._parts(bare, changes)):
                 hold.add(batch)
-            self._check(pause)
+            self._check()
             self._check_idle()
-            self._options = replace(self._options, identity=self._identify(self.disks))
+            self._state_identity()
             if not pause.is_paused:
-                self.report.predicted = None
+                self._predicted = None
             if self._passes.then == "resume":
                 pause.end()
-            self.report.pause = pause.elapsed()
+            self.paused = pause.elapsed()
             self._add("paused", _total(changes), reading.size, time.monotonic() - began)
             with progress("last pass", _total(changes)) as tick:
                 writer.write(hold.events, tick, paced=False)
         self._release()
         self._copies.read()
+
+    def _state_identity(self) -> None:
+        self.identity = self._identify(self.disks, self.consistency)
+        self._options = replace(self._options, identity=self.identity)
 
     def _take_changes(self, more: list[dict[str, Any]]) -> Changes:
         """Return what was written since the last pass; ``more``: actions of the same moment.
@@ -256,7 +267,7 @@ class Passes:
         """Return how many bytes were written since the last pass, by node."""
         return Graph(self._monitor).counts(self._track)
 
-    def _check(self, pause: Pause | None = None) -> None:
+    def _check(self) -> None:
         """Raise FailureError where QEMU's disks or its jobs have changed, or the guest was resumed."""
         resumed = False
         for event in self._monitor.events():
@@ -264,7 +275,7 @@ class Passes:
                 raise FailureError(f"a block job was started meanwhile: {quote(event.data['id'])}")
             if event.name in ("STOP", "RESUME"):
                 resumed = event.name == "RESUME"
-        if resumed and pause is not None and pause.is_paused:
+        if resumed and self._pause.is_paused:
             raise FailureError("another client of QEMU has resumed the guest meanwhile")
         disks = {each.device: each.disk for each in self._captured}
         check_unchanged(self._monitor, Graph(self._monitor), disks)
@@ -283,7 +294,7 @@ class Passes:
         self, kind: Literal["bulk", "dirty", "paused"], size: int, read: int, seconds: float
     ) -> None:
         left = 0 if kind == "paused" else sum(self._left().values())
-        self.report.passes.append(PassReport(kind, size, read, seconds, left))
+        self._done.append(PassReport(kind, size, read, seconds, left))
 
 
 def _after(done: int, tick: Tick) -> Tick:

@@ -1,6 +1,8 @@
 """Pausing the guest, which runs on afterwards whatever happens."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from blkmig_cli.errors import FailureError
@@ -54,6 +56,17 @@ class Pause:
         self._guard.note_paused(True)
         self._since = time.monotonic()
         self._monitor.execute("stop")
+
+    @contextmanager
+    def brief(self) -> Iterator[None]:
+        """Pause the guest inside, if it runs; raises FailureError."""
+        try:
+            self.begin()
+            yield
+        except BaseException as error:
+            self.cancel(error)
+            raise
+        self.end()
 
     @property
     def is_paused(self) -> bool:

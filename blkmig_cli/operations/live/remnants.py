@@ -1,8 +1,8 @@
-"""What runs of blkmig make in a QEMU: exports, bitmaps and an NBD server; finding and removing them.
+"""What runs of blkmig make in a QEMU: exports, bitmaps, nodes and an NBD server; finding and removing them.
 
 Every name begins with ``blkmig-RUN-``, where RUN is a random number of a run.  While a run works, its
-bitmaps exist only as long as its exports of the disks do, and it is connected to each of these: so QEMU
-itself tells, by refusing to remove an export that is in use, which runs are at work.
+bitmaps and nodes exist only as long as its exports of the disks do, and it is connected to each of these:
+so QEMU itself tells, by refusing to remove an export that is in use, which runs are at work.
 """
 
 import re
@@ -16,15 +16,19 @@ from blkmig_cli.system.qmp import CommandError, Monitor
 
 #: What an export of a disk's data has in its name.
 DATA = "data"
+#: What the nodes of a snapshot have in their names: that which shows it, that which saves what the guest
+#: overwrites, and the scratch; in the order in which they are removed.
+ACCESS, FILTER, SCRATCH = NODES = ("access", "filter", "scratch")
 _NAME = re.compile(re.escape(OURS) + r"([0-9a-f]{8})-(.+)")
 
 
 @dataclass(slots=True)
 class Remnants:
-    """What a run has made: the ids of its exports, and its bitmaps as (node, name)."""
+    """What a run has made: the ids of its exports, its bitmaps as (node, name), and its nodes."""
 
     exports: list[str] = field(default_factory=list)
     bitmaps: list[tuple[str, str]] = field(default_factory=list)
+    nodes: list[str] = field(default_factory=list)
 
     @property
     def data(self) -> list[str]:
@@ -57,6 +61,9 @@ def find_remnants(monitor: Monitor) -> dict[str, Remnants]:
             found.setdefault(run, Remnants()).exports.append(export["id"])
     graph = Graph(monitor)
     for node in graph.nodes:
+        run, rest = run_of(node)
+        if rest.partition("-")[0] in NODES:
+            found.setdefault(run, Remnants()).nodes.append(node)
         for bitmap in graph.bitmaps(node):
             run, _ = run_of(bitmap.name)
             if run:
@@ -80,10 +87,30 @@ def remove_bitmaps(monitor: Monitor, bitmaps: Iterable[tuple[str, str]]) -> None
         monitor.execute("block-dirty-bitmap-remove", node=node, name=name)
 
 
+def remove_nodes(monitor: Monitor, nodes: Iterable[str]) -> None:
+    """Remove the nodes of a snapshot, and give the guest's devices their own nodes back.
+
+    Raises CommandError, also for a node that something else uses, which is left as it is.
+    """
+    files = Graph(monitor).files_below()
+    for node in sorted(nodes, key=lambda name: NODES.index(run_of(name)[1].partition("-")[0])):
+        for block in monitor.execute("query-block"):
+            if block.get("inserted", {}).get("node-name") == node and node in files:
+                set_drive(monitor, block["qdev"], files[node])
+        monitor.execute("blockdev-del", node_name=node)
+
+
+def set_drive(monitor: Monitor, qdev: str, node: str) -> None:
+    """Have a guest device use a node, from one request to the next; raises CommandError."""
+    monitor.execute("qom-set", path=qdev, property="drive", value=node)
+
+
 def remove_all(monitor: Monitor, left: Remnants) -> None:
     """Remove what a run has made, with its NBD server; raises FailureError."""
     # Those of the data are last: bitmaps without them are taken for those of a run that was killed.
     remove_exports(monitor, [name for name in left.exports if name not in left.data])
+    if left.nodes:
+        remove_nodes(monitor, left.nodes)
     remove_bitmaps(monitor, left.bitmaps)
     remove_exports(monitor, left.data)
 
@@ -98,10 +125,11 @@ def stop_server(monitor: Monitor) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CleanedUp:
-    """The result: names of the ``exports`` and ``bitmaps`` removed, and of the runs that are at ``work``."""
+    """The result: names of the ``exports``, ``bitmaps`` and ``nodes`` removed, and of runs at ``work``."""
 
     exports: tuple[str, ...]
     bitmaps: tuple[str, ...]
+    nodes: tuple[str, ...]
     work: tuple[str, ...]
     server: bool
 
@@ -110,6 +138,7 @@ def clean_up(monitor: Monitor) -> CleanedUp:
     """Remove what runs that have ended left in QEMU; raises FailureError."""
     exports: list[str] = []
     bitmaps: list[str] = []
+    nodes: list[str] = []
     work: list[str] = []
     for run, left in find_remnants(monitor).items():
         try:
@@ -118,8 +147,9 @@ def clean_up(monitor: Monitor) -> CleanedUp:
             work.append(prefix_of(run).removesuffix("-"))
             continue
         others = [name for name in left.exports if name not in left.data]
-        remove_all(monitor, Remnants(others, left.bitmaps))
+        remove_all(monitor, Remnants(others, left.bitmaps, left.nodes))
         exports += left.exports
         bitmaps += [name for _, name in left.bitmaps]
+        nodes += left.nodes
     server = bool(exports) and stop_server(monitor)
-    return CleanedUp(tuple(exports), tuple(bitmaps), tuple(work), server)
+    return CleanedUp(tuple(exports), tuple(bitmaps), tuple(nodes), tuple(work), server)

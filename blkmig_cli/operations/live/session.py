@@ -1,9 +1,9 @@
-"""What one run makes in a QEMU: the NBD server, exports and bitmaps, all removed at its end."""
+"""What one run makes in a QEMU: the NBD server, exports, bitmaps and nodes, all removed at its end."""
 
 import os
 import socket
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -46,7 +46,7 @@ class Session:
         self._images: dict[str, NbdImage] = {}
         self._peers: dict[str, socket.socket] = {}
         self._served = False
-        self._stack = ExitStack()
+        self._before, self._stack = ExitStack(), ExitStack()
 
     def __enter__(self) -> "Session":
         return self
@@ -57,6 +57,7 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._before.close()
         failure = self._remove()
         self._stack.close()
         if failure is None:
@@ -72,12 +73,16 @@ class Session:
         """Return a name for something that the run makes in QEMU."""
         return f"{self._prefix}{kind}-{number}"
 
+    def before_removal(self, call: Callable[[], None]) -> None:
+        """Call a function at the end of the run, before everything is removed."""
+        self._before.callback(call)
+
     def start_server(self) -> None:
         """Start the NBD server; raises FailureError where one is running."""
         left = find_remnants(self.monitor)
         if left:
             raise FailureError(
-                f"QEMU has exports or bitmaps of another run ({', '.join(map(prefix_of, left))}...)",
+                f"QEMU has exports, bitmaps or nodes of another run ({', '.join(map(prefix_of, left))}...)",
                 hint="wait for its end; if it was killed, remove them with --clean-up",
             )
         try:
@@ -94,30 +99,51 @@ class Session:
             raise FailureError(f"starting QEMU's NBD server failed: {error}") from None
 
     def open_disk(self, number: int, device: str, disk: QemuDisk) -> NbdImage:
-        """Export a disk and return it for reading; closed at the end of the run.
+        """Export a disk and return it for reading; closed at the end of the run."""
+        return self.open_node(self.name(DATA, number), disk.node, device)
+
+    def open_node(
+        self,
+        name: str,
+        node: str,
+        device: str,
+        *,
+        writable: bool = False,
+        patience: float | None = None,
+    ) -> NbdImage:
+        """Export a node and return it for reading, and for being discarded if ``writable``.
+
+        ``patience``: as of :func:`image_on`.
 
         QEMU must not wait for us to take its answers, even if the target hangs: until they are taken, it
         could not pause or reset the guest's disk (QEMU 7.2, nbd/server.c: nbd_drained_poll).
         """
-        name = self.name(DATA, number)
-        self.export(name, disk.node)
-        image = self.connect(name, device)
+        self.export(name, node, writable=writable)
+        image = self.connect(name, device, patience=patience)
         image.receive_always()
         return image
 
-    def export(self, name: str, node: str, bitmaps: Iterable[str] = ()) -> None:
-        """Export a node, with bitmaps of it that are disabled, for reading."""
+    def export(
+        self, name: str, node: str, bitmaps: Iterable[str] = (), *, writable: bool = False
+    ) -> None:
+        """Export a node, with bitmaps of it that are disabled."""
         self.monitor.execute(
             "block-export-add",
             type="nbd",
             id=name,
             name=name,
             node_name=node,
-            writable=False,
+            writable=writable,
             bitmaps=list(bitmaps),
         )
 
-    def connect(self, name: str, device: str, bitmaps: tuple[str, ...] = ()) -> NbdImage:
+    def connect(
+        self,
+        name: str,
+        device: str,
+        bitmaps: tuple[str, ...] = (),
+        patience: float | None = None,
+    ) -> NbdImage:
         """Return the export of this name, connected; ``device``: its disk, for messages."""
         assert self._path is not None
         shown = f"disk {device} of QEMU"
@@ -129,7 +155,9 @@ class Session:
             self._guard.keep(peer.fileno())
             self._peers[name] = peer.dup()
             stack.pop_all()
-        image = self._images[name] = image_on(peer, name, shown, writable=False, bitmaps=bitmaps)
+        image = self._images[name] = image_on(
+            peer, name, shown, writable=False, bitmaps=bitmaps, patience=patience
+        )
         return image
 
     def remove_export(self, name: str) -> None:

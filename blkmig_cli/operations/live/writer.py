@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import field, replace
 
@@ -27,12 +27,15 @@ _BATCH = 32 << 20
 class Writer:
     """Writes a stream to ``sink``, at most ``bandwidth`` bytes per second; stops when QEMU ends.
 
-    ``read``: bytes of the disks that were read for it.
+    ``watch`` is called often.  ``read``: bytes of the disks that were read for it.
     """
 
-    def __init__(self, sink: Sink, monitor: Monitor, bandwidth: int | None) -> None:
+    def __init__(
+        self, sink: Sink, monitor: Monitor, bandwidth: int | None, watch: Callable[[], object]
+    ) -> None:
         self._sink = sink
         self._monitor = monitor
+        self._watch = watch
         self._bandwidth = bandwidth
         self.read = 0
 
@@ -57,6 +60,7 @@ class Writer:
         for piece in pieces:
             yield piece
             self._monitor.check()
+            self._watch()
             done += size_of(piece)
             tick(done)
             if isinstance(piece, Block) and isinstance(piece.data, ImageRange):

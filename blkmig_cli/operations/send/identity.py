@@ -71,12 +71,13 @@ def identity_of(
     wanted: SendIdentity,
     selected: Mapping[str, str] | None = None,
     mark: str | None = None,
+    consistency: str = "paused",
 ) -> Identity:
     """Return the identity for a stream of ``disks``; the base in ``wanted`` is an id.
 
     ``selected``: of an increment, the bitmaps that selected the chunks of disks, by device.  ``mark``: the
-    bitmap that is created.  Raises UsageError for an invalid id, or for an id that is also that of the
-    base.
+    bitmap that is created.  ``consistency``: one of ``CONSISTENCIES``.  Raises UsageError for an invalid id,
+    or for an id that is also that of the base.
     """
     own = str(uuid.uuid4()) if wanted.id is None else check_id("--id", wanted.id)
     if own == wanted.base:
@@ -88,7 +89,7 @@ def identity_of(
         wanted.base,
         wanted.base is not None or selected is not None,
         creation_time(),
-        "paused",
+        consistency,
         {
             disk.device: DiskIdentity(
                 disk.size,

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -50,8 +50,8 @@ class _Left(_Figure):
 
 
 @contextmanager
-def bar(label: str, total: int | None) -> Iterator[Tick]:
-    """Show a progress bar on stderr; see ``progress.py``."""
+def bar(label: str, total: int | None, note: Callable[[], str]) -> Iterator[Tick]:
+    """Show a progress bar on stderr; see ``progress.py``.  ``note`` returns what is shown with the label."""
     # Half the width of a small terminal, so that the figures do not move while they grow.
     columns = (
         TextColumn("{task.description}"),
@@ -69,6 +69,8 @@ def bar(label: str, total: int | None) -> Iterator[Tick]:
             nonlocal shown
             if done - shown >= 1 << 20:
                 shown = done
-                shown_bar.update(task, completed=done)
+                text = note()
+                shown_label = f"{label} ({text})" if text else label
+                shown_bar.update(task, completed=done, description=shown_label)
 
         yield tick

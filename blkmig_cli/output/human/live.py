@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from blkmig_cli.operations.live.request import SnapshotReport
 from blkmig_cli.output.human.console import table as new_table
 from blkmig_cli.text import escape, exact_size, human_size, names_text
 
@@ -39,20 +40,25 @@ def disks_text(disks: list["QemuDisk"], out: Console) -> None:
 
 def report_lines(report: "LiveReport") -> Iterator[str]:
     """Yield the lines that report a capture."""
-    dirty = sum(done.kind == "dirty" for done in report.passes)
-    yield (
-        f"captured {names_text(report.sizes)}: {human_size(report.written)} written, "
-        f"{_passes(dirty)} over changes, "
-        f"disks sent {report.times_sent:.2f} times"
-    )
-    if report.predicted is None:
-        yield "the guest was not running"
-    elif report.pause is not None:
-        then = ", and is left paused" if report.left_paused else ""
-        yield (
-            f"the guest was paused for {report.pause * 1000:.0f} ms "
-            f"({report.predicted * 1000:.0f} ms predicted){then}"
-        )
+    captured = f"captured {names_text(report.sizes)}: {human_size(report.written)} written"
+    pause = "the guest was not paused"
+    if report.pause is not None:
+        pause = f"the guest was paused for {report.pause * 1000:.0f} ms"
+    if isinstance(report.mode, SnapshotReport):
+        yield f"{captured}, at most {human_size(report.mode.scratch)} of scratch"
+        frozen = ", its file systems were frozen" if report.consistency == "frozen" else ""
+        yield f"{pause}{frozen}"
+    else:
+        dirty = sum(done.kind == "dirty" for done in report.mode.passes)
+        sent = f"disks sent {report.mode.times_sent:.2f} times"
+        yield f"{captured}, {_passes(dirty)} over changes, {sent}"
+        if report.mode.predicted is None:
+            yield "the guest was not running"
+        else:
+            then = ", and is left paused" if report.mode.left_paused else ""
+            yield f"{pause} ({report.mode.predicted * 1000:.0f} ms predicted){then}"
+    if report.latency is not None:
+        yield f"the guest's writes took at most {report.latency * 1000:.1f} ms (mean of a second)"
 
 
 def _passes(number: int) -> str:
