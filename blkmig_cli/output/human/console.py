@@ -1,7 +1,9 @@
 """The console and the tables of all human output."""
 
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import IO
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -63,6 +65,38 @@ def console(file: IO[str] | None = None) -> Console:
         emoji=False,
         markup=False,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What determines how a console prints text, so that another process can render it."""
+
+    terminal: bool
+    width: int
+    colors: str | None
+    plain: bool
+
+    @classmethod
+    def of(cls, out: Console) -> "Form":
+        """Return the form of the console ``out``."""
+        return cls(out.is_terminal, out.width, out.color_system, out.no_color)
+
+    def render(self, show: Callable[[Console], None]) -> str:
+        """Return the text that ``show`` prints on a console of this form."""
+        text = io.StringIO()
+        out = _Console(
+            file=text,
+            width=self.width,
+            force_terminal=self.terminal,
+            color_system=self.colors,  # type: ignore[arg-type]
+            no_color=self.plain,
+            soft_wrap=not self.terminal,
+            highlight=False,
+            emoji=False,
+            markup=False,
+        )
+        show(out)
+        return text.getvalue()
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
