@@ -120,3 +120,7 @@ SNAPSHOT_ANSWER_WAIT = 30
 SNAPSHOT_LATENCY_MAX = 500
 #: Bytes read while a guest is paused that are held in memory; more are in a temporary file.
 HELD_MAX = 256 << 20
+#: Bytes of a list of names of captures.
+NAMES_MAX = 256 << 20
+#: Results of captures that wait for that of an earlier one, for each process that reads them.
+RESULTS_WAITING = 64

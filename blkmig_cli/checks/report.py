@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from typing import Literal
 
-from blkmig_cli.checks.catalogue import Finding
+from blkmig_cli.checks.catalogue import Finding, finding_of
 from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.contents.state import DiskState
@@ -111,3 +111,8 @@ class Report:
         """Return the report without the findings of ``checks``."""
         kept = tuple(finding for finding in self.findings if finding.id not in checks)
         return replace(self, findings=kept)
+
+
+def failed_report(stream: str, error: BlkmigError) -> Report:
+    """Return the report on a stream that could not be opened or read because of ``error``."""
+    return Report(stream, failure=error, findings=(finding_of(error),))

@@ -4,18 +4,23 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.commands.reading import exit_status, reading_of
+from blkmig_cli.commands.many import captures_of, many_options, start_workers
+from blkmig_cli.errors import UsageError
 
 
 @click.command("info", cls=Command)
-@click.argument("stream", metavar="STREAM")
+@click.argument("streams", nargs=-1, metavar="STREAM...")
+@many_options
 @options.stream_options
 @options.base_option
 @options.output_option("human", "json")
 @options.quiet_option
 @options.verbose_option
 def command(
-    stream: str,
+    streams: tuple[str, ...],
+    files_from: str | None,
+    null: bool,
+    jobs: int | None,
     dialect: str,
     container: str,
     granularities: tuple[str, ...],
@@ -31,28 +36,22 @@ def command(
     next steps.  The exit status is 0 also for an incomplete stream (use validate to
     check it); 3 for a damaged one.
 
+    A STREAM may also be a directory or a glob, in which other files are passed over.
+
     \b
     Examples:
       blkmig info stream.bin
       zcat stream.gz | blkmig info - --output json
+      blkmig info captures/ --output json
     """
-    from blkmig_cli.operations.info import info  # noqa: PLC0415 (numpy is slow to load)
-    from blkmig_cli.output.documents import info_json  # noqa: PLC0415
-
     hints = options.hints_of(granularities, device_sizes)
-    found = info(
-        stream, reading_of(hints, dialect, container, bases=bases, quiet=quiet, verbose=verbose)
-    )
-    if output == "json":
-        first, *further = map(info_json, found)
-        options.echo_json({**first, "further-streams": further})
-    else:
-        from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
-        from blkmig_cli.output.human.info import info_text  # noqa: PLC0415
+    captures = captures_of(streams, files_from, null=null)
+    if bases and len(captures) > 1:
+        raise UsageError("--base and several streams are mutually exclusive")
+    number = start_workers(captures, jobs, "blkmig_cli.commands.overview")
 
-        out = console()
-        for number, one in enumerate(found):
-            if number:
-                out.print()
-            info_text(one, out)
-    return exit_status(found[-1].report.stream, found[-1].report.failure)
+    from blkmig_cli.commands.overview import show_captures  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.commands.reading import reading_of  # noqa: PLC0415
+
+    reading = reading_of(hints, dialect, container, bases=bases, quiet=quiet, verbose=verbose)
+    return show_captures(captures, reading, number, output, quiet=quiet, verbose=verbose)

@@ -1,33 +1,21 @@
 """``blkmig validate``: checks whether streams are valid and complete."""
 
 from difflib import get_close_matches
-from functools import partial
 
 import click
 
 from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.compatibility import Version
-from blkmig_cli.checks.manifest import Manifest, read_manifest
-from blkmig_cli.checks.names import Names
-from blkmig_cli.checks.report import Report
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command, one_of
-from blkmig_cli.errors import BlkmigError, UsageError
-from blkmig_cli.operations.reading import each_report
-from blkmig_cli.operations.validate import (
-    ValidateOptions,
-    failed_report,
-    validate_stream,
-    worst_status,
-)
-from blkmig_cli.output.documents import report_json
-from blkmig_cli.output.progress import progress
+from blkmig_cli.commands.many import captures_of, many_options, start_workers
+from blkmig_cli.errors import UsageError
 from blkmig_cli.text import escape, quote
-from blkmig_cli.transport.source import Stream, open_stream
 
 
 @click.command("validate", cls=Command)
 @click.argument("streams", nargs=-1, metavar="STREAM...")
+@many_options
 @options.stream_options
 @click.option("--image", "images", multiple=True, metavar="[DEVICE=]IMAGE",
               help="Compare the stream's disk with an image.")  # fmt: skip
@@ -41,11 +29,17 @@ from blkmig_cli.transport.source import Stream, open_stream
 @click.option("--ignore", multiple=True, metavar="ID", help="Ignore a check.",
               shell_complete=one_of({check: text for check, (_, text) in CHECKS.items()}))  # fmt: skip
 @click.option("--list-checks", is_flag=True, help="List and explain all checks.")
-@options.output_option("human", "json", "junit", "sarif")
+@options.output_option("human", "json", "junit", "sarif", "github")
+@click.option("--summary", is_flag=True, help="Print only the summary, not the reports.")
+@click.option("--junit", metavar="FILE", help="Write JUnit XML to a file as well.")
+@click.option("--sarif", metavar="FILE", help="Write SARIF to a file as well.")
 @options.quiet_option
 @options.verbose_option
 def command(
     streams: tuple[str, ...],
+    files_from: str | None,
+    null: bool,
+    jobs: int | None,
     dialect: str,
     container: str,
     granularities: tuple[str, ...],
@@ -60,6 +54,9 @@ def command(
     ignore: tuple[str, ...],
     list_checks: bool,
     output: str,
+    summary: bool,
+    junit: str | None,
+    sarif: str | None,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -69,6 +66,8 @@ def command(
     The disk's size is not in the stream: where progress records do not determine
     it, specify it with --device-size or --image.
 
+    A STREAM may also be a directory or a glob, in which other files are passed over.
+
     \b
     Examples:
       blkmig validate stream.bin
@@ -76,90 +75,46 @@ def command(
       blkmig validate stream.bin --image drive0=disk.img
       blkmig validate stream.bin --manifest stream.json
       blkmig validate stream.bin --for-qemu 7.2
-      blkmig validate captures/* --strict --output junit > captures.xml
+      blkmig validate captures/ --jobs 4 --summary
+      find captures -name '*.bin' -print0 | blkmig validate --files-from - -0
+      blkmig validate captures/*.bin --strict --output github --junit captures.xml
     """
-    from blkmig_cli.output.human import report as shown  # noqa: PLC0415 (rich is slow to load)
-    from blkmig_cli.output.human.console import console  # noqa: PLC0415
-
-    out = console()
     if list_checks:
-        shown.checks_text(out)
+        from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
+        from blkmig_cli.output.human.report import checks_text  # noqa: PLC0415
+
+        checks_text(console())
         return 0
-    if not streams:
-        raise UsageError("no STREAM is specified")
     for check in ignore:
         if check not in CHECKS:
             close = " or ".join(map(quote, get_close_matches(check, CHECKS)))
             hint = f"did you mean {close}?" if close else "see --list-checks"
             raise UsageError(f"--ignore {escape(check)}: no such check", hint=hint)
+    if summary and output != "human":
+        raise UsageError(f"--summary and --output {output} are mutually exclusive")
     hints = options.hints_of(granularities, device_sizes)
-    wanted = None if manifest is None else read_manifest(manifest)
+    compared = options.device_values("--image", images)
+    captures = captures_of(streams, files_from, null=null)
+    # The workers load it at the same time.
+    number = start_workers(captures, jobs, "blkmig_cli.commands.validation")
+
+    from blkmig_cli.checks.manifest import read_manifest  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.commands.reading import reading_of  # noqa: PLC0415
+    from blkmig_cli.commands.validation import Outputs, validate_captures  # noqa: PLC0415
+    from blkmig_cli.operations.validate import ValidateOptions  # noqa: PLC0415
+
     chosen = ValidateOptions(
-        options.device_values("--image", images),
+        compared,
         options.formats_of(formats),
         shared=force_share,
         incremental=incremental,
         for_qemu=for_qemu,
-        manifest=wanted,
+        manifest=None if manifest is None else read_manifest(manifest),
     )
-    make = options.decoder_factory(dialect, container, 1)
-    reports: list[Report] = []
-    for number, name in enumerate(streams, 1):
-        which = f" {number} of {len(streams)}" if len(streams) > 1 else ""
-        found: list[Report] = []
-        try:
-            with (
-                open_stream(name, options.saying(quiet), again=chosen.reads_data) as stream,
-                progress(f"validating{which}", _total(stream, wanted), quiet=quiet) as tick,
-            ):
-                options.log(verbose, str(stream))
-                judge = partial(
-                    validate_stream, hints=hints, make_decoder=make, tick=tick, options=chosen
-                )
-                for report in each_report(stream, judge):
-                    found.append(report)  # noqa: PERF402 (kept where the next one fails)
-        except BlkmigError as error:
-            if isinstance(error, UsageError) or (output == "human" and len(streams) == 1):
-                raise
-            found.append(failed_report(name, error))
-        found = [report.ignoring(ignore) for report in found]
-        for report in found:
-            if output == "human":
-                shown.report_text(report, out)
-                if len(streams) > 1 or len(found) > 1:
-                    out.print()
-        reports += found
-    names = Names.of(*reports)
-    names.check_hints(hints)
-    names.check_devices("-f", chosen.formats)
-    if output != "human":
-        _write_document(output, reports, strict=strict)
-    elif len(reports) > 1:
-        shown.summary(reports, out)
-    for report in reports:
-        if report.failure is not None:
-            name, failure = escape(report.stream), str(report.failure)
-            named = failure if failure.startswith(name) else f"{name}: {failure}"
-            options.echo_line(named)
-    return worst_status(reports, strict=strict)
-
-
-def _write_document(output: str, reports: list[Report], *, strict: bool) -> None:
-    if output == "junit":
-        from blkmig_cli.output.junit import junit  # noqa: PLC0415 (as the next: only where it is asked for)
-
-        click.echo(junit(reports, strict=strict))
-    elif output == "sarif":
-        from blkmig_cli.output.sarif import sarif  # noqa: PLC0415
-
-        click.echo(sarif(reports))
-    else:
-        streams = [report_json(report) for report in reports]
-        options.echo_json({"version": 1, "streams": streams})
-
-
-def _total(stream: Stream, manifest: Manifest | None) -> int | None:
-    """Return the bytes to read: the stream's records, and the disks to be hashed; None if unknown."""
-    if stream.input.size is None or manifest is None:
-        return stream.input.size
-    return stream.input.size + manifest.to_read
+    return validate_captures(
+        captures,
+        reading_of(hints, dialect, container, quiet=quiet, verbose=verbose),
+        chosen,
+        number,
+        Outputs(output, summary, junit, sarif, strict, frozenset(ignore), quiet, verbose),
+    )

@@ -1,12 +1,13 @@
 """The overview of a stream: its report, the accounts of its bytes, and suggested next steps."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from blkmig_cli.checks.names import Names
-from blkmig_cli.checks.report import Report
+from blkmig_cli.checks.report import Report, failed_report
 from blkmig_cli.checks.survey import read_contents
 from blkmig_cli.contents.accounts import Accounts
 from blkmig_cli.dataclass import dataclass
+from blkmig_cli.errors import BlkmigError
 from blkmig_cli.operations.advice import Step, next_steps
 from blkmig_cli.operations.reading import Reading, each_report
 from blkmig_cli.transport.source import Stream
@@ -22,25 +23,30 @@ class Info:
     size: int | None
 
 
-def info(stream: str, reading: Reading) -> list[Info]:
-    """Return the overview of each stream in the STREAM, in order; with bases, that of the only one.
+def info(stream: str, reading: Reading) -> Iterator[Info]:
+    """Yield the overview of each stream in the STREAM, in order; with bases, that of the only one.
 
-    Damage is in a report's ``failure``.  Raises UsageError for hints of devices or bitmaps that are in
-    none of the streams, FailureError where the input fails.
+    Damage is in a report's ``failure``.  Raises FailureError where the input fails, and with bases as
+    :meth:`Reading.contents`.
     """
     if reading.bases:
-        return [_info_of_chain(stream, reading)]
-    found: list[Info] = []
+        yield _info_of_chain(stream, reading)
+        return
     reading = replace(reading, number=1)
     with reading.open(stream) as opened:
+        found: list[Info] = []
 
         def judge(one: Stream) -> Report:
             found.append(_info(one, opened.argument, reading))
             return found[-1].report
 
-        reports = list(each_report(opened, judge))
-    Names.of(*reports).check_hints(reading.hints)
-    return found
+        for _ in each_report(opened, judge):
+            yield found.pop()
+
+
+def failed_info(stream: str, error: BlkmigError) -> Info:
+    """Return the overview of a stream that could not be opened or read because of ``error``."""
+    return Info(failed_report(stream, error), Accounts(), [], None)
 
 
 def _info_of_chain(stream: str, reading: Reading) -> Info:
@@ -48,7 +54,6 @@ def _info_of_chain(stream: str, reading: Reading) -> Info:
     accounts = Accounts()
     with reading.contents(stream, accounts) as contents:
         report = contents.report
-        Names.of(report).check_hints(reading.hints)
         _settle(accounts, report)
         return Info(report, accounts, [], contents.stream.input.size)
 

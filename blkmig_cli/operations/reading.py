@@ -50,12 +50,16 @@ class Reading:
 
     def decoder(self, source: Input, *, keep_state: bool = False) -> Decoder:
         """Return a decoder of the stream in ``source``; ``keep_state``: see :class:`Decoder`."""
+        return self.decoder_for(source, self.hints, keep_state=keep_state)
+
+    def decoder_for(self, source: Input, hints: Hints, *, keep_state: bool = False) -> Decoder:
+        """Return a decoder as :meth:`decoder` does, with ``hints`` in place of those of the command line."""
         return decoder_of(
             source,
             self.number,
             dialect=self.dialect,
             container=self.container,
-            hints=self.hints,
+            hints=hints,
             keep_state=keep_state,
         )
 

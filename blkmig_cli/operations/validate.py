@@ -1,10 +1,11 @@
 """Validating one stream: checking its events, and comparing it with images and manifests."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import field, replace
+from functools import partial
 
-from blkmig_cli.checks.catalogue import Finding, finding_of
+from blkmig_cli.checks.catalogue import Finding
 from blkmig_cli.checks.checker import Checker
 from blkmig_cli.checks.compatibility import Traits, Version, objections
 from blkmig_cli.checks.judge import differing, found
@@ -15,8 +16,9 @@ from blkmig_cli.contents.final_layout import EndStates
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.open import open_image
-from blkmig_cli.errors import BlkmigError, UsageError
+from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.compare import differing_ranges
+from blkmig_cli.operations.reading import Reading, each_report
 from blkmig_cli.progress import Tick
 from blkmig_cli.text import escape, human_size, names_text, quote
 from blkmig_cli.transport.source import Stream
@@ -24,9 +26,6 @@ from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import Consumer
 from blkmig_cli.wire.schema_io import Input
-
-#: Exit statuses for several streams, the worst first: the first that occurs is used.
-WORST = (4, 3, 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +107,25 @@ def validate_stream(
         return report
 
 
-def failed_report(stream: str, error: BlkmigError) -> Report:
-    """Return the report on a stream that could not be opened or read because of ``error``."""
-    return Report(stream, failure=error, findings=(finding_of(error),))
+def validate_all(name: str, reading: Reading, options: ValidateOptions) -> Iterator[Report]:
+    """Yield the report on each stream in the STREAM ``name``, in order.
 
-
-def worst_status(reports: Iterable[Report], *, strict: bool) -> int:
-    """Return the exit status of several streams together."""
-    statuses = {report.exit_status(strict=strict) for report in reports}
-    return next((status for status in WORST if status in statuses), 0)
+    Raises as :func:`validate_stream`, and FailureError or StreamError where it cannot be opened.
+    """
+    reading = replace(reading, number=1)
+    with reading.open(name, again=options.reads_data) as stream:
+        total = stream.input.size
+        if total is not None and options.manifest is not None:
+            total += options.manifest.to_read
+        with reading.progress("validating", total) as tick:
+            judge = partial(
+                validate_stream,
+                hints=reading.hints,
+                make_decoder=reading.decoder_for,
+                tick=tick,
+                options=options,
+            )
+            yield from each_report(stream, judge)
 
 
 def _traits(report: Report, machine: str | None) -> Traits:

@@ -28,10 +28,17 @@ class Rows(Items):
     """
 
 
+class Late:
+    """A value in a document that is computed when all before it is written: ``make`` returns it."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make = make
+
+
 def write_json(document: Any, write: Callable[[str], object]) -> None:
     """Pass ``write`` the text of ``json.dumps(document, indent=1)`` and a newline, in pieces.
 
-    ``document`` may contain :class:`Items` and :class:`Rows` in place of lists.
+    ``document`` may contain :class:`Items` and :class:`Rows` in place of lists, and :class:`Late`.
     """
     held: list[str] = []
     length = 0
@@ -84,5 +91,7 @@ def _texts(value: Any, line: str) -> Iterator[str]:
             yield from _texts(item, inner)
             before = ","
         yield "[]" if before == "[" else line + "]"
+    elif isinstance(value, Late):
+        yield from _texts(value.make(), line)
     else:
         yield json.dumps(value)

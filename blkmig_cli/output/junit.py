@@ -16,19 +16,27 @@ from blkmig_cli.text import escape
 _SUITE = "blkmig validate"
 
 
-def junit(reports: list[Report], *, strict: bool) -> str:
-    """Return the document of ``reports``, in ASCII; ``strict``: warnings fail a stream, too."""
-    root = ET.Element("testsuites", name=_SUITE)
-    suite = ET.SubElement(root, "testsuite", name=_SUITE)
-    for report in reports:
-        _case(suite, report, strict=strict)
-    for element in (root, suite):
-        element.set("tests", str(len(reports)))
-        element.set("failures", str(len(suite.findall("*/failure"))))
-        element.set("errors", str(len(suite.findall("*/error"))))
-    ET.indent(root)
-    document: bytes = ET.tostring(root, "us-ascii", xml_declaration=True)
-    return document.decode("ascii")
+class JUnit:
+    """The document of reports, which are added one after the other; ``strict``: warnings fail, too."""
+
+    def __init__(self, *, strict: bool) -> None:
+        self._strict = strict
+        self._root = ET.Element("testsuites", name=_SUITE)
+        self._suite = ET.SubElement(self._root, "testsuite", name=_SUITE)
+
+    def add(self, report: Report) -> None:
+        """Add the testcase of a stream."""
+        _case(self._suite, report, strict=self._strict)
+
+    def text(self) -> str:
+        """Return the document, in ASCII."""
+        for element in (self._root, self._suite):
+            element.set("tests", str(len(self._suite)))
+            element.set("failures", str(len(self._suite.findall("*/failure"))))
+            element.set("errors", str(len(self._suite.findall("*/error"))))
+        ET.indent(self._root)
+        document: bytes = ET.tostring(self._root, "us-ascii", xml_declaration=True)
+        return document.decode("ascii")
 
 
 def _case(suite: ET.Element, report: Report, *, strict: bool) -> None:

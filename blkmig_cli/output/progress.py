@@ -27,7 +27,7 @@ def progress(
 
     Gives the function to call with the bytes done.  Nothing is shown unless stderr is a terminal.
     """
-    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    if quiet or not _shown():
         yield no_tick
         return
     from blkmig_cli.output.human.bars import bar  # noqa: PLC0415 (rich is slow to load)
@@ -35,3 +35,23 @@ def progress(
     shown = note or Note()
     with bar(label, total, lambda: shown.text) as tick:
         yield tick
+
+
+@contextmanager
+def count_progress(label: str, total: int, *, quiet: bool) -> Iterator[Tick]:
+    """Show a progress bar as :func:`progress` does, for ``total`` things.
+
+    Gives the function to call with their number done.
+    """
+    if quiet or not _shown():
+        yield no_tick
+        return
+    from blkmig_cli.output.human.bars import count_bar  # noqa: PLC0415 (rich is slow to load)
+
+    with count_bar(label, total) as tick:
+        yield tick
+
+
+def _shown() -> bool:
+    """Return whether stderr is a terminal on which bars are drawn."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

@@ -23,22 +23,32 @@ _RULES = list(CHECKS)
 _Json = dict[str, Any]
 
 
-def sarif(reports: list[Report]) -> str:
-    """Return the document of ``reports``: one run."""
-    uris = list(dict.fromkeys(_uri(report.stream) for report in reports))
-    run = {
-        "tool": {"driver": {"name": "blkmig", "version": __version__, "rules": _rules()}},
-        "invocations": [
-            {"executionSuccessful": not any(isinstance(r.failure, FailureError) for r in reports)}
-        ],
-        "artifacts": [{"location": {"uri": uri}, "roles": ["analysisTarget"]} for uri in uris],
-        "results": [
-            _result(finding, _uri(report.stream), uris)
-            for report in reports
-            for finding in report.findings
-        ],
-    }
-    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1)
+class Sarif:
+    """The document of reports, which are added one after the other: one run."""
+
+    def __init__(self) -> None:
+        self._uris: dict[str, int] = {}  # and their places in the list of artifacts
+        self._results: list[_Json] = []
+        self._failed = False
+
+    def add(self, report: Report) -> None:
+        """Add the results of a stream."""
+        uri = _uri(report.stream)
+        index = self._uris.setdefault(uri, len(self._uris))
+        self._results += [_result(finding, uri, index) for finding in report.findings]
+        self._failed |= isinstance(report.failure, FailureError)
+
+    def text(self) -> str:
+        """Return the document."""
+        run = {
+            "tool": {"driver": {"name": "blkmig", "version": __version__, "rules": _rules()}},
+            "invocations": [{"executionSuccessful": not self._failed}],
+            "artifacts": [
+                {"location": {"uri": uri}, "roles": ["analysisTarget"]} for uri in self._uris
+            ],
+            "results": self._results,
+        }
+        return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1)
 
 
 def _rules() -> list[_Json]:
@@ -52,8 +62,8 @@ def _rules() -> list[_Json]:
     ]
 
 
-def _result(finding: Finding, uri: str, uris: list[str]) -> _Json:
-    physical: _Json = {"artifactLocation": {"uri": uri, "index": uris.index(uri)}}
+def _result(finding: Finding, uri: str, index: int) -> _Json:
+    physical: _Json = {"artifactLocation": {"uri": uri, "index": index}}
     if finding.offset is not None:
         physical["region"] = {"byteOffset": finding.offset}
     location: _Json = {"physicalLocation": physical}

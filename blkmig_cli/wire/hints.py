@@ -25,6 +25,12 @@ class Hints:
     largest: set[str | None] = field(default_factory=set)
     identity: "Identity | None" = None
 
+    @property
+    def names_any(self) -> bool:
+        """Whether an option names a device or a bitmap."""
+        devices = {*self.sizes, *self.largest} - {None}
+        return bool(devices or self.granularities)
+
     def takes_most(self, device: str) -> bool:
         """Return whether the disk of ``device`` is to be as large as the stream allows (``max``)."""
         return device in self.largest or (None in self.largest and device not in self.sizes)

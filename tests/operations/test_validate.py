@@ -45,6 +45,7 @@ def test_the_document(stream: Path, run: Run) -> None:
     assert outcome.err == ""
     assert outcome.json == {
         "version": 1,
+        "passed-over": 0,
         "streams": [
             {
                 "stream": str(stream),

@@ -14,8 +14,8 @@ from jsonschema import Draft202012Validator
 from blkmig_cli.checks.catalogue import CHECKS, Finding, finding_of
 from blkmig_cli.checks.report import Report
 from blkmig_cli.errors import FailureError, StreamError
-from blkmig_cli.output.junit import junit
-from blkmig_cli.output.sarif import sarif
+from blkmig_cli.output.junit import JUnit
+from blkmig_cli.output.sarif import Sarif
 from tests.conftest import Capture, Outcome, Run
 from tests.support import raw
 from tests.support.long import examples
@@ -180,7 +180,10 @@ def test_sarif_uris(run: Run, streams: list[str]) -> None:
         "-": "fd:0",
     }
     reports = [Report(name) for name in names]
-    found = [artifact["location"]["uri"] for artifact in run_of(sarif(reports))["artifacts"]]
+    sarif = Sarif()
+    for report in reports:
+        sarif.add(report)
+    found = [artifact["location"]["uri"] for artifact in run_of(sarif.text())["artifacts"]]
     assert found == list(names.values())
 
 
@@ -223,8 +226,11 @@ def test_hostile_text(stream: str, device: str, message: str) -> None:
         failure = make(message)
         findings = (finding_of(failure), Finding("truncated", "note", message, 5, device))
         report = Report(stream, failure=failure, findings=findings)
-        text = junit([report], strict=False)
+        junit, sarif = JUnit(strict=False), Sarif()
+        junit.add(report)
+        sarif.add(report)
+        text = junit.text()
         assert text.isascii()
         (case,) = cases(text)
         assert all(char.isprintable() for char in case.get("name") or "")
-        run_of(sarif([report]))
+        run_of(sarif.text())

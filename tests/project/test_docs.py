@@ -118,7 +118,7 @@ _SAFE = {
     "DirtyBitmap.digest_size",
     "Report.adding", "Report.ignoring", "ValidateOptions.reads_data",
     "ReplayRequest.makes", "ReplayRequest.accepts", "ReplayRequest.continues", "ReplayRequest.known",
-    "ReplayRequest.takes", "ReplayRequest.format_of",
+    "ReplayRequest.takes", "ReplayRequest.format_of", "Hints.names_any",
     "ReplayResult.problem", "ReplayResult.exit_status", "Hints.takes_most", "Hints.option_size",
     "Hints.image_size", "Hints.size", "Hints.granularity", "Manifest.to_read",
     "Manifest.completing", "DirtyBitmap.range_parts",

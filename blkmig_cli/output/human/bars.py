@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -74,3 +74,16 @@ def bar(label: str, total: int | None, note: Callable[[], str]) -> Iterator[Tick
                 shown_bar.update(task, completed=done, description=shown_label)
 
         yield tick
+
+
+@contextmanager
+def count_bar(label: str, total: int) -> Iterator[Tick]:
+    """Show a progress bar of ``total`` things on stderr; see ``progress.py``."""
+    columns = (TextColumn(label), BarColumn(bar_width=24), MofNCompleteColumn(), _Left())
+    # What is printed on stdout meanwhile stays there.
+    shown_bar = Progress(
+        *columns, console=console(sys.stderr), transient=True, redirect_stdout=False
+    )
+    with shown_bar:
+        task = shown_bar.add_task(label, total=total)
+        yield lambda done: shown_bar.update(task, completed=done)

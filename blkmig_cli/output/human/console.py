@@ -1,12 +1,15 @@
 """The console and the tables of all human output."""
 
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
+
+from blkmig_cli.dataclass import dataclass
 
 # Wider than any line: piped output is for grep and similar tools, so a row is one line.
 _PIPED_WIDTH = 1 << 16
@@ -63,6 +66,38 @@ def console(file: IO[str] | None = None) -> Console:
         emoji=False,
         markup=False,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What determines how a console prints text, so that another process can render it."""
+
+    terminal: bool
+    width: int
+    colors: str | None
+    plain: bool
+
+    @classmethod
+    def of(cls, out: Console) -> "Form":
+        """Return the form of the console ``out``."""
+        return cls(out.is_terminal, out.width, out.color_system, out.no_color)
+
+    def render(self, show: Callable[[Console], None]) -> str:
+        """Return the text that ``show`` prints on a console of this form."""
+        text = io.StringIO()
+        out = _Console(
+            file=text,
+            width=self.width,
+            force_terminal=self.terminal,
+            color_system=self.colors,  # type: ignore[arg-type]
+            no_color=self.plain,
+            soft_wrap=not self.terminal,
+            highlight=False,
+            emoji=False,
+            markup=False,
+        )
+        show(out)
+        return text.getvalue()
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

@@ -6,12 +6,12 @@ from rich.text import Text
 from blkmig_cli import limits
 from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.report import Report, Verdict
+from blkmig_cli.operations.many.tally import Tally
 from blkmig_cli.operations.replay.request import ReplayResult
 from blkmig_cli.output.human.console import table as new_table
 from blkmig_cli.text import bitmap_name, count, device_name, escape, human_size, size_range
 
 _SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-#: The order of the verdicts in a summary.
 _VERDICT_STYLES: dict[Verdict, str] = {
     "whole": "bold green",
     "unknown": "yellow",
@@ -23,8 +23,8 @@ _VERDICT_STYLES: dict[Verdict, str] = {
 }
 
 
-def _name(report: Report) -> str:
-    return "(stdin)" if report.stream == "-" else escape(report.stream)
+def _shown_name(stream: str) -> str:
+    return "(stdin)" if stream == "-" else escape(stream)
 
 
 def _verdict(verdict: Verdict) -> Text:
@@ -55,7 +55,7 @@ def heading(report: Report, out: Console) -> None:
     )
     out.print(
         Text.assemble(
-            _name(report),
+            _shown_name(report.stream),
             ": ",
             _verdict(report.verdict),
             f"  ({kind})" if kind else "",
@@ -173,22 +173,17 @@ def checks_text(out: Console) -> None:
     out.print(table)
 
 
-def summary(reports: list[Report], out: Console) -> None:
-    """Print the summary of several streams: a line for each, and their number by verdict."""
+def summary(tally: Tally, out: Console) -> None:
+    """Print the summary of many streams: a line for each, and their number by verdict."""
     table = new_table("STREAM", "VERDICT", "ERRORS", "WARNINGS", right=("ERRORS", "WARNINGS"))
-    for report in reports:
-        found = [finding.severity for finding in report.findings]
+    for row in tally.rows:
         table.add_row(
-            _name(report),
-            _verdict(report.verdict),
-            f"{found.count('error'):,}",
-            f"{found.count('warning'):,}",
+            _shown_name(row.stream), _verdict(row.verdict), f"{row.errors:,}", f"{row.warnings:,}"
         )
     out.print(table)
-    verdicts = [report.verdict for report in reports]
     counts = [
-        Text.assemble(f"{verdicts.count(verdict):,} ", _verdict(verdict))
-        for verdict in _VERDICT_STYLES
-        if verdict in verdicts
+        Text.assemble(f"{number:,} ", _verdict(verdict)) for verdict, number in tally.counts()
     ]
-    out.print(f"{count(len(reports), 'stream')}: ", Text(", ").join(counts), sep="")
+    out.print(f"{count(len(tally.rows), 'stream')}: ", Text(", ").join(counts), sep="")
+    if tally.passed_over:
+        out.print(f"{count(tally.passed_over, 'other file')} passed over")

@@ -1,0 +1,170 @@
+"""The work of ``blkmig validate``, apart from its options, so that its processes can load it."""
+
+import os
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from functools import partial
+
+import click
+
+from blkmig_cli.checks.names import Names
+from blkmig_cli.checks.report import Report, failed_report
+from blkmig_cli.commands import options
+from blkmig_cli.commands.work import Done, Job, NothingKnown, Work
+from blkmig_cli.dataclass import dataclass
+from blkmig_cli.operations.many.captures import Capture
+from blkmig_cli.operations.many.tally import Tally
+from blkmig_cli.operations.reading import Reading
+from blkmig_cli.operations.validate import ValidateOptions, validate_all
+from blkmig_cli.output.documents import report_json
+from blkmig_cli.output.github import annotations, write_step_summary
+from blkmig_cli.output.human import report as shown
+from blkmig_cli.output.human.console import Form, console
+from blkmig_cli.output.json_writer import Items, Late
+from blkmig_cli.output.junit import JUnit
+from blkmig_cli.output.sarif import Sarif
+from blkmig_cli.system.atomic import replacing
+from blkmig_cli.system.pipes import write_all
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What is printed and written: ``output``, and files of further kinds; ``summary``: no reports."""
+
+    output: str
+    summary: bool
+    junit: str | None
+    sarif: str | None
+    strict: bool
+    ignore: Collection[str]
+    quiet: bool
+    verbose: bool
+
+
+def validate_captures(
+    captures: list[Capture], reading: Reading, chosen: ValidateOptions, jobs: int, outputs: Outputs
+) -> int:
+    """Validate ``captures`` in ``jobs`` processes, print the reports; return the exit status.
+
+    Raises UsageError, and where the only one is a STREAM that is named, and the output is human, its
+    errors.
+    """
+    return _Validation(captures, reading, chosen, jobs, outputs).run()
+
+
+class _Validation:
+    """One run of the command; see :func:`validate_captures`."""
+
+    def __init__(
+        self,
+        captures: list[Capture],
+        reading: Reading,
+        chosen: ValidateOptions,
+        jobs: int,
+        outputs: Outputs,
+    ) -> None:
+        self._chosen = chosen
+        self._outputs = outputs
+        self._hints = reading.hints
+        self._out = console()
+        prints = outputs.output == "human" and not outputs.summary
+        job = Job(
+            partial(validate_all, options=chosen),
+            failed_report,
+            Reading(reading.hints, reading.dialect, reading.container),
+            partial(_text, ignore=outputs.ignore) if prints else None,
+            Form.of(self._out),
+        )
+        self._work = Work(
+            captures,
+            job,
+            reading,
+            jobs,
+            report_of=lambda report: report,
+            raises=outputs.output == "human",
+            streamed=prints or outputs.output in ("json", "github"),
+            known=NothingKnown(),
+        )
+        self._names = Names()
+        self._tally = Tally(strict=outputs.strict)
+        self._files = [
+            (path, document)
+            for path, document in (
+                (outputs.junit, JUnit(strict=outputs.strict)),
+                (outputs.sarif, Sarif()),
+            )
+            if path is not None
+        ]
+
+    def run(self) -> int:
+        """Do all; return the exit status."""
+        self._print()
+        for path, document in self._files:
+            with replacing(path) as fd:
+                write_all(fd, memoryview(document.text().encode()))
+        step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if self._outputs.output == "github" and step_summary:
+            write_step_summary(step_summary, self._tally)
+        self._names.check_hints(self._hints)
+        self._names.check_devices("-f", self._chosen.formats)
+        if not self._tally.rows:
+            raise self._work.nothing_found()
+        if self._outputs.output != "github":
+            for line in self._tally.failures():
+                options.echo_line(line)
+        return self._tally.status
+
+    def _print(self) -> None:
+        """Print what the option --output says."""
+        match self._outputs.output:
+            case "human":
+                for done in self._each():
+                    for text in done.texts:
+                        sys.stdout.write(text)
+                        if self._work.is_many or len(done.texts) > 1:
+                            sys.stdout.write("\n")
+                several = self._work.is_many or len(self._tally.rows) > 1
+                if self._tally.rows and (several or self._outputs.summary):
+                    shown.summary(self._tally, self._out)
+            case "json":
+                streams = Items(lambda: map(report_json, self._reports()))
+                options.echo_json(
+                    {
+                        "version": 1,
+                        "streams": streams,
+                        "passed-over": Late(lambda: self._tally.passed_over),
+                    }
+                )
+            case "github":
+                for report in self._reports():
+                    for line in annotations(report):
+                        click.echo(line)
+            case kind:
+                document = JUnit(strict=self._outputs.strict) if kind == "junit" else Sarif()
+                for report in self._reports():
+                    document.add(report)
+                click.echo(document.text())
+
+    def _reports(self) -> Iterator[Report]:
+        for done in self._each():
+            yield from done.results
+
+    def _each(self) -> Iterator[Done[Report]]:
+        """Yield what was done for each capture, after it was counted."""
+        outputs = self._outputs
+        for done in self._work.each("validating", quiet=outputs.quiet, verbose=outputs.verbose):
+            reports = [report.ignoring(outputs.ignore) for report in done.results]
+            for report in reports:
+                self._tally.add(report)
+                if self._hints.names_any or self._chosen.formats:
+                    self._names.add(report)
+                for _, document in self._files:
+                    document.add(report)
+            yield replace(done, results=reports)
+        self._tally.passed_over = self._work.passed_over
+
+
+def _text(report: Report, form: Form, ignore: Collection[str]) -> str:
+    """Return the human output of a report."""
+    return form.render(lambda out: shown.report_text(report.ignoring(ignore), out))

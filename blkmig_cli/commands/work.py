@@ -1,0 +1,187 @@
+"""The work of a command on one capture, which any process can do, and on many, in order."""
+
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from blkmig_cli.checks.report import Report
+from blkmig_cli.commands import options
+from blkmig_cli.dataclass import dataclass
+from blkmig_cli.errors import BlkmigError, FailureError, NotAStreamError, UsageError
+from blkmig_cli.operations.many.captures import Capture
+from blkmig_cli.operations.reading import Reading
+from blkmig_cli.output.progress import count_progress
+from blkmig_cli.progress import Tick, no_progress
+from blkmig_cli.text import count, escape
+
+if TYPE_CHECKING:
+    from blkmig_cli.output.human.console import Form
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """The results of the streams in a capture, their human output, and lines for stderr (-v)."""
+
+    results: list[T]
+    texts: list[str]
+    log: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[T]):
+    """What a command does with a capture.
+
+    ``work`` yields the result of each stream in it; ``failed`` makes a result of an error.  ``show``
+    returns the human output of a result in a ``form``, None if it is not needed.  Each can be pickled.
+    """
+
+    work: Callable[[str, Reading], Iterator[T]]
+    failed: Callable[[str, BlkmigError], T]
+    reading: Reading
+    show: "Callable[[T, Form], str] | None"
+    form: "Form"
+
+    def __call__(self, name: str) -> Done[T]:
+        """Do the work on the capture ``name``; raises UsageError."""
+        log: list[str] = []
+        return self.run(name, replace(self.reading, log=log.append), log)
+
+    def run(self, name: str, reading: Reading, log: list[str]) -> Done[T]:
+        """Do the work with the callbacks of ``reading``, of which ``log`` has lines; raises UsageError."""
+        found: list[T] = []
+        try:
+            for result in self.work(name, reading):
+                found.append(result)  # noqa: PERF402 (kept where the next one fails)
+        except UsageError:
+            raise
+        except BlkmigError as error:
+            found.append(self.failed(name, error))
+        return self.done(found, log)
+
+    def done(self, found: list[T], log: list[str]) -> Done[T]:
+        """Return the results ``found`` with their output."""
+        texts = [] if self.show is None else [self.show(one, self.form) for one in found]
+        return Done(found, texts, log)
+
+    def fail(self, name: str, error: BlkmigError) -> Done[T]:
+        """Return the result of a capture that cannot be read because of ``error``."""
+        return self.done([self.failed(name, error)], [])
+
+    def lose(self, name: str) -> Done[T]:
+        """Return the result of a capture at which two processes ended."""
+        error = FailureError(
+            "two processes that read it ended unexpectedly",
+            hint="read it with --jobs 1; it may take more memory than there is",
+        )
+        return self.fail(name, error)
+
+
+class Known(Protocol[T]):
+    """Results that are known already."""
+
+    def has(self, name: str) -> bool:
+        """Return whether the results of the capture ``name`` are known."""
+
+    def results(self, name: str) -> list[T]:
+        """Return the results of the capture ``name``; raises FailureError."""
+
+
+class NothingKnown(Generic[T]):
+    """No results."""
+
+    def has(self, name: str) -> bool:
+        """Return False."""
+        return False
+
+    def results(self, name: str) -> list[T]:
+        """Return no results; it is not called."""
+        return []
+
+
+@dataclass(slots=True)
+class Work(Generic[T]):
+    """The work of a command on all its ``captures``.
+
+    ``own``: how this process reads streams, and shows the progress of the only one; ``jobs``: the processes
+    that read files, 1 for this one alone.  ``report_of`` returns the report in a result.  ``raises``: an
+    error of the only one, if it is named, is raised.  ``streamed``: the results are printed at once.
+    ``passed_over`` counts the files that are no streams.
+    """
+
+    captures: list[Capture]
+    job: Job[T]
+    own: Reading
+    jobs: int
+    report_of: Callable[[T], Report]
+    raises: bool
+    streamed: bool
+    known: Known[T]
+    passed_over: int = 0
+
+    @property
+    def is_many(self) -> bool:
+        """Whether several streams are specified, or any number of them in a directory or by a glob."""
+        return len(self.captures) > 1 or self.captures[0].found
+
+    def nothing_found(self) -> FailureError:
+        """Return the error where none of the files found is a stream."""
+        others = count(self.passed_over, "other file")
+        return FailureError(f"no streams were found ({others} passed over)", hint="see --verbose")
+
+    def each(self, label: str, *, quiet: bool, verbose: bool) -> Iterator[Done[T]]:
+        """Yield what was done for each capture that is a stream, in order.
+
+        ``label``: of the progress over all.  Raises UsageError, FailureError of ``known``.
+        """
+        first = self.captures[0]
+        if not self.is_many and first.failure is None:
+            if self.raises:
+                yield self.job.done(list(self.job.work(first.name, self.own)), [])
+            else:
+                yield self.job.run(first.name, self.own, [])
+            return
+        # A bar on the terminal on which the results appear would be in their way.
+        hidden = quiet or (self.streamed and sys.stdout.isatty())
+        with count_progress(label, len(self.captures), quiet=hidden) as tick:
+            for capture, done in self._in_order(tick):
+                for line in done.log:
+                    options.log(verbose, line)
+                failure = self.report_of(done.results[0]).failure
+                if capture.found and isinstance(failure, NotAStreamError):
+                    self.passed_over += 1
+                    options.log(verbose, f"{escape(capture.name)}: passed over: {failure}")
+                else:
+                    yield done
+
+    def _in_order(self, tick: Tick) -> Iterator[tuple[Capture, Done[T]]]:
+        """Yield each capture with what was done; ``tick`` gets their number."""
+        captures, job = self.captures, self.job
+        own = replace(self.own, progress=no_progress)
+        here = [one.failure is None and not self.known.has(one.name) for one in captures]
+        away = [
+            self.jobs > 1 and read and one.is_file for one, read in zip(captures, here, strict=True)
+        ]
+        names = [one.name for one, other in zip(captures, away, strict=True) if other]
+        with closing(_in_workers(names, job, self.jobs)) as elsewhere:
+            for number, capture in enumerate(captures):
+                if away[number]:
+                    done = next(elsewhere)
+                elif here[number]:
+                    done = job.run(capture.name, own, [])
+                elif capture.failure is not None:
+                    done = job.fail(capture.name, capture.failure)
+                else:
+                    done = job.done(self.known.results(capture.name), [])
+                yield capture, done
+                tick(number + 1)
+
+
+def _in_workers(names: list[str], job: Job[T], jobs: int) -> Generator[Done[T], None, None]:
+    if names:
+        from blkmig_cli.operations.many.workers import results_of  # noqa: PLC0415 (only with several jobs)
+
+        yield from results_of(names, job, jobs, job.lose)

@@ -1,0 +1,1 @@
+"""Many captures: which ones are specified, and the processes that read them."""
