@@ -11,6 +11,7 @@ from itertools import chain
 from blkmig_cli import limits
 from blkmig_cli.schemas.constants import RamFlag, SectionType
 from blkmig_cli.wire.events import (
+    BitmapBits,
     BitmapEos,
     Block,
     Eos,
@@ -21,7 +22,8 @@ from blkmig_cli.wire.events import (
     SectionHeader,
 )
 from blkmig_cli.wire.runs import Piece, Run, moved
-from blkmig_cli.wire.scanner import Scanner, Template, is_wide
+from blkmig_cli.wire.scanner import RowInput, RulesOf, Scanner, Template, is_wide
+from blkmig_cli.wire.schema_io import Input
 
 # The longest period, in records (or sections), that is recognised.
 _PERIOD_MAX = 32
@@ -39,12 +41,12 @@ _MIXED_FIRST = 2 * _PERIOD_MAX
 class Repeats:
     """Detects repetition in what the schemas parse, and takes the runs that continue it.
 
-    The detection is a cheap guess, O(1) per item.  ``scanner``: None for inputs that cannot be
-    scanned, of which no runs are taken.
+    The detection is a cheap guess, O(1) per item.  Of a ``source`` that is no ``RowInput``, no runs are
+    taken.  ``rules``: those of the records.
     """
 
-    def __init__(self, scanner: Scanner | None) -> None:
-        self._scanner = scanner
+    def __init__(self, source: Input, rules: RulesOf) -> None:
+        self._scanner = Scanner(source, rules) if isinstance(source, RowInput) else None
         self._patience = 1
         # The last items of each kind, those parsed longest ago first, with their templates, if any.
         self._kinds: dict[Hashable, tuple[Sequence[Event], Template | None]] = {}
@@ -155,24 +157,29 @@ def _key(event: Event) -> Hashable:
     """Return a key that equal records share."""
     if isinstance(event, Block):
         return event.length, event.device, event.flags
+    if isinstance(event, BitmapBits):
+        return event.length, event.device, event.flags, event.bitmap
     return event.type, event.length
 
 
 def _alike(event: Event, other: Event) -> bool:
     """Return whether two events differ in nothing but their places and numbers."""
-    number = 0
+    number = count = 0
     if isinstance(other, Block):
         number = other.sector
     elif isinstance(other, Progress):
         number = other.percent
-    return moved(event, other.offset - event.offset, number) == other
+    elif isinstance(other, BitmapBits):
+        number, count = other.sector, other.sectors
+    return moved(event, other.offset - event.offset, number, count) == other
 
 
 def _section_key(events: Sequence[Event]) -> Hashable | None:
     """Return a key that equal sections share; None for one that must not be taken in rows.
 
     ``events`` is a section from its header to its footer.  Accepted are parts that change no state
-    except that of block records: parts with block records, and empty parts of other sections.
+    except that of records for which there are rules: parts with block records or bits of bitmaps, and
+    empty parts of other sections.
     """
     head = events[0]
     if not isinstance(head, SectionHeader) or head.kind != SectionType.PART:
@@ -182,6 +189,6 @@ def _section_key(events: Sequence[Event]) -> Hashable | None:
     inner = events[1:-1]
     for event in inner:
         bare = isinstance(event, Ram) and event.flags == RamFlag.EOS and len(inner) == 1
-        if not (bare or isinstance(event, Block | Progress | Eos | BitmapEos)):
+        if not (bare or isinstance(event, Block | Progress | Eos | BitmapBits | BitmapEos)):
             return None
     return (head.id, *map(_key, inner))
