@@ -307,11 +307,11 @@ def moved(event: Event, by: int, number: int, count: int = 0) -> Event:
             event.granularity,
             None if event.bits is None else _payload(event.bits, by),
         )
-    return type(event)(event.offset + by, *_behind_offset(type(event))(event))  # type: ignore[arg-type]
+    return type(event)(event.offset + by, *behind_offset(type(event))(event))  # type: ignore[arg-type]
 
 
 @cache
-def _behind_offset(kind: type[Event]) -> Callable[[Event], tuple[Any, ...]]:
+def behind_offset(kind: type[Event]) -> Callable[[Event], tuple[Any, ...]]:
     """Return a getter of all fields of an event except its offset (five times as fast as ``replace``)."""
     first, *rest = (field.name for field in fields(kind))
     assert first == "offset"

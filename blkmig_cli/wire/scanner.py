@@ -8,7 +8,8 @@ rules on the numbers themselves, which are checked for every row by the owner of
 therefore always those of the schemas, only sooner.
 
 There are two ways: rows of one template at equal distances, and rows of several templates in any order,
-which follow each other.
+which follow each other.  Each of these leads from a state to a state: a section's header, for example,
+from between sections to the inside of one.
 """
 
 from array import array
@@ -85,6 +86,10 @@ class Rules(Protocol[_Ruled_contra]):
 RulesOf = Mapping[type[Event], Rules[Any]]
 
 
+#: A place in the order of events; None is that at which rows may begin and end.
+State = tuple[int, bool] | None
+
+
 class _Field(NamedTuple):
     """A number of an event: its first byte and its size in the row, and its value.
 
@@ -126,10 +131,13 @@ class Template:
     """The layout of a row: the bytes that must be equal, and the places of its numbers and bits.
 
     It is derived from the events parsed from the row: their places, and those of their payloads.
+    ``before`` and ``after``: the states before and after a row.
     """
 
-    def __init__(self, events: Sequence[Event]) -> None:
+    def __init__(self, events: Sequence[Event], before: State = None, after: State = None) -> None:
         self.events = events
+        self.before = before
+        self.after = after
         self.start = events[0].offset
         self.stride = sum(event.length for event in events)
         self.pieces: list[tuple[int, int]] = []
@@ -183,8 +191,11 @@ class Template:
                 mask[start : start + length] = 0
         edges = np.flatnonzero(np.diff(mask == 0xFF, prepend=False, append=False)).reshape(-1, 2)
         self.fixed = slice(*edges[np.diff(edges).argmax()].tolist()) if len(edges) else slice(0, 0)
-        # Eight bytes are compared at once; the last eight may overlap those before.
+        # Eight bytes are compared at once; the last eight may overlap those before.  Of fewer, all are
+        # fixed, and so have been compared.
         self._lanes = []
+        if self.width < _WORD:
+            return
         for start in {*range(0, self.width - 7, 8), self.width - 8}:
             lane = slice(start, start + 8)
             if mask[lane].any():
@@ -223,6 +234,24 @@ def _prefix(good: NDArray[np.bool_]) -> int:
     return len(good) if good[first] else first
 
 
+_Shapes = list[tuple[int, int, dict[bytes, int]]]
+
+
+def _shapes(templates: Sequence[Template], state: State) -> _Shapes:
+    """Return what may come in a ``state``: places in the row, and by the bytes there the templates' numbers.
+
+    Templates with the most bytes come first.
+    """
+    known: dict[tuple[int, int], dict[bytes, int]] = {}
+    for number, template in enumerate(templates):
+        if template.before == state:
+            fixed = template.fixed
+            assert template.row is not None
+            known.setdefault((fixed.start, fixed.stop), {})[template.row[fixed].tobytes()] = number
+    longest = sorted(known, key=lambda fixed: fixed[0] - fixed[1])
+    return [(start, stop, known[start, stop]) for start, stop in longest]
+
+
 def _chain(
     data: bytes, templates: Sequence[Template]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -230,16 +259,11 @@ def _chain(
 
     They are those whose ``fixed`` bytes are equal to a template's; the longest decide.
     """
-    known: dict[tuple[int, int], dict[bytes, int]] = {}
-    for number, template in enumerate(templates):
-        fixed = template.fixed
-        assert template.row is not None
-        known.setdefault((fixed.start, fixed.stop), {})[template.row[fixed].tobytes()] = number
-    longest = sorted(known, key=lambda fixed: fixed[0] - fixed[1])
-    shapes = [(start, stop, known[start, stop]) for start, stop in longest]
+    by_state = {state: _shapes(templates, state) for state in {one.before for one in templates}}
+    following = [by_state.get(template.after, []) for template in templates]
     widths = [template.width for template in templates]
     owners, places = array("q"), array("q")
-    at = 0
+    at, shapes = 0, by_state.get(None, [])
     while True:
         for start, stop, numbers in shapes:
             number = numbers.get(data[at + start : at + stop], -1)
@@ -252,7 +276,7 @@ def _chain(
             break
         owners.append(number)
         places.append(at)
-        at = end
+        at, shapes = end, following[number]
     return np.frombuffer(owners, np.int64), np.frombuffer(places, np.int64)
 
 
@@ -302,25 +326,29 @@ class Scanner:
                 return
             most = min(2 * most, template.batch)
 
-    def template(self, events: Sequence[Event]) -> Template | None:
-        """Return the template of ``events`` for :meth:`mixed`; None if it cannot be made."""
-        template = Template(events)
-        if template.width != template.stride or not _WORD <= template.width <= _WIDTH_MAX:
+    def template(self, event: Event, before: State, after: State) -> Template | None:
+        """Return the template of ``event`` for :meth:`mixed`; None if it cannot be made."""
+        template = Template([event], before, after)
+        if template.width != template.stride or template.width > _WIDTH_MAX:
             return None
         rows = self._source.rows(template.start, template.stride, template.pieces, 1)
         if not len(rows) or not template.made(rows[0]):
             return None
         template.learn(rows[0].copy())
-        return template if template.fixed.start < template.fixed.stop else None
+        fixed = template.fixed.stop - template.fixed.start
+        enough = fixed if template.width >= _WORD else fixed == template.width
+        return template if enough else None
 
     def mixed(self, templates: Sequence[Template], end: int | None = None) -> Iterator[Run]:
         """Yield the rows like ``templates``, in any order, from the current place on.
 
-        ``end``: no row reaches beyond this byte of the stream.  Raises FailureError.
+        The state there is None, and so it is after each run.  ``end``: no row reaches beyond this byte
+        of the stream.  Raises FailureError.
         """
         source = self._source
         usable = [one for one in templates if all(map(self._orderless, one.events))]
         least = min(_BYTES_FIRST * max(len(usable), 1), _BYTES_MAX)
+        widest = max((one.width for one in usable), default=0)
         most = least
         while True:
             start = source.offset
@@ -328,13 +356,12 @@ class Scanner:
                 most = min(most, max(end - start, 0))
             window = source.rows(start, 1, [(0, 1)], most).reshape(-1)
             owners, places = _chain(window.tobytes(), usable)
-            columns, taken = self._columns(usable, window, owners, places)
+            columns, size, refused = self._columns(usable, window, owners, places)
             if not columns:
                 return
-            size = int(places[taken - 1]) + usable[int(owners[taken - 1])].width
             source.advance(size)
             yield Run(columns, source.offset)
-            if taken < len(places):
+            if refused or int(places[-1]) + 2 * widest < len(window):
                 return
             most = max(min(2 * most, _BATCH), least)
 
@@ -344,18 +371,18 @@ class Scanner:
         window: Bytes,
         owners: NDArray[np.int64],
         places: NDArray[np.int64],
-    ) -> tuple[tuple[Column, ...], int]:
-        """Return the columns of the rows that may be taken, and the number of these rows.
+    ) -> tuple[tuple[Column, ...], int, bool]:
+        """Return the columns of the rows that may be taken, their bytes, and whether a row is refused.
 
         The rows are at ``places`` of the ``window``, which begins at the current offset; ``owners`` are
         the numbers of their ``templates``.  Few rows are not worth it: then none are taken.
         """
-        start, end = self._source.offset, len(window)
+        start, end, refused = self._source.offset, len(window), False
         found = []
         order = np.argsort(owners, kind="stable")
         first = np.flatnonzero(np.diff(owners[order], prepend=-1))
         if len(owners) < max(_WORTH, _WORTH_EACH * len(first)):
-            return (), 0
+            return (), 0, False
         for each in np.split(order, first[1:]):
             template, ours = templates[int(owners[each[0]])], places[each]
             rows = window[ours[:, None] + np.arange(template.width)]
@@ -365,11 +392,15 @@ class Scanner:
                 if (rules := self._rules.get(type(event))) and sectors is not None:
                     good &= rules.admits(event, sectors, counts)
             if not good.all():
+                refused = True
                 end = min(end, int(ours[_prefix(good)]))
             found.append((template, ours, rows, numbers))
-        taken = int(np.searchsorted(places, end))
+        closing = np.array([template.after is None for template in templates])
+        ends = np.flatnonzero(closing[owners[: np.searchsorted(places, end)]])
+        taken = int(ends[-1]) + 1 if len(ends) else 0
         if taken < max(_WORTH, _WORTH_EACH * len(found)):
-            return (), 0
+            return (), 0, False
+        end = int(places[taken - 1]) + templates[int(owners[taken - 1])].width
         columns: list[Column] = []
         for template, ours, rows, numbers in found:
             count = int(np.searchsorted(ours, end))
@@ -377,7 +408,7 @@ class Scanner:
                 by = start + ours[:count] - template.start
                 columns += self._of_rows(template, rows[:count], numbers, by)
         columns.sort(key=lambda column: column.event.offset)
-        return tuple(columns), taken
+        return tuple(columns), end, refused
 
     def _of_rows(
         self,

@@ -295,6 +295,11 @@ def in_section(*chunks: bytes) -> bytes:
 
 WORDS = [raw.bitmap_bits(64 * (at * 7 % 200), 64 - at % 3, bits(at)) for at in range(200)]
 CLEAN = [clean(128 * (200 - at), 1 + at) for at in range(200)]
+#: The records of parts, some of a few kinds in no order in each.
+SHORT = [
+    shuffled(each(zeros, up(at % 5, at * 2048)), [raw.progress(at % 100)] * (at * at % 7))
+    for at in random.Random(7).sample(range(200), 200)
+]
 MIXED: dict[str, tuple[bytes, Hints]] = {
     "zeros-of-two-devices": (
         shuffled(each(zeros, up(200)), each(zeros, down(200), "ee")), Hints()),
@@ -309,6 +314,10 @@ MIXED: dict[str, tuple[bytes, Hints]] = {
                  shuffled([raw.part(1, raw.EOS) + raw.footer(1)] * 300,
                           [raw.part(2, b"\1") + raw.footer(2)] * 300,
                           [raw.part(1, zeros([s]) + raw.EOS) + raw.footer(1) for s in up(90)]),
+                 raw.part(1, b"")), Hints()),
+    "short-parts": (
+        raw.qemu(raw.EOS + raw.footer(1),
+                 *(raw.part(1, part + raw.EOS) + raw.footer(1) for part in SHORT),
                  raw.part(1, b"")), Hints()),
     "chunks-of-bitmaps": (in_section(shuffled(WORDS, CLEAN)), Hints()),
 }  # fmt: skip
