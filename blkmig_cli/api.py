@@ -125,7 +125,7 @@ class StreamReader:
         """Yield the events, with many repeated ones as a ``blkmig_cli.wire.runs.Run`` of arrays.
 
         ``Run.columns`` have the first row's event and, as int64 of shape (rows,), the sectors of
-        blocks.  Iterating over a run yields its events.  Raises as :meth:`events`.
+        blocks and of bits.  Iterating over a run yields its events.  Raises as :meth:`events`.
         """
         decoder = self._decoder(self._input())
         while True:

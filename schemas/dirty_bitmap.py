@@ -4,6 +4,8 @@ Source: QEMU 7.2, migration/block-dirty-bitmap.c (dirty_bitmap_load_header, dirt
 dirty_bitmap_load_bits).
 """
 
+from typing import Any
+
 from construct import Int8ub, Int16ub, Int32ub, Int64ub, Struct
 
 from .constants import (
@@ -33,12 +35,15 @@ Range = Struct("sector" / Int64ub, "sectors" / Int32ub)
 BitsLength = Struct("length" / Int64ub)
 
 
-def bits_lengths(sectors: int, granularity: int) -> range:
-    """Return the accepted lengths in bytes of the bits of ``sectors``, the exact one first."""
+def bits_length(sectors: Any, granularity: int) -> Any:
+    """Return the exact length in bytes of the bits of ``sectors`` (a number, or an array of them)."""
     granules = -(-sectors * SECTOR_SIZE // granularity)
-    exact = -(-granules // WORD_BITS) * WORD_SIZE
-    padded = -(-exact // DIRTY_BITMAP_BITS_ALIGN) * DIRTY_BITMAP_BITS_ALIGN
-    return range(exact, padded + 1)
+    return -(-granules // WORD_BITS) * WORD_SIZE
+
+
+def padded_length(length: Any) -> Any:
+    """Return the greatest accepted length in bytes of bits of which ``length`` (or each) is exact."""
+    return -(-length // DIRTY_BITMAP_BITS_ALIGN) * DIRTY_BITMAP_BITS_ALIGN
 
 
 def granularity_fault(granularity: int) -> str | None:

@@ -1,6 +1,8 @@
 """The state of one dirty bitmap in a stream: its bits, the ranges that they cover, and its end."""
 
+from collections.abc import Iterator
 from dataclasses import field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,9 @@ from blkmig_cli.schemas.constants import (
     WORD_SIZE,
     BitmapAttribute,
 )
-from blkmig_cli.schemas.dirty_bitmap import bits_lengths
+from blkmig_cli.schemas.dirty_bitmap import bits_length
 from blkmig_cli.wire.events import BitmapBits, Block, BlockBitmap
-from blkmig_cli.wire.runs import Bytes, Numbers
+from blkmig_cli.wire.runs import Bytes, Column, Numbers, Run
 
 # As plain numbers: operations on enums are slow.
 _ENABLED = int(BitmapAttribute.ENABLED)
@@ -158,13 +160,29 @@ class BitmapState:
         if content is None:
             content = self.know_granularity(event.granularity, room)
         self.covered.add(event.sector, event.sector + event.sectors)
+        first = event.sector * SECTOR_SIZE // event.granularity
         if bits is None:
             granules = -(-event.sectors * SECTOR_SIZE // event.granularity)
-            first = event.sector * SECTOR_SIZE // event.granularity
             content.write_granules(first, granules, b"")
-            return
-        exact = bits_lengths(event.sectors, event.granularity)[0]
-        content.write_words(first_word(event.sector, event.granularity), bits[:exact])
+        else:
+            exact = bits_length(event.sectors, event.granularity)
+            content.write_words(first // WORD_BITS, bits[:exact])
+
+    def add_section_run(self, run: Run) -> None:
+        """Take chunks of the ``dirty-bitmap`` section as :meth:`add_section_bits`; raises LimitError."""
+        content = self.content
+        assert content is not None
+        for column in run.columns:
+            assert column.numbers is not None
+            assert column.counts is not None
+            ends = column.numbers + column.counts
+            self.covered.add_all(np.stack((column.numbers, ends), axis=1))
+        rows = [_section_rows(column, content.granularity) for column in run.columns]
+        for first, granules, bits in run.merged(rows):
+            if bits is None:
+                content.write_granules(first, granules, b"")
+            else:
+                content.write_words(first // WORD_BITS, bits)
 
     def merge(self, later: "BitmapState", room: Room) -> None:
         """Merge ``later``, the state of the following piece of the stream, into this one.
@@ -200,6 +218,20 @@ class BitmapState:
                 content.write_granules(first, count, bits)
             else:
                 content.write_words(word, bits)
+
+
+def _section_rows(column: Column, granularity: int) -> Iterator[tuple[int, int, bytes | None]]:
+    """Return of each chunk in ``column`` the first granule, their number, and the words, None if clean."""
+    assert column.numbers is not None
+    assert column.counts is not None
+    firsts = (column.numbers * SECTOR_SIZE // granularity).tolist()
+    granules = (-(-column.counts * SECTOR_SIZE // granularity)).tolist()
+    if not column.bits:
+        return zip(firsts, granules, repeat(None, column.rows), strict=True)
+    size, rows = column.bits[0].shape[1], column.bits[0].tobytes()
+    ends = np.arange(0, len(rows), size) + bits_length(column.counts, granularity)
+    bits = map(rows.__getitem__, map(slice, range(0, len(rows), size), ends.tolist()))
+    return zip(firsts, granules, bits, strict=True)
 
 
 def _words_end(sectors: Any, size: int, granularity: int) -> Any:

@@ -41,7 +41,7 @@ from blkmig_cli.wire.events import (
 )
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.identity import Identity, read_statement
-from blkmig_cli.wire.runs import Column, Run, alike, blocks_of, in_order
+from blkmig_cli.wire.runs import Column, Run, alike, bits_of, blocks_of, in_order
 from blkmig_cli.wire.schema_io import Input
 
 # As a plain number: operations on enums are slow.
@@ -168,7 +168,7 @@ class StreamState:
         devices = set()
         for column in run.columns:
             event = column.event
-            if isinstance(event, Progress) or (
+            if isinstance(event, Progress | BitmapBits) or (
                 isinstance(event, Block) and event.device in devices
             ):
                 continue
@@ -179,6 +179,8 @@ class StreamState:
             self._blocks(columns)
         self._held = held if self._held is None else self._held
         self.end = run.end
+        for key, bits in bits_of(run).items():
+            self.bitmaps[key].add_section_run(bits)
 
     def conclude(self, conclusion: Conclusion, hints: Hints, *, proper_end: bool) -> None:
         """Decide what depends on the stream's end; ``proper_end``: the stream was read to its end."""

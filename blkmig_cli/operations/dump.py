@@ -72,9 +72,11 @@ class Selection:
             return False
         if self.sectors is None:
             return True
-        if not isinstance(column.event, Block) or column.numbers is None:
+        event = column.event
+        if not isinstance(event, Block | BitmapBits) or column.numbers is None:
             return False
-        low, high = int(column.numbers.min()), int(column.numbers.max()) + column.event.sectors
+        sectors = event.sectors if column.counts is None else int(column.counts.max())
+        low, high = int(column.numbers.min()), int(column.numbers.max()) + sectors
         return low < self.sectors.stop and self.sectors.start < high
 
     def _takes_kind(self, event: Event) -> bool:

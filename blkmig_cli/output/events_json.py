@@ -190,7 +190,11 @@ def _texts(column: Column, as_json: Callable[[Any], Json]) -> Iterator[str]:
     event, found = column.event, as_json(column.event)
     numbers = {"offset": column.offsets}
     if column.numbers is not None:
-        numbers["sector" if isinstance(event, Block) else "percent"] = column.numbers
+        numbers["percent" if isinstance(event, Progress) else "sector"] = column.numbers
+    if column.counts is not None:
+        numbers["sectors"] = column.counts
+    if isinstance(event, BitmapBits) and column.bits:
+        numbers["count"] = _dirty(column.bits[0]) * event.granularity
     shown: Json = {key: _Hole() if key in numbers else value for key, value in found.items()}
     values: list[Numbers] = [numbers[key] for key in found if key in numbers]
     if isinstance(event, Block):

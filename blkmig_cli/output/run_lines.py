@@ -7,9 +7,10 @@ from itertools import repeat
 from blkmig_cli.wire.events import Event
 from blkmig_cli.wire.runs import Column, Run, moved
 
-# What stands for the offset, and for the sector or percentage, in the line that is rendered.
+# What stands for the offset, the number and the count in the line that is rendered.
 _OFFSET = 7_193_754_862_019
 _NUMBER = 8_401_735_926_158
+_COUNT = 6_305_981_247_403
 
 
 def run_lines(run: Run, render: Callable[[Event], str], width: int = 1) -> Iterator[str]:
@@ -24,9 +25,16 @@ def run_lines(run: Run, render: Callable[[Event], str], width: int = 1) -> Itera
 def _lines(column: Column, render: Callable[[Event], str], width: int) -> Iterator[str]:
     event, rows = column.event, column.rows
     offsets = column.offsets.tolist()
-    numbers = [0] * rows if column.numbers is None else column.numbers.tolist()
-    holes = {str(_OFFSET): (f"%{width}d", offsets), str(_NUMBER): ("%d", numbers)}
-    line = render(moved(event, _OFFSET - event.offset, _NUMBER))
+    numbers, counts = (
+        [0] * rows if values is None else values.tolist()
+        for values in (column.numbers, column.counts)
+    )
+    holes = {
+        str(_OFFSET): (f"%{width}d", offsets),
+        str(_NUMBER): ("%d", numbers),
+        str(_COUNT): ("%d", counts),
+    }
+    line = render(moved(event, _OFFSET - event.offset, _NUMBER, _COUNT))
     parts = re.split(f"({'|'.join(holes)})", line)
     pattern = "".join(
         holes[part][0] if part in holes else part.replace("%", "%%") for part in parts
@@ -34,9 +42,9 @@ def _lines(column: Column, render: Callable[[Event], str], width: int) -> Iterat
     values = [holes[part][1] for part in parts if part in holes]
 
     def single(row: int) -> str:
-        return render(moved(event, offsets[row] - event.offset, numbers[row]))
+        return render(moved(event, offsets[row] - event.offset, numbers[row], counts[row]))
 
     if any(pattern % tuple(each[row] for each in values) != single(row) for row in (0, rows - 1)):
-        # A name holds one of the two numbers.
+        # A name holds one of the numbers.
         return map(single, range(rows))
     return map(pattern.__mod__, zip(*values, strict=True)) if values else repeat(line, rows)

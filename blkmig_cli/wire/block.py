@@ -18,7 +18,6 @@ from blkmig_cli.wire.events import Block, BlockBitmap, Eos, Event, Payload, Prog
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.repeats import Repeats
 from blkmig_cli.wire.runs import NEAR, Numbers, Piece
-from blkmig_cli.wire.scanner import RowInput, Scanner
 from blkmig_cli.wire.schema_io import Reader, build
 from blkmig_cli.wire.v1_layout import Layouts
 from blkmig_cli.wire.v1_reading import After
@@ -63,8 +62,7 @@ class BlockDecoder:
         self.dialect = dialect
         self.layouts = Layouts(reader.source, hints, after_eos)
         self.v2 = V2Rules(reader)
-        self.scanner = Scanner(reader.source, self) if isinstance(reader.source, RowInput) else None
-        self._repeats = Repeats(self.scanner)
+        self._repeats = Repeats(reader.source, {Block: self})
 
     def payload(self) -> Iterator[Piece]:
         """Yield the records of one part of the section, up to the one with EOS.
@@ -79,7 +77,7 @@ class BlockDecoder:
             if runs := self._repeats.record(event):
                 yield from runs
 
-    def repeatable(self, event: Block) -> bool:
+    def repeatable(self, event: Block, *, in_turn: bool = False) -> bool:
         """See ``scanner.Rules``; False for a partial chunk, and where the dialect has changed."""
         dialect = None if self.dialect is None else self.dialect.name
         return (
@@ -94,7 +92,9 @@ class BlockDecoder:
             )
         )
 
-    def admits(self, event: Block, sectors: Numbers) -> NDArray[np.bool_]:
+    def admits(
+        self, event: Block, sectors: Numbers, counts: Numbers | None = None
+    ) -> NDArray[np.bool_]:
         """See ``scanner.Rules``."""
         # Bits are placed by byte numbers; where these do not fit in 63 bits, records are read one by one.
         good = sectors <= NEAR if event.bitmaps else np.ones(len(sectors), np.bool_)

@@ -32,6 +32,8 @@ from blkmig_cli.wire.behind import behind_end
 from blkmig_cli.wire.block import BlockDecoder
 from blkmig_cli.wire.dirty_bitmap import DirtyBitmapDecoder
 from blkmig_cli.wire.events import (
+    BitmapBits,
+    Block,
     CommandEvent,
     Conclusion,
     Configuration,
@@ -135,7 +137,7 @@ class Decoder:
         self._failure: BlkmigError | None = None
         self._pieces = self._decode()
         self._run: Iterator[Event] = iter(())
-        self._repeats = Repeats(self.block.scanner)
+        self._repeats = Repeats(source, {Block: self.block, BitmapBits: self.bitmaps})
 
     def __iter__(self) -> Iterator[Event]:
         return self

@@ -7,6 +7,9 @@ dirty_bitmap_load_bits).
 
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from blkmig_cli import limits
 from blkmig_cli.schemas import dirty_bitmap as schema
 from blkmig_cli.schemas.constants import (
@@ -18,6 +21,8 @@ from blkmig_cli.schemas.constants import (
 )
 from blkmig_cli.text import decode_name, quote
 from blkmig_cli.wire.events import BitmapBits, BitmapComplete, BitmapEos, BitmapStart, Event
+from blkmig_cli.wire.repeats import Repeats
+from blkmig_cli.wire.runs import Numbers, Piece
 from blkmig_cli.wire.schema_io import Reader
 
 # As plain ints: an operation on an enum takes as long as reading a record.
@@ -41,12 +46,13 @@ class DirtyBitmapDecoder:
         self._bitmap: str | None = None
         self._open: dict[tuple[str, str], int] = {}
         self._started: set[tuple[str, str]] = set()
+        self._repeats = Repeats(reader.source, {BitmapBits: self})
 
     def know(self, other: "DirtyBitmapDecoder") -> None:
         """Copy from ``other`` which bitmaps have begun and ended."""
         self._open, self._started = dict(other._open), set(other._started)
 
-    def payload(self) -> Iterator[Event]:
+    def payload(self) -> Iterator[Piece]:
         """Yield the chunks of one part of the section, up to the one with EOS.
 
         Raises TruncatedError, MalformedError.
@@ -59,14 +65,44 @@ class DirtyBitmapDecoder:
                 self._device = self._name("device")
             if flags & _BITMAP_NAME:
                 self._bitmap = self._name("bitmap")
+            chunk: Event | None = None
             if flags & (_START | _COMPLETE | _BITS):
-                yield self._body(offset, flags, extra)
+                chunk = self._body(offset, flags, extra)
+                yield chunk
             elif flags & _EOS:
                 yield BitmapEos(offset, reader.length(), reader.section, flags, extra)
             else:
                 reader.fail(f"chunk flags {flags:#x} are neither start, bits, complete nor end")
             if flags & _EOS:
                 return
+            if isinstance(chunk, BitmapBits):
+                yield from self._repeats.record(chunk)
+            else:
+                self._repeats.clear()
+
+    def repeatable(self, event: BitmapBits, *, in_turn: bool) -> bool:
+        """See ``scanner.Rules``; in any order only those of one bitmap, as not all chunks name theirs."""
+        key = event.device, event.bitmap
+        current = key == (self._device, self._bitmap)
+        return key in self._open and (in_turn or current) and not event.flags & _EOS
+
+    def admits(
+        self, event: BitmapBits, sectors: Numbers, counts: Numbers | None
+    ) -> NDArray[np.bool_]:
+        """See ``scanner.Rules``."""
+        assert counts is not None
+        most, word = limits.DISK_MAX // SECTOR_SIZE, WORD_BITS * event.granularity // SECTOR_SIZE
+        good: NDArray[np.bool_] = (counts > 0) & (sectors >= 0) & (sectors <= most - counts)
+        good &= sectors % word == 0
+        if event.bits is None:
+            return good
+        exact = schema.bits_length(counts, event.granularity)
+        good &= (exact <= event.bits.length) & (event.bits.length <= schema.padded_length(exact))
+        return good
+
+    def took(self, event: BitmapBits, top: int) -> None:
+        """See ``scanner.Rules``."""
+        self._device, self._bitmap = event.device, event.bitmap
 
     def _flags(self) -> tuple[int, bytes]:
         """Return the effective flags, and the flag bytes before them.
@@ -153,11 +189,11 @@ class DirtyBitmapDecoder:
             fault, check = "its range does not start on a word of bits", "bitmap-start"
         elif not flags & _ZEROES:
             (length,) = reader.take(schema.BitsLength)
-            lengths = schema.bits_lengths(sectors, granularity)
+            exact = schema.bits_length(sectors, granularity)
             if length > DIRTY_BITMAP_BITS_MAX:
                 fault = f"{length} bytes of bits in one chunk, {DIRTY_BITMAP_BITS_MAX} are allowed"
-            elif length not in lengths:
-                fault = f"{length} bytes of bits for {sectors} sectors, {lengths[0]} are needed"
+            elif not exact <= length <= schema.padded_length(exact):
+                fault = f"{length} bytes of bits for {sectors} sectors, {exact} are needed"
             else:
                 bits = reader.payload(length)
         if fault is not None:

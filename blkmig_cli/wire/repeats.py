@@ -1,7 +1,8 @@
 """Detecting repetition in what the schemas parse, after which the scanner reads on.
 
-Items (records, or whole sections) that come in a fixed order are rows of one template; those of a few
-kinds that come in any order are rows of one template for each kind.  See ``scanner.py``.
+Items (records, or whole sections) that come in a fixed order are rows of one template; records of a few
+kinds that come in any order, also in sections, are rows of one template for each kind.  See
+``scanner.py``.
 """
 
 from collections import deque
@@ -9,8 +10,9 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import chain
 
 from blkmig_cli import limits
-from blkmig_cli.schemas.constants import RamFlag, SectionType
+from blkmig_cli.schemas.constants import BitmapFlag, BlockFlag, RamFlag, SectionType
 from blkmig_cli.wire.events import (
+    BitmapBits,
     BitmapEos,
     Block,
     Eos,
@@ -20,15 +22,23 @@ from blkmig_cli.wire.events import (
     Ram,
     SectionHeader,
 )
-from blkmig_cli.wire.runs import Piece, Run, moved
-from blkmig_cli.wire.scanner import Scanner, Template, is_wide
+from blkmig_cli.wire.runs import Piece, Run, behind_offset
+from blkmig_cli.wire.scanner import RowInput, RulesOf, Scanner, State, Template, is_wide
+from blkmig_cli.wire.schema_io import Input
 
 # The longest period, in records (or sections), that is recognised.
 _PERIOD_MAX = 32
-# The most kinds of items that come in any order: all devices, and what is between their records.
+# As plain numbers: operations on enums are slow.
+_BITMAP_EOS = int(BitmapFlag.EOS)
+_BLOCK_EOS = int(BlockFlag.EOS)
+# The most kinds of events that come in any order: all devices, and what is between their records.
 _KINDS_MAX = limits.DEVICES_MAX + _PERIOD_MAX
+# The state after an event that is not taken in rows.
+_OTHER: State = (-1, False)
 # The most events in a section that is repeated as a unit.
 _SECTION_EVENTS_MAX = 16
+# The most events in a section that may come in any order: in a longer one, its records are taken in rows.
+_PART_EVENTS_MAX = 2 * _PERIOD_MAX
 # The least rows of a run that was worth the attempt.
 _WORTH = 8
 _PATIENCE_MAX = 1 << 10
@@ -39,15 +49,16 @@ _MIXED_FIRST = 2 * _PERIOD_MAX
 class Repeats:
     """Detects repetition in what the schemas parse, and takes the runs that continue it.
 
-    The detection is a cheap guess, O(1) per item.  ``scanner``: None for inputs that cannot be
-    scanned, of which no runs are taken.
+    The detection is a cheap guess, O(1) per event.  Of a ``source`` that is no ``RowInput``, no runs are
+    taken.  ``rules``: those of the records.
     """
 
-    def __init__(self, scanner: Scanner | None) -> None:
-        self._scanner = scanner
+    def __init__(self, source: Input, rules: RulesOf) -> None:
+        self._scanner = Scanner(source, rules) if isinstance(source, RowInput) else None
         self._patience = 1
-        # The last items of each kind, those parsed longest ago first, with their templates, if any.
-        self._kinds: dict[Hashable, tuple[Sequence[Event], Template | None]] = {}
+        # The last event of each kind, those parsed longest ago first, with the states before and after
+        # it, and its template, if it has one.
+        self._kinds: dict[Hashable, tuple[Event, State, State, Template | None]] = {}
         self._known = 0
         self._patience_mixed = _MIXED_FIRST
         self.clear()
@@ -65,7 +76,8 @@ class Repeats:
         if is_wide(event):
             self.clear()
             return ()
-        return self._behind(_key(event), [event], None)
+        key = _key(event)
+        return self._behind(key, [event], None, known=self._is_known(key, event, None, None))
 
     def section(self, pieces: Iterator[Piece], end: int | None) -> Iterator[Piece]:
         """Yield ``pieces``, a section from its header to its footer, and the runs after it.
@@ -73,26 +85,40 @@ class Repeats:
         ``end``: no run reaches beyond this byte of the stream.  Raises FailureError.
         """
         events: list[Event] = []
+        known, state, number = True, None, 0
         for piece in pieces:
             yield piece
+            number += 1
             if isinstance(piece, Run) or is_wide(piece):
                 events.clear()  # without its header, this is not a section
-            elif len(events) <= _SECTION_EVENTS_MAX:
+                known = False
+                continue
+            if number > _PART_EVENTS_MAX:
+                known = False  # runs are taken of its records
+                continue
+            if len(events) <= _SECTION_EVENTS_MAX:
                 events.append(piece)
+            before, state = state, _state_after(piece, state)
+            if state == _OTHER or not self._is_known((before, _key(piece)), piece, before, state):
+                known = False
         key = _section_key(events) if events else None
         if key is None:
             self.clear()
-        else:
-            yield from self._behind(key, events, end)
+        yield from self._behind(key, events, end, known=known and state is None)
 
-    def _behind(self, key: Hashable, events: Sequence[Event], end: int | None) -> Iterable[Run]:
-        """Return the runs after ``events``, which are like earlier ones of the same ``key``."""
+    def _behind(
+        self, key: Hashable | None, events: Sequence[Event], end: int | None, *, known: bool
+    ) -> Iterable[Run]:
+        """Return the runs after the item ``events``, which is like earlier ones of the same ``key``.
+
+        None: not one that may be taken in turns.  ``known``: all its events are of known kinds.
+        """
         if self._scanner is None:
             return ()
-        known = self._is_known(key, events)
-        if self._repeated(key, events):
+        self._known = self._known + 1 if known else 0
+        if key is not None and self._repeated(key, events):
             return self._runs(self._scanner, end)
-        if known and self._known >= self._patience_mixed:
+        if self._known >= self._patience_mixed:
             return self._mixed(self._scanner, end)
         return ()
 
@@ -108,10 +134,10 @@ class Repeats:
 
     def _mixed(self, scanner: Scanner, end: int | None) -> Iterator[Run]:
         """Yield the runs of known kinds in any order."""
-        for key, (events, template) in self._kinds.items():
+        for key, (event, before, after, template) in self._kinds.items():
             if template is None:
-                self._kinds[key] = events, scanner.template(events)
-        templates = [template for _, template in self._kinds.values() if template is not None]
+                self._kinds[key] = event, before, after, scanner.template(event, before, after)
+        templates = [each[-1] for each in self._kinds.values() if each[-1] is not None]
         rows = 0
         for run in scanner.mixed(templates, end):
             rows += len(run)
@@ -122,21 +148,13 @@ class Repeats:
         self._patience_mixed = 1 if rows >= max(_WORTH, len(templates)) else patience
         self.clear()
 
-    def _is_known(self, key: Hashable, events: Sequence[Event]) -> bool:
-        """Record ``events``; return whether there were some of the same ``key`` lately."""
-        before = self._kinds.pop(key, None)
-        if before is None:
-            self._kinds[key] = events, None
-            self._known = 0
-            if len(self._kinds) > _KINDS_MAX:
-                del self._kinds[next(iter(self._kinds))]
-            return False
-        template = before[1]
-        if template is not None and not all(map(_alike, template.events, events)):
-            template = None
-        self._kinds[key] = events, template
-        self._known += 1
-        return True
+    def _is_known(self, key: Hashable, event: Event, before: State, after: State) -> bool:
+        """Record ``event``; return whether there was one of the same ``key`` lately."""
+        known = self._kinds.pop(key, None)
+        self._kinds[key] = event, before, after, None if known is None else known[-1]
+        if len(self._kinds) > _KINDS_MAX:
+            del self._kinds[next(iter(self._kinds))]
+        return known is not None
 
     def _repeated(self, key: Hashable, events: Sequence[Event]) -> bool:
         """Record ``events``; return whether the last period is like the one before it."""
@@ -152,36 +170,55 @@ class Repeats:
 
 
 def _key(event: Event) -> Hashable:
-    """Return a key that equal records share."""
+    """Return a key that events share which differ in nothing but their places and numbers."""
     if isinstance(event, Block):
-        return event.length, event.device, event.flags
-    return event.type, event.length
+        bitmaps = tuple(
+            (part.name, part.granularity, part.attributes, part.bits.length)
+            for part in event.bitmaps
+        )
+        shape = event.sectors, event.sectors_min, event.dialect, bitmaps
+        return event.length, event.device, event.flags, shape
+    if isinstance(event, BitmapBits):
+        names = event.device, event.bitmap, event.extra_flags
+        return event.length, event.flags, event.granularity, names
+    if isinstance(event, Progress):
+        return event.length, event.flags
+    return event.type, *behind_offset(type(event))(event)  # type: ignore[arg-type]
 
 
-def _alike(event: Event, other: Event) -> bool:
-    """Return whether two events differ in nothing but their places and numbers."""
-    number = 0
-    if isinstance(other, Block):
-        number = other.sector
-    elif isinstance(other, Progress):
-        number = other.percent
-    return moved(event, other.offset - event.offset, number) == other
+def _state_after(event: Event, state: State) -> State:
+    """Return the state after an event of a section: where the next one is.
+
+    None is between sections, (id, False) inside of one, (id, True) before its footer.  ``_OTHER``: after
+    what must not be taken in rows.  Accepted are parts that change no state except that of records for
+    which there are rules: block records, bits of bitmaps, and what ends a part.
+    """
+    if isinstance(event, SectionHeader):
+        return (event.id, False) if event.kind == SectionType.PART and state is None else _OTHER
+    if state is None or state == _OTHER:
+        return _OTHER
+    number, ended = state
+    if isinstance(event, Footer):
+        return None if ended else _OTHER
+    if isinstance(event, Eos | BitmapEos):
+        return number, True
+    if isinstance(event, Ram):
+        return (number, True) if event.flags == RamFlag.EOS else _OTHER
+    if isinstance(event, Block | Progress):
+        return number, bool(event.flags & _BLOCK_EOS)
+    if isinstance(event, BitmapBits):
+        return number, bool(event.flags & _BITMAP_EOS)
+    return _OTHER
 
 
 def _section_key(events: Sequence[Event]) -> Hashable | None:
     """Return a key that equal sections share; None for one that must not be taken in rows.
 
-    ``events`` is a section from its header to its footer.  Accepted are parts that change no state
-    except that of block records: parts with block records, and empty parts of other sections.
+    ``events`` is a section from its header to its footer.
     """
-    head = events[0]
-    if not isinstance(head, SectionHeader) or head.kind != SectionType.PART:
+    state: State = None
+    for event in events:
+        state = _state_after(event, state)
+    if state is not None or len(events) > _SECTION_EVENTS_MAX:
         return None
-    if not isinstance(events[-1], Footer) or len(events) > _SECTION_EVENTS_MAX:
-        return None
-    inner = events[1:-1]
-    for event in inner:
-        bare = isinstance(event, Ram) and event.flags == RamFlag.EOS and len(inner) == 1
-        if not (bare or isinstance(event, Block | Progress | Eos | BitmapEos)):
-            return None
-    return (head.id, *map(_key, inner))
+    return tuple(map(_key, events))

@@ -4,7 +4,7 @@ Iterating over a run yields its events; a consumer that can use the arrays need 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from itertools import repeat
 from operator import attrgetter
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas.constants import SECTOR_SIZE
-from blkmig_cli.wire.events import Block, BlockBitmap, Event, Payload, Progress
+from blkmig_cli.wire.events import BitmapBits, Block, BlockBitmap, Event, Payload, Progress
 from blkmig_cli.wire.schema_io import Input
 
 #: Sectors, percentages or offsets, one per row.
@@ -30,17 +30,19 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """Events of one kind: they differ in their places, and in one number, only.
+    """Events of one kind: they differ in their places, and in one or two numbers, only.
 
     ``event`` is the first one.  ``offsets``, shape (rows,): their places in the stream in bytes,
-    ascending.  ``numbers``, shape (rows,): the sectors of a Block, the percentages of a Progress;
-    None for other events.  ``bits``: for each bitmap of a Block its bits, shape (rows, length), in a
-    buffer that the decoder's next step overwrites.
+    ascending.  ``numbers``, shape (rows,): the ``sector`` of a Block or BitmapBits, the percentage of
+    a Progress; None for other events.  ``counts``, shape (rows,): the ``sectors`` of a BitmapBits;
+    None for other events.  ``bits``: for each bitmap of a Block its bits, and those of a BitmapBits
+    that has some, shape (rows, length), in a buffer that the decoder's next step overwrites.
     """
 
     event: Event
     offsets: Numbers
     numbers: Numbers | None = None
+    counts: Numbers | None = None
     bits: tuple[Bytes, ...] = ()
 
     @property
@@ -50,19 +52,32 @@ class Column:
 
     def __iter__(self) -> Iterator[Event]:
         by = (self.offsets - self.event.offset).tolist()
-        numbers: Iterable[int] = repeat(0) if self.numbers is None else self.numbers.tolist()
-        return map(moved, repeat(self.event), by, numbers)
+        numbers, counts = map(_values, (self.numbers, self.counts))
+        return map(moved, repeat(self.event), by, numbers, counts)
 
     def part(self, rows: slice) -> "Column":
         """Return some of the rows, at least one, as a column."""
-        offsets = self.offsets[rows]
         numbers = None if self.numbers is None else self.numbers[rows]
-        first = moved(
-            self.event,
-            int(offsets[0]) - self.event.offset,
-            0 if numbers is None else int(numbers[0]),
-        )
-        return Column(first, offsets, numbers, tuple(bits[rows] for bits in self.bits))
+        counts = None if self.counts is None else self.counts[rows]
+        bits = tuple(bits[rows] for bits in self.bits)
+        return column_of(self.event, self.offsets[rows], numbers, counts, bits)
+
+
+def column_of(
+    event: Event,
+    offsets: Numbers,
+    numbers: Numbers | None = None,
+    counts: Numbers | None = None,
+    bits: tuple[Bytes, ...] = (),
+) -> Column:
+    """Return the column of events like ``event`` with other places and numbers."""
+    number, count = (next(iter(_values(each))) for each in (numbers, counts))
+    first = moved(event, int(offsets[0]) - event.offset, number, count)
+    return Column(first, offsets, numbers, counts, bits)
+
+
+def _values(numbers: Numbers | None) -> Iterable[int]:
+    return repeat(0) if numbers is None else numbers.tolist()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +122,10 @@ class Run:
     def since(self, offset: int) -> "Run | None":
         """Return the events from byte ``offset`` on, at which one begins, as a run."""
         return self._between(offset, self.end)
+
+    def without_bits(self) -> "Run":
+        """Return the run without the bits of its columns, so that it can be held."""
+        return Run(tuple(replace(column, bits=()) for column in self.columns), self.end)
 
     def _between(self, start: int, end: int) -> "Run | None":
         parts = []
@@ -158,6 +177,8 @@ def expand(pieces: Iterable[Piece]) -> Iterator[Event]:
 
 def has_payload(event: Event) -> bool:
     """Return whether bytes of an event that a run may have are payload: bits, or a disk's data."""
+    if isinstance(event, BitmapBits):
+        return event.bits is not None
     return isinstance(event, Block) and (event.data is not None or bool(event.bitmaps))
 
 
@@ -168,6 +189,15 @@ def blocks_of(run: Run, *, content: bool = True) -> dict[str, list[Column]]:
         if isinstance(column.event, Block) and (column.event.has_content or not content):
             found.setdefault(column.event.device, []).append(column)
     return found
+
+
+def bits_of(run: Run) -> dict[tuple[str, str], Run]:
+    """Return the chunks of bits in ``run`` by device and bitmap."""
+    found: dict[tuple[str, str], list[Column]] = {}
+    for column in run.columns:
+        if isinstance(column.event, BitmapBits):
+            found.setdefault((column.event.device, column.event.bitmap), []).append(column)
+    return {key: Run(tuple(columns), run.end) for key, columns in found.items()}
 
 
 def alike(columns: Sequence[Column]) -> bool:
@@ -231,19 +261,20 @@ def laid_out(columns: Sequence[Column], lengths: Sequence[int]) -> Run:
     places[order] = ends - sizes
     found = []
     for column, offsets in zip(columns, np.split(places, np.cumsum(rows)[:-1]), strict=True):
-        event, first = column.event, 0 if column.numbers is None else int(column.numbers[0])
-        event = moved(event, int(offsets[0]) - event.offset, first)
-        found.append(Column(event, offsets, column.numbers))
+        found.append(column_of(column.event, offsets, column.numbers, column.counts))
     found.sort(key=lambda column: column.event.offset)
     return Run(tuple(found), int(ends[-1]))
 
 
 @overload
-def moved(event: Block, by: int, number: int) -> Block: ...
+def moved(event: Block, by: int, number: int, count: int = 0) -> Block: ...
 @overload
-def moved(event: Event, by: int, number: int) -> Event: ...
-def moved(event: Event, by: int, number: int) -> Event:
-    """Return ``event`` at an offset ``by`` bytes higher, with ``number`` as sector or percentage."""
+def moved(event: Event, by: int, number: int, count: int = 0) -> Event: ...
+def moved(event: Event, by: int, number: int, count: int = 0) -> Event:
+    """Return ``event`` at an offset ``by`` bytes higher, with the ``number`` and ``count`` of its row.
+
+    See :class:`Column`; they are ignored where a column of such events does not have them.
+    """
     if isinstance(event, Block):
         return Block(
             event.offset + by,
@@ -263,11 +294,25 @@ def moved(event: Event, by: int, number: int) -> Event:
         )
     if isinstance(event, Progress):
         return Progress(event.offset + by, event.length, event.section, number, event.flags)
-    return type(event)(event.offset + by, *_behind_offset(type(event))(event))  # type: ignore[arg-type]
+    if isinstance(event, BitmapBits):
+        return BitmapBits(
+            event.offset + by,
+            event.length,
+            event.section,
+            event.device,
+            event.bitmap,
+            event.flags,
+            event.extra_flags,
+            number,
+            count,
+            event.granularity,
+            None if event.bits is None else _payload(event.bits, by),
+        )
+    return type(event)(event.offset + by, *behind_offset(type(event))(event))  # type: ignore[arg-type]
 
 
 @cache
-def _behind_offset(kind: type[Event]) -> Callable[[Event], tuple[Any, ...]]:
+def behind_offset(kind: type[Event]) -> Callable[[Event], tuple[Any, ...]]:
     """Return a getter of all fields of an event except its offset (five times as fast as ``replace``)."""
     first, *rest = (field.name for field in fields(kind))
     assert first == "offset"

@@ -1,31 +1,29 @@
 """The vectorised scanner: reads repeated records by the thousand instead of one by one.
 
 It knows no format.  Events that the schemas have parsed are a template: their bytes are compared with
-the bytes that follow, except those that may differ from row to row (a record's upper bits, the bits of
+the bytes that follow, except those that may differ from row to row (a record's numbers, the bits of
 its bitmaps) and those that are never read (disk data).  Rows that compare equal parse equal, apart from
 rules on the numbers themselves, which are checked for every row by the owner of those rules
 (:class:`Rules`).  The first row that differs in any way is left to the schemas.  The events are
 therefore always those of the schemas, only sooner.
 
 There are two ways: rows of one template at equal distances, and rows of several templates in any order,
-which follow each other.
+which follow each other.  Each of these leads from a state to a state: a section's header, for example,
+from between sections to the inside of one.
 """
 
 from array import array
-from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blkmig_cli.schemas.block import RecordWord, join_word
-from blkmig_cli.schemas.constants import BLOCK_FLAG_BITS, BLOCK_FLAG_MASK
-from blkmig_cli.wire.events import (
-    Block,
-    Event,
-    Progress,
-)
-from blkmig_cli.wire.runs import Bytes, Column, Numbers, Run, moved
+from blkmig_cli.schemas import dirty_bitmap as bitmap_schema
+from blkmig_cli.schemas.block import RecordWord
+from blkmig_cli.schemas.constants import BLOCK_FLAG_BITS
+from blkmig_cli.wire.events import BitmapBits, Block, Event, Payload, Progress
+from blkmig_cli.wire.runs import Bytes, Column, Numbers, Run, column_of
 from blkmig_cli.wire.schema_io import Input
 
 _WORD = RecordWord.sizeof()
@@ -59,34 +57,91 @@ class RowInput(Input, Protocol):
         """
 
 
-class Rules(Protocol):
-    """The rules on the numbers of block records, and the state that the records change."""
+_Ruled_contra = TypeVar("_Ruled_contra", Block, BitmapBits, contravariant=True)
 
-    def repeatable(self, event: Block) -> bool:
-        """Return whether records like ``event``, the last one of its kind, may be taken in rows."""
 
-    def admits(self, event: Block, sectors: Numbers) -> NDArray[np.bool_]:
-        """Return which of ``sectors`` give an event equal to ``event`` apart from its place: shape (rows,).
+class Rules(Protocol[_Ruled_contra]):
+    """The rules on the numbers of records of a kind, and the state that the records change."""
 
-        Only the rows before the first False are valid.
+    def repeatable(self, event: _Ruled_contra, *, in_turn: bool) -> bool:
+        """Return whether records like ``event``, the last one of its kind, may be taken in rows.
+
+        ``in_turn``: in the order in which the last records came, over and over; else in any order.
         """
 
-    def took(self, event: Block, top: int) -> None:
+    def admits(
+        self, event: _Ruled_contra, sectors: Numbers, counts: Numbers | None
+    ) -> NDArray[np.bool_]:
+        """Return which rows give an event equal to ``event`` apart from its place: shape (rows,).
+
+        ``sectors`` and ``counts``: numbers and counts as of a ``Column``, but those that do not fit in
+        63 bits are negative.  Only the rows before the first False are valid.
+        """
+
+    def took(self, event: _Ruled_contra, top: int) -> None:
         """Note that records like ``event`` have been taken; ``top`` is the highest sector."""
+
+
+#: By kind of record, if there are rules for it.
+RulesOf = Mapping[type[Event], Rules[Any]]
+
+
+#: A place in the order of events; None is that at which rows may begin and end.
+State = tuple[int, bool] | None
+
+
+class _Field(NamedTuple):
+    """A number of an event: its first byte and its size in the row, and its value.
+
+    The lower ``shift`` bits of the bytes are ``flags``, which are equal in all rows.
+    """
+
+    start: int
+    size: int
+    value: int
+    shift: int = 0
+    flags: int = 0
+
+
+def _fields(event: Event, start: int) -> list[_Field]:
+    """Return the numbers of ``event``, the head of which begins at byte ``start`` of the row.
+
+    They are those of a column of such events: its numbers, then its counts.
+    """
+    if isinstance(event, Block | Progress):
+        value = event.sector if isinstance(event, Block) else event.percent
+        return [_Field(start, _WORD, value, BLOCK_FLAG_BITS, event.flags)]
+    if isinstance(event, BitmapBits):
+        bits = 0 if event.bits is None else bitmap_schema.BitsLength.sizeof() + event.bits.length
+        start += event.length - bits - bitmap_schema.Range.sizeof()
+        sector = _Field(start, bitmap_schema.Range.sector.sizeof(), event.sector)
+        start += sector.size
+        return [sector, _Field(start, bitmap_schema.Range.sectors.sizeof(), event.sectors)]
+    return []
+
+
+def _bits(event: Event) -> list[Payload]:
+    """Return the places of the bits in ``event``."""
+    if isinstance(event, Block):
+        return [part.bits for part in event.bitmaps]
+    return [event.bits] if isinstance(event, BitmapBits) and event.bits is not None else []
 
 
 class Template:
     """The layout of a row: the bytes that must be equal, and the places of its numbers and bits.
 
     It is derived from the events parsed from the row: their places, and those of their payloads.
+    ``before`` and ``after``: the states before and after a row.
     """
 
-    def __init__(self, events: Sequence[Event]) -> None:
+    def __init__(self, events: Sequence[Event], before: State = None, after: State = None) -> None:
         self.events = events
+        self.before = before
+        self.after = after
         self.start = events[0].offset
         self.stride = sum(event.length for event in events)
         self.pieces: list[tuple[int, int]] = []
-        self.words: list[int | None] = []
+        self.fields: list[list[_Field]] = []
         self.bits: list[list[tuple[int, int]]] = []
         self.width = 0
         self.row: Bytes | None = None
@@ -94,10 +149,9 @@ class Template:
         for event in events:
             data = event.data if isinstance(event, Block) else None
             head = event.length - (0 if data is None else data.length)
-            parts = event.bitmaps if isinstance(event, Block) else ()
-            self.words.append(self.width if isinstance(event, Block | Progress) else None)
+            self.fields.append(_fields(event, self.width))
             self.bits.append(
-                [(self.width + part.bits.offset - event.offset, part.bits.length) for part in parts]
+                [(self.width + bits.offset - event.offset, bits.length) for bits in _bits(event)]
             )
             self._piece(event.offset - self.start, head)
             self.width += head
@@ -114,11 +168,12 @@ class Template:
         return min(_BATCH // self.width, _BATCH if self.stride == self.width else _ROWS_APART)
 
     def made(self, row: Bytes) -> bool:
-        """Return whether the events have the words of ``row``; not if the file has changed meanwhile."""
+        """Return whether the events have the numbers of ``row``; not if the file has changed meanwhile."""
         return all(
-            int.from_bytes(row[word : word + _WORD].tobytes(), "big") == _word_of(event)
-            for event, word in zip(self.events, self.words, strict=True)
-            if word is not None
+            int.from_bytes(row[one.start : one.start + one.size].tobytes(), "big")
+            == one.value << one.shift | one.flags
+            for fields in self.fields
+            for one in fields
         )
 
     def learn(self, row: Bytes) -> None:
@@ -128,16 +183,19 @@ class Template:
         """
         self.row = row
         mask = np.full(self.width, 0xFF, np.uint8)
-        flags = np.frombuffer(BLOCK_FLAG_MASK.to_bytes(_WORD, "big"), np.uint8)
-        for word, bits in zip(self.words, self.bits, strict=True):
-            if word is not None:
-                mask[word : word + _WORD] = flags
+        for fields, bits in zip(self.fields, self.bits, strict=True):
+            for one in fields:
+                flags = ((1 << one.shift) - 1).to_bytes(one.size, "big")
+                mask[one.start : one.start + one.size] = np.frombuffer(flags, np.uint8)
             for start, length in bits:
                 mask[start : start + length] = 0
         edges = np.flatnonzero(np.diff(mask == 0xFF, prepend=False, append=False)).reshape(-1, 2)
         self.fixed = slice(*edges[np.diff(edges).argmax()].tolist()) if len(edges) else slice(0, 0)
-        # Eight bytes are compared at once; the last eight may overlap those before.
+        # Eight bytes are compared at once; the last eight may overlap those before.  Of fewer, all are
+        # fixed, and so have been compared.
         self._lanes = []
+        if self.width < _WORD:
+            return
         for start in {*range(0, self.width - 7, 8), self.width - 8}:
             lane = slice(start, start + 8)
             if mask[lane].any():
@@ -152,29 +210,46 @@ class Template:
             differ |= (lane & keep) != expected
         return ~differ
 
-    def numbers(self, rows: Bytes, number: int) -> list[Numbers | None]:
-        """Return for each event the upper bits of its word in the first ``number`` rows."""
-        return [
-            None
-            if word is None
-            else (
-                np.ndarray(number, ">u8", rows, word, (self.width,)).astype(np.uint64)
-                >> np.uint64(BLOCK_FLAG_BITS)
-            ).astype(np.int64)
-            for word in self.words
-        ]
-
-
-def _word_of(event: Event) -> int:
-    """Return the word that a record begins with."""
-    assert isinstance(event, Block | Progress)
-    return join_word(event.sector if isinstance(event, Block) else event.percent, event.flags)
+    def numbers(self, rows: Bytes) -> list[tuple[Numbers | None, Numbers | None]]:
+        """Return for each event the numbers and the counts of its column."""
+        found = []
+        for fields in self.fields:
+            values: list[Numbers | None] = [
+                (
+                    np.ndarray(len(rows), f">u{one.size}", rows, one.start, (self.width,)).astype(
+                        np.uint64
+                    )
+                    >> np.uint64(one.shift)
+                ).astype(np.int64)
+                for one in fields
+            ]
+            number, count = (*values, None, None)[:2]
+            found.append((number, count))
+        return found
 
 
 def _prefix(good: NDArray[np.bool_]) -> int:
     """Return how many are True before the first False."""
     first = int(good.argmin())
     return len(good) if good[first] else first
+
+
+_Shapes = list[tuple[int, int, dict[bytes, int]]]
+
+
+def _shapes(templates: Sequence[Template], state: State) -> _Shapes:
+    """Return what may come in a ``state``: places in the row, and by the bytes there the templates' numbers.
+
+    Templates with the most bytes come first.
+    """
+    known: dict[tuple[int, int], dict[bytes, int]] = {}
+    for number, template in enumerate(templates):
+        if template.before == state:
+            fixed = template.fixed
+            assert template.row is not None
+            known.setdefault((fixed.start, fixed.stop), {})[template.row[fixed].tobytes()] = number
+    longest = sorted(known, key=lambda fixed: fixed[0] - fixed[1])
+    return [(start, stop, known[start, stop]) for start, stop in longest]
 
 
 def _chain(
@@ -184,16 +259,11 @@ def _chain(
 
     They are those whose ``fixed`` bytes are equal to a template's; the longest decide.
     """
-    known: dict[tuple[int, int], dict[bytes, int]] = {}
-    for number, template in enumerate(templates):
-        fixed = template.fixed
-        assert template.row is not None
-        known.setdefault((fixed.start, fixed.stop), {})[template.row[fixed].tobytes()] = number
-    longest = sorted(known, key=lambda fixed: fixed[0] - fixed[1])
-    shapes = [(start, stop, known[start, stop]) for start, stop in longest]
+    by_state = {state: _shapes(templates, state) for state in {one.before for one in templates}}
+    following = [by_state.get(template.after, []) for template in templates]
     widths = [template.width for template in templates]
     owners, places = array("q"), array("q")
-    at = 0
+    at, shapes = 0, by_state.get(None, [])
     while True:
         for start, stop, numbers in shapes:
             number = numbers.get(data[at + start : at + stop], -1)
@@ -206,14 +276,14 @@ def _chain(
             break
         owners.append(number)
         places.append(at)
-        at = end
+        at, shapes = end, following[number]
     return np.frombuffer(owners, np.int64), np.frombuffer(places, np.int64)
 
 
 class Scanner:
     """Takes runs from ``source``, and moves it past them."""
 
-    def __init__(self, source: RowInput, rules: Rules) -> None:
+    def __init__(self, source: RowInput, rules: RulesOf) -> None:
         self._source = source
         self._rules = rules
 
@@ -242,10 +312,10 @@ class Scanner:
             taken = _prefix(template.equal(rows)) if len(rows) else 0
             if taken == 0:
                 return
-            numbers = template.numbers(rows, taken)
-            for event, sectors in zip(events, numbers, strict=True):
-                if isinstance(event, Block) and sectors is not None:
-                    taken = min(taken, _prefix(self._rules.admits(event, sectors)))
+            numbers = template.numbers(rows[:taken])
+            for event, (sectors, counts) in zip(events, numbers, strict=True):
+                if (rules := self._rules.get(type(event))) and sectors is not None:
+                    taken = min(taken, _prefix(rules.admits(event, sectors, counts)))
             if taken == 0:
                 return
             by = offset - start + np.arange(taken, dtype=np.int64) * template.stride
@@ -256,25 +326,29 @@ class Scanner:
                 return
             most = min(2 * most, template.batch)
 
-    def template(self, events: Sequence[Event]) -> Template | None:
-        """Return the template of ``events`` for :meth:`mixed`; None if it cannot be made."""
-        template = Template(events)
-        if template.width != template.stride or not _WORD <= template.width <= _WIDTH_MAX:
+    def template(self, event: Event, before: State, after: State) -> Template | None:
+        """Return the template of ``event`` for :meth:`mixed`; None if it cannot be made."""
+        template = Template([event], before, after)
+        if template.width != template.stride or template.width > _WIDTH_MAX:
             return None
         rows = self._source.rows(template.start, template.stride, template.pieces, 1)
         if not len(rows) or not template.made(rows[0]):
             return None
         template.learn(rows[0].copy())
-        return template if template.fixed.start < template.fixed.stop else None
+        fixed = template.fixed.stop - template.fixed.start
+        enough = fixed if template.width >= _WORD else fixed == template.width
+        return template if enough else None
 
     def mixed(self, templates: Sequence[Template], end: int | None = None) -> Iterator[Run]:
         """Yield the rows like ``templates``, in any order, from the current place on.
 
-        ``end``: no row reaches beyond this byte of the stream.  Raises FailureError.
+        The state there is None, and so it is after each run.  ``end``: no row reaches beyond this byte
+        of the stream.  Raises FailureError.
         """
         source = self._source
         usable = [one for one in templates if all(map(self._orderless, one.events))]
         least = min(_BYTES_FIRST * max(len(usable), 1), _BYTES_MAX)
+        widest = max((one.width for one in usable), default=0)
         most = least
         while True:
             start = source.offset
@@ -282,13 +356,12 @@ class Scanner:
                 most = min(most, max(end - start, 0))
             window = source.rows(start, 1, [(0, 1)], most).reshape(-1)
             owners, places = _chain(window.tobytes(), usable)
-            columns, taken = self._columns(usable, window, owners, places)
+            columns, size, refused = self._columns(usable, window, owners, places)
             if not columns:
                 return
-            size = int(places[taken - 1]) + usable[int(owners[taken - 1])].width
             source.advance(size)
             yield Run(columns, source.offset)
-            if taken < len(places):
+            if refused or int(places[-1]) + 2 * widest < len(window):
                 return
             most = max(min(2 * most, _BATCH), least)
 
@@ -298,32 +371,36 @@ class Scanner:
         window: Bytes,
         owners: NDArray[np.int64],
         places: NDArray[np.int64],
-    ) -> tuple[tuple[Column, ...], int]:
-        """Return the columns of the rows that may be taken, and the number of these rows.
+    ) -> tuple[tuple[Column, ...], int, bool]:
+        """Return the columns of the rows that may be taken, their bytes, and whether a row is refused.
 
         The rows are at ``places`` of the ``window``, which begins at the current offset; ``owners`` are
         the numbers of their ``templates``.  Few rows are not worth it: then none are taken.
         """
-        start, end = self._source.offset, len(window)
+        start, end, refused = self._source.offset, len(window), False
         found = []
         order = np.argsort(owners, kind="stable")
         first = np.flatnonzero(np.diff(owners[order], prepend=-1))
         if len(owners) < max(_WORTH, _WORTH_EACH * len(first)):
-            return (), 0
+            return (), 0, False
         for each in np.split(order, first[1:]):
             template, ours = templates[int(owners[each[0]])], places[each]
             rows = window[ours[:, None] + np.arange(template.width)]
             good = template.equal(rows)
-            numbers = template.numbers(rows, len(rows))
-            for event, sectors in zip(template.events, numbers, strict=True):
-                if isinstance(event, Block) and sectors is not None:
-                    good &= self._rules.admits(event, sectors)
+            numbers = template.numbers(rows)
+            for event, (sectors, counts) in zip(template.events, numbers, strict=True):
+                if (rules := self._rules.get(type(event))) and sectors is not None:
+                    good &= rules.admits(event, sectors, counts)
             if not good.all():
+                refused = True
                 end = min(end, int(ours[_prefix(good)]))
             found.append((template, ours, rows, numbers))
-        taken = int(np.searchsorted(places, end))
+        closing = np.array([template.after is None for template in templates])
+        ends = np.flatnonzero(closing[owners[: np.searchsorted(places, end)]])
+        taken = int(ends[-1]) + 1 if len(ends) else 0
         if taken < max(_WORTH, _WORTH_EACH * len(found)):
-            return (), 0
+            return (), 0, False
+        end = int(places[taken - 1]) + templates[int(owners[taken - 1])].width
         columns: list[Column] = []
         for template, ours, rows, numbers in found:
             count = int(np.searchsorted(ours, end))
@@ -331,32 +408,32 @@ class Scanner:
                 by = start + ours[:count] - template.start
                 columns += self._of_rows(template, rows[:count], numbers, by)
         columns.sort(key=lambda column: column.event.offset)
-        return tuple(columns), taken
+        return tuple(columns), end, refused
 
     def _of_rows(
-        self, template: Template, rows: Bytes, numbers: Sequence[Numbers | None], by: Numbers
+        self,
+        template: Template,
+        rows: Bytes,
+        numbers: Sequence[tuple[Numbers | None, Numbers | None]],
+        by: Numbers,
     ) -> Iterator[Column]:
         """Yield the columns of ``rows``, and tell the rules of them.
 
         ``numbers``: those of the rows, and perhaps of more, for each event; ``by``: how many bytes the
         rows are behind the template.
         """
-        for event, number, bits in zip(template.events, numbers, template.bits, strict=True):
-            kept = None if number is None else number[: len(rows)]
-            if isinstance(event, Block) and kept is not None:
-                self._rules.took(event, int(kept.max()))
-            yield Column(
-                moved(event, int(by[0]), 0 if kept is None else int(kept[0])),
-                event.offset + by,
-                kept,
-                tuple(rows[:, at : at + length] for at, length in bits),
-            )
+        for event, values, bits in zip(template.events, numbers, template.bits, strict=True):
+            number, count = (None if value is None else value[: len(rows)] for value in values)
+            if (rules := self._rules.get(type(event))) and number is not None:
+                rules.took(event, int(number.max()))
+            parts = tuple(rows[:, at : at + length] for at, length in bits)
+            yield column_of(event, event.offset + by, number, count, parts)
 
     def _orderless(self, event: Event) -> bool:
         """Return whether events like ``event`` may be taken in any order."""
-        if not isinstance(event, Block):
-            return True
-        return event.sectors_min == event.sectors and self._rules.repeatable(event)
+        ordered = isinstance(event, Block) and event.sectors_min != event.sectors
+        rules = self._rules.get(type(event))
+        return not ordered and (rules is None or rules.repeatable(event, in_turn=False))
 
     def _repeatable(self, events: Sequence[Event]) -> bool:
         """Return whether ``events`` end at the current place and may all be taken in rows."""
@@ -365,10 +442,12 @@ class Scanner:
             if isinstance(event, Block):
                 # Where the sectors that a record covers follow only from increasing sectors, order
                 # matters, but the rules see one column at a time.
-                ordered = event.sectors_min != event.sectors and event.device in seen
-                if ordered or not self._rules.repeatable(event):
+                if event.sectors_min != event.sectors and event.device in seen:
                     return False
                 seen.add(event.device)
+            rules = self._rules.get(type(event))
+            if rules is not None and not rules.repeatable(event, in_turn=True):
+                return False
         length = sum(event.length for event in events)
         return events[0].offset + length == self._source.offset
 

@@ -195,7 +195,7 @@ def _bits(draw: st.DrawFn, length: int) -> bytes:
 
 def repetitive() -> st.SearchStrategy[Repetitive]:
     """Streams in which records of any dialect repeat, in a fixed order or in any."""
-    return st.one_of(in_turns(), in_turns(), irregular())
+    return st.one_of(in_turns(), in_turns(), irregular(), chunks())
 
 
 @st.composite
@@ -291,6 +291,68 @@ def irregular(draw: st.DrawFn) -> Repetitive:
     for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
         data = _damaged(draw, data)
     return Repetitive(hints, data, f"irregular {kind}")
+
+
+@st.composite
+def chunks(draw: st.DrawFn) -> Repetitive:
+    """Chunks of the dirty-bitmap section, in turns or in any order, in parts of any length."""
+    dice = draw(st.randoms(use_true_random=False))
+    bitmaps = draw(st.sampled_from([1, 1, 2, 3]))
+    shifts = [draw(st.integers(9, 31)) for _ in range(bitmaps)]
+    kinds = [
+        (
+            dice.randrange(bitmaps),
+            dice.choice([0, 0, 1, 2, 5]),  # words; 0: clean
+            draw(st.sampled_from([0, 0, 0, 8, 24])),  # bytes of padding
+            draw(st.booleans()),  # names its bitmap, though it may be the last one
+        )
+        for _ in range(draw(st.integers(1, 4)))
+    ]
+    reach = draw(st.sampled_from([3, 20, 1 << 20, 1 << 43]))
+    whole = draw(st.booleans())
+    last: tuple[str, str] | None = None
+
+    def chunk(kind: tuple[int, int, int, bool]) -> bytes:
+        nonlocal last
+        number, words, padding, named = kind
+        names = "de"[number % 2], f"b{number}"
+        word = 64 << shifts[number] - 9  # sectors
+        sectors = word * (words or dice.randint(1, 3))
+        if not whole:
+            sectors -= dice.randrange(word)
+        sectors = min(sectors, (1 << 32) - 1)
+        flags, rest = 0x40, b""
+        if named or last is None or last[0] != names[0]:
+            flags, rest = flags | 0x08, raw.name(names[0])
+        if flags & 0x08 or last != names:
+            flags, rest = flags | 0x04, rest + raw.name(names[1])
+        last = names
+        rest += struct.pack(">QI", dice.randrange(reach) * word % (1 << 64), sectors)
+        if not words:
+            return bytes([flags | 0x02]) + rest
+        length = 8 * (-(-sectors // word))
+        length = min(length + padding, -(-length // 32) * 32)
+        bits = b"".join(dice.choice([bytes(8), dice.randbytes(8)]) for _ in range(4))
+        return bytes([flags]) + rest + struct.pack(">Q", length) + (bits * 9)[:length]
+
+    count = draw(st.sampled_from([20, 150, 300]))
+    shuffle = draw(st.booleans())
+    groups = [
+        chunk(dice.choice(kinds) if shuffle else kinds[at % len(kinds)]) for at in range(count)
+    ]
+    out = raw.qemu()[: -len(raw.EOF)]
+    starts = b"".join(
+        raw.bitmap_start("de"[at % 2], f"b{at}", 1 << shift) for at, shift in enumerate(shifts)
+    )
+    out += raw.start(2, "dirty-bitmap", 1, starts + b"\1") + raw.footer(2)
+    each = draw(st.sampled_from([1 << 20, 40, 1]))
+    for at in range(0, count, each):
+        out += raw.part(2, b"".join(groups[at : at + each]) + b"\1") + raw.footer(2)
+    ends = b"".join(b"\x2c" + raw.name("de"[at % 2]) + raw.name(f"b{at}") for at in range(bitmaps))
+    data = out + raw.part(2, ends + b"\1", kind=3) + raw.footer(2) + raw.EOF
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+        data = _damaged(draw, data)
+    return Repetitive(Hints(), data, "chunks of bitmaps")
 
 
 def _contained(draw: st.DrawFn, groups: list[bytes], dice: random.Random | None = None) -> bytes:

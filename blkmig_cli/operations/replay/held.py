@@ -1,7 +1,5 @@
 """Holding the records of a stream, so that they need not be decoded a second time to be written."""
 
-from dataclasses import replace
-
 from blkmig_cli.progress import Tick
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
 from blkmig_cli.wire.runs import Consumer, Piece, Run
@@ -31,9 +29,8 @@ class HeldRecords:
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run of events."""
-        columns = tuple(replace(column, bits=()) for column in run.columns)
-        size = sum(_EVENT + 2 * column.offsets.nbytes for column in columns)
-        self._hold(Run(columns, run.end), size)
+        size = sum(_EVENT + 3 * column.offsets.nbytes for column in run.columns)
+        self._hold(run.without_bits(), size)
 
     def pass_on(self, source: Input, tick: Tick, consumer: Consumer) -> None:
         """Pass what is held to ``consumer``; ``tick`` gets the bytes of the stream so far."""

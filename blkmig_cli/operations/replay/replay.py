@@ -331,9 +331,10 @@ class _Applying:
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Apply a run of events; records of zeros in one step."""
+        blocks = [column.event for column in run.columns if isinstance(column.event, Block)]
         zeros = blocks_of(run, content=False)
         if (
-            any(has_payload(column.event) for column in run.columns)
+            any(has_payload(event) for event in blocks)
             or not all(map(alike, zeros.values()))
             or not is_near(run.columns)
         ):

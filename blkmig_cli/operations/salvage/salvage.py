@@ -43,7 +43,7 @@ from blkmig_cli.wire.events import (
     Ram,
 )
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Run, expand
+from blkmig_cli.wire.runs import Piece, Run, bits_of, expand
 
 
 def salvage(stream: str, target: str | None, reading: Reading) -> Salvaged:
@@ -87,7 +87,7 @@ class Salvage:
         self._search = Search(source, hints)
         self._state = StreamState()
         self._ends = EndStates()
-        self._pending: list[Event] = []  # not confirmed yet
+        self._pending: list[Piece] = []  # not confirmed yet; runs are of bits of bitmaps only
         self._first_bits: dict[tuple[str, str], int] = {}
         self._complete: dict[tuple[str, str], int] = {}
         self._unusable: set[tuple[str, str]] = set()
@@ -204,9 +204,9 @@ class Salvage:
             self._leave_out(self._pending)
             self._pending = []
 
-    def _leave_out(self, events: list[Event]) -> None:
+    def _leave_out(self, pieces: list[Piece]) -> None:
         """Omit records, and the earlier records of their chunks, which they replaced."""
-        for event in events:
+        for event in pieces:
             if isinstance(event, Block) and event.has_content:
                 end = event.sector + event.sectors
                 left_out = self._result.unconfirmed.setdefault(event.device, IntervalSet())
@@ -218,7 +218,7 @@ class Salvage:
                 self._feed(event)  # what follows of it may be intact
 
     def _take_pending(self) -> None:
-        for event in self._pending:
+        for event in expand(self._pending):
             self._ends.feed(event, self._source)
             self._feed(event)
             self._note(event)
@@ -232,8 +232,22 @@ class Salvage:
                 raise
             self._unusable.add((event.device, event.bitmap))
 
+    def _feed_run(self, run: Run) -> None:
+        bits = bits_of(run)
+        for key, part in bits.items():
+            self._first_bits.setdefault(key, part.start)
+        try:
+            self._state.feed_run(run, self._source)
+        except LimitError:
+            if not bits:
+                raise
+            self._unusable.update(bits)
+
     def _take_run(self, run: Run) -> None:
         """Take a run, whose events confirm each other; the last ones become pending."""
+        if all(isinstance(column.event, BitmapBits) for column in run.columns):
+            self._pending.append(run.without_bits())
+            return
         sure = [c for c in run.columns if isinstance(c.event, Footer) or _has_content(c.event)]
         sure = sure or [column for column in run.columns if isinstance(column.event, Block)]
         if not sure:
@@ -243,7 +257,7 @@ class Salvage:
         head = run.before(last)
         if head is not None:
             self._ends.feed_run(head, self._source)
-            self._state.feed_run(head, self._source)
+            self._feed_run(head)
         for event in run.since(last) or ():
             self._add_pending(event)
 

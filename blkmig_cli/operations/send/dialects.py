@@ -16,7 +16,7 @@ from blkmig_cli.schemas.constants import (
     BitmapFlag,
     BlockFlag,
 )
-from blkmig_cli.schemas.dirty_bitmap import bits_lengths
+from blkmig_cli.schemas.dirty_bitmap import bits_length
 from blkmig_cli.transport.payloads import literal
 from blkmig_cli.wire.events import (
     BitmapBits,
@@ -262,7 +262,7 @@ def _bits(disk: "Disk", bitmap: "DirtyBitmap", names: _Names) -> Iterator[Bitmap
     step = min(_CHUNK_BITS // WORD_SIZE * word, _SECTORS_MAX // word * word)
     for sector in range(0, total, step):
         sectors = min(step, total - sector)
-        words = bits_lengths(sectors, granularity)[0] // WORD_SIZE
+        words = bits_length(sectors, granularity) // WORD_SIZE
         bits = bitmap.packed(schema.first_word(sector, granularity), words)
         flags = BitmapFlag.BITS | names.flags(disk.device, bitmap.name)
         if not bits:
