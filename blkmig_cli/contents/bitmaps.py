@@ -50,13 +50,11 @@ class BitmapState:
     open: Observations | None = None
     candidates: list[int] = field(default_factory=list)
     origin: str = "v1"
-    _flags_known: bool = False
 
     def set_flags(self, attributes: int) -> None:
         """Set the flags from a record or chunk; v1 has none."""
         self.recording = bool(attributes & _ENABLED)
         self.persistent = bool(attributes & _PERSISTENT)
-        self._flags_known = True
 
     def know_granularity(self, granularity: int, room: Room) -> DirtyBitmap:
         """Set the granularity in bytes; returns the bitmap, with the records held until now."""
@@ -183,41 +181,6 @@ class BitmapState:
                 content.write_granules(first, granules, b"")
             else:
                 content.write_words(first // WORD_BITS, bits)
-
-    def merge(self, later: "BitmapState", room: Room) -> None:
-        """Merge ``later``, the state of the following piece of the stream, into this one.
-
-        Raises LimitError.
-        """
-        if self.granularity is None and later.granularity is not None:
-            self._close(later.granularity, room)
-        if self.content is not None and later.content is None and later.open is not None:
-            later._close(self.content.granularity, room)
-        if self.content is None:
-            if self.open is not None and later.open is not None:
-                for sectors, rows in later.open.rows():
-                    self.open.add_rows(sectors, rows)
-        elif later.content is not None:
-            self._replace(self.content, later)
-        for start, end in later.covered:
-            self.covered.add(start, end)
-        if later._flags_known:
-            self.recording, self.persistent = later.recording, later.persistent
-            self._flags_known = True
-        self.ended |= later.ended
-
-    def _replace(self, content: DirtyBitmap, later: "BitmapState") -> None:
-        """Replace the bits of ``content`` that ``later`` covers by those of ``later``."""
-        assert later.content is not None
-        for start, end in later.covered:
-            first, count = _granules(start, end, content.granularity)
-            word = first // WORD_BITS
-            words = (first + count - 1) // WORD_BITS - word + 1
-            bits = later.content.words(word, words).tobytes()
-            if self.origin == "v2":
-                content.write_granules(first, count, bits)
-            else:
-                content.write_words(word, bits)
 
 
 def _section_rows(column: Column, granularity: int) -> Iterator[tuple[int, int, bytes | None]]:

@@ -21,8 +21,6 @@ from typing import Literal
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 
-#: Progress records held for merging before they are thinned out to one for each percentage.
-_MARKS = 1 << 10
 _PERCENT_MAX = 101
 
 SizeSource = Literal["option", "stream", "image", "bitmap-layout", "progress", "none"]
@@ -67,14 +65,12 @@ class ProgressBounds:
     total: int = 0
     _reached: int = 0
     _percentages: set[int] = field(default_factory=set)
-    _marks: list[tuple[int, dict[str, int]]] = field(default_factory=list)
-    _since: dict[str, int] = field(default_factory=dict)
 
     def chunk(self, device: str, sector: int) -> None:
         """Take a chunk of ``device`` at ``sector``."""
         before = self.tops.get(device, -1)
         if sector > before:
-            self.tops[device] = self._since[device] = sector
+            self.tops[device] = sector
             self.total += _grid(sector) - _grid(before)
             self._reached += sector - before
 
@@ -86,39 +82,10 @@ class ProgressBounds:
         self.percent = percent
         self._bound(percent)
         self._percentages.add(min(percent, _PERCENT_MAX))
-        self._marks.append((min(percent, _PERCENT_MAX), self._since))
-        self._since = {}
-        if len(self._marks) > _MARKS:
-            self._thin_out()
-
-    def merge(self, later: "ProgressBounds") -> None:
-        """Merge ``later``, the bounds from the following piece of the stream, into these."""
-        for percent, chunks in later._marks:
-            for device, sector in chunks.items():
-                self.chunk(device, sector)
-            self.record(percent, in_end=False)
-        self._percentages |= later._percentages
-        for device, sector in later.tops.items():
-            self.chunk(device, sector)
-        if later.percent is not None:
-            self.percent = later.percent
-        self.final |= later.final
 
     def _bound(self, percent: int) -> None:
-        if percent < _PERCENT_MAX:  # others prove nothing, and are not told apart when merged
+        if percent < _PERCENT_MAX:  # others prove nothing
             self.least = max(self.least, 100 * self.total // (percent + 1) + 1)
-
-    def _thin_out(self) -> None:
-        """Keep only the last mark of each percentage, which gives the tightest bound."""
-        last = {percent: at for at, (percent, _) in enumerate(self._marks)}
-        marks: list[tuple[int, dict[str, int]]] = []
-        chunks: dict[str, int] = {}
-        for at, (percent, more) in enumerate(self._marks):
-            chunks |= more
-            if last[percent] == at:
-                marks.append((percent, chunks))
-                chunks = {}
-        self._marks = marks
 
     def device(self, name: str, further: Callable[[], int]) -> tuple[int, int | None]:
         """Return the least and most sectors of the device ``name``, given the chunks of the others.

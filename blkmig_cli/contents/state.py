@@ -1,8 +1,6 @@
 """The state of a stream: the disks that its events cover, and the bitmaps that they carry.
 
-A :class:`StreamState` depends only on the events and runs that it takes: it can be pickled, and
-states of pieces of a stream, cut between sections (without container: between records), can be
-merged.  It reads bits, never disk data.
+A :class:`StreamState` depends only on the events and runs that it takes.  It reads bits, never disk data.
 """
 
 from dataclasses import field
@@ -74,28 +72,6 @@ class DiskState:
         """Whether any record contains data or zeros of the disk."""
         return self.chunks > 0
 
-    def merge(self, later: "DiskState") -> None:
-        """Merge the state from the following piece of the stream.
-
-        Sectors that are in both pieces are assumed to be of the same chunks.
-        """
-        separate = self.covered.total + later.covered.total
-        for ours, theirs in (
-            (self.covered, later.covered),
-            (self.bitmaps_covered, later.bitmaps_covered),
-        ):
-            for start, end in theirs:
-                ours.add(start, end)
-        self.chunks += later.chunks
-        self.zero_chunks += later.zero_chunks
-        self.repeated_chunks += later.repeated_chunks
-        self.repeated_chunks += -(-(separate - self.covered.total) // CHUNK_SECTORS)
-        if later.top > self.top:
-            self.top, self.top_offset = later.top, later.top_offset
-        if later.stated is not None:
-            self.stated = later.stated
-        self.least = max(self.least, later.least)
-
 
 @dataclass(slots=True)
 class StreamState:
@@ -123,7 +99,6 @@ class StreamState:
     _room: Room = field(default_factory=Room)
     _in_end: bool = False
     _held: Progress | None = None
-    _moved_on: bool = False
 
     def feed(self, event: Event, source: Input) -> None:
         """Take the next event; ``source`` has the bits that it describes.
@@ -200,32 +175,6 @@ class StreamState:
                 bitmap.content.recording = bitmap.recording
                 bitmap.content.persistent = bitmap.persistent
 
-    def merge(self, later: "StreamState") -> None:
-        """Merge ``later``, the state of the following piece of the stream, into this one.
-
-        Neither may be concluded; ``later`` must not be used afterwards.  Raises LimitError.
-        """
-        if later._moved_on:
-            self._release_progress()
-            self._held = later._held
-        self.progress.merge(later.progress)
-        for name, disk in later.disks.items():
-            self.disk(name).merge(disk)
-        for key, bitmap in later.bitmaps.items():
-            if key in self.bitmaps:
-                self.bitmaps[key].merge(bitmap, self._room)
-            else:
-                self._own(bitmap)
-        if later.block_started:
-            self.block_started = True
-            self._in_end, self.block_ended = later._in_end, later.block_ended
-        self.undecoded += later.undecoded
-        self.described |= later.described
-        self.identity = self.identity if later.identity is None else later.identity
-        self.identity_fault = later.identity_fault or self.identity_fault
-        self.machine = self.machine if later.machine is None else later.machine
-        self.end = max(self.end, later.end)
-
     def _identify(self, identity: Identity) -> None:
         """Set the identity; a disk of which nothing was sent, as nothing changed, is one of the stream."""
         self.identity = identity
@@ -293,7 +242,6 @@ class StreamState:
 
     def _release_progress(self) -> None:
         """Count the progress record that was held until it is known whether it is that of the end."""
-        self._moved_on = True
         if self._held is not None:
             self.progress.record(self._held.percent, in_end=self._in_end)
             self._held = None
