@@ -95,6 +95,7 @@ class Snapshot:
             # What the guest has written so far need not be flushed while it waits.
             self._session.open_disk(number, each.device, each.disk).flush()
             self._add_nodes(number, each, scratch)
+        scratch.hide()
         check_unchanged(
             self._monitor, Graph(self._monitor), {each.device: each.disk for each in self._captured}
         )
