@@ -428,6 +428,17 @@ def test_a_filter_that_something_else_uses_stays(tmp_path: Path) -> None:
         wait_until(lambda: wrote(found) > before + 100)
 
 
+@pytest.mark.long
+def test_writes_that_take_too_long(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blkmig_cli.limits.SNAPSHOT_LATENCY_MAX", 0)
+    with snapshot_guest(tmp_path) as found:
+        more = words(tmp_path, "--max-bandwidth", "1M", "--to", tmp_path / "s.bin")
+        fails(run("live", found.monitor, *more), 4, "the guest's writes take over 0 ms")
+        check_unharmed(found, tmp_path)
+
+
 # -- what is refused
 
 

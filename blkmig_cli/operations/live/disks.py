@@ -217,7 +217,8 @@ def has_iothread(monitor: Monitor, disk: QemuDisk) -> bool:
         return False
     # That of a SCSI disk is its controller's.
     kind = str(_property(monitor, disk.qdev, "type"))
-    return kind.startswith("scsi-") or bool(_property(monitor, disk.qdev, "iothread"))
+    own = ("iothread", "iothread-vq-mapping")
+    return kind.startswith("scsi-") or any(_property(monitor, disk.qdev, name) for name in own)
 
 
 def qom_path(qdev: str) -> str:

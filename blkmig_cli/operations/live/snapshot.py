@@ -80,7 +80,7 @@ class Snapshot:
         self.disks: list[Disk] = []
         self.identity: Identity | None = None
         self.consistency = "crash"
-        check_possible(self._monitor, captured)
+        _check_possible(self._monitor, captured)
 
     def begin(self, warn: Callable[[str], None]) -> None:
         """Take the snapshot.  ``warn``: as of ``Passes.begin``.  Raises FailureError."""
@@ -206,10 +206,9 @@ class Snapshot:
             last = last_block(piece) if isinstance(piece, Run) else piece
             if isinstance(last, Block):
                 self._discard(last.device, last.sector * SECTOR_SIZE)
-            latency = (self._watch.latest or 0) * 1000
-            if latency > limits.SNAPSHOT_LATENCY_MAX:
+            if self._watch.is_slow:
                 raise FailureError(
-                    f"the guest's writes take {latency:.0f} ms",
+                    f"the guest's writes take over {limits.SNAPSHOT_LATENCY_MAX} ms",
                     hint=f"{_MODE}, or a faster --scratch",
                 )
 
@@ -233,7 +232,7 @@ def _is_lost(image: NbdImage) -> bool:
     return False
 
 
-def check_possible(monitor: Monitor, captured: list[Captured]) -> None:
+def _check_possible(monitor: Monitor, captured: list[Captured]) -> None:
     """Raise FailureError where QEMU cannot take snapshots, or not of one of the disks."""
     version = ".".join(map(str, monitor.version))
     schema = monitor.execute("query-qmp-schema")
