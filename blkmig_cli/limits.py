@@ -116,7 +116,7 @@ AGENT_WAIT = 10
 AGENT_MESSAGE_MAX = 1 << 20
 #: Seconds to wait for the answer of a QEMU to a read of a snapshot.
 SNAPSHOT_ANSWER_WAIT = 30
-#: Milliseconds that a guest's writes may take in the mean before a snapshot is abandoned for its sake.
+#: Milliseconds that a guest's writes may take, in the means of some seconds, before a snapshot is given up.
 SNAPSHOT_LATENCY_MAX = 500
 #: Bytes read while a guest is paused that are held in memory; more are in a temporary file.
 HELD_MAX = 256 << 20

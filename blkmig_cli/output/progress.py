@@ -9,7 +9,7 @@ from blkmig_cli.progress import Tick, no_tick
 
 
 class Note:
-    """A text that is shown with the label of progress bars; call it with a new one."""
+    """A text that is shown below progress bars; call it with a new one."""
 
     def __init__(self) -> None:
         self.text = ""

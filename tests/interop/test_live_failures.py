@@ -247,13 +247,21 @@ class Running:
         )
         assert self.process.stdout is not None
         self._pipe = self.process.stdout
+        self._first: list[bytes] = []
 
     def read(self, size: int) -> None:
         """Read so much of the stream."""
         while size > 0:
             data = self._pipe.read(size)
             assert data, self.process.communicate()
+            self._first.append(data)
             size -= len(data)
+
+    def rest(self) -> bytes:
+        """Read the rest of the stream; return all of it."""
+        out, err = self.process.communicate(timeout=PATIENCE)
+        assert self.process.returncode == 0, err
+        return b"".join([*self._first, out])
 
     def end(self) -> tuple[int, str]:
         """Read the rest of the stream; return the exit status and what stderr says."""

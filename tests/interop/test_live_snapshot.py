@@ -14,8 +14,8 @@ import pytest
 from blkmig_cli.disks.bitmap_file import read_bitmaps
 from tests.conftest import Run, fails
 from tests.interop import qemu
-from tests.interop.disks import MIB
-from tests.interop.guest import Guest, Writer
+from tests.interop.disks import MIB, patterned
+from tests.interop.guest import Guest, Writer, started
 from tests.interop.moment import is_of_last_writes, writes_in
 from tests.interop.test_live import BITMAPS, SIZES, check_clean, guest, live, make_disks
 from tests.interop.test_live_failures import (
@@ -33,6 +33,11 @@ from tests.support.peers import wait_until
 #: It writes to all of the first disk, without a pause.
 WRITER = Writer(20 * MIB, 500)
 NAMES = ("disk0", "drive1")
+#: Their guest devices.
+PATHS = (
+    "/machine/peripheral/disk0/virtio-backend",
+    "/machine/peripheral-anon/device[0]/virtio-backend",
+)
 
 
 def snapshot_guest(folder: Path, *more: str, iothread: bool = False) -> Any:
@@ -131,19 +136,59 @@ def test_what_is_written_while_it_is_read(tmp_path: Path, run: Run) -> None:
     """To all places of the disks, before they are sent."""
     stream = tmp_path / "s.bin"
     with guest(tmp_path, iothread=False) as found:
-        capture = Running(found, *map(str, words(tmp_path)))
-        try:
-            capture.read(1)
-            for node, size in zip(("first", "drive1"), SIZES, strict=True):
-                found.qemu.write(node, 7, 0, size)
-            out, err = capture.process.communicate()
-            assert capture.process.returncode == 0, err
-        finally:
-            capture.process.kill()
-            capture.process.wait()
+        with running(found, *map(str, words(tmp_path))) as capture:
+            for path, size in zip(PATHS, SIZES, strict=True):
+                fill(found, path, size)
+            stream.write_bytes(capture.rest())
         check_clean(found)
-    stream.write_bytes(b"Q" + out)
     assert replayed(run, tmp_path, stream) == originals(tmp_path)
+
+
+@pytest.mark.long
+def test_every_kind_of_guest_device(run: Run, tmp_path: Path) -> None:
+    words_of: list[str] = []
+    devices = {
+        "ide": "ide-hd,drive=ide,id=a",
+        "sata": "ide-hd,drive=sata,bus=ahci.0,id=b",
+        "scsi": "scsi-hd,drive=scsi,id=c",
+        "nvme": "nvme,drive=nvme,serial=1,id=d",
+        "usb": "usb-storage,drive=usb,id=e",
+    }
+    words_of += ["-device", "ahci,id=ahci", "-device", "virtio-scsi", "-device", "qemu-xhci"]
+    for name, device in devices.items():
+        (tmp_path / name).write_bytes(patterned(12 * MIB))
+        words_of += ["-drive", f"if=none,id={name},format=raw,file={tmp_path / name}"]
+        words_of += ["-device", device]
+    # A node below a filter of somebody's.
+    (tmp_path / "limited").write_bytes(patterned(12 * MIB))
+    node = f"driver=raw,node-name=below,file.driver=file,file.filename={tmp_path / 'limited'}"
+    words_of += ["-object", "throttle-group,id=slow,x-iops-total=1000", "-blockdev", node]
+    words_of += ["-blockdev", "driver=throttle,node-name=top,throttle-group=slow,file=below"]
+    words_of += ["-device", "virtio-blk,drive=top,id=limited"]
+    stream = tmp_path / "s.bin"
+    with started(tmp_path / "q", words_of, None) as found:
+        before = used_nodes(found)
+        with running(found, *map(str, words(tmp_path))) as capture:
+            assert not set(used_nodes(found).values()) & set(before.values())
+            for path in before:
+                fill(found, path, 12 * MIB)
+            stream.write_bytes(capture.rest())
+        assert used_nodes(found) == before
+        check_clean(found)
+    for name in [*devices, "limited"]:
+        assert run("extract", stream, "--device", name, "--to", tmp_path / "x").status == 0
+        assert (tmp_path / "x").read_bytes() == patterned(12 * MIB), name
+
+
+def used_nodes(found: Guest) -> dict[str, str]:
+    """Return the node that each guest device uses, by its path."""
+    blocks = found.qemu.cmd("query-block")
+    return {
+        each["qdev"] if each["qdev"][0] == "/" else f"/machine/peripheral/{each['qdev']}":
+        each["inserted"]["node-name"]
+        for each in blocks
+        if "inserted" in each
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -229,7 +274,7 @@ def test_increments(run: Run, tmp_path: Path) -> None:
 def test_a_scratch_that_is_full(tmp_path: Path) -> None:
     more = map(str, words(tmp_path, "--scratch-limit", "2M"))
     with snapshot_guest(tmp_path) as found, running(found, *more) as capture:
-        fill(found)
+        fill(found, PATHS[1], SIZES[1])
         status, err = capture.end()
         assert status == 4
         assert "the snapshot is lost: the scratch is full (2 MiB)" in one_line(err)
@@ -238,11 +283,10 @@ def test_a_scratch_that_is_full(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("blkmig*"))
 
 
-def fill(found: Guest) -> None:
-    """Write to all of the second disk, as the guest would; it must not fail."""
-    answer = found.qemu.cmd(
-        "human-monitor-command", command_line=f'qemu-io drive1 "write -P 9 0 {SIZES[1]}"'
-    )
+def fill(found: Guest, path: str, size: int) -> None:
+    """Write to all of a disk as its guest device does; it must not fail."""
+    line = f'qemu-io -d {path} "write -P 9 0 {size}"'
+    answer = found.qemu.cmd("human-monitor-command", command_line=line)
     assert not answer.strip(), answer
 
 
@@ -328,6 +372,7 @@ def test_a_kill_is_cleaned_up(tmp_path: Path) -> None:
     more = map(str, words(tmp_path, "--bitmaps", "--mark", "m0"))
     with snapshot_guest(tmp_path) as found, running(found, *more) as capture:
         assert "copy-before-write" in ours(found)
+        assert not list(tmp_path.glob("blkmig-*"))
         capture.process.kill()
         wait_until(lambda: "blkmig" not in ours(found))
         check_clean_soon(found)
@@ -381,6 +426,17 @@ def test_a_filter_that_something_else_uses_stays(tmp_path: Path) -> None:
         assert found.qemu.cmd("query-status")["status"] == "running"
         before = wrote(found)
         wait_until(lambda: wrote(found) > before + 100)
+
+
+@pytest.mark.long
+def test_writes_that_take_too_long(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blkmig_cli.limits.SNAPSHOT_LATENCY_MAX", 0)
+    with snapshot_guest(tmp_path) as found:
+        more = words(tmp_path, "--max-bandwidth", "1M", "--to", tmp_path / "s.bin")
+        fails(run("live", found.monitor, *more), 4, "the guest's writes take over 0 ms")
+        check_unharmed(found, tmp_path)
 
 
 # -- what is refused

@@ -57,7 +57,8 @@ class StorageDaemon:
         try:
             with failing("a temporary file"):
                 self._errors = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-                folder = self._stack.enter_context(
+                self._folder = self._stack.enter_context(ExitStack())
+                folder = self._folder.enter_context(
                     tempfile.TemporaryDirectory(prefix="blkmig-", dir=folder)
                 )
             end = signal.SIGKILL if scratch else signal.SIGTERM
@@ -119,6 +120,10 @@ class StorageDaemon:
                 peer.close()
                 raise
         return peer
+
+    def remove_socket(self) -> None:
+        """Remove the socket, as nobody will connect any more."""
+        self._folder.close()
 
     def close(self) -> None:
         """End the daemon, which closes its images in order."""

@@ -217,13 +217,19 @@ def has_iothread(monitor: Monitor, disk: QemuDisk) -> bool:
         return False
     # That of a SCSI disk is its controller's.
     kind = str(_property(monitor, disk.qdev, "type"))
-    return kind.startswith("scsi-") or bool(_property(monitor, disk.qdev, "iothread"))
+    own = ("iothread", "iothread-vq-mapping")
+    return kind.startswith("scsi-") or any(_property(monitor, disk.qdev, name) for name in own)
 
 
-def _property(monitor: Monitor, path: str, name: str) -> Any:
+def qom_path(qdev: str) -> str:
+    """Return the QOM path of a guest device that is specified by its id or its path."""
+    return qdev if qdev.startswith("/") else f"/machine/peripheral/{qdev}"
+
+
+def _property(monitor: Monitor, qdev: str, name: str) -> Any:
     """Return a property of a guest device; None if it has no such property."""
     try:
-        return monitor.execute("qom-get", path=path, property=name)
+        return monitor.execute("qom-get", path=qom_path(qdev), property=name)
     except CommandError:
         return None
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import field
 
 from blkmig_cli.dataclass import dataclass
-from blkmig_cli.operations.live.disks import OURS, Graph
+from blkmig_cli.operations.live.disks import OURS, Graph, qom_path
 from blkmig_cli.system.qmp import CommandError, Monitor
 
 #: What an export of a disk's data has in its name.
@@ -95,14 +95,15 @@ def remove_nodes(monitor: Monitor, nodes: Iterable[str]) -> None:
     files = Graph(monitor).files_below()
     for node in sorted(nodes, key=lambda name: NODES.index(run_of(name)[1].partition("-")[0])):
         for block in monitor.execute("query-block"):
-            if block.get("inserted", {}).get("node-name") == node and node in files:
+            used = block.get("inserted", {}).get("node-name") == node
+            if used and "qdev" in block and node in files:
                 set_drive(monitor, block["qdev"], files[node])
         monitor.execute("blockdev-del", node_name=node)
 
 
 def set_drive(monitor: Monitor, qdev: str, node: str) -> None:
     """Have a guest device use a node, from one request to the next; raises CommandError."""
-    monitor.execute("qom-set", path=qdev, property="drive", value=node)
+    monitor.execute("qom-set", path=qom_path(qdev), property="drive", value=node)
 
 
 def remove_all(monitor: Monitor, left: Remnants) -> None:

@@ -73,6 +73,10 @@ class Scratch:
         """The path of the server's socket."""
         return self._daemon.path
 
+    def hide(self) -> None:
+        """Remove the socket: from now on, nothing is left of it where all processes are killed."""
+        self._daemon.remove_socket()
+
     def look(self) -> int:
         """Return how many bytes it has."""
         found = os.fstat(self._fd).st_blocks * 512

@@ -57,7 +57,6 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._before.close()
         failure = self._remove()
         self._stack.close()
         if failure is None:
@@ -215,6 +214,10 @@ class Session:
     def _remove(self) -> BaseException | None:
         """Remove everything; return the first error of it.  Nothing is left in a QEMU that has ended."""
         first: BaseException | None = None
+        try:
+            self._before.close()
+        except (Interruption, KeyboardInterrupt) as error:
+            first = error
         while self._served:
             try:
                 self._remove_served()

@@ -80,7 +80,7 @@ class Snapshot:
         self.disks: list[Disk] = []
         self.identity: Identity | None = None
         self.consistency = "crash"
-        check_possible(self._monitor, captured)
+        _check_possible(self._monitor, captured)
 
     def begin(self, warn: Callable[[str], None]) -> None:
         """Take the snapshot.  ``warn``: as of ``Passes.begin``.  Raises FailureError."""
@@ -95,6 +95,7 @@ class Snapshot:
             # What the guest has written so far need not be flushed while it waits.
             self._session.open_disk(number, each.device, each.disk).flush()
             self._add_nodes(number, each, scratch)
+        scratch.hide()
         check_unchanged(
             self._monitor, Graph(self._monitor), {each.device: each.disk for each in self._captured}
         )
@@ -205,10 +206,9 @@ class Snapshot:
             last = last_block(piece) if isinstance(piece, Run) else piece
             if isinstance(last, Block):
                 self._discard(last.device, last.sector * SECTOR_SIZE)
-            latency = (self._watch.latest or 0) * 1000
-            if latency > limits.SNAPSHOT_LATENCY_MAX:
+            if self._watch.is_slow:
                 raise FailureError(
-                    f"the guest's writes take {latency:.0f} ms",
+                    f"the guest's writes take over {limits.SNAPSHOT_LATENCY_MAX} ms",
                     hint=f"{_MODE}, or a faster --scratch",
                 )
 
@@ -232,7 +232,7 @@ def _is_lost(image: NbdImage) -> bool:
     return False
 
 
-def check_possible(monitor: Monitor, captured: list[Captured]) -> None:
+def _check_possible(monitor: Monitor, captured: list[Captured]) -> None:
     """Raise FailureError where QEMU cannot take snapshots, or not of one of the disks."""
     version = ".".join(map(str, monitor.version))
     schema = monitor.execute("query-qmp-schema")

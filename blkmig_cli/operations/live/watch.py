@@ -3,12 +3,15 @@
 import time
 from collections.abc import Callable, Iterable
 
+from blkmig_cli import limits
 from blkmig_cli.operations.live.disks import QemuDisk
 from blkmig_cli.system.qmp import Monitor
 from blkmig_cli.text import human_size
 
 # Seconds between two measurements.
 _INTERVAL = 1.0
+# Intervals in a row in which writes may take too long; the first one may be that of a pause.
+_PATIENCE = 3
 # By drive and device: the number of writes, and the nanoseconds that they took.
 _Counts = dict[tuple[str, str], tuple[int, int]]
 
@@ -17,7 +20,7 @@ class Watch:
     """Measures the writes to ``disks``, and the scratch, if ``size`` is set, which returns its bytes.
 
     ``note`` is called with a text about each measurement.  ``latency``: the highest mean of an interval so
-    far, in seconds, of the disk that was slowest; ``latest``: that of the last interval; None without writes.
+    far, in seconds, of the disk that was slowest; None without writes.
     """
 
     def __init__(
@@ -31,7 +34,7 @@ class Watch:
         self._note = note
         self.size: Callable[[], int] | None = None
         self.latency: float | None = None
-        self.latest: float | None = None
+        self._slow = 0  # intervals in a row
         self._counts = self._read()
         self._next = time.monotonic() + _INTERVAL
 
@@ -51,13 +54,20 @@ class Watch:
             for disk, (writes, nanoseconds) in self._counts.items()
             if disk in before and writes > before[disk][0]
         ]
-        self.latest = max(means, default=None)
-        if self.latest is not None:
-            self.latency = max(self.latest, self.latency or 0)
-        shown = [] if self.latest is None else [f"writes take {self.latest * 1000:.1f} ms"]
+        latest = max(means, default=None)
+        if latest is not None:
+            self.latency = max(latest, self.latency or 0)
+        is_slow = latest is not None and latest * 1000 > limits.SNAPSHOT_LATENCY_MAX
+        self._slow = self._slow + 1 if is_slow else 0
+        shown = [] if latest is None else [f"writes take {latest * 1000:.1f} ms"]
         if self.size is not None:
             shown.append(f"scratch {human_size(self.size())}")
         self._note(", ".join(shown))
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the writes have taken too long for some time."""
+        return self._slow > _PATIENCE
 
     def _read(self) -> _Counts:
         found: _Counts = {}

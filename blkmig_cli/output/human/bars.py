@@ -2,10 +2,12 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
+from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
@@ -49,9 +51,22 @@ class _Left(_Figure):
         return Text("" if seconds is None else f"{timedelta(seconds=math.ceil(seconds))} {what}")
 
 
+class _Noted(Progress):
+    """Bars with a text below."""
+
+    def __init__(self, *columns: ProgressColumn, note: Callable[[], str], **options: Any) -> None:
+        self._note = note
+        super().__init__(*columns, **options)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if text := self._note():
+            yield Text(text, no_wrap=True, overflow="ellipsis")
+
+
 @contextmanager
 def bar(label: str, total: int | None, note: Callable[[], str]) -> Iterator[Tick]:
-    """Show a progress bar on stderr; see ``progress.py``.  ``note`` returns what is shown with the label."""
+    """Show a progress bar on stderr; see ``progress.py``.  ``note`` returns what is shown below it."""
     # Half the width of a small terminal, so that the figures do not move while they grow.
     columns = (
         TextColumn("{task.description}"),
@@ -60,7 +75,7 @@ def bar(label: str, total: int | None, note: Callable[[], str]) -> Iterator[Tick
         _Speed(),
         _Left(),
     )
-    with Progress(*columns, console=console(sys.stderr), transient=True) as shown_bar:
+    with _Noted(*columns, note=note, console=console(sys.stderr), transient=True) as shown_bar:
         task = shown_bar.add_task(label, total=total)
         shown = 0
 
@@ -69,9 +84,7 @@ def bar(label: str, total: int | None, note: Callable[[], str]) -> Iterator[Tick
             nonlocal shown
             if done - shown >= 1 << 20:
                 shown = done
-                text = note()
-                shown_label = f"{label} ({text})" if text else label
-                shown_bar.update(task, completed=done, description=shown_label)
+                shown_bar.update(task, completed=done)
 
         yield tick
 
