@@ -8,7 +8,7 @@ from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.compatibility import Version
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command, one_of
-from blkmig_cli.commands.many import captures_of, many_options, start_workers
+from blkmig_cli.commands.many import captures_of, check_written, many_options, start_workers
 from blkmig_cli.errors import UsageError
 from blkmig_cli.text import escape, quote
 
@@ -95,6 +95,7 @@ def command(
     hints = options.hints_of(granularities, device_sizes)
     compared = options.device_values("--image", images)
     captures = captures_of(streams, files_from, null=null)
+    check_written(captures, {"--junit": junit, "--sarif": sarif})
     # The workers load it at the same time.
     number = start_workers(captures, jobs, "blkmig_cli.commands.validation")
 
