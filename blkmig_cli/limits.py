@@ -124,3 +124,7 @@ HELD_MAX = 256 << 20
 NAMES_MAX = 256 << 20
 #: Results of captures that wait for that of an earlier one, for each process that reads them.
 RESULTS_WAITING = 64
+#: Bytes of a report that is kept in a catalogue.
+CATALOGUE_REPORT_MAX = 16 << 20
+#: Seconds to wait for another program that uses a catalogue.
+CATALOGUE_WAIT = 30

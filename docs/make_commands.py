@@ -68,7 +68,12 @@ determine them), `length` (bytes of bits), and in v2 `recording` and `persistent
                    "missing": [{"start", "length"}], "size", "inferred-size": {"min", "max"}}],
       "bitmaps": [{"device", "name", "granularity", "candidates", "recording", "persistent",
                    "count", "complete"}],
-      "findings": [{"id", "severity", "offset", "device", "message"}]}]}
+      "findings": [{"id", "severity", "offset", "device", "message"}]}],
+     "passed-over", "unchanged", "without-base": [{"stream", "findings"}]}
+
+`passed-over` counts the files in directories, or that match a glob, which are no streams; `unchanged` and
+`without-base` are there with `--catalogue` only. `info --output json` of several files, of a directory or of
+a glob is `{"version": 1, "streams": [...], "passed-over"}`.
 
 `chunks` counts records with content, repeated ones too; all sizes are bytes. `complete` is true when
 proven, false when something is proven missing, null when the size is unknown and progress does

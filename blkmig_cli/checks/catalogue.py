@@ -112,6 +112,10 @@ CHECKS: dict[str, tuple[Severity, str]] = {
         "Chunks are missing (--incremental), so that the disk cannot be compared with the manifest.",
     ),
     "identity": ("warning", "The identity in the description is invalid, and is ignored."),
+    "base-missing": (
+        "warning",
+        "The base of an increment is no stream of the catalogue (validate --catalogue).",
+    ),
     "nothing-here": ("warning", "The stream has no disks and no bitmaps."),
     "trailing-bytes": ("note", "Other bytes follow the stream's end."),
     "resynchronised": ("note", "Device state was sized by searching for its footer."),

@@ -7,6 +7,8 @@ import click
 
 from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.many.captures import Capture, find_captures, jobs_for, read_list
+from blkmig_cli.system.address import parse_address
+from blkmig_cli.system.file_uses import FileUses
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -45,6 +47,21 @@ def captures_of(streams: tuple[str, ...], files_from: str | None, *, null: bool)
     if not captures:
         raise UsageError(f"--files-from {files_from}: there are no names in it")
     return captures
+
+
+def check_written(captures: list[Capture], written: dict[str, str | None]) -> None:
+    """Check that the files that are ``written``, by option, are none of the ``captures``.
+
+    Raises UsageError where one is, or two are the same.
+    """
+    if any(path is not None for path in written.values()):
+        uses = FileUses()
+        for option, path in written.items():
+            if path is not None:
+                uses.add(f"the file of {option}", path, writes=True)
+        for capture in captures:
+            if capture.failure is None:
+                uses.add_address("the stream", parse_address(capture.name), writes=False)
 
 
 def start_workers(captures: list[Capture], jobs: int | None, module: str) -> int:

@@ -8,7 +8,7 @@ from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.compatibility import Version
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command, one_of
-from blkmig_cli.commands.many import captures_of, many_options, start_workers
+from blkmig_cli.commands.many import captures_of, check_written, many_options, start_workers
 from blkmig_cli.errors import UsageError
 from blkmig_cli.text import escape, quote
 
@@ -31,6 +31,8 @@ from blkmig_cli.text import escape, quote
 @click.option("--list-checks", is_flag=True, help="List and explain all checks.")
 @options.output_option("human", "json", "junit", "sarif", "github")
 @click.option("--summary", is_flag=True, help="Print only the summary, not the reports.")
+@click.option("--catalogue", metavar="FILE",
+              help="Keep what is found in a database; do not read unchanged files again.")  # fmt: skip
 @click.option("--junit", metavar="FILE", help="Write JUnit XML to a file as well.")
 @click.option("--sarif", metavar="FILE", help="Write SARIF to a file as well.")
 @options.quiet_option
@@ -55,6 +57,7 @@ def command(
     list_checks: bool,
     output: str,
     summary: bool,
+    catalogue: str | None,
     junit: str | None,
     sarif: str | None,
     quiet: bool,
@@ -77,6 +80,7 @@ def command(
       blkmig validate stream.bin --for-qemu 7.2
       blkmig validate captures/ --jobs 4 --summary
       find captures -name '*.bin' -print0 | blkmig validate --files-from - -0
+      blkmig validate captures/ --catalogue captures.db --summary
       blkmig validate captures/*.bin --strict --output github --junit captures.xml
     """
     if list_checks:
@@ -95,6 +99,9 @@ def command(
     hints = options.hints_of(granularities, device_sizes)
     compared = options.device_values("--image", images)
     captures = captures_of(streams, files_from, null=null)
+    if catalogue is not None and (compared or manifest is not None):
+        raise UsageError("--catalogue cannot be combined with --image and --manifest")
+    check_written(captures, {"--junit": junit, "--sarif": sarif, "--catalogue": catalogue})
     # The workers load it at the same time.
     number = start_workers(captures, jobs, "blkmig_cli.commands.validation")
 
@@ -117,4 +124,5 @@ def command(
         chosen,
         number,
         Outputs(output, summary, junit, sarif, strict, frozenset(ignore), quiet, verbose),
+        catalogue,
     )

@@ -1,13 +1,18 @@
 """The work of ``blkmig validate``, apart from its options, so that its processes can load it."""
 
+import json
 import os
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import click
 
+from blkmig_cli import __version__
+from blkmig_cli.checks.judge import found
 from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import Report, failed_report
 from blkmig_cli.commands import options
@@ -17,8 +22,8 @@ from blkmig_cli.operations.many.captures import Capture
 from blkmig_cli.operations.many.tally import Tally
 from blkmig_cli.operations.reading import Reading
 from blkmig_cli.operations.validate import ValidateOptions, validate_all
-from blkmig_cli.output.documents import report_json
-from blkmig_cli.output.github import annotations, write_step_summary
+from blkmig_cli.output.documents import report_json, without_base_json
+from blkmig_cli.output.github import annotations, findings, write_step_summary
 from blkmig_cli.output.human import report as shown
 from blkmig_cli.output.human.console import Form, console
 from blkmig_cli.output.json_writer import Items, Late
@@ -26,6 +31,9 @@ from blkmig_cli.output.junit import JUnit
 from blkmig_cli.output.sarif import Sarif
 from blkmig_cli.system.atomic import replacing
 from blkmig_cli.system.pipes import write_all
+
+if TYPE_CHECKING:
+    from blkmig_cli.output.catalogue import Catalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +51,43 @@ class Outputs:
 
 
 def validate_captures(
-    captures: list[Capture], reading: Reading, chosen: ValidateOptions, jobs: int, outputs: Outputs
+    captures: list[Capture],
+    reading: Reading,
+    chosen: ValidateOptions,
+    jobs: int,
+    outputs: Outputs,
+    catalogue: str | None,
 ) -> int:
     """Validate ``captures`` in ``jobs`` processes, print the reports; return the exit status.
 
-    Raises UsageError, and where the only one is a STREAM that is named, and the output is human, its
-    errors.
+    Those that are unchanged in the ``catalogue`` are not read.  Raises UsageError, FailureError of the
+    catalogue and files that are written, and where the only one is a STREAM that is named, and the output is
+    human, its errors.
     """
-    return _Validation(captures, reading, chosen, jobs, outputs).run()
+    run = _Validation(captures, reading, chosen, jobs, outputs)
+    if catalogue is None:
+        return run.run()
+    from blkmig_cli.output.catalogue import Catalogue  # noqa: PLC0415 (sqlite3 only where it is needed)
+
+    with Catalogue(catalogue, _options(reading, chosen)) as known:
+        return run.run(known)
+
+
+def _options(reading: Reading, chosen: ValidateOptions) -> str:
+    """Return all that the verdicts on unchanged streams depend on, as text."""
+    hints = reading.hints
+    return json.dumps(
+        {
+            "blkmig": __version__,
+            "dialect": reading.dialect,
+            "container": reading.container,
+            "sizes": sorted(map(repr, hints.sizes.items())),
+            "largest": sorted(map(repr, hints.largest)),
+            "granularities": sorted(map(repr, hints.granularities.items())),
+            "incremental": chosen.incremental,
+            "for-qemu": None if chosen.for_qemu is None else str(chosen.for_qemu),
+        }
+    )
 
 
 class _Validation:
@@ -97,8 +134,11 @@ class _Validation:
             if path is not None
         ]
 
-    def run(self) -> int:
+    def run(self, catalogue: "Catalogue | None" = None) -> int:
         """Do all; return the exit status."""
+        self._catalogue = catalogue
+        if catalogue is not None:
+            self._work.known = catalogue
         self._print()
         for path, document in self._files:
             with replacing(path) as fd:
@@ -124,27 +164,32 @@ class _Validation:
                         sys.stdout.write(text)
                         if self._work.is_many or len(done.texts) > 1:
                             sys.stdout.write("\n")
+                shown.without_base(self._tally, self._out)
                 several = self._work.is_many or len(self._tally.rows) > 1
                 if self._tally.rows and (several or self._outputs.summary):
                     shown.summary(self._tally, self._out)
             case "json":
-                streams = Items(lambda: map(report_json, self._reports()))
-                options.echo_json(
-                    {
-                        "version": 1,
-                        "streams": streams,
-                        "passed-over": Late(lambda: self._tally.passed_over),
-                    }
-                )
+                document = {
+                    "version": 1,
+                    "streams": Items(lambda: map(report_json, self._reports())),
+                    "passed-over": Late(lambda: self._tally.passed_over),
+                }
+                if self._catalogue is not None:
+                    document["unchanged"] = Late(lambda: self._tally.unchanged)
+                    document["without-base"] = Late(lambda: without_base_json(self._tally))
+                options.echo_json(document)
             case "github":
                 for report in self._reports():
                     for line in annotations(report):
                         click.echo(line)
+                for report in self._tally.without_base:
+                    for line in findings(report):
+                        click.echo(line)
             case kind:
-                document = JUnit(strict=self._outputs.strict) if kind == "junit" else Sarif()
-                for report in self._reports():
-                    document.add(report)
-                click.echo(document.text())
+                results = JUnit(strict=self._outputs.strict) if kind == "junit" else Sarif()
+                for report in chain(self._reports(), self._tally.without_base):
+                    results.add(report)
+                click.echo(results.text())
 
     def _reports(self) -> Iterator[Report]:
         for done in self._each():
@@ -163,6 +208,19 @@ class _Validation:
                     document.add(report)
             yield replace(done, results=reports)
         self._tally.passed_over = self._work.passed_over
+        if self._catalogue is not None:
+            self._tally.unchanged = self._work.unchanged
+            self._add_without_base(self._catalogue)
+
+    def _add_without_base(self, catalogue: "Catalogue") -> None:
+        for address, base in catalogue.without_base():
+            text = f"its base {base} is no stream of the catalogue"
+            report = Report(address, findings=(found("base-missing", text),))
+            report = report.ignoring(self._outputs.ignore)
+            if report.findings:
+                self._tally.add_without_base(report)
+                for _, document in self._files:
+                    document.add(report)
 
 
 def _text(report: Report, form: Form, ignore: Collection[str]) -> str:

@@ -89,6 +89,9 @@ class Known(Protocol[T]):
     def results(self, name: str) -> list[T]:
         """Return the results of the capture ``name``; raises FailureError."""
 
+    def add(self, name: str, results: list[T]) -> None:
+        """Take the results of the capture ``name``, which was read; raises FailureError."""
+
 
 class NothingKnown(Generic[T]):
     """No results."""
@@ -101,6 +104,9 @@ class NothingKnown(Generic[T]):
         """Return no results; it is not called."""
         return []
 
+    def add(self, name: str, results: list[T]) -> None:
+        """Forget the results."""
+
 
 @dataclass(slots=True)
 class Work(Generic[T]):
@@ -109,7 +115,7 @@ class Work(Generic[T]):
     ``own``: how this process reads streams, and shows the progress of the only one; ``jobs``: the processes
     that read files, 1 for this one alone.  ``report_of`` returns the report in a result.  ``raises``: an
     error of the only one, if it is named, is raised.  ``streamed``: the results are printed at once.
-    ``passed_over`` counts the files that are no streams.
+    ``passed_over`` counts the files that are no streams, ``unchanged`` those that were ``known``.
     """
 
     captures: list[Capture]
@@ -121,6 +127,7 @@ class Work(Generic[T]):
     streamed: bool
     known: Known[T]
     passed_over: int = 0
+    unchanged: int = 0
 
     @property
     def is_many(self) -> bool:
@@ -138,11 +145,13 @@ class Work(Generic[T]):
         ``label``: of the progress over all.  Raises UsageError, FailureError of ``known``.
         """
         first = self.captures[0]
-        if not self.is_many and first.failure is None:
+        if not self.is_many and first.failure is None and not self.known.has(first.name):
             if self.raises:
-                yield self.job.done(list(self.job.work(first.name, self.own)), [])
+                done = self.job.done(list(self.job.work(first.name, self.own)), [])
             else:
-                yield self.job.run(first.name, self.own, [])
+                done = self.job.run(first.name, self.own, [])
+            self.known.add(first.name, done.results)
+            yield done
             return
         # A bar on the terminal on which the results appear would be in their way.
         hidden = quiet or (self.streamed and sys.stdout.isatty())
@@ -176,6 +185,9 @@ class Work(Generic[T]):
                     done = job.fail(capture.name, capture.failure)
                 else:
                     done = job.done(self.known.results(capture.name), [])
+                    self.unchanged += 1
+                if here[number]:
+                    self.known.add(capture.name, done.results)
                 yield capture, done
                 tick(number + 1)
 

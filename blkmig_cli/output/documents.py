@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
     from blkmig_cli.operations.compare import Comparison
     from blkmig_cli.operations.info import Info
+    from blkmig_cli.operations.many.tally import Tally
     from blkmig_cli.operations.map import DiskMap, Extents
     from blkmig_cli.operations.replay.request import ReplayResult
     from blkmig_cli.operations.salvage.result import Salvaged
@@ -49,6 +50,14 @@ def report_json(report: "Report") -> Json:
         "bitmaps": _each(_bitmap_verdict, report.bitmaps),
         "findings": _each(_finding, report.findings),
     }
+
+
+def without_base_json(tally: "Tally") -> list[Json]:
+    """Return the increments in a catalogue that lack their base, in ``validate``'s document."""
+    return [
+        {"stream": report.stream, "findings": _each(_finding, report.findings)}
+        for report in tally.without_base
+    ]
 
 
 def _finding(finding: "Finding") -> Json:

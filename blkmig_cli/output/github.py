@@ -26,6 +26,11 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|<>&~@:-])")
 def annotations(report: Report) -> Iterator[str]:
     """Yield the lines of a stream: its verdict, and an annotation for each finding."""
     yield f"{report.verdict}: {escape(report.stream)}".replace("##[", "## [")
+    yield from findings(report)
+
+
+def findings(report: Report) -> Iterator[str]:
+    """Yield an annotation for each finding of a stream."""
     path = _path(report.stream)
     for finding in report.findings:
         properties = [*([] if path is None else [("file", path)]), ("title", finding.id)]
@@ -72,6 +77,8 @@ def step_summary(tally: Tally) -> Iterator[str]:
     yield ", ".join(f"{number:,} {verdict}" for verdict, number in tally.counts()) or "none"
     if tally.passed_over:
         yield f"({count(tally.passed_over, 'other file')} passed over)"
+    if tally.without_base:
+        yield f"({count(len(tally.without_base), 'increment')} without their base)"
     yield ""
     rows = [row for row in tally.rows if row.verdict != "whole" or row.warnings]
     if not rows:

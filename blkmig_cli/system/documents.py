@@ -86,6 +86,10 @@ class Entry:
         if found != known or not isinstance(found, int) or isinstance(found, bool):
             raise self.fault(f"version {brief(found)}, only {known} is known")
 
+    def entry(self, key: str) -> "Entry":
+        """Return the object ``key``."""
+        return Entry(self._given.get(key), f"{self._where}.{key}" if self._where else key)
+
     def entries(self, key: str) -> "Iterator[Entry]":
         """Yield the objects in the list ``key``."""
         place = f"{self._where}.{key}" if self._where else key

@@ -30,6 +30,11 @@ from blkmig_cli.transport.save_image import HEADER_SIZE, save_image
 from blkmig_cli.transport.spool import spool
 
 
+def stream_name(argument: str, number: int) -> str:
+    """Return the name for reports of the stream ``number``, from 1, in the STREAM ``argument``."""
+    return argument if number == 1 else f"{argument} (stream {number})"
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """An open STREAM: its name and its input.
@@ -46,7 +51,7 @@ class Stream:
     @property
     def name(self) -> str:
         """The name for reports."""
-        return self.argument if self.number == 1 else f"{self.argument} (stream {self.number})"
+        return stream_name(self.argument, self.number)
 
     def __str__(self) -> str:
         size = self.input.size

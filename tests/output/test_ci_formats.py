@@ -1,6 +1,7 @@
 """Output of ``validate`` for CI: JUnit XML, SARIF, and the summary of many streams."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from jsonschema import Draft202012Validator
 from blkmig_cli.checks.catalogue import CHECKS, Finding, finding_of
 from blkmig_cli.checks.report import Report
 from blkmig_cli.errors import FailureError, StreamError
+from blkmig_cli.operations.many.tally import Tally
+from blkmig_cli.output.github import annotations, step_summary
 from blkmig_cli.output.junit import JUnit
 from blkmig_cli.output.sarif import Sarif
-from tests.conftest import Capture, Outcome, Run
+from tests.conftest import Capture, Outcome, Run, fails
 from tests.support import raw
 from tests.support.long import examples
 
@@ -187,6 +190,97 @@ def test_sarif_uris(run: Run, streams: list[str]) -> None:
     assert found == list(names.values())
 
 
+def commands(text: str) -> list[tuple[str, dict[str, str], str]]:
+    """Return the workflow commands in a log, as GitHub's runner reads them, unescaped.
+
+    (actions/runner, src/Runner.Common/ActionCommand.cs: TryParseV2, TryParse; and Runner.Worker.)
+    """
+    found = []
+    for line in text.splitlines():
+        assert "##[" not in line  # the older form, anywhere in a line
+        parsed = re.fullmatch(r"\s*::(\w[\w-]*)(?: (.*?))?::(.*)", line)
+        if parsed:
+            pairs = (pair.split("=", 1) for pair in (parsed[2] or "").split(","))
+            properties = {key: plain(value, "%:,") for key, value in pairs}
+            found.append((parsed[1], properties, plain(parsed[3], "%")))
+    return found
+
+
+def plain(text: str, escaped: str) -> str:
+    for char in escaped[::-1]:
+        text = text.replace(f"%{ord(char):02X}", char)
+    return text
+
+
+def test_github(run: Run, streams: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An annotation for each finding, at its file; a line for each stream; and the summary."""
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    Path("summary.md").write_text("of another step\n")
+    words = ["validate", *SIZE, *streams]
+    outcome = run(*words, "--output", "github", "--junit", "a.xml", "--sarif", "a.sarif")
+    document = run(*words, "--output", "json")
+    assert outcome.status == document.status == 4
+    kinds = {"error": "error", "warning": "warning", "note": "notice"}
+    assert commands(outcome.out) == [
+        (
+            kinds[finding["severity"]],
+            {"file": stream["stream"], "title": finding["id"]},
+            f"{stream['stream']}: {finding['message']}{place(finding)}",
+        )
+        for stream in document.json["streams"]
+        for finding in stream["findings"]
+    ]
+    lines = [line for line in outcome.out.splitlines() if not line.startswith("::")]
+    assert lines == [f"{one['verdict']}: {one['stream']}" for one in document.json["streams"]]
+    assert outcome.err == ""
+    for kind, path in (("junit", "a.xml"), ("sarif", "a.sarif")):
+        assert Path(path).read_text() == run(*words, "--output", kind).out.rstrip("\n")
+    before, title, *rest = Path("summary.md").read_text().splitlines()
+    assert before == "of another step"
+    assert title == "### blkmig validate: 6 streams"
+    assert "1 whole, 1 unknown, 1 incomplete, 1 faulty, 1 damaged, 1 failed" in rest
+    assert "| no such file | failed | 1 | 0 |" in rest
+    assert not any("whole" in line for line in rest if line.startswith("|"))
+
+
+def place(finding: dict[str, Any]) -> str:
+    names = {"device": finding["device"], "byte": finding["offset"]}
+    shown = ", ".join(f"{key} {value}" for key, value in names.items() if value is not None)
+    return f" ({shown})" if shown else ""
+
+
+def test_github_paths(run: Run, streams: list[str]) -> None:
+    """Files are relative to the checkout, others have none."""
+    outcome = run("validate", Path("cut.bin").resolve(), "exec:cat cut.bin", "--output", "github")
+    files = [properties.get("file") for _, properties, _ in commands(outcome.out)]
+    assert set(files[:2]) == {"cut.bin"}
+    assert set(files[2:]) == {None}
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--junit", "whole.bin"], 2, "are the same file"),
+        (["--junit", "a", "--sarif", "./a"], 2, "are the same file"),
+        (["--junit", "none/a.xml"], 4, "none/a.xml: No such file"),
+    ],
+)
+def test_files_that_cannot_be_written(
+    run: Run, streams: list[str], words: list[str], status: int, message: str
+) -> None:
+    outcome = run("validate", "whole.bin", *words)
+    assert outcome.status == status
+    assert message in outcome.err
+    assert Path("whole.bin").read_bytes() == WHOLE
+
+
+def test_a_step_summary_that_cannot_be_written(
+    run: Run, streams: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "none/summary.md")
+    fails(run("validate", "whole.bin", "--output", "github"), 4, "none/summary.md: No such file")
+
+
 def test_the_summary(run: Run, streams: list[str]) -> None:
     outcome = run("validate", *SIZE, *streams)
     assert outcome.status == 4
@@ -234,3 +328,10 @@ def test_hostile_text(stream: str, device: str, message: str) -> None:
         (case,) = cases(text)
         assert all(char.isprintable() for char in case.get("name") or "")
         run_of(sarif.text())
+        found = commands("\n".join(annotations(report)))
+        assert [kind for kind, _, _ in found] == ["error", "notice"]
+        assert found[1][1]["title"] == "truncated"
+        tally = Tally()
+        tally.add(report)
+        *_, row = step_summary(tally)
+        assert len(re.findall(r"(?<!\\)\|", row)) == 5

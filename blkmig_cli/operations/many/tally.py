@@ -27,12 +27,16 @@ class Row(NamedTuple):
 class Tally:
     """The rows of all streams, in order, and their exit status.
 
-    ``strict``: warnings count as errors.  ``passed_over``: the number of files that are no streams.
+    ``strict``: warnings count as errors.  ``passed_over``: the number of files that are no streams;
+    ``unchanged``: of those that were not read again, None if none could be.  ``without_base``: reports that
+    say which increments in the catalogue lack their base.
     """
 
     strict: bool = False
     rows: list[Row] = field(default_factory=list)
     passed_over: int = 0
+    unchanged: int | None = None
+    without_base: list[Report] = field(default_factory=list)
     _statuses: set[int] = field(default_factory=set)
     _failed: set[int] = field(default_factory=set)
 
@@ -52,6 +56,11 @@ class Tally:
         self._statuses.add(report.exit_status(strict=self.strict))
         if report.failure is not None:
             self._failed.add(report.failure.exit_status)
+
+    def add_without_base(self, report: Report) -> None:
+        """Take the report on an increment that lacks its base."""
+        self.without_base.append(report)
+        self._statuses.add(report.exit_status(strict=self.strict))
 
     @property
     def status(self) -> int:

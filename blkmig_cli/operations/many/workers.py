@@ -171,17 +171,16 @@ def _serve(work: Work[R], pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     return_large_buffers()
-    while True:
-        try:
-            name = pipe.recv()
-        except EOFError:
-            return
-        result: R | UsageError
-        try:
-            result = work(name)
-        except UsageError as error:
-            result = error
-        pipe.send(result)
+    with suppress(EOFError, OSError):
+        while True:
+            pipe.send(_result(work, pipe.recv()))
+
+
+def _result(work: Work[R], name: str) -> R | UsageError:
+    try:
+        return work(name)
+    except UsageError as error:
+        return error
 
 
 def _end_with_parent() -> None:

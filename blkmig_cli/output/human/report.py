@@ -187,3 +187,12 @@ def summary(tally: Tally, out: Console) -> None:
     out.print(f"{count(len(tally.rows), 'stream')}: ", Text(", ").join(counts), sep="")
     if tally.passed_over:
         out.print(f"{count(tally.passed_over, 'other file')} passed over")
+    if tally.unchanged:
+        out.print(f"{count(tally.unchanged, 'file')} unchanged, not read again")
+
+
+def without_base(tally: Tally, out: Console) -> None:
+    """Print the increments in a catalogue that lack their base."""
+    for report in tally.without_base:
+        out.print(Text(f"{escape(report.stream)}:"), end=" ")
+        findings_text(report, out)
