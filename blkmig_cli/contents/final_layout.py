@@ -17,7 +17,7 @@ from blkmig_cli.dataclass import dataclass
 from blkmig_cli.ranges import IntervalSet, Table, bounded, distinct, tile_edges
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
 from blkmig_cli.wire.events import Block, Event
-from blkmig_cli.wire.runs import Column, Run, blocks_of
+from blkmig_cli.wire.runs import Column, Run, blocks_of, is_past
 from blkmig_cli.wire.schema_io import Input
 
 _ZERO_BLOCK = int(BlockFlag.ZERO_BLOCK)
@@ -265,14 +265,18 @@ class EndStates:
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run of events; raises LimitError."""
-        for device, ours in blocks_of(run).items():
+        for device, columns in blocks_of(run).items():
+            self.disks.setdefault(device, EndState())
+            ours = [column for column in columns if not is_past(column)]
+            if not ours:
+                continue
             if len(ours) == 1:
                 rows = _tiled(ours[0])
             else:
                 offsets = np.concatenate([column.offsets for column in ours])
                 rows = np.concatenate([_records(column) for column in ours])
                 rows = rows[np.argsort(offsets, kind="stable")]
-            self.disks.setdefault(device, EndState()).put_all(rows)
+            self.disks[device].put_all(rows)
 
     def _of(self, event: Block) -> EndState:
         return self.disks.setdefault(event.device, EndState())

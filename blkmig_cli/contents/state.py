@@ -39,7 +39,7 @@ from blkmig_cli.wire.events import (
 )
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.identity import Identity, read_statement
-from blkmig_cli.wire.runs import Column, Run, alike, bits_of, blocks_of, in_order
+from blkmig_cli.wire.runs import Column, Run, alike, bits_of, blocks_of, in_order, is_past
 from blkmig_cli.wire.schema_io import Input
 
 # As a plain number: operations on enums are slow.
@@ -132,25 +132,24 @@ class StreamState:
 
     def feed_run(self, run: Run, source: Input) -> None:
         """Take a run: the same as taking its events one by one, but by columns."""
-        groups = blocks_of(run, content=False)
-        if not all(map(alike, groups.values())):
+        # Records past the end of the disk cover nothing, so that their order does not matter.
+        groups = [
+            [column for column in columns if is_past(column) == past]
+            for columns in blocks_of(run, content=False).values()
+            for past in (False, True)
+        ]
+        if not all(map(alike, filter(None, groups))):
             # The order of the records of one device matters.
             for event in run:
                 self.feed(event, source)
             return
         held = self._run_progress(run)
         # The first ones create what does not exist yet; the others change numbers only.
-        devices = set()
+        seen = {id(column) for columns in groups for column in columns[1:]}
         for column in run.columns:
-            event = column.event
-            if isinstance(event, Progress | BitmapBits) or (
-                isinstance(event, Block) and event.device in devices
-            ):
-                continue
-            if isinstance(event, Block):
-                devices.add(event.device)
-            self.feed(event, source)
-        for columns in groups.values():
+            if not isinstance(column.event, Progress | BitmapBits) and id(column) not in seen:
+                self.feed(column.event, source)
+        for columns in filter(None, groups):
             self._blocks(columns)
         self._held = held if self._held is None else self._held
         self.end = run.end
@@ -328,7 +327,10 @@ class StreamState:
             if sectors[highest] > disk.top:
                 disk.top, disk.top_offset = int(sectors[highest]), int(offsets[highest])
                 self.progress.chunk(event.device, disk.top)
-            disk.repeated_chunks += disk.covered.add_each(sectors, event.sectors)
+            if event.sectors:
+                disk.repeated_chunks += disk.covered.add_each(sectors, event.sectors)
+            else:
+                disk.repeated_chunks += int(disk.covered.touches_each(sectors).sum())
         if event.flags & _HAS_BITMAPS:
             disk.bitmaps_covered.add_each(sectors, event.sectors)
             last = int(sectors.max()) + (event.sectors if event.dialect == V2.name else 1)

@@ -78,13 +78,17 @@ class BlockDecoder:
                 yield from runs
 
     def repeatable(self, event: Block, *, in_turn: bool = False) -> bool:
-        """See ``scanner.Rules``; False for a partial chunk, and where the dialect has changed."""
+        """See ``scanner.Rules``; False for a partial chunk, and where the dialect has changed.
+
+        Zeros past the disk's end, which cover nothing, may be taken as well.
+        """
         dialect = None if self.dialect is None else self.dialect.name
+        past = not event.sectors
         return (
             event.dialect == dialect
-            and not event.flags & BlockFlag.EOS
-            and event.sectors > 0
+            and not event.flags & _EOS
             and event.sectors % CHUNK_SECTORS == 0
+            and not (past and (event.data or event.flags & _HAS_BITMAPS))
             and all(
                 part.attributes is not None
                 or part.granularity == self._v1_granularity(event.device, part.name)
@@ -101,7 +105,8 @@ class BlockDecoder:
         v2 = self.dialect is V2
         size = self._hints.size(event.device)
         if size is not None and not (v2 and event.flags & _HAS_BITMAPS):
-            good &= sectors <= -(-size // SECTOR_SIZE) - CHUNK_SECTORS
+            end = -(-size // SECTOR_SIZE)
+            good &= sectors <= end - CHUNK_SECTORS if event.sectors else sectors >= end
         if v2:
             return good & self.v2.admits(event, np.minimum(sectors, NEAR))
         return good & self.layouts.admits(event, sectors)

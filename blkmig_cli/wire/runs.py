@@ -191,6 +191,11 @@ def blocks_of(run: Run, *, content: bool = True) -> dict[str, list[Column]]:
     return found
 
 
+def is_past(column: Column) -> bool:
+    """Return whether ``column`` is of block records past the end of the disk: they cover no sectors."""
+    return isinstance(column.event, Block) and not column.event.sectors
+
+
 def bits_of(run: Run) -> dict[tuple[str, str], Run]:
     """Return the chunks of bits in ``run`` by device and bitmap."""
     found: dict[tuple[str, str], list[Column]] = {}

@@ -13,7 +13,7 @@ from between sections to the inside of one.
 """
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -75,7 +75,8 @@ class Rules(Protocol[_Ruled_contra]):
         """Return which rows give an event equal to ``event`` apart from its place: shape (rows,).
 
         ``sectors`` and ``counts``: numbers and counts as of a ``Column``, but those that do not fit in
-        63 bits are negative.  Only the rows before the first False are valid.
+        63 bits are negative.  Only the rows before the first False are valid, except for records
+        without bitmaps, whose rows do not depend on each other.
         """
 
     def took(self, event: _Ruled_contra, top: int) -> None:
@@ -202,6 +203,12 @@ class Template:
                 keep = mask[lane].copy().view(np.uint64)[0]
                 self._lanes.append((start, keep, row[lane].copy().view(np.uint64)[0] & keep))
 
+    @property
+    def key(self) -> tuple[State, int, int, bytes]:
+        """What decides whether a row may be of this template before its numbers are read."""
+        assert self.row is not None
+        return self.before, self.fixed.start, self.fixed.stop, self.row[self.fixed].tobytes()
+
     def equal(self, rows: Bytes) -> NDArray[np.bool_]:
         """Return which of ``rows``, shape (rows, width) and C-contiguous, match the template."""
         differ = np.zeros(len(rows), np.bool_)
@@ -244,10 +251,9 @@ def _shapes(templates: Sequence[Template], state: State) -> _Shapes:
     """
     known: dict[tuple[int, int], dict[bytes, int]] = {}
     for number, template in enumerate(templates):
-        if template.before == state:
-            fixed = template.fixed
-            assert template.row is not None
-            known.setdefault((fixed.start, fixed.stop), {})[template.row[fixed].tobytes()] = number
+        before, start, stop, fixed = template.key
+        if before == state:
+            known.setdefault((start, stop), {})[fixed] = number
     longest = sorted(known, key=lambda fixed: fixed[0] - fixed[1])
     return [(start, stop, known[start, stop]) for start, stop in longest]
 
@@ -309,17 +315,11 @@ class Scanner:
             if end is not None:
                 most = min(most, max(end - offset, 0) // template.stride)
             rows = source.rows(offset, template.stride, template.pieces, most)
-            taken = _prefix(template.equal(rows)) if len(rows) else 0
-            if taken == 0:
-                return
-            numbers = template.numbers(rows[:taken])
-            for event, (sectors, counts) in zip(events, numbers, strict=True):
-                if (rules := self._rules.get(type(event))) and sectors is not None:
-                    taken = min(taken, _prefix(rules.admits(event, sectors, counts)))
+            taken = _prefix(self._good(template, rows)) if len(rows) else 0
             if taken == 0:
                 return
             by = offset - start + np.arange(taken, dtype=np.int64) * template.stride
-            columns = tuple(self._of_rows(template, rows[:taken], numbers, by))
+            columns = tuple(self._of_rows(template, rows[:taken], by))
             source.advance(taken * template.stride)
             yield Run(columns, source.offset)
             if taken < len(rows):
@@ -378,23 +378,32 @@ class Scanner:
         the numbers of their ``templates``.  Few rows are not worth it: then none are taken.
         """
         start, end, refused = self._source.offset, len(window), False
+        equal: dict[Hashable, list[Template]] = {}
+        for template in templates:
+            equal.setdefault(template.key, []).append(template)
         found = []
         order = np.argsort(owners, kind="stable")
         first = np.flatnonzero(np.diff(owners[order], prepend=-1))
         if len(owners) < max(_WORTH, _WORTH_EACH * len(first)):
             return (), 0, False
         for each in np.split(order, first[1:]):
-            template, ours = templates[int(owners[each[0]])], places[each]
-            rows = window[ours[:, None] + np.arange(template.width)]
-            good = template.equal(rows)
-            numbers = template.numbers(rows)
-            for event, (sectors, counts) in zip(template.events, numbers, strict=True):
-                if (rules := self._rules.get(type(event))) and sectors is not None:
-                    good &= rules.admits(event, sectors, counts)
-            if not good.all():
+            ours = places[each]
+            # The numbers decide between templates with equal bytes.
+            for template in equal[templates[int(owners[each[0]])].key]:
+                if not len(ours):
+                    break
+                rows = window[ours[:, None] + np.arange(template.width)]
+                good = self._good(template, rows)
+                if len(equal[template.key]) > 1:
+                    if good.any():
+                        found.append((template, ours[good], rows[good]))
+                    ours = ours[~good]
+                else:
+                    found.append((template, ours, rows))
+                    ours = ours[_prefix(good) :]
+            if len(ours):
                 refused = True
-                end = min(end, int(ours[_prefix(good)]))
-            found.append((template, ours, rows, numbers))
+                end = min(end, int(ours[0]))
         closing = np.array([template.after is None for template in templates])
         ends = np.flatnonzero(closing[owners[: np.searchsorted(places, end)]])
         taken = int(ends[-1]) + 1 if len(ends) else 0
@@ -402,28 +411,27 @@ class Scanner:
             return (), 0, False
         end = int(places[taken - 1]) + templates[int(owners[taken - 1])].width
         columns: list[Column] = []
-        for template, ours, rows, numbers in found:
+        for template, ours, rows in found:
             count = int(np.searchsorted(ours, end))
             if count:
                 by = start + ours[:count] - template.start
-                columns += self._of_rows(template, rows[:count], numbers, by)
+                columns += self._of_rows(template, rows[:count], by)
         columns.sort(key=lambda column: column.event.offset)
         return tuple(columns), end, refused
 
-    def _of_rows(
-        self,
-        template: Template,
-        rows: Bytes,
-        numbers: Sequence[tuple[Numbers | None, Numbers | None]],
-        by: Numbers,
-    ) -> Iterator[Column]:
-        """Yield the columns of ``rows``, and tell the rules of them.
+    def _good(self, template: Template, rows: Bytes) -> NDArray[np.bool_]:
+        """Return which ``rows`` the template and the rules admit; those before the first False are valid."""
+        good = template.equal(rows)
+        for event, (sectors, counts) in zip(template.events, template.numbers(rows), strict=True):
+            if (rules := self._rules.get(type(event))) and sectors is not None:
+                good &= rules.admits(event, sectors, counts)
+        return good
 
-        ``numbers``: those of the rows, and perhaps of more, for each event; ``by``: how many bytes the
-        rows are behind the template.
-        """
-        for event, values, bits in zip(template.events, numbers, template.bits, strict=True):
-            number, count = (None if value is None else value[: len(rows)] for value in values)
+    def _of_rows(self, template: Template, rows: Bytes, by: Numbers) -> Iterator[Column]:
+        """Yield the columns of ``rows``, ``by`` bytes behind the template, and tell the rules of them."""
+        for event, (number, count), bits in zip(
+            template.events, template.numbers(rows), template.bits, strict=True
+        ):
             if (rules := self._rules.get(type(event))) and number is not None:
                 rules.took(event, int(number.max()))
             parts = tuple(rows[:, at : at + length] for at, length in bits)

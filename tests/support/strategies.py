@@ -261,7 +261,7 @@ def irregular(draw: st.DrawFn) -> Repetitive:
     dice = draw(st.randoms(use_true_random=False))
     kind = draw(st.sampled_from(["classic", "v1", "v2"]))
     names = draw(st.lists(st.sampled_from(["d", "", "drive1", "e"]), min_size=1, max_size=3))
-    size = draw(st.sampled_from([None, None, 30 * MIB, 1 << 50]))
+    size = draw(st.sampled_from([None, None, 3 * MIB, 30 * MIB, 1 << 50]))
     hints = Hints() if size is None else Hints({None: size})
     shift = draw(st.integers(9, 22))
     flags = {"classic": [8], "v1": [8, 0x28, 0x20], "v2": [8, 0x68, 0x60]}[kind]

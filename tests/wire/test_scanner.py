@@ -315,6 +315,9 @@ MIXED: dict[str, tuple[bytes, Hints]] = {
                           [raw.part(2, b"\1") + raw.footer(2)] * 300,
                           [raw.part(1, zeros([s]) + raw.EOS) + raw.footer(1) for s in up(90)]),
                  raw.part(1, b"")), Hints()),
+    "past-the-end": (
+        shuffled(each(zeros, up(300)), each(zeros, down(200, 1 << 20), "e")),
+        Hints({None: 100 << 20})),
     "short-parts": (
         raw.qemu(raw.EOS + raw.footer(1),
                  *(raw.part(1, part + raw.EOS) + raw.footer(1) for part in SHORT),
@@ -340,6 +343,7 @@ DATA = bytes(raw.CHUNK)
 TAKEN: dict[str, tuple[bytes, Hints]] = {
     "zero": (zeros(up(400)), Hints()),
     "zero-backwards": (zeros(down(400)), Hints()),
+    "zero-past-the-end": (zeros(down(400)), Hints({None: 100 << 20})),
     "zero-two-devices": (b"".join(zeros([s]) + zeros([s], "e") for s in up(200)), Hints()),
     "data": (b"".join(raw.block(s, 0, rest=DATA) for s in up(40)), Hints()),
     "progress": (raw.progress(7) * 400, Hints()),

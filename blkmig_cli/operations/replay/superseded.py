@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 from blkmig_cli.wire.events import Block
-from blkmig_cli.wire.runs import Numbers, Run, blocks_of
+from blkmig_cli.wire.runs import Numbers, Run, blocks_of, is_past
 
 _COLUMNS = 3
 _ROWS_MIN = 1 << 20
@@ -48,7 +48,10 @@ class Superseded:
 
     def feed_run(self, run: Run, covered: Callable[[str], IntervalSet]) -> None:
         """Take a run of records; ``covered`` returns a device's sectors that were sent before."""
-        for device, columns in blocks_of(run).items():
+        for device, found in blocks_of(run).items():
+            columns = [column for column in found if not is_past(column)]
+            if not columns:
+                continue
             lengths = np.repeat(
                 [column.event.sectors for column in columns if isinstance(column.event, Block)],
                 [column.rows for column in columns],
@@ -59,10 +62,10 @@ class Superseded:
             starts = sectors[unaligned] * SECTOR_SIZE
             ends = starts + lengths[unaligned] * SECTOR_SIZE
             self.overlaps(device).add_all(np.stack((starts, ends), axis=1))
-            found = np.stack((sectors, offsets, lengths), axis=1)[np.argsort(offsets)]
-            rows = _repeating(found[:, 0], int(lengths.max()), covered(device))
+            table = np.stack((sectors, offsets, lengths), axis=1)[np.argsort(offsets)]
+            rows = _repeating(table[:, 0], int(lengths.max()), covered(device))
             for first in range(0, len(rows), _BATCH):
-                self._of(device).add(found[rows[first : first + _BATCH]].data)
+                self._of(device).add(table[rows[first : first + _BATCH]].data)
 
     def __contains__(self, event: Block) -> bool:
         """Return whether a later record covers all sectors of ``event``."""
