@@ -46,7 +46,7 @@ def command(
     Examples:
       blkmig fold s0.bin s1.bin s2.bin --to full.bin
       blkmig fold monday.zst tuesday.zst --to week.zst
-      blkmig fold s0.bin s1.bin --manifest s0.json --manifest s1.json --to full.bin
+      blkmig fold a.bin b.bin --manifest a.json --manifest b.json --to full.bin
     """
     from blkmig_cli.operations.convert.convert import ConvertOptions  # noqa: PLC0415 (numpy is slow to load)
     from blkmig_cli.operations.fold import fold  # noqa: PLC0415
