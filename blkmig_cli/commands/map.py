@@ -1,12 +1,18 @@
 """``blkmig map``: shows where data, zeros and gaps are on the disks of a stream."""
 
+from itertools import islice
+
 import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.commands.reading import exit_status, reading_of
+from blkmig_cli.errors import UsageError
 from blkmig_cli.system.file_uses import FileUses
+from blkmig_cli.text import bitmap_name
 from blkmig_cli.transport.target import open_target
+
+_LINES = 1 << 10
 
 
 @click.command("map", cls=Command)
@@ -15,6 +21,9 @@ from blkmig_cli.transport.target import open_target
 @options.number_option
 @options.base_option
 @click.option("--device", metavar="DEVICE", help="Show this device only.")
+@click.option("--ranges", is_flag=True,
+              help="List the ranges, one a line, in bytes.")  # fmt: skip
+@click.option("--totals", is_flag=True, help="Show how much there is of each kind.")
 @click.option("--svg", metavar="FILE", help="Write the map as SVG, too.")
 @options.output_option("human", "json")
 @options.quiet_option
@@ -28,6 +37,8 @@ def command(
     number: int | None,
     bases: tuple[str, ...],
     device: str | None,
+    ranges: bool,
+    totals: bool,
     svg: str | None,
     output: str,
     quiet: bool,
@@ -44,10 +55,14 @@ def command(
     Examples:
       blkmig map stream.bin
       blkmig map stream.bin --device drive0 --svg map.svg
+      blkmig map stream.bin --ranges | grep missing
       blkmig map stream.bin --output json
     """
+    if ranges + totals + (output == "json") > 1:
+        raise UsageError("--ranges, --totals and --output json exclude each other")
     from blkmig_cli.operations.map import map_stream  # noqa: PLC0415 (numpy is slow to load)
     from blkmig_cli.output.documents import map_json  # noqa: PLC0415
+    from blkmig_cli.output.range_lines import range_lines  # noqa: PLC0415
     from blkmig_cli.output.svg import map_svg  # noqa: PLC0415
 
     hints = options.hints_of(granularities, device_sizes)
@@ -60,9 +75,17 @@ def command(
             sink.write(map_svg(stream, found.disks).encode())
     if output == "json":
         options.echo_json(map_json(stream, found.disks))
+    elif ranges:
+        for bitmap in (verdict.bitmap for disk in found.disks for verdict in disk.bitmaps):
+            if bitmap.content is None:
+                name = bitmap_name(bitmap.device, bitmap.name)
+                options.warn(f"{name} is left out: granularity unknown; specify --granularity")
+        lines = range_lines(found.disks)
+        while part := list(islice(lines, _LINES)):
+            click.echo("\n".join(part))
     else:
         from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
-        from blkmig_cli.output.human.map import map_text  # noqa: PLC0415
+        from blkmig_cli.output.human.map import map_text, totals_text  # noqa: PLC0415
 
-        map_text(found.disks, console())
+        (totals_text if totals else map_text)(found.disks, console())
     return exit_status(stream, found.failure)

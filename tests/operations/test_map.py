@@ -31,7 +31,7 @@ from blkmig_cli.transport.source import Stream, open_stream
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block, Payload
 from blkmig_cli.wire.hints import Hints
-from tests.conftest import Capture, Run, fails
+from tests.conftest import Capture, Run, each_event, fails
 from tests.support import raw
 from tests.support.feed import in_file
 from tests.support.long import examples
@@ -79,9 +79,60 @@ def test_every_kind(run: Run, tmp_path: Path) -> None:
     out = run("map", path, "--device-size=6M").out
     (row,) = [line for line in out.splitlines() if line.startswith("  disk")]
     signs = row.split()[1]
-    assert [signs[len(signs) * at // 12] for at in range(1, 12, 2)] == list("█·?▒·?")
+    assert [signs[len(signs) * at // 12] for at in range(1, 12, 2)] == list("█░?▒░?")
     for meaning in KINDS.values():
         assert meaning in out
+
+
+def test_ranges(run: Run, tmp_path: Path) -> None:
+    """Neighbours of one kind are one range, wherever their data is."""
+    path = put(tmp_path, ALL_KINDS.replace(raw.block(2048, 8), filled(2048)))
+    heading, *lines = run("map", path, "--device-size=6M", "--ranges").out.splitlines()
+    assert heading.split() == ["START", "LENGTH", "KIND", "DISK"]
+    assert [tuple(line.split()) for line in lines] == [
+        ("0", f"{2 * MIB}", "data", "d"),
+        (f"{2 * MIB}", f"{MIB}", "missing", "d"),
+        (f"{3 * MIB}", f"{MIB}", "data,repeated", "d"),
+        (f"{4 * MIB}", f"{MIB}", "zero,repeated", "d"),
+        (f"{5 * MIB}", f"{MIB}", "missing", "d"),
+    ]
+    totals = run("map", path, "--device-size=6M", "--totals").out.splitlines()
+    assert [line.split() for line in totals[1:]] == [
+        ["d", "missing", "2", "MiB", f"{2 * MIB}", "33.33", "%"],
+        ["d", "repeated", "1", "MiB", f"{MIB}", "16.67", "%"],
+        ["d", "data", "2", "MiB", f"{2 * MIB}", "33.33", "%"],
+        ["d", "zero", "1", "MiB", f"{MIB}", "16.67", "%"],
+    ]
+    for words in (["--ranges", "--totals"], ["--ranges", "--output", "json"]):
+        fails(run("map", path, *words), 2, "exclude each other")
+
+
+@each_event
+def test_ranges_and_totals_of_captures(capture: Capture, run: Run) -> None:
+    """They say what the JSON says."""
+    devices = run("map", capture.path, *capture.hints(), "--output", "json").json["devices"]
+    expected = [
+        (f"{device['name']}/{bitmap['name']}", item["start"], item["length"])
+        for device in devices
+        for bitmap in device["bitmaps"]
+        for item in bitmap["dirty"]
+    ]
+    sizes = {d["name"]: sum(extent["length"] for extent in d["extents"]) for d in devices}
+    lines = run("map", capture.path, *capture.hints(), "--ranges").out.splitlines()[1:]
+    at = dict.fromkeys(sizes, 0)
+    found: list[tuple[str, int, int]] = []
+    for start, length, kind, name in map(str.split, lines):
+        if kind == "dirty":
+            found.append((name, int(start), int(length)))
+        else:
+            assert int(start) == at[name]
+            at[name] += int(length)
+    assert found == expected
+    assert at == sizes
+    totals = run("map", capture.path, *capture.hints(), "--totals").out.splitlines()[1:]
+    for name, size in sizes.items():
+        rows = [line.split() for line in totals if line.split()[0] == name]
+        assert sum(int(row[-3]) for row in rows) == size
 
 
 def test_captures(capture: Capture, run: Run) -> None:

@@ -3,17 +3,19 @@
 from itertools import groupby
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from blkmig_cli.operations.map import KINDS, SHADES, DiskMap, bitmap_cells
-from blkmig_cli.text import device_name, escape, human_size, size_range
+from blkmig_cli.output.human.console import table
+from blkmig_cli.text import bitmap_name, device_name, escape, human_size, size_range
 
 # A symbol for each kind, so that no colours are needed; the second one for ASCII encodings.
 _SIGNS = {
     "missing": ("?", "?", "bold red"),
     "repeated": ("▒", "+", "yellow"),
     "data": ("█", "#", "green"),
-    "zero": ("·", ".", "dim"),
+    "zero": ("░", "0", "cyan"),
     "dirty": ("█", "#", "magenta"),
     "partly": ("▄", "=", "magenta"),
     "clean": ("·", ".", "dim"),
@@ -51,6 +53,29 @@ def map_text(maps: list[DiskMap], out: Console) -> None:
             _legend(KINDS, disk.amounts(), plain, out)
     if any(disk.bitmaps for disk in maps):
         _legend(SHADES, None, plain, out)
+
+
+def totals_text(maps: list[DiskMap], out: Console) -> None:
+    """Print how much of each disk is of which kind, and how much is dirty in each bitmap."""
+    shown = table("DISK", "KIND", "SIZE", "BYTES", "SHARE", right=("SIZE", "BYTES", "SHARE"))
+    for disk in maps:
+        amounts = disk.amounts() if disk.extents else {}
+        for kind, amount in amounts.items():
+            if amount:
+                _total(device_name(disk.verdict.disk.name), kind, amount, disk.size, shown)
+        for verdict in disk.bitmaps:
+            bitmap = verdict.bitmap
+            name = bitmap_name(bitmap.device, bitmap.name)
+            if bitmap.content is None:
+                shown.add_row(Text(name), "unknown")
+            else:
+                _total(name, "dirty", bitmap.content.count(disk.size), disk.size, shown)
+    out.print(shown)
+
+
+def _total(name: str, kind: str, amount: int, size: int, shown: Table) -> None:
+    share = f"{100 * amount / size:.2f} %" if size else ""
+    shown.add_row(Text(name), Text(kind, _SIGNS[kind][2]), human_size(amount), f"{amount}", share)
 
 
 def _row(label: str, cells: list[str], indent: int, plain: bool, out: Console) -> None:
