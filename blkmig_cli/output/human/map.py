@@ -5,7 +5,8 @@ from itertools import groupby
 from rich.console import Console
 from rich.text import Text
 
-from blkmig_cli.operations.map import KINDS, SHADES, DiskMap, bitmap_cells
+from blkmig_cli.operations.map import KINDS, SHADES, DiskMap, bitmap_cells, first_rows, rows_of
+from blkmig_cli.output.human.console import not_shown
 from blkmig_cli.text import device_name, escape, human_size, size_range
 
 # A symbol for each kind, so that no colours are needed; the second one for ASCII encodings.
@@ -24,9 +25,9 @@ _PIPED = 80
 
 
 def map_text(maps: list[DiskMap], out: Console) -> None:
-    """Print all disks, each with an axis, and a legend."""
+    """Print the disks, each with an axis, and a legend; ``limits.SHOWN_MAX`` rows at most."""
     plain = not _has_signs(out)
-    for disk in maps:
+    for disk in first_rows(maps):
         names = ["disk"] if disk.extents else []
         names += [_label(verdict.bitmap.name) for verdict in disk.bitmaps]
         indent = max([len(name) for name in names], default=0) + 4
@@ -51,6 +52,7 @@ def map_text(maps: list[DiskMap], out: Console) -> None:
             _legend(KINDS, disk.amounts(), plain, out)
     if any(disk.bitmaps for disk in maps):
         _legend(SHADES, None, plain, out)
+    not_shown(rows_of(maps), "row", out)
 
 
 def _row(label: str, cells: list[str], indent: int, plain: bool, out: Console) -> None:
