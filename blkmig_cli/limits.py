@@ -48,7 +48,7 @@ RANGES_MAX = 1 << 22
 LOOKAHEAD_MAX = 16 << 20
 #: Readings of v1 records that inference follows at the same time.
 READINGS_MAX = 1 << 13
-#: Readings of v1 records and bitmaps that it tries in a stream, in addition to one for every 8 bytes.
+#: Readings of v1 records and bitmaps that it tries in a stream, in addition to one for every 16 bytes.
 READINGS_TRIED_MAX = 1 << 18
 #: Blocks of RAM in one record.
 RAM_BLOCKS_MAX = 1 << 12
@@ -64,7 +64,7 @@ BARE_DISK_MAX = 1 << 56
 UNPACKING_MAX = 256 << 20
 #: Lists and objects of a JSON document; a larger one may have one for every 16 of its bytes.
 JSON_PARTS_MAX = 1 << 16
-#: Rows of a table and findings that the human output of a stream shows; the JSON has all.
+#: Rows of a table or map and findings that the human output of a stream shows; the JSON has all.
 SHOWN_MAX = 1 << 10
 #: Bytes of a file of bitmaps (IMAGE.bitmaps.json).
 BITMAPS_FILE_MAX = 256 << 20

@@ -4,10 +4,12 @@ They are exact, as extents, or for display, as cells of equal width.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blkmig_cli import limits
 from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict
 from blkmig_cli.checks.survey import Contents
@@ -142,11 +144,14 @@ def map_stream(stream: str, reading: Reading, device: str | None = None) -> Stre
 def map_disks(contents: Contents, device: str | None = None) -> list[DiskMap]:
     """Return the maps of all disks and bitmaps of a stream, or of one ``device``."""
     maps = []
+    owned: dict[str, list[BitmapVerdict]] = {}
+    for found in contents.report.bitmaps:
+        owned.setdefault(found.bitmap.device, []).append(found)
     for verdict in contents.report.devices:
         name = verdict.disk.name
         if device is not None and name != device:
             continue
-        bitmaps = [found for found in contents.report.bitmaps if found.bitmap.device == name]
+        bitmaps = owned.get(name, [])
         state = contents.states.disks.get(name, EndState())
         covered = [found.bitmap.covered.end for found in bitmaps]
         least = max(verdict.size.least, SECTOR_SIZE * max([state.end, *covered]))
@@ -155,6 +160,21 @@ def map_disks(contents: Contents, device: str | None = None) -> list[DiskMap]:
         extents = Extents(state, shown, placed=contents.layers is None)
         maps.append(DiskMap(verdict, size, extents, bitmaps))
     return maps
+
+
+def rows_of(maps: list[DiskMap]) -> int:
+    """Return the number of disks and bitmaps in ``maps``: the rows of their display."""
+    return sum(1 + len(disk.bitmaps) for disk in maps)
+
+
+def first_rows(maps: list[DiskMap]) -> Iterator[DiskMap]:
+    """Yield the maps up to the row ``limits.SHOWN_MAX``."""
+    left = limits.SHOWN_MAX
+    for disk in maps:
+        if left <= 0:
+            return
+        yield replace(disk, bitmaps=disk.bitmaps[: left - 1])
+        left -= 1 + len(disk.bitmaps)
 
 
 class Extents:

@@ -3,9 +3,18 @@
 from itertools import groupby
 from xml.sax.saxutils import escape as escape_xml
 
-from blkmig_cli.operations.map import KINDS, SHADES, DiskMap, bitmap_cells, cell_edges
+from blkmig_cli import limits
+from blkmig_cli.operations.map import (
+    KINDS,
+    SHADES,
+    DiskMap,
+    bitmap_cells,
+    cell_edges,
+    first_rows,
+    rows_of,
+)
 from blkmig_cli.schemas.constants import SECTOR_SIZE
-from blkmig_cli.text import device_name, escape, human_size, size_range
+from blkmig_cli.text import count, device_name, escape, human_size, size_range
 
 _CELLS = 720
 _LEFT, _RIGHT, _ROW, _BAR = 170, 20, 26, 18
@@ -23,10 +32,13 @@ _COLOURS = {
 
 
 def map_svg(stream: str, maps: list[DiskMap]) -> str:
-    """Return the document: a bar for each disk and for each of its bitmaps, an axis, a legend."""
+    """Return the document: a bar for each disk and for each of its bitmaps, an axis, a legend.
+
+    It has ``limits.SHOWN_MAX`` bars at most.
+    """
     parts: list[str] = []
-    y = 44
-    for disk in maps:
+    y, more = 44, rows_of(maps) - limits.SHOWN_MAX
+    for disk in first_rows(maps):
         size = disk.verdict.size
         heading = f"{device_name(disk.verdict.disk.name)}, {size_range(size.least, size.most)}"
         parts.append(_text(10, y, heading, bold=True))
@@ -44,6 +56,9 @@ def map_svg(stream: str, maps: list[DiskMap]) -> str:
             x = _LEFT + _CELLS * quarter // 4
             label = human_size(disk.size * quarter // 4)
             parts.append(_text(x, y + 8, label, anchor=anchor, small=True))
+        y += 44
+    if more > 0:
+        parts.append(_text(10, y, f"and {count(more, 'row')} more (--output json has all)"))
         y += 44
     x = _LEFT
     meanings = KINDS | (SHADES if any(disk.bitmaps for disk in maps) else {})

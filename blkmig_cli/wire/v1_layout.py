@@ -47,7 +47,7 @@ _SHORT = (After.CUT, After.EDGE)
 # The granularities for which a full chunk has 8 bytes of bits.
 _COARSE = tuple(1 << shift for shift in range(14, GRANULARITY_MAX.bit_length()))
 # For each so many bytes of the stream, one more reading than READINGS_TRIED_MAX may be tried.
-_BYTES_A_READING = 8
+_BYTES_A_READING = 16
 _NO_TAILS = [UNKNOWN]
 
 

@@ -1,6 +1,7 @@
 """Output for people: on a terminal of 80 columns, and piped."""
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from blkmig_cli.output.human.console import console, table
 from blkmig_cli.output.human.info import info_text
 from blkmig_cli.output.human.map import map_text
 from blkmig_cli.output.human.salvage import salvage_text
+from blkmig_cli.output.svg import map_svg
 from tests.conftest import Capture
 from tests.support import raw
 
@@ -82,3 +84,19 @@ def test_long_tables_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     lines = out.getvalue().splitlines()
     assert [line[0] for line in lines if line[1:2] == " " and line[0] in "abcde"] == ["a", "b", "c"]
     assert "and 2 disks more (--output json has all)" in lines
+
+
+def test_long_maps_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Disks and their bitmaps are shown up to the limit, in the terminal and as an image."""
+    bits = b"".join(raw.bitmap_start(device, f"b{at}") for device in "ab" for at in range(3))
+    path = tmp_path / "s"
+    path.write_bytes(raw.qemu(raw.block(0, 9, "a"), raw.block(0, 9, "b"), bitmaps=bits))
+    maps = map_stream(str(path), Reading()).disks
+    for most, names in (8, 6), (6, 4), (4, 3), (3, 2), (1, 0):
+        monkeypatch.setattr(limits, "SHOWN_MAX", most)
+        out = io.StringIO()
+        map_text(maps, console(out))
+        for text in out.getvalue(), map_svg("s", maps):
+            assert len(re.findall(r"\bb[012]\b", text)) == names
+            assert ("and 2 rows more (--output json has all)" in text) == (most == 6)
+            assert (" more (" in text) == (most < 8)

@@ -7,7 +7,7 @@ from blkmig_cli.wire.schema_io import Input
 
 # Bytes of memory for what is held, and those that an event takes at most.
 _ROOM = 16 << 20
-_EVENT = 1 << 10
+_EVENT = 1 << 9
 
 
 class HeldRecords:

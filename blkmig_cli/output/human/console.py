@@ -9,7 +9,9 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 
+from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
+from blkmig_cli.text import count
 
 # Wider than any line: piped output is for grep and similar tools, so a row is one line.
 _PIPED_WIDTH = 1 << 16
@@ -106,3 +108,9 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     for name in columns:
         made.add_column(name, justify="right" if name in right else "left", overflow="fold")
     return made
+
+
+def not_shown(number: int, what: str, out: Console) -> None:
+    """Print how many of ``number`` things are more than the output shows, if there are any."""
+    if number > limits.SHOWN_MAX:
+        out.print(f"and {count(number - limits.SHOWN_MAX, what)} more (--output json has all)")

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from blkmig_cli.operations.map import KINDS, SHADES, DiskMap, bitmap_cells
-from blkmig_cli.output.human.console import table
+from blkmig_cli.operations.map import KINDS, SHADES, DiskMap, bitmap_cells, first_rows, rows_of
+from blkmig_cli.output.human.console import not_shown, table
 from blkmig_cli.text import bitmap_name, device_name, escape, human_size, size_range
 
 # A symbol for each kind, so that no colours are needed; the second one for ASCII encodings.
@@ -26,9 +26,9 @@ _PIPED = 80
 
 
 def map_text(maps: list[DiskMap], out: Console) -> None:
-    """Print all disks, each with an axis, and a legend."""
+    """Print the disks, each with an axis, and a legend; ``limits.SHOWN_MAX`` rows at most."""
     plain = not _has_signs(out)
-    for disk in maps:
+    for disk in first_rows(maps):
         names = ["disk"] if disk.extents else []
         names += [_label(verdict.bitmap.name) for verdict in disk.bitmaps]
         indent = max([len(name) for name in names], default=0) + 4
@@ -53,12 +53,13 @@ def map_text(maps: list[DiskMap], out: Console) -> None:
             _legend(KINDS, disk.amounts(), plain, out)
     if any(disk.bitmaps for disk in maps):
         _legend(SHADES, None, plain, out)
+    not_shown(rows_of(maps), "row", out)
 
 
 def totals_text(maps: list[DiskMap], out: Console) -> None:
-    """Print how much of each disk is of which kind, and how much is dirty in each bitmap."""
+    """Print how much of each disk is of which kind, and is dirty in each bitmap, as :func:`map_text`."""
     shown = table("DISK", "KIND", "SIZE", "BYTES", "SHARE", right=("SIZE", "BYTES", "SHARE"))
-    for disk in maps:
+    for disk in first_rows(maps):
         amounts = disk.amounts() if disk.extents else {}
         for kind, amount in amounts.items():
             if amount:
@@ -71,6 +72,7 @@ def totals_text(maps: list[DiskMap], out: Console) -> None:
             else:
                 _total(name, "dirty", bitmap.content.count(disk.size), disk.size, shown)
     out.print(shown)
+    not_shown(rows_of(maps), "row", out)
 
 
 def _total(name: str, kind: str, amount: int, size: int, shown: Table) -> None:

@@ -8,6 +8,7 @@ from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.report import Report, Verdict
 from blkmig_cli.operations.many.tally import Tally
 from blkmig_cli.operations.replay.request import ReplayResult
+from blkmig_cli.output.human.console import not_shown
 from blkmig_cli.output.human.console import table as new_table
 from blkmig_cli.text import bitmap_name, count, device_name, escape, human_size, size_range
 
@@ -83,7 +84,7 @@ def disks_table(report: Report, out: Console) -> None:
             Text(human_size(missing), "bold red" if missing else ""),
         )
     out.print(table)
-    _not_shown(len(disks), "disk", out)
+    not_shown(len(disks), "disk", out)
 
 
 def bitmaps_table(report: Report, out: Console) -> None:
@@ -113,7 +114,7 @@ def bitmaps_table(report: Report, out: Console) -> None:
             Text(complete, "bold red" if verdict.complete is False else ""),
         )
     out.print(table)
-    _not_shown(len(report.bitmaps), "bitmap", out)
+    not_shown(len(report.bitmaps), "bitmap", out)
 
 
 def findings_text(report: Report, out: Console) -> None:
@@ -131,13 +132,7 @@ def findings_text(report: Report, out: Console) -> None:
                 (f" [{finding.id}]", "dim"),
             )
         )
-    _not_shown(len(findings), "finding", out)
-
-
-def _not_shown(number: int, what: str, out: Console) -> None:
-    """Print how many of ``number`` things are more than the output shows, if there are any."""
-    if number > limits.SHOWN_MAX:
-        out.print(f"and {count(number - limits.SHOWN_MAX, what)} more (--output json has all)")
+    not_shown(len(findings), "finding", out)
 
 
 def replay_text(result: ReplayResult, out: Console, *, dry: bool, brief: bool = False) -> None:
