@@ -46,6 +46,9 @@ docs: $(VENV)/.run ## Make from the code: docs/format.md, docs/commands.md, shar
 	$(BIN)/python docs/make_tour.py
 	$(BIN)/python docs/make_share.py
 
+site: $(VENV)/.docs ## Make docs/ into a site, in build/site; needs no network
+	$(BIN)/sphinx-build --quiet --fail-on-warning --nitpicky docs build/site
+
 dist: $(VENV)/.check ## Make the sdist and the wheel, in dist/
 	rm -rf dist
 	$(BIN)/python -m build --quiet
@@ -71,8 +74,12 @@ $(VENV)/.check: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[check,test]'
 	@touch $@ $(VENV)/.test $(VENV)/.run
 
+$(VENV)/.docs: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@ $(VENV)/.run
+
 $(VENV)/.fuzz: $(VENV)/.test pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,fuzz]'
 	@touch $@
 
-.PHONY: help demo test test-long test-qemu check bench fuzz mutate docs dist clean
+.PHONY: help demo test test-long test-qemu check bench fuzz mutate docs site dist clean

@@ -32,8 +32,8 @@ the status 1, though the disk is written.
 SHAPES = """\
 ## JSON
 
-[schemas](schemas) has a JSON Schema of every document and line. For JUnit XML and SARIF, which
-`validate` writes, too, see [examples/ci](../examples/ci/README.md).
+The folder `docs/schemas` has a JSON Schema of every document and line. For JUnit XML and SARIF, which
+`validate` writes, too, see the jobs in `examples/ci`.
 
 `dump --output jsonl` writes one object per line, `--output json` one document
 `{"version": 1, "stream": NAME, "records": [...]}`. Every object has `offset`, `length` (bytes),
