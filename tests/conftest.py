@@ -50,6 +50,14 @@ CAPTURES = Path(__file__).parent / "captures"
 NAMES = sorted(path.stem for path in CAPTURES.glob("*.json"))
 #: Captures of 200,000 parts and more, most of them empty.
 MANY_PARTS = ("bitmaps-10.0", "bitmaps-5.2")
+#: Captures that are like others, but for their length: for the long tests, where others are enough.
+MORE = (
+    *MANY_PARTS,
+    "classic-live-writes",
+    "classic-incomplete",
+    "classic-ram-compress",
+    "classic-none",
+)
 
 
 def captures_but(long: tuple[str, ...]) -> pytest.MarkDecorator:

@@ -56,7 +56,9 @@ def bomb(packer: str, *pieces: tuple[bytes, int]) -> bytes:
     return b"".join(pack(piece) * times for piece, times in pieces)
 
 
-@pytest.fixture(params=PACKERS)
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.long if name == "xz" else []) for name in PACKERS]
+)
 def packer(request: pytest.FixtureRequest) -> str:
     found: str = request.param
     return found

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from blkmig_cli.commands import cli
-from tests.conftest import MANY_PARTS, NAMES, Capture, get_capture
+from tests.conftest import MORE, NAMES, Capture, get_capture
 from tests.support.long import examples
 from tests.support.memory import memory_taken
 
@@ -43,7 +43,7 @@ def _status(*words: object) -> int:
 
 @pytest.fixture(
     params=[
-        pytest.param(name, marks=pytest.mark.long if name in MANY_PARTS else [])
+        pytest.param(name, marks=pytest.mark.long if name in MORE else [])
         for name in sorted(set(NAMES) - LARGE)
     ]
 )

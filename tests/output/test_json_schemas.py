@@ -27,7 +27,7 @@ from blkmig_cli.output.events_json import EventJson
 from blkmig_cli.spec.records import FIELDS, RecordWriter, read_record
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Event
-from tests.conftest import MANY_PARTS, NAMES, Capture, Run, get_capture
+from tests.conftest import MORE, NAMES, Capture, Run, get_capture
 from tests.support import raw
 from tests.support.feed import in_file
 from tests.support.long import examples
@@ -176,8 +176,8 @@ CALLS: dict[str, Callable[[Run, Capture, Path], Iterator[Any]]] = {
         pytest.param(name, of, marks=pytest.mark.long if long else [])
         for name in sorted(path.stem for path in FOLDER.iterdir())
         for of in NAMES
-        # They take long, and have the same shapes as bitmaps-7.2-with-blocks.
-        for long in [of in MANY_PARTS]
+        # Their shapes are those of others.
+        for long in [of in MORE]
     ],
 )
 def test_every_output_of_every_capture(

@@ -37,7 +37,7 @@ def make_huge(path: Path, chunks: int) -> None:
 @pytest.mark.parametrize(
     ("words", "gib"),
     [
-        (["dump", "STREAM", "--output", "jsonl"], 10),
+        pytest.param(["dump", "STREAM", "--output", "jsonl"], 10, marks=pytest.mark.long),
         (["validate", "STREAM", "--device-size", "10G"], 10),
         (["replay", "STREAM", "--image", "IMAGE", "--create", "--device-size", "1G"], 1),
         pytest.param(
