@@ -418,7 +418,7 @@ def test_what_a_kill_of_both_processes_leaves(run: Run, tmp_path: Path) -> None:
         capture.process.wait()
         wait_until(lambda: run("live", found.monitor, "--list").status == 0)
         outcome = run("live", found.monitor, "--to", target)
-        fails(outcome, 4, "QEMU has exports or bitmaps of another run (blkmig-")
+        fails(outcome, 4, "QEMU has exports, bitmaps or nodes of another run (blkmig-")
         assert "--clean-up" in outcome.err
         found.qemu.cmd("block-dirty-bitmap-add", node="drive1", name="blkmig-is-mine")
         done = run("live", found.monitor, "--clean-up", "--output", "json").json

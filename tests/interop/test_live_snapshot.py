@@ -29,6 +29,7 @@ from tests.interop.test_live_failures import (
 from tests.support.agent import Agent
 from tests.support.long import examples
 from tests.support.peers import wait_until
+from tests.support.qcow2 import same
 
 #: It writes to all of the first disk, without a pause.
 WRITER = Writer(20 * MIB, 500)
@@ -187,6 +188,26 @@ def test_every_kind_of_guest_device(run: Run, tmp_path: Path) -> None:
     for name in [*devices, "limited"]:
         assert run("extract", stream, "--device", name, "--to", tmp_path / "x").status == 0
         assert (tmp_path / "x").read_bytes() == patterned(12 * MIB), name
+
+
+@pytest.mark.long
+def test_a_large_disk(run: Run, tmp_path: Path) -> None:
+    """Zeros of more than a request of NBD can state, before and in an increment."""
+    image, first, second = tmp_path / "d.img", tmp_path / "0.bin", tmp_path / "1.bin"
+    with open(image, "wb") as file:
+        file.truncate(20 << 30)
+    drive = ["-drive", f"if=none,id=d,format=raw,file={image}", "-device", "virtio-blk,drive=d"]
+    with started(tmp_path / "q", drive, None) as found:
+        found.qemu.write("d", 1, 19 << 30, MIB)
+        live(run, found, *words(tmp_path, "--mark", "m0", "--to", first))
+        for start in (0, 11 << 30, 18 << 30):
+            found.qemu.write("d", 2, start, 100)
+        live(run, found, *words(tmp_path, "--since", "m0", "--base", first, "--to", second))
+        check_clean(found)
+    copy = tmp_path / "copy.img"
+    assert run("replay", first, f"--image=d={copy}", "--create").status == 0
+    assert run("replay", second, f"--image=d={copy}").status == 0
+    same(copy, "raw", image)
 
 
 def used_nodes(found: Guest) -> dict[str, str]:

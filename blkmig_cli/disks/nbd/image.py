@@ -31,7 +31,8 @@ from blkmig_cli.text import escape, quote
 _HOLE, _ZERO = int(Allocation.HOLE), int(Allocation.ZERO)
 # Bytes that are written in one request.
 _WRITTEN = 1 << 20
-# Requests of one thread in flight, more if they are without data; and bytes that are zeroed in one.
+# Requests of one thread in flight, more if they are without data; and bytes that are zeroed or discarded
+# in one.
 _FLYING = 8
 _FLYING_SMALL = 256
 _ZEROED = 256 << 20
@@ -208,10 +209,7 @@ class NbdImage:
         low, high = self._whole_blocks(offset, offset + length)
         self._patch(offset, memoryview(bytes(low - offset)))
         if self._export.has(ExportFlag.SEND_WRITE_ZEROES):
-            self._each(
-                (Request(Command.WRITE_ZEROES, at, min(_ZEROED, high - at)), None)
-                for at in range(low, high, _ZEROED)
-            )
+            self._each(_small(Command.WRITE_ZEROES, [(low, high - low)]))
         else:
             zeros = memoryview(bytes(self._step))
             self._each(
@@ -226,17 +224,12 @@ class NbdImage:
 
         The server must have WRITE_ZEROES.  Raises FailureError.
         """
-        requests = (
-            (Request(Command.WRITE_ZEROES, at, min(_ZEROED, start + length - at)), None)
-            for start, length in ranges
-            for at in range(start, start + length, _ZEROED)
-        )
-        self._each(requests, _FLYING_SMALL)
+        self._each(_small(Command.WRITE_ZEROES, ranges), _FLYING_SMALL)
 
-    def discard(self, offset: int, length: int) -> None:
-        """Tell the server that a range is not needed any more; one that cannot take that is not told."""
+    def discard(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Tell the server that ranges (start, length) are not needed any more, if it takes that."""
         if self._export.has(ExportFlag.SEND_TRIM):
-            self._connection.ask(Request(Command.TRIM, offset, length))
+            self._each(_small(Command.TRIM, ranges), _FLYING_SMALL)
 
     def resize(self, size: int) -> None:
         """Raise FailureError: an export has the size that its server gave it."""
@@ -334,6 +327,15 @@ class NbdImage:
             flying.append(request)
         for request in flying:
             self._connection.wait(request)
+
+
+def _small(
+    command: Command, ranges: Iterable[tuple[int, int]]
+) -> Iterator[tuple[Request, memoryview | None]]:
+    """Yield requests without data for ranges (start, length), none of which is too large."""
+    for start, length in ranges:
+        for at in range(start, start + length, _ZEROED):
+            yield Request(command, at, min(_ZEROED, start + length - at)), None
 
 
 def open_nbd(

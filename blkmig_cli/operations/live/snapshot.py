@@ -115,6 +115,9 @@ class Snapshot:
     def run(self, writer: Writer, progress: Progress) -> SnapshotReport:
         """Send the disks; raises FailureError where something fails, or the guest's writes take too long."""
         assert self._scratch is not None
+        for disk in self.disks:
+            if disk.partial:
+                self._images[disk.device].discard(_between(disk))
         with progress("sending", sum(disk.size for disk in self.disks)) as tick:
             writer.write(self._discarding(send_pieces(self.disks, self._options)), tick)
         writer.flush()
@@ -214,13 +217,29 @@ class Snapshot:
 
     def _discard(self, device: str, end: int) -> None:
         image, start = self._images[device], self._discarded.get(device, 0)
-        # The last chunk may be sent once more, together with a part of the one before.
-        end = (
-            min(end, image.size // CHUNK_SIZE * CHUNK_SIZE - CHUNK_SIZE) // CHUNK_SIZE * CHUNK_SIZE
-        )
+        end = min(end // CHUNK_SIZE * CHUNK_SIZE, _last(image.size))
         if end - start >= _DISCARDED:
-            image.discard(start, end - start)
+            image.discard([(start, end - start)])
             self._discarded[device] = end
+
+
+def _last(size: int) -> int:
+    """Return where the part of a disk begins that is never discarded.
+
+    The last chunk may be sent as one that ends with the disk, together with a part of the one before.
+    """
+    return max(size // CHUNK_SIZE - 1, 0) * CHUNK_SIZE
+
+
+def _between(disk: Disk) -> Iterator[tuple[int, int]]:
+    """Yield the ranges (start, length) of whole chunks that are not a part of an increment."""
+    at, end = 0, _last(disk.size)
+    for start, length in disk.image.extents():
+        if at < min(start, end):
+            yield at, min(start, end) - at
+        at = start + length
+    if at < end:
+        yield at, end - at
 
 
 def _is_lost(image: NbdImage) -> bool:
