@@ -50,6 +50,18 @@ class BitmapVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Transfer:
+    """What was moved to read an object in a store of ``size`` bytes, None if unknown.
+
+    ``moved``: bytes.
+    """
+
+    moved: int
+    requests: int
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The verdict on one stream.
 
@@ -57,7 +69,7 @@ class Report:
     the error that ended the reading, if any; ``next_stream``: the offset of a further stream in the input.
     ``same``: devices and paths of images that match the disks in the stream; ``differing``: by
     device, the ranges in which an image does not; ``manifest``: the file of the manifest that the
-    stream matches.
+    stream matches; ``transfer``: of a stream at a URL, what was moved.
     """
 
     stream: str
@@ -73,6 +85,7 @@ class Report:
     same: tuple[tuple[str, str], ...] = ()
     differing: Mapping[str, Ranges] = field(default_factory=dict)
     manifest: str | None = None
+    transfer: Transfer | None = None
 
     @property
     def valid(self) -> bool:

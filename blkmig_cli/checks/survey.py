@@ -1,7 +1,9 @@
 """Reading a stream to its end: the loop that passes its events to consumers."""
 
+from dataclasses import replace
+
 from blkmig_cli.checks.checker import Checker
-from blkmig_cli.checks.report import Report
+from blkmig_cli.checks.report import Report, Transfer
 from blkmig_cli.contents.final_layout import EndState, EndStates
 from blkmig_cli.contents.layers import LayeredInput
 from blkmig_cli.contents.stream_disk import StreamDisk
@@ -80,6 +82,18 @@ class Contents:
         return StreamDisk(self.stream.name, source, state, size)
 
 
+def with_transfer(report: Report, stream: Stream) -> Report:
+    """Return the report on ``stream`` with what was moved, if it is at a URL.
+
+    Raises FailureError where the object has changed since it was opened.
+    """
+    remote = stream.remote
+    if remote is None or isinstance(report.failure, FailureError):
+        return report
+    remote.check_unchanged()
+    return replace(report, transfer=Transfer(remote.moved, remote.requests, remote.size))
+
+
 def source_of_data(stream: Stream) -> FileInput:
     """Return the stream's input, if its data can be read a second time; raises UsageError."""
     if not stream.input.seekable:
@@ -102,4 +116,5 @@ def read_contents(
     report = checker.finish(stream.name, decoder, failure)
     if isinstance(failure, FailureError):
         raise failure
+    report = with_transfer(report, stream)
     return Contents(stream, checker, report, states)

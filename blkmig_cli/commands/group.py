@@ -41,7 +41,7 @@ _COMMANDS = {
 
 STREAMS = (
     "A STREAM is a path, - for stdin, file:PATH[,offset=N], tcp:HOST:PORT, unix:PATH, "
-    "exec:COMMAND or fd:N; a file whose name looks like a URI is ./NAME.  gzip, xz and zstd are "
+    "exec:COMMAND, fd:N, or a URL that fsspec knows; a file whose name looks like a URI is ./NAME.  gzip, xz and zstd are "
     "recognised."
 )
 EXIT_STATUS = (

@@ -14,6 +14,7 @@ from blkmig_cli.operations.many.captures import Capture
 from blkmig_cli.operations.reading import Reading
 from blkmig_cli.output.progress import count_progress
 from blkmig_cli.progress import Tick, no_progress
+from blkmig_cli.system.address import shown_address
 from blkmig_cli.text import count, escape
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Job(Generic[T]):
         except UsageError:
             raise
         except BlkmigError as error:
-            found.append(self.failed(name, error))
+            found.append(self.failed(shown_address(name), error))
         return self.done(found, log)
 
     def done(self, found: list[T], log: list[str]) -> Done[T]:
@@ -69,7 +70,7 @@ class Job(Generic[T]):
 
     def fail(self, name: str, error: BlkmigError) -> Done[T]:
         """Return the result of a capture that cannot be read because of ``error``."""
-        return self.done([self.failed(name, error)], [])
+        return self.done([self.failed(shown_address(name), error)], [])
 
     def lose(self, name: str) -> Done[T]:
         """Return the result of a capture at which two processes ended."""
@@ -162,7 +163,9 @@ class Work(Generic[T]):
                 failure = self.report_of(done.results[0]).failure
                 if capture.found and isinstance(failure, NotAStreamError):
                     self.passed_over += 1
-                    options.log(verbose, f"{escape(capture.name)}: passed over: {failure}")
+                    options.log(
+                        verbose, f"{escape(shown_address(capture.name))}: passed over: {failure}"
+                    )
                 else:
                     yield done
 
@@ -172,7 +175,8 @@ class Work(Generic[T]):
         own = replace(self.own, progress=no_progress)
         here = [one.failure is None and not self.known.has(one.name) for one in captures]
         away = [
-            self.jobs > 1 and read and one.is_file for one, read in zip(captures, here, strict=True)
+            self.jobs > 1 and read and one.is_shared
+            for one, read in zip(captures, here, strict=True)
         ]
         names = [one.name for one, other in zip(captures, away, strict=True) if other]
         with closing(_in_workers(names, job, self.jobs)) as elsewhere:

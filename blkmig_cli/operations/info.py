@@ -33,7 +33,7 @@ def info(stream: str, reading: Reading) -> Iterator[Info]:
         yield _info_of_chain(stream, reading)
         return
     reading = replace(reading, number=1)
-    with reading.open(stream) as opened:
+    with reading.open(stream, by_range=True) as opened:
         found: list[Info] = []
 
         def judge(one: Stream) -> Report:

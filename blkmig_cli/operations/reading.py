@@ -64,9 +64,9 @@ class Reading:
         )
 
     @contextmanager
-    def open(self, name: str, *, again: bool = False) -> Iterator[Stream]:
-        """Open the STREAM ``name``; for ``again`` and exceptions, see :func:`open_stream`."""
-        with open_stream(name, self.say, again=again) as stream:
+    def open(self, name: str, *, again: bool = False, by_range: bool = False) -> Iterator[Stream]:
+        """Open the STREAM ``name``; for the options and exceptions, see :func:`open_stream`."""
+        with open_stream(name, self.say, again=again, by_range=by_range) as stream:
             self.log(str(stream))
             yield stream
 

@@ -11,7 +11,7 @@ from blkmig_cli.checks.compatibility import Traits, Version, objections
 from blkmig_cli.checks.judge import differing, found
 from blkmig_cli.checks.manifest import Manifest, check_images
 from blkmig_cli.checks.report import Report
-from blkmig_cli.checks.survey import Contents, read_stream, source_of_data
+from blkmig_cli.checks.survey import Contents, read_stream, source_of_data, with_transfer
 from blkmig_cli.contents.final_layout import EndStates
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.image import Image
@@ -93,7 +93,7 @@ def validate_stream(
         if images or options.manifest is not None:
             consumers.append(states)
         failure = read_stream(decoder, tick, *consumers)
-        report = checker.finish(stream.name, decoder, failure)
+        report = with_transfer(checker.finish(stream.name, decoder, failure), stream)
         if images:
             contents = Contents(stream, checker, report, states)
             report = _against_images(images, contents, known, tick)
@@ -113,7 +113,7 @@ def validate_all(name: str, reading: Reading, options: ValidateOptions) -> Itera
     Raises as :func:`validate_stream`, and FailureError or StreamError where it cannot be opened.
     """
     reading = replace(reading, number=1)
-    with reading.open(name, again=options.reads_data) as stream:
+    with reading.open(name, again=options.reads_data, by_range=True) as stream:
         total = stream.input.size
         if total is not None and options.manifest is not None:
             total += options.manifest.to_read

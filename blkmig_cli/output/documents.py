@@ -49,7 +49,16 @@ def report_json(report: "Report") -> Json:
         ],
         "bitmaps": _each(_bitmap_verdict, report.bitmaps),
         "findings": _each(_finding, report.findings),
+        **_transfer(report),
     }
+
+
+def _transfer(report: "Report") -> Json:
+    """Return what was moved of a stream at a URL."""
+    found = report.transfer
+    if found is None:
+        return {}
+    return {"transfer": {"moved": found.moved, "requests": found.requests, "size": found.size}}
 
 
 def without_base_json(tally: "Tally") -> list[Json]:

@@ -5,15 +5,19 @@ other is a path.  So it has the same meaning for reading and writing.  A file wh
 of a URI is specified with a folder, as ``./exec:cat``, or as ``file:exec:cat``.
 """
 
+import re
 from typing import Literal, get_args
 
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import UsageError
 from blkmig_cli.text import escape, parse_size
 
-Scheme = Literal["-", "file", "fd", "exec", "tcp", "unix"]
+Scheme = Literal["-", "file", "fd", "exec", "tcp", "unix", "url"]
 
-_SCHEMES: dict[str, Scheme] = {scheme: scheme for scheme in get_args(Scheme) if scheme != "-"}
+_SCHEMES: dict[str, Scheme] = {
+    scheme: scheme for scheme in get_args(Scheme) if scheme not in ("-", "url")
+}
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
 #: The largest file offset and the largest descriptor of the system.
 _OFFSET_MAX = (1 << 63) - 1
 _DESCRIPTOR_MAX = (1 << 31) - 1
@@ -25,7 +29,8 @@ class Address:
     """A parsed address.  ``scheme`` determines which fields are set; ``text`` is the argument itself.
 
     ``-``: stdin or stdout.  ``file``: ``path``, and ``offset`` in bytes (None: not stated).  ``fd``:
-    ``descriptor``.  ``exec``: ``command``.  ``tcp``: ``host`` and ``port``.  ``unix``: ``path``.
+    ``descriptor``.  ``exec``: ``command``.  ``tcp``: ``host`` and ``port``.  ``unix``: ``path``.  ``url``:
+    any other URL.
     """
 
     text: str
@@ -39,7 +44,7 @@ class Address:
 
     def __str__(self) -> str:
         """Return the argument, escaped, for a message."""
-        return escape(self.text)
+        return escape(shown_address(self.text))
 
     @property
     def is_socket(self) -> bool:
@@ -91,8 +96,23 @@ def parse_address(text: str) -> Address:
             return Address(text, scheme, path=rest)
         case "file":
             return _file(text, rest)
+        case _ if _URL.match(text):
+            return Address(text, "url")
         case _:
             return Address(text, "file", path=text)
+
+
+def shown_address(text: str) -> str:
+    """Return the address ``text`` for messages and reports: of a URL, no credentials.
+
+    These may be before the host, or in the query (as of a signed URL).
+    """
+    found = _URL.match(text)
+    if found is None or text.startswith(tuple(f"{scheme}:" for scheme in _SCHEMES)):
+        return text
+    host, slash, path = text[found.end() :].partition("/")
+    path = path.partition("?")[0].partition("#")[0]
+    return found[0] + host.rpartition("@")[2].partition("?")[0] + slash + path
 
 
 def parse_target(text: str | None) -> Address:
@@ -103,6 +123,8 @@ def parse_target(text: str | None) -> Address:
     address = parse_address("-" if text is None else text)
     if address.offset is not None:
         raise _invalid(address.text, "a target cannot have an offset")
+    if address.scheme == "url":
+        raise _invalid(str(address), "streams cannot be written to a URL")
     return address
 
 

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import FailureError, StreamError, reason
 from blkmig_cli.schemas.constants import PARTIAL_MAGIC, SAVE_MAGIC
 from blkmig_cli.system import sockets
-from blkmig_cli.system.address import Address, parse_address
+from blkmig_cli.system.address import Address, parse_address, shown_address
 from blkmig_cli.system.pipes import read_some, widen, write_all
 from blkmig_cli.system.sockets import Say
 from blkmig_cli.text import count, escape
@@ -28,6 +28,9 @@ from blkmig_cli.transport import compression
 from blkmig_cli.transport.inputs import FileInput, PipeInput
 from blkmig_cli.transport.save_image import HEADER_SIZE, save_image
 from blkmig_cli.transport.spool import spool
+
+if TYPE_CHECKING:
+    from blkmig_cli.transport.remote import Remote
 
 
 def stream_name(argument: str, number: int) -> str:
@@ -40,18 +43,19 @@ class Stream:
     """An open STREAM: its name and its input.
 
     ``number``: its number among the streams in the input, from 1.  ``file``: the path or the
-    descriptor that it is read from, None where there is none.
+    descriptor that it is read from, None where there is none.  ``remote``: that of a URL.
     """
 
     argument: str
     input: FileInput | PipeInput
     number: int = 1
     file: str | int | None = None
+    remote: "Remote | None" = None
 
     @property
     def name(self) -> str:
         """The name for reports."""
-        return stream_name(self.argument, self.number)
+        return stream_name(shown_address(self.argument), self.number)
 
     def __str__(self) -> str:
         size = self.input.size
@@ -80,22 +84,33 @@ def _silent(_: str) -> None:
 
 
 @contextmanager
-def open_stream(name: str, say: Say = _silent, *, again: bool = False) -> Iterator[Stream]:
+def open_stream(
+    name: str, say: Say = _silent, *, again: bool = False, by_range: bool = False
+) -> Iterator[Stream]:
     """Open the STREAM called ``name``; ``say`` is called when the program waits for a peer.
 
     ``again``: it must be seekable, so that a pipe is copied to a temporary file (``spool.py``).
+    ``by_range``: an object at a URL is read where it is needed, without its data, not from end to end.
     Raises FailureError where it is missing or fails, UsageError for an invalid URI, StreamError for
     a libvirt save image that is not supported.
     """
     with ExitStack() as stack:
         try:
             address = parse_address(name)
-            source = _open(address, stack, say)
+            remote = None
+            if address.scheme == "url":
+                from blkmig_cli.transport.remote import Remote  # noqa: PLC0415 (only with a URL)
+
+                remote = Remote(address)
+                stack.callback(remote.close)
+                source = _of_remote(remote, stack, by_range=by_range and not again)
+            else:
+                source = _open(address, stack, say)
             if again and not source.seekable:
                 source = spool(source, stack)
-            stream = Stream(name, source, file=address.file(writes=False))
+            stream = Stream(name, source, file=address.file(writes=False), remote=remote)
         except OSError as error:
-            raise FailureError(f"{escape(name)}: {reason(error)}") from error
+            raise FailureError(f"{address}: {reason(error)}") from error
         yield stream
 
 
@@ -139,6 +154,20 @@ def _open(address: Address, stack: ExitStack, say: Say) -> FileInput | PipeInput
             return _of_pipe(stack.enter_context(sockets.accepted(address, say)), stack)
         case "file":
             return _of_path(address.path, address.offset or 0, stack)
+        case "url":
+            raise AssertionError("a URL is opened by open_stream")
+
+
+def _of_remote(remote: "Remote", stack: ExitStack, *, by_range: bool) -> FileInput | PipeInput:
+    from blkmig_cli.transport.remote import RangeReader, RemoteInput, first_bytes  # noqa: PLC0415
+
+    if remote.size is None:
+        return _of_pipe(stack.enter_context(remote.read()), stack)
+    head = first_bytes(remote)
+    plain = save_image(head[:HEADER_SIZE]) is None and compression.by_magic(head) is None
+    if by_range and plain:
+        return RemoteInput(remote, head)
+    return _of_pipe(RangeReader(remote, head), stack)
 
 
 def _of_path(path: str, base: int, stack: ExitStack) -> FileInput | PipeInput:

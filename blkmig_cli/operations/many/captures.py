@@ -12,7 +12,7 @@ from glob import has_magic, iglob
 from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import BlkmigError, FailureError, UsageError, reason
-from blkmig_cli.system.address import parse_address
+from blkmig_cli.system.address import parse_address, shown_address
 from blkmig_cli.text import escape, quote
 
 #: Captures that are read by several processes unless --jobs is specified: this many, or this many bytes.
@@ -31,9 +31,9 @@ class Capture:
     failure: BlkmigError | None = None
 
     @property
-    def is_file(self) -> bool:
-        """Whether it is a file, so that any process can read it."""
-        return parse_address(self.name).scheme == "file"
+    def is_shared(self) -> bool:
+        """Whether it is a file or at a URL, so that any process can read it."""
+        return parse_address(self.name).scheme in ("file", "url")
 
 
 def find_captures(names: Iterable[str], listed: Iterable[str] = ()) -> Iterator[Capture]:
@@ -45,7 +45,9 @@ def find_captures(names: Iterable[str], listed: Iterable[str] = ()) -> Iterator[
     for name in names:
         address = parse_address(name)
         path = address.path
-        if address.scheme != "file" or address.offset is not None:
+        if address.scheme == "url":
+            yield from _at_url(name)
+        elif address.scheme != "file" or address.offset is not None:
             yield Capture(name)
         elif has_magic(path) and not os.path.lexists(path):
             yield from _matching(path)
@@ -79,7 +81,7 @@ def jobs_for(captures: list[Capture], jobs: int | None) -> int:
     ``jobs``: that of --jobs.  The default is one for each processor that may be used, where there is
     so much to read that starting them is worth it.
     """
-    files = [capture for capture in captures if capture.failure is None and capture.is_file]
+    files = [capture for capture in captures if capture.failure is None and capture.is_shared]
     if jobs is None:
         jobs = 1
         if len(files) >= _MANY or sum(map(_size, files)) >= _LARGE:
@@ -146,6 +148,28 @@ def _matching(pattern: str) -> Iterator[Capture]:
     if not some:
         failure = FailureError(f"no file matches {quote(pattern)}")
         yield Capture(_argument(pattern), failure=failure)
+
+
+def _at_url(url: str) -> Iterator[Capture]:
+    """Yield the object at ``url``, those that match a glob, or those below it if it ends with a slash.
+
+    In the URL of an HTTP server only ``*`` makes a glob, as ``?`` begins a query.
+    """
+    web = url.startswith(("http://", "https://"))
+    if not (url.endswith("/") or "*" in url or (has_magic(url) and not web)):
+        yield Capture(url)
+        return
+    from blkmig_cli.transport.remote import find_objects  # noqa: PLC0415 (only with a URL)
+
+    try:
+        found = find_objects(parse_address(url))
+    except FailureError as error:
+        yield Capture(url, failure=error)
+        return
+    for name in found:
+        yield Capture(name, found=True)
+    if not found:
+        yield Capture(url, failure=FailureError(f"no object matches {quote(shown_address(url))}"))
 
 
 def _is_regular(path: str) -> bool:

@@ -1,18 +1,21 @@
 """The human output of reports, of replays, and of the list of checks."""
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from blkmig_cli import limits
 from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.report import Report, Verdict
-from blkmig_cli.operations.many.tally import Tally
+from blkmig_cli.operations.many.tally import Row, Tally
 from blkmig_cli.operations.replay.request import ReplayResult
 from blkmig_cli.output.human.console import not_shown
 from blkmig_cli.output.human.console import table as new_table
 from blkmig_cli.text import bitmap_name, count, device_name, escape, human_size, size_range
 
 _SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+# Rows of a part of the summary.
+_ROWS = 256
 _VERDICT_STYLES: dict[Verdict, str] = {
     "whole": "bold green",
     "unknown": "yellow",
@@ -62,6 +65,11 @@ def heading(report: Report, out: Console) -> None:
             f"  ({kind})" if kind else "",
         )
     )
+    if report.transfer is not None:
+        moved, size = report.transfer.moved, report.transfer.size
+        of = "" if size is None else f" of {human_size(size)}"
+        requests = count(report.transfer.requests, "request")
+        out.print(f"  {human_size(moved)}{of} moved in {requests}")
 
 
 def disks_table(report: Report, out: Console) -> None:
@@ -170,12 +178,17 @@ def checks_text(out: Console) -> None:
 
 def summary(tally: Tally, out: Console) -> None:
     """Print the summary of many streams: a line for each, and their number by verdict."""
-    table = new_table("STREAM", "VERDICT", "ERRORS", "WARNINGS", right=("ERRORS", "WARNINGS"))
-    for row in tally.rows:
-        table.add_row(
-            _shown_name(row.stream), _verdict(row.verdict), f"{row.errors:,}", f"{row.warnings:,}"
-        )
-    out.print(table)
+    # In parts, as a table takes far more memory than its rows; with the same widths in each.
+    widths = [max(map(cell_len, column)) for column in zip(*map(_cells, tally.rows), strict=True)]
+    for at in range(0, len(tally.rows), _ROWS):
+        table = new_table("STREAM", "VERDICT", "ERRORS", "WARNINGS", right=("ERRORS", "WARNINGS"))
+        table.show_header = at == 0
+        for column, width in zip(table.columns, widths, strict=True):
+            column.min_width = max(width, cell_len(str(column.header)))
+        for row in tally.rows[at : at + _ROWS]:
+            name, _, *numbers = _cells(row)
+            table.add_row(name, _verdict(row.verdict), *numbers)
+        out.print(table)
     counts = [
         Text.assemble(f"{number:,} ", _verdict(verdict)) for verdict, number in tally.counts()
     ]
@@ -184,6 +197,11 @@ def summary(tally: Tally, out: Console) -> None:
         out.print(f"{count(tally.passed_over, 'other file')} passed over")
     if tally.unchanged:
         out.print(f"{count(tally.unchanged, 'file')} unchanged, not read again")
+
+
+def _cells(row: Row) -> tuple[str, str, str, str]:
+    """Return the cells of a stream in a summary."""
+    return _shown_name(row.stream), row.verdict, f"{row.errors:,}", f"{row.warnings:,}"
 
 
 def without_base(tally: Tally, out: Console) -> None:
