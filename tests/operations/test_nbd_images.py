@@ -3,11 +3,13 @@
 import json
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run, fails
+from blkmig_cli.disks.nbd.image import NbdImage
+from tests.conftest import Outcome, Run, fails
 from tests.support import nbd, qcow2
 from tests.support.qcow2 import needs_qemu_utils, qemu_img
 
@@ -242,3 +244,34 @@ def test_blocks_of_a_server_are_kept_to(run: Run, disk: Path) -> None:
         assert run("send", nbd.uri(path), "--no-identity", "--to", "t.bin").status == 0
     assert Path("target").read_bytes() == disk.read_bytes()
     assert Path("t.bin").read_bytes() == Path("s.bin").read_bytes()
+
+
+def test_an_export_with_a_part_of_a_file(run: Run, disk: Path) -> None:
+    """Cut off, or longer by zeros, which are not the file's."""
+    content = disk.read_bytes()
+    for size in (SIZE - 512, SIZE + MIB):
+        with nbd.nbdkit("--filter=truncate", "file", disk, f"truncate={size}") as path:
+            assert run("send", nbd.uri(path), "--to", "s.bin").status == 0
+        assert run("replay", "s.bin", "--image", "copy", "--overwrite").status == 0
+        assert Path("copy").read_bytes() == content[:size].ljust(size, b"\0") or not "they differ"
+
+
+def test_an_export_that_shrinks(run: Run, disk: Path) -> None:
+    """Behind what is left of it, the server fails; nothing is left of the stream."""
+    with nbd.nbdkit("file", disk) as path:
+        fails(truncating(run, path, disk), 4, "Input/output error")
+    assert not Path("s.bin").exists()
+
+
+def truncating(run: Run, path: str, disk: Path) -> Outcome:
+    """Send an export whose file becomes shorter once its size is known."""
+    original = NbdImage.extents
+
+    def extents(self: NbdImage) -> Iterator[tuple[int, int]]:
+        found = list(original(self))
+        os.truncate(disk, MIB)
+        yield from found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NbdImage, "extents", extents)
+        return run("send", nbd.uri(path), "--to", "s.bin")
