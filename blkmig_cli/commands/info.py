@@ -32,9 +32,9 @@ def command(
 ) -> int:
     """Show what is in a stream, the verdict on it, and what to do next.
 
-    One screen: machine, disks, bitmaps, bytes by kind, findings, and commands for the
-    next steps.  The exit status is 0 also for an incomplete stream (use validate to
-    check it); 3 for a damaged one.
+    One screen: machine, bytes by kind, commands for the next steps, disks, bitmaps and
+    findings; with -v all of them, and tables of the bytes.  The exit status is 0 also
+    for an incomplete stream (use validate to check it); 3 for a damaged one.
 
     A STREAM may also be a directory or a glob, in which other files are passed over.
 

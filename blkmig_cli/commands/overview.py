@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 from blkmig_cli.checks.names import Names
 from blkmig_cli.commands import options
@@ -32,7 +33,8 @@ def show_captures(
     """
     human = output == "human"
     plain = Reading(reading.hints, reading.dialect, reading.container, bases=reading.bases)
-    job = Job(info, failed_info, plain, _text if human else None, Form.of(console()))
+    show = partial(_text, detailed=verbose) if human else None
+    job = Job(info, failed_info, plain, show, Form.of(console()))
     work = Work(
         captures,
         job,
@@ -76,6 +78,6 @@ def show_captures(
     return tally.failure_status
 
 
-def _text(one: Info, form: Form) -> str:
+def _text(one: Info, form: Form, *, detailed: bool) -> str:
     """Return the human output of an overview."""
-    return form.render(lambda out: info_text(one, out))
+    return form.render(lambda out: info_text(one, out, detailed=detailed))

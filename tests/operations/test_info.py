@@ -73,6 +73,12 @@ def test_captures(capture: Capture, run: Run) -> None:
     assert people.out.startswith(f"{capture.path}: ")
     for word in [*capture.truth["devices"], "next: "]:
         assert word in people.out
+    assert len(people.out.splitlines()) <= 24
+    detailed = run("info", capture.path, *capture.hints(), "-v").out
+    assert all(line in detailed for line in people.out.splitlines()[:2])
+    for word in ("\nBYTES ", "\nSECTION "):
+        assert word in detailed
+        assert word not in people.out
 
 
 def test_what_is_proposed_works(

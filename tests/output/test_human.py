@@ -37,7 +37,7 @@ def compared(path: str, out: Console) -> None:
 
 
 SHOWN: dict[str, Callable[[str, Console], None]] = {
-    "info": lambda path, out: info_text(next(info(path, Reading())), out),
+    "info": lambda path, out: info_text(next(info(path, Reading())), out, detailed=True),
     "map": lambda path, out: map_text(map_stream(path, Reading()).disks, out),
     "compare": compared,
     "salvage": lambda path, out: salvage_text(salvage(path, None, Reading()), out),
@@ -80,7 +80,7 @@ def test_long_tables_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     path = tmp_path / "s"
     path.write_bytes(raw.qemu(*(raw.block(0, 9, device) for device in "abcde")))
     out = io.StringIO()
-    info_text(next(info(str(path), Reading())), console(out))
+    info_text(next(info(str(path), Reading())), console(out), detailed=False)
     lines = out.getvalue().splitlines()
     assert [line[0] for line in lines if line[1:2] == " " and line[0] in "abcde"] == ["a", "b", "c"]
     assert "and 2 disks more (--output json has all)" in lines

@@ -110,7 +110,8 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     return made
 
 
-def not_shown(number: int, what: str, out: Console) -> None:
-    """Print how many of ``number`` things are more than the output shows, if there are any."""
-    if number > limits.SHOWN_MAX:
-        out.print(f"and {count(number - limits.SHOWN_MAX, what)} more (--output json has all)")
+def not_shown(number: int, what: str, out: Console, most: int | None = None) -> None:
+    """Print how many of ``number`` things are not shown: those after ``most``, None for the limit."""
+    shown, where = (limits.SHOWN_MAX, "--output json has all") if most is None else (most, "see -v")
+    if number > shown:
+        out.print(f"and {count(number - shown, what)} more ({where})")

@@ -1,4 +1,4 @@
-"""The human output of ``blkmig info``: one screen."""
+"""The human output of ``blkmig info``: one screen, or all of it (-v)."""
 
 from rich.console import Console
 from rich.table import Table
@@ -12,33 +12,41 @@ from blkmig_cli.text import escape, exact_size, human_size
 from blkmig_cli.wire.identity import Identity
 
 _SECTIONS_MAX = 4
+# Shown without -v, so that three disks fit a terminal of 24 lines.
+_BITMAPS, _FINDINGS = 5, 3
 
 
-def info_text(info: Info, out: Console) -> None:
-    """Print name and verdict, disks, bitmaps, bytes, sections, findings, and next steps."""
+def info_text(info: Info, out: Console, *, detailed: bool) -> None:
+    """Print name, verdict, next steps, disks, bitmaps, findings, and what the bytes are.
+
+    ``detailed``: all bitmaps and findings, and tables of the bytes and sections.
+    """
+    bitmaps, findings = (None, None) if detailed else (_BITMAPS, _FINDINGS)
     shown.heading(info.report, out)
     out.print(Text("  " + ", ".join(_facts(info))), soft_wrap=False)
     if info.report.identity is not None:
         out.print(Text("  " + ", ".join(_identity(info.report.identity))), soft_wrap=False)
-    out.print()
-    shown.disks_table(info.report, out)
-    if info.report.bitmaps:
-        out.print()
-        shown.bitmaps_table(info.report, out)
-    out.print()
-    out.print(_bytes(info.accounts))
-    if any(info.accounts.sections):
-        out.print()
-        out.print(_sections(info.accounts))
-    if info.report.findings:
-        out.print()
-        shown.findings_text(info.report, out)
-    if info.steps:
-        out.print()
+    if not detailed and info.accounts.total:
+        out.print(Text("  " + ", ".join(_kinds(info.accounts))), soft_wrap=False)
     for step in info.steps:
         out.print(Text.assemble(("next: ", "bold"), escape(step.why), ":" if step.command else ""))
         if step.command is not None:
             out.print(Text(f"  {step.command}", "cyan"), soft_wrap=True)
+    if any(device.disk.has_blocks for device in info.report.devices):
+        out.print()
+        shown.disks_table(info.report, out)
+    if info.report.bitmaps:
+        out.print()
+        shown.bitmaps_table(info.report, out, bitmaps)
+    if info.report.findings:
+        out.print()
+        shown.findings_text(info.report, out, findings)
+    if detailed:
+        out.print()
+        out.print(_bytes(info.accounts))
+        if any(info.accounts.sections):
+            out.print()
+            out.print(_sections(info.accounts))
 
 
 def _facts(info: Info) -> list[str]:
@@ -59,6 +67,10 @@ def _identity(identity: Identity) -> list[str]:
     if identity.incremental:
         facts.insert(1, f"changes since {identity.base or 'an unknown base'}")
     return facts
+
+
+def _kinds(accounts: Accounts) -> list[str]:
+    return [f"{human_size(size)} {kind}" for kind, size in accounts.kinds.items() if size]
 
 
 def _bytes(accounts: Accounts) -> Table:

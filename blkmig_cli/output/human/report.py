@@ -95,14 +95,14 @@ def disks_table(report: Report, out: Console) -> None:
     not_shown(len(disks), "disk", out)
 
 
-def bitmaps_table(report: Report, out: Console) -> None:
-    """Print a row for each bitmap, if there are any."""
+def bitmaps_table(report: Report, out: Console, most: int | None = None) -> None:
+    """Print a row for each bitmap, ``most`` (None: the limit) at most, if there are any."""
     if not report.bitmaps:
         return
     table = new_table(
         "BITMAP", "GRANULARITY", "DIRTY", "FLAGS", "COMPLETE", right=("GRANULARITY", "DIRTY")
     )
-    for verdict in report.bitmaps[: limits.SHOWN_MAX]:
+    for verdict in report.bitmaps[: limits.SHOWN_MAX if most is None else most]:
         bitmap = verdict.bitmap
         flags = [
             "recording" if bitmap.recording else "disabled",
@@ -122,15 +122,15 @@ def bitmaps_table(report: Report, out: Console) -> None:
             Text(complete, "bold red" if verdict.complete is False else ""),
         )
     out.print(table)
-    not_shown(len(report.bitmaps), "bitmap", out)
+    not_shown(len(report.bitmaps), "bitmap", out, most)
 
 
-def findings_text(report: Report, out: Console) -> None:
-    """Print a line for each finding, except the error that is printed on stderr."""
+def findings_text(report: Report, out: Console, most: int | None = None) -> None:
+    """Print a line for each finding, as :func:`bitmaps_table`, but not the error that goes to stderr."""
     failure = report.failure
     at_end = None if failure is None else (failure.check, failure.offset)
     findings = [finding for finding in report.findings if (finding.id, finding.offset) != at_end]
-    for finding in findings[: limits.SHOWN_MAX]:
+    for finding in findings[: limits.SHOWN_MAX if most is None else most]:
         place = finding.place
         out.print(
             Text.assemble(
@@ -140,7 +140,7 @@ def findings_text(report: Report, out: Console) -> None:
                 (f" [{finding.id}]", "dim"),
             )
         )
-    not_shown(len(findings), "finding", out)
+    not_shown(len(findings), "finding", out, most)
 
 
 def replay_text(result: ReplayResult, out: Console, *, dry: bool, brief: bool = False) -> None:
