@@ -71,6 +71,7 @@ class Monitor:
             thread.start()
             stack.callback(thread.join)
             stack.callback(self._loop.call_soon_threadsafe, self._loop.stop)
+            stack.callback(self._end_tasks)
             try:
                 wait = limits.QMP_GREETING_WAIT if waiting is None else None
                 self.version = self._run(self._greet(), wait)
@@ -225,7 +226,9 @@ class Monitor:
     def _leave(self) -> None:
         with suppress(Exception):  # why QEMU has closed the connection has been told
             self._run(self._client.disconnect(), _IMPATIENT)
-        with suppress(Exception):
+
+    def _end_tasks(self) -> None:
+        with suppress(Exception):  # as above
             self._run(_end_tasks(), _IMPATIENT)
 
     def _taken(self) -> FailureError:

@@ -377,6 +377,25 @@ def test_a_kill_is_cleaned_up(tmp_path: Path) -> None:
         assert found.qemu.cmd("query-status")["status"] == "running"
 
 
+#: The command line of a program that is killed as soon as QEMU's NBD server runs.
+KILLED = """
+import os, signal
+from blkmig_cli.operations.live.session import Session
+Session.open_disk = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from blkmig_cli.commands import main
+main()
+"""
+
+
+@pytest.mark.long
+def test_a_kill_before_there_is_an_export(tmp_path: Path) -> None:
+    with guest(tmp_path, WRITER) as found:
+        capture = Running(found, script=KILLED)
+        assert capture.process.communicate()[1] == b""
+        assert capture.process.returncode == -signal.SIGKILL
+        check_clean_soon(found)
+
+
 def check_clean_soon(found: Guest) -> None:
     """As check_clean; the server is stopped last."""
 

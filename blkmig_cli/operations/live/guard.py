@@ -26,7 +26,8 @@ from blkmig_cli.operations.live.remnants import find_remnants, remove_all, stop_
 from blkmig_cli.system.agent import Agent
 from blkmig_cli.system.qmp import Monitor
 
-_KEEP, _PAUSED, _RUNNING, _FROZEN, _THAWED, _DONE = b"k", b"p", b"r", b"f", b"t", b"d"
+_KEEP, _PAUSED, _RUNNING, _FROZEN, _THAWED = b"k", b"p", b"r", b"f", b"t"
+_SERVED, _DONE = b"s", b"d"
 _PIECE = 1 << 18
 _LOOK = 10  # milliseconds after which a thread looks whether it is to end
 _START = "from blkmig_cli.operations.live.guard import main; main()"
@@ -89,6 +90,10 @@ class Guard:
         """Note whether the guest is paused by us."""
         self._tell(_PAUSED if paused else _RUNNING)
 
+    def note_served(self) -> None:
+        """Note that QEMU's NBD server is ours, even if it has no exports."""
+        self._tell(_SERVED)
+
     def note_frozen(self, agent: int | None) -> None:
         """Note that the guest's file systems are frozen through the connection ``agent``; None: not."""
         if agent is None:
@@ -110,7 +115,7 @@ def main() -> None:
     path, run, control, waiting = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    paused, kept, agent = False, list[int](), list[int]()
+    paused, served, kept, agent = False, False, list[int](), list[int]()
     with socket.socket(fileno=control) as words, socket.socket(fileno=waiting) as monitor:
         while True:
             word, descriptors, _, _ = socket.recv_fds(words, 1, 1)
@@ -124,6 +129,7 @@ def main() -> None:
                 return
             if word in (_PAUSED, _RUNNING):
                 paused = word == _PAUSED
+            served = served or word == _SERVED
             if not word:
                 break
         with drained(kept):
@@ -134,7 +140,7 @@ def main() -> None:
                 qemu.execute("cont")
             if agent and paused:
                 _thaw(*agent)
-            _clean_up(qemu, run)
+            _clean_up(qemu, run, served=served)
 
 
 @contextmanager
@@ -186,11 +192,12 @@ def _thaw(descriptor: int) -> None:
         agent.thaw()
 
 
-def _clean_up(monitor: Monitor, run: str) -> None:
+def _clean_up(monitor: Monitor, run: str, *, served: bool) -> None:
     with closing(monitor):
         left = find_remnants(monitor).get(run)
         if left is not None:
             remove_all(monitor, left)
+        if left is not None or served:
             stop_server(monitor)
 
 

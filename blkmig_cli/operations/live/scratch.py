@@ -88,7 +88,8 @@ class Scratch:
         room = os.fstatvfs(self._fd)
         if self._daemon.has_ended:
             return "the process that serves the scratch ended"
-        if self.look() + _LEAST >= self._limit:
+        self.look()
+        if self.largest + _LEAST >= self._limit:
             return f"the scratch is full ({human_size(self._limit)})"
         if room.f_bavail * room.f_frsize < _LEAST:
             return f"the file system of the scratch is full ({escape(self.folder)})"

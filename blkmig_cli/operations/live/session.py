@@ -204,6 +204,7 @@ class Session:
         except CommandError:
             self._served = False
             raise
+        self._guard.note_served()
 
     def _disconnect(self, name: str) -> None:
         image = self._images.pop(name, None)

@@ -84,13 +84,13 @@ class Snapshot:
 
     def begin(self, warn: Callable[[str], None]) -> None:
         """Take the snapshot.  ``warn``: as of ``Passes.begin``.  Raises FailureError."""
-        self._session.start_server()
         sizes = [each.disk.size for each in self._captured]
         scratch = Scratch(self._snapshot.scratch, self._snapshot.scratch_limit, sizes)
         # QEMU would wait for a scratch that hangs when its nodes are removed.
         self._session.before_removal(scratch.close)
         self._watch.size = scratch.look
         self._scratch = scratch
+        self._session.start_server()
         for number, each in enumerate(self._captured):
             # What the guest has written so far need not be flushed while it waits.
             self._session.open_disk(number, each.device, each.disk).flush()
@@ -219,6 +219,8 @@ class Snapshot:
         image, start = self._images[device], self._discarded.get(device, 0)
         end = min(end // CHUNK_SIZE * CHUNK_SIZE, _last(image.size))
         if end - start >= _DISCARDED:
+            assert self._scratch is not None
+            self._scratch.look()  # it is largest before
             image.discard([(start, end - start)])
             self._discarded[device] = end
 
