@@ -41,8 +41,8 @@ _COMMANDS = {
 
 STREAMS = (
     "A STREAM is a path, - for stdin, file:PATH[,offset=N], tcp:HOST:PORT, unix:PATH, "
-    "exec:COMMAND, fd:N, or a URL that fsspec knows; a file whose name looks like a URI is ./NAME.  gzip, xz and zstd are "
-    "recognised."
+    "exec:COMMAND, fd:N, or a URL that fsspec knows; a file whose name looks like a URI is ./NAME.  "
+    "gzip, xz and zstd are recognised."
 )
 EXIT_STATUS = (
     "Exit status: 0 done and clean, 1 findings or a difference, 2 usage error, 3 a stream that is "
