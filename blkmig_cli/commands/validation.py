@@ -61,8 +61,8 @@ def validate_captures(
     """Validate ``captures`` with ``readers``, print the reports; return the exit status.
 
     Those that are unchanged in the ``catalogue`` are not read.  Raises UsageError, FailureError of the
-    catalogue and files that are written, and where the only one is a STREAM that is named, and the output is
-    human, its errors.
+    catalogue and files that are written, and where the only one is a STREAM that is named, and no other
+    output than the human one is made, its errors.
     """
     run = _Validation(captures, reading, chosen, readers, outputs)
     if catalogue is None:
@@ -119,7 +119,7 @@ class _Validation:
             reading,
             readers,
             report_of=lambda report: report,
-            raises=outputs.output == "human",
+            raises=outputs.output == "human" and not (outputs.junit or outputs.sarif),
             streamed=prints or outputs.output in ("json", "github"),
             known=NothingKnown(),
         )
