@@ -128,5 +128,7 @@ RESULTS_WAITING = 64
 CATALOGUE_REPORT_MAX = 16 << 20
 #: Seconds to wait for another program that uses a catalogue.
 CATALOGUE_WAIT = 30
+#: Seconds to wait for the scheduler of a cluster.
+CLUSTER_WAIT = 5
 #: Requests to an object store at the same time.
 REQUESTS_MAX = 64

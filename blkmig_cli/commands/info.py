@@ -4,7 +4,7 @@ import click
 
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
-from blkmig_cli.commands.many import captures_of, many_options, start_workers
+from blkmig_cli.commands.many import captures_of, many_options, readers_of
 from blkmig_cli.errors import UsageError
 
 
@@ -21,6 +21,7 @@ def command(
     files_from: str | None,
     null: bool,
     jobs: int | None,
+    cluster: str | None,
     dialect: str,
     container: str,
     granularities: tuple[str, ...],
@@ -48,10 +49,10 @@ def command(
     captures = captures_of(streams, files_from, null=null)
     if bases and len(captures) > 1:
         raise UsageError("--base and several streams are mutually exclusive")
-    number = start_workers(captures, jobs, "blkmig_cli.commands.overview")
+    readers = readers_of(captures, jobs, cluster, "blkmig_cli.commands.overview")
 
     from blkmig_cli.commands.overview import show_captures  # noqa: PLC0415 (numpy is slow to load)
     from blkmig_cli.commands.reading import reading_of  # noqa: PLC0415
 
     reading = reading_of(hints, dialect, container, bases=bases, quiet=quiet, verbose=verbose)
-    return show_captures(captures, reading, number, output, quiet=quiet, verbose=verbose)
+    return show_captures(captures, reading, readers, output, quiet=quiet, verbose=verbose)

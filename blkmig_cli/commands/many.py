@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
+from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import UsageError
 from blkmig_cli.operations.many.captures import Capture, find_captures, jobs_for, read_list
 from blkmig_cli.system.address import parse_address
@@ -14,8 +15,13 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def many_options(function: _F) -> _F:
-    """Add --files-from, --null and --jobs: which captures are read, and by how many processes."""
+    """Add --files-from, --null, --jobs and --cluster: which captures are read, and by what."""
     for option in (
+        click.option(
+            "--cluster",
+            metavar="ADDRESS",
+            help="Read with the workers of a Dask scheduler, e.g. tcp://HOST:8786.",
+        ),
         click.option(
             "-j",
             "--jobs",
@@ -64,11 +70,33 @@ def check_written(captures: list[Capture], written: dict[str, str | None]) -> No
                 uses.add_address("the stream", parse_address(capture.name), writes=False)
 
 
-def start_workers(captures: list[Capture], jobs: int | None, module: str) -> int:
-    """Return how many processes read ``captures``; if several, start loading ``module`` for them."""
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """What reads files and objects: ``jobs`` processes, 1 for this one alone, or the ``cluster``."""
+
+    jobs: int
+    cluster: str | None
+
+    @property
+    def are_others(self) -> bool:
+        """Whether it is not this process alone."""
+        return self.jobs > 1 or self.cluster is not None
+
+
+def readers_of(
+    captures: list[Capture], jobs: int | None, cluster: str | None, module: str
+) -> Readers:
+    """Return what reads ``captures``; if it is several processes, start loading ``module`` for them.
+
+    Raises UsageError for --jobs with --cluster.
+    """
+    if cluster is not None:
+        if jobs is not None:
+            raise UsageError("--jobs and --cluster are mutually exclusive")
+        return Readers(1, cluster)
     number = jobs_for(captures, jobs)
     if number > 1:
-        from blkmig_cli.operations.many.workers import prepare  # noqa: PLC0415 (as the next)
+        from blkmig_cli.operations.many.workers import prepare  # noqa: PLC0415 (only with several)
 
         prepare(module)
-    return number
+    return Readers(number, None)

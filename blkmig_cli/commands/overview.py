@@ -6,6 +6,7 @@ from functools import partial
 
 from blkmig_cli.checks.names import Names
 from blkmig_cli.commands import options
+from blkmig_cli.commands.many import Readers
 from blkmig_cli.commands.work import Done, Job, NothingKnown, Work
 from blkmig_cli.operations.info import Info, failed_info, info
 from blkmig_cli.operations.many.captures import Capture
@@ -21,13 +22,13 @@ from blkmig_cli.text import count
 def show_captures(
     captures: list[Capture],
     reading: Reading,
-    jobs: int,
+    readers: Readers,
     output: str,
     *,
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Show ``captures``, which ``jobs`` processes read; return the exit status.
+    """Show ``captures``, which ``readers`` read; return the exit status.
 
     Raises UsageError, and the errors of the only one, if it is a STREAM that is named.
     """
@@ -39,7 +40,7 @@ def show_captures(
         captures,
         job,
         reading,
-        jobs,
+        readers,
         report_of=lambda one: one.report,
         raises=True,
         streamed=True,

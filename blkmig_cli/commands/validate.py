@@ -8,7 +8,7 @@ from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.compatibility import Version
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command, one_of
-from blkmig_cli.commands.many import captures_of, check_written, many_options, start_workers
+from blkmig_cli.commands.many import captures_of, check_written, many_options, readers_of
 from blkmig_cli.errors import UsageError
 from blkmig_cli.text import escape, quote
 
@@ -42,6 +42,7 @@ def command(
     files_from: str | None,
     null: bool,
     jobs: int | None,
+    cluster: str | None,
     dialect: str,
     container: str,
     granularities: tuple[str, ...],
@@ -101,9 +102,11 @@ def command(
     captures = captures_of(streams, files_from, null=null)
     if catalogue is not None and (compared or manifest is not None):
         raise UsageError("--catalogue cannot be combined with --image and --manifest")
+    if cluster is not None and compared:
+        raise UsageError("--cluster and --image are mutually exclusive")
     check_written(captures, {"--junit": junit, "--sarif": sarif, "--catalogue": catalogue})
     # The workers load it at the same time.
-    number = start_workers(captures, jobs, "blkmig_cli.commands.validation")
+    readers = readers_of(captures, jobs, cluster, "blkmig_cli.commands.validation")
 
     from blkmig_cli.checks.manifest import read_manifest  # noqa: PLC0415 (numpy is slow to load)
     from blkmig_cli.commands.reading import reading_of  # noqa: PLC0415
@@ -122,7 +125,7 @@ def command(
         captures,
         reading_of(hints, dialect, container, quiet=quiet, verbose=verbose),
         chosen,
-        number,
+        readers,
         Outputs(output, summary, junit, sarif, strict, frozenset(ignore), quiet, verbose),
         catalogue,
     )

@@ -16,6 +16,7 @@ from blkmig_cli.checks.judge import found
 from blkmig_cli.checks.names import Names
 from blkmig_cli.checks.report import Report, failed_report
 from blkmig_cli.commands import options
+from blkmig_cli.commands.many import Readers
 from blkmig_cli.commands.work import Done, Job, NothingKnown, Work
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.operations.many.captures import Capture
@@ -54,17 +55,17 @@ def validate_captures(
     captures: list[Capture],
     reading: Reading,
     chosen: ValidateOptions,
-    jobs: int,
+    readers: Readers,
     outputs: Outputs,
     catalogue: str | None,
 ) -> int:
-    """Validate ``captures`` in ``jobs`` processes, print the reports; return the exit status.
+    """Validate ``captures`` with ``readers``, print the reports; return the exit status.
 
     Those that are unchanged in the ``catalogue`` are not read.  Raises UsageError, FailureError of the
-    catalogue and files that are written, and where the only one is a STREAM that is named, and the output is
-    human, its errors.
+    catalogue and files that are written, and where the only one is a STREAM that is named, and no other
+    output than the human one is made, its errors.
     """
-    run = _Validation(captures, reading, chosen, jobs, outputs)
+    run = _Validation(captures, reading, chosen, readers, outputs)
     if catalogue is None:
         return run.run()
     from blkmig_cli.output.catalogue import Catalogue  # noqa: PLC0415 (sqlite3 only where it is needed)
@@ -98,7 +99,7 @@ class _Validation:
         captures: list[Capture],
         reading: Reading,
         chosen: ValidateOptions,
-        jobs: int,
+        readers: Readers,
         outputs: Outputs,
     ) -> None:
         self._chosen = chosen
@@ -117,9 +118,9 @@ class _Validation:
             captures,
             job,
             reading,
-            jobs,
+            readers,
             report_of=lambda report: report,
-            raises=outputs.output == "human",
+            raises=outputs.output == "human" and not (outputs.junit or outputs.sarif),
             streamed=prints or outputs.output in ("json", "github"),
             known=NothingKnown(),
         )

@@ -1,5 +1,6 @@
 """The work of a command on one capture, which any process can do, and on many, in order."""
 
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from blkmig_cli.checks.report import Report
 from blkmig_cli.commands import options
+from blkmig_cli.commands.many import Readers
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import BlkmigError, FailureError, NotAStreamError, UsageError
 from blkmig_cli.operations.many.captures import Capture
@@ -113,8 +115,8 @@ class NothingKnown(Generic[T]):
 class Work(Generic[T]):
     """The work of a command on all its ``captures``.
 
-    ``own``: how this process reads streams, and shows the progress of the only one; ``jobs``: the processes
-    that read files, 1 for this one alone.  ``report_of`` returns the report in a result.  ``raises``: an
+    ``own``: how this process reads streams, and shows the progress of the only one; ``readers``: what
+    reads files and objects at URLs.  ``report_of`` returns the report in a result.  ``raises``: an
     error of the only one, if it is named, is raised.  ``streamed``: the results are printed at once.
     ``passed_over`` counts the files that are no streams, ``unchanged`` those that were ``known``.
     """
@@ -122,7 +124,7 @@ class Work(Generic[T]):
     captures: list[Capture]
     job: Job[T]
     own: Reading
-    jobs: int
+    readers: Readers
     report_of: Callable[[T], Report]
     raises: bool
     streamed: bool
@@ -146,7 +148,8 @@ class Work(Generic[T]):
         ``label``: of the progress over all.  Raises UsageError, FailureError of ``known``.
         """
         first = self.captures[0]
-        if not self.is_many and first.failure is None and not self.known.has(first.name):
+        alone = not self.is_many and self.readers.cluster is None
+        if alone and first.failure is None and not self.known.has(first.name):
             if self.raises:
                 done = self.job.done(list(self.job.work(first.name, self.own)), [])
             else:
@@ -175,11 +178,11 @@ class Work(Generic[T]):
         own = replace(self.own, progress=no_progress)
         here = [one.failure is None and not self.known.has(one.name) for one in captures]
         away = [
-            self.jobs > 1 and read and one.is_shared
+            self.readers.are_others and read and one.is_shared
             for one, read in zip(captures, here, strict=True)
         ]
         names = [one.name for one, other in zip(captures, away, strict=True) if other]
-        with closing(_in_workers(names, job, self.jobs)) as elsewhere:
+        with closing(_elsewhere(names, job, self.readers)) as elsewhere:
             for number, capture in enumerate(captures):
                 if away[number]:
                     done = next(elsewhere)
@@ -196,8 +199,16 @@ class Work(Generic[T]):
                 tick(number + 1)
 
 
-def _in_workers(names: list[str], job: Job[T], jobs: int) -> Generator[Done[T], None, None]:
-    if names:
-        from blkmig_cli.operations.many.workers import results_of  # noqa: PLC0415 (only with several jobs)
+def _elsewhere(names: list[str], job: Job[T], readers: Readers) -> Generator[Done[T], None, None]:
+    if not names:
+        return
+    if readers.cluster is not None:
+        from blkmig_cli.operations.many import cluster  # noqa: PLC0415 (as the next: only where it is used)
 
-        yield from results_of(names, job, jobs, job.lose)
+        # The workers have other working directories.
+        away = replace(job, reading=replace(job.reading, folder=os.getcwd()))
+        yield from cluster.results_of(names, away, readers.cluster, job.lose)
+    else:
+        from blkmig_cli.operations.many import workers  # noqa: PLC0415
+
+        yield from workers.results_of(names, job, readers.jobs, job.lose)

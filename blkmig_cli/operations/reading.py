@@ -35,7 +35,8 @@ class Reading:
     """The options for reading streams, and for showing messages and progress.
 
     ``hints``, ``dialect`` and ``container`` are those of the command line; ``number`` is that of
-    several streams in the input, None for the only one.  ``bases`` are the STREAMs that may lie under
+    several streams in the input, None for the only one.  ``folder``: that of relative paths, None for the
+    working directory.  ``bases`` are the STREAMs that may lie under
     an increment, in any order.  ``say`` reports that the program waits for a peer, ``log`` what was opened.
     """
 
@@ -44,6 +45,7 @@ class Reading:
     container: Container = "auto"
     number: int | None = None
     bases: tuple[str, ...] = ()
+    folder: str | None = None
     say: Say = ignore
     log: Say = ignore
     progress: Progress = no_progress
@@ -66,7 +68,9 @@ class Reading:
     @contextmanager
     def open(self, name: str, *, again: bool = False, by_range: bool = False) -> Iterator[Stream]:
         """Open the STREAM ``name``; for the options and exceptions, see :func:`open_stream`."""
-        with open_stream(name, self.say, again=again, by_range=by_range) as stream:
+        with open_stream(
+            name, self.say, again=again, by_range=by_range, folder=self.folder
+        ) as stream:
             self.log(str(stream))
             yield stream
 

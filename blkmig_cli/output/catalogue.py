@@ -77,7 +77,7 @@ class Catalogue:
     def __init__(self, path: str, options: str) -> None:
         self._path = path
         self._options = options
-        self._seen: dict[str, _Version] = {}
+        self._seen: dict[str, tuple[_Version, bool]] = {}
         self._waiting: list[tuple[str, list[Report]]] = []
         for name in (path, *(f"{path}-{kind}" for kind in ("journal", "wal", "shm"))):
             check_neighbour(name)
@@ -112,7 +112,7 @@ class Catalogue:
         version = _version(name)
         if version is None:
             return False
-        self._seen[name] = version
+        self._seen[name] = version, time.time() - version[1] / 1e9 >= _SETTLED
         with self._errors():
             row = self._database.execute(
                 "SELECT size, mtime_ns, options FROM captures WHERE address = ?", (_key(name),)
@@ -174,20 +174,19 @@ class Catalogue:
                 self._store_one(name, reports)
 
     def _store_one(self, name: str, reports: list[Report]) -> None:
-        key, seen, database = _key(name), self._seen[name], self._database
+        key, database = _key(name), self._database
+        version, settled = self._seen[name]
         for table in ("captures", "streams"):
             database.execute(f"DELETE FROM {table} WHERE address = ?", (key,))  # noqa: S608
         if any(report.verdict == "failed" for report in reports):
             return
         texts = [_text(report) for report in reports]
-        mtime: int | None = seen[1]
-        unsettled = time.time() - seen[1] / 1e9 < _SETTLED
-        if unsettled or _version(name) != seen or None in texts:
-            mtime = None  # it is read again
+        unchanged = settled and _version(name) == version and None not in texts
+        mtime = version[1] if unchanged else None  # None: it is read again
         checked = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         database.execute(
             "INSERT INTO captures VALUES (?, ?, ?, ?, ?)",
-            (key, seen[0], mtime, self._options, checked),
+            (key, version[0], mtime, self._options, checked),
         )
         for number, (report, text) in enumerate(zip(reports, texts, strict=True), 1):
             identity = report.identity

@@ -85,18 +85,26 @@ def _silent(_: str) -> None:
 
 @contextmanager
 def open_stream(
-    name: str, say: Say = _silent, *, again: bool = False, by_range: bool = False
+    name: str,
+    say: Say = _silent,
+    *,
+    again: bool = False,
+    by_range: bool = False,
+    folder: str | None = None,
 ) -> Iterator[Stream]:
     """Open the STREAM called ``name``; ``say`` is called when the program waits for a peer.
 
     ``again``: it must be seekable, so that a pipe is copied to a temporary file (``spool.py``).
     ``by_range``: an object at a URL is read where it is needed, without its data, not from end to end.
+    ``folder``: that of a relative path, if it is not the working directory.
     Raises FailureError where it is missing or fails, UsageError for an invalid URI, StreamError for
     a libvirt save image that is not supported.
     """
     with ExitStack() as stack:
         try:
             address = parse_address(name)
+            if folder is not None:
+                address = replace(address, path=os.path.join(folder, address.path))
             remote = None
             if address.scheme == "url":
                 from blkmig_cli.transport.remote import Remote  # noqa: PLC0415 (only with a URL)

@@ -140,6 +140,12 @@ def test_a_file_that_was_just_written_is_read_again(folder: Path, run: Run) -> N
     assert [check(run, "c/new")["unchanged"] for _ in range(2)] == [0, 0]
 
 
+def test_a_file_that_changes_while_it_is_read(folder: Path, run: Run) -> None:
+    """Neither of the two contents is taken for that which was read."""
+    check(run, "c/whole", "exec:touch -d 2001-01-01 c/holes; cat c/whole", "c/holes")
+    assert check(run, "c/holes")["unchanged"] == 0
+
+
 def test_what_is_no_file_is_read_again(folder: Path, run: Run) -> None:
     words = ["exec:cat c/whole", "file:c/whole,offset=0", "nothing"]
     assert [check(run, *words)["unchanged"] for _ in range(2)] == [0, 0]

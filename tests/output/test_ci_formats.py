@@ -257,6 +257,13 @@ def test_github_paths(run: Run, streams: list[str]) -> None:
     assert set(files[2:]) == {None}
 
 
+def test_a_file_is_written_whatever_happens(run: Run, streams: list[str]) -> None:
+    assert run("validate", "no such file", "--junit", "a.xml").status == 4
+    assert outcomes(run("validate", "no such file", "--output", "junit")) == outcomes(
+        Outcome(4, Path("a.xml").read_text(), "")
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [

@@ -1,0 +1,146 @@
+"""A Dask cluster: the same report as from one process, and what is refused."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CAPTURES, Run, fails
+from tests.operations.test_many import Waiting, gone
+from tests.output.test_ci_formats import WHOLE
+
+BLKMIG = [sys.executable, "-m", "blkmig_cli"]
+
+
+def test_distributed_is_an_extra(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    (tmp_path / "a").write_bytes(WHOLE)
+    fails(run("validate", tmp_path / "a", "--cluster", "tcp://h:1"), 4, "install blkmig[cluster]")
+
+
+@pytest.mark.parametrize("words", [["--jobs", "2"], ["--image", "x"]])
+def test_usage(run: Run, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "a").write_bytes(WHOLE)
+    outcome = run("validate", tmp_path / "a", "--cluster", "tcp://h:1", *words)
+    fails(outcome, 2, "mutually exclusive")
+
+
+def unused_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def test_no_scheduler(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="distributed is not installed (test-remote)")
+    (tmp_path / "a").write_bytes(WHOLE)
+    address = f"tcp://127.0.0.1:{unused_port()}"
+    done = subprocess.run(
+        [*BLKMIG, "validate", tmp_path / "a", "--cluster", address],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert done.stderr == f"blkmig: --cluster {address}: no scheduler answers\n"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """The address of a scheduler with two workers; the version of blkmig on them can be set."""
+    pytest.importorskip("distributed", reason="distributed is not installed (test-remote)")
+    address = f"tcp://127.0.0.1:{unused_port()}"
+    port = address.rpartition(":")[2]
+    quiet = ["--no-dashboard", "--host", "127.0.0.1"]
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", *quiet, "--port", port]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard",
+              "--no-nanny", "--nthreads", "1", "--host", "127.0.0.1",
+              "--death-timeout", "60", "--local-directory", str(tmp_path / "workers")]  # fmt: skip
+    started = [
+        subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for words in (dask, worker, worker)
+    ]
+    try:
+        for process in started[1:]:  # each says so when it is registered
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "Registered to" in line:
+                    break
+        drains = [threading.Thread(target=drain, args=(process,)) for process in started]
+        for thread in drains:
+            thread.start()
+        yield address
+    finally:
+        for process in started[::-1]:
+            process.kill()
+            process.wait()
+        for thread in drains:
+            thread.join()
+        for process in started:
+            process.stderr.close()  # type: ignore[union-attr]
+
+
+def drain(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    for _ in process.stderr:
+        pass
+
+
+@pytest.mark.long
+def test_a_cluster(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real captures, the same report in the same order; another version; Ctrl-C; a worker that dies."""
+    folder = tmp_path / "c"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    for path in CAPTURES.glob("*.gz"):
+        shutil.copy(path, folder)
+    (folder / "cut.bin").write_bytes(WHOLE[:-30])
+    for words in (["validate", "-v"], ["validate", "--output", "json"], ["info"]):
+        named = [*BLKMIG, *words, "c", "nothing", "exec:cat c/cut.bin"]
+        alone, away = (
+            subprocess.run([*named, *how], capture_output=True, text=True, check=False)
+            for how in (["--jobs", "1"], ["--cluster", cluster])
+        )
+        assert (away.returncode, away.stdout) == (alone.returncode, alone.stdout)
+        assert away.stderr == alone.stderr
+    script = (
+        "import blkmig_cli; blkmig_cli.__version__ = '9.9'\n"
+        "from blkmig_cli.commands import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "validate", "c", "--cluster", cluster],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "has blkmig 0.1.0, this is blkmig 9.9" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    os.mkfifo("fifo")
+    run = Waiting(tmp_path / "fifo", "validate", "c/cut.bin", "fifo", "--cluster", cluster)
+    try:
+        run.reader()
+        run.process.send_signal(signal.SIGINT)
+        status, _, err = run.end()
+        assert (status, err) == (130, b"blkmig: interrupted\n")
+    finally:
+        run.close()
+    # A worker that dies: the other one reads it again.
+    named = ["c/classic-none.bin.gz", "fifo", "--cluster", cluster, "--output", "json"]
+    run = Waiting(tmp_path / "fifo", "validate", *named)
+    try:
+        first = run.reader()
+        os.kill(first, signal.SIGKILL)
+        assert gone(first)
+        run.reader()
+        run.send(WHOLE)
+        status, out, err = run.end()
+        assert (status, err) == (0, b"")
+        assert [one["verdict"] for one in json.loads(out)["streams"]] == ["whole", "whole"]
+    finally:
+        run.close()
