@@ -29,7 +29,7 @@ SAVE_DATA_MAX = 64 << 20
 #: Sections of a stream.
 SECTIONS_MAX = 1 << 16
 #: Devices with blocks.
-DEVICES_MAX = 1 << 12
+DEVICES_MAX = 1 << 11
 #: Bitmaps of a stream.
 BITMAPS_MAX = 1 << 16
 #: Bitmaps of a v1 stream (a record has 32 bits for their number).

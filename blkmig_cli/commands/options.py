@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -219,7 +218,7 @@ quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no
 
 def echo_json(document: Any) -> None:
     """Print a document of ``--output json``; it may contain ``json_writer.Items`` in place of lists."""
-    write_json(document, partial(click.echo, nl=False))
+    write_json(document, sys.stdout.write)
 
 
 def output_option(*kinds: str) -> Callable[[_F], _F]:

@@ -23,6 +23,8 @@ Json = dict[str, Any]
 # The most items of a list that is built in memory; a longer one is generated while it is written.
 _LIST_MAX = 1 << 12
 _RANGE = ("start", "length")
+# Dirty ranges that are written at once.
+_ROWS = 1 << 10
 _EXTENT = (*_RANGE, "depth", "present", "zero", "data", "repeated")
 _PLACE, _NO_PLACE = ("offset", "stride"), (None, None)
 _JSON = {False: "false", True: "true"}
@@ -182,9 +184,9 @@ def _bitmap_json(verdict: "BitmapVerdict", size: int) -> Json:
         content = bitmap.content
         dirty = Rows(
             lambda: (
-                (_RANGE, (start, length))
+                (_RANGE, part[at : at + _ROWS].reshape(-1).tolist())
                 for part in content.range_parts(size)
-                for start, length in part.tolist()
+                for at in range(0, len(part), _ROWS)
             )
         )
     return {"name": bitmap.name, "granularity": bitmap.granularity, "dirty": dirty}

@@ -24,7 +24,8 @@ class Items:
 class Rows(Items):
     """A list of flat objects that is generated while it is written.
 
-    ``make`` returns an iterator of the keys and the values of each; a value is a whole number, or JSON text.
+    ``make`` returns an iterator of keys and values: those of an object, or of several that have the same
+    keys, one after the other.  A value is a whole number, or JSON text.
     """
 
 
@@ -80,8 +81,11 @@ def _texts(value: Any, line: str) -> Iterator[str]:
         yield line + "}"
     elif isinstance(value, Rows):
         before = "["
-        for keys, row in value:
-            yield before + _pattern(keys, inner) % row
+        for keys, values in value:
+            pattern = _pattern(keys, inner)
+            if len(values) > len(keys):
+                pattern = ",".join([pattern] * (len(values) // len(keys)))
+            yield before + pattern % tuple(values)
             before = ","
         yield "[]" if before == "[" else line + "]"
     elif isinstance(value, list | tuple | Items):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from blkmig_cli.contents.final_layout import EndState, Stretch
 from blkmig_cli.contents.stream_disk import StreamDisk
+from blkmig_cli.disks.bitmap_words import Room
 from blkmig_cli.errors import StreamError
 from blkmig_cli.operations.salvage.result import Salvaged
 from blkmig_cli.operations.salvage.salvage import Salvage
@@ -284,3 +285,24 @@ def test_hostile_input_ends(data: bytes, word: int) -> None:
 def test_empty(words: list[str], run: Run, tmp_path: Path) -> None:
     outcome = run("salvage", put(tmp_path, b""), *words)
     assert outcome.status == 3
+
+
+@pytest.mark.parametrize("parted", [False, True])
+def test_bits_that_take_too_much_memory(
+    parted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only their bitmap is lost, also where they come in runs."""
+    chunks = [raw.bitmap_bits(at << 40, 64, b"\1" * 8) for at in range(400)]
+    between = b"\1" + raw.footer(2) + raw.part(2, b"") if parted else b""
+    bits = raw.bitmap_start(granularity=512) + between + between.join(chunks) + raw.COMPLETE
+    path = put(tmp_path, raw.qemu(raw.block(0, 9), bitmaps=bits))
+
+    def lost() -> list[str]:
+        source = in_file(path.read_bytes())
+        found = Salvage(str(path), source, Decoder(source), Hints()).run(no_tick)
+        assert [disk.device for disk in found.disks] == ["d"]
+        return [lost.why for lost in found.lost_bitmaps]
+
+    before = lost()
+    monkeypatch.setattr(Room, "__init__", lambda self: setattr(self, "left", 20_000))
+    assert lost() == ["its bits do not fit on any disk"] != before

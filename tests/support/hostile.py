@@ -104,9 +104,9 @@ def progress_only() -> bytes:
 
 
 def progress_of_many_devices() -> bytes:
-    """4,096 devices, then progress and a chunk in turn."""
+    """2,048 devices, then progress and a chunk in turn."""
     dice = random.Random(7)
-    devices = [f"{at:x}" for at in range(4096)]
+    devices = [f"{at:x}" for at in range(2048)]
     heads = b"".join(raw.block(0, _ZERO, device) for device in devices)
     pairs = _filling(
         lambda: raw.progress(dice.randrange(100)) + raw.block(4096, _ZERO, dice.choice(devices)),
