@@ -82,6 +82,7 @@ def files(page: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.long
 def test_the_commands(tmp_path: Path) -> None:
     reason = missing()
     if reason is not None:

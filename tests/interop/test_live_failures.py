@@ -121,6 +121,7 @@ def refused(run: Run, found: Guest, folder: Path, words: str, *more: object) -> 
     assert "blkmig" not in json.dumps(found.qemu.cmd("query-block-exports"))
 
 
+@pytest.mark.long
 def test_an_nbd_server_that_runs(run: Run, tmp_path: Path) -> None:
     with guest(tmp_path, WRITER) as found:
         address = {"type": "unix", "data": {"path": str(tmp_path / "nbd")}}
@@ -482,6 +483,7 @@ def meanwhile(tmp_path: Path, change: Callable[[Guest], object], words: str, *mo
         assert found.qemu.cmd("query-status")["status"] == "running"
 
 
+@pytest.mark.long
 def test_a_bitmap_that_vanishes(tmp_path: Path) -> None:
     def change(found: Guest) -> None:
         found.qemu.cmd("block-dirty-bitmap-remove", node="drive1", name="fine")

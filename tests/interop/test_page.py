@@ -51,6 +51,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert PAGE.count("```console") == 10
 
 
+@pytest.mark.long
 def test_a_running_guest(tmp_path: Path) -> None:
     """That chapter by itself, for every QEMU."""
     _, _, rest = PAGE.partition("\n## A capture of a running guest (QEMU 5.2 and later)\n")
