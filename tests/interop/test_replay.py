@@ -49,7 +49,7 @@ def replayed(run: Run, stream: Path, source: list[Drive], folder: Path, *options
 
 @pytest.mark.block_migration
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
-@pytest.mark.parametrize("zero_blocks", [True, False])
+@pytest.mark.parametrize("zero_blocks", [True, pytest.param(False, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "chosen", [*([name] for name in disks.DISKS), ["patterned", "mixed, all but a sector", "empty"]]
 )

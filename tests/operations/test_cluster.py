@@ -40,6 +40,7 @@ def unused_port() -> int:
         return port
 
 
+@pytest.mark.long
 def test_no_scheduler(tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="distributed is not installed (test-remote)")
     (tmp_path / "a").write_bytes(WHOLE)

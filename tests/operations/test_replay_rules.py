@@ -372,8 +372,17 @@ def test_a_v2_range_that_reaches_behind_the_image(run: Run, kind: str) -> None:
 # -- interrupted
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [
+        (True, "SIGINT"),
+        (False, "SIGTERM"),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in ((True, "SIGTERM"), (False, "SIGINT"))
+        ),
+    ],
+)
 def test_a_signal_says_what_is_left_and_how_to_continue(made: bool, name: str) -> None:
     if not made:
         put(filled(9, 2 * MIB), "x")

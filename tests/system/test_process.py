@@ -241,7 +241,12 @@ def shell(words: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "words", ["validate s.bin", "dump s.bin", "scrub s.bin --device-size 2M -q"]
+    "words",
+    [
+        "validate s.bin",
+        pytest.param("dump s.bin", marks=pytest.mark.long),
+        "scrub s.bin --device-size 2M -q",
+    ],
 )
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
 def test_a_stdout_that_is_full_or_closed(stream: Path, words: str, redirection: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("fsspec", reason="fsspec is not installed (the extra remote)")
 pytest.importorskip("aiohttp", reason="aiohttp is not installed (the extra remote)")
 
-from tests.conftest import CAPTURES, Capture, Run, each_event, fails
+from tests.conftest import CAPTURES, MORE, Capture, Run, captures_but, fails
 from tests.output.test_ci_formats import WHOLE
 from tests.output.test_json_schemas import hold
 from tests.project.test_memory import make_huge
@@ -69,7 +69,7 @@ def test_only_records_are_read(run: Run, server: Counting, gib: int) -> None:
     assert server.most >= 8
 
 
-@each_event
+@captures_but(MORE)
 def test_every_capture(run: Run, capture: Capture, tmp_path: Path) -> None:
     """Plain or compressed, the report is that of the file."""
     packed = tmp_path / "packed.gz"

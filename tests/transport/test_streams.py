@@ -226,7 +226,7 @@ def test_closed_output_is_quiet(tmp_path: Path) -> None:
 
 
 @with_both_engines
-@pytest.mark.parametrize("period", [1, 3])
+@pytest.mark.parametrize("period", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_a_truncated_gzip_gives_all_that_came_out_of_it(period: int, tmp_path: Path) -> None:
     """Also records that are fewer than the scanner's least run when the data ends."""
     part = raw.part(1, b"".join(raw.block(2048 * at, 8) for at in range(period)) + raw.EOS)
