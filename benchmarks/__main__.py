@@ -7,6 +7,7 @@ Usage: python -m benchmarks [--rounds N] [--size MIB] [--scale X] [--json FILE] 
 import argparse
 import gzip
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -22,6 +23,8 @@ from rich.table import Table
 from benchmarks import streams
 from benchmarks.measure import BLKMIG, Row, Work, command, machine, memory, rounds
 from benchmarks.streams import MIB, V1, V2, ZERO
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from blkmig_cli.schemas.block import DeviceName, RecordWord
 from tests.interop import qemu
 from tests.interop.qemu import Drive
@@ -281,6 +284,86 @@ def synced(folder: Path, size: int, number: int) -> Iterator[Row]:
         path.unlink()
 
 
+# Copies the chunks of a file whose numbers are in argv[3:] to another file, onto stable storage.
+_COPY = """
+import os, sys
+source, target = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT)
+for chunk in sys.argv[3:]:
+    os.write(target, os.pread(source, 1 << 20, int(chunk) << 20))
+os.fsync(target)
+"""
+
+
+def increments(folder: Path, scale: float, number: int) -> Iterator[Row]:
+    """Measure increments of a 10 GiB disk against copying the chunks that they touch, and a fold."""
+    size, base = max(int(10240 * scale), 100) * MIB, "01234567-89ab-cdef-0123-456789abcdef"
+    disk, image, out = folder / "i.img", folder / "i.qcow2", folder / "i.bin"
+    with disk.open("wb") as file:
+        file.truncate(size)
+        for chunk in range(0, size // MIB, 20):
+            os.pwrite(file.fileno(), b"\1" * MIB, chunk * MIB)
+    marked = {percent: range(3, size // MIB, 100 // percent) for percent in (1, 10)}
+    sources: dict[str, Path] = {"raw": disk}
+    if qemu.QEMU_IMG is not None and shutil.which("qemu-storage-daemon") is not None:
+        command(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, image])()
+        sources["qcow2"] = image
+    for percent, chunks in marked.items():
+        bitmap = DirtyBitmap("b", 65536)
+        for chunk in chunks:
+            bitmap.set_range(chunk * MIB, MIB)
+        write_bitmaps(folder / "i.json", BitmapFile(size, {"b": bitmap}))
+        copied = [sys.executable, "-c", _COPY, disk, folder / "i.copy", *chunks]
+        with disk.open("r+b") as file:
+            for chunk in chunks:
+                os.pwrite(file.fileno(), b"\2" * MIB, chunk * MIB)
+        for name, source in sources.items():
+            if name == "qcow2":
+                command(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, source])()
+            words = ["--since", "b", "--bitmaps-from", folder / "i.json", "--base", base]
+            send = command([*BLKMIG, "send", source, *words, "--to", out], fresh=str(out))
+            row = Row(
+                f"increment of {percent} % of {size >> 30} GiB, {name}",
+                "s",
+                1.5,
+                peer="copy of its chunks",
+            )
+            row.ours, row.theirs = rounds(
+                number, send, command(copied, fresh=str(folder / "i.copy"))
+            )
+            yield row
+    full, last, folded = folder / "i.full", folder / "i.last", folder / "i.folded"
+    command([*BLKMIG, "send", disk, "--id", base, "--to", full])()
+    words = ["--since", "b", "--bitmaps-from", folder / "i.json", "--base", full, "--to", last]
+    command([*BLKMIG, "send", disk, *words])()
+    name = f"fold of a stream of {full.stat().st_size // MIB} MiB and an increment"
+    row = Row(name, "s", peer="dd bs=1M, with fsync")
+    fold = command([*BLKMIG, "fold", full, last, "--to", folded], fresh=str(folded))
+    words = ["dd", f"if={full}", f"of={folded}", "bs=1M", "conv=fsync"]
+    copy = command(words, fresh=str(folded))
+    row.ours, row.theirs = rounds(number, fold, copy)
+    yield row
+    for path in folder.glob("i.*"):
+        path.unlink()
+
+
+def many(folder: Path, scale: float, number: int) -> Iterator[Row]:
+    """Measure validate of small captures by one process and by two."""
+    amount = max(int(1000 * scale), 4)
+    place = folder / "many"
+    place.mkdir()
+    captures = [streams.packed(name) for name in streams.SMALL]
+    for at in range(amount):
+        capture = captures[at % len(captures)]
+        (place / f"{at:04}.bin.gz").write_bytes(capture.read_bytes())
+    row = Row(
+        f"validate {amount:,} captures, one process", "s", 1.7, more=True, peer="two processes"
+    )
+    words = [*BLKMIG, "validate", place, "--summary", "--jobs"]
+    row.ours, row.theirs = rounds(number, command([*words, 1]), command([*words, 2]))
+    yield row
+    shutil.rmtree(place)
+
+
 def small(folder: Path, number: int) -> Iterator[Row]:
     """Measure start-up, and a capture of empty parts."""
     path = streams.capture(folder, "bitmaps-5.2")
@@ -368,6 +451,8 @@ def main() -> None:
             *holes(folder, options.scale, options.rounds),
             *whole_disks(folder, options.size * MIB, options.rounds),
             *formats(folder, options.size * MIB, options.rounds),
+            *many(folder, options.scale, options.rounds),
+            *increments(on_disk, options.scale, options.rounds),
             *synced(on_disk, options.disk_size * MIB, options.rounds),
         ):
             rows.append(row)

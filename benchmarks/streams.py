@@ -14,6 +14,11 @@ from tests.support import raw
 MIB = 1 << 20
 _BATCH = 1 << 18
 _CAPTURES = Path(__file__).parents[1] / "tests" / "captures"
+#: Captures of a few MB at most, unpacked.
+SMALL = (
+    *("classic-incremental-5.2", "classic-none", "classic-tail"),
+    *("v1-bitmaps-only", "v1-blocks-and-bitmaps", "v1-no-bitmaps"),
+)
 _BITMAPS = ("bitmap0", "daily", "weekly")
 _BITS = bytes(range(1, 9))
 

@@ -31,6 +31,7 @@ def check(target: Path, output: str, growth: int | None) -> None:
         "validate of the file",
         "the plain capture",
     }
+    peers |= {"copy of its chunks", "two processes", "dd bs=1M, with fsync"}
     if qemu.QEMU_IMG is not None:
         peers.add("qemu-img convert")
     if qemu.has_block_migration():
