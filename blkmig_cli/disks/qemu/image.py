@@ -136,10 +136,13 @@ class QemuImage:
 
     def data_in(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """See ``image.Image``."""
-        return self._disk.data_in(offset, length)
+        known = None if self._placement is None else self._placement.data(offset, length)
+        return self._disk.data_in(offset, length) if known is None else iter(known)
 
     def planned(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """See ``image.Image``."""
+        if self._placement is not None:
+            self._placement.follow()
         return self._disk.planned(ranges)
 
     def resize(self, size: int) -> None:
@@ -166,6 +169,8 @@ class QemuImage:
 
     def close(self) -> None:
         """See ``image.Image``."""
+        if self._placement is not None:
+            self._placement.close()
         if self._file is not None:
             self._file.close()
         self._disk.close()

@@ -6,9 +6,11 @@ single file without a backing file.
 
 import json
 import tempfile
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, suppress
+from operator import itemgetter
 from typing import Any
 
 from blkmig_cli.disks.qemu.create import PACKAGE, PROGRAM
@@ -18,55 +20,114 @@ from blkmig_cli.text import escape
 
 # Extents that are known before they are needed.
 _AHEAD = 64
+# Extents that may be passed over before the first range that is asked for, and before each; and those kept.
+_PASSED, _EACH, _KEPT = 1 << 12, 64, 1 << 16
 _SHOWN = 400
 
 
 class Placement:
     """The places of the data of the image at ``path``, described to QEMU by ``options``, ascending.
 
-    :meth:`extents` reads them one by one; :meth:`split` knows those around the last ones it was given.
+    :meth:`extents` reads them one by one; :meth:`split` knows those around the last ones it was given.  After
+    :meth:`follow`, they are read as far as ranges are asked for.
     """
 
     def __init__(self, path: str, options: dict[str, Any]) -> None:
         self._path = path
         self._options = options
-        # The start, end, and offset in the file (None: compressed) of extents, ascending.
-        self._known: deque[tuple[int, int, int | None]] = deque()
+        # The start, end, and offset in the file (None: compressed) of extents, ascending; none are left out
+        # from byte ``_used`` on, as far as the map has been read.
+        self._known: list[tuple[int, int, int | None]] = []
         self._used = 0
+        self._following: Generator[tuple[int, int, int | None], None, None] | None = None
+        self._left = self._reached = 0
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """Yield the ranges (start, length) with data, in bytes; raises FailureError."""
-        self._known.clear()
-        self._used = 0
+        self.close()
         waiting: deque[tuple[int, int]] = deque()
         for start, length, offset in self._map():
             while self._known and self._known[0][1] <= self._used:
-                self._known.popleft()
+                self._known.pop(0)
             self._known.append((start, start + length, offset))
             waiting.append((start, length))
             if len(waiting) > _AHEAD:
                 yield waiting.popleft()
         yield from waiting
 
+    def follow(self) -> None:
+        """Know the places in the ranges that :meth:`data` is asked for, which ascend.
+
+        This ends where the image has far more extents than ranges are asked for.
+        """
+        self.close()
+        self._following, self._left, self._reached = self._map(), _PASSED, 0
+
+    def close(self) -> None:
+        """Forget all places."""
+        self._known.clear()
+        self._used = 0
+        if self._following is not None:
+            self._following.close()
+            self._following = None
+
+    def data(self, offset: int, length: int) -> list[tuple[int, int]] | None:
+        """Return the parts (start, length) of a range with data, None if not known; raises FailureError."""
+        self._advance(offset, length)
+        if self._following is None or offset < self._used:
+            return None
+        return [(start, part) for start, part, _ in self._within(offset, offset + length)]
+
+    def _advance(self, offset: int, length: int) -> None:
+        """Read the extents as far as the end of a range, if they are followed."""
+        if self._following is None:
+            return
+        self._left += _EACH
+        if len(self._known) > _KEPT:
+            self._used = self._known[_KEPT // 2 - 1][1]
+            del self._known[: _KEPT // 2]
+        while self._reached < offset + length:
+            entry = next(self._following, None)
+            if entry is None:
+                self._reached = 1 << 64
+                break
+            start, size, place = entry
+            self._reached = start + size
+            self._left -= 1
+            if not self._left:
+                self.close()
+                break
+            if self._reached > offset:
+                self._known.append((start, self._reached, place))
+            else:
+                self._used = self._reached
+
     def split(self, offset: int, length: int) -> Iterator[tuple[int, int, int | None]]:
         """Yield the parts (start, length, place) of a range; place None: not in the file, or not known."""
         end = offset + length
-        self._used = offset - length  # the last chunk of a disk may begin before that of its end
-        for start, stop, place in self._known:
-            if stop <= offset:
-                continue
-            if start >= end:
-                break
+        if self._following is None:
+            # The last chunk of a disk may begin before that of its end.
+            self._used = offset - length
+        for start, part, place in self._within(offset, end):
             if offset < start:
                 yield offset, start - offset, None
-                offset = start
-            part = min(stop, end) - offset
-            yield offset, part, None if place is None else place + offset - start
-            offset += part
+            yield start, part, place
+            offset = start + part
         if offset < end:
             yield offset, end - offset, None
 
-    def _map(self) -> Iterator[tuple[int, int, int | None]]:
+    def _within(self, low: int, high: int) -> Iterator[tuple[int, int, int | None]]:
+        """Yield the known extents in bytes [low, high): start, length, and offset in the file."""
+        at = max(bisect_right(self._known, low, key=itemgetter(0)) - 1, 0)
+        for start, end, place in self._known[
+            at : bisect_left(self._known, high, key=itemgetter(0))
+        ]:
+            first = max(start, low)
+            if first < end:
+                part = min(end, high) - first
+                yield first, part, None if place is None else place + first - start
+
+    def _map(self) -> Generator[tuple[int, int, int | None], None, None]:
         """Yield start, length and offset of the data that qemu-img map lists, one entry on a line."""
         words = [PROGRAM, "map", "--output=json", f"json:{json.dumps(self._options)}"]
         with ExitStack() as stack:

@@ -1,0 +1,105 @@
+"""Where data lies in an image's file: what is said of a range is so, in whatever order ranges are asked."""
+
+from collections.abc import Iterator
+from unittest.mock import patch
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blkmig_cli.disks.qemu import placement
+from blkmig_cli.disks.qemu.placement import Placement
+
+Extent = tuple[int, int, int | None]
+SIZE = 64
+
+
+class Mapped(Placement):
+    """A placement whose map is given: start, length, and place of extents."""
+
+    def __init__(self, extents: list[Extent]) -> None:
+        super().__init__("d.qcow2", {})
+        self.extents_there = extents
+
+    def _map(self) -> Iterator[Extent]:  # type: ignore[override]
+        yield from self.extents_there
+
+    def close(self) -> None:
+        self._known.clear()
+        self._used, self._following = 0, None
+
+
+@st.composite
+def extents(draw: st.DrawFn) -> list[Extent]:
+    edges = sorted(draw(st.sets(st.integers(0, SIZE), max_size=20)))
+    pairs = list(zip(edges[::2], edges[1::2], strict=False))
+    count = len(pairs)
+    places = draw(st.lists(st.none() | st.integers(100, 900), min_size=count, max_size=count))
+    return [(low, high - low, place) for (low, high), place in zip(pairs, places, strict=True)]
+
+
+RANGES = st.lists(st.tuples(st.integers(0, SIZE - 1), st.integers(1, 12)), max_size=12)
+
+
+def check(found: Placement, there: list[Extent], offset: int, length: int) -> None:
+    """The parts of a range are the range; what is said of a place is so."""
+    where = {
+        start + at: None if place is None else place + at
+        for start, size, place in there
+        for at in range(size)
+    }
+    at = offset
+    for start, part, place in found.split(offset, length):
+        assert start == at
+        assert part > 0
+        at += part
+        for byte in range(part if place is not None else 0):
+            assert where[start + byte] == (place or 0) + byte
+    assert at == offset + length
+
+
+@given(extents(), RANGES, st.booleans(), st.integers(1, 9), st.integers(0, 3))
+def test_ranges_that_are_asked_for(
+    there: list[Extent], ranges: list[tuple[int, int]], ascending: bool, kept: int, each: int
+) -> None:
+    """Known data is all data, whatever was dropped or passed over."""
+    data = {start + at for start, size, _ in there for at in range(size)}
+    found = Mapped(there)
+    with patch.multiple(placement, _KEPT=kept, _PASSED=each * 2, _EACH=each):
+        found.follow()
+        for offset, length in sorted(ranges) if ascending else ranges:
+            parts = found.data(offset, length)
+            if parts is not None:
+                known = {start + at for start, size in parts for at in range(size)}
+                assert known == data & set(range(offset, offset + length))
+            check(found, there, offset, length)
+        for offset, length in ranges:
+            check(found, there, offset, length)
+
+
+@given(extents())
+def test_all_extents(there: list[Extent]) -> None:
+    found = Mapped(there)
+    with patch.object(placement, "_AHEAD", 2):
+        for (start, size), (low, length, place) in zip(found.extents(), there, strict=True):
+            assert (start, size) == (low, length)
+            assert list(found.split(start, size)) == [(start, size, place)]
+            check(found, there, max(start - 3, 0), size + 5)
+
+
+def test_places_are_known_where_they_are_read_in_order() -> None:
+    """Not only what is asked for once more: else all would go through a server."""
+    there: list[Extent] = [(10 * at, 5, 1000 * at) for at in range(100)]
+    found = Mapped(there)
+    found.follow()
+    asked = range(0, 1000, 50)
+    assert [found.data(at, 10) for at in asked] == [[(at, 5)] for at in asked]
+    assert [next(found.split(at, 5)) for at in asked] == [(at, 5, 100 * at) for at in asked]
+
+
+def test_far_more_extents_than_ranges() -> None:
+    there: list[Extent] = [(2 * at, 1, at) for at in range(10_000)]
+    found = Mapped(there)
+    found.follow()
+    assert found.data(0, 1) == [(0, 1)]
+    assert found.data(19_998, 1) is None
+    assert list(found.split(0, 1)) == [(0, 1, None)]
