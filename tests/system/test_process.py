@@ -81,6 +81,23 @@ def test_a_signal_leaves_no_temporary_file(
     assert not there or (tmp_path / "out").read_bytes() == b"old"
 
 
+def test_an_interruption_while_the_program_is_loading() -> None:
+    script = """if True:
+        import os, signal, sys
+        class Finder:
+            def find_spec(self, name, *_):
+                if name == "click":
+                    os.kill(os.getpid(), signal.SIGINT)
+        sys.meta_path.insert(0, Finder())
+        from blkmig_cli.__main__ import main
+        main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path, number: signal.Signals) -> None:
     """As nohup does, and shells for their background jobs."""
