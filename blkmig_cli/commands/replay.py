@@ -148,7 +148,7 @@ def command(
     if output == "json":
         options.echo_json(replay_json(result))
     else:
-        replay_text(result, console(), dry=dry_run, brief=quiet)
+        replay_text(result, console(), dry=dry_run, verified=verify and not dry_run, brief=quiet)
     for warning in result.warnings:
         options.warn(warning)
     if result.problem is not None and not (dry_run and result.report.failure is None):

@@ -87,6 +87,7 @@ def test_a_qcow2_image_with_its_bitmaps_goes_through(run: Run, size: int, source
     stream = "s.bin" if source == "file" else "exec:cat s.bin"
     done = run("replay", stream, "--image", "b.qcow2", "--create", "--verify")
     assert done.status == 0, done
+    assert "written, verified" in done.out
     check_equal(Path("b.qcow2"), original)
     assert sorted(os.listdir()) == [
         "a.qcow2",

@@ -217,6 +217,7 @@ def test_a_finished_replay_is_checked_and_not_repeated(
     for more in ([], ["--verify"], ["--create"], ["--create", "--verify"]):
         outcome = run(*words, "--resume", *more)
         assert outcome.status == 0, outcome
+        assert ("finished already, verified" in outcome.out) is ("--verify" in more)
         assert "finished already" in outcome.out
     assert (image.stat().st_mtime_ns, journal(image)) == before
     assert not bitmaps.exists()

@@ -145,19 +145,26 @@ def findings_text(report: Report, out: Console, most: int | None = None) -> None
     not_shown(len(findings), "finding", out, most)
 
 
-def replay_text(result: ReplayResult, out: Console, *, dry: bool, brief: bool = False) -> None:
-    """Print the result of a replay; ``brief``: only the verdict, and incomplete images."""
+def replay_text(
+    result: ReplayResult, out: Console, *, dry: bool, verified: bool, brief: bool = False
+) -> None:
+    """Print the result of a replay; ``brief``: only the verdict, and incomplete images.
+
+    ``verified``: what was written, or had been, was read back.
+    """
+    checked = ", verified" if verified and result.accepted else ""
     if brief:
         heading(result.report, out)
     else:
         report_text(result.report, out)
         for device, at in result.resumed.items():
-            where = "finished already" if at is None else f"resumed at byte {at} of the stream"
+            where = f"resumed at byte {at} of the stream"
+            where = f"finished already{checked}" if at is None else where
             out.print(f"{device_name(device)}: {where}")
         for device, written in result.written.items():
             if device in result.resumed and result.resumed[device] is None:
                 continue
-            out.print(f"{device_name(device)}: {human_size(written)} written")
+            out.print(f"{device_name(device)}: {human_size(written)} written{checked}")
         for device in result.applied:
             out.print(f"{device_name(device)}: the image holds this increment already")
         for path in result.bitmap_files:
