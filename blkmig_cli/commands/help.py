@@ -18,11 +18,18 @@ if TYPE_CHECKING:
 _SECTIONS = {
     "Stream": (
         "dialect", "from_dialect", "container", "normalize", "machine", "granularities",
-        "device_sizes", "no_zero_blocks", "skip_unallocated", "base", "own_id", "no_identity",
+        "device_sizes", "number", "no_zero_blocks", "skip_unallocated", "own_id", "no_identity",
     ),
-    "Images": ("images", "image_format", "create", "overwrite", "force_share"),
+    "Several streams": ("files_from", "null", "jobs", "cluster", "summary", "catalogue"),
+    "Increments": (
+        "bases", "base", "since", "otherwise", "mark", "drop", "manifests", "verify_base",
+        "no_base_check",
+    ),
+    "Images": (
+        "images", "formats", "image_format", "stated_format", "format_options", "create", "overwrite", "force_share",
+    ),
     "Bitmaps": (
-        "all_bitmaps", "names", "bitmaps_from", "bitmaps_to", "bitmaps_only", "no_bitmaps",
+        "all_bitmaps", "names", "bitmap", "bitmaps_from", "bitmaps_to", "bitmaps_only", "no_bitmaps",
     ),
     "Checks": (
         "incremental", "allow_incomplete", "manifest",
@@ -32,11 +39,14 @@ _SECTIONS = {
         "disks", "excluded", "list_disks", "show_all", "device", "devices", "types", "sectors", "limit",
     ),
     "Guest": (
-        "mode", "downtime", "max_passes", "max_bandwidth", "on_no_converge", "then", "socket",
-        "clean_up",
+        "mode", "downtime", "max_passes", "max_bandwidth", "on_no_converge", "then", "scratch",
+        "scratch_limit", "freeze", "agent", "socket", "clean_up",
     ),
     "Writing": ("dry_run", "estimate", "resume", "restart", "verify", "force"),
-    "Output": ("target", "svg", "payload", "as_spec", "output", "quiet", "verbose"),
+    "Output": (
+        "target", "ranges", "totals", "svg", "payload", "as_spec", "output", "junit", "sarif", "quiet",
+        "verbose",
+    ),
 }  # fmt: skip
 _REST = "Others"
 _FEW = 6  # the most options in a list without headings
