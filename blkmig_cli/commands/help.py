@@ -21,12 +21,13 @@ _SECTIONS = {
         "device_sizes", "number", "no_zero_blocks", "skip_unallocated", "own_id", "no_identity",
     ),
     "Several streams": ("files_from", "null", "jobs", "cluster", "summary", "catalogue"),
+    "Images": (
+        "images", "formats", "image_format", "stated_format", "format_options", "create",
+        "overwrite", "force_share",
+    ),
     "Increments": (
         "bases", "base", "since", "otherwise", "mark", "drop", "manifests", "verify_base",
         "no_base_check",
-    ),
-    "Images": (
-        "images", "formats", "image_format", "stated_format", "format_options", "create", "overwrite", "force_share",
     ),
     "Bitmaps": (
         "all_bitmaps", "names", "bitmap", "bitmaps_from", "bitmaps_to", "bitmaps_only", "no_bitmaps",
