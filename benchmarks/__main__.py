@@ -322,7 +322,7 @@ def increments(folder: Path, scale: float, number: int) -> Iterator[Row]:
             words = ["--since", "b", "--bitmaps-from", folder / "i.json", "--base", base]
             send = command([*BLKMIG, "send", source, *words, "--to", out], fresh=str(out))
             row = Row(
-                f"increment of {percent} % of {size >> 30} GiB, {name}",
+                f"increment of {percent} %, {name}, {size >> 30} GiB",
                 "s",
                 1.5,
                 peer="copy of its chunks",
@@ -335,7 +335,7 @@ def increments(folder: Path, scale: float, number: int) -> Iterator[Row]:
     command([*BLKMIG, "send", disk, "--id", base, "--to", full])()
     words = ["--since", "b", "--bitmaps-from", folder / "i.json", "--base", full, "--to", last]
     command([*BLKMIG, "send", disk, *words])()
-    name = f"fold of a stream of {full.stat().st_size // MIB} MiB and an increment"
+    name = f"fold of a base and an increment, {full.stat().st_size // MIB} MiB"
     row = Row(name, "s", peer="dd bs=1M, with fsync")
     fold = command([*BLKMIG, "fold", full, last, "--to", folded], fresh=str(folded))
     words = ["dd", f"if={full}", f"of={folded}", "bs=1M", "conv=fsync"]
@@ -356,7 +356,7 @@ def many(folder: Path, scale: float, number: int) -> Iterator[Row]:
         capture = captures[at % len(captures)]
         (place / f"{at:04}.bin.gz").write_bytes(capture.read_bytes())
     row = Row(
-        f"validate {amount:,} captures, one process", "s", 1.7, more=True, peer="two processes"
+        f"validate captures by one process, {amount:,}", "s", 1.7, more=True, peer="two processes"
     )
     words = [*BLKMIG, "validate", place, "--summary", "--jobs"]
     row.ours, row.theirs = rounds(number, command([*words, 1]), command([*words, 2]))
