@@ -292,3 +292,17 @@ def test_a_packed_stream_gives_all_up_to_its_cut(run: Run, unpacked: Path, tmp_p
     path.write_bytes(packed[:-9])
     found = run("salvage", path, *capture.hints(), "--output", "json")
     assert found.json["size"] >= len(capture.data)
+
+
+def test_a_disk_that_an_option_names_confirms_the_record_before() -> None:
+    """Of two disks of one record each, the stream ends exactly behind the second record."""
+    first = raw.progress(0) + raw.block(0, 0, "a", b"\1" * MIB) + raw.progress(50)
+    data = first + raw.block(0, 0, "b", b"\2" * MIB)
+    for sizes, given_ in (({"a": MIB, "b": MIB}, ["a"]), ({"a": MIB}, [])):
+        hints = Hints()
+        hints.sizes.update(sizes)
+        try:
+            found = [disk.device for disk in salvaged(data, hints).disks]
+        except StreamError:
+            found = []
+        assert found == given_

@@ -187,6 +187,7 @@ class Salvage:
     def _is_of_known_disk(self, event: Event) -> bool:
         return isinstance(event, Block) and (
             event.device in self._ends.disks
+            or event.device in self._hints.sizes
             or any(isinstance(one, Block) and one.device == event.device for one in self._pending)
         )
 
