@@ -88,8 +88,8 @@ def _check_identity(contents: Contents, manifest: Manifest) -> None:
     """Raise IncompleteError where a stream is not that of its manifest."""
     found, stated = contents.report.identity, manifest.identity
     if contents.report.failure is None and found is not None and found != stated:
-        other = "none" if stated is None else stated.id
         raise IncompleteError(
-            f"{escape(contents.stream.name)} has the id {found.id}, and {escape(manifest.path)} has {other}",
+            f"{escape(contents.stream.name)} has the id {found.id}, and {escape(manifest.path)} is not its "
+            "manifest",
             check="wrong-base",
         )

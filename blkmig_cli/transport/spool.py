@@ -12,14 +12,13 @@ from blkmig_cli import limits
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.errors import FailureError, LimitError, StreamError, reason
 from blkmig_cli.system.pipes import write_all
+from blkmig_cli.system.temporary import temporary_folder
 from blkmig_cli.text import escape
 from blkmig_cli.transport.inputs import FileInput, PipeInput
 
 _PIECE = 1 << 20
 _HOLE = 1 << 16
 _CHECK = 64 << 20  # bytes between two checks of the free space
-# As qemu-img: /tmp is often in memory.
-_FOLDER = "/var/tmp"  # noqa: S108
 
 
 def spool(source: PipeInput, stack: ExitStack) -> FileInput:
@@ -28,7 +27,7 @@ def spool(source: PipeInput, stack: ExitStack) -> FileInput:
     An error that ends the unpacking of compressed data becomes the input's ``damage``.  Raises
     FailureError, as do reads of the input, where ``source`` fails or space is insufficient.
     """
-    folder = os.environ.get("TMPDIR", _FOLDER)
+    folder = temporary_folder()
     import tempfile  # noqa: PLC0415 (slow to load)
 
     try:

@@ -13,10 +13,9 @@ from blkmig_cli import limits
 from blkmig_cli.disks.qemu.create import create
 from blkmig_cli.disks.qemu.daemon import StorageDaemon
 from blkmig_cli.errors import FailureError, UsageError, failing
+from blkmig_cli.system.temporary import temporary_folder
 from blkmig_cli.text import escape, human_size
 
-# As qemu-img: /tmp is often in memory.
-_FOLDER = "/var/tmp"  # noqa: S108
 _POOL = "pool"
 # Each disk begins at a multiple of this, which is one of every cluster size.
 _ALIGNED = 2 << 20
@@ -33,7 +32,7 @@ class Scratch:
     """
 
     def __init__(self, folder: str | None, limit: int | None, sizes: list[int]) -> None:
-        self.folder = os.environ.get("TMPDIR", _FOLDER) if folder is None else folder
+        self.folder = temporary_folder() if folder is None else folder
         self.largest = 0
         self._stack = ExitStack()
         with ExitStack() as stack:

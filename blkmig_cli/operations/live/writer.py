@@ -13,6 +13,7 @@ from blkmig_cli.errors import failing
 from blkmig_cli.progress import Tick, no_tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.system.qmp import Monitor
+from blkmig_cli.system.temporary import temporary_folder
 from blkmig_cli.transport.payloads import FileRange, ImageRange, Literal
 from blkmig_cli.transport.target import Sink, resolve_content, write_events
 from blkmig_cli.wire.events import Block, Event, Payload
@@ -135,7 +136,8 @@ class Hold:
         """Write ``data`` to a temporary file without a name."""
         with failing("a temporary file for what was read while the guest was paused"):
             if self._fd is None:
-                file = self._stack.enter_context(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115
+                made = tempfile.TemporaryFile(dir=temporary_folder(), buffering=0)  # noqa: SIM115
+                file = self._stack.enter_context(made)
                 self._fd = file.fileno()
             view = memoryview(data)
             while view:

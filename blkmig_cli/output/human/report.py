@@ -187,7 +187,7 @@ def checks_text(out: Console) -> None:
 
 def summary(tally: Tally, out: Console) -> None:
     """Print the summary of many streams: a line for each, and their number by verdict."""
-    # Not a table of rich's, which takes twenty times as long.
+    # Not a table of rich's, which takes nine times as long: 0.28 s for 1,000 rows.
     rows = [("STREAM", "VERDICT", "ERRORS", "WARNINGS"), *map(_cells, tally.rows)]
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     for at in range(0, len(rows), _ROWS):
