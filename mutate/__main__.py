@@ -2,8 +2,9 @@
 
 Each mutation is made in a temporary copy of the tree.  Those that no test detects are printed as
 FILE:LINE with the change, then the fraction that was caught; some of the others may be equivalent to
-the code, which only a reader can decide.  The exit status is 0 except for a usage error, and for tests
-that fail without a mutation.
+the code, which only a reader can decide.  Each verdict goes to stderr as it comes; Ctrl-C ends the
+trials, and the report is of those that ended.  The exit status is 0 except for a usage error, and for
+tests that fail without a mutation.
 
 Usage: python -m mutate MODULE... [--count N] [--seed N] [--jobs N] [--every]
 """
@@ -38,8 +39,11 @@ def draw(modules: list[Path], count: int, seed: int) -> list[Drawn]:
     return sorted(drawn)
 
 
-def attempt_all(drawn: list[Drawn], trees: list[Tree], *, every: bool) -> list[Verdict]:
-    """Try mutations, as many at a time as there are trees; return how each trial ended."""
+def attempt_all(drawn: list[Drawn], trees: list[Tree], *, every: bool) -> dict[Drawn, Verdict]:
+    """Try mutations, as many at a time as there are trees; return how each trial that ended did so.
+
+    Ctrl-C ends the trials that are not over.
+    """
     steps = {path: meant_tests(path, every=every) for path, _ in drawn}
     usual: dict[Step, float] = {}
     for step in dict.fromkeys(step for each in steps.values() for step in each):
@@ -47,6 +51,7 @@ def attempt_all(drawn: list[Drawn], trees: list[Tree], *, every: bool) -> list[V
     idle: queue.SimpleQueue[Tree] = queue.SimpleQueue()
     for tree in trees:
         idle.put(tree)
+    verdicts: dict[Drawn, Verdict] = {}
 
     def attempt(path: Path, mutation: Mutation) -> Verdict:
         tree = idle.get()
@@ -56,30 +61,38 @@ def attempt_all(drawn: list[Drawn], trees: list[Tree], *, every: bool) -> list[V
             idle.put(tree)
 
     with ThreadPoolExecutor(len(trees)) as pool:
-        futures = [pool.submit(attempt, path, mutation) for path, mutation in drawn]
+        futures = {pool.submit(attempt, *each): each for each in drawn}
         try:
-            for number, _ in enumerate(as_completed(futures), 1):
-                if sys.stderr.isatty():
-                    print(f"{number} of {len(drawn)}", end="\r", file=sys.stderr, flush=True)
-            return [future.result() for future in futures]
+            for future in as_completed(futures):
+                path, mutation = each = futures[future]
+                verdicts[each] = future.result()
+                print(
+                    f"{len(verdicts)}/{len(drawn)} {verdicts[each].value}: "
+                    f"{path}:{mutation.line}: {mutation}",
+                    file=sys.stderr, flush=True,
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            for tree in trees:
+                tree.stop()
         finally:
             pool.shutdown(cancel_futures=True)
+    return verdicts
 
 
-def report(drawn: list[Drawn], verdicts: list[Verdict]) -> str:
+def report(verdicts: dict[Drawn, Verdict]) -> str:
     """Return the survivors, a line each, and the fraction that was caught."""
     lines = [
         f"{path}:{mutation.line}: {mutation}"
-        for (path, mutation), verdict in zip(drawn, verdicts, strict=True)
+        for (path, mutation), verdict in sorted(verdicts.items())
         if verdict is Verdict.SURVIVED
     ]
-    caught = len(drawn) - len(lines)
-    late = verdicts.count(Verdict.TIMEOUT)
+    total, late = len(verdicts), list(verdicts.values()).count(Verdict.TIMEOUT)
+    caught = total - len(lines)
     return "\n".join(
         [
             *lines,
-            f"{len(drawn)} mutations: {caught} caught ({late} by the time limit), "
-            f"{len(lines)} survived: {caught / len(drawn):.1%} caught",
+            f"{total} mutations: {caught} caught ({late} by the time limit), "
+            f"{len(lines)} survived: {caught / max(total, 1):.1%} caught",
         ]
     )
 
@@ -109,7 +122,7 @@ def main() -> int:
         except RuntimeError as error:
             print(error, file=sys.stderr)
             return 1
-    print(report(drawn, verdicts))
+    print(report(verdicts))
     return 0
 
 

@@ -123,6 +123,10 @@ class Tree:
     seed: int
     #: How many times a module of it has been written.
     written: int = 0
+    #: The tests that run.
+    process: "subprocess.Popen[str] | None" = None
+    #: Whether each further run ends at once.
+    stopped: bool = False
 
     def run(self, step: Step, limit: float | None = None) -> tuple[int, str]:
         """Run tests; return the exit status and what was printed.
@@ -134,17 +138,26 @@ class Tree:
             "--hypothesis-profile=mutate", f"--hypothesis-seed={self.seed}",
             f"--basetemp={self.folder / 'temporary'}", *step,
         ]  # fmt: skip
-        process = subprocess.Popen(
+        self.process = process = subprocess.Popen(
             command, cwd=self.folder / "tree", env=self._environment(), start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
+        if self.stopped:
+            process.kill()
         try:
             text, _ = process.communicate(timeout=limit)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
+            self.process = None
         return process.returncode, text
+
+    def stop(self) -> None:
+        """End the trial that another thread attempts; its verdict means nothing."""
+        self.stopped = True
+        if process := self.process:
+            os.killpg(process.pid, signal.SIGKILL)
 
     def _environment(self) -> dict[str, str]:
         # Child processes of the tests must import the copy, too, not the installed package.
