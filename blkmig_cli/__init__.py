@@ -50,8 +50,9 @@ if TYPE_CHECKING:
     from blkmig_cli.operations.send.send import SendBitmaps, SendResult
     from blkmig_cli.operations.send.stream import SendOptions
     from blkmig_cli.operations.validate import ValidateOptions
-    from blkmig_cli.wire import events, runs
+    from blkmig_cli.wire import events
     from blkmig_cli.wire.hints import Hints
+    from blkmig_cli.wire.runs import columns as runs
 
 __all__ = [
     "BitmapFile",
@@ -134,7 +135,7 @@ _HOMES = {
     "operations.validate": ("ValidateOptions",),
     "wire.hints": ("Hints",),
 }
-_MODULES = {"events": "wire.events", "runs": "wire.runs"}
+_MODULES = {"events": "wire.events", "runs": "wire.runs.columns"}
 
 
 def __getattr__(name: str) -> _Any:

@@ -51,7 +51,7 @@ from blkmig_cli.transport.target import (
 from blkmig_cli.wire.decoder import Container, Decoder
 from blkmig_cli.wire.events import Event, Payload
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Piece, expand
+from blkmig_cli.wire.runs.columns import Piece, expand
 from blkmig_cli.wire.schema_io import Input
 from blkmig_cli.wire.several import decoder_of
 
@@ -122,7 +122,7 @@ class StreamReader:
         return expand(self.runs())
 
     def runs(self) -> Iterator[Piece]:
-        """Yield the events, with many repeated ones as a ``blkmig_cli.wire.runs.Run`` of arrays.
+        """Yield the events, with many repeated ones as a ``blkmig_cli.wire.runs.columns.Run`` of arrays.
 
         ``Run.columns`` have the first row's event and, as int64 of shape (rows,), the sectors of
         blocks and of bits.  Iterating over a run yields its events.  Raises as :meth:`events`.

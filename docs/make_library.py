@@ -17,7 +17,8 @@ from blkmig_cli.checks import report as checks
 from blkmig_cli.contents import bitmaps, sizes, state
 from blkmig_cli.contents import stream_disk as streamdisk
 from blkmig_cli.operations.live import request as live
-from blkmig_cli.wire import events, runs
+from blkmig_cli.wire import events
+from blkmig_cli.wire.runs import columns as runs
 
 TARGET = Path(__file__).with_name("library.md")
 EXAMPLES = ("copy_disk", "dirty_ranges", "list_chunks", "make_stream", "check_stream")

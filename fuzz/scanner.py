@@ -3,7 +3,7 @@
 import atheris
 
 with atheris.instrument_imports(include=["blkmig_cli"]):
-    from tests.wire.test_scanner import same
+    from tests.wire.runs.test_scanner import same
 
 from fuzz.common import fuzz, pieces, told
 

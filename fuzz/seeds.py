@@ -23,7 +23,7 @@ from blkmig_cli.wire.events import (
     SectionHeader,
     VmDescription,
 )
-from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.runs.columns import Run
 from blkmig_cli.schemas.constants import SectionType
 from blkmig_cli.schemas.nbd import Option
 from blkmig_cli.spec.records import KEY, VERSION, RecordWriter

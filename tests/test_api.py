@@ -10,8 +10,8 @@ import pytest
 
 import blkmig_cli
 from blkmig_cli.wire.events import Block, Header
-from blkmig_cli.wire.runs import Run as Rows
-from blkmig_cli.wire.runs import expand
+from blkmig_cli.wire.runs.columns import Run as Rows
+from blkmig_cli.wire.runs.columns import expand
 from tests.conftest import Capture, get_capture
 from tests.support import raw
 

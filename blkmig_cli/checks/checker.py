@@ -13,7 +13,7 @@ from blkmig_cli.errors import BlkmigError
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Event
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.runs.columns import Run
 from blkmig_cli.wire.schema_io import Input
 
 

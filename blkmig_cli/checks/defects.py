@@ -30,7 +30,7 @@ from blkmig_cli.wire.events import (
     StateMismatch,
     VmDescription,
 )
-from blkmig_cli.wire.runs import Column, Run, in_order, moved
+from blkmig_cli.wire.runs.columns import Column, Run, in_order, moved
 from blkmig_cli.wire.schema_io import Input
 
 # More empty parts than a slow disk explains.

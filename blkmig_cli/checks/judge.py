@@ -15,7 +15,7 @@ from blkmig_cli.schemas.dialects import CLASSIC
 from blkmig_cli.text import count, escape, human_size, quote
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.schema_io import Input
-from blkmig_cli.wire.v1_layout import describe
+from blkmig_cli.wire.v1.layout import describe
 
 # Ranges that a message lists; the JSON has all of them.
 _SHOWN = 3

@@ -22,7 +22,7 @@ from blkmig_cli.transport.inputs import FileInput
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Consumer, Run
+from blkmig_cli.wire.runs.columns import Consumer, Run
 
 
 def read_stream(decoder: Decoder, tick: Tick, *consumers: Consumer) -> BlkmigError | None:

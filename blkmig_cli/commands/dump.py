@@ -18,7 +18,7 @@ from blkmig_cli.output.run_lines import run_lines
 from blkmig_cli.spec.records import FIELDS, KEY, VERSION, RecordWriter
 from blkmig_cli.text import quote
 from blkmig_cli.wire.events import Event
-from blkmig_cli.wire.runs import Piece, Run, has_payload
+from blkmig_cli.wire.runs.columns import Piece, Run, has_payload
 
 _BATCH = 512
 _DIGITS_MAX = 18  # of a sector number: more than the largest disk needs

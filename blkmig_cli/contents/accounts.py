@@ -23,7 +23,7 @@ from blkmig_cli.wire.events import (
     SectionHeader,
     Undecoded,
 )
-from blkmig_cli.wire.runs import Run
+from blkmig_cli.wire.runs.columns import Run
 from blkmig_cli.wire.schema_io import Input
 
 #: The kinds of bytes in the order in which they are shown, each with its description.

@@ -24,7 +24,7 @@ from blkmig_cli.schemas.constants import (
 )
 from blkmig_cli.schemas.dirty_bitmap import bits_length
 from blkmig_cli.wire.events import BitmapBits, Block, BlockBitmap
-from blkmig_cli.wire.runs import Bytes, Column, Numbers, Run
+from blkmig_cli.wire.runs.columns import Bytes, Column, Numbers, Run
 
 # As plain numbers: operations on enums are slow.
 _ENABLED = int(BitmapAttribute.ENABLED)

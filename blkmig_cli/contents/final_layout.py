@@ -17,7 +17,7 @@ from blkmig_cli.dataclass import dataclass
 from blkmig_cli.ranges import IntervalSet, Table, bounded, distinct, tile_edges
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
 from blkmig_cli.wire.events import Block, Event
-from blkmig_cli.wire.runs import Column, Run, blocks_of, is_past
+from blkmig_cli.wire.runs.columns import Column, Run, blocks_of, is_past
 from blkmig_cli.wire.schema_io import Input
 
 _ZERO_BLOCK = int(BlockFlag.ZERO_BLOCK)

@@ -39,7 +39,7 @@ from blkmig_cli.wire.events import (
 )
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.identity import Identity, read_statement
-from blkmig_cli.wire.runs import Column, Run, alike, bits_of, blocks_of, in_order, is_past
+from blkmig_cli.wire.runs.columns import Column, Run, alike, bits_of, blocks_of, in_order, is_past
 from blkmig_cli.wire.schema_io import Input
 
 # As a plain number: operations on enums are slow.

@@ -13,7 +13,7 @@ from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import UndecidableError
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.text import bitmap_name, quote, size_range
-from blkmig_cli.wire.v1_layout import describe
+from blkmig_cli.wire.v1.layout import describe
 
 _STDIN = "STREAM"
 

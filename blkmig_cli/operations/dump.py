@@ -7,7 +7,7 @@ from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import StreamError
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import BitmapBits, Block, Event
-from blkmig_cli.wire.runs import Column, Piece, Run
+from blkmig_cli.wire.runs.columns import Column, Piece, Run
 
 
 class Dump:

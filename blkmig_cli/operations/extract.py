@@ -38,7 +38,7 @@ from blkmig_cli.text import (
     size_range,
 )
 from blkmig_cli.transport.target import Sink, open_target
-from blkmig_cli.wire.v1_layout import describe
+from blkmig_cli.wire.v1.layout import describe
 
 # Findings that do not show that a disk is incomplete if all of its known size was sent.
 _UNSENT = ("missing-chunks", "bulk-unfinished")

@@ -16,7 +16,7 @@ from blkmig_cli.text import escape
 from blkmig_cli.transport.source import Stream, open_stream
 from blkmig_cli.wire.decoder import Container, Decoder
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Consumer
+from blkmig_cli.wire.runs.columns import Consumer
 from blkmig_cli.wire.schema_io import Input
 from blkmig_cli.wire.several import decoder_of
 

@@ -19,7 +19,7 @@ from blkmig_cli.text import exact_size, quote, size_range
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.target import Sink, open_target
 from blkmig_cli.wire.events import Block, Event, Payload
-from blkmig_cli.wire.runs import EventConsumer, Run
+from blkmig_cli.wire.runs.columns import EventConsumer, Run
 from blkmig_cli.wire.schema_io import Input
 
 _PIECE = 1 << 20

@@ -24,7 +24,7 @@ from blkmig_cli.text import escape, human_size, names_text, quote
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Consumer
+from blkmig_cli.wire.runs.columns import Consumer
 from blkmig_cli.wire.schema_io import Input
 
 

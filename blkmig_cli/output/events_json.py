@@ -31,7 +31,7 @@ from blkmig_cli.wire.events import (
     Undecoded,
     VmDescription,
 )
-from blkmig_cli.wire.runs import Bytes, Column, Numbers, Run
+from blkmig_cli.wire.runs.columns import Bytes, Column, Numbers, Run
 from blkmig_cli.wire.schema_io import Input
 
 Json = dict[str, Any]

@@ -27,7 +27,7 @@ from blkmig_cli.wire.events import (
     SectionHeader,
     Undecoded,
 )
-from blkmig_cli.wire.runs import Column, Piece, Run
+from blkmig_cli.wire.runs.columns import Column, Piece, Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import repeat
 
 from blkmig_cli.wire.events import Event
-from blkmig_cli.wire.runs import Column, Run, moved
+from blkmig_cli.wire.runs.columns import Column, Run, moved
 
 # What stands for the offset, the number and the count in the line that is rendered.
 _OFFSET = 7_193_754_862_019

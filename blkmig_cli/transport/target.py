@@ -32,7 +32,7 @@ from blkmig_cli.wire.return_path import loaded
 if TYPE_CHECKING:
     from blkmig_cli.system.overlap import Overlap
     from blkmig_cli.transport.inputs import FileInput, PipeInput
-    from blkmig_cli.wire.runs import Run
+    from blkmig_cli.wire.runs.columns import Run
 
 _BUFFER = 1 << 18
 _PIECE = 1 << 20
@@ -366,8 +366,8 @@ def write_events(events: Iterable["Event | Run"], sink: Sink, resolve: Resolve) 
 
     Raises FailureError, and ValueError for a value that the format cannot hold.
     """
-    from blkmig_cli.wire.run_encoder import encode_run  # noqa: PLC0415 (numpy is slow to load)
-    from blkmig_cli.wire.runs import Run  # noqa: PLC0415
+    from blkmig_cli.wire.runs.columns import Run  # noqa: PLC0415
+    from blkmig_cli.wire.runs.encoder import encode_run  # noqa: PLC0415 (numpy is slow to load)
 
     for event in events:
         if isinstance(event, Run):

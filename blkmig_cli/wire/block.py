@@ -1,6 +1,6 @@
 """Block records: the ``block`` section's payload, and streams of bare records.
 
-Decides the dialect, sizes v1's bits (``v1_layout.py``), and checks v2's rules (``v2_rules.py``).
+Decides the dialect, sizes v1's bits (``v1/layout.py``), and checks v2's rules (``v2_rules.py``).
 """
 
 from collections.abc import Callable, Iterator
@@ -16,11 +16,11 @@ from blkmig_cli.schemas.dialects import CLASSIC, V1, V2, Dialect, dialect_of
 from blkmig_cli.text import decode_name
 from blkmig_cli.wire.events import Block, BlockBitmap, Eos, Event, Payload, Progress
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.repeats import Repeats
-from blkmig_cli.wire.runs import NEAR, Numbers, Piece
+from blkmig_cli.wire.runs.columns import NEAR, Numbers, Piece
+from blkmig_cli.wire.runs.repeats import Repeats
 from blkmig_cli.wire.schema_io import Reader, build
-from blkmig_cli.wire.v1_layout import Layouts
-from blkmig_cli.wire.v1_reading import After
+from blkmig_cli.wire.v1.layout import Layouts
+from blkmig_cli.wire.v1.reading import After
 from blkmig_cli.wire.v2_rules import V2Rules
 
 # As plain numbers: operations on enums are slow.

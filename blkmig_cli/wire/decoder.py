@@ -49,7 +49,6 @@ from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.preamble import preamble
 from blkmig_cli.wire.ram import RamContext, ram_payload
 from blkmig_cli.wire.recognition import HEADER, container_of, may_be_cut, not_a_stream
-from blkmig_cli.wire.repeats import Repeats
 from blkmig_cli.wire.resync import (
     FOOTER_SIZE,
     LOOK_SIZE,
@@ -58,9 +57,10 @@ from blkmig_cli.wire.resync import (
     seek_footer,
     seek_header,
 )
-from blkmig_cli.wire.runs import Piece, Run
+from blkmig_cli.wire.runs.columns import Piece, Run
+from blkmig_cli.wire.runs.repeats import Repeats
 from blkmig_cli.wire.schema_io import Input, Reader
-from blkmig_cli.wire.v1_reading import After
+from blkmig_cli.wire.v1.reading import After
 from blkmig_cli.wire.vm_description import StateSizes, compare_sizes, find_description
 
 Container = Literal["auto", "qemu", "none"]

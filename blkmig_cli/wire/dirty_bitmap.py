@@ -21,8 +21,8 @@ from blkmig_cli.schemas.constants import (
 )
 from blkmig_cli.text import decode_name, quote
 from blkmig_cli.wire.events import BitmapBits, BitmapComplete, BitmapEos, BitmapStart, Event
-from blkmig_cli.wire.repeats import Repeats
-from blkmig_cli.wire.runs import Numbers, Piece
+from blkmig_cli.wire.runs.columns import Numbers, Piece
+from blkmig_cli.wire.runs.repeats import Repeats
 from blkmig_cli.wire.schema_io import Reader
 
 # As plain ints: an operation on an enum takes as long as reading a record.

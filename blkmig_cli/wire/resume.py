@@ -8,7 +8,7 @@ from blkmig_cli.schemas.constants import BLOCK_SECTION, BLOCK_VERSION, SectionTy
 from blkmig_cli.schemas.framing import SectionReference
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Footer, SectionHeader
-from blkmig_cli.wire.runs import Piece
+from blkmig_cli.wire.runs.columns import Piece
 
 
 class ResumedDecoder(Decoder):

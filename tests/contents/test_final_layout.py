@@ -15,7 +15,7 @@ from blkmig_cli.progress import no_tick
 from blkmig_cli.transport.source import Stream, open_stream
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Run as Rows
+from blkmig_cli.wire.runs.columns import Run as Rows
 from tests.conftest import Capture, Run
 from tests.support import raw
 from tests.support.feed import in_file

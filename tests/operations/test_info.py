@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from blkmig_cli.contents.accounts import Accounts
 from blkmig_cli.errors import StreamError
 from blkmig_cli.wire.decoder import Decoder
-from blkmig_cli.wire.runs import Run as Rows
+from blkmig_cli.wire.runs.columns import Run as Rows
 from tests.conftest import Capture, Run, fails
 from tests.support import raw
 from tests.support.feed import in_file

@@ -23,7 +23,7 @@ from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.encoder import encode
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.identity import Statement, description, read_statement
-from blkmig_cli.wire.runs import expand
+from blkmig_cli.wire.runs.columns import expand
 from tests.conftest import Run, fails
 from tests.support import raw
 from tests.support.feed import in_file

@@ -18,7 +18,7 @@ from blkmig_cli.system.overlap import Overlap
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Run as Rows
+from blkmig_cli.wire.runs.columns import Run as Rows
 from tests.conftest import Run, fails
 from tests.support import raw
 from tests.support.feed import in_file

@@ -12,7 +12,7 @@ from blkmig_cli.spec.records import RecordWriter
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Event
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Piece, Run, expand, has_payload
+from blkmig_cli.wire.runs.columns import Piece, Run, expand, has_payload
 from tests.conftest import CAPTURES
 from tests.conftest import Run as RunCommand
 from tests.support import raw

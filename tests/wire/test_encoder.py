@@ -12,8 +12,8 @@ from blkmig_cli.schemas.constants import BlockFlag, SectionType
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.encoder import encode, encoded_length
 from blkmig_cli.wire.events import Block, Eos, Event, Footer, Payload, Progress, Ram, SectionHeader
-from blkmig_cli.wire.run_encoder import encode_run
-from blkmig_cli.wire.runs import Column, Numbers, Run, laid_out
+from blkmig_cli.wire.runs.columns import Column, Numbers, Run, laid_out
+from blkmig_cli.wire.runs.encoder import encode_run
 from blkmig_cli.wire.schema_io import Input
 from tests.support import raw
 from tests.support.feed import in_file

@@ -26,7 +26,7 @@ from blkmig_cli.progress import ignore
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import quote
 from blkmig_cli.transport.target import Resolve, open_target, resolve_content, resolving
-from blkmig_cli.wire.runs import Piece
+from blkmig_cli.wire.runs.columns import Piece
 
 
 @dataclass(frozen=True, slots=True)

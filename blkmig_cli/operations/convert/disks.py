@@ -11,7 +11,7 @@ from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import IncompleteError, LimitError, UndecidableError, UsageError
 from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
 from blkmig_cli.text import count, escape, exact_size, human_size, quote, size_range
-from blkmig_cli.wire.v1_layout import describe
+from blkmig_cli.wire.v1.layout import describe
 
 _HINTS = {
     "--incremental": "use --incremental if these gaps are intentional; they are preserved",

@@ -28,7 +28,7 @@ from blkmig_cli.schemas.constants import (
 )
 from blkmig_cli.wire.encoder import encoded_length
 from blkmig_cli.wire.events import Block, Eof, Eos, Event, Payload, Raw, SectionHeader, Undecoded
-from blkmig_cli.wire.runs import Column, Piece, Run, laid_out
+from blkmig_cli.wire.runs.columns import Column, Piece, Run, laid_out
 from blkmig_cli.wire.schema_io import Input
 
 

@@ -36,7 +36,7 @@ from blkmig_cli.schemas.constants import CHUNK_SIZE
 from blkmig_cli.system.qmp import CommandError, action
 from blkmig_cli.text import human_size, quote
 from blkmig_cli.wire.identity import Identity
-from blkmig_cli.wire.runs import Piece
+from blkmig_cli.wire.runs.columns import Piece
 
 #: Ranges (start, length) in bytes, by device.
 Changes = dict[str, list[tuple[int, int]]]

@@ -33,7 +33,7 @@ from blkmig_cli.schemas.constants import CHUNK_SIZE, SECTOR_SIZE
 from blkmig_cli.system.qmp import CommandError, Monitor
 from blkmig_cli.wire.events import Block
 from blkmig_cli.wire.identity import Identity
-from blkmig_cli.wire.runs import Piece, Run, last_block
+from blkmig_cli.wire.runs.columns import Piece, Run, last_block
 
 _MODE = "use --mode passes"
 # What a QEMU must know (7.2 and later): members of the filter's options, and the driver of the other node.

@@ -2,7 +2,7 @@
 
 from blkmig_cli.progress import Tick
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
-from blkmig_cli.wire.runs import Consumer, Piece, Run
+from blkmig_cli.wire.runs.columns import Consumer, Piece, Run
 from blkmig_cli.wire.schema_io import Input
 
 # Bytes of memory for what is held, and those that an event takes at most.

@@ -17,7 +17,7 @@ from blkmig_cli.operations.replay.journal import Entry, State, Stop
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.text import encode_name, escape
 from blkmig_cli.wire.events import Block, Payload
-from blkmig_cli.wire.runs import Numbers
+from blkmig_cli.wire.runs.columns import Numbers
 from blkmig_cli.wire.schema_io import Input
 
 # Bytes of each record's data that are part of the digest.

@@ -33,7 +33,7 @@ from blkmig_cli.transport.source import Stream
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block, Event, Payload
 from blkmig_cli.wire.identity import Identity, may_state
-from blkmig_cli.wire.runs import Consumer, Run, is_near
+from blkmig_cli.wire.runs.columns import Consumer, Run, is_near
 from blkmig_cli.wire.schema_io import Input
 from blkmig_cli.wire.several import decoder_of
 

@@ -32,7 +32,15 @@ from blkmig_cli.transport.spool import spool
 from blkmig_cli.wire.announcement import is_announced
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
-from blkmig_cli.wire.runs import Run, alike, blocks_of, has_payload, in_order, is_near, is_past
+from blkmig_cli.wire.runs.columns import (
+    Run,
+    alike,
+    blocks_of,
+    has_payload,
+    in_order,
+    is_near,
+    is_past,
+)
 from blkmig_cli.wire.schema_io import Input
 
 # Bytes at the start of a stream in which an increment is announced.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 from blkmig_cli.wire.events import Block
-from blkmig_cli.wire.runs import Numbers, Run, blocks_of, is_past
+from blkmig_cli.wire.runs.columns import Numbers, Run, blocks_of, is_past
 
 _COLUMNS = 3
 _ROWS_MIN = 1 << 20

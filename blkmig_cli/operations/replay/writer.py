@@ -26,7 +26,7 @@ from blkmig_cli.system.overlap import Overlap
 from blkmig_cli.text import escape
 from blkmig_cli.transport.inputs import FileInput, PipeInput
 from blkmig_cli.wire.events import Block, Payload
-from blkmig_cli.wire.runs import Numbers
+from blkmig_cli.wire.runs.columns import Numbers
 
 # After so many bytes, what has been written is put on stable storage, and noted.  To make a hole
 # again costs little.

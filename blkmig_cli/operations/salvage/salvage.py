@@ -43,7 +43,7 @@ from blkmig_cli.wire.events import (
     Ram,
 )
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Piece, Run, bits_of, expand
+from blkmig_cli.wire.runs.columns import Piece, Run, bits_of, expand
 
 
 def salvage(stream: str, target: str | None, reading: Reading) -> Salvaged:

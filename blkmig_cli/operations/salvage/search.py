@@ -30,7 +30,7 @@ from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block, DeviceState, Event, Undecoded
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.resume import ResumedDecoder, part_heads
-from blkmig_cli.wire.runs import Piece, Run, expand
+from blkmig_cli.wire.runs.columns import Piece, Run, expand
 
 _WINDOW = 1 << 20
 _WORD = RecordWord.sizeof()

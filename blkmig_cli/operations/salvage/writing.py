@@ -15,7 +15,7 @@ from blkmig_cli.operations.send.stream import SendOptions, send_pieces
 from blkmig_cli.ranges import Table
 from blkmig_cli.schemas.constants import SectionType
 from blkmig_cli.wire.events import Progress, SectionHeader
-from blkmig_cli.wire.runs import Piece
+from blkmig_cli.wire.runs.columns import Piece
 
 
 def unwritable(image: StreamDisk, *, size_known: bool) -> Table:

@@ -45,7 +45,7 @@ from blkmig_cli.wire.events import (
     VmDescription,
 )
 from blkmig_cli.wire.identity import Identity, description
-from blkmig_cli.wire.runs import Column, Numbers, Piece, expand, laid_out
+from blkmig_cli.wire.runs.columns import Column, Numbers, Piece, expand, laid_out
 
 # Chunks of one section part.  As in QEMU, their progress records are first: it submits some
 # chunks, counting them, before the first is written.  (A v1 layout can be inferred only from

@@ -7,7 +7,7 @@ from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.transport.target import Resolve, Sink, resolve_content, write_events
 from blkmig_cli.wire.events import Block
-from blkmig_cli.wire.runs import Piece, Run, last_block
+from blkmig_cli.wire.runs.columns import Piece, Run, last_block
 
 
 def write_disks(

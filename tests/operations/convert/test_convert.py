@@ -21,9 +21,9 @@ from blkmig_cli.progress import no_tick
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.target import adopt_target, resolving, write_events
-from blkmig_cli.wire import runs
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.runs import columns as runs
 from tests.conftest import Capture, Run, each_record, fails
 from tests.support import raw
 from tests.support.feed import encoded, in_file

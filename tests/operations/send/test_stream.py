@@ -12,7 +12,7 @@ from blkmig_cli.disks.disk import Disk
 from blkmig_cli.operations.send.requirements import warnings_for
 from blkmig_cli.operations.send.stream import SendOptions, is_cut, send_events, send_pieces
 from blkmig_cli.wire.events import BitmapBits, BitmapStart, Block, Event, Progress, SectionHeader
-from blkmig_cli.wire.runs import Run as EventRun
+from blkmig_cli.wire.runs.columns import Run as EventRun
 from tests.conftest import Run
 from tests.support.feed import encoded
 from tests.support.long import examples

@@ -27,7 +27,7 @@ from blkmig_cli.text import decode_name, human_size
 from blkmig_cli.wire.events import Block
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.schema_io import Input, Reader
-from blkmig_cli.wire.v1_reading import UNKNOWN, After, Ahead, Layout, Reading, bits_lengths, top_key
+from blkmig_cli.wire.v1.reading import UNKNOWN, After, Ahead, Layout, Reading, bits_lengths, top_key
 
 # As plain ints: an operation on an enum takes as long as reading a record.
 _DEVICE_BLOCK = int(BlockFlag.DEVICE_BLOCK)

@@ -20,11 +20,11 @@ from blkmig_cli.output.documents import report_json
 from blkmig_cli.output.events_json import EventJson, run_texts
 from blkmig_cli.progress import no_tick
 from blkmig_cli.transport.inputs import FileInput, PipeInput
-from blkmig_cli.wire import repeats
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block, Event
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs import Piece, Run, expand
+from blkmig_cli.wire.runs import repeats
+from blkmig_cli.wire.runs.columns import Piece, Run, expand
 from blkmig_cli.wire.schema_io import Input
 from tests.conftest import get_capture
 from tests.support import raw

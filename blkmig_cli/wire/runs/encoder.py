@@ -6,7 +6,7 @@ from blkmig_cli.schemas.block import RecordWord
 from blkmig_cli.schemas.constants import BLOCK_FLAG_BITS
 from blkmig_cli.wire.encoder import encode
 from blkmig_cli.wire.events import Block, Event, Progress
-from blkmig_cli.wire.runs import Bytes, Column, Run
+from blkmig_cli.wire.runs.columns import Bytes, Column, Run
 
 
 def encode_run(run: Run) -> memoryview:

@@ -22,8 +22,9 @@ from blkmig_cli.wire.events import (
     Ram,
     SectionHeader,
 )
-from blkmig_cli.wire.runs import Piece, Run, behind_offset
-from blkmig_cli.wire.scanner import RowInput, RulesOf, Scanner, State, Template, is_wide
+from blkmig_cli.wire.runs.columns import Piece, Run, behind_offset
+from blkmig_cli.wire.runs.scanner import RowInput, RulesOf, Scanner, is_wide
+from blkmig_cli.wire.runs.template import State, Template
 from blkmig_cli.wire.schema_io import Input
 
 # The longest period, in records (or sections), that is recognised.

@@ -1,0 +1,1 @@
+"""Runs: records that repeat, found, held and encoded by the thousand."""
