@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 
 _RANGES_SHOWN = 5
+_NAMES_SHOWN = 8
 
 
 def decode_name(raw: bytes) -> str:
@@ -45,8 +46,15 @@ def bitmap_name(device: str, name: str) -> str:
 
 
 def names_text(names: Iterable[str]) -> str:
-    """Return names in a list: ``'drive0', 'drive1'``, or ``none``."""
-    return ", ".join(map(quote, names)) or "none"
+    """Return names in a list, the first few: ``'drive0', 'drive1'``, or ``none``."""
+    return few(map(quote, names)) or "none"
+
+
+def few(texts: Iterable[str]) -> str:
+    """Return the first few ``texts`` with commas between them, and how many more there are."""
+    found = list(texts)
+    more = f" and {len(found) - _NAMES_SHOWN} more" if len(found) > _NAMES_SHOWN else ""
+    return ", ".join(found[:_NAMES_SHOWN]) + more
 
 
 def ranges_text(ranges: Iterable[tuple[int, int]]) -> str:

@@ -34,8 +34,10 @@ def test_all_that_is_public_is_there() -> None:
     homes = [name for names in blkmig_cli._HOMES.values() for name in names]
     assert sorted([*homes, *blkmig_cli._MODULES]) == sorted(blkmig_cli.__all__)
     assert sorted(dir(blkmig_cli)) == sorted([*blkmig_cli.__all__, "__version__"])
-    for name in blkmig_cli.__all__:
-        assert getattr(blkmig_cli, name).__name__.rpartition(".")[2] == name
+    for name in homes:
+        assert getattr(blkmig_cli, name).__name__ == name
+    for name, module in blkmig_cli._MODULES.items():
+        assert getattr(blkmig_cli, name).__name__ == f"blkmig_cli.{module}"
     with pytest.raises(AttributeError, match="nonsense"):
         blkmig_cli.nonsense  # noqa: B018
 

@@ -144,3 +144,5 @@ def test_names() -> None:
     assert bitmap_name("", "b\n") == "(unnamed)/b\\x0a"
     assert names_text(["a", "b\n"]) == "'a', 'b\\x0a'"
     assert names_text([]) == "none"
+    assert names_text("abcdefgh") == "'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'"
+    assert names_text("abcdefghij") == "'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h' and 2 more"

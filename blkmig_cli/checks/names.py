@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import UsageError
-from blkmig_cli.text import quote
+from blkmig_cli.text import names_text, quote
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
 from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
     from blkmig_cli.checks.report import Report
 
-_SHOWN = 8
 
 #: A bitmap: its device and its name.
 Key = tuple[str, str]
@@ -63,8 +62,7 @@ def _listed(noun: str, names: Iterable[str]) -> str:
     found = list(names)
     if len(found) < 2:
         return f"is the {noun} {quote(found[0])}" if found else f"is no {noun}"
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return f"are the {noun}s {', '.join(map(quote, found[:_SHOWN]))}{more}"
+    return f"are the {noun}s {names_text(found)}"
 
 
 @dataclass(slots=True)

@@ -179,6 +179,8 @@ class DirtyBitmap:
 
     def same(self, other: "DirtyBitmap", size: int | None = None) -> bool:
         """Return whether the same bytes are dirty in ``other``, up to byte ``size``."""
+        if self.granularity == other.granularity and self._words.equals(other._words):
+            return True
         ours, theirs = (
             chain.from_iterable(part.tolist() for part in bitmap.range_parts(size))
             for bitmap in (self, other)

@@ -8,6 +8,7 @@ the memory depends on what is dirty, not on a disk's size or on what a stream st
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +117,16 @@ class WordStore:
         """
         return not self._numbers.touches(first // _WORDS, -(-(first + count) // _WORDS))
 
+    def equals(self, other: "WordStore") -> bool:
+        """Return whether all words are the same."""
+        ours, theirs = self._held, other._held
+        return ours.keys() == theirs.keys() and all(
+            one == two
+            if isinstance(one, bytes) and isinstance(two := theirs[segment], bytes)
+            else np.array_equal(_full(one), _full(theirs[segment]))
+            for segment, one in ours.items()
+        )
+
     def parts(self, end: int | None = None) -> Iterator[tuple[NDArray[np.int64], Words]]:
         """Yield the numbers and values of the words that are not zero, ascending, up to number ``end``.
 
@@ -143,6 +154,14 @@ class WordStore:
         self, segments: list[int], end: int | None
     ) -> Iterator[tuple[NDArray[np.int64], Words]]:
         """Yield the words of some segments that are not zero, up to number ``end``, if there are any."""
+        if len(segments) == 1:
+            # Bitmaps may be many, and small.
+            first = segments[0] * _WORDS
+            full = _full(self._held[segments[0]])[: None if end is None else end - first]
+            nonzero = np.flatnonzero(full)
+            if len(nonzero):
+                yield nonzero + first, full[nonzero]
+            return
         if not segments:
             return
         numbers, words = [], []
@@ -179,8 +198,7 @@ class WordStore:
             elif len(made) <= _SPARSE_MAX:
                 self._store(segment, made)
             else:
-                places, words = _sparse(made)
-                self._store(segment, np.repeat(words, np.diff(places, append=_WORDS)))
+                self._store(segment, _full(made))
             return
         held[start:stop] = np.frombuffer(piece, _WORD)
         if not held[start:stop].any() and not held.any():
@@ -211,6 +229,17 @@ def _sparse(held: bytes) -> tuple[NDArray[np.uint16], Words]:
     number = len(held) // _EACH
     places = np.frombuffer(held, _PLACE, number)
     return places, np.frombuffer(held, _WORD, number, number * _PLACE.itemsize)
+
+
+def _full(held: bytes | Words) -> Words:
+    """Return all words of a segment: shape (1024,)."""
+    if not isinstance(held, bytes):
+        return held
+    if len(held) == _EACH:
+        return np.full(_WORDS, np.frombuffer(held, _WORD, 1, _PLACE.itemsize)[0])
+    places, words = _sparse(held)
+    edges = [*places.tolist(), _WORDS]
+    return np.repeat(words, [after - at for at, after in pairwise(edges)])
 
 
 def _place(number: int) -> bytes:

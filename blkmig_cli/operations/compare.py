@@ -518,7 +518,7 @@ def _bitmap_differences(
         )
         if ours != theirs and not (stored and what == "persistent")
     ]
-    if a.ranges(size) != b.ranges(size):
+    if not a.same(b, size):
         ours, theirs = a.count(size), b.count(size)
         elsewhere = " in other places" if ours == theirs else ""
         differences.append(f"dirty {ours} and {theirs} bytes{elsewhere}")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from blkmig_cli import limits
 from blkmig_cli.contents.final_layout import EndState, Stretch
 from blkmig_cli.contents.stream_disk import StreamDisk
 from blkmig_cli.disks.bitmap_words import Room
@@ -285,6 +286,17 @@ def test_hostile_input_ends(data: bytes, word: int) -> None:
 def test_empty(words: list[str], run: Run, tmp_path: Path) -> None:
     outcome = run("salvage", put(tmp_path, b""), *words)
     assert outcome.status == 3
+
+
+def test_many_lost_bitmaps(run: Run, tmp_path: Path) -> None:
+    """Their lines and names are bounded."""
+    number = limits.SHOWN_MAX + 2
+    bits = b"".join(raw.bitmap_start("d", f"{at}", 512) for at in range(number))
+    data = raw.qemu(raw.block(0, 9), bitmaps=bits + raw.bitmap_bits(0, 64, b"\1" * 8))
+    lines = run("salvage", put(tmp_path, data), "-q").out.splitlines()
+    lost = [line for line in lines if "is left out" in line]
+    assert len(lost) == limits.SHOWN_MAX
+    assert "and 2 lines more (--output json has all)" in lines
 
 
 @pytest.mark.parametrize("parted", [False, True])

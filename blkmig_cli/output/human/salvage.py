@@ -3,7 +3,9 @@
 from rich.console import Console
 from rich.text import Text
 
+from blkmig_cli import limits
 from blkmig_cli.operations.salvage.result import Salvaged
+from blkmig_cli.output.human.console import not_shown
 from blkmig_cli.output.human.console import table as new_table
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.text import (
@@ -12,6 +14,7 @@ from blkmig_cli.text import (
     device_name,
     escape,
     exact_size,
+    few,
     human_size,
     quote,
     ranges_text,
@@ -36,9 +39,10 @@ def salvage_text(found: Salvaged, out: Console) -> None:
     if found.disks:
         _damage(found, out)
         _disks(found, out)
-    warnings = list(_lost(found)) + list(_known(found))
-    for warning in warnings:
-        out.print(Text(warning, "yellow"))
+    for warnings in (_lost(found), _known(found)):
+        for warning in warnings[: limits.SHOWN_MAX]:
+            out.print(Text(warning, "yellow"))
+        not_shown(len(warnings), "line", out)
     if found.written is not None:
         out.print(f"{count(found.written, 'byte')} written")
 
@@ -60,7 +64,7 @@ def _disks(found: Salvaged, out: Console) -> None:
             Text(device_name(disk.device)),
             size,
             Text(human_size(missing), "bold red" if missing else ""),
-            Text(", ".join(escape(bitmap.name) for bitmap in disk.bitmaps)),
+            Text(few(escape(bitmap.name) for bitmap in disk.bitmaps)),
         )
     out.print(table)
 
