@@ -202,7 +202,7 @@ class Tree:
 @contextmanager
 def copied_tree(seed: int) -> Iterator[Tree]:
     """Give a copy of the tree in a temporary folder, which is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="blkmig-mutate-") as name:
+    with tempfile.TemporaryDirectory(prefix="mutate-") as name:
         shutil.copytree(
             ROOT, Path(name) / "tree", symlinks=True, ignore=shutil.ignore_patterns(*_IGNORED)
         )

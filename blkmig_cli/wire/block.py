@@ -18,6 +18,7 @@ from blkmig_cli.wire.events import Block, BlockBitmap, Eos, Event, Payload, Prog
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs.columns import NEAR, Numbers, Piece
 from blkmig_cli.wire.runs.repeats import Repeats
+from blkmig_cli.wire.runs.template import Names
 from blkmig_cli.wire.schema_io import Reader, build
 from blkmig_cli.wire.v1.layout import Layouts
 from blkmig_cli.wire.v1.reading import After
@@ -76,6 +77,17 @@ class BlockDecoder:
                 return
             if runs := self._repeats.record(event):
                 yield from runs
+
+    #: See ``scanner.Rules``: each record has its device's name.
+    names: Names = ()
+
+    def needs(self, event: Block) -> Names:
+        """See ``scanner.Rules``."""
+        return ()
+
+    def leaves(self, event: Block) -> Names | None:
+        """See ``scanner.Rules``."""
+        return None
 
     def repeatable(self, event: Block, *, in_turn: bool = False) -> bool:
         """See ``scanner.Rules``; False for a partial chunk, and where the dialect has changed.

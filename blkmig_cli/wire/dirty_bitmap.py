@@ -23,6 +23,7 @@ from blkmig_cli.text import decode_name, quote
 from blkmig_cli.wire.events import BitmapBits, BitmapComplete, BitmapEos, BitmapStart, Event
 from blkmig_cli.wire.runs.columns import Numbers, Piece
 from blkmig_cli.wire.runs.repeats import Repeats
+from blkmig_cli.wire.runs.template import Names
 from blkmig_cli.wire.schema_io import Reader
 
 # As plain ints: an operation on an enum takes as long as reading a record.
@@ -81,10 +82,26 @@ class DirtyBitmapDecoder:
                 self._repeats.clear()
 
     def repeatable(self, event: BitmapBits, *, in_turn: bool) -> bool:
-        """See ``scanner.Rules``; in any order only those of one bitmap, as not all chunks name theirs."""
-        key = event.device, event.bitmap
-        current = key == (self._device, self._bitmap)
-        return key in self._open and (in_turn or current) and not event.flags & _EOS
+        """See ``scanner.Rules``."""
+        return (event.device, event.bitmap) in self._open and not event.flags & _EOS
+
+    @property
+    def names(self) -> Names:
+        """See ``scanner.Rules``."""
+        if self._device is None:
+            return ()
+        return (self._device,) if self._bitmap is None else (self._device, self._bitmap)
+
+    def needs(self, event: BitmapBits) -> Names:
+        """See ``scanner.Rules``; a chunk may name its bitmap, its device, both or none."""
+        device, bitmap = event.flags & _DEVICE_NAME, event.flags & _BITMAP_NAME
+        if bitmap:
+            return () if device else (event.device,)
+        return event.device, event.bitmap
+
+    def leaves(self, event: BitmapBits) -> Names:
+        """See ``scanner.Rules``."""
+        return event.device, event.bitmap
 
     def admits(
         self, event: BitmapBits, sectors: Numbers, counts: Numbers | None

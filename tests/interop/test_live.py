@@ -1,6 +1,5 @@
 """``blkmig live``: the disks and bitmaps of a guest that writes, compared with the paused guest's."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +63,8 @@ def check_clean(found: Guest) -> None:
     """Check that nothing of ours is left in QEMU."""
     cmd = found.qemu.cmd
     assert cmd("query-block-exports") == []
-    assert "blkmig" not in json.dumps(cmd("query-named-block-nodes"))
+    nodes = [node["node-name"] for node in cmd("query-named-block-nodes")]
+    assert not any("blkmig" in node for node in nodes)
     cmd("nbd-server-start", addr={"type": "unix", "data": {"path": f"{found.path}.nbd"}})
     cmd("nbd-server-stop")
 

@@ -269,6 +269,38 @@ def many_bitmaps() -> bytes:
     return raw.qemu(bitmaps=b"".join([*starts, *ends]))
 
 
+def _chunks(bitmaps: int, named: float, *, parted: bool = False) -> bytes:
+    """Clean ranges of bitmaps in no order, of which a fraction name theirs."""
+    dice = random.Random(7)
+    starts = b"".join(raw.bitmap_start("d", f"{at:x}", 512) for at in range(bitmaps))
+
+    def chunk() -> bytes:
+        name = raw.name(f"{dice.randrange(bitmaps):x}") if dice.random() < named else b""
+        sector, sectors = dice.randrange(1 << 30) * 64, dice.choice([64, 128])
+        data = bytes([0x46 if name else 0x42]) + name + struct.pack(">QI", sector, sectors)
+        return raw.part(2, data + b"\1") + raw.footer(2) if parted else data
+
+    chunks = b"".join(_filling(chunk, _SIZE - len(starts)))
+    if not parted:
+        return raw.qemu(bitmaps=starts + chunks + raw.COMPLETE)
+    head = raw.HEADER + raw.configuration() + raw.start(2, "dirty-bitmap", 1, starts + b"\1")
+    return head + raw.footer(2) + chunks + raw.EOF
+
+
+def bits_of_two() -> bytes:
+    """Ranges of two bitmaps, half of which do not say of which one they are."""
+    return _chunks(2, 0.5)
+
+
+def bits_of_thousands() -> bytes:
+    return _chunks(5000, 0.9)
+
+
+def parts_of_thousands() -> bytes:
+    """A part for each range, of 2,000 bitmaps."""
+    return _chunks(2000, 0.7, parted=True)
+
+
 # -- dialect v2
 
 
@@ -423,6 +455,7 @@ STREAMS: dict[str, Callable[[], bytes]] = {
         description_of_fields, beginnings_of_a_description, description_of_digits, strewn_bits,
         strewn_bits_at_random,
         bits_in_every_megabyte, clear_bits, alternating_bits, huge_granules, many_bitmaps,
+        bits_of_two, bits_of_thousands, parts_of_thousands,
         v2_strewn, v2_cleared, v2_many_bitmaps, v2_giant, v1_names_everywhere, v1_three_names,
         v1_records_in_bits, v1_coarse, v1_coarse_growing, v1_coarse_twice, v1_fine, v1_many_coarse,
         nearly_records,

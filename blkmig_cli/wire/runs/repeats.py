@@ -45,6 +45,9 @@ _WORTH = 8
 _PATIENCE_MAX = 1 << 10
 # Items of known kinds in a row before any order is tried: a fixed order is found sooner.
 _MIXED_FIRST = 2 * _PERIOD_MAX
+# After so many items without a run worth the attempt, only the first ones of each _CYCLE are examined.
+_IDLE_MAX = 1 << 14
+_CYCLE, _EXAMINED = 1 << 14, 1 << 11
 
 
 class Repeats:
@@ -62,6 +65,7 @@ class Repeats:
         self._kinds: dict[Hashable, tuple[Event, State, State, Template | None]] = {}
         self._known = 0
         self._patience_mixed = _MIXED_FIRST
+        self._idle = 0
         self.clear()
 
     def clear(self) -> None:
@@ -74,6 +78,8 @@ class Repeats:
 
     def record(self, event: Event) -> Iterable[Run]:
         """Return the runs after ``event``, the record parsed last.  Raises FailureError."""
+        if self._is_paused():
+            return ()
         if is_wide(event):
             self.clear()
             return ()
@@ -85,6 +91,9 @@ class Repeats:
 
         ``end``: no run reaches beyond this byte of the stream.  Raises FailureError.
         """
+        if self._is_paused():
+            yield from pieces
+            return
         events: list[Event] = []
         known, state, number = True, None, 0
         for piece in pieces:
@@ -106,6 +115,17 @@ class Repeats:
         if key is None:
             self.clear()
         yield from self._behind(key, events, end, known=known and state is None)
+
+    def _is_paused(self) -> bool:
+        """Count an item; return whether it is not examined, as runs have been rare."""
+        self._idle += 1
+        if self._idle <= _IDLE_MAX:
+            return False
+        at = self._idle % _CYCLE
+        if at == _EXAMINED:
+            self._known = 0
+            self.clear()
+        return at >= _EXAMINED
 
     def _behind(
         self, key: Hashable | None, events: Sequence[Event], end: int | None, *, known: bool
@@ -130,7 +150,9 @@ class Repeats:
             rows += run.columns[0].rows
             yield run
         # Where this fails often, try less often.
-        self._patience = 1 if rows >= _WORTH else min(2 * self._patience, _PATIENCE_MAX)
+        worth = rows >= _WORTH
+        self._idle = 0 if worth else self._idle
+        self._patience = 1 if worth else min(2 * self._patience, _PATIENCE_MAX)
         self.clear()
 
     def _mixed(self, scanner: Scanner, end: int | None) -> Iterator[Run]:
@@ -146,7 +168,9 @@ class Repeats:
         self._known = 0
         patience = min(max(2 * self._patience_mixed, _MIXED_FIRST), _PATIENCE_MAX)
         # The attempt takes time with each template.
-        self._patience_mixed = 1 if rows >= max(_WORTH, len(templates)) else patience
+        worth = rows >= max(_WORTH, len(templates))
+        self._idle = 0 if worth else self._idle
+        self._patience_mixed = 1 if worth else patience
         self.clear()
 
     def _is_known(self, key: Hashable, event: Event, before: State, after: State) -> bool:

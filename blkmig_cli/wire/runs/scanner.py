@@ -9,7 +9,7 @@ therefore always those of the schemas, only sooner.
 
 There are two ways: rows of one template at equal distances, and rows of several templates in any order,
 which follow each other.  Each of these leads from a state to a state: a section's header, for example,
-from between sections to the inside of one.
+from between sections to the inside of one.  A record may refer to names that a record before it has.
 """
 
 from array import array
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from blkmig_cli.wire.events import BitmapBits, Block, Event
 from blkmig_cli.wire.runs.columns import Bytes, Column, Numbers, Run, column_of
-from blkmig_cli.wire.runs.template import BATCH, LANE, State, Template
+from blkmig_cli.wire.runs.template import BATCH, LANE, Names, State, Template
 from blkmig_cli.wire.schema_io import Input
 
 # The widest row.
@@ -57,6 +57,16 @@ _Ruled_contra = TypeVar("_Ruled_contra", Block, BitmapBits, contravariant=True)
 class Rules(Protocol[_Ruled_contra]):
     """The rules on the numbers of records of a kind, and the state that the records change."""
 
+    @property
+    def names(self) -> Names:
+        """The names to which a record at the current place refers if it has none; () if there are none."""
+
+    def needs(self, event: _Ruled_contra) -> Names:
+        """Return which names ``event`` has from the records before it."""
+
+    def leaves(self, event: _Ruled_contra) -> Names | None:
+        """Return the names to which a record after ``event`` refers; None if it changes none."""
+
     def repeatable(self, event: _Ruled_contra, *, in_turn: bool) -> bool:
         """Return whether records like ``event``, the last one of its kind, may be taken in rows.
 
@@ -74,7 +84,10 @@ class Rules(Protocol[_Ruled_contra]):
         """
 
     def took(self, event: _Ruled_contra, top: int) -> None:
-        """Note that records like ``event`` have been taken; ``top`` is the highest sector."""
+        """Note that records like ``event`` have been taken; ``top`` is the highest sector.
+
+        Of those that are taken together, the last one in the stream is noted last.
+        """
 
 
 #: By kind of record, if there are rules for it.
@@ -87,38 +100,58 @@ def _prefix(good: NDArray[np.bool_]) -> int:
     return len(good) if good[first] else first
 
 
-_Shapes = list[tuple[int, int, dict[bytes, int]]]
+#: What may come: places in the row, and by the bytes there the templates' numbers; the longest first.
+_Shapes = list[tuple[int, int, int, dict[bytes, int]]]
 
 
-def _shapes(templates: Sequence[Template], state: State) -> _Shapes:
-    """Return what may come in a ``state``: places in the row, and by the bytes there the templates' numbers.
+class _Successors:
+    """Which of ``templates`` may come in a state with the names there."""
 
-    Templates with the most bytes come first.
-    """
-    known: dict[tuple[int, int], dict[bytes, int]] = {}
-    for number, template in enumerate(templates):
-        before, start, stop, fixed = template.key
-        if before == state:
-            known.setdefault((start, stop), {})[fixed] = number
-    longest = sorted(known, key=lambda fixed: fixed[0] - fixed[1])
-    return [(start, stop, known[start, stop]) for start, stop in longest]
+    def __init__(self, templates: Sequence[Template]) -> None:
+        self._known: dict[tuple[State, Names], dict[tuple[int, int, int], dict[bytes, int]]] = {}
+        self._shapes: dict[tuple[State, Names], _Shapes] = {}
+        for number, template in enumerate(templates):
+            before, needs, places, found = template.key
+            known = self._known.setdefault((before, needs), {})
+            known.setdefault(places, {})[found] = number
+
+    def shapes(self, state: State, names: Names) -> _Shapes:
+        """Return the templates in ``state``: those that need nothing, and those that need these names."""
+        found = self._shapes.get((state, names))
+        if found is None:
+            found = [
+                (*places, numbers)
+                for known in {(), names[:1], names}
+                for places, numbers in self._known.get((state, known), {}).items()
+            ]
+            found.sort(key=lambda shape: shape[0] - shape[1] - shape[2])
+            self._shapes[state, names] = found
+        return found
 
 
 def _chain(
-    data: bytes, templates: Sequence[Template]
+    data: bytes, templates: Sequence[Template], names: Names
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows from the beginning of ``data`` on: the numbers of their templates, and their places.
 
-    They are those whose ``fixed`` bytes are equal to a template's; the longest decide.
+    They are those whose ``fixed`` bytes and ``head`` are equal to a template's; the longest decide.
+    ``names``: those at the beginning.
     """
-    by_state = {state: _shapes(templates, state) for state in {one.before for one in templates}}
-    following = [by_state.get(template.after, []) for template in templates]
+    successors = _Successors(templates)
+    # Those after a template that changes no names may depend on what came before.
+    named = any(template.needs for template in templates)
+    following = [
+        None
+        if named and template.leaves is None
+        else successors.shapes(template.after, template.leaves or ())
+        for template in templates
+    ]
     widths = [template.width for template in templates]
     owners, places = array("q"), array("q")
-    at, shapes = 0, by_state.get(None, [])
+    at, shapes = 0, successors.shapes(None, names)
     while True:
-        for start, stop, numbers in shapes:
-            number = numbers.get(data[at + start : at + stop], -1)
+        for start, stop, head, numbers in shapes:
+            number = numbers.get(data[at + start : at + stop] + data[at : at + head], -1)
             if number >= 0:
                 break
         else:
@@ -128,7 +161,11 @@ def _chain(
             break
         owners.append(number)
         places.append(at)
-        at, shapes = end, following[number]
+        at, known = end, following[number]
+        if known is None:
+            shapes = successors.shapes(templates[number].after, names)
+        else:
+            shapes, names = known, templates[number].leaves or names
     return np.frombuffer(owners, np.int64), np.frombuffer(places, np.int64)
 
 
@@ -174,7 +211,9 @@ class Scanner:
 
     def template(self, event: Event, before: State, after: State) -> Template | None:
         """Return the template of ``event`` for :meth:`mixed`; None if it cannot be made."""
-        template = Template([event], before, after)
+        rules = self._rules.get(type(event))
+        needs, leaves = ((), None) if rules is None else (rules.needs(event), rules.leaves(event))
+        template = Template([event], before, after, needs, leaves)
         if template.width != template.stride or template.width > _WIDTH_MAX:
             return None
         rows = self._source.rows(template.start, template.stride, template.pieces, 1)
@@ -198,10 +237,11 @@ class Scanner:
         most = least
         while True:
             start = source.offset
+            names = next((rules.names for rules in self._rules.values() if rules.names), ())
             if end is not None:
                 most = min(most, max(end - start, 0))
             window = source.rows(start, 1, [(0, 1)], most).reshape(-1)
-            owners, places = _chain(window.tobytes(), usable)
+            owners, places = _chain(window.tobytes(), usable, names)
             columns, size, refused = self._columns(usable, window, owners, places)
             if not columns:
                 return
@@ -256,12 +296,17 @@ class Scanner:
         if taken < max(_WORTH, _WORTH_EACH * len(found)):
             return (), 0, False
         end = int(places[taken - 1]) + templates[int(owners[taken - 1])].width
+        taken_of = [
+            (ours[: int(np.searchsorted(ours, end))], template, rows)
+            for template, ours, rows in found
+        ]
         columns: list[Column] = []
-        for template, ours, rows in found:
-            count = int(np.searchsorted(ours, end))
-            if count:
-                by = start + ours[:count] - template.start
-                columns += self._of_rows(template, rows[:count], by)
+        # The last row is that which the rules note last.
+        for ours, template, rows in sorted(
+            (each for each in taken_of if len(each[0])), key=lambda each: int(each[0][-1])
+        ):
+            by = start + ours - template.start
+            columns += self._of_rows(template, rows[: len(ours)], by)
         columns.sort(key=lambda column: column.event.offset)
         return tuple(columns), end, refused
 

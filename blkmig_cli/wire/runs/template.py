@@ -25,6 +25,8 @@ _ROWS_APART = 1 << 13
 
 #: A place in the order of events; None is that at which rows may begin and end.
 State = tuple[int, bool] | None
+#: The names that a record without names of its own refers to: a device, a bitmap of it; or fewer of them.
+Names = tuple[str, ...]
 
 
 class _Field(NamedTuple):
@@ -68,13 +70,23 @@ class Template:
     """The layout of a row: the bytes that must be equal, and the places of its numbers and bits.
 
     It is derived from the events parsed from the row: their places, and those of their payloads.
-    ``before`` and ``after``: the states before and after a row.
+    ``before`` and ``after``: the states before and after a row.  ``needs``: the names that must be
+    current before it; ``leaves``: those after it, None if it changes none.
     """
 
-    def __init__(self, events: Sequence[Event], before: State = None, after: State = None) -> None:
+    def __init__(
+        self,
+        events: Sequence[Event],
+        before: State = None,
+        after: State = None,
+        needs: Names = (),
+        leaves: Names | None = None,
+    ) -> None:
         self.events = events
         self.before = before
         self.after = after
+        self.needs = needs
+        self.leaves = leaves
         self.start = events[0].offset
         self.stride = sum(event.length for event in events)
         self.pieces: list[tuple[int, int]] = []
@@ -83,6 +95,7 @@ class Template:
         self.width = 0
         self.row: Bytes | None = None
         self.fixed = slice(0, 0)
+        self.head = 0
         for event in events:
             data = event.data if isinstance(event, Block) else None
             head = event.length - (0 if data is None else data.length)
@@ -116,7 +129,8 @@ class Template:
     def learn(self, row: Bytes) -> None:
         """Set the template's bytes: uint8, shape (width,).
 
-        Of those that are equal in every row, ``fixed`` are the most that are adjacent.
+        Of those that are equal in every row, ``fixed`` are the most that are adjacent; ``head`` are as
+        many at the beginning, if names are there.
         """
         self.row = row
         mask = np.full(self.width, 0xFF, np.uint8)
@@ -128,6 +142,8 @@ class Template:
                 mask[start : start + length] = 0
         edges = np.flatnonzero(np.diff(mask == 0xFF, prepend=False, append=False)).reshape(-1, 2)
         self.fixed = slice(*edges[np.diff(edges).argmax()].tolist()) if len(edges) else slice(0, 0)
+        if self.leaves is not None and len(edges) and not edges[0, 0]:
+            self.head = int(edges[0, 1])
         # ``LANE`` bytes are compared at once; the last ones may overlap those before.  Of fewer, all are
         # fixed, and so have been compared.
         self._lanes = []
@@ -140,10 +156,15 @@ class Template:
                 self._lanes.append((start, keep, row[lane].copy().view(np.uint64)[0] & keep))
 
     @property
-    def key(self) -> tuple[State, int, int, bytes]:
-        """What decides whether a row may be of this template before its numbers are read."""
+    def key(self) -> tuple[State, Names, tuple[int, int, int], bytes]:
+        """What decides whether a row may be of this template before its numbers are read.
+
+        It is a state, the names there, and the bytes of ``fixed`` and ``head``, after their places.
+        """
         assert self.row is not None
-        return self.before, self.fixed.start, self.fixed.stop, self.row[self.fixed].tobytes()
+        places = self.fixed.start, self.fixed.stop, self.head
+        found = self.row[self.fixed].tobytes() + self.row[: self.head].tobytes()
+        return self.before, self.needs, places, found
 
     def equal(self, rows: Bytes) -> NDArray[np.bool_]:
         """Return which of ``rows``, shape (rows, width) and C-contiguous, match the template."""

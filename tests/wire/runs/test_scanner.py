@@ -113,6 +113,15 @@ def test_chunks_of_bitmaps(stream: Repetitive) -> None:
 
 
 @pytest.mark.scaled
+@settings(max_examples=examples(15, 500))
+@given(st.one_of(repetitive(), irregular(), chunks()))
+def test_where_runs_are_rare(stream: Repetitive) -> None:
+    """Not all items are examined then."""
+    with patch.multiple(repeats, _MIXED_FIRST=4, _IDLE_MAX=30, _CYCLE=40, _EXAMINED=20):
+        same(stream.data, stream.hints)
+
+
+@pytest.mark.scaled
 @settings(max_examples=examples(20, 500))
 @given(streams(), st.integers(0), st.integers(0, 7))
 def test_what_send_makes_with_a_bit_flipped(sent: object, place: int, bit: int) -> None:
@@ -293,6 +302,22 @@ def in_section(*chunks: bytes) -> bytes:
     return raw.qemu(bitmaps=raw.bitmap_start(granularity=512) + b"".join(chunks) + raw.COMPLETE)
 
 
+def of_three_bitmaps(number: int) -> bytes:
+    """Chunks of three bitmaps of two devices in no order, each with the names that it needs, or more."""
+    dice, out, last = random.Random(7), [], ("", "")
+    for at in range(number):
+        names = dice.choice([("d", "b"), ("d", "c"), ("e", "b")])
+        names = dice.choice([names, last, last]) if at else names
+        with_device = names[0] != last[0] or dice.random() < 0.1
+        with_bitmap = with_device or names != last or dice.random() < 0.2
+        head = bytes([0x42 | with_device << 3 | with_bitmap << 2])
+        head += raw.name(names[0]) * with_device + raw.name(names[1]) * with_bitmap
+        out.append(head + struct.pack(">QI", 64 * dice.randrange(1 << 20), 1 + at % 500))
+        last = names
+    starts = [raw.bitmap_start(*names, granularity=512) for names in ("db", "dc", "eb")]
+    return raw.qemu(bitmaps=b"".join([*starts, *out]) + raw.COMPLETE)
+
+
 WORDS = [raw.bitmap_bits(64 * (at * 7 % 200), 64 - at % 3, bits(at)) for at in range(200)]
 CLEAN = [clean(128 * (200 - at), 1 + at) for at in range(200)]
 #: The records of parts, some of a few kinds in no order in each.
@@ -323,6 +348,7 @@ MIXED: dict[str, tuple[bytes, Hints]] = {
                  *(raw.part(1, part + raw.EOS) + raw.footer(1) for part in SHORT),
                  raw.part(1, b"")), Hints()),
     "chunks-of-bitmaps": (in_section(shuffled(WORDS, CLEAN)), Hints()),
+    "chunks-of-three-bitmaps": (of_three_bitmaps(400), Hints()),
 }  # fmt: skip
 
 
