@@ -314,7 +314,7 @@ def of_three_bitmaps(number: int) -> bytes:
         head += raw.name(names[0]) * with_device + raw.name(names[1]) * with_bitmap
         out.append(head + struct.pack(">QI", 64 * dice.randrange(1 << 20), 1 + at % 500))
         last = names
-    starts = [raw.bitmap_start(*names, granularity=512) for names in ("db", "dc", "eb")]
+    starts = [raw.bitmap_start(device, name, 512) for device, name in ("db", "dc", "eb")]
     return raw.qemu(bitmaps=b"".join([*starts, *out]) + raw.COMPLETE)
 
 
