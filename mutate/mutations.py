@@ -147,6 +147,8 @@ def _children(tree: ast.AST) -> Iterator[ast.AST]:
             return
         case ast.Call(func=ast.Name(id="TypeVar" | "cast" | "NewType" | "ParamSpec")):
             yield from tree.args[1:] if _called(tree) == "cast" else []
+        case ast.Subscript(value=ast.Name(id="Literal")):
+            return
         case ast.If(test=ast.Name(id="TYPE_CHECKING")):
             yield from tree.orelse
         case _:

@@ -183,3 +183,18 @@ def test_progress_that_contradicts_a_complete_disk(run: Run, tmp_path: Path) -> 
     outcome = run("validate", path, "--device-size", "8M", "--output", "json")
     assert "progress-contradiction" in {finding["id"] for finding in outcome.report["findings"]}
     assert (outcome.status, outcome.report["verdict"]) == (1, "faulty")
+
+
+@pytest.mark.parametrize(
+    ("size", "leaks"),
+    [(2 << 20, None), ((2 << 20) - 512, "512 bytes"), ((1 << 20) + 512, "1,048,064 bytes"), (1 << 20, None)],
+)  # fmt: skip
+def test_data_after_the_end_of_a_disk(
+    run: Run, tmp_path: Path, size: int, leaks: str | None
+) -> None:
+    """Only of a chunk that the end cuts: one behind the end is a finding of its own."""
+    data = raw.qemu(raw.block(0, 0, rest=DATA), raw.block(2048, 0, rest=DATA))
+    found = findings(run, tmp_path / "s.bin", data, "--device-size", size)
+    assert ("partial-tail" in found) == ("padding-leak" in found) == (leaks is not None)
+    assert leaks is None or found["padding-leak"]["message"].startswith(leaks)
+    assert ("sector-past-end" in found) == (size == 1 << 20)

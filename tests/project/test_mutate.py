@@ -17,6 +17,7 @@ SOURCE = '''\
 import os
 
 LIMIT: int = 8
+Kind = Literal["a", "b"]
 
 def clip(size: "int", low=0, *, strict=True):
     """Return size."""
@@ -69,7 +70,7 @@ def test_what_is_not_code_stays() -> None:
     lines = {mutation.line for mutation in find_mutations(SOURCE)}
     text = SOURCE.splitlines()
     assert [line for number, line in enumerate(text, 1) if number not in lines and line] == [
-        '"""A docstring."""', "import os", '    """Return size."""', "    äöü = size",
+        '"""A docstring."""', "import os", 'Kind = Literal["a", "b"]', '    """Return size."""', "    äöü = size",
         "    for part in (", "    ):",
     ]  # fmt: skip
 
