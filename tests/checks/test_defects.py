@@ -187,14 +187,21 @@ def test_progress_that_contradicts_a_complete_disk(run: Run, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("size", "leaks"),
-    [(2 << 20, None), ((2 << 20) - 512, "512 bytes"), ((1 << 20) + 512, "1,048,064 bytes"), (1 << 20, None)],
-)  # fmt: skip
+    [(4096, None), (4095, "512 bytes"), (2049, "1,048,064 bytes"), (2048, None)],
+)
+@pytest.mark.parametrize("early", [True, False])
 def test_data_after_the_end_of_a_disk(
-    run: Run, tmp_path: Path, size: int, leaks: str | None
+    run: Run, tmp_path: Path, size: int, leaks: str | None, early: bool
 ) -> None:
-    """Only of a chunk that the end cuts: one behind the end is a finding of its own."""
-    data = raw.qemu(raw.block(0, 0, rest=DATA), raw.block(2048, 0, rest=DATA))
-    found = findings(run, tmp_path / "s.bin", data, "--device-size", size)
-    assert ("partial-tail" in found) == ("padding-leak" in found) == (leaks is not None)
+    """The size in sectors is known before the data, by an option, or after them, by a bitmap."""
+    bits = raw.bitmap_start(granularity=512) + raw.bitmap_bits(0, size, bytes(-(-size // 64) * 8))
+    records = raw.block(0, 0, rest=DATA), raw.block(2048, 0, rest=DATA)
+    data = raw.qemu(*records, bitmaps=None if early else bits + raw.COMPLETE)
+    options = ["--device-size", size * 512] if early else []
+    found = findings(run, tmp_path / "s.bin", data, *options)
+    assert ("partial-tail" in found) == (leaks is not None)
+    assert ("sector-past-end" in found) == (size == 2048)
+    if size == 2048 and early:
+        leaks = "1,048,576 bytes"
+    assert ("padding-leak" in found) == (leaks is not None)
     assert leaks is None or found["padding-leak"]["message"].startswith(leaks)
-    assert ("sector-past-end" in found) == (size == 1 << 20)
