@@ -70,7 +70,8 @@ def test_what_is_not_code_stays() -> None:
     lines = {mutation.line for mutation in find_mutations(SOURCE)}
     text = SOURCE.splitlines()
     assert [line for number, line in enumerate(text, 1) if number not in lines and line] == [
-        '"""A docstring."""', "import os", 'Kind = Literal["a", "b"]', '    """Return size."""', "    äöü = size",
+        '"""A docstring."""', "import os", 'Kind = Literal["a", "b"]',
+        '    """Return size."""', "    äöü = size",
         "    for part in (", "    ):",
     ]  # fmt: skip
 
