@@ -104,6 +104,12 @@ that are `full`; its gaps are intentional, and it is `whole` where it has what i
 same images equal. `convert` and `scrub` keep an identity, `salvage` drops it. One that is invalid is
 ignored, with the warning `identity`; sizes that it states are used.
 
+### The rest of a stream
+
+The stream of `send --from-token` has an identity as any other, that of whole disks, but not their first chunks: alone,
+it is incomplete. Its machine type is `blkmig-rest-UUID`: the UUID is the first half of the SHA-256 of the token's
+content, and says which images it continues. No QEMU has such a machine, so that none loads it.
+
 ### Manifests
 
 A manifest (`send --manifest`, `validate --manifest`; its schema is `docs/schemas/manifest.json`):
