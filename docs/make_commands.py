@@ -106,9 +106,10 @@ ignored, with the warning `identity`; sizes that it states are used.
 
 ### The rest of a stream
 
-The stream of `send --from-token` has an identity as any other, that of whole disks, but not their first chunks: alone,
-it is incomplete. Its machine type is `blkmig-rest-UUID`: the UUID is the first half of the SHA-256 of the token's
-content, and says which images it continues. No QEMU has such a machine, so that none loads it.
+The stream of `send --from-token` has the identity of a stream of whole disks, but not their first
+chunks: alone, it is incomplete. Its machine type is `blkmig-rest-UUID`: the UUID is the first half of
+the SHA-256 of the token's content, and says which images it continues. No QEMU has such a machine, so
+that none loads it.
 
 ### Manifests
 

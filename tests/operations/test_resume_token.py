@@ -20,6 +20,7 @@ from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
 from blkmig_cli.operations.replay import writer
 from blkmig_cli.operations.resume_token import Received, parse_token, token_of
+from blkmig_cli.operations.send.send import send
 from tests.conftest import Run, fails
 from tests.support import qcow2, raw
 from tests.support.long import examples
@@ -61,9 +62,13 @@ def cut(stream: bytes, at: int, request: ReplayRequest, *, killed: bool = False)
         assert not blkmig_cli.replay(pipe, request).accepted
 
 
-def sent(images: dict[str, str], **options: Any) -> bytes:
+def sent(
+    images: dict[str, str], marks: SendBitmaps | None = None, token: str | None = None
+) -> bytes:
+    """Return the stream of images, which are raw, whatever they look like."""
     Path("sent").unlink(missing_ok=True)
-    blkmig_cli.send(images, Path("sent"), **options)
+    known = None if token is None else parse_token("", token)
+    send(images, "sent", bitmaps=marks, token=known, formats={None: "raw"})
     return Path("sent").read_bytes()
 
 
@@ -87,7 +92,7 @@ class Case(Shown):
                 names = {bitmap.name: bitmap for bitmap in marks}
                 write_bitmaps(f"{path}.bitmaps.json", BitmapFile(len(disk), names))
         targets: dict[str | None, str] = {device: f"new{path}" for device, path in images.items()}
-        return images, ReplayRequest(targets, create=True)
+        return images, ReplayRequest(targets, create=True, formats={None: "raw"})
 
     def check(self, disks: list[bytes]) -> None:
         """Check that the new images are ``disks``, with the bitmaps."""
@@ -129,7 +134,7 @@ def test_cut_anywhere_and_continued(case: Case, cuts: list[tuple[float, bool, bo
     token, received = None, 0
     for part, killed, turned in cuts:
         images = dict(reversed(images.items())) if turned else images
-        stream = sent(images, bitmaps=all_of(case), token=token)
+        stream = sent(images, all_of(case), token=token)
         resuming = replace(request, resume=token is not None)
         cut(stream, int(part * (len(stream) - 1)), resuming, killed=killed)
         try:
@@ -143,7 +148,7 @@ def test_cut_anywhere_and_continued(case: Case, cuts: list[tuple[float, bool, bo
         now = sum(disk.length for disk in parse_token("", token).disks)
         assert now >= received
         received = now
-    rest = sent(images, bitmaps=all_of(case), token=token)
+    rest = sent(images, all_of(case), token=token)
     result = blkmig_cli.replay(io.BytesIO(rest), replace(request, resume=token is not None))
     assert result.accepted
     assert result.report.verdict == "whole"
@@ -161,7 +166,7 @@ def test_cut_anywhere_and_continued(case: Case, cuts: list[tuple[float, bool, bo
 def test_a_disk_that_has_changed(case: Case, part: float, place: int, change: bytes) -> None:
     """It is refused where the change has been received, or else the result is the disk as it is now."""
     images, request = case.make()
-    stream = sent(images, bitmaps=all_of(case))
+    stream = sent(images, all_of(case))
     cut(stream, int(part * (len(stream) - 1)), request)
     try:
         token = blkmig_cli.resume_token(request)
@@ -175,10 +180,10 @@ def test_a_disk_that_has_changed(case: Case, part: float, place: int, change: by
     length = parse_token("", token).disks[0].length
     if now[:length] != before[:length]:
         with pytest.raises(blkmig_cli.FailureError, match="was written since"):
-            sent(images, bitmaps=all_of(case), token=token)
+            sent(images, all_of(case), token=token)
         assert not Path("sent").exists()
         return
-    rest = sent(images, bitmaps=all_of(case), token=token)
+    rest = sent(images, all_of(case), token=token)
     assert blkmig_cli.replay(io.BytesIO(rest), replace(request, resume=True)).accepted
     case.check([bytes(now), *others])
 
@@ -251,6 +256,8 @@ def test_the_rest_is_for_no_other_images(run: Run) -> None:
     for options in ((), ("--incremental",), ("--restart",)):
         refused(run(*other, *options), 2, "use --resume", before)
     refused(run(*other, "--resume"), 4, "not the rest of what", before)
+    template = ("--image", "{device}.img", "--create", "--resume")
+    refused(run("replay", "rest.bin", *template), 2, "one by one", before)
     refused(run(*REPLAY, "--image", "drive7=other.img"), 2, "drive7", before)
     refused(run(*REPLAY[:2], "--image", "drive7=new.img", "--resume"), 4, "not 'drive7'", before)
     # An image that was written since the token.
@@ -397,7 +404,9 @@ def test_options_that_a_token_excludes(
 
 def test_what_is_received_of_nothing(run: Run) -> None:
     """There is no token where no part from the disk's start is on an image."""
-    fails(run("replay", "--print-token"), 2, "no --image")
+    fails(run("replay", "--print-token"), 2, "one by one")
+    for option in ("--restart", "--dry-run", "--bitmaps-only"):
+        fails(run("replay", "--print-token", "--image", "a", option), 2, "--resume and --restart")
     fails(run("replay", "s.bin", "--print-token", "--image", "a"), 2, "takes no STREAM")
     template = ("--image", "{device}.img", "--create")
     fails(run("replay", "--print-token", *template), 2, "one by one")
@@ -521,3 +530,14 @@ def test_a_token_for_too_many_disks() -> None:
     ]
     with pytest.raises(blkmig_cli.FailureError, match="a token for 600 disks"):
         token_of(disks).check_length()
+
+
+@pytest.mark.usefixtures("token")
+def test_the_library_does_the_same() -> None:
+    request = ReplayRequest({None: "new.img"}, create=True)
+    token = blkmig_cli.resume_token(request)
+    blkmig_cli.send({"drive0": "disk.img"}, Path("rest.bin"), token=token)
+    assert blkmig_cli.replay(Path("rest.bin"), replace(request, resume=True)).accepted
+    assert Path("new.img").read_bytes() == DISK
+    with pytest.raises(blkmig_cli.UsageError, match="not a resume token"):
+        blkmig_cli.send({"drive0": "disk.img"}, Path("rest.bin"), token=token[1:])

@@ -1,6 +1,5 @@
 """What the images of an interrupted replay have received: its token, and the rest that continues it."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from io import BytesIO
@@ -28,22 +27,13 @@ def resume_token(request: ReplayRequest, progress: Progress = no_progress) -> Re
     received nothing.
     """
     wanted = replace(request, resume=True)
-    if not wanted.images:
-        raise UsageError("no --image is specified")
+    wanted.check(with_stream=True)
     with closing(Destinations(wanted, FileUses())) as destinations:
         destinations.open()
-        paths = ", ".join(escape(found.path) for found in destinations)
-        if not paths:
-            raise UsageError(
-                "the images are not specified one by one", hint="use --image DEVICE=IMAGE"
-            )
-        if all(found.finished for found in destinations):
-            raise FailureError(f"{paths}: the replay is finished, there is nothing to resume")
-        disks = list(_received(destinations, progress))
+        disks = _received(destinations, progress)
     if not disks:
         raise FailureError(
-            f"{paths}: nothing was received that could be continued",
-            hint="send the whole stream again",
+            f"nothing was received in {_paths(destinations)}", hint="send the whole stream again"
         )
     token = token_of(disks)
     token.check_length()
@@ -68,10 +58,7 @@ def check_continued(
             "the stream is the rest of an interrupted one, for the images that have received the first part",
             hint="use --resume",
         )
-    if all(found.finished for found in destinations):
-        paths = ", ".join(escape(found.path) for found in destinations)
-        raise FailureError(f"{paths}: the replay is finished already")
-    received = list(_received(destinations, no_progress))
+    received = _received(destinations, no_progress)
     if not received or token_of(received).id != state:
         raise FailureError(
             "the stream is not the rest of what the images have received", hint=_AGAIN
@@ -80,7 +67,15 @@ def check_continued(
     return received
 
 
-def _received(destinations: Destinations, progress: Progress) -> Iterator[Received]:
+def _received(destinations: Destinations, progress: Progress) -> list[Received]:
+    """Return what the images have received; raises UsageError, FailureError as :func:`resume_token`."""
+    if not any(True for _ in destinations):
+        raise UsageError(
+            "the images are not specified one by one", hint="use --image DEVICE=IMAGE for each"
+        )
+    if all(found.finished for found in destinations):
+        raise FailureError(f"the replay to {_paths(destinations)} is finished")
+    disks = []
     for device, found in destinations.items():
         with progress("reading", found.received_length) as tick:
             received = found.received(tick)
@@ -90,7 +85,12 @@ def _received(destinations: Destinations, progress: Progress) -> Iterator[Receiv
             raise FailureError(
                 f"{escape(found.path)} has received {quote(received.device)}, not {quote(device)}"
             )
-        yield received
+        disks.append(received)
+    return disks
+
+
+def _paths(destinations: Destinations) -> str:
+    return ", ".join(escape(found.path) for found in destinations)
 
 
 def _state(stream: Stream, request: ReplayRequest) -> str | None:
