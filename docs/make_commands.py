@@ -21,7 +21,9 @@ TARGET = Path(__file__).with_name("commands.md")
 
 ACCEPTANCE = """## Exit status by finding
 
-An error that ends the reading of a stream has the exit status that stands with it above, in every
+All checks are in [checks.md](checks.md), one by one.
+
+An error that ends the reading of a stream has the exit status that stands with it there, in every
 command; `replay` and `extract` take what was sent before it with `--allow-incomplete`, and then have that
 status. Other errors end a command with 1, and nothing is written; some are accepted with an
 option. An error of a device that is not used is ignored. Warnings and notes do not count (`validate
@@ -208,9 +210,7 @@ def document() -> str:
         lines += ["| option | |", "| --- | --- |"]
         lines += [option_row(option) for option in command.params]
         lines.append("")
-    lines += ["## Checks", "", "| id | severity | meaning |", "| --- | --- | --- |"]
-    lines += [f"| `{check}` | {severity} | {text} |" for check, (severity, text) in CHECKS.items()]
-    lines += ["", *acceptance(), "", SHAPES, SPEC.rstrip()]
+    lines += [*acceptance(), "", SHAPES, SPEC.rstrip()]
     for name, (_, fields) in FIELDS.items():
         keys = [field.key if field.default is ... else f"[{field.key}]" for field in fields]
         lines.append(f"| {name} | {' '.join(keys)} |")

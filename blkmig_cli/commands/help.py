@@ -34,7 +34,7 @@ _SECTIONS = {
     ),
     "Checks": (
         "incremental", "allow_incomplete", "manifest",
-        "for_qemu", "strict", "ignore", "list_checks",
+        "for_qemu", "strict", "ignore", "list_checks", "explained",
     ),
     "Selection": (
         "disks", "excluded", "list_disks", "show_all", "device", "devices", "types", "sectors", "limit",
