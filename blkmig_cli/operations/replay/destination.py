@@ -17,6 +17,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from blkmig_cli import limits
@@ -152,7 +153,8 @@ class Destination:
                 f"{escape(image.path)} has {image.size} bytes, {length} were received",
                 hint=_NEW_START,
             )
-        return Received(self._device, length, digest_of(image, length, tick), self._has_bitmaps)
+        digest = digest_of(image, length, partial(tick, disk=self._device))
+        return Received(self._device, length, digest, self._has_bitmaps)
 
     @property
     def incomplete_path(self) -> str | None:

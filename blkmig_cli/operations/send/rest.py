@@ -5,6 +5,7 @@ Without a token, nothing is checked, and all is sent.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable
@@ -74,7 +75,7 @@ def check_received(
     for received in () if token is None else token.disks:
         image = images[received.device]
         with progress("comparing", received.length) as tick:
-            digest = digest_of(image, received.length, tick)
+            digest = digest_of(image, received.length, partial(tick, disk=received.device))
         if digest != received.digest:
             raise _differs(image, received, "it was written since, or is another disk")
 
