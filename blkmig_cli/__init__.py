@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         open,  # noqa: A004
         open_image,
         replay,
+        resume_token,
         send,
         validate,
         write,
@@ -92,6 +93,7 @@ __all__ = [
     "read_bitmaps",
     "read_manifest",
     "replay",
+    "resume_token",
     "runs",
     "send",
     "validate",
@@ -110,6 +112,7 @@ _HOMES = {
         "open",
         "open_image",
         "replay",
+        "resume_token",
         "send",
         "validate",
         "write",

@@ -28,8 +28,10 @@ from blkmig_cli.operations.extract import find_disk
 from blkmig_cli.operations.fold import fold as fold_streams
 from blkmig_cli.operations.live.request import LiveReport, LiveRequest
 from blkmig_cli.operations.reading import Reading
+from blkmig_cli.operations.replay.received import resume_token as token_of_images
 from blkmig_cli.operations.replay.replay import replay as replay_stream
 from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
+from blkmig_cli.operations.resume_token import parse_token
 from blkmig_cli.operations.send.changes import ALL, SendChanges
 from blkmig_cli.operations.send.identity import RANDOM, SendIdentity
 from blkmig_cli.operations.send.requirements import check_disks, check_images
@@ -430,6 +432,16 @@ def replay(
         return replay_stream(opened, request)
 
 
+def resume_token(request: ReplayRequest) -> str:
+    """Return what the images of an interrupted replay have received, as ``replay --print-token`` does.
+
+    ``request``: that of the replay.  The token is for :func:`send`, which makes the rest of the stream, and
+    that for :func:`replay` with ``resume``.  Nothing is changed.  Raises UsageError where the images are not
+    specified one by one; FailureError where one fails or is in use, or nothing was received.
+    """
+    return str(token_of_images(request))
+
+
 def send(
     images: Mapping[str, str | os.PathLike[str]],
     target: str | os.PathLike[str],
@@ -438,14 +450,16 @@ def send(
     bitmaps: SendBitmaps | None = None,
     identity: SendIdentity | None = RANDOM,
     changes: SendChanges = ALL,
+    token: str | None = None,
     manifest: str | os.PathLike[str] | None = None,
 ) -> SendResult:
     """Send ``images``, paths by device name, to ``target``, as ``blkmig send`` does.
 
     ``options``: how to send; ``bitmaps``: which bitmaps to send with them, None for none;
     ``identity``: the id of the stream and its base, None to state none; ``changes``: of an increment, the
-    bitmaps that select what is sent, and those to create and remove; ``manifest``: the file to which
-    the digests of what was sent are written.  Raises UsageError for contradictory options or missing
+    bitmaps that select what is sent, and those to create and remove; ``token``: that of
+    :func:`resume_token`, to send only the rest; ``manifest``: the file to which the digests of the disks
+    are written.  Raises UsageError for contradictory options or missing
     bitmaps, FailureError where an image, a bitmap or the target fails or does not fit.
     """
     return send_images(
@@ -455,6 +469,7 @@ def send(
         bitmaps=bitmaps,
         identity=identity,
         changes=changes,
+        token=None if token is None else parse_token("token", token),
         manifest=None if manifest is None else os.fspath(manifest),
     )
 

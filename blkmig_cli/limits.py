@@ -70,6 +70,8 @@ SHOWN_MAX = 1 << 10
 BITMAPS_FILE_MAX = 256 << 20
 #: Bytes of a journal (IMAGE.replay.json).
 JOURNAL_MAX = 1 << 16
+#: Bytes of a resume token (replay --print-token).
+TOKEN_MAX = 1 << 16
 #: Bytes of the record of an image (IMAGE.blkmig.json).
 RECORD_MAX = 1 << 16
 #: Bytes of a manifest.

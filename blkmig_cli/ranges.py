@@ -190,6 +190,14 @@ class IntervalSet:
                 yield max(starts[number], start), min(ends[number], end)
             at = 0
 
+    def end_at(self, number: int) -> int:
+        """Return the end of the range with ``number`` in it; ``number`` where there is none."""
+        if not self._blocks:
+            return number
+        block, at = self._from(number)
+        starts, ends = self._blocks[block]
+        return ends[at] if at < len(starts) and starts[at] <= number else number
+
     def gap_table(self, start: int, end: int) -> Table:
         """Return the parts of [start, end) that are not in the set: shape (gaps, 2), start and end."""
         held = self.table()

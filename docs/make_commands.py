@@ -21,7 +21,9 @@ TARGET = Path(__file__).with_name("commands.md")
 
 ACCEPTANCE = """## Exit status by finding
 
-An error that ends the reading of a stream has the exit status that stands with it above, in every
+All checks are in [checks.md](checks.md), one by one.
+
+An error that ends the reading of a stream has the exit status that stands with it there, in every
 command; `replay` and `extract` take what was sent before it with `--allow-incomplete`, and then have that
 status. Other errors end a command with 1, and nothing is written; some are accepted with an
 option. An error of a device that is not used is ignored. Warnings and notes do not count (`validate
@@ -103,6 +105,13 @@ that are `full`; its gaps are intentional, and it is `whole` where it has what i
 `mark` are names of bitmaps. `--id` and SOURCE_DATE_EPOCH (seconds since 1970) make two streams of the
 same images equal. `convert` and `scrub` keep an identity, `salvage` drops it. One that is invalid is
 ignored, with the warning `identity`; sizes that it states are used.
+
+### The rest of a stream
+
+The stream of `send --from-token` has the identity of a stream of whole disks, but not their first
+chunks: alone, it is incomplete. Its machine type is `blkmig-rest-UUID`: the UUID is the first half of
+the SHA-256 of the token's content, and says which images it continues. No QEMU has such a machine, so
+that none loads it.
 
 ### Manifests
 
@@ -201,9 +210,7 @@ def document() -> str:
         lines += ["| option | |", "| --- | --- |"]
         lines += [option_row(option) for option in command.params]
         lines.append("")
-    lines += ["## Checks", "", "| id | severity | meaning |", "| --- | --- | --- |"]
-    lines += [f"| `{check}` | {severity} | {text} |" for check, (severity, text) in CHECKS.items()]
-    lines += ["", *acceptance(), "", SHAPES, SPEC.rstrip()]
+    lines += [*acceptance(), "", SHAPES, SPEC.rstrip()]
     for name, (_, fields) in FIELDS.items():
         keys = [field.key if field.default is ... else f"[{field.key}]" for field in fields]
         lines.append(f"| {name} | {' '.join(keys)} |")

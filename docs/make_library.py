@@ -43,6 +43,7 @@ CHAPTERS = {
         "replay",
         "ReplayRequest",
         "ReplayResult",
+        "resume_token",
         "send",
         "SendOptions",
         "SendBitmaps",

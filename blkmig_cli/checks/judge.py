@@ -14,6 +14,7 @@ from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.schemas.dialects import CLASSIC
 from blkmig_cli.text import count, escape, human_size, quote
 from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.rest import continued_state
 from blkmig_cli.wire.schema_io import Input
 from blkmig_cli.wire.v1.layout import describe
 
@@ -343,7 +344,9 @@ class _Judge:
                 self._add("incremental", _not_sent(before, exact=exact), device=device.disk.name)
             elif before:
                 text = _not_sent(before, exact=exact)
-                if ended:
+                if continued_state(self._state.machine) is not None:
+                    text += "; the stream is the rest of an interrupted one, for replay --resume"
+                elif ended:
                     text += "; use --incremental if these gaps are intentional"
                 self._add("missing-chunks", text, device=device.disk.name)
         unsent = self._unsent() * SECTOR_SIZE

@@ -123,7 +123,7 @@ def manifest_of(disks: list[Disk], tick: Tick, *, content: bool, flags: bool) ->
     for disk in disks:
         digest = None
         if content:
-            digest = _sha256(disk.image, done, tick)
+            digest = _sha256(disk.image, disk.device, done, tick)
             done += disk.size
         made.disks[disk.device] = DiskEntry(disk.device, disk.size, digest)
         for bitmap in disk.bitmaps:
@@ -204,7 +204,7 @@ def _check_disks(
             yield Difference(device, f"the disk has {image.size} bytes, not {entry.size}")
         elif not work.allows(image.size - _data(image)):
             yield Difference(device, f"the disk was not compared: {work.refusal}")
-        elif (digest := _sha256(image, done, tick)) != entry.sha256:
+        elif (digest := _sha256(image, device, done, tick)) != entry.sha256:
             wanted = f"not {entry.sha256[:_SHOWN]}..."
             yield Difference(device, f"the disk's SHA-256 is {digest[:_SHOWN]}..., {wanted}")
         done += entry.size
@@ -246,16 +246,16 @@ def _bitmap_fault(bitmap: DirtyBitmap, wanted: BitmapEntry, size: int, work: _Wo
     return None
 
 
-def _sha256(image: Readable, done: int, tick: Tick) -> str:
-    """Return the digest of an image's bytes; ``done`` bytes of others have been read before."""
+def _sha256(image: Readable, device: str, done: int, tick: Tick) -> str:
+    """Return the digest of the image of ``device``; ``done`` bytes of others have been read before."""
     found, at = hashlib.sha256(), 0
     for start, length in chain(image.extents(), [(image.size, 0)]):
         for zeros in range(at, start, _PIECE):
             found.update(_ZEROS[: start - zeros])
-            tick(done + zeros)
+            tick(done + zeros, device)
         for data in range(start, start + length, _PIECE):
             found.update(image.read(data, min(_PIECE, start + length - data)))
-            tick(done + data)
+            tick(done + data, device)
         at = start + length
     return found.hexdigest()
 

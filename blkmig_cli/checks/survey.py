@@ -22,7 +22,7 @@ from blkmig_cli.transport.inputs import FileInput
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.runs.columns import Consumer, Run
+from blkmig_cli.wire.runs.columns import Consumer, Run, device_of
 
 
 def read_stream(decoder: Decoder, tick: Tick, *consumers: Consumer) -> BlkmigError | None:
@@ -43,11 +43,11 @@ def read_stream(decoder: Decoder, tick: Tick, *consumers: Consumer) -> BlkmigErr
             if isinstance(piece, Run):
                 for consumer in consumers:
                     consumer.feed_run(piece, source)
-                tick(piece.end)
+                tick(piece.end, device_of(piece))
             else:
                 for consumer in consumers:
                     consumer.feed(piece, source)
-                tick(piece.offset + piece.length)
+                tick(piece.offset + piece.length, device_of(piece))
         except LimitError as error:
             error.offset = piece.start if isinstance(piece, Run) else piece.offset
             return error

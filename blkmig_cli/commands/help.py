@@ -34,7 +34,7 @@ _SECTIONS = {
     ),
     "Checks": (
         "incremental", "allow_incomplete", "manifest",
-        "for_qemu", "strict", "ignore", "list_checks",
+        "for_qemu", "strict", "ignore", "list_checks", "explained",
     ),
     "Selection": (
         "disks", "excluded", "list_disks", "show_all", "device", "devices", "types", "sectors", "limit",
@@ -43,7 +43,7 @@ _SECTIONS = {
         "mode", "downtime", "max_passes", "max_bandwidth", "on_no_converge", "then", "scratch",
         "scratch_limit", "freeze", "agent", "socket", "clean_up",
     ),
-    "Writing": ("dry_run", "estimate", "resume", "restart", "verify", "force"),
+    "Writing": ("dry_run", "estimate", "token_text", "print_token", "resume", "restart", "verify", "force"),
     "Output": (
         "target", "ranges", "totals", "svg", "payload", "as_spec", "output", "junit", "sarif", "quiet",
         "verbose",

@@ -1,12 +1,15 @@
 """``blkmig replay``: applies a stream to disk images."""
 
 from contextlib import ExitStack
+from functools import partial
 
 import click
 
 from blkmig_cli.checks.manifest import read_manifest
 from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
+from blkmig_cli.errors import UsageError
+from blkmig_cli.operations.replay.received import resume_token
 from blkmig_cli.operations.replay.replay import replay
 from blkmig_cli.operations.replay.request import Dialect, ReplayRequest
 from blkmig_cli.output.documents import replay_json
@@ -40,6 +43,8 @@ from blkmig_cli.wire.decoder import Container
               help="Apply the intact part of an incomplete or damaged stream.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check everything, write nothing.")
 @click.option("--resume", is_flag=True, help="Continue a replay that was interrupted.")
+@click.option("--print-token", is_flag=True,
+              help="Print what the images have received, for send --from-token; no STREAM.")  # fmt: skip
 @click.option("--restart", is_flag=True, help="Start over a replay that was interrupted.")
 @click.option("--verify", is_flag=True, help="Read back what was written, and compare.")
 @click.option("--manifest", metavar="FILE",
@@ -72,6 +77,7 @@ def command(
     allow_incomplete: bool,
     dry_run: bool,
     resume: bool,
+    print_token: bool,
     restart: bool,
     verify: bool,
     manifest: str | None,
@@ -97,6 +103,10 @@ def command(
     continued with --resume.  Where the stream ended but was incomplete or damaged, the
     image is accepted as it is by --resume --allow-incomplete without STREAM.
 
+    A transfer from another host is continued without sending again what has arrived:
+    --print-token prints a token, and with --resume the stream of send --from-token is
+    applied.
+
     IMAGE.blkmig.json records which stream an image holds.  An increment is applied only
     to images that hold its base and were not written since.
 
@@ -106,6 +116,7 @@ def command(
       blkmig replay stream.bin --image drive0=a.img --image drive1=/dev/vg/b
       blkmig replay stream.bin --image '{device}.qcow2' --create
       blkmig replay stream.bin --image disk.img --create --resume
+      blkmig replay --print-token --image disk.img
       zcat stream.gz | blkmig replay - --image disk.img --create --device-size 20G
     """
     from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
@@ -136,6 +147,11 @@ def command(
         dialect=dialect,
         container=container,
     )
+    if print_token:
+        if stream is not None:
+            raise UsageError("--print-token takes no STREAM")
+        click.echo(resume_token(request, partial(progress, quiet=quiet)))
+        return 0
     request.check(with_stream=stream is not None)
     with ExitStack() as stack:
         opened = None

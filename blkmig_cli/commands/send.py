@@ -34,6 +34,9 @@ from blkmig_cli.text import count, escape, human_size, quote
     "--id", "own_id", metavar="UUID", help="The id of the stream (default: a random one)."
 )
 @click.option("--no-identity", is_flag=True, help="Do not state an id in the stream.")
+@click.option("--from-token", "token_text", metavar="TOKEN",
+              help="Send only what an interrupted replay has not received "
+              "(see replay --print-token).")  # fmt: skip
 @click.option("--estimate", is_flag=True,
               help="Print how many bytes the stream has at most; write nothing.")  # fmt: skip
 @options.force_share_option
@@ -61,6 +64,7 @@ def command(
     base: str | None,
     own_id: str | None,
     no_identity: bool,
+    token_text: str | None,
     estimate: bool,
     force_share: bool,
     for_qemu: Version | None,
@@ -84,8 +88,10 @@ def command(
       blkmig send disk.qcow2 --mark b0 --to s0.bin
       blkmig send disk.qcow2 --since b0 --mark b1 --base s0.bin --to s1.bin
       blkmig send disk.qcow2 --since b0 --estimate
+      blkmig send disk.img --from-token "$token" --to rest.bin
       blkmig send overlay.qcow2 --skip-unallocated --base s0.bin --to s1.bin
     """
+    from blkmig_cli.operations.resume_token import parse_token  # noqa: PLC0415
     from blkmig_cli.operations.send.changes import SendChanges  # noqa: PLC0415 (numpy is slow to load)
     from blkmig_cli.operations.send.identity import SendIdentity  # noqa: PLC0415
     from blkmig_cli.operations.send.send import SendBitmaps, send  # noqa: PLC0415 (numpy is slow to load)
@@ -112,6 +118,7 @@ def command(
         bitmaps=SendBitmaps(names, files) if with_bitmaps else None,
         identity=None if no_identity else SendIdentity(own_id, base),
         changes=SendChanges(options.since_values(since), files, otherwise is not None, mark, drop),
+        token=None if token_text is None else parse_token("--from-token", token_text),
         manifest=manifest,
         formats=options.formats_of(formats),
         shared=force_share,

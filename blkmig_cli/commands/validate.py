@@ -29,6 +29,9 @@ from blkmig_cli.text import escape, quote
 @click.option("--ignore", multiple=True, metavar="ID", help="Ignore a check.",
               shell_complete=one_of({check: text for check, (_, text) in CHECKS.items()}))  # fmt: skip
 @click.option("--list-checks", is_flag=True, help="List and explain all checks.")
+@click.option("--explain", "explained", multiple=True, metavar="ID",
+              help="Explain a check, and what to do about its findings.",
+              shell_complete=one_of({check: text for check, (_, text) in CHECKS.items()}))  # fmt: skip
 @options.output_option("human", "json", "junit", "sarif", "github")
 @click.option("--summary", is_flag=True, help="Print only the summary, not the reports.")
 @click.option("--catalogue", metavar="FILE",
@@ -56,6 +59,7 @@ def command(
     strict: bool,
     ignore: tuple[str, ...],
     list_checks: bool,
+    explained: tuple[str, ...],
     output: str,
     summary: bool,
     catalogue: str | None,
@@ -79,22 +83,27 @@ def command(
       blkmig validate stream.bin --image drive0=disk.img
       blkmig validate stream.bin --manifest stream.json
       blkmig validate stream.bin --for-qemu 7.2
+      blkmig validate --explain missing-chunks
       blkmig validate captures/ --jobs 4 --summary
       find captures -name '*.bin' -print0 | blkmig validate --files-from - -0
       blkmig validate captures/ --catalogue captures.db --summary
       blkmig validate captures/*.bin --strict --output github --junit captures.xml
     """
-    if list_checks:
+    if list_checks or explained:
         from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
-        from blkmig_cli.output.human.report import checks_text  # noqa: PLC0415
+    if list_checks:
+        from blkmig_cli.output.human.checks import checks_text  # noqa: PLC0415
 
         checks_text(console())
         return 0
-    for check in ignore:
-        if check not in CHECKS:
-            close = " or ".join(map(quote, get_close_matches(check, CHECKS)))
-            hint = f"did you mean {close}?" if close else "see --list-checks"
-            raise UsageError(f"--ignore {escape(check)}: no such check", hint=hint)
+    for option, checks in (("--ignore", ignore), ("--explain", explained)):
+        for check in checks:
+            _check_known(option, check)
+    if explained:
+        from blkmig_cli.output.human.checks import explanations_text  # noqa: PLC0415
+
+        explanations_text(explained, console())
+        return 0
     if summary and output != "human":
         raise UsageError(f"--summary and --output {output} are mutually exclusive")
     hints = options.hints_of(granularities, device_sizes)
@@ -129,3 +138,11 @@ def command(
         Outputs(output, summary, junit, sarif, strict, frozenset(ignore), quiet, verbose),
         catalogue,
     )
+
+
+def _check_known(option: str, check: str) -> None:
+    """Raise UsageError where ``check``, in ``option``, is no id of a check."""
+    if check not in CHECKS:
+        close = " or ".join(map(quote, get_close_matches(check, CHECKS)))
+        hint = f"did you mean {close}?" if close else "see --list-checks"
+        raise UsageError(f"{option} {escape(check)}: no such check", hint=hint)

@@ -26,6 +26,7 @@ from blkmig_cli.operations.validate import ValidateOptions, validate_all
 from blkmig_cli.output.documents import report_json, without_base_json
 from blkmig_cli.output.github import annotations, findings, write_step_summary
 from blkmig_cli.output.human import report as shown
+from blkmig_cli.output.human.checks import where_explained
 from blkmig_cli.output.human.console import Form, console
 from blkmig_cli.output.json_writer import Items, Late
 from blkmig_cli.output.junit import JUnit
@@ -169,6 +170,9 @@ class _Validation:
                 several = self._work.is_many or len(self._tally.rows) > 1
                 if self._tally.rows and (several or self._outputs.summary):
                     shown.summary(self._tally, self._out)
+                found_some = any(row.errors or row.warnings for row in self._tally.rows)
+                if found_some and not (self._outputs.summary or self._outputs.quiet):
+                    where_explained(self._out)
             case "json":
                 document = {
                     "version": 1,

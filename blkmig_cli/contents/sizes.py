@@ -55,7 +55,8 @@ class ProgressBounds:
     ``percent`` is the last of the bulk phase (not the 100 of the section's end); ``final``: whether
     that 100 was sent.  ``tops``: by device, the highest sector at which a chunk
     starts; ``total``: the sum of them, in which a last chunk that was moved forward to end with its
-    disk counts where it would have stood.  ``least``: least sectors of all disks.
+    disk counts where it would have stood.  ``least``: least sectors of all disks.  ``continues``: other
+    chunks were received before the stream, so that its percentages bound nothing.
     """
 
     percent: int | None = None
@@ -63,6 +64,7 @@ class ProgressBounds:
     least: int = 0
     tops: dict[str, int] = field(default_factory=dict)
     total: int = 0
+    continues: bool = False
     _reached: int = 0
     _percentages: set[int] = field(default_factory=set)
 
@@ -78,6 +80,8 @@ class ProgressBounds:
         """Take a PROGRESS record; ``in_end``: it is in the section's end."""
         if in_end:
             self.final = percent == 100
+            return
+        if self.continues:
             return
         self.percent = percent
         self._bound(percent)

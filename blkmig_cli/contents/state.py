@@ -69,8 +69,8 @@ class DiskState:
 
     @property
     def has_blocks(self) -> bool:
-        """Whether any record contains data or zeros of the disk."""
-        return self.chunks > 0
+        """Whether any record contains data or zeros of the disk, or they were received before."""
+        return self.chunks > 0 or bool(self.covered)
 
 
 @dataclass(slots=True)
@@ -186,6 +186,14 @@ class StreamState:
         if found is None:
             found = self.disks[name] = DiskState(name)
         return found
+
+    def add_received(self, name: str, length: int) -> None:
+        """Count the first ``length`` bytes of a disk as sent before the first event of this stream."""
+        disk, end = self.disk(name), -(-length // SECTOR_SIZE)
+        disk.covered.add(0, end)
+        disk.top = (end - 1) // CHUNK_SECTORS * CHUNK_SECTORS
+        self.progress.continues = True
+        self.progress.chunk(name, disk.top)
 
     def covered(self, name: str) -> IntervalSet:
         """Return the sectors of the device ``name`` that have been sent so far."""

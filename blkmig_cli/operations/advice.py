@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from bisect import bisect_left
+from collections.abc import Iterable
 
 from blkmig_cli.checks.report import DeviceVerdict, Report
 from blkmig_cli.dataclass import dataclass
@@ -26,10 +27,16 @@ class Step:
     command: str | None = None
 
 
-def next_steps(report: Report, argument: str, number: int | None = None) -> list[Step]:
+_UNWRITABLE = Step("names of its devices cannot be written on a command line")
+
+
+def next_steps(
+    report: Report, argument: str, number: int | None = None, *, rest: bool = False
+) -> list[Step]:
     """Return the next steps for the stream of ``report``, the most useful first.
 
-    ``argument``: the STREAM as specified; ``number``: that of several streams in it.
+    ``argument``: the STREAM as specified; ``number``: that of several streams in it.  ``rest``: it is
+    what is left of an interrupted one.
     """
     stream, new_name = _STDIN if argument == "-" else _word(argument), _NewNames()
     chosen = stream if number is None else f"{stream} --stream {number}"
@@ -63,7 +70,9 @@ def next_steps(report: Report, argument: str, number: int | None = None) -> list
         steps.append(Step(why, f"blkmig scrub {chosen} --to {new_name('clean', '.bin')}"))
     if (disks or report.bitmaps) and "sector-past-end" not in found:
         increment = report.identity is not None and report.identity.incremental
-        if increment and disks:
+        if rest and report.devices:
+            steps += _rest(report, chosen)
+        elif increment and disks:
             steps += _increment(report, chosen, disks)
         else:
             steps.append(_replay(report, chosen, disks, new_name))
@@ -102,7 +111,7 @@ def _replay(report: Report, stream: str, disks: list[DeviceVerdict], new_name: "
         if len(names) == 1 and not device:
             words.append(f"{option} {file}")
         elif device is None:
-            return Step("names of its devices cannot be written on a command line")
+            return _UNWRITABLE
         else:
             words.append(f"{option} {_word(f'{device}={file}')}")
     if not disks:
@@ -124,17 +133,34 @@ def _increment(report: Report, stream: str, disks: list[DeviceVerdict]) -> list[
     """Return the steps for an increment, which needs its base."""
     assert report.identity is not None
     base = report.identity.base
-    words = [f"blkmig replay {stream}"]
-    for disk in disks:
-        device = _device(disk.disk.name)
-        if device is None:
-            return [Step("names of its devices cannot be written on a command line")]
-        words.append("--image IMAGE" if not device else f"--image {_word(f'{device}=IMAGE')}")
+    command = _onto_images(stream, disks)
+    if command is None:
+        return [_UNWRITABLE]
     holding = "its base" if base is None else f"the stream {base}"
     return [
-        Step(f"to apply the changes to images that hold {holding}", " ".join(words)),
+        Step(f"to apply the changes to images that hold {holding}", command),
         Step("to make one stream of it and its base", f"blkmig fold BASE {stream} --to TARGET"),
     ]
+
+
+def _rest(report: Report, stream: str) -> list[Step]:
+    """Return the step for what is left of an interrupted stream."""
+    command = _onto_images(stream, report.devices)
+    if command is None:
+        return [_UNWRITABLE]
+    why = "to complete the images that have received the first part"
+    return [Step(why, f"{command} --resume")]
+
+
+def _onto_images(stream: str, devices: Iterable[DeviceVerdict]) -> str | None:
+    """Return the command that applies a stream to existing images; None where it cannot be written."""
+    words = [f"blkmig replay {stream}"]
+    for found in devices:
+        device = _device(found.disk.name)
+        if device is None:
+            return None
+        words.append("--image IMAGE" if not device else f"--image {_word(f'{device}=IMAGE')}")
+    return " ".join(words)
 
 
 def _files(names: list[str], suffix: str, new_name: "_NewNames") -> list[str]:

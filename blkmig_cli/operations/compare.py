@@ -277,7 +277,7 @@ def compare_sides(ours: Side, theirs: Side, options: CompareOptions, tick: Tick)
         found = DiskDifference(device, (_bytes(a, b), _bytes(b, a)))
         end = max(_bytes(a, b), _bytes(b, a))
         for at in _compare(a, b, end, found):
-            tick(done + at)
+            tick(done + at, device)
         done += end
         disks.append(found)
     bitmaps = None

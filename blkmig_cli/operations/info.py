@@ -11,6 +11,7 @@ from blkmig_cli.errors import BlkmigError
 from blkmig_cli.operations.advice import Step, next_steps
 from blkmig_cli.operations.reading import Reading, each_report
 from blkmig_cli.transport.source import Stream
+from blkmig_cli.wire.rest import continued_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,5 +74,7 @@ def _info(stream: Stream, argument: str, reading: Reading) -> Info:
     size = stream.input.size if alone else None
     if size is None and report.failure is None:
         size = accounts.total
-    steps = next_steps(report, argument, None if alone else stream.number)
+    configuration = accounts.configuration
+    rest = configuration is not None and continued_state(configuration.machine) is not None
+    steps = next_steps(report, argument, None if alone else stream.number, rest=rest)
     return Info(report, accounts, steps, size)

@@ -167,7 +167,7 @@ def _against_images(
     same, ranges = [], {}
     for device, image in _images_by_device(images, report):
         findings += _sizes(contents.checker, hints, device, image)
-        differ = differing_ranges(contents.disk(device), image, tick)
+        differ = differing_ranges(contents.disk(device), image, partial(tick, disk=device))
         ranges[device] = tuple((start, end - start) for start, end in differ)
         findings += differing(ranges[device], image.path, device)
         if not ranges[device] and report.failure is None:
@@ -197,13 +197,13 @@ def _against_manifest(
     ``tick`` gets the bytes read so far.  Raises FailureError where the stream's file fails.
     """
     report, findings = contents.report, []
-    disks, partial = {}, set()
+    disks, partly_sent = {}, set()
     for verdict in report.devices:
         name, entry = verdict.disk.name, manifest.disks.get(verdict.disk.name)
         if not verdict.disk.has_blocks or (entry is not None and entry.sha256 is None):
             continue
         if entry is not None and verdict.missing:
-            partial.add(name)
+            partly_sent.add(name)
             text = f"{human_size(verdict.missing_bytes)} of the disk was not sent"
             check = "manifest-unchecked" if options.incremental else "manifest-differs"
             findings.append(found(check, text, device=name))
@@ -219,7 +219,13 @@ def _against_manifest(
         if bitmap.content is not None
     }
     read = contents.stream.input.size or 0
-    differences = check_images(manifest, disks, bitmaps, lambda done: tick(read + done), partial)
+    differences = check_images(
+        manifest,
+        disks,
+        bitmaps,
+        lambda done, disk=None: tick(read + done, disk),
+        partly_sent,
+    )
     findings += [
         found("manifest-differs", difference.message, device=difference.device)
         for difference in differences

@@ -1,7 +1,8 @@
 """Reports as SARIF 2.1.0, for code scanning: every check is a rule, every finding a result.
 
 The URI of a file is its path, relative or absolute as it was specified; that of another stream is the
-specified one.  Regions are bytes of the (uncompressed) stream.
+specified one.  Regions are bytes of the (uncompressed) stream.  A rule's help is its text, without a URI, as
+the page of the checks (docs/checks.md) has no public address.
 """
 
 import json
@@ -10,6 +11,7 @@ from urllib.parse import quote
 
 from blkmig_cli import __version__
 from blkmig_cli.checks.catalogue import CHECKS, Finding
+from blkmig_cli.checks.remedies import REMEDIES
 from blkmig_cli.checks.report import Report
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.system.address import Address, parse_address
@@ -56,6 +58,7 @@ def _rules() -> list[_Json]:
         {
             "id": check,
             "shortDescription": {"text": meaning},
+            "help": {"text": REMEDIES[check]},
             "defaultConfiguration": {"level": severity},
         }
         for check, (severity, meaning) in CHECKS.items()

@@ -3,14 +3,18 @@
 import gzip
 import json
 import lzma
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import zstandard
 
 from blkmig_cli.checks.catalogue import CHECKS
+from blkmig_cli.checks.remedies import REMEDIES
+from blkmig_cli.commands import cli
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
 from tests.conftest import Run, fails
@@ -225,6 +229,25 @@ def test_validate_statuses(run: Run, stream: Path, tmp_path: Path) -> None:
 def test_list_checks(run: Run) -> None:
     listed = run("validate", "--list-checks").out
     assert all(check in listed for check in CHECKS)
+
+
+def test_explain(run: Run) -> None:
+    """What a check means, and what to do; the names of options in it exist."""
+    for check, (severity, meaning) in CHECKS.items():
+        done = run("validate", "--explain", check)
+        assert done.status == 0
+        assert done.out == f"{check} ({severity})\n{meaning}\n{REMEDIES[check]}\n"
+    both = run("validate", "--explain", "footer", "--explain", "limit").out
+    assert both.index("footer (error)") < both.index("\n\nlimit (error)")
+    wrong = run("validate", "--explain", "mising-chunks")
+    fails(wrong, 2, "--explain mising-chunks: no such check; did you mean 'missing-chunks'")
+    commands = [
+        cli.get_command(click.Context(cli), name) for name in cli.list_commands(click.Context(cli))
+    ]
+    params = [param for command in commands if command is not None for param in command.params]
+    known = {word for param in params for word in param.opts}
+    for text in REMEDIES.values():
+        assert set(re.findall(r"--[a-z-]+", text)) <= known, text
 
 
 def test_validate_against_an_image(run: Run, stream: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """``blkmig live``: the disks and bitmaps of a guest that writes, compared with the paused guest's."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from blkmig_cli.checks.compatibility import BLOCKS_END
 from blkmig_cli.disks.bitmap_file import read_bitmaps
 from blkmig_cli.operations.live.live import capture
 from blkmig_cli.operations.live.request import LiveRequest, PassesOptions, PassesReport
+from blkmig_cli.progress import Tick
 from tests.conftest import Run, fails
 from tests.interop import disks, qemu
 from tests.interop.disks import MIB
@@ -318,10 +319,10 @@ def test_progress(tmp_path: Path) -> None:
     ticks: list[int] = []
 
     @contextmanager
-    def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    def progress(label: str, total: int | None) -> Iterator[Tick]:
         shown.append((label, total))
         ticks.clear()
-        yield ticks.append
+        yield lambda done, disk=None: ticks.append(done)
         if total:
             assert ticks == sorted(ticks)
             assert ticks[-1] >= total // MIB * MIB

@@ -171,8 +171,8 @@ def run_lines(text: str, tmp_path: Path, background: list[subprocess.Popen[bytes
 
 def test_the_page_names_the_checks() -> None:
     """Checks that concern QEMU are explained here, and no unknown check is named."""
-    named = set(re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE))
+    named = set(re.findall(r"^\| \[`([a-z-]+)`\]", PAGE, re.MULTILINE))
     assert named <= set(CHECKS)
     about_qemu = {check for check, (_, text) in CHECKS.items() if "QEMU" in text}
     assert about_qemu - {"qemu-cannot-load"} <= named
-    assert "`qemu-cannot-load`" in PAGE
+    assert "[`qemu-cannot-load`]" in PAGE

@@ -138,3 +138,22 @@ def test_bitmaps_only_need_no_machine(run: Run, tmp_path: Path) -> None:
         check(destination.bitmaps("drive0"), wanted)
         for made in wanted:
             assert destination.sha256("drive0", made.name) == made.sha256(size)
+
+
+def test_qemu_takes_the_rest_of_a_stream_for_no_disk(run: Run, tmp_path: Path) -> None:
+    image, stream = tmp_path / "d.img", tmp_path / "s.bin"
+    image.write_bytes(disks.noisy(4 * MIB))
+    assert run("send", image, "--to", stream).status == 0
+    cut, new = (
+        f"exec:head -c {2 * MIB + 4096} {stream}",
+        ("--image", tmp_path / "new.img", "--create"),
+    )
+    assert run("replay", cut, *new).status == 3
+    token = run("replay", "--print-token", *new).out.strip()
+    assert run("send", image, "--from-token", token, "--to", stream).status == 0
+    target = tmp_path / "dst"
+    target.write_bytes(bytes(4 * MIB))
+    with qemu.destination(tmp_path / "q", Drive("drive0", target)) as destination:
+        assert destination.load(f"exec:cat {stream}") in ("failed", "gone")
+        assert "Machine type received is 'blkmig-rest-" in destination.log
+    assert target.read_bytes() == bytes(4 * MIB)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from blkmig_cli.checks.catalogue import CHECKS, Finding, finding_of
+from blkmig_cli.checks.remedies import REMEDIES
 from blkmig_cli.checks.report import Report
 from blkmig_cli.errors import FailureError, StreamError
 from blkmig_cli.operations.many.tally import Tally
@@ -120,6 +121,7 @@ def test_rules_are_the_checks(run: Run, streams: list[str]) -> None:
         rule["id"]: (rule["defaultConfiguration"]["level"], rule["shortDescription"]["text"])
         for rule in rules
     } == CHECKS
+    assert {rule["id"]: rule["help"]["text"] for rule in rules} == REMEDIES
 
 
 def outcomes(outcome: Outcome) -> list[tuple[str, str]]:

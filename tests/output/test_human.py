@@ -14,13 +14,14 @@ from blkmig_cli.operations.info import info
 from blkmig_cli.operations.map import map_stream
 from blkmig_cli.operations.reading import Reading
 from blkmig_cli.operations.salvage.salvage import salvage
+from blkmig_cli.output.human.checks import where_explained
 from blkmig_cli.output.human.comparison import comparison_text
 from blkmig_cli.output.human.console import console, table
 from blkmig_cli.output.human.info import info_text
 from blkmig_cli.output.human.map import map_text
 from blkmig_cli.output.human.salvage import salvage_text
 from blkmig_cli.output.svg import map_svg
-from tests.conftest import Capture
+from tests.conftest import Capture, Run
 from tests.support import raw
 
 
@@ -100,3 +101,28 @@ def test_long_maps_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             assert len(re.findall(r"\bb[012]\b", text)) == names
             assert ("and 2 rows more (--output json has all)" in text) == (most == 6)
             assert (" more (" in text) == (most < 8)
+
+
+@pytest.mark.parametrize(("kind", "shown"), [(Terminal, True), (io.StringIO, False)])
+def test_a_terminal_says_how_findings_are_explained(
+    kind: type[io.StringIO], shown: bool, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """For people, once, and not where nothing is wrong."""
+    text = "blkmig validate --explain ID explains a finding"
+    out = kind()
+    where_explained(console(out))
+    assert (text in out.getvalue()) is shown
+    wrong, right = tmp_path / "wrong.bin", tmp_path / "right.bin"
+    wrong.write_bytes(raw.qemu(raw.block(2048, 8)))
+    right.write_bytes(raw.qemu(raw.block(0, 8)))
+    size = ("--device-size", "2M")
+    for command in ("validate", "replay --dry-run"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Console, "is_terminal", shown)
+            said = run(*command.split(), wrong, *size).out
+            assert said.count(text) == shown
+            assert text not in run(*command.split(), wrong, *size, "-q").out
+    with monkeypatch.context() as patch:
+        patch.setattr(Console, "is_terminal", shown)
+        assert run("validate", wrong, wrong, *size).out.count(text) == shown
+        assert text not in run("validate", right, "--device-size", "1M").out

@@ -5,8 +5,17 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+
+from blkmig_cli.operations.replay.replay import replay
+from blkmig_cli.operations.replay.request import ReplayRequest
+from blkmig_cli.operations.send.send import send
+from blkmig_cli.progress import Tick
+from blkmig_cli.transport.source import open_stream
 
 SCRIPT = """
 import sys, time
@@ -84,6 +93,51 @@ def test_a_note() -> None:
     found = lines(on_a_terminal(["-c", script]))
     assert "pass 3" in found
     assert all(len(line) <= 80 for line in found)
+
+
+@pytest.mark.parametrize(
+    ("device", "shown"),
+    [
+        ("drive0", "drive0"),
+        ("a very long name of a device", "a very long nam…"),
+        ("[red]", "[red]"),
+        ("\x1b[31m", r"\x1b[31m"),
+    ],
+)
+def test_the_disk_at_work(device: str, shown: str) -> None:
+    script = SCRIPT.format(total=5 << 28, quiet=False)
+    script = script.replace("<< 28)", f"<< 28, {device!r} if done < 4 else None)")
+    found = lines(on_a_terminal(["-c", script]))
+    assert any(line.startswith(f"working {shown} ") for line in found)
+    assert found[-1].startswith(f"working {shown} ")
+    assert all(len(line) <= 80 for line in found)
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_operations_name_the_disk(tmp_path: Path, kind: str) -> None:
+    """Each of two disks, in the order of the work, with bytes that only grow."""
+    told: list[tuple[str, list[tuple[int, str | None]]]] = []
+
+    @contextmanager
+    def progress(label: str, total: int | None) -> Iterator[Tick]:
+        told.append((label, []))
+        yield lambda done, disk=None: told[-1][1].append((done, disk))
+
+    images, stream = {}, str(tmp_path / "s.bin")
+    for device, byte in (("a", b"\1"), ("b", b"\2")):
+        images[device] = str(tmp_path / device)
+        Path(images[device]).write_bytes(byte * (2 << 20) + bytes(20 << 20))
+    send(images, stream, manifest=str(tmp_path / "m"), progress=progress)
+    request = ReplayRequest({device: f"{path}.new" for device, path in images.items()}, create=True)
+    name = stream if kind == "file" else f"exec:cat {stream}"
+    with progress("replaying", None) as tick, open_stream(name) as opened:
+        assert replay(opened, request, tick).accepted
+    assert [label for label, _ in told] == ["sending", "hashing", "replaying"]
+    for _, ticks in told:
+        named = [disk for _, disk in ticks if disk is not None]
+        assert list(dict.fromkeys(named)) == ["a", "b"]
+        assert named == sorted(named)
+        assert [done for done, _ in ticks] == sorted(done for done, _ in ticks)
 
 
 def test_no_color() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 import blkmig_cli
 from blkmig_cli.checks.catalogue import CHECKS
+from blkmig_cli.checks.remedies import REMEDIES
 from blkmig_cli.commands import cli
 from blkmig_cli.errors import BlkmigError
 from blkmig_cli.spec.records import FIELDS
@@ -32,7 +33,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["make_format", "make_commands", "make_library"])
+@pytest.mark.parametrize("name", ["make_format", "make_commands", "make_checks", "make_library"])
 def test_generated_pages_are_fresh(name: str) -> None:
     module = script(name)
     assert module.TARGET.read_text() == module.document(), "run make docs"
@@ -53,6 +54,7 @@ def chapter(page: str, heading: str) -> str:
 
 
 PAGE = (ROOT / "docs" / "commands.md").read_text()
+CHECKS_PAGE = (ROOT / "docs" / "checks.md").read_text()
 
 
 @pytest.mark.parametrize(("name", "command"), commands())
@@ -72,8 +74,19 @@ def test_every_command_and_option_is_documented(name: str, command: click.Comman
 
 
 def test_every_check_is_documented() -> None:
-    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (\w+) \| (.+) \|$", chapter(PAGE, "## Checks"), re.M)
-    assert {check: (severity, text) for check, severity, text in rows} == CHECKS
+    """Each under a heading of its own, with what to do about its findings."""
+    rows = re.findall(r"^## (.+)\n\n\*(\w+)\.\* (.+)\n\n(.+)$", CHECKS_PAGE, re.M)
+    assert {check: (severity, text) for check, severity, text, _ in rows} == CHECKS
+    assert {check: text for check, _, _, text in rows} == REMEDIES
+
+
+@pytest.mark.parametrize("name", ["increments", "libvirt", "many", "qemu", "remote", "trust"])
+def test_every_mention_of_a_check_is_a_link(name: str) -> None:
+    page = (ROOT / "docs" / f"{name}.md").read_text()
+    for before, word in re.findall(r"(.)`([a-z0-9-]+)`", re.sub(r"(?ms)^```.*?^```", "", page)):
+        assert word not in CHECKS or before == "[", word
+    for word, target in re.findall(r"\[`([a-z0-9-]+)`\]\(checks\.md#(.*?)\)", page):
+        assert word == target
 
 
 def test_every_check_is_tested() -> None:

@@ -299,7 +299,7 @@ class Passes:
 
 def _after(done: int, tick: Tick) -> Tick:
     """Return a function that ticks ``done`` bytes later."""
-    return lambda more: tick(done + more)
+    return lambda more, disk=None: tick(done + more, disk)
 
 
 def _total(changes: Changes) -> int:

@@ -17,7 +17,7 @@ from blkmig_cli.system.temporary import temporary_folder
 from blkmig_cli.transport.payloads import FileRange, ImageRange, Literal
 from blkmig_cli.transport.target import Sink, resolve_content, write_events
 from blkmig_cli.wire.events import Block, Event, Payload
-from blkmig_cli.wire.runs.columns import Piece, Run, expand
+from blkmig_cli.wire.runs.columns import Piece, Run, device_of, expand
 
 # Seconds by which the writer may be ahead of the bandwidth.
 _AHEAD = 0.01
@@ -63,7 +63,7 @@ class Writer:
             self._monitor.check()
             self._watch()
             done += size_of(piece)
-            tick(done)
+            tick(done, device_of(piece))
             if isinstance(piece, Block) and isinstance(piece.data, ImageRange):
                 self.read += piece.data.length - piece.data.padding
             if self._bandwidth is not None and paced:

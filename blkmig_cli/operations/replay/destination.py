@@ -17,6 +17,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from blkmig_cli import limits
@@ -44,6 +45,8 @@ from blkmig_cli.operations.replay.journal import (
     write_journal,
 )
 from blkmig_cli.operations.replay.request import ReplayRequest
+from blkmig_cli.operations.resume_token import Received, digest_of
+from blkmig_cli.progress import Tick
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.text import escape, human_size
 
@@ -78,7 +81,10 @@ class Destination:
         self._image: Image | None = None
         self._replaced: RawImage | None = None
         self._before: Entry | None = None
-        self._begun = self._writing = False
+        self._begun = self._writing = self._rest = False
+        self._device: str | None = None
+        self._received = 0
+        self._has_bitmaps = False
 
     # Properties.
 
@@ -122,6 +128,33 @@ class Destination:
     def journal(self) -> Entry | None:
         """The entry in the journal of an earlier run, which this run continues."""
         return self._before
+
+    @property
+    def device(self) -> str | None:
+        """The name of the device whose disk this is, if that is known."""
+        return self._device
+
+    @property
+    def received_length(self) -> int:
+        """How many bytes from the disk's start are on the image."""
+        return self._received
+
+    def received(self, tick: Tick) -> Received | None:
+        """Return what an earlier run has received; None if nothing, or nothing from the disk's start.
+
+        ``tick`` gets the bytes of the image that were read.  Raises FailureError where it fails, or has
+        become smaller.
+        """
+        image, length = self._image, self._received
+        if image is None or not length or self._device is None:
+            return None
+        if image.size < length:
+            raise FailureError(
+                f"{escape(image.path)} has {image.size} bytes, {length} were received",
+                hint=_NEW_START,
+            )
+        digest = digest_of(image, length, partial(tick, disk=self._device))
+        return Received(self._device, length, digest, self._has_bitmaps)
 
     @property
     def incomplete_path(self) -> str | None:
@@ -176,7 +209,11 @@ class Destination:
             self._before = self._continued(entry, register, present=present, partial=partial)
         elif entry is not None and entry.state != "finished" and (present or partial):
             raise self._incomplete()
-        self._begun = self._before is not None
+        before = self._before
+        self._begun = before is not None
+        if before is not None:
+            self._device, self._received = before.device, before.received
+            self._has_bitmaps = before.bitmaps
         self._check_sizes()
         if not present and self.neighbours.bitmaps is not None and request.makes:
             self._check_left_bitmaps(
@@ -234,7 +271,7 @@ class Destination:
             raise FailureError(
                 f"{escape(path)}: No such file or directory", hint="use --create to make it"
             )
-        if request.makes:
+        if request.makes or partial:
             self._format = new_format(path, self._stated_format)
 
     def _continued(
@@ -291,7 +328,8 @@ class Destination:
             )
         if before is None or before.size is None:
             return
-        if self.size is not None and self.size != before.size:
+        # At the end of an incomplete stream, the size was only the likely one.
+        if before.stop is None and self.size is not None and self.size != before.size:
             raise FailureError(
                 f"{escape(self.neighbours.journal)} is of a disk of {before.size} bytes, "
                 f"not {self.size}",
@@ -315,8 +353,9 @@ class Destination:
                 hint="remove it, or use --overwrite to replace it",
             )
 
-    def bind(self, size: int | None) -> None:
-        """Set the size of the disk in bytes, if known, once the device is; raises FailureError."""
+    def bind(self, device: str, size: int | None) -> None:
+        """Set the device, and the size of its disk in bytes, if known; raises FailureError."""
+        self._device = device
         if self.size is None and size is not None:
             self.size = size
             self._check_sizes()
@@ -335,10 +374,15 @@ class Destination:
         if overlaps is not None:
             self.history = self._new_history(overlaps)
 
+    def continue_with_rest(self) -> None:
+        """Expect a stream of what was not received, of whose records none has been applied."""
+        self._rest = self._before is not None
+        self.history = self._new_history(None)
+
     def _new_history(self, overlaps: IntervalSet | None) -> History:
         return History(
             self.neighbours.journal,
-            self._before,
+            None if self._rest else self._before,
             new=self.existing_size is None,
             later_overlaps=overlaps,
             thorough=self._request.verify,
@@ -369,6 +413,9 @@ class Destination:
     def _prepare(self, image: Image) -> None:
         if not self._new:
             discard_record(self.neighbours)
+        if self._rest:
+            # From now on, the journal is that of the rest; the stream before must not be resumed.
+            self._write_journal(Entry("writing", self._new, self.size))
         image.begin_writing()
         self._writing = True
 
@@ -407,8 +454,23 @@ class Destination:
 
     def _write_journal(self, entry: Entry | None) -> None:
         if entry is not None:
-            stream = None if self.holds is None else self.holds.id
-            write_journal(self.neighbours, replace(entry, image_format=self._format, stream=stream))
+            entry = replace(
+                entry,
+                image_format=self._format,
+                stream=None if self.holds is None else self.holds.id,
+                device=self._device,
+                received=self._received,
+                bitmaps=self._has_bitmaps,
+            )
+            write_journal(self.neighbours, entry)
+
+    def add_received(self, written: IntervalSet) -> None:
+        """Note which bytes of the disk have been ``written`` to the image."""
+        self._received = written.end_at(self._received)
+
+    def add_bitmaps(self) -> None:
+        """Note that the stream has bitmaps of the disk."""
+        self._has_bitmaps = True
 
     def save(self, position: int, state: State = "writing", stop: Stop | None = None) -> None:
         """Flush the image, and record that all records before ``position`` are on it.

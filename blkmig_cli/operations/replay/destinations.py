@@ -136,9 +136,22 @@ class Destinations:
         if found is None and None in self._images and self._is_only(device):
             found = self._images[None]
         if found is not None:
-            found.bind(self._size(device))
+            found.bind(device, self._size(device))
             self._found[device] = found
         return found
+
+    def continue_with_rest(self) -> None:
+        """Expect a stream of what the images have not received, each of the same device."""
+        for device, destination in self.items():
+            if device is None:
+                self._only = destination.device
+            destination.continue_with_rest()
+
+    def add_bitmaps(self, device: str) -> None:
+        """Note that the stream has bitmaps of ``device``; raises as :meth:`find`."""
+        found = self._found.get(device) or self.find(device)
+        if found is not None:
+            found.add_bitmaps()
 
     def found(self, device: str) -> Destination | None:
         """Return the destination of the disk of ``device``, if :meth:`find` has found it before."""

@@ -2,7 +2,7 @@
 
 from blkmig_cli.progress import Tick
 from blkmig_cli.wire.events import BitmapChunk, Block, Event
-from blkmig_cli.wire.runs.columns import Consumer, Piece, Run
+from blkmig_cli.wire.runs.columns import Consumer, Piece, Run, device_of
 from blkmig_cli.wire.schema_io import Input
 
 # Bytes of memory for what is held, and those that an event takes at most.
@@ -37,10 +37,10 @@ class HeldRecords:
         for piece in self._pieces:
             if isinstance(piece, Run):
                 consumer.feed_run(piece, source)
-                tick(piece.end)
+                tick(piece.end, device_of(piece))
             else:
                 consumer.feed(piece, source)
-                tick(piece.offset + piece.length)
+                tick(piece.offset + piece.length, device_of(piece))
 
     def _hold(self, piece: Piece, size: int) -> None:
         self._left -= size

@@ -55,6 +55,8 @@ class Entry:
     ``history.py``).  ``new``: the image is IMAGE.partial until it is written.  ``size``: that of the
     disk in bytes, None while unknown.  ``stop``: for ``incomplete``.  ``image_format``: that of a new
     image.  ``stream``: the id of the stream whose disk the image will hold, None if that is unknown.
+    ``device``: the name of the disk; ``received``: so many bytes from its start are on the image, of this
+    stream or of earlier ones; ``bitmaps``: the stream has bitmaps of it.
     """
 
     state: State
@@ -67,6 +69,9 @@ class Entry:
     stop: Stop | None = None
     image_format: str = RAW
     stream: str | None = None
+    device: str | None = None
+    received: int = 0
+    bitmaps: bool = False
 
 
 def read_journal(neighbours: Neighbours) -> Entry | None:
@@ -115,6 +120,9 @@ def _document(entry: Entry) -> dict[str, Any]:
         "digest": entry.digest,
         "format": entry.image_format,
         "stream": entry.stream,
+        "device": entry.device,
+        "received": entry.received,
+        "has-bitmaps": entry.bitmaps,
     } | ({} if entry.stop is None else _stop_document(entry.stop))
 
 
@@ -152,8 +160,24 @@ def _parse(root: Object) -> Entry:
         raise root.fault("no size")
     new, image_format = root.flag("new"), root.text("format", default=RAW)
     stream = None if root.value("stream") is None else root.text("stream")
+    device = None if root.value("device") is None else root.text("device")
+    # Versions before 0.2 recorded nothing of it.
+    received = 0 if root.value("received") is None else root.number("received", limits.DISK_MAX)
+    bitmaps = root.flag("has-bitmaps", default=False)
     return Entry(
-        state, new, size, position, records, data_records, digest, stop, image_format, stream
+        state,
+        new,
+        size,
+        position,
+        records,
+        data_records,
+        digest,
+        stop,
+        image_format,
+        stream,
+        device,
+        received,
+        bitmaps,
     )
 
 

@@ -3,7 +3,7 @@
 A stream in a file is judged before the first write, one from a pipe at its end, by the same rules.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import field, replace
 
 from blkmig_cli import limits
@@ -25,6 +25,7 @@ from blkmig_cli.operations.replay.disk_size import Decision, Evidence, decide_si
 from blkmig_cli.operations.replay.journal import Stop
 from blkmig_cli.operations.replay.request import ReplayRequest
 from blkmig_cli.operations.replay.superseded import Superseded
+from blkmig_cli.operations.resume_token import Received
 from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.constants import BLOCK_SECTION, CHUNK_SECTORS, MAGIC, SECTOR_SIZE
 from blkmig_cli.text import escape, quote
@@ -44,15 +45,26 @@ _LEFT_OUT = ("bitmap-open",)
 
 
 class Reading:
-    """A stream that is read for a replay: its state, and which records are superseded."""
+    """A stream that is read for a replay: its state, and which records are superseded.
 
-    def __init__(self, stream: Stream, request: ReplayRequest, destinations: Destinations) -> None:
+    ``continued``: what the images have received before, of which the stream is the rest.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        request: ReplayRequest,
+        destinations: Destinations,
+        continued: Sequence[Received] = (),
+    ) -> None:
         self.stream = stream
         self.superseded = Superseded()
         self._request = request
         # Until an increment has been read to its end, it is not known whether its disk has grown.
         self._hints = destinations.hints(existing=not _may_have_identity(stream.input))
         self._checker = Checker(self._hints, incremental=request.incremental)
+        for received in continued:
+            self._checker.state.add_received(received.device, received.length)
         self._decoder = self.from_start()
 
     def from_start(self) -> Decoder:

@@ -5,7 +5,7 @@ as it is received, and judged at its end, which decides whether the images are c
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -20,9 +20,11 @@ from blkmig_cli.operations.replay.destination import Destination
 from blkmig_cli.operations.replay.destinations import Destinations
 from blkmig_cli.operations.replay.held import HeldRecords
 from blkmig_cli.operations.replay.judgement import Judgement, Reading, judge
+from blkmig_cli.operations.replay.received import check_continued
 from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
 from blkmig_cli.operations.replay.superseded import Superseded
 from blkmig_cli.operations.replay.writer import Writer
+from blkmig_cli.operations.resume_token import Received
 from blkmig_cli.progress import Tick, no_tick
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import escape, quote
@@ -31,7 +33,7 @@ from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.spool import spool
 from blkmig_cli.wire.announcement import is_announced
 from blkmig_cli.wire.decoder import Decoder
-from blkmig_cli.wire.events import BitmapChunk, Block, Event
+from blkmig_cli.wire.events import BitmapChunk, BitmapStart, Block, Event
 from blkmig_cli.wire.runs.columns import (
     Run,
     alike,
@@ -72,10 +74,11 @@ def replay(stream: Stream | None, request: ReplayRequest, tick: Tick = no_tick) 
                 request.accepts and stream.name == "-" and not stream.input.peek(1)
             ):
                 return accept(request, destinations)
+            continued = check_continued(stream, request, destinations)
             late = destinations.need_size or _may_be_increment(stream, request, destinations)
             if late and not (request.dry_run or stream.seekable):
                 stream = _spooled(stream, stack)
-            return _Replay(stream, request, destinations).run(tick)
+            return _Replay(stream, request, destinations, continued).run(tick)
 
 
 def _spooled(stream: Stream, stack: ExitStack) -> Stream:
@@ -115,13 +118,19 @@ def _noting(destinations: Destinations) -> Iterator[None]:
 class _Replay:
     """One stream onto its destinations, which are open."""
 
-    def __init__(self, stream: Stream, request: ReplayRequest, destinations: Destinations) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        request: ReplayRequest,
+        destinations: Destinations,
+        continued: Sequence[Received],
+    ) -> None:
         self._stream = stream
         self._request = request
         self._destinations = destinations
         source = stream.input
         self._version = source.version() if source.seekable else None
-        self._reading = Reading(stream, request, destinations)
+        self._reading = Reading(stream, request, destinations, continued)
 
     def run(self, tick: Tick) -> ReplayResult:
         """Apply the stream; raises as :func:`replay`."""
@@ -329,12 +338,15 @@ class _Applying:
                 self._writer.write(event, destination)
             if event.bitmaps and self._request.bitmaps:
                 self._destinations.place_of(event.device, event.offset)
+                self._destinations.add_bitmaps(event.device)
         elif (
             isinstance(event, BitmapChunk)
             and self._request.bitmaps
             and self._request.takes(event.device)
         ):
             self._destinations.place_of(event.device, event.offset)
+            if isinstance(event, BitmapStart):
+                self._destinations.add_bitmaps(event.device)
         self._save(event.offset + event.length)
 
     def feed_run(self, run: Run, source: Input) -> None:

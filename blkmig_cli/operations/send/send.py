@@ -14,6 +14,7 @@ from blkmig_cli.disks.formats import RAW
 from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.open import open_image
 from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.operations.resume_token import ResumeToken
 from blkmig_cli.operations.send.bitmaps import Files, attach_bitmaps
 from blkmig_cli.operations.send.changes import (
     ALL,
@@ -34,6 +35,7 @@ from blkmig_cli.operations.send.requirements import (
     check_images,
     warnings_for,
 )
+from blkmig_cli.operations.send.rest import check_received, check_rest_options, rest_options
 from blkmig_cli.operations.send.stream import SendOptions, send_pieces
 from blkmig_cli.operations.send.writing import write_disks
 from blkmig_cli.progress import Progress, ignore, no_progress
@@ -72,6 +74,7 @@ def send(
     bitmaps: SendBitmaps | None = None,
     identity: SendIdentity | None = RANDOM,
     changes: SendChanges = ALL,
+    token: ResumeToken | None = None,
     manifest: str | None = None,
     formats: Mapping[str | None, str] | None = None,
     shared: bool = False,
@@ -83,7 +86,8 @@ def send(
     """Send the ``images``, paths or NBD URIs by device, to ``target`` (TARGET; None: stdout).
 
     ``bitmaps``: None for none.  ``identity``: how the stream is identified; None: not at all.
-    ``changes``: what an increment has.  ``manifest``: the file for the digests of the disks.
+    ``changes``: what an increment has.  ``token``: what an interrupted replay has received, which is
+    compared and not sent.  ``manifest``: the file for the digests of the disks.
     ``formats``: those of the images by device, None for all others (-f); ``shared``: as -U.
     ``for_qemu``: request a confirmation from a QEMU of this version at the other end of a socket, and
     warn of what it cannot load; ``only_estimate``: check everything and estimate the size, but read no
@@ -100,6 +104,7 @@ def send(
     if manifest is not None and shared:
         raise UsageError("--manifest and -U: the image may change after it was sent")
     check_options(changes, chosen, target, shared=shared)
+    check_rest_options(token, chosen, changes, identity=identity is not None)
     writable = writes_images(changes) and not only_estimate
     uses = FileUses()
     for device, path in images.items():
@@ -125,8 +130,16 @@ def send(
                 uses.add("the bitmaps file", path, writes=False)
         check_changes(changes, opened)
         whole = [replace(disk) for disk in disks]
-        find = partial(read_bitmap, images=opened, files=changes.files, uses=uses)
-        selected = select_changes(disks, opened, changes, chosen, base, find, warnings.append)
+        selected = select_changes(
+            disks,
+            opened,
+            changes,
+            chosen,
+            base,
+            partial(read_bitmap, images=opened, files=changes.files, uses=uses),
+            warnings.append,
+        )
+        chosen = rest_options(token, chosen, disks)
         check_disks(disks, chosen)
         if identity is not None:
             if base is not None and selected is None:
@@ -146,6 +159,7 @@ def send(
             for warning in warnings:
                 warn(warning)
             return SendResult(estimate(disks, chosen), tuple(warnings))
+        check_received(token, opened, progress)
         total = sum(disk.size for disk in disks)
         with (
             open_target(target, uses, confirmed=chosen.return_path) as sink,

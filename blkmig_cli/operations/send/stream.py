@@ -70,6 +70,7 @@ class SendOptions:
     ``disks``: send the disks' content, not only their bitmaps.  ``return_path``: request an answer
     from the destination (``wire/return_path.py``).  ``sizes``: sizes of disks in bytes, by
     device, and ``identity``: that of the stream, to state in the description at the stream's end.
+    ``received``: bytes at the start of disks, by device, that the destination has.
     """
 
     dialect: str = "qemu"
@@ -81,6 +82,7 @@ class SendOptions:
     return_path: bool = False
     sizes: Mapping[str, int] = field(default_factory=dict)
     identity: Identity | None = None
+    received: Mapping[str, int] = field(default_factory=dict)
 
 
 def is_cut(disk: Disk, options: SendOptions) -> bool:
@@ -295,7 +297,8 @@ class _Bulk:
         for disk in self._disks:
             for record in self._dialect.before(disk):
                 yield [record], None
-            total, last = disk.size // SECTOR_SIZE, 0
+            total = disk.size // SECTOR_SIZE
+            last = max(self._begin(disk) - 1, 0) // CHUNK_SECTORS * CHUNK_SECTORS
             for stretch in self._stretches(disk):
                 if not isinstance(stretch, _Stretch):
                     yield from self._zeros(disk, stretch)
@@ -364,7 +367,7 @@ class _Bulk:
                     for at in sectors.tolist():
                         yield _Stretch(at, at + CHUNK_SECTORS, True, at, zero=True)
             return
-        at = since = 0
+        at, since = self._begin(disk), 0
         extents = disk.image.extents() if self._changes is None else self._changes[disk.device]
         for offset, length in extents:
             start = max(offset // CHUNK_SIZE * CHUNK_SECTORS, at)
@@ -378,6 +381,11 @@ class _Bulk:
             at = stop
         if at < total:
             yield _Stretch(at, total, False, since)
+
+    def _begin(self, disk: Disk) -> int:
+        """Return the sector of the first chunk that the destination has not received completely."""
+        received, total = self._options.received.get(disk.device, 0), disk.size // SECTOR_SIZE
+        return total if received >= disk.size else received // CHUNK_SIZE * CHUNK_SECTORS
 
     def _sends(self, disk: Disk, stretch: _Stretch) -> bool:
         """Return whether there are records for the chunks of a stretch."""

@@ -34,4 +34,4 @@ def _ticking(pieces: Iterable[Piece], disks: list[Disk], tick: Tick) -> Iterator
         yield piece
         last = last_block(piece) if isinstance(piece, Run) else piece
         if isinstance(last, Block):
-            tick(begins[last.device] + last.sector * SECTOR_SIZE)
+            tick(begins[last.device] + last.sector * SECTOR_SIZE, last.device)

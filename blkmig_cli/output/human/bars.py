@@ -14,7 +14,10 @@ from rich.text import Text
 
 from blkmig_cli.output.human.console import console
 from blkmig_cli.progress import Tick
-from blkmig_cli.text import human_size
+from blkmig_cli.text import escape, human_size
+
+# The most characters of a device's name that are shown.
+_NAME = 16
 
 
 class _Figure(ProgressColumn):
@@ -69,7 +72,7 @@ def bar(label: str, total: int | None, note: Callable[[], str]) -> Iterator[Tick
     """Show a progress bar on stderr; see ``progress.py``.  ``note`` returns what is shown below it."""
     # Half the width of a small terminal, so that the figures do not move while they grow.
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         _Done(),
         _Speed(),
@@ -77,14 +80,15 @@ def bar(label: str, total: int | None, note: Callable[[], str]) -> Iterator[Tick
     )
     with _Noted(*columns, note=note, console=console(sys.stderr), transient=True) as shown_bar:
         task = shown_bar.add_task(label, total=total)
-        shown = 0
+        shown, name = 0, ""
 
-        def tick(done: int) -> None:
+        def tick(done: int, disk: str | None = None) -> None:
             # Drawing takes longer than reading a record.
-            nonlocal shown
+            nonlocal shown, name
+            name = disk or name
             if done - shown >= 1 << 20:
                 shown = done
-                shown_bar.update(task, completed=done)
+                shown_bar.update(task, completed=done, description=_described(label, name))
 
         yield tick
 
@@ -99,4 +103,10 @@ def count_bar(label: str, total: int) -> Iterator[Tick]:
     )
     with shown_bar:
         task = shown_bar.add_task(label, total=total)
-        yield lambda done: shown_bar.update(task, completed=done)
+        yield lambda done, disk=None: shown_bar.update(task, completed=done)
+
+
+def _described(label: str, device: str) -> str:
+    """Return the label of a bar with the device whose disk is at work, as far as there is room."""
+    name = escape(device)
+    return f"{label} {name if len(name) <= _NAME else f'{name[: _NAME - 1]}…'}".rstrip()

@@ -1,4 +1,4 @@
-"""The human output of reports, of replays, and of the list of checks."""
+"""The human output of reports and of replays."""
 
 from typing import cast
 
@@ -7,15 +7,14 @@ from rich.console import Console
 from rich.text import Text
 
 from blkmig_cli import limits
-from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.report import Report, Verdict
 from blkmig_cli.operations.many.tally import Row, Tally
 from blkmig_cli.operations.replay.request import ReplayResult
+from blkmig_cli.output.human.checks import SEVERITY_STYLES, where_explained
 from blkmig_cli.output.human.console import not_shown
 from blkmig_cli.output.human.console import table as new_table
 from blkmig_cli.text import bitmap_name, count, device_name, escape, human_size, size_range
 
-_SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 # Rows of a part of the summary.
 _ROWS = 256
 _VERDICT_STYLES: dict[Verdict, str] = {
@@ -136,7 +135,7 @@ def findings_text(report: Report, out: Console, most: int | None = None) -> None
         place = finding.place
         out.print(
             Text.assemble(
-                (f"{finding.severity}: ", _SEVERITY_STYLES[finding.severity]),
+                (f"{finding.severity}: ", SEVERITY_STYLES[finding.severity]),
                 finding.message,
                 f" ({place})" if place else "",
                 (f" [{finding.id}]", "dim"),
@@ -175,14 +174,8 @@ def replay_text(
         out.print("dry run: nothing was written")
     elif not (result.accepted or result.partial_images) or result.applied:
         out.print("nothing was written")
-
-
-def checks_text(out: Console) -> None:
-    """Print the list of checks."""
-    table = new_table("CHECK", "SEVERITY", "MEANING")
-    for check, (severity, meaning) in CHECKS.items():
-        table.add_row(check, Text(severity, _SEVERITY_STYLES[severity]), meaning)
-    out.print(table)
+    if not brief and result.report.counting(strict=True):
+        where_explained(out)
 
 
 def summary(tally: Tally, out: Console) -> None:

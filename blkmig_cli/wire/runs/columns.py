@@ -252,6 +252,12 @@ def last_block(run: Run) -> Block | None:
     return event
 
 
+def device_of(piece: Piece) -> str | None:
+    """Return the device of a block record in ``piece``, None if it has none."""
+    events = [column.event for column in piece.columns] if isinstance(piece, Run) else [piece]
+    return next((event.device for event in reversed(events) if isinstance(event, Block)), None)
+
+
 def laid_out(columns: Sequence[Column], lengths: Sequence[int]) -> Run:
     """Return the events of ``columns``, in the order of their offsets, at new places without gaps.
 
