@@ -139,7 +139,8 @@ def document() -> str:
         "a sector is 512 bytes, a chunk 1 MiB. Other terms: [glossary](glossary.md).",
         "[blkmig.ksy](blkmig.ksy) describes the stream for [Kaitai Struct](https://kaitai.io), whose",
         "compiler makes parsers of it in many languages, and whose Web IDE shows a file's structure;",
-        "what it leaves out, it says itself.",
+        "what it leaves out, it says itself. [blkmig.lua](blkmig.lua) is a dissector for Wireshark,",
+        "which shows the stream in a capture of `migrate tcp:`.",
         "",
     ]
     for module in (framing, block):

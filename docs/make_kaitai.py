@@ -44,9 +44,9 @@ ORDER = Path(__file__).with_name("blkmig.ksy.in")
 _MODULES = (framing, block, dirty_bitmap, ram)
 _NUMBERS = {"B": "u1", "H": "u2", "L": "u4", "I": "u4", "Q": "u8"}
 # Fields whose numbers are named, and fields of flags.
-_ENUMS: dict[tuple[ModuleType, str], type[IntEnum]] = {
-    (framing, "type"): SectionType,
-    (framing, "command"): Command,
+_ENUMS: dict[tuple[ModuleType, str, str], type[IntEnum]] = {
+    (framing, "type", "u1"): SectionType,
+    (framing, "command", "u2"): Command,
 }
 _FLAGS: dict[Construct, type[IntFlag]] = {
     dirty_bitmap.ChunkFlags: BitmapFlag,
@@ -106,7 +106,7 @@ def structure(module: ModuleType, schema: Struct, comment: str) -> Mapping:
     found["seq"] = []
     for part in schema.subcons:
         for field in fields(part.name, part):
-            kind = _ENUMS.get((module, field["id"]))
+            kind = _ENUMS.get((module, field["id"], field.get("type", "")))
             found["seq"].append(field | ({"enum": identifier(kind.__name__)} if kind else {}))
     flags = _FLAGS.get(schema)
     if flags is not None:
@@ -197,23 +197,25 @@ def _ram_heads() -> dict[str, str]:
     return {"ram_heads": "\n".join(lines), "ram_has_page": pages}
 
 
-def _values() -> dict[str, str]:
+def values() -> dict[str, str]:
     """Return the numbers and expressions that the order refers to, by name."""
-    values = {name: str(value) for name, value in vars(constants).items() if type(value) is int}
+    found = {
+        name: str(value) for name, value in vars(constants).items() if type(value) in (int, str)
+    }
     for kind in (BitmapFlag, RamFlag):
-        values |= {f"{kind.__name__}_{flag.name}": f"{flag:#04x}" for flag in kind}
+        found |= {f"{kind.__name__}_{flag.name}": f"{flag:#04x}" for flag in kind}
     names = (constants.BLOCK_SECTION, constants.DIRTY_BITMAP_SECTION, constants.RAM_SECTION)
-    values |= {f"{identifier(name)}_name": literal(name.encode()) for name in names}
+    found |= {f"{identifier(name)}_name": literal(name.encode()) for name in names}
     for name in framing.SUBSECTION_BODIES:
-        values[identifier(name.decode().partition("/")[2])] = literal(name)
-    values["header_size"] = str(framing.FileHeader.sizeof())
-    values["page_bits_default"] = str(constants.PAGE_SIZE_DEFAULT.bit_length() - 1)
-    return values | _subsections() | _ram_heads()
+        found[identifier(name.decode().partition("/")[2])] = literal(name)
+    found["header_size"] = str(framing.FileHeader.sizeof())
+    found["page_bits_default"] = str(constants.PAGE_SIZE_DEFAULT.bit_length() - 1)
+    return found | _subsections() | _ram_heads()
 
 
 def document() -> str:
     """Return the description."""
-    order = Template(ORDER.read_text()).substitute(_values())
+    order = Template(ORDER.read_text()).substitute(values())
     available = structures()
     used = {name for name in available if re.search(rf"\btype: {name}$", order, re.MULTILINE)}
     used |= {

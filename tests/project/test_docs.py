@@ -36,7 +36,9 @@ def script(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["make_format", "make_kaitai", "make_commands", "make_library"])
+@pytest.mark.parametrize(
+    "name", ["make_format", "make_kaitai", "make_wireshark", "make_commands", "make_library"]
+)
 def test_generated_pages_are_fresh(name: str) -> None:
     module = script(name)
     assert module.TARGET.read_text() == module.document(), "run make docs"
