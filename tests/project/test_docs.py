@@ -227,13 +227,15 @@ def test_every_target_is_explained() -> None:
 
 
 @pytest.mark.long
-def test_the_tour_is_real() -> None:
-    """Every command of the README, in order, prints the text shown there."""
-    assert len(re.findall(r"^\$ ", README, re.MULTILINE)) >= 10
-    assert script("make_tour").document() == README, "run make docs"
+@pytest.mark.parametrize("page", ["README.md", "docs/damaged.md"])
+def test_the_tours_are_real(page: str) -> None:
+    """Every command of these pages, in order, prints the text shown there."""
+    text = (ROOT / page).read_text()
+    assert len(re.findall(r"^\$ ", text, re.MULTILINE)) >= 10
+    assert script("make_tour").document(page) == text, "run make docs"
 
 
-def test_nothing_is_wider_than_a_terminal() -> None:
+def test_nothing_of_the_readme_is_wider_than_a_terminal() -> None:
     for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
         # A finding is one line, however long, so that it can be searched for; and a command, for the
         # shell.

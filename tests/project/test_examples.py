@@ -143,3 +143,27 @@ def test_nightly(tmp_path: Path) -> None:
         "0003.bin",
     ]
     assert list(qcow2.stored_bitmaps(image)) == ["night-0002", "night-0003"]
+
+
+def test_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cells of captures.ipynb run in order, in its folder, and it is stored without outputs."""
+    monkeypatch.chdir(EXAMPLES)
+    notebook = json.loads((EXAMPLES / "captures.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [(cell["outputs"], cell["execution_count"]) for cell in cells] == [([], None)] * len(
+        cells
+    )
+    names: dict[str, object] = {}
+    with redirect_stdout(StringIO()) as out:
+        for cell in cells:
+            exec("".join(cell["source"]), names)
+    truth = json.loads((CAPTURES / "bitmaps-7.2-with-blocks.json").read_text())
+    for bitmap in truth["bitmaps"]:
+        if bitmap["device"] == "drive0":
+            total = sum(length for _, length in bitmap["dirty"])
+            words = (
+                f"{bitmap['name']}: granularity {bitmap['granularity']}, {total} bytes dirty in "
+            )
+            assert f"{words}{len(bitmap['dirty'])} ranges\n" in out.getvalue()
+    disk = json.loads((CAPTURES / "classic-none.json").read_text())["devices"]["drive0"]
+    assert out.getvalue().endswith(f"drive0 {disk['size']} {disk['sha256']}\n")
