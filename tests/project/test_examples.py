@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -160,10 +161,31 @@ def test_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = json.loads((CAPTURES / "bitmaps-7.2-with-blocks.json").read_text())
     for bitmap in truth["bitmaps"]:
         if bitmap["device"] == "drive0":
-            total = sum(length for _, length in bitmap["dirty"])
+            total = sum(part["length"] for part in bitmap["dirty"])
             words = (
                 f"{bitmap['name']}: granularity {bitmap['granularity']}, {total} bytes dirty in "
             )
             assert f"{words}{len(bitmap['dirty'])} ranges\n" in out.getvalue()
     disk = json.loads((CAPTURES / "classic-none.json").read_text())["devices"]["drive0"]
     assert out.getvalue().endswith(f"drive0 {disk['size']} {disk['sha256']}\n")
+
+
+@pytest.mark.long
+@needs_qemu_utils
+def test_the_page_of_increments(tmp_path: Path) -> None:
+    """Its commands run in order, with writes before each send, and give the disk in both ways."""
+    image = tmp_path / "disk.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", image, 5 << 20)
+    page = (EXAMPLES.parent / "docs" / "increments.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    sent = 0
+    for command in "".join(blocks).splitlines():
+        if command.startswith("blkmig send"):
+            qcow2.write(image, f"write -P {sent + 1} {sent}M 4k")
+            sent += 1
+        done = call(tmp_path, "sh", "-c", command)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    assert sent == 3
+    qcow2.same(image, "qcow2", tmp_path / "restored.img")
+    done = call(tmp_path, "blkmig", "compare", "full.bin", "restored.img")
+    assert done.returncode == 0, done.stdout
