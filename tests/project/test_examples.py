@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from tests.conftest import Outcome
 from tests.support import qcow2, raw
+from tests.support.peers import PATIENCE
 from tests.support.qcow2 import needs_qemu_utils, qemu_img
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -189,3 +192,47 @@ def test_the_page_of_increments(tmp_path: Path) -> None:
     qcow2.same(image, "qcow2", tmp_path / "restored.img")
     done = call(tmp_path, "blkmig", "compare", "full.bin", "restored.img")
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.long
+@needs_qemu_utils
+def test_the_readme_as_written(tmp_path: Path) -> None:
+    """Its commands, but for those that need a reader's QEMU, run in order in a clone's folder demo/."""
+    page = (EXAMPLES.parent / "README.md").read_text()
+    start = page.index("## A tour")
+    chapters = re.split(r"^## ", page[start:], flags=re.MULTILINE)
+    text = "".join(part for part in chapters if not part.startswith("With a QEMU"))
+    blocks = re.findall(r"^```(console|sh)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "tests").symlink_to(CAPTURES.parent)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()
+    script = []
+    for kind, block in blocks:
+        for line in block.splitlines():
+            if kind == "console" and not line.startswith("$ "):
+                continue
+            command = line.removeprefix("$ ").partition("  #")[0].rstrip()
+            if "& #" in line:
+                wait = "while [ ! -S nbd.sock ]; do sleep 0.01; done"
+                script.append(f"{command.partition('& #')[0]} &\n{wait}")
+            else:
+                quoted = command.replace('"', "").replace("$", "")
+                script.append(f'{command} || echo "FAILED $? {quoted}" >> failed')
+    process = subprocess.Popen(
+        ["sh", "-c", "\n".join(script)], cwd=tmp_path, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        _, errors = process.communicate(timeout=PATIENCE)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    failed = (tmp_path / "demo" / "failed").read_text().splitlines()
+    # Of incomplete streams, as the page says.
+    assert failed == [
+        "FAILED 1 blkmig validate incomplete.bin",
+        "FAILED 1 blkmig salvage broken.bin --device-size drive0=48M --to salvaged.bin",
+        "FAILED 1 blkmig validate ../tests/captures --summary",
+        "FAILED 1 find ../tests/captures -name 'classic-*.bin.gz' -print0 | "
+        "blkmig validate --files-from - -0",
+    ], errors
