@@ -39,8 +39,10 @@ fuzz: $(VENV)/.fuzz ## Fuzz each target for a minute, or for SECONDS=n
 mutate: $(VENV)/.test ## Change code at random, list what no test notices: MODULES="wire/decoder disks" COUNT=50 SEED=1
 	$(BIN)/python -m mutate $(MODULES) --count $(COUNT) --seed $(SEED)
 
-docs: $(VENV)/.run ## Make from the code: docs/format.md, commands.md, checks.md, library.md, share/, the tour
+docs: $(VENV)/.run ## Make from the code: the pages of reference, docs/blkmig.ksy and .lua, share/, the README's tour
 	$(BIN)/python docs/make_format.py
+	$(BIN)/python docs/make_kaitai.py
+	$(BIN)/python docs/make_wireshark.py
 	$(BIN)/python docs/make_commands.py
 	$(BIN)/python docs/make_checks.py
 	$(BIN)/python docs/make_library.py

@@ -137,6 +137,10 @@ def document() -> str:
         "Made by `make docs` from `schemas/`, which the decoder and the encoder use.",
         "Integers are big-endian (be) or, in libvirt's header, little-endian (le);",
         "a sector is 512 bytes, a chunk 1 MiB. Other terms: [glossary](glossary.md).",
+        "[blkmig.ksy](blkmig.ksy) describes the stream for [Kaitai Struct](https://kaitai.io), whose",
+        "compiler makes parsers of it in many languages, and whose Web IDE shows a file's structure;",
+        "what it leaves out, it says itself. [blkmig.lua](blkmig.lua) is a dissector for Wireshark,",
+        "which shows the stream in a capture of `migrate tcp:`.",
         "",
     ]
     for module in (framing, block):

@@ -1,41 +1,31 @@
-"""Runs the commands of the tour in README.md, and updates their output there.
+"""Runs the commands of the tours, as in a clone's folder demo/, and updates their output there.
 
 Usage: python docs/make_tour.py
 
 A block that ends in ``...`` keeps its number of lines.
 """
 
-import gzip
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TARGET = ROOT / "README.md"
-CAPTURES = {
-    "stream": "bitmaps-7.2-with-blocks",
-    "incomplete": "classic-incomplete",
-    "tail": "classic-tail",
-}
+PAGES = ("README.md", "docs/damaged.md")
 
 
-def document() -> str:
-    """Return README.md with the current output of its commands."""
+def document(page: str) -> str:
+    """Return a page with the current output of its commands."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for stream, capture in CAPTURES.items():
-            packed = ROOT / "tests" / "captures" / f"{capture}.bin.gz"
-            with gzip.open(packed) as source, open(folder / f"{stream}.bin", "wb") as target:
-                shutil.copyfileobj(source, target)
-            shutil.copy(packed, folder / f"{stream}.bin.gz")
+        clone = Path(name)
+        (clone / "demo").mkdir()
+        (clone / "tests").symlink_to(ROOT / "tests")
         return re.sub(
             r"(?<=```console\n).*?(?=```)",
-            lambda block: _block(block[0], folder),
-            TARGET.read_text(),
+            lambda block: _block(block[0], clone / "demo"),
+            (ROOT / page).read_text(),
             flags=re.DOTALL,
         )
 
@@ -61,4 +51,5 @@ def _run(command: str, folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(document())
+    for page in PAGES:
+        (ROOT / page).write_text(document(page))

@@ -60,9 +60,13 @@ MORE = (
 )
 
 
-def captures_but(long: tuple[str, ...]) -> pytest.MarkDecorator:
-    """Return the mark of tests of all captures, of which those named are for the long tests."""
-    params = [pytest.param(name, marks=pytest.mark.long if name in long else []) for name in NAMES]
+def captures_but(long: tuple[str, ...], without: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    """Return the mark of tests of all captures ``without`` some; those in ``long`` for the long tests."""
+    params = [
+        pytest.param(name, marks=pytest.mark.long if name in long else [])
+        for name in NAMES
+        if name not in without
+    ]
     return pytest.mark.parametrize("capture", params, indirect=True)
 
 

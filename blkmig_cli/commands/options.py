@@ -213,7 +213,9 @@ def warn(message: str) -> None:
     echo_line(f"warning: {message}")
 
 
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, help="No progress, no notes; reports of one line."
+)
 
 
 def echo_json(document: Any) -> None:

@@ -15,6 +15,7 @@ from blkmig_cli.operations.reading import Reading
 from blkmig_cli.output.documents import info_json
 from blkmig_cli.output.human.console import Form, console
 from blkmig_cli.output.human.info import info_text
+from blkmig_cli.output.human.report import heading
 from blkmig_cli.output.json_writer import Items, Late
 from blkmig_cli.text import count
 
@@ -34,7 +35,7 @@ def show_captures(
     """
     human = output == "human"
     plain = Reading(reading.hints, reading.dialect, reading.container, bases=reading.bases)
-    show = partial(_text, detailed=verbose) if human else None
+    show = partial(_text, detailed=verbose, brief=quiet) if human else None
     job = Job(info, failed_info, plain, show, Form.of(console()))
     work = Work(
         captures,
@@ -61,8 +62,8 @@ def show_captures(
         for done in each():
             for text in done.texts:
                 sys.stdout.write(before + text)
-                before = "\n"
-        if work.passed_over and tally.rows:
+                before = "" if quiet else "\n"
+        if work.passed_over and tally.rows and not quiet:
             sys.stdout.write(f"\n{count(work.passed_over, 'other file')} passed over\n")
     elif work.is_many:
         streams = Items(lambda: (info_json(one) for done in each() for one in done.results))
@@ -79,6 +80,8 @@ def show_captures(
     return tally.failure_status
 
 
-def _text(one: Info, form: Form, *, detailed: bool) -> str:
-    """Return the human output of an overview."""
+def _text(one: Info, form: Form, *, detailed: bool, brief: bool) -> str:
+    """Return the human output of an overview; ``brief``: only the verdict."""
+    if brief:
+        return form.render(lambda out: heading(one.report, out))
     return form.render(lambda out: info_text(one, out, detailed=detailed))

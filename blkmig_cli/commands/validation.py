@@ -112,7 +112,7 @@ class _Validation:
             partial(validate_all, options=chosen),
             failed_report,
             Reading(reading.hints, reading.dialect, reading.container),
-            partial(_text, ignore=outputs.ignore) if prints else None,
+            partial(_text, ignore=outputs.ignore, brief=outputs.quiet) if prints else None,
             Form.of(self._out),
         )
         self._work = Work(
@@ -164,10 +164,11 @@ class _Validation:
                 for done in self._each():
                     for text in done.texts:
                         sys.stdout.write(text)
-                        if self._work.is_many or len(done.texts) > 1:
+                        if (self._work.is_many or len(done.texts) > 1) and not self._outputs.quiet:
                             sys.stdout.write("\n")
                 shown.without_base(self._tally, self._out)
                 several = self._work.is_many or len(self._tally.rows) > 1
+                several = several and not self._outputs.quiet
                 if self._tally.rows and (several or self._outputs.summary):
                     shown.summary(self._tally, self._out)
                 found_some = any(row.errors or row.warnings for row in self._tally.rows)
@@ -228,6 +229,7 @@ class _Validation:
                     document.add(report)
 
 
-def _text(report: Report, form: Form, ignore: Collection[str]) -> str:
-    """Return the human output of a report."""
-    return form.render(lambda out: shown.report_text(report.ignoring(ignore), out))
+def _text(report: Report, form: Form, ignore: Collection[str], brief: bool) -> str:
+    """Return the human output of a report; ``brief``: only the verdict."""
+    show = shown.heading if brief else shown.report_text
+    return form.render(lambda out: show(report.ignoring(ignore), out))

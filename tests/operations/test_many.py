@@ -347,3 +347,13 @@ def test_memory_of_many(folder: Path) -> None:
         )  # fmt: skip
         peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 2900 * 2  # KiB
+
+
+@pytest.mark.parametrize("command", ["validate", "info"])
+def test_quiet_is_a_line_a_stream(command: str, run: Run, tmp_path: Path) -> None:
+    """Also with findings, several streams in one file, and other files passed over."""
+    (tmp_path / "a.bin").write_bytes(raw.qemu(raw.block(0, 8)) * 2)
+    (tmp_path / "b.txt").write_text("text")
+    done = run(command, tmp_path, "-q")
+    assert [line.partition(": ")[2].split()[0] for line in done.out.splitlines()] == ["unknown"] * 2
+    assert done.err == ""

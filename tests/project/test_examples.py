@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
+import re
 import runpy
+import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 
 from tests.conftest import Outcome
 from tests.support import qcow2, raw
+from tests.support.peers import PATIENCE
 from tests.support.qcow2 import needs_qemu_utils, qemu_img
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -143,3 +147,92 @@ def test_nightly(tmp_path: Path) -> None:
         "0003.bin",
     ]
     assert list(qcow2.stored_bitmaps(image)) == ["night-0002", "night-0003"]
+
+
+def test_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cells of captures.ipynb run in order, in its folder, and it is stored without outputs."""
+    monkeypatch.chdir(EXAMPLES)
+    notebook = json.loads((EXAMPLES / "captures.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [(cell["outputs"], cell["execution_count"]) for cell in cells] == [([], None)] * len(
+        cells
+    )
+    names: dict[str, object] = {}
+    with redirect_stdout(StringIO()) as out:
+        for cell in cells:
+            exec("".join(cell["source"]), names)
+    truth = json.loads((CAPTURES / "bitmaps-7.2-with-blocks.json").read_text())
+    for bitmap in truth["bitmaps"]:
+        if bitmap["device"] == "drive0":
+            total = sum(part["length"] for part in bitmap["dirty"])
+            words = (
+                f"{bitmap['name']}: granularity {bitmap['granularity']}, {total} bytes dirty in "
+            )
+            assert f"{words}{len(bitmap['dirty'])} ranges\n" in out.getvalue()
+    disk = json.loads((CAPTURES / "classic-none.json").read_text())["devices"]["drive0"]
+    assert out.getvalue().endswith(f"drive0 {disk['size']} {disk['sha256']}\n")
+
+
+@pytest.mark.long
+@needs_qemu_utils
+def test_the_page_of_increments(tmp_path: Path) -> None:
+    """Its commands run in order, with writes before each send, and give the disk in both ways."""
+    image = tmp_path / "disk.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", image, 5 << 20)
+    page = (EXAMPLES.parent / "docs" / "increments.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    sent = 0
+    for command in "".join(blocks).splitlines():
+        if command.startswith("blkmig send"):
+            qcow2.write(image, f"write -P {sent + 1} {sent}M 4k")
+            sent += 1
+        done = call(tmp_path, "sh", "-c", command)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    assert sent == 3
+    qcow2.same(image, "qcow2", tmp_path / "restored.img")
+    done = call(tmp_path, "blkmig", "compare", "full.bin", "restored.img")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.long
+@needs_qemu_utils
+def test_the_readme_as_written(tmp_path: Path) -> None:
+    """Its commands, but for those that need a reader's QEMU, run in order in a clone's folder demo/."""
+    page = (EXAMPLES.parent / "README.md").read_text()
+    start = page.index("## A tour")
+    chapters = re.split(r"^## ", page[start:], flags=re.MULTILINE)
+    text = "".join(part for part in chapters if not part.startswith("With a QEMU"))
+    blocks = re.findall(r"^```(console|sh)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "tests").symlink_to(CAPTURES.parent)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()
+    script = []
+    for kind, block in blocks:
+        for line in block.splitlines():
+            if kind == "console" and not line.startswith("$ "):
+                continue
+            command = line.removeprefix("$ ").partition("  #")[0].rstrip()
+            if "& #" in line:
+                wait = "while [ ! -S nbd.sock ]; do sleep 0.01; done"
+                script.append(f"{command.partition('& #')[0]} &\n{wait}")
+            else:
+                quoted = command.replace('"', "").replace("$", "")
+                script.append(f'{command} || echo "FAILED $? {quoted}" >> failed')
+    process = subprocess.Popen(
+        ["sh", "-c", "\n".join(script)], cwd=tmp_path, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        _, errors = process.communicate(timeout=PATIENCE)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    failed = (tmp_path / "demo" / "failed").read_text().splitlines()
+    # Of incomplete streams, as the page says.
+    assert failed == [
+        "FAILED 1 blkmig validate incomplete.bin",
+        "FAILED 1 blkmig salvage broken.bin --device-size drive0=48M --to salvaged.bin",
+        "FAILED 1 blkmig validate ../tests/captures --summary",
+        "FAILED 1 find ../tests/captures -name 'classic-*.bin.gz' -print0 | "
+        "blkmig validate --files-from - -0",
+    ], errors
