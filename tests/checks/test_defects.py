@@ -205,3 +205,10 @@ def test_data_after_the_end_of_a_disk(
         leaks = "1,048,576 bytes"
     assert ("padding-leak" in found) == (leaks is not None)
     assert leaks is None or found["padding-leak"]["message"].startswith(leaks)
+
+
+def test_many_chunks_after_the_end_of_a_disk(run: Run, tmp_path: Path) -> None:
+    """Each of a run is counted."""
+    data = raw.qemu(*(raw.block(at * 2048, 0, rest=DATA) for at in range(40)))
+    found = findings(run, tmp_path / "s.bin", data, "--device-size", "1M")
+    assert found["padding-leak"]["message"].startswith(f"{39 << 20:,} bytes")

@@ -161,7 +161,7 @@ def _parse(root: Object) -> Entry:
     new, image_format = root.flag("new"), root.text("format", default=RAW)
     stream = None if root.value("stream") is None else root.text("stream")
     device = None if root.value("device") is None else root.text("device")
-    # Versions before 0.2 recorded nothing of it.
+    # A journal of an earlier version says nothing of it.
     received = 0 if root.value("received") is None else root.number("received", limits.DISK_MAX)
     bitmaps = root.flag("has-bitmaps", default=False)
     return Entry(
