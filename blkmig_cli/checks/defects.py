@@ -217,7 +217,6 @@ class Defects:
             # The disk's end may cut only those at the highest sector so far.
             tail = self._tails.get(event.device)
             wanted |= sectors == max(int(sectors.max()), -1 if tail is None else tail.sector)
-            wanted |= padding(event, None) is not None
         for row in np.flatnonzero(wanted).tolist():
             by = int(column.offsets[row]) - event.offset
             yield moved(event, by, int(sectors[row]))

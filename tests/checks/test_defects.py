@@ -212,3 +212,15 @@ def test_many_chunks_after_the_end_of_a_disk(run: Run, tmp_path: Path) -> None:
     data = raw.qemu(*(raw.block(at * 2048, 0, rest=DATA) for at in range(40)))
     found = findings(run, tmp_path / "s.bin", data, "--device-size", "1M")
     assert found["padding-leak"]["message"].startswith(f"{39 << 20:,} bytes")
+
+
+def test_the_last_of_many_chunks_is_cut(run: Run, tmp_path: Path) -> None:
+    """Its disk's size is known only after them."""
+    size = 39 * 2048 + 1
+    bits = raw.bitmap_start(granularity=1 << 20) + raw.bitmap_bits(0, size, bytes(8))
+    records = [raw.block(at * 2048, 0, rest=DATA) for at in range(40)]
+    data = raw.qemu(*records, bitmaps=bits + raw.COMPLETE)
+    found = findings(run, tmp_path / "s.bin", data)
+    assert (
+        found["partial-tail"]["offset"] == found["padding-leak"]["offset"] == data.find(records[39])
+    )
