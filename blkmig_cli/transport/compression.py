@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, Protocol, cast
 
 from blkmig_cli import limits
 from blkmig_cli.errors import LimitError, StreamError, TruncatedError
@@ -21,6 +21,16 @@ _SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
 # The messages of liblzma and libzstd where the memory limit is too low.
 _TOO_LARGE = ("Memory usage limit exceeded", "Frame requires too much memory")
 _PACKED = 1 << 18
+
+
+class Packed(Protocol):
+    """Compressed bytes; as of a binary file."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return ``size`` bytes, fewer only at the end."""
+
+    def read1(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes, those that come first; none only at the end."""
 
 
 class _Unpacking(Protocol):
@@ -99,7 +109,7 @@ def _deflate() -> Any:
 
 
 @contextmanager
-def unpacked(kind: str, file: BinaryIO) -> Iterator[Callable[[memoryview], int]]:
+def unpacked(kind: str, file: Packed) -> Iterator[Callable[[memoryview], int]]:
     """Give a function that reads, like ``readinto``, the unpacked bytes of ``file``.
 
     ``kind``: ``gzip``, ``xz``, ``zstd`` or ``bzip2``.  The function raises TruncatedError,
@@ -113,7 +123,7 @@ def unpacked(kind: str, file: BinaryIO) -> Iterator[Callable[[memoryview], int]]
         import zstandard  # noqa: PLC0415
 
         unpacking = zstandard.ZstdDecompressor(max_window_size=limits.UNPACKING_MAX)
-        reader = unpacking.stream_reader(file, read_across_frames=True)
+        reader = unpacking.stream_reader(cast(Any, file), read_across_frames=True)
         opened, damage = cast(_Unpacking, reader), (zstandard.ZstdError,)
 
     def readinto(target: memoryview) -> int:
@@ -174,7 +184,7 @@ _DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
 class _Members:
     """Compressed members, one after the other; ``make`` returns a decompressor for one."""
 
-    def __init__(self, packed: BinaryIO, make: Callable[[], _Decompressor]) -> None:
+    def __init__(self, packed: Packed, make: Callable[[], _Decompressor]) -> None:
         self._packed = packed
         self._make = make
         self._decoder = make()
@@ -188,7 +198,7 @@ class _Members:
                     return 0
                 self._decoder = self._make()
             elif self._decoder.needs_input:
-                packed = self._packed.read(_PACKED)
+                packed = self._packed.read1(_PACKED)
                 if not packed:
                     raise EOFError
             try:
@@ -204,7 +214,7 @@ class _Members:
         padding = 0
         while not packed.strip(b"\0"):
             padding += len(packed)
-            packed = self._packed.read(_PACKED)
+            packed = self._packed.read1(_PACKED)
             if not packed or padding > limits.BEHIND_MAX:
                 return b""
         return packed.lstrip(b"\0")

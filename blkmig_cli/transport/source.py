@@ -25,6 +25,7 @@ from blkmig_cli.system.pipes import read_some, widen, write_all
 from blkmig_cli.system.sockets import Say
 from blkmig_cli.text import count, escape
 from blkmig_cli.transport import compression
+from blkmig_cli.transport.background import Reading
 from blkmig_cli.transport.inputs import FileInput, PipeInput
 from blkmig_cli.transport.save_image import HEADER_SIZE, save_image
 from blkmig_cli.transport.spool import spool
@@ -225,7 +226,8 @@ def _of_command(command: str, stack: ExitStack) -> PipeInput:
 
 
 def _of_pipe(raw: io.RawIOBase, stack: ExitStack) -> PipeInput:
-    return _of_first_bytes(_Pipe(partial(read_some, raw)), stack)
+    fd = raw.fileno() if isinstance(raw, io.FileIO) else None
+    return _of_first_bytes(_Pipe(partial(read_some, raw), fd), stack)
 
 
 def _of_first_bytes(pipe: "_Pipe", stack: ExitStack, *, unpack: bool = True) -> PipeInput:
@@ -248,16 +250,27 @@ def _of_first_bytes(pipe: "_Pipe", stack: ExitStack, *, unpack: bool = True) -> 
     return _of_first_bytes(_Pipe(_unpacked(kind, pipe, stack)), stack, unpack=False)
 
 
-def _unpacked(kind: str, raw: io.RawIOBase, stack: ExitStack) -> Callable[[memoryview], int]:
-    packed = cast(BinaryIO, io.BufferedReader(raw, 1 << 18))
-    return stack.enter_context(compression.unpacked(kind, packed))
+def _unpacked(kind: str, pipe: "_Pipe", stack: ExitStack) -> Callable[[memoryview], int]:
+    packed = io.BufferedReader(pipe, 1 << 18)
+    readinto = stack.enter_context(compression.unpacked(kind, packed))
+    if pipe.fd is None:
+        return readinto
+    reading = Reading(readinto, pipe.fd)
+    stack.callback(reading.close)
+    pipe.wait = reading.wait
+    return reading.readinto
 
 
 class _Pipe(io.RawIOBase):
-    """A pipe whose next bytes can be examined; ``read_into`` consumes them."""
+    """A pipe whose next bytes can be examined; ``read_into`` consumes them.
 
-    def __init__(self, read_into: Callable[[memoryview], int]) -> None:
+    ``fd``: the descriptor that it reads, if that is a file or a pipe; ``wait`` is called before.
+    """
+
+    def __init__(self, read_into: Callable[[memoryview], int], fd: int | None = None) -> None:
         self._read_into = read_into
+        self.fd = fd
+        self.wait: Callable[[], None] | None = None
         self._left = b""
         self._failure: StreamError | None = None
 
@@ -289,4 +302,6 @@ class _Pipe(io.RawIOBase):
             return count
         if self._failure is not None:
             raise self._failure
+        if self.wait is not None:
+            self.wait()
         return self._read_into(target)

@@ -24,6 +24,7 @@ from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.system.pipes import widen, write_all
 from blkmig_cli.text import escape
 from blkmig_cli.transport import compression
+from blkmig_cli.transport.background import Writing
 from blkmig_cli.transport.payloads import FileRange, Fill, ImageRange, Literal
 from blkmig_cli.wire.encoder import encode
 from blkmig_cli.wire.events import Event, Payload
@@ -138,6 +139,25 @@ class _PackedSink(_Through):
 
     def _write(self, data: memoryview) -> None:
         super()._write(memoryview(self._packer.compress(data)))
+
+
+class _NewPackedFile(_PackedSink):
+    """A sink for a new regular file, whose bytes are compressed in a thread."""
+
+    def __init__(self, name: str, fd: int, packer: compression.Packer) -> None:
+        super().__init__(name, fd, packer)
+        self._packing = Writing(super()._write)
+
+    def finish(self) -> None:
+        self.flush()
+        self._packing.finish()
+        super().finish()
+
+    def close(self) -> None:
+        self._packing.close()
+
+    def _write(self, data: memoryview) -> None:
+        self._packing.write(data)
 
 
 class _ObjectSink(_Through):
@@ -279,11 +299,9 @@ def _stdout(address: Address) -> Iterator[Sink]:
 
 
 @contextmanager
-def _sink(name: str, fd: int, packed: str | None = None, kind: type[Sink] = Sink) -> Iterator[Sink]:
+def _sink(name: str, fd: int, kind: Callable[[str, int], Sink] = Sink) -> Iterator[Sink]:
     with failing(name):
-        sink = (
-            kind(name, fd) if packed is None else _PackedSink(name, fd, compression.packer(packed))
-        )
+        sink = kind(name, fd)
     try:
         yield sink
         sink.finish()
@@ -329,11 +347,15 @@ def _peer(address: Address, *, confirmed: bool) -> Iterator[Sink]:
 def _file(address: Address) -> Iterator[Sink]:
     path = address.path
     packed = compression.by_suffix(path)
+    kinds: tuple[Callable[[str, int], Sink], Callable[[str, int], Sink]] = (Sink, _NewFile)
+    if packed is not None:
+        packer = compression.packer(packed)
+        kinds = partial(_PackedSink, packer=packer), partial(_NewPackedFile, packer=packer)
     if _is_special(path):
-        with _special(path) as fd, _sink(path, fd, packed) as sink:
+        with _special(path) as fd, _sink(path, fd, kinds[0]) as sink:
             yield sink
     else:
-        with replacing(path) as fd, _sink(path, fd, packed, _NewFile) as sink:
+        with replacing(path) as fd, _sink(path, fd, kinds[1]) as sink:
             yield sink
 
 

@@ -1,0 +1,159 @@
+"""Packing and unpacking in a thread of its own, while the stream is decoded, or its disks are read.
+
+A thread takes time to start and to talk to: it is worth it for streams of some size, and begins only
+after the first bytes of one.
+"""
+
+import os
+import queue
+import select
+import threading
+from collections.abc import Callable
+
+# Bytes of a piece, and how many of these are ahead.
+_PIECE = 1 << 20
+_AHEAD = 4
+# Unpacked bytes before the thread begins.
+_BEGIN = 4 << 20
+
+
+class _Stopped(Exception):  # noqa: N818 (not an error: nobody wants the bytes)
+    """The thread is to stop."""
+
+
+class Reading:
+    """Reads ahead from ``readinto`` (fills a buffer, returns the count, 0 at the end) in a thread.
+
+    ``readinto`` calls :meth:`wait` before it reads ``fd`` itself, so that the thread can be stopped where
+    no byte comes.  What it raises is raised when the bytes before have been taken.
+    """
+
+    def __init__(self, readinto: Callable[[memoryview], int], fd: int) -> None:
+        self._readinto = readinto
+        self._fd = fd
+        self._direct = 0
+        self._thread: threading.Thread | None = None
+        self._empty: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
+        self._filled: queue.SimpleQueue[tuple[bytearray, int] | Exception] = queue.SimpleQueue()
+        self._buffer: bytearray | None = None
+        self._piece = memoryview(b"")
+        self._failure: Exception | None = None
+        self._ended = False
+        self._wake = -1
+
+    def readinto(self, target: memoryview) -> int:
+        """Fill some of ``target`` with the next bytes; returns how many, 0 at the end."""
+        if self._thread is None:
+            if self._direct < _BEGIN:
+                count = self._readinto(target)
+                self._direct += count
+                return count
+            self._begin()
+        if not self._piece and not self._next():
+            return 0
+        count = min(len(target), len(self._piece))
+        target[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        return count
+
+    def wait(self) -> None:
+        """Wait for bytes of ``fd``; ends the thread where it is to stop."""
+        if self._wake < 0 or threading.current_thread() is not self._thread:
+            return
+        poll = select.poll()
+        for fd in self._fd, self._wake:
+            poll.register(fd, select.POLLIN)
+        if any(fd == self._wake for fd, _ in poll.poll()):
+            raise _Stopped
+
+    def close(self) -> None:
+        """Stop the thread, and wait for it."""
+        if self._thread is None:
+            return
+        os.eventfd_write(self._wake, 1)
+        self._empty.put(None)
+        self._thread.join()
+        os.close(self._wake)
+        self._wake = -1
+
+    def _begin(self) -> None:
+        for _ in range(_AHEAD):
+            self._empty.put(bytearray(_PIECE))
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="unpacking", daemon=True)
+        self._thread.start()
+
+    def _next(self) -> bool:
+        """Take the next piece; return False at the end."""
+        if self._failure is not None:
+            raise self._failure
+        if self._ended:
+            return False
+        if self._buffer is not None:
+            self._empty.put(self._buffer)
+            self._buffer = None
+        found = self._filled.get()
+        if isinstance(found, Exception):
+            self._failure = found
+            raise found
+        self._buffer, count = found
+        self._piece = memoryview(self._buffer)[:count]
+        self._ended = not count
+        return bool(count)
+
+    def _run(self) -> None:
+        try:
+            while (buffer := self._empty.get()) is not None:
+                count = self._readinto(memoryview(buffer))
+                self._filled.put((buffer, count))
+                if not count:
+                    return
+        except Exception as error:  # noqa: BLE001 (it is raised where the bytes are wanted)
+            self._filled.put(error)
+
+
+class Writing:
+    """Calls ``write`` with pieces, in order, in a thread.
+
+    The error of one is raised by the next call of :meth:`write`, or by :meth:`finish`; further pieces are
+    dropped.
+    """
+
+    def __init__(self, write: Callable[[memoryview], None]) -> None:
+        self._write = write
+        self._pieces: queue.Queue[bytes | None] = queue.Queue(_AHEAD)
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def write(self, data: memoryview) -> None:
+        """Pass on a copy of ``data``; waits where several pieces are ahead."""
+        if self._thread is None and data:
+            self._thread = threading.Thread(target=self._run, name="packing", daemon=True)
+            self._thread.start()
+        for at in range(0, len(data), _PIECE):
+            self._raise()
+            self._pieces.put(bytes(data[at : at + _PIECE]))
+
+    def finish(self) -> None:
+        """Wait until all has been written."""
+        self.close()
+        self._raise()
+
+    def close(self) -> None:
+        """Wait until the thread has ended."""
+        if self._thread is not None:
+            self._pieces.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _raise(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        while (data := self._pieces.get()) is not None:
+            if self._failure is None:
+                try:
+                    self._write(memoryview(data))
+                except BaseException as error:  # noqa: BLE001 (it is raised in the other thread)
+                    self._failure = error

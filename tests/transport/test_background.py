@@ -1,0 +1,171 @@
+"""Packing and unpacking in threads: the same bytes and errors in the same order, and no thread is left."""
+
+import gzip
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blkmig_cli.errors import StreamError
+from blkmig_cli.transport import background
+from blkmig_cli.transport.background import Reading, Writing
+from blkmig_cli.transport.source import open_stream
+from tests.support import raw
+from tests.support.long import examples
+
+BLKMIG = [sys.executable, "-m", "blkmig_cli"]
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Begin the threads with the first bytes; check that none is left."""
+    monkeypatch.setattr(background, "_BEGIN", 0)
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+
+
+class Source:
+    """Gives ``data`` in pieces of these ``sizes``, then raises ``error``, or ends."""
+
+    def __init__(self, data: bytes, sizes: list[int], error: Exception | None = None) -> None:
+        self.left = memoryview(data)
+        self.sizes = iter(sizes)
+        self.error = error
+
+    def __call__(self, target: memoryview) -> int:
+        count = min(len(target), len(self.left), next(self.sizes, 1 << 20))
+        if not count and self.error is not None:
+            raise self.error
+        target[:count], self.left = self.left[:count], self.left[count:]
+        return count
+
+
+def take(reading: Reading, sizes: list[int]) -> bytes:
+    """Read to the end, in buffers of ``sizes``, over and over."""
+    found = bytearray()
+    while True:
+        for size in sizes:
+            buffer = memoryview(bytearray(size))
+            count = reading.readinto(buffer)
+            if not count:
+                return bytes(found)
+            found += buffer[:count]
+
+
+SIZES = st.lists(st.integers(1, 3 << 20), min_size=1, max_size=9)
+
+
+@settings(max_examples=examples(10, 200), deadline=None)
+@given(st.integers(0, 9 << 20), SIZES, SIZES, st.integers(0, 3 << 20))
+def test_the_same_bytes(length: int, given_: list[int], wanted: list[int], begin: int) -> None:
+    data = random.Random(length).randbytes(length)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(background, "_BEGIN", begin)
+        for error in None, StreamError("the data is damaged"):
+            reading = Reading(Source(data, given_, error), 0)
+            try:
+                if error is None:
+                    assert take(reading, wanted) == data
+                    assert not reading.readinto(memoryview(bytearray(9)))
+                    continue
+                # All that comes before the damage is read, and nothing after it.
+                left = len(data)
+                while left:
+                    left -= reading.readinto(memoryview(bytearray(1 << 20)))
+                for _ in range(2):
+                    with pytest.raises(StreamError, match="the data is damaged"):
+                        reading.readinto(memoryview(bytearray(9)))
+            finally:
+                reading.close()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_it_stops_where_no_byte_comes() -> None:
+    """A pipe that stays open, with less than the next piece: what is there was read before."""
+    packed = gzip.compress(raw.qemu(*(raw.block(at * 2048, 9) for at in range(1000))))
+    read_end, write_end = os.pipe()
+    with ExitStack() as stack:
+        stack.callback(os.close, write_end)
+        os.write(write_end, packed[: len(packed) // 2])
+        with open_stream(f"fd:{read_end}") as stream:
+            stack.callback(os.close, read_end)
+            assert stream.input.peek(4) == b"QEVM"
+            # The thread waits now.
+            assert threading.active_count() > 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_writing_in_order() -> None:
+    found = bytearray()
+    writing = Writing(found.extend)
+    pieces = [random.Random(at).randbytes(at * 70_000) for at in range(30)]
+    for piece in pieces:
+        writing.write(memoryview(piece))
+    writing.finish()
+    assert found == b"".join(pieces)
+    writing.close()
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("early", [True, False])
+def test_an_error_of_writing(early: bool) -> None:
+    """It is raised by a later call; nothing is written after it."""
+    found = bytearray()
+
+    def write(data: memoryview) -> None:
+        if len(found) >= (4 << 20 if early else 29 << 20):
+            raise OSError("no space")
+        found.extend(data)
+
+    writing = Writing(write)
+
+    def write_all() -> None:
+        for at in range(30):
+            writing.write(memoryview(bytes([at]) * (1 << 20)))
+        writing.finish()
+
+    with pytest.raises(OSError, match="no space"):
+        write_all()
+    assert found == b"".join(bytes([at]) * (1 << 20) for at in range(4 if early else 29))
+    writing.close()
+
+
+@pytest.mark.parametrize("suffix", ["gz", "xz", "zst"])
+def test_a_full_target(suffix: str, tmp_path: Path) -> None:
+    """One line, and no file, where the bytes that do not fit come from a thread."""
+    (tmp_path / "d.img").write_bytes(random.Random(7).randbytes(12 << 20))
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'ulimit -f 4096; exec "$@" --to s.{suffix}', "sh", *BLKMIG, "send", "d.img", "-q"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.startswith(f"blkmig: s.{suffix}: File too large")
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["d.img"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_thread_waits(number: int, tmp_path: Path) -> None:
+    """A compressed stream of some size from a pipe whose writer goes on for ever."""
+    stream = raw.qemu(*(raw.block(at * 2048, 0, rest=bytes(raw.CHUNK)) for at in range(9)))
+    packed = gzip.compress(stream[:-200])
+    with subprocess.Popen(
+        [*BLKMIG, "validate", "-", "-v"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=False
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(packed[:-20])
+        process.stdin.flush()
+        assert process.stderr.readline()  # it has begun to read
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
