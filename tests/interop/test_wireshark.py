@@ -1,5 +1,6 @@
 """docs/blkmig.lua in tshark shows a stream over TCP as our decoder reads it."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -69,9 +70,12 @@ def shown(
         "aggregator=|",
     ]
     done = subprocess.run(
-        [*words, *(["-2"] if passes == 2 else [])], capture_output=True, text=True, check=True
+        [*words, *(["-2"] if passes == 2 else [])], capture_output=True, text=True, check=False
     )
     assert "Lua" not in done.stderr, done.stderr
+    if "fields aren't valid" in done.stderr and os.geteuid() == 0:
+        pytest.skip("this tshark runs no Lua scripts as root")
+    assert done.returncode == 0, done.stderr
     found: dict[tuple[int, int], list[str]] = {}
     for line in done.stdout.splitlines():
         source, target, objects = line.split("\t")
