@@ -93,6 +93,14 @@ def test_check_capture(tmp_path: Path, name: str, status: int) -> None:
     assert f"exit status {status}" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["check_capture.sh", "nightly.sh"])
+def test_scripts_without_arguments(tmp_path: Path, name: str) -> None:
+    """Nothing to check is no success."""
+    done = call(tmp_path, "sh", EXAMPLES / name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"usage: {name} ")
+
+
 def test_list_chunks(tmp_path: Path) -> None:
     stream = CAPTURES / "classic-live-writes.bin.gz"
     done = call(tmp_path, sys.executable, EXAMPLES / "list_chunks.py", stream)
