@@ -4,6 +4,9 @@
 -- A dissector for Wireshark: QEMU's migration over TCP with block records and dirty bitmaps, on any
 -- port, if the capture has the beginning of the stream.  Copy it to Wireshark's folder of personal
 -- Lua plugins (Help, About, Folders), or use it once: tshark -X lua_script:blkmig.lua -r FILE
+-- (Wireshark 4.4 runs no Lua scripts as root.)
+--
+-- A packet that is missing in the capture makes what follows it wrong: give dumpcap a large buffer (-B 256).
 --
 -- Not decoded: what follows the first block record with bitmaps of dialect v1; RAM records that
 -- capabilities or postcopy change (skipped to the section's footer); multifd channels.
@@ -117,9 +120,9 @@ function Reader:structure(name)
     return values
 end
 
--- Of a UInt64: the low bits, and the others, as numbers of Lua.
+-- Of a UInt64: the upper bits and the low bits.  (math.floor makes integers in Lua 5.3 and later.)
 local function split(word, bits)
-    return word:rshift(bits):tonumber(), word:band(UInt64(2 ^ bits - 1)):tonumber()
+    return math.floor(word:rshift(bits):tonumber()), math.floor(word:band(UInt64(2 ^ bits - 1)):tonumber())
 end
 
 local function peek(reader, length)
@@ -201,8 +204,8 @@ end
 -- State of any content, up to the section's footer.
 function read.state(reader, state)
     local id, data = state.section.id, reader.tvb:raw(reader.at)
-    local footer = string.char(0x7e, math.floor(id / 2 ^ 24) % 256, math.floor(id / 2 ^ 16) % 256,
-        math.floor(id / 2 ^ 8) % 256, id % 256)
+    local footer = string.char(0x7e, math.floor(id / 0x1000000) % 256, math.floor(id / 0x10000) % 256,
+        math.floor(id / 0x100) % 256, id % 256)
     local found = string.find(data, footer, 1, true)
     if not found then error({ need = 0 }) end
     reader:take(found - 1)
@@ -246,7 +249,7 @@ function read.bitmap(reader, state)
     elseif not has(flags, 0x20) and has(flags, 0x40) then
         reader:structure("range")
         if not has(flags, 0x02) then
-            reader:take(reader:structure("bits_length").length:tonumber())
+            reader:take(math.floor(reader:structure("bits_length").length:tonumber()))
         end
     elseif not has(flags, 0x20) then
         return "chunk " .. flags
@@ -258,7 +261,8 @@ function read.ram(reader, state)
     local word = reader:structure("ram_word").word
     local bits = state.page_bits
     local offset, flags = split(word, bits)
-    offset = offset * 2 ^ bits
+    local page_size = math.floor(2 ^ bits)
+    offset = offset * page_size
     local continued = has(flags, 0x20)
     local kind = continued and flags - 0x20 or flags
     reader.flags = flag_names(flags, "RamFlag")
@@ -270,7 +274,7 @@ function read.ram(reader, state)
     elseif (kind == 0x02 or kind == 0x08 or kind == 0x40 or kind == 0x100) then
         if not continued then reader:structure("block_name") end
         if kind == 0x02 then reader:structure("ram_zero") end
-        if kind == 0x08 then reader:take(2 ^ bits) end
+        if kind == 0x08 then reader:take(page_size) end
         if kind == 0x40 then reader:take(reader:structure("ram_xbzrle").length) end
         if kind == 0x100 then reader:take(reader:structure("ram_compress_page").length) end
     end

