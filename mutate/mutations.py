@@ -262,10 +262,11 @@ def _of_call(call: ast.Call) -> Iterator[_Change]:
         new = copy.deepcopy(call)
         new.func = ast.Name(_EXTREMES[_called(call)], ast.Load())
         yield call, "call", new
-    if _called(call) in ("min", "max") and len(call.args) == 2 and not call.keywords:
+    least_or_most = _called(call) in ("min", "max") and not call.keywords
+    if least_or_most and len(call.args) == 2:
         for argument in call.args:
             yield call, "call", argument
-    for place in range(len(call.args) - 1):
+    for place in range(0 if least_or_most else len(call.args) - 1):
         one, other = call.args[place : place + 2]
         starred = isinstance(one, ast.Starred) or isinstance(other, ast.Starred)
         if not starred and ast.dump(one) != ast.dump(other):

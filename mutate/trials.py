@@ -50,7 +50,8 @@ MEANT: dict[str, tuple[str, ...]] = {
         "tests/operations/test_replay.py",
     ),
     "contents": (
-        "tests/checks", "tests/operations/test_map.py", "tests/operations/test_compare.py",
+        "tests/checks", "tests/wire/runs", "tests/operations/test_increments.py",
+        "tests/operations/test_incremental_images.py", "tests/operations/test_map.py", "tests/operations/test_compare.py",
         "tests/operations/test_info.py", "tests/operations/test_validate.py",
         "tests/operations/convert", "tests/commands/test_captures.py",
     ),
