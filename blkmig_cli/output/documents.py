@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from blkmig_cli import limits
 from blkmig_cli.output.json_writer import Items, Rows
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.wire.identity import identity_document
@@ -49,7 +50,7 @@ def report_json(report: "Report") -> Json:
         "devices": [
             _device(device) | _differing(report, device.disk.name) for device in report.devices
         ],
-        "bitmaps": _each(_bitmap_verdict, report.bitmaps),
+        "bitmaps": Items(partial(_bitmap_verdicts, report)),
         "findings": _each(_finding, report.findings),
         **_transfer(report),
     }
@@ -100,6 +101,18 @@ def _differing(report: "Report", device: str) -> Json:
     if ranges is None:
         return {}
     return {"differing": _lengths(ranges)}
+
+
+def _bitmap_verdicts(report: "Report") -> Iterator[Json]:
+    """Yield the bitmaps of a report; the first ones with dirty ranges, as far as there is room."""
+    left = limits.DIRTY_RANGES_MAX
+    for number, verdict in enumerate(report.bitmaps):
+        dirty = verdict.dirty_ranges(left) if number < limits.SHOWN_MAX else None
+        left -= 0 if dirty is None else len(dirty.ranges)
+        yield _bitmap_verdict(verdict) | {
+            "dirty": None if dirty is None else _lengths(dirty.ranges),
+            "dirty-omitted": None if dirty is None else dirty.omitted,
+        }
 
 
 def _bitmap_verdict(verdict: "BitmapVerdict") -> Json:
