@@ -66,6 +66,8 @@ UNPACKING_MAX = 256 << 20
 JSON_PARTS_MAX = 1 << 16
 #: Rows of a table or map and findings that the human output of a stream shows; the JSON has all.
 SHOWN_MAX = 1 << 10
+#: Dirty ranges of all bitmaps of a stream that the JSON of info and validate lists; that of map has all.
+DIRTY_RANGES_MAX = 1 << 14
 #: Bytes of a file of bitmaps (IMAGE.bitmaps.json).
 BITMAPS_FILE_MAX = 256 << 20
 #: Bytes of a journal (IMAGE.replay.json).

@@ -69,7 +69,7 @@ determine them), `length` (bytes of bits), and in v2 `recording` and `persistent
       "devices": [{"name", "chunks", "zero-chunks", "repeated-chunks",
                    "missing": [{"start", "length"}], "size", "inferred-size": {"min", "max"}}],
       "bitmaps": [{"device", "name", "granularity", "candidates", "recording", "persistent",
-                   "count", "complete"}],
+                   "count", "complete", "dirty": [{"start", "length"}], "dirty-omitted"}],
       "findings": [{"id", "severity", "offset", "device", "message"}]}],
      "passed-over", "unchanged", "without-base": [{"stream", "findings"}]}
 
@@ -79,7 +79,11 @@ a glob is `{"version": 1, "streams": [...], "passed-over"}`.
 
 `chunks` counts records with content, repeated ones too; all sizes are bytes. `complete` is true when
 proven, false when something is proven missing, null when the size is unknown and progress does
-not determine it. `replay --output json` has the same shape, with `bytes-written` for each device and
+not determine it. `count` is the number of dirty bytes of a bitmap; `dirty` lists their ranges, up to
+16,384 of all bitmaps of a stream, and `dirty-omitted` says how many more there are. Both are null where
+the granularity is open, and after the first 1,024 bitmaps; `map --output json` has all.
+
+`replay --output json` has the same shape, with `bytes-written` for each device and
 `bitmap-files`, and in `partial-images` the incomplete new images of a failed one.
 
 `IMAGE.bitmaps.json`:

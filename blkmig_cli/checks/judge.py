@@ -174,7 +174,7 @@ class _Judge:
                 f"bitmap {quote(bitmap.name)} is incomplete",
                 device=bitmap.device,
             )
-        dirty = None
+        dirty, limit = None, size.exact or size.most
         if bitmap.content is None:
             self._add(
                 "bitmap-open",
@@ -183,7 +183,6 @@ class _Judge:
                 device=bitmap.device,
             )
         else:
-            limit = size.exact or size.most
             dirty = bitmap.content.count(limit)
             granularity = bitmap.content.granularity
             if limit is not None and bitmap.content.end() > -(-limit // granularity) * granularity:
@@ -194,7 +193,7 @@ class _Judge:
                 )
         candidates = bitmap.candidates if bitmap.open else [bitmap.granularity or 0]
         reach = self._covered(bitmap).end * SECTOR_SIZE
-        return BitmapVerdict(bitmap, tuple(candidates), dirty, complete, reach)
+        return BitmapVerdict(bitmap, tuple(candidates), dirty, complete, reach, limit)
 
     def _covered(self, bitmap: BitmapState) -> IntervalSet:
         """Return the sectors whose bits are known."""

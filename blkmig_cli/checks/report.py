@@ -35,11 +35,20 @@ class DeviceVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class DirtyRanges:
+    """The first dirty ranges of a bitmap, in bytes, and how many more there are."""
+
+    ranges: Ranges
+    omitted: int
+
+
+@dataclass(frozen=True, slots=True)
 class BitmapVerdict:
     """A bitmap: candidates of its granularity in bytes, dirty bytes, and whether it is complete.
 
     ``count`` is None while the granularity is unknown; ``complete`` is None if unknown: it is complete
-    for a disk of up to ``reach`` bytes.
+    for a disk of up to ``reach`` bytes.  ``limit``: the disk's end in bytes, at most, if that is known;
+    ``listed``: dirty ranges of a bitmap whose bits are not at hand.
     """
 
     bitmap: BitmapState
@@ -47,6 +56,20 @@ class BitmapVerdict:
     count: int | None
     complete: bool | None
     reach: int
+    limit: int | None = None
+    listed: DirtyRanges | None = None
+
+    def dirty_ranges(self, most: int) -> DirtyRanges | None:
+        """Return up to ``most`` dirty ranges; None while the granularity is unknown."""
+        content = self.bitmap.content
+        if content is None:
+            return self.listed
+        ranges: list[tuple[int, int]] = []
+        total = 0
+        for part in content.range_parts(self.limit):
+            total += len(part)
+            ranges += map(tuple, part[: most - len(ranges)].tolist())
+        return DirtyRanges(ranges, total - len(ranges))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from blkmig_cli import limits
 from blkmig_cli.output.json_writer import Items, Rows
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.wire.identity import identity_document
@@ -49,7 +50,7 @@ def report_json(report: "Report") -> Json:
         "devices": [
             _device(device) | _differing(report, device.disk.name) for device in report.devices
         ],
-        "bitmaps": _each(_bitmap_verdict, report.bitmaps),
+        "bitmaps": _list(partial(_bitmap_verdicts, report), len(report.bitmaps)),
         "findings": _each(_finding, report.findings),
         **_transfer(report),
     }
@@ -100,6 +101,18 @@ def _differing(report: "Report", device: str) -> Json:
     if ranges is None:
         return {}
     return {"differing": _lengths(ranges)}
+
+
+def _bitmap_verdicts(report: "Report") -> Iterator[Json]:
+    """Yield the bitmaps of a report; the first ones with dirty ranges, as far as there is room."""
+    left = limits.DIRTY_RANGES_MAX
+    for number, verdict in enumerate(report.bitmaps):
+        dirty = verdict.dirty_ranges(left) if number < limits.SHOWN_MAX else None
+        left -= 0 if dirty is None else len(dirty.ranges)
+        yield _bitmap_verdict(verdict) | {
+            "dirty": None if dirty is None else list(map(_range, dirty.ranges)),
+            "dirty-omitted": None if dirty is None else dirty.omitted,
+        }
 
 
 def _bitmap_verdict(verdict: "BitmapVerdict") -> Json:
@@ -223,17 +236,25 @@ def comparison_json(comparison: "Comparison") -> Json:
 
 
 def _each(make: Callable[[Any], Json], values: Sequence[Any]) -> list[Json] | Items:
-    """Return the results of ``make`` for each of ``values`` as a list, or as ``Items`` if it is long."""
-    if len(values) > _LIST_MAX:
-        return Items(lambda: map(make, values))
-    return [make(value) for value in values]
+    """Return the results of ``make`` for each of ``values`` as :func:`_list`."""
+    return _list(lambda: map(make, values), len(values))
+
+
+def _list(make: Callable[[], Iterator[Json]], length: int) -> list[Json] | Items:
+    """Return the ``length`` objects of ``make`` as a list, or as ``Items`` if it is long."""
+    return Items(make) if length > _LIST_MAX else list(make())
 
 
 def _lengths(ranges: Sequence[tuple[int, int]]) -> list[Json] | Items:
     """Return ranges (start, length) in bytes."""
     if len(ranges) > _LIST_MAX:
         return Rows(lambda: ((_RANGE, pair) for pair in ranges))
-    return [dict(zip(_RANGE, pair, strict=True)) for pair in ranges]
+    return list(map(_range, ranges))
+
+
+def _range(pair: tuple[int, int]) -> Json:
+    """Return a range (start, length) in bytes."""
+    return dict(zip(_RANGE, pair, strict=True))
 
 
 def _ranges(ranges: "IntervalSet") -> Rows:

@@ -1,7 +1,7 @@
 """Reports read back from the JSON objects that ``documents.report_json`` makes of them.
 
-The result gives the same output as the report did; it has not the ranges that were sent, and not the bits
-of bitmaps.  An object may come from anywhere, and is checked.
+The result gives the same output as the report did; it has not the ranges that were sent, and of bitmaps
+only the dirty ranges that the JSON lists.  An object may come from anywhere, and is checked.
 """
 
 from typing import Any, cast
@@ -10,7 +10,7 @@ import numpy as np
 
 from blkmig_cli import limits
 from blkmig_cli.checks.catalogue import CHECKS, Finding
-from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
+from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, DirtyRanges, Report
 from blkmig_cli.contents.bitmaps import BitmapState
 from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.contents.state import DiskState
@@ -89,13 +89,19 @@ def _device(entry: Entry) -> DeviceVerdict:
         zero_chunks=entry.number("zero-chunks", _MOST),
         repeated_chunks=entry.number("repeated-chunks", _MOST),
     )
-    rows = entry.rows("missing", ("start", "length"), _MOST)
-    if any(start + length > _MOST for start, length in rows):
-        raise entry.fault("missing is past any disk's end")
+    rows = _ranges(entry, "missing")
     table = np.array([(start, start + length) for start, length in rows], np.int64)
     bounds = entry.entry("inferred-size")
     size = SizeBounds(bounds.number("min", _MOST), _number(bounds, "max"), "none")
     return DeviceVerdict(disk, ByteRanges(table.reshape(-1, 2), 1), size)
+
+
+def _ranges(entry: Entry, key: str) -> list[tuple[int, int]]:
+    """Return the ranges in the list ``key``: start and length."""
+    rows = [(start, length) for start, length in entry.rows(key, ("start", "length"), _MOST)]
+    if any(start + length > _MOST for start, length in rows):
+        raise entry.fault(f"{key} is past any disk's end")
+    return rows
 
 
 def _bitmap(entry: Entry) -> BitmapVerdict:
@@ -110,7 +116,12 @@ def _bitmap(entry: Entry) -> BitmapVerdict:
     if not isinstance(candidates, list) or not all(type(one) is int for one in candidates):
         raise entry.fault("candidates is not a list of numbers")
     complete = None if entry.is_null("complete") else entry.flag("complete")
-    return BitmapVerdict(state, tuple(candidates), _number(entry, "count"), complete, 0)
+    dirty = None
+    if not entry.is_null("dirty"):
+        rows = _ranges(entry, "dirty")
+        dirty = DirtyRanges(rows, entry.number("dirty-omitted", _MOST))
+    count = _number(entry, "count")
+    return BitmapVerdict(state, tuple(candidates), count, complete, 0, listed=dirty)
 
 
 def _finding(entry: Entry) -> Finding:

@@ -13,7 +13,7 @@ from blkmig_cli.wire.identity import is_id
 
 _MACHINE = "blkmig-rest-"
 #: Bytes at a stream's start in which it says so.
-REST_HEAD = 128
+REST_HEAD = 64
 
 
 def rest_machine(state: str) -> str:

@@ -13,7 +13,7 @@ from blkmig_cli.contents.accounts import Accounts
 from blkmig_cli.errors import StreamError
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.runs.columns import Run as Rows
-from tests.conftest import Capture, Run, fails
+from tests.conftest import Capture, Run, each_record, fails
 from tests.support import raw
 from tests.support.feed import in_file
 from tests.support.long import examples
@@ -217,3 +217,14 @@ def test_many_devices_are_named_quickly(run: Run, tmp_path: Path) -> None:
     command = run("info", path, "--output", "json").json["next"][-1]["command"]
     assert command.count("--image") == 2000
     assert "disk-2000.img" in command
+
+
+@each_record
+def test_dirty_ranges_are_those_of_qemu(capture: Capture, run: Run) -> None:
+    """All of them, in info's JSON as in validate's."""
+    report = run("info", capture.path, *capture.hints(), "--output", "json").json
+    shown = {(one["device"], one["name"]): one for one in report["bitmaps"]}
+    assert set(shown) == {(one["device"], one["name"]) for one in capture.truth["bitmaps"]}
+    for one in capture.truth["bitmaps"]:
+        found = shown[one["device"], one["name"]]
+        assert (found["dirty"], found["dirty-omitted"]) == (one["dirty"], 0)

@@ -22,7 +22,7 @@ from blkmig_cli.operations.replay import writer
 from blkmig_cli.operations.resume_token import Received, parse_token, token_of
 from blkmig_cli.operations.send.send import send
 from tests.conftest import Run, fails
-from tests.support import qcow2, raw
+from tests.support import nbd, qcow2, raw
 from tests.support.long import examples
 from tests.support.qcow2 import needs_qemu_utils, qemu_img
 from tests.support.replays import data, folder, here, put, refused  # noqa: F401 (an autouse fixture)
@@ -124,8 +124,10 @@ def all_of(case: Case) -> SendBitmaps | None:
 
 @pytest.mark.scaled
 @SLOW
-@given(cases(), st.lists(CUTS, min_size=1, max_size=3))
-def test_cut_anywhere_and_continued(case: Case, cuts: list[tuple[float, bool, bool]]) -> None:
+@given(cases(), st.lists(CUTS, min_size=1, max_size=3), st.booleans())
+def test_cut_anywhere_and_continued(
+    case: Case, cuts: list[tuple[float, bool, bool]], in_file: bool
+) -> None:
     """Also several times, in another order, and when the receiver is killed.
 
     What has arrived is not sent again.
@@ -149,7 +151,8 @@ def test_cut_anywhere_and_continued(case: Case, cuts: list[tuple[float, bool, bo
         assert now >= received
         received = now
     rest = sent(images, all_of(case), token=token)
-    result = blkmig_cli.replay(io.BytesIO(rest), replace(request, resume=token is not None))
+    last = rest if in_file else io.BytesIO(rest)
+    result = blkmig_cli.replay(last, replace(request, resume=token is not None))
     assert result.accepted
     assert result.report.verdict == "whole"
     case.check(case.disks)
@@ -541,3 +544,20 @@ def test_the_library_does_the_same() -> None:
     assert Path("new.img").read_bytes() == DISK
     with pytest.raises(blkmig_cli.UsageError, match="not a resume token"):
         blkmig_cli.send({"drive0": "disk.img"}, Path("rest.bin"), token=token[1:])
+
+
+@needs_qemu_utils
+def test_an_export(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal is in the state folder; what lies behind the disk is left alone."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    put(DISK, "disk.img")
+    put(b"\xa5" * (len(DISK) + MIB), "target")
+    assert run("send", "disk.img", "--to", "s.bin").status == 0
+    with nbd.qemu_nbd(Path("target")) as path:
+        image = ("--image", f"drive0={nbd.uri(path)}", "--device-size", len(DISK))
+        assert run("replay", f"exec:head -c {THREE_CHUNKS} s.bin", *image).status == 3
+        token = run("replay", "--print-token", *image).out.strip()
+        assert parse_token("", token).disks[0].length == 3 * MIB
+        assert run("send", "disk.img", "--from-token", token, "--to", "rest.bin").status == 0
+        assert run("replay", "exec:cat rest.bin", *image, "--resume").status == 0
+    assert Path("target").read_bytes() == DISK + b"\xa5" * MIB

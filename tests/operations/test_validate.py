@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from blkmig_cli import limits
 from blkmig_cli.checks.catalogue import CHECKS
 from tests.conftest import Outcome, Run
 from tests.support import raw
@@ -76,12 +77,42 @@ def test_the_document(stream: Path, run: Run) -> None:
                         "persistent": False,
                         "count": 131072,
                         "complete": True,
+                        "dirty": [{"start": 0, "length": 131072}],
+                        "dirty-omitted": 0,
                     }
                 ],
                 "findings": [],
             }
         ],
     }
+
+
+def test_dirty_ranges_are_bounded(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over all bitmaps of a stream, and in their number; cut at the disk's end."""
+    bits = {"a": 0x8005, "b": 0b1011011, "c": 0b1, "d": 0b11}
+    sections = b"".join(
+        raw.bitmap_start(bitmap=name)
+        + raw.bitmap_bits(0, 2047, word.to_bytes(8, "little"))
+        + raw.COMPLETE
+        for name, word in bits.items()
+    )
+    stream = put(tmp_path, raw.qemu(raw.block(0, 8), bitmaps=sections))
+    first = run("validate", stream, "--output", "json").report["bitmaps"][0]
+    assert first["dirty"][2] == {"start": 15 * 65536, "length": 65536 - 512}
+    assert first["count"] == 3 * 65536 - 512
+
+    def listed() -> list[tuple[int | None, int | None]]:
+        found = run("validate", stream, "--output", "json").report["bitmaps"]
+        lists = [(one["dirty"], one["dirty-omitted"]) for one in found]
+        return [(None if dirty is None else len(dirty), left) for dirty, left in lists]
+
+    assert listed() == [(3, 0), (3, 0), (1, 0), (1, 0)]
+    monkeypatch.setattr(limits, "DIRTY_RANGES_MAX", 5)
+    assert listed() == [(3, 0), (2, 1), (0, 1), (0, 1)]
+    monkeypatch.setattr(limits, "SHOWN_MAX", 3)
+    assert listed() == [(3, 0), (2, 1), (0, 1), (None, None)]
 
 
 def test_human_says_whole(stream: Path, run: Run) -> None:

@@ -17,7 +17,6 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from blkmig_cli import limits
@@ -44,9 +43,8 @@ from blkmig_cli.operations.replay.journal import (
     read_journal,
     write_journal,
 )
+from blkmig_cli.operations.replay.reception import Reception
 from blkmig_cli.operations.replay.request import ReplayRequest
-from blkmig_cli.operations.resume_token import Received, digest_of
-from blkmig_cli.progress import Tick
 from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.text import escape, human_size
 
@@ -61,7 +59,7 @@ class Destination:
 
     ``size``: that of the disk in bytes, None while unknown.  ``image_format``: that of -f, None without.
     ``holds``: what the image will hold at the end, None if that is unknown; ``grows``: an existing image
-    may be smaller than the disk.
+    may be smaller than the disk.  ``reception``: what it has received of the disk.
     """
 
     def __init__(
@@ -72,6 +70,7 @@ class Destination:
         self.neighbours: Neighbours = neighbours_of(path)
         self.size = size
         self.history = History(self.neighbours.journal)
+        self.reception = Reception()
         self.holds: Holding | None = None
         self.grows = False
         self._request = request
@@ -82,9 +81,6 @@ class Destination:
         self._replaced: RawImage | None = None
         self._before: Entry | None = None
         self._begun = self._writing = self._rest = False
-        self._device: str | None = None
-        self._received = 0
-        self._has_bitmaps = False
 
     # Properties.
 
@@ -128,33 +124,6 @@ class Destination:
     def journal(self) -> Entry | None:
         """The entry in the journal of an earlier run, which this run continues."""
         return self._before
-
-    @property
-    def device(self) -> str | None:
-        """The name of the device whose disk this is, if that is known."""
-        return self._device
-
-    @property
-    def received_length(self) -> int:
-        """How many bytes from the disk's start are on the image."""
-        return self._received
-
-    def received(self, tick: Tick) -> Received | None:
-        """Return what an earlier run has received; None if nothing, or nothing from the disk's start.
-
-        ``tick`` gets the bytes of the image that were read.  Raises FailureError where it fails, or has
-        become smaller.
-        """
-        image, length = self._image, self._received
-        if image is None or not length or self._device is None:
-            return None
-        if image.size < length:
-            raise FailureError(
-                f"{escape(image.path)} has {image.size} bytes, {length} were received",
-                hint=_NEW_START,
-            )
-        digest = digest_of(image, length, partial(tick, disk=self._device))
-        return Received(self._device, length, digest, self._has_bitmaps)
 
     @property
     def incomplete_path(self) -> str | None:
@@ -212,8 +181,7 @@ class Destination:
         before = self._before
         self._begun = before is not None
         if before is not None:
-            self._device, self._received = before.device, before.received
-            self._has_bitmaps = before.bitmaps
+            self.reception.restore(before)
         self._check_sizes()
         if not present and self.neighbours.bitmaps is not None and request.makes:
             self._check_left_bitmaps(
@@ -355,7 +323,7 @@ class Destination:
 
     def bind(self, device: str, size: int | None) -> None:
         """Set the device, and the size of its disk in bytes, if known; raises FailureError."""
-        self._device = device
+        self.reception.device = device
         if self.size is None and size is not None:
             self.size = size
             self._check_sizes()
@@ -454,23 +422,9 @@ class Destination:
 
     def _write_journal(self, entry: Entry | None) -> None:
         if entry is not None:
-            entry = replace(
-                entry,
-                image_format=self._format,
-                stream=None if self.holds is None else self.holds.id,
-                device=self._device,
-                received=self._received,
-                bitmaps=self._has_bitmaps,
-            )
-            write_journal(self.neighbours, entry)
-
-    def add_received(self, written: IntervalSet) -> None:
-        """Note which bytes of the disk have been ``written`` to the image."""
-        self._received = written.end_at(self._received)
-
-    def add_bitmaps(self) -> None:
-        """Note that the stream has bitmaps of the disk."""
-        self._has_bitmaps = True
+            stream = None if self.holds is None else self.holds.id
+            entry = replace(entry, image_format=self._format, stream=stream)
+            write_journal(self.neighbours, self.reception.in_entry(entry))
 
     def save(self, position: int, state: State = "writing", stop: Stop | None = None) -> None:
         """Flush the image, and record that all records before ``position`` are on it.

@@ -144,14 +144,14 @@ class Destinations:
         """Expect a stream of what the images have not received, each of the same device."""
         for device, destination in self.items():
             if device is None:
-                self._only = destination.device
+                self._only = destination.reception.device
             destination.continue_with_rest()
 
     def add_bitmaps(self, device: str) -> None:
         """Note that the stream has bitmaps of ``device``; raises as :meth:`find`."""
         found = self._found.get(device) or self.find(device)
         if found is not None:
-            found.add_bitmaps()
+            found.reception.bitmaps = True
 
     def found(self, device: str) -> Destination | None:
         """Return the destination of the disk of ``device``, if :meth:`find` has found it before."""

@@ -77,8 +77,8 @@ def _received(destinations: Destinations, progress: Progress) -> list[Received]:
         raise FailureError(f"the replay to {_paths(destinations)} is finished")
     disks = []
     for device, found in destinations.items():
-        with progress("reading", found.received_length) as tick:
-            received = found.received(tick)
+        with progress("reading", found.reception.length) as tick:
+            received = found.reception.read(found.image, tick)
         if received is None:
             continue
         if device not in (None, received.device):

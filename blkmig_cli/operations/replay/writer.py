@@ -191,7 +191,7 @@ class Writer:
         if self._verifier is not None:
             self._verifier.check()
         for disk in self._disks.values():
-            disk.destination.add_received(disk.written)
+            disk.destination.reception.add(disk.written)
         self._since = 0
 
     def _add_disk(self, device: str, destination: Destination) -> _Disk:
