@@ -139,6 +139,12 @@ class Report:
             return self.failure.exit_status
         return int(bool(self.counting(strict=strict)))
 
+    def check_read(self) -> None:
+        """Raise the error that ended the reading, if any, with the name of the stream."""
+        if self.failure is not None:
+            self.failure.stream = self.stream
+            raise self.failure
+
     def adding(self, findings: Iterable[Finding]) -> "Report":
         """Return the report with more ``findings``."""
         return replace(self, findings=(*self.findings, *findings))
