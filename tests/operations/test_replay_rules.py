@@ -410,3 +410,11 @@ def test_a_signal_says_what_is_left_and_how_to_continue(made: bool, name: str) -
         done = subprocess.run([*words, "--resume"], stdin=file, check=False)
     assert done.returncode == 0
     assert Path("x").read_bytes() == DISK
+
+
+@pytest.mark.parametrize("option", ["--device-size=x=2M", "-fx=raw", "--device=x"])
+def test_a_dry_run_checks_the_names_in_options(run: Run, option: str) -> None:
+    put(STREAM)
+    words = ["replay", "s.bin", "--dry-run", option]
+    fails(run(*words), 2, "no device 'x'; there is the device 'd'")
+    assert run(*words[:-1], option.replace("x=", "d=").replace("device=x", "device=d")).status == 0
