@@ -51,9 +51,10 @@ MEANT: dict[str, tuple[str, ...]] = {
     ),
     "contents": (
         "tests/checks", "tests/wire/runs", "tests/operations/test_increments.py",
-        "tests/operations/test_incremental_images.py", "tests/operations/test_map.py", "tests/operations/test_compare.py",
-        "tests/operations/test_info.py", "tests/operations/test_validate.py",
-        "tests/operations/convert", "tests/commands/test_captures.py",
+        "tests/operations/test_incremental_images.py", "tests/operations/test_map.py",
+        "tests/operations/test_compare.py", "tests/operations/test_info.py",
+        "tests/operations/test_validate.py", "tests/operations/convert",
+        "tests/commands/test_captures.py",
     ),
     "checks": (
         "tests/operations/test_validate.py", "tests/operations/test_replay.py",
