@@ -11,6 +11,7 @@ from tests.support import raw
 from tests.support.feed import BySchemas, in_file
 
 WORD = bytes([1]) + bytes(7)
+HINTS = Hints(granularities={("drive0", "daily"): 1 << 20, ("drive0", "weekly"): 1 << 20})
 
 
 def v1(sector: int) -> bytes:
@@ -40,5 +41,5 @@ def test_the_least_size(what: str, kind: type[BySchemas] | None) -> None:
     records, least = RECORDS[what]
     source = in_file(raw.qemu(records)) if kind is None else in_file(raw.qemu(records), kind)
     state = StreamState()
-    assert read_stream(Decoder(source, hints=Hints()), no_tick, state) is None
+    assert read_stream(Decoder(source, hints=HINTS), no_tick, state) is None
     assert state.disk("drive0").least == least * 512
