@@ -44,6 +44,8 @@ MEANT: dict[str, tuple[str, ...]] = {
     "disks": (
         "tests/operations/test_writing.py", "tests/operations/test_replay.py",
         "tests/operations/test_properties.py", "tests/operations/test_journal.py",
+        "tests/operations/test_any_image.py", "tests/operations/test_nbd_images.py",
+        "tests/operations/test_replay_devices.py", "tests/operations/test_increments.py",
     ),
     "transport": (
         "tests/system", "tests/commands/test_cli.py", "tests/operations/send",
@@ -51,9 +53,10 @@ MEANT: dict[str, tuple[str, ...]] = {
     ),
     "contents": (
         "tests/checks", "tests/wire/runs", "tests/operations/test_increments.py",
-        "tests/operations/test_incremental_images.py", "tests/operations/test_map.py", "tests/operations/test_compare.py",
-        "tests/operations/test_info.py", "tests/operations/test_validate.py",
-        "tests/operations/convert", "tests/commands/test_captures.py",
+        "tests/operations/test_incremental_images.py", "tests/operations/test_map.py",
+        "tests/operations/test_compare.py", "tests/operations/test_info.py",
+        "tests/operations/test_validate.py", "tests/operations/convert",
+        "tests/commands/test_captures.py",
     ),
     "checks": (
         "tests/operations/test_validate.py", "tests/operations/test_replay.py",

@@ -4,16 +4,16 @@ The system copies without holding Python's lock, so that two threads use two pro
 """
 
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-
-from blkmig_cli.dataclass import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import NamedTuple
 
 _WORKERS = 2
-_WAITING = 2 * _WORKERS
+# Jobs that run or wait: as few as keep the threads at work, since each is compared with a new one.
+_WAITING = 3 * _WORKERS
 
 
-@dataclass(frozen=True, slots=True)
-class _Range:
+class _Range(NamedTuple):
     target: object
     start: int
     end: int
@@ -25,28 +25,40 @@ class _Range:
 class Overlap:
     """Runs jobs; those on overlapping ranges of one target run in the order of submission.
 
-    On exit, jobs for which :meth:`drain` has not waited are cancelled.
+    On exit, all jobs have ended; exceptions for which :meth:`drain` has not waited are dropped.
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_WORKERS)
-        self._running: dict[Future[None], _Range] = {}
+        self._jobs: SimpleQueue[tuple[int, Callable[[], None]] | None] = SimpleQueue()
+        self._done: SimpleQueue[tuple[int, BaseException | None]] = SimpleQueue()
+        self._threads: list[Thread] = []
+        self._running: dict[int, _Range] = {}
+        self._number = 0
 
     def __enter__(self) -> "Overlap":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        for _thread in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def submit(self, target: object, start: int, end: int, job: Callable[[], None]) -> None:
         """Run ``job``, which changes bytes [start, end) of ``target``.
 
         Raises the exception of an earlier job.
         """
+        if not self._threads:
+            self._threads = [Thread(target=self._work, daemon=True) for _ in range(_WORKERS)]
+            for thread in self._threads:
+                thread.start()
         self.wait(target, start, end)
         while len(self._running) >= _WAITING:
             self._reap()
-        self._running[self._pool.submit(job)] = _Range(target, start, end)
+        self._number += 1
+        self._running[self._number] = _Range(target, start, end)
+        self._jobs.put((self._number, job))
 
     def wait(self, target: object, start: int, end: int) -> None:
         """Wait until no job changes bytes [start, end) of ``target``; raises as :meth:`submit`."""
@@ -60,9 +72,25 @@ class Overlap:
             self._reap()
 
     def _reap(self) -> None:
-        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
-        in_order = [future for future in self._running if future in done]
-        for future in in_order:
-            del self._running[future]
-        for future in in_order:  # of several exceptions, that of the first in the stream is raised
-            future.result()
+        """Wait for the end of a job; of several exceptions, that of the first in the stream is raised."""
+        ended = [self._done.get()]
+        while True:
+            try:
+                ended.append(self._done.get_nowait())
+            except Empty:
+                break
+        for number, _ in ended:
+            del self._running[number]
+        for _, error in sorted(ended, key=lambda each: each[0]):
+            if error is not None:
+                raise error
+
+    def _work(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            number, job = item
+            try:
+                job()
+            except BaseException as error:  # noqa: BLE001 (it is raised where it is waited for)
+                self._done.put((number, error))
+            else:
+                self._done.put((number, None))

@@ -188,49 +188,60 @@ class _NewFile(Sink):
         self._stack = ExitStack()
         self._overlap: Overlap | None = None
         self._buffers = threading.local()
+        self._at = 0  # of the file's end
 
     def copy(self, image: Readable, offset: int, length: int) -> None:
         parts = image.places(offset, length)
         if not parts:
+            self.flush()
+            with self._failing():
+                os.lseek(self._fd, self._at, os.SEEK_SET)
             super().copy(image, offset, length)
+            self._at += length
             return
-        self.flush()
         if self._overlap is None:
-            from blkmig_cli.system.overlap import Overlap  # noqa: PLC0415 (slow to load)
+            from blkmig_cli.system.overlap import Overlap  # noqa: PLC0415 (not always needed)
 
             self._overlap = self._stack.enter_context(Overlap())
-        at = self.written
         for part in parts:
-            job = partial(self._copy_part, image, part, at)
-            self._overlap.submit(self, at, at + part.length, job)
-            at += part.length
-        with self._failing():
-            os.lseek(self._fd, length, os.SEEK_CUR)
+            # What was gathered goes along with the first part: writes to a file wait for each other.
+            head, self._gathered = bytes(self._gathered), bytearray()
+            end = self._at + len(head) + part.length
+            job = partial(self._copy_part, head, image, part, self._at)
+            self._overlap.submit(self, self._at, end, job)
+            self._at = end
         self.written += length
 
-    def _copy_part(self, image: Readable, part: FilePart, at: int) -> None:
-        """Copy a part of an image to byte ``at`` of the target, in a thread."""
+    def _copy_part(self, head: bytes, image: Readable, part: FilePart, at: int) -> None:
+        """Write ``head``, and a part of an image, to byte ``at`` of the target, in a thread."""
         buffer = getattr(self._buffers, "buffer", None)
         if buffer is None:
-            buffer = self._buffers.buffer = memoryview(bytearray(_COPIED))
-        done = 0
+            buffer = self._buffers.buffer = memoryview(bytearray(_BUFFER + _COPIED))
+        before, done = len(head), 0
+        buffer[:before] = head
         while done < part.length:
+            wanted = buffer[before:][: min(part.length - done, _COPIED)]
             with failing(f"{image.path}: reading it at its byte {part.offset + done}"):
-                wanted = buffer[: part.length - done]
                 found = os.preadv(part.fd, [wanted], part.offset + done)
             if not found:
                 raise FailureError(f"{escape(image.path)} became shorter while it was read")
-            data = buffer[:found]
-            while data:
-                with self._failing():
-                    written = os.pwrite(self._fd, data, at + done)
-                data = data[written:]
-                done += written
+            self._write_at(buffer[: before + found], at)
+            at += before + found
+            before, done = 0, done + found
+
+    def _write(self, data: memoryview) -> None:
+        self._write_at(data, self._at)
+        self._at += len(data)
+
+    def _write_at(self, data: memoryview, at: int) -> None:
+        while data:
+            with self._failing():
+                written = os.pwrite(self._fd, data, at)
+            data, at = data[written:], at + written
 
     def zeros(self, length: int) -> None:
         self.flush()
-        with self._failing():
-            os.lseek(self._fd, length, os.SEEK_CUR)
+        self._at += length
         self.written += length
 
     def finish(self) -> None:

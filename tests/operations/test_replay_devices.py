@@ -310,3 +310,19 @@ def test_files_are_no_devices(tmp_path: Path) -> None:
     assert block_device.number_of(str(tmp_path / "none")) is None
     assert block_device.number_of(str(tmp_path)) is None
     assert block_device.number_of("/dev/null") is None
+
+
+def test_a_larger_device_has_the_disk_of_the_stream(run: Run, loop: Loop, stream: Path) -> None:
+    """Its size is not that of a disk: for compare and validate, neither."""
+    assert run("replay", stream, "--image", loop.path, "--no-bitmaps").status == 0
+    assert run("compare", stream, loop.path).status == 0
+    assert run("compare", loop.path, stream).status == 0
+    words = ["validate", stream, "--image", loop.path, "--output", "json"]
+    (disk,) = run(*words).report["devices"]
+    assert disk["missing"] == []
+    assert disk["size"] in (None, len(DISK))
+    with open(loop.path, "r+b") as device:
+        device.seek(100)
+        device.write(b"x")
+    assert run("compare", stream, loop.path).status == 1
+    assert "image-differs" in run("validate", stream, "--image", loop.path).out

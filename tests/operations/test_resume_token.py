@@ -501,7 +501,9 @@ def test_a_qcow2_image_with_bitmaps(run: Run) -> None:
     assert run(*send, "--to", "s.bin").status == 0
     image = ("--image", "new.qcow2", "--create", "--device-size", 4 * MIB)
     assert run("replay", "exec:head -c 1200000 s.bin", *image).status == 3
+    before = here()
     token = run("replay", "--print-token", *image).out.strip()
+    assert here() == before
     fails(run(*send[:2], "--from-token", token), 2, "repeat its options, such as --bitmaps")
     assert run(*send, "--from-token", token, "--to", "rest.bin").status == 0
     done = run("replay", "exec:cat rest.bin", *image, "--resume")

@@ -63,8 +63,7 @@ class _Hole:
 class Writer:
     """Writes the records of ``source``, except those that are ``superseded``.
 
-    ``verify``: written data is read back at each :meth:`drain`.  On exit, jobs for which :meth:`drain`
-    has not waited are cancelled.
+    ``verify``: written data is read back at each :meth:`drain`.  On exit, nothing is written any more.
     """
 
     def __init__(

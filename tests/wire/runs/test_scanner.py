@@ -164,6 +164,16 @@ def v2(sectors: Sectors, granularity: int = 65536, covered: int = 2048, length: 
     )
 
 
+def v1_of_two(number: int) -> bytes:
+    """v1 records whose layout is certain, with bits that fit several granularities."""
+    dice = random.Random(7)
+    names = "daily", "weekly"
+    return b"".join(
+        raw.block(s, 0x28, "drive0", raw.v1(*((name, dice.randbytes(8)) for name in names)))
+        for s in up(number)
+    )
+
+
 def turns(*columns: tuple[int, Sectors]) -> bytes:
     """v1 records of one device in turns, each column with flags of its own."""
     flags, sectors = zip(*columns, strict=True)
@@ -375,6 +385,7 @@ TAKEN: dict[str, tuple[bytes, Hints]] = {
     "progress": (raw.progress(7) * 400, Hints()),
     "v1-hints": (v1(up(400), 256), hints_of(512, 400 << 20)),
     "v1-coarse": (v1(up(400)), hints_of(65536)),
+    "v1-of-unknown-granularity": (v1_of_two(400), Hints({None: 400 << 20})),
     "v1-below-the-top": (v1(down(400), 256, clean=True), Hints()),
     "v2": (v2(up(400)), Hints()),
     "v2-ranges": (v2(up(400, step=1 << 17), 1 << 20, 1 << 17), Hints()),
