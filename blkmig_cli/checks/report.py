@@ -140,7 +140,10 @@ class Report:
         return int(bool(self.counting(strict=strict)))
 
     def check_read(self) -> None:
-        """Raise the error that ended the reading, if any, with the name of the stream."""
+        """Check that the stream was read to its end.
+
+        Raises the error that ended the reading otherwise, a BlkmigError, with the stream's name.
+        """
         if self.failure is not None:
             self.failure.stream = self.stream
             raise self.failure

@@ -72,7 +72,9 @@ def test_damage_is_accepted_afterwards(run: Run, kind: str) -> None:
     """What comes before it is written, and the exit status says that the stream went on."""
     put(STREAM[: len(STREAM) - 90])
     words = ["replay", source(kind), "--image", "x", "--create"]
-    assert run(*words).status == 3
+    outcome = run(*words)
+    assert outcome.status == 3
+    assert "warning: size of" not in outcome.err  # it is not decided yet
     if kind == "file":
         assert set(here()) == {"s.bin"}
         assert run(*words, "--allow-incomplete").status == 3

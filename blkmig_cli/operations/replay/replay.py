@@ -220,7 +220,6 @@ class _Replay:
             written=written,
             partial_images=self._incomplete(),
             resumed=self._resumed(),
-            warnings=judgement.warnings,
         )
 
     def _conclude(self, judgement: Judgement, written: dict[str, int]) -> ReplayResult:
