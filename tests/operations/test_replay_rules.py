@@ -420,3 +420,28 @@ def test_a_dry_run_checks_the_names_in_options(run: Run, option: str) -> None:
     words = ["replay", "s.bin", "--dry-run", option]
     fails(run(*words), 2, "no device 'x'; there is the device 'd'")
     assert run(*words[:-1], option.replace("x=", "d=").replace("device=x", "device=d")).status == 0
+
+
+def test_what_is_in_the_way_and_no_file(run: Run) -> None:
+    put(STREAM)
+    Path("folder").mkdir()
+    Path("link").symlink_to("nowhere")
+    for name in ("folder", "link"):
+        before = here()
+        words = ["replay", "s.bin", "--image", name, "--create"]
+        refused(run(*words), 4, f"{name}: File exists, but is not a regular file", before)
+
+
+def test_contradictory_options_for_bitmaps(run: Run) -> None:
+    put(STREAM)
+    words = [
+        "replay",
+        "s.bin",
+        "--image",
+        "x",
+        "--create",
+        "--no-bitmaps",
+        "--bitmaps-to",
+        "b.json",
+    ]
+    refused(run(*words), 2, "--no-bitmaps and --bitmaps-to exclude each other", here())
