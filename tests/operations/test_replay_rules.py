@@ -422,16 +422,6 @@ def test_a_dry_run_checks_the_names_in_options(run: Run, option: str) -> None:
     assert run(*words[:-1], option.replace("x=", "d=").replace("device=x", "device=d")).status == 0
 
 
-def test_what_is_in_the_way_and_no_file(run: Run) -> None:
-    put(STREAM)
-    Path("folder").mkdir()
-    Path("link").symlink_to("nowhere")
-    for name in ("folder", "link"):
-        before = here()
-        words = ["replay", "s.bin", "--image", name, "--create"]
-        refused(run(*words), 4, f"{name}: File exists, but is not a regular file", before)
-
-
 def test_contradictory_options_for_bitmaps(run: Run) -> None:
     put(STREAM)
     words = [
