@@ -32,7 +32,8 @@ class BlkmigError(Exception):
     """An error with its place and a hint; ``str`` makes one line of them.
 
     ``offset`` is in bytes of the (uncompressed) stream, ``sector`` in sectors of 512 bytes.
-    ``check`` is the stable id under which ``validate`` reports it.
+    ``check`` is the stable id under which ``validate`` reports it.  ``stream`` is the name of the stream
+    where the error is raised by what reads it, None elsewhere.
     """
 
     exit_status = 1
@@ -50,6 +51,7 @@ class BlkmigError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.stream: str | None = None
         self.offset = offset
         self.section = section
         self.device = device
@@ -68,6 +70,8 @@ class BlkmigError(Exception):
         ]
         place = ", ".join(part for part in where if part)
         text = f"{self.message} ({place})" if place else self.message
+        if self.stream is not None:
+            text = f"{escape(self.stream)}: {text}"
         return f"{text}; {self.hint}" if self.hint else text
 
 

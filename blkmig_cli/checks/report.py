@@ -139,6 +139,15 @@ class Report:
             return self.failure.exit_status
         return int(bool(self.counting(strict=strict)))
 
+    def check_read(self) -> None:
+        """Check that the stream was read to its end.
+
+        Raises the error that ended the reading otherwise, a BlkmigError, with the stream's name.
+        """
+        if self.failure is not None:
+            self.failure.stream = self.stream
+            raise self.failure
+
     def adding(self, findings: Iterable[Finding]) -> "Report":
         """Return the report with more ``findings``."""
         return replace(self, findings=(*self.findings, *findings))

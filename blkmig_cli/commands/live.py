@@ -35,7 +35,7 @@ def _size(_: click.Context, option: click.Parameter, value: str | None) -> int |
     except ValueError as error:
         raise UsageError(f"{option.opts[0]}: {error}") from None
     if size == 0:
-        raise UsageError(f"{option.opts[0]}: it is 0 bytes")
+        raise UsageError(f"{option.opts[0]}: invalid size '0': must be at least 1 byte")
     return size
 
 

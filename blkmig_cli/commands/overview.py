@@ -83,5 +83,5 @@ def show_captures(
 def _text(one: Info, form: Form, *, detailed: bool, brief: bool) -> str:
     """Return the human output of an overview; ``brief``: only the verdict."""
     if brief:
-        return form.render(lambda out: heading(one.report, out))
+        return form.render(lambda out: heading(one.report, out, brief=True))
     return form.render(lambda out: info_text(one, out, detailed=detailed))

@@ -60,7 +60,7 @@ def command(
         from blkmig_cli.output.human.console import console  # noqa: PLC0415 (rich is slow to load)
         from blkmig_cli.output.human.salvage import salvage_text  # noqa: PLC0415
 
-        salvage_text(found, console(sys.stderr if to_stdout else None))
+        salvage_text(found, console(sys.stderr if to_stdout else None), brief=quiet)
     if not found.disks:
         reason = found.gaps[0].why if found.gaps else "it has no disks and no bitmaps"
         options.echo_line(f"{escape(stream)}: {reason}")

@@ -231,5 +231,5 @@ class _Validation:
 
 def _text(report: Report, form: Form, ignore: Collection[str], brief: bool) -> str:
     """Return the human output of a report; ``brief``: only the verdict."""
-    show = shown.heading if brief else shown.report_text
+    show = partial(shown.heading, brief=True) if brief else shown.report_text
     return form.render(lambda out: show(report.ignoring(ignore), out))

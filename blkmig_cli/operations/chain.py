@@ -111,8 +111,7 @@ class Chain:
 def _sound(contents: Contents) -> Identity:
     """Return the identity of a stream without faults; raises as :meth:`Chain.add`."""
     report, name = contents.report, escape(contents.stream.name)
-    if report.failure is not None:
-        raise report.failure
+    report.check_read()
     for found in report.counting():
         raise IncompleteError(
             f"{name} is {report.verdict}: {found.message}",

@@ -199,11 +199,9 @@ def _stream(
     """
     stream = stack.enter_context(reading.open(name, again=True))
     contents = reading.read(stream)
-    failure = contents.report.failure
-    if failure is not None and not isinstance(failure, NotAStreamError):
-        raise failure
-    if failure is not None:
+    if isinstance(contents.report.failure, NotAStreamError):
         return None
+    contents.report.check_read()
     contents = bases.under(contents)
     names.add(contents.report)
     return stream_side(contents)

@@ -134,19 +134,24 @@ def find_disk(
     if exact is not None and verdict.disk.top * SECTOR_SIZE >= exact:
         raise past_end(name, verdict.disk.top, verdict.disk.top_offset, exact)
     warnings = []
-    fault = _fault(report, verdict)
-    if fault is not None:
-        options = {"--allow-incomplete": allow_incomplete}
-        if fault.id not in accepted("extract", options):
-            hint = None
-            if accepting("extract", fault.id):
-                hint = "use --allow-incomplete to write zeros for what was not sent"
-            raise IncompleteError(fault.message, device=name, hint=hint)
-        missing = verdict.missing_bytes
-        zeros = (
-            f"{human_size(missing)} of {device_name(name)} was not sent, and is written as zeros"
+    fault, missing = _fault(report, verdict), verdict.missing_bytes
+    zeros = "use --allow-incomplete to write zeros for what was not sent"
+    if fault is not None and fault.id not in accepted(
+        "extract", {"--allow-incomplete": allow_incomplete}
+    ):
+        hint = zeros if accepting("extract", fault.id) else None
+        raise IncompleteError(fault.message, device=name, hint=hint)
+    if missing and not allow_incomplete:
+        raise IncompleteError(
+            f"{human_size(missing)} of the disk was not sent: the stream is an increment",
+            device=name,
+            hint=f"specify the streams under it with --base, or {zeros}",
         )
-        warnings.append(zeros if missing else fault.message)
+    if missing:
+        text = f"{human_size(missing)} of {device_name(name)} was not sent, and is written as zeros"
+        warnings.append(text)
+    elif fault is not None:
+        warnings.append(fault.message)
     if exact is None:
         disk = disk.resized(_assumed_size(verdict))
         warnings.append(_assumed_text(name, disk.size))
@@ -205,10 +210,12 @@ def copy_disk(disk: StreamDisk, sink: Sink, tick: Tick) -> None:
 
 
 def _refuse_damaged(report: Report, *, allow_incomplete: bool) -> None:
-    if report.failure is not None and not allow_incomplete:
-        hint = "use --allow-incomplete to write what precedes the damage"
-        report.failure.hint = report.failure.hint or hint
-        raise report.failure
+    failure = report.failure
+    if failure is not None and not (allow_incomplete and report.verdict == "damaged"):
+        if report.verdict == "damaged":
+            hint = "use --allow-incomplete to write what precedes the damage"
+            failure.hint = failure.hint or hint
+        report.check_read()
 
 
 def _choose_disk(report: Report, device: str | None) -> DeviceVerdict:
@@ -220,8 +227,8 @@ def _choose_disk(report: Report, device: str | None) -> DeviceVerdict:
             f"the stream has the disks {names_text(disks)}" if disks else "the stream has no disk"
         )
         raise UsageError(text, hint="specify --device DEVICE" if disks else None)
-    if device not in disks and report.failure is not None:
-        raise report.failure  # the device may be in the part that was not read
+    if device not in disks:
+        report.check_read()  # the device may be in the part that was not read
     find_device("--device", device, disks)
     return disks[device]
 

@@ -7,7 +7,7 @@ from dataclasses import field, replace
 from blkmig_cli.checks.report import Report
 from blkmig_cli.checks.survey import Contents, read_contents
 from blkmig_cli.dataclass import dataclass
-from blkmig_cli.errors import IncompleteError
+from blkmig_cli.errors import IncompleteError, UsageError
 from blkmig_cli.progress import Progress, ignore, no_progress
 from blkmig_cli.system.address import parse_target
 from blkmig_cli.system.file_uses import FileUses
@@ -97,9 +97,13 @@ class Reading:
 
     def read(self, stream: Stream, *others: Consumer) -> Contents:
         """Read ``stream`` to its end; see :meth:`contents`."""
-        with self.progress("reading", stream.input.size) as tick:
-            decoder = self.decoder(stream.input)
-            return read_contents(stream, decoder, self.hints, tick, *others)
+        try:
+            with self.progress("reading", stream.input.size) as tick:
+                decoder = self.decoder(stream.input)
+                return read_contents(stream, decoder, self.hints, tick, *others)
+        except UsageError as error:  # there are several streams, or not so many
+            error.stream = stream.name
+            raise
 
 
 class Bases:

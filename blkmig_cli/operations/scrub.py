@@ -54,6 +54,7 @@ def scrub(stream: str, target: str | None, reading: Reading) -> Scrubbed:
             copy = _Copy(sink, sizes)
             failure = read_stream(decoder, tick, copy)
             if failure is not None:
+                failure.stream = opened.name
                 raise failure
             copy.finish(opened.input)
             copy.names.check_hints(reading.hints)
@@ -65,8 +66,7 @@ def _sizes(stream: Stream, reading: Reading) -> dict[str | None, int]:
     decoder, checker = reading.decoder(stream.input), Checker(reading.hints)
     failure = read_stream(decoder, no_tick, checker)
     report = checker.finish(stream.name, decoder, failure)
-    if failure is not None:
-        raise failure
+    report.check_read()
     Names.of(report).check_hints(reading.hints)
     sizes: dict[str | None, int] = {}
     for device in report.devices:

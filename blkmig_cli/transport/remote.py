@@ -52,12 +52,12 @@ class Store:
         scheme = address.text.partition("::")[0].partition("://")[0]
         if scheme not in fsspec.available_protocols():
             raise UsageError(f"{self._name}: URLs of '{escape(scheme)}' are not supported")
-        with self._failing():
+        with self.failing():
             self._store, self._path = fsspec.url_to_fs(address.text)
 
     def find(self) -> list[str]:
         """Return the URLs of the objects that match the path, a glob, or are below it, sorted."""
-        with self._failing():
+        with self.failing():
             if "*" in self._path or "[" in self._path or "?" in self._path:
                 found = self._store.glob(self._path)
             else:
@@ -65,7 +65,7 @@ class Store:
             return sorted(map(self._store.unstrip_protocol, found))
 
     @contextmanager
-    def _failing(self) -> Iterator[None]:
+    def failing(self) -> Iterator[None]:
         """Turn an error of the store into a FailureError, which does not tell credentials."""
         try:
             yield
@@ -96,13 +96,15 @@ class Remote(Store):
         self._file: Any = None
         if self.size is not None and address.text.startswith(("http://", "https://")):
             # The file of an HTTP server checks that no more is sent than was requested.
-            with self._failing():
+            with self.failing():
                 self._file = self._store.open(self._path, "rb", cache_type="none")
+            if self.size > _FIRST and not self._serves_ranges():
+                self.size = None
 
     def fetch(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of each of ``ranges`` (start, end); raises FailureError."""
         self.requests += len(ranges)
-        with self._failing():
+        with self.failing():
             if self._file is not None:
                 found = self._fetch_http(ranges)
             else:
@@ -117,6 +119,22 @@ class Remote(Store):
                     f"{self._name}: the store sent {len(data)} bytes of {end - start}", offset=start
                 )
         return found
+
+    def _serves_ranges(self) -> bool:
+        """Return whether the HTTP server sends a part of the object, which its headers need not tell."""
+        from fsspec.asyn import sync  # noqa: PLC0415 (only with an HTTP server)
+
+        assert self.size is not None
+        self.requests += 1
+        with self.failing():
+            try:
+                last = sync(
+                    self._store.loop, self._file.async_fetch_range, self.size - 1, self.size
+                )
+            except ValueError:  # it sends all of it
+                return False
+        self.moved += len(last)
+        return True
 
     def _fetch_http(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         import asyncio  # noqa: PLC0415 (as the next: only with an HTTP server)
@@ -137,7 +155,7 @@ class Remote(Store):
 
     def read(self) -> io.RawIOBase:
         """Return a file that reads the object once, from its start; raises FailureError."""
-        with self._failing():
+        with self.failing():
             opened = self._store.open(self._path, "rb", block_size=0)
         return _Counted(self, opened)
 
@@ -154,7 +172,7 @@ class Remote(Store):
     def _examine(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the version of the object, and what the store says of it."""
         self.requests += 1
-        with self._failing():
+        with self.failing():
             self._store.invalidate_cache()
             info = self._store.info(self._path)
         return {key: info[key] for key in info if key.lower() in _VERSIONS}, info
@@ -275,7 +293,8 @@ class _Counted(io.RawIOBase):
         return True
 
     def readinto(self, target: Any) -> int:
-        data: bytes = self._file.read(len(target))
+        with self._remote.failing():
+            data: bytes = self._file.read(len(target))
         self._remote.moved += len(data)
         target[: len(data)] = data
         return len(data)
@@ -293,9 +312,8 @@ def first_bytes(remote: Remote) -> bytes:
 
 def _text(error: Exception) -> str:
     """Return the message of an error of a store."""
-    if isinstance(error, FileNotFoundError) and hasattr(error.__cause__, "status"):
-        cause: Any = error.__cause__  # fsspec's HTTP store reports every status as a missing file
-        return f"HTTP status {cause.status} {cause.message}"
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+        return _text(error.__cause__)  # fsspec's HTTP store reports every failure as a missing file
     response = getattr(error, "response", None)  # botocore's ClientError
     if isinstance(response, dict) and "Error" in response:
         return "{Code}: {Message}".format_map({"Code": "", "Message": "", **response["Error"]})

@@ -17,6 +17,7 @@ from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import (
     BlkmigError,
+    NotAStreamError,
     SeveralStreamsError,
     StreamError,
     TruncatedError,
@@ -186,8 +187,8 @@ class Decoder:
         )
 
     def _decode(self) -> Iterator[Piece]:
-        if self.container == "auto":
-            self.container = self._detect()
+        if self.container != "none":
+            self.container = self._detect(self.container)
         if self.container == "none":
             yield from self._bare()
             return
@@ -220,9 +221,15 @@ class Decoder:
                 )
         yield from self._end()
 
-    def _detect(self) -> Container:
+    def _detect(self, stated: Container) -> Container:
         head = self.source.peek(len(HEADER))
         found = container_of(head)
+        if found == "none" and stated == "qemu":
+            raise NotAStreamError(
+                "not a migration stream in QEMU's container (no QEVM magic)",
+                offset=self.source.offset,
+                hint="use --container none for block records without container",
+            )
         if found is not None:
             return found
         if 0 < len(head) < len(HEADER) and may_be_cut(head):

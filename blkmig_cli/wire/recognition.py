@@ -100,7 +100,7 @@ _KINDS = (
     _Kind(
         "a Proxmox backup (VMA)", "extract its disks with: vma extract FILE DIR", ((0, b"VMA\0"),)
     ),
-    _Kind("an ELF core dump", _DUMP, ((0, b"\x7fELF"),)),
+    _Kind("an ELF file, such as a core dump", _DUMP, ((0, b"\x7fELF"),)),
     _Kind("a kdump file", _DUMP, ((0, b"KDUMP   "), (0, b"makedumpfile\0"))),
     _Kind(
         "a packet capture (pcap)",

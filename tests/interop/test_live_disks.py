@@ -127,7 +127,7 @@ def test_bad_choices(run: Run, tmp_path: Path) -> None:
             (["--disk", "plain", "--disk", "b=virtio0"], 2, "or one is specified twice"),
             (["--disk", "plain", "--exclude", "plain"], 4, "QEMU has no disk to capture"),
             (["--downtime", "3"], 2, "invalid time '3'"),
-            (["--max-bandwidth", "0"], 2, "--max-bandwidth: it is 0 bytes"),
+            (["--max-bandwidth", "0"], 2, "--max-bandwidth: invalid size '0'"),
             (["--list"], 2, "--list writes no stream"),
             (["--list", "--clean-up"], 2, "--list excludes --clean-up"),
         ):

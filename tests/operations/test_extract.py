@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import blkmig_cli
 from tests.conftest import Capture, Run, fails
 from tests.support import raw
 
@@ -203,3 +204,36 @@ def test_bitmaps_as_reports_print_them(run: Run, tmp_path: Path) -> None:
         2,
         "no bitmap 'x'; there are the bitmaps",
     )
+
+
+def test_an_increment_alone_is_no_disk(run: Run, tmp_path: Path) -> None:
+    """Its gaps are intended, but not zeros."""
+    image, base, stream = put(tmp_path, b"\5" * 2 * MIB, "d.img"), *map(tmp_path.joinpath, "ab")
+    assert run("send", image, "--to", base).status == 0
+    put(tmp_path, DISK[:MIB] + b"\5" * MIB, "d.img")
+    bitmap = {"name": "b", "granularity": 65536, "recording": True, "persistent": False}
+    bitmap |= {"count": MIB, "dirty": [{"start": 0, "length": MIB}]}
+    bits = {"version": 1, "virtual-size": 2 * MIB, "bitmaps": [bitmap]}
+    put(tmp_path, json.dumps(bits).encode(), "d.img.bitmaps.json")
+    assert run("send", image, "--since", "b", "--base", base, "--to", stream).status == 0
+    target = tmp_path / "out.img"
+    fails(run("extract", stream, "--to", target), 1, "1 MiB of the disk was not sent")
+    fails(run("extract", stream, "--to", target), 1, "--base")
+    assert not target.exists()
+    with blkmig_cli.open(stream) as opened, pytest.raises(blkmig_cli.IncompleteError):
+        opened.disk("drive0")
+    assert run("extract", stream, "--base", base, "--to", target).status == 0
+    assert target.read_bytes() == image.read_bytes()
+    outcome = run("extract", stream, "--allow-incomplete", "--to", target)
+    fails(outcome, 0, "1 MiB of drive0 was not sent, and is written as zeros")
+    assert target.read_bytes() == bytes(2 * MIB)
+
+
+@pytest.mark.parametrize("command", ["extract", "scrub", "convert", "convert --normalize", "fold"])
+def test_what_cannot_be_read_is_named(run: Run, tmp_path: Path, command: str) -> None:
+    text = put(tmp_path, b"this is not a stream\n")
+    outcome = run(*command.split(), text)
+    fails(outcome, 3, f"blkmig: {text}: not a migration stream but text")
+    assert "--allow-incomplete" not in outcome.err
+    cut = put(tmp_path, TWO[:-MIB])
+    fails(run(*command.split(), cut), 3, f"blkmig: {cut}: stream truncated")

@@ -72,7 +72,9 @@ def test_damage_is_accepted_afterwards(run: Run, kind: str) -> None:
     """What comes before it is written, and the exit status says that the stream went on."""
     put(STREAM[: len(STREAM) - 90])
     words = ["replay", source(kind), "--image", "x", "--create"]
-    assert run(*words).status == 3
+    outcome = run(*words)
+    assert outcome.status == 3
+    assert "warning: size of" not in outcome.err  # it is not decided yet
     if kind == "file":
         assert set(here()) == {"s.bin"}
         assert run(*words, "--allow-incomplete").status == 3
@@ -202,7 +204,7 @@ def test_bitmaps_that_do_not_record_this_write(run: Run) -> None:
         outcome = run("replay", "s.bin", "--image", "x", "-q", *words)
         assert outcome.status == 0
         kept = (
-            "x.bitmaps.json: kept old, which do not"
+            "x.bitmaps.json: bitmaps that do not record this write were kept: 'old'"
             if not words
             else "x.bitmaps.json: kept, but it"
         )
@@ -327,9 +329,15 @@ def test_a_size_outside_the_bounds_is_never_made(
         # The bounds are in the journal.
         outcome = run("replay", "--image", "x", "--resume", "--allow-incomplete")
         assert outcome.status == 1
-        assert "size-unknown" in outcome.out
+        assert outcome.out.count("size-unknown") == 1
+        assert "error: size of 'd' is unknown" in outcome.out
         accept = ["replay", "--image", "x", "--resume", "--allow-incomplete"]
-        assert run(*accept, "--device-size", "max").status == 0
+        for _ in range(2):
+            outcome = run(*accept, "--device-size", "max")
+            assert outcome.status == 0
+            assert outcome.out.startswith("(stdin): unknown")
+            assert "completeness-unknown" in outcome.out
+            assert "size-unknown" not in outcome.out
     else:
         assert set(here()) == {"s.bin"}
         assert run(*words, "--device-size", "max").status == 0
@@ -404,3 +412,11 @@ def test_a_signal_says_what_is_left_and_how_to_continue(made: bool, name: str) -
         done = subprocess.run([*words, "--resume"], stdin=file, check=False)
     assert done.returncode == 0
     assert Path("x").read_bytes() == DISK
+
+
+@pytest.mark.parametrize("option", ["--device-size=x=2M", "-fx=raw", "--device=x"])
+def test_a_dry_run_checks_the_names_in_options(run: Run, option: str) -> None:
+    put(STREAM)
+    words = ["replay", "s.bin", "--dry-run", option]
+    fails(run(*words), 2, "no device 'x'; there is the device 'd'")
+    assert run(*words[:-1], option.replace("x=", "d=").replace("device=x", "device=d")).status == 0

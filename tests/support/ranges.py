@@ -13,7 +13,7 @@ class Counting(ThreadingHTTPServer):
     """Serves the files in ``folder``; counts bytes, requests, and the most at the same time.
 
     ``fault``, if set, is called with the handler and the number of the request; it may answer itself,
-    and returns whether it did.
+    and returns whether it did.  ``ranges``: it sends parts of files; ``stated``: its headers tell that.
     """
 
     daemon_threads = True
@@ -27,6 +27,7 @@ class Counting(ThreadingHTTPServer):
         self.most = 0
         self.now = 0
         self.ranges = True
+        self.stated = True
         self.fault: Any = None
         self.lock = threading.Lock()
 
@@ -76,7 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
         if asked and self.server.ranges:
             start, end, status = int(asked[1]), min(int(asked[2]) + 1, size), 206
         self.send_response(status)
-        self.send_header("Accept-Ranges", "bytes" if self.server.ranges else "none")
+        if self.server.stated:
+            self.send_header("Accept-Ranges", "bytes" if self.server.ranges else "none")
         self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
         self.send_header("Content-Length", str(end - start))
         if status == 206:

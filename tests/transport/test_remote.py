@@ -40,14 +40,18 @@ def report(run: Run, *words: object) -> Any:
 
 
 def together(number: int) -> Any:
-    """Return a fault: no range but the first is sent before ``number`` were requested at the same time."""
+    """Return a fault: no range but the first is sent before ``number`` were requested at the same time.
+
+    A range of one byte, by which a client finds out whether there are ranges, is sent at once.
+    """
     reached = threading.Event()
 
     def hold(handler: Any, _: int) -> bool:
         if handler.server.now >= number:
             reached.set()
         asked = handler.headers.get("Range", "bytes=0-")
-        if not asked.startswith("bytes=0-"):
+        start, end = asked.removeprefix("bytes=").split("-")
+        if int(start) and start != end:
             assert reached.wait(60), "the requests were not made at the same time"
         return False
 
@@ -103,6 +107,45 @@ def test_a_server_without_ranges(run: Run, server: Counting) -> None:
     found = report(run, f"{server.url}/whole.bin")
     assert found["verdict"] == "whole"
     assert found["transfer"]["size"] is None
+
+
+def test_a_server_that_does_not_tell_whether_it_has_ranges(run: Run, server: Counting) -> None:
+    """As that of Python's http.server: an object that is not read at once is read from its start."""
+    make_huge(server.folder / "large.bin", 12)
+    wanted = report(run, server.folder / "large.bin", "--device-size", "12M")
+    for ranges in (False, True):
+        server.ranges, server.stated = ranges, False
+        found = report(run, f"{server.url}/large.bin", "--device-size", "12M")
+        transfer = found.pop("transfer")
+        assert (transfer["size"] is not None) == ranges
+        assert found | {"stream": ""} == wanted | {"stream": ""}
+
+
+def test_a_quiet_report_is_one_line(run: Run, server: Counting) -> None:
+    for command in ("validate", "info"):
+        assert run(command, f"{server.url}/whole.bin", "-q").out.count("\n") == 1
+        assert "moved in" in run(command, f"{server.url}/whole.bin").out
+
+
+def test_nobody_listens(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    fails(run("validate", f"http://127.0.0.1:{port}/x.bin"), 4, "Connection refused")
+
+
+def test_a_server_without_ranges_that_breaks_off(run: Run, server: Counting) -> None:
+    def broken(handler: Any, number: int) -> bool:
+        if number < 2:
+            return False
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100000")
+        handler.end_headers()
+        handler.wfile.write(WHOLE[:1000])
+        handler.close_connection = True
+        return True
+
+    server.ranges, server.fault = False, broken
+    fails(run("validate", f"{server.url}/whole.bin"), 4, "whole.bin: ")
 
 
 def test_an_empty_object(run: Run, server: Counting) -> None:

@@ -29,7 +29,7 @@ KINDS = {
     "vhdx": (b"vhdxfile" + bytes(500), "a VHD"),
     "luks": (b"LUKS\xba\xbe\0\2", "a LUKS"),
     "vma": (b"VMA\0\0\0\0\1" + bytes(500), "Proxmox backup (VMA); extract its disks"),
-    "elf": (b"\x7fELF\2\1\1\0" + bytes(8) + b"\4\0", "an ELF core dump"),
+    "elf": (b"\x7fELF\2\1\1\0" + bytes(8) + b"\4\0", "an ELF file, such as a core dump"),
     "kdump": (b"KDUMP   " + bytes(500), "a kdump"),
     "pcap": (b"\xd4\xc3\xb2\xa1\2\0\4\0" + bytes(500), "a packet capture"),
     "pcapng": (b"\x0a\x0d\x0d\x0a\x1c\0\0\0", "a packet capture"),

@@ -171,7 +171,10 @@ def test_v1_zero_block_wins_over_has_block() -> None:
 def test_a_given_container() -> None:
     bare = raw.block(0, 8) + raw.EOS
     assert [e.type for e in events(in_file(bare), container="none")[0]] == ["block", "eos"]
-    assert events(in_file(bare), container="qemu")[1] is not None
+    failure = events(in_file(bare), container="qemu")[1]
+    assert failure is not None
+    assert failure.startswith("NotAStreamError: ")
+    assert "no QEVM magic" in failure
     assert events(in_file(raw.qemu()), container="none")[1] is not None
 
 

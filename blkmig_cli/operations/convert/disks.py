@@ -25,8 +25,7 @@ def refuse_faults(report: Report, *, bitmaps: bool, incremental: bool) -> None:
     ``bitmaps``: its bitmaps are used; ``incremental``: its gaps are intentional.  Raises the error
     that ended the reading, if any; IncompleteError for an error finding.
     """
-    if report.failure is not None:
-        raise report.failure
+    report.check_read()
     allowed = accepted("convert", {"--incremental": incremental, "--no-bitmaps": not bitmaps})
     for finding in report.findings:
         if finding.severity != "error" or finding.id in allowed:

@@ -29,14 +29,15 @@ def accept(request: ReplayRequest, destinations: Destinations) -> ReplayResult:
                     f"{escape(found.path)}: without the stream, its bitmaps are not written, if it has any"
                 )
             continue
+        name = device or (found.journal.device if found.journal is not None else None) or ""
         evidence = Evidence(
-            device or "",
+            name,
             found.path,
             SizeBounds(stop.least, stop.most, "stream"),
             0,
             stop.end,
             option=found.size,
-            largest=request.hints.takes_most(device or ""),
+            largest=request.hints.takes_most(name),
             image=found.existing_size,
             is_device=found.is_device,
             gaps=True,
@@ -56,12 +57,18 @@ def accept(request: ReplayRequest, destinations: Destinations) -> ReplayResult:
             warnings.append(
                 f"{escape(found.path)}: without the stream, its bitmaps are not written: {names}"
             )
-        findings += [Finding(f.id, "warning", f.message, None, device) for f in stop.findings]
+        # Whether the size is unknown was decided again.
+        kept = [stopped for stopped in stop.findings if stopped.id != "size-unknown"]
+        findings += [Finding(f.id, "warning", f.message, None, name or None) for f in kept]
         if stop.damaged and failure is None:
             first = stop.findings[0] if stop.findings else None
             message = "the stream was damaged" if first is None else first.message
             failure = StreamError(message, check=None if first is None else first.id)
-    report = Report("-", complete=False, findings=tuple(findings), failure=failure)
+    complete = False if findings else None
+    if not findings:
+        text = "the stream was not read again, and nothing shows whether the images are complete"
+        findings.append(Finding("completeness-unknown", "warning", text, None, None))
+    report = Report("-", complete=complete, findings=tuple(findings), failure=failure)
     if any(found.severity == "error" for found in findings):
         return ReplayResult(report, accepted=False, partial_images=_incomplete(destinations))
     for found in destinations:

@@ -279,6 +279,7 @@ def judge(
         destinations.bind(devices, names)
     else:
         names.check_devices("--device", request.devices or ())
+        names.check_devices("-f", (name for name in request.formats if name is not None))
         names.check_hints(request.hints)
     report = reading.report(failure)
     judgement = Judgement(report, accepted=False)

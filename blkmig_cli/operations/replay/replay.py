@@ -27,7 +27,7 @@ from blkmig_cli.operations.replay.writer import Writer
 from blkmig_cli.operations.resume_token import Received
 from blkmig_cli.progress import Tick, no_tick
 from blkmig_cli.system.file_uses import FileUses
-from blkmig_cli.text import escape, quote
+from blkmig_cli.text import escape, names_text, quote
 from blkmig_cli.transport.inputs import PipeInput
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.spool import spool
@@ -220,7 +220,6 @@ class _Replay:
             written=written,
             partial_images=self._incomplete(),
             resumed=self._resumed(),
-            warnings=judgement.warnings,
         )
 
     def _conclude(self, judgement: Judgement, written: dict[str, int]) -> ReplayResult:
@@ -296,9 +295,9 @@ class _Replay:
             others = place.write(bitmaps, decision.size or 0)
             files.append(place.path)
             if others:
-                names = ", ".join(map(escape, others))
                 warnings.append(
-                    f"{escape(place.path)}: kept {names}, which do not record this write"
+                    f"{escape(place.path)}: bitmaps that do not record this write were kept: "
+                    f"{names_text(others)}"
                 )
         return files
 

@@ -150,13 +150,14 @@ class ReplayResult:
         if failure is not None:
             damaged = isinstance(failure, StreamError) and not self.accepted and not failure.hint
             return f"{failure}; {sound}" if damaged and self.report.devices else str(failure)
-        errors = (found for found in self.report.findings if found.severity == "error")
-        found = None if self.accepted else next(errors, None)
-        if found is None:
+        errors = [found for found in self.report.findings if found.severity == "error"]
+        if self.accepted or not errors:
             return None
+        acceptable = [f for f in errors if "--allow-incomplete" in accepting("replay", f.id)]
+        found = next((f for f in errors if f not in acceptable), errors[0])
         state = "incomplete" if self.partial_images else "nothing was written"
         place = f" ({found.place})" if found.place else ""
-        hint = f"; {sound}" if "--allow-incomplete" in accepting("replay", found.id) else ""
+        hint = f"; {sound}" if found in acceptable else ""
         return f"{state}: {found.message}{place} [{found.id}]{hint}"
 
     @property

@@ -118,8 +118,7 @@ def read_base(base: str, uses: FileUses) -> Base:
         identity = read_manifest(base).identity
     else:
         with Reading().contents(base) as contents:
-            if contents.report.failure is not None:
-                raise contents.report.failure
+            contents.report.check_read()
             identity = contents.report.identity
             if identity is not None and not contents.report.valid:
                 raise FailureError(f"{escape(base)} is {contents.report.verdict}")

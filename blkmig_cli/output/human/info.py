@@ -1,5 +1,6 @@
 """The human output of ``blkmig info``: one screen, or all of it (-v)."""
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,11 +24,11 @@ def info_text(info: Info, out: Console, *, detailed: bool) -> None:
     """
     bitmaps, findings = (None, None) if detailed else (_BITMAPS, _FINDINGS)
     shown.heading(info.report, out)
-    out.print(Text("  " + ", ".join(_facts(info))), soft_wrap=False)
+    _listing(_facts(info), out)
     if info.report.identity is not None:
-        out.print(Text("  " + ", ".join(_identity(info.report.identity))), soft_wrap=False)
+        _listing(_identity(info.report.identity), out)
     if not detailed and info.accounts.total:
-        out.print(Text("  " + ", ".join(_kinds(info.accounts))), soft_wrap=False)
+        _listing(_kinds(info.accounts), out)
     for step in info.steps:
         out.print(Text.assemble(("next: ", "bold"), escape(step.why), ":" if step.command else ""))
         if step.command is not None:
@@ -47,6 +48,17 @@ def info_text(info: Info, out: Console, *, detailed: bool) -> None:
         if any(info.accounts.sections):
             out.print()
             out.print(_sections(info.accounts))
+
+
+def _listing(items: list[str], out: Console) -> None:
+    """Print ``items`` indented, separated by commas; no item is divided where a line is full."""
+    line = ""
+    for item in items:
+        if line and cell_len(f"  {line}, {item},") > out.width:
+            out.print(Text(f"  {line},"), soft_wrap=True)
+            line = ""
+        line = f"{line}, {item}" if line else item
+    out.print(Text(f"  {line}"), soft_wrap=True)
 
 
 def _facts(info: Info) -> list[str]:

@@ -48,8 +48,8 @@ def report_text(report: Report, out: Console) -> None:
     findings_text(report, out)
 
 
-def heading(report: Report, out: Console) -> None:
-    """Print the stream's name and the verdict on it."""
+def heading(report: Report, out: Console, *, brief: bool = False) -> None:
+    """Print the stream's name and the verdict on it; unless ``brief``, what was moved of a URL, too."""
     kind = ", ".join(
         part
         for part in (
@@ -66,7 +66,7 @@ def heading(report: Report, out: Console) -> None:
             f"  ({kind})" if kind else "",
         )
     )
-    if report.transfer is not None:
+    if report.transfer is not None and not brief:
         moved, size = report.transfer.moved, report.transfer.size
         of = "" if size is None else f" of {human_size(size)}"
         requests = count(report.transfer.requests, "request")
@@ -153,7 +153,7 @@ def replay_text(
     """
     checked = ", verified" if verified and result.accepted else ""
     if brief:
-        heading(result.report, out)
+        heading(result.report, out, brief=True)
     else:
         report_text(result.report, out)
         for device, at in result.resumed.items():

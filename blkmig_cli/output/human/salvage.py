@@ -23,8 +23,11 @@ from blkmig_cli.text import (
 _SHOWN = 20
 
 
-def salvage_text(found: Salvaged, out: Console) -> None:
-    """Print the damage, the disks, what is lost of them, and notes on the result."""
+def salvage_text(found: Salvaged, out: Console, *, brief: bool = False) -> None:
+    """Print the damage, the disks, what is lost of them, and notes on the result.
+
+    ``brief``: one line on the stream, and the disks and bitmaps that are lost.
+    """
     name = "(stdin)" if found.stream == "-" else escape(found.stream)
     if found.intact:
         out.print(Text(f"{name}: intact, nothing is lost", "green"))
@@ -36,14 +39,14 @@ def salvage_text(found: Salvaged, out: Console) -> None:
         lost = human_size(sum(gap.end - gap.start for gap in found.gaps))
         places = count(len(found.gaps), "place")
         out.print(Text(f"{name}: damaged in {places}, {lost} unreadable", "bold red"))
-    if found.disks:
+    if found.disks and not brief:
         _damage(found, out)
         _disks(found, out)
-    for warnings in (_lost(found), _known(found)):
+    for warnings in (_lost(found), [] if brief else _known(found)):
         for warning in warnings[: limits.SHOWN_MAX]:
             out.print(Text(warning, "yellow"))
         not_shown(len(warnings), "line", out)
-    if found.written is not None:
+    if found.written is not None and not brief:
         out.print(f"{count(found.written, 'byte')} written")
 
 

@@ -42,7 +42,7 @@ _THEIRS = [
 ]
 _WORD = schema.RecordWord.sizeof()
 
-_HINT = "give --granularity [DEVICE:]NAME=SIZE and --device-size [DEVICE=]SIZE"
+_HINT = "specify --granularity [DEVICE:]NAME=SIZE and --device-size [DEVICE=]SIZE"
 _SHORT = (After.CUT, After.EDGE)
 # The granularities for which a full chunk has 8 bytes of bits.
 _COARSE = tuple(1 << shift for shift in range(14, GRANULARITY_MAX.bit_length()))
@@ -219,7 +219,7 @@ class Layouts:
                 f"{offset} are",
                 offset=self._input_end(offset),
                 section=section,
-                hint="give --granularity and --device-size",
+                hint="specify --granularity and --device-size",
             )
         return list({id(root): root for root, _ in paths}.values())
 
