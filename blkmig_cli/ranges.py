@@ -7,7 +7,7 @@ memory per range.
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, starmap
 from typing import overload
 
 import numpy as np
@@ -131,7 +131,7 @@ class IntervalSet:
                 repeated += int(np.count_nonzero(self._covers_each(apart, length)))
                 self.add_all(np.stack([apart, apart + length], axis=1))
                 return repeated
-        for tile in tiles(starts, length):
+        for tile in starmap(slice, pairwise(edges)):
             found = starts[tile]
             low, high = sorted((int(found[0]), int(found[-1])))
             high += length
@@ -371,7 +371,9 @@ def _packed(numbers: NDArray[np.int64]) -> "array[int]":
 
 def tile_edges(starts: NDArray[np.int64], length: int) -> list[int]:
     """Return where :func:`tiles` of ``starts`` begin, and the number of starts."""
-    steps = np.diff(starts)
+    steps = starts[1:] - starts[:-1]
+    if (steps == length).all():
+        return [0, len(starts)]
     way = (steps == length).astype(np.int8) - (steps == -length)
     turns = (way[1:] != way[:-1]) & (way[:-1] != 0)
     breaks = np.flatnonzero((way == 0) | np.append(False, turns)) + 1
@@ -380,8 +382,7 @@ def tile_edges(starts: NDArray[np.int64], length: int) -> list[int]:
 
 def tiles(starts: NDArray[np.int64], length: int) -> Iterator[slice]:
     """Yield the slices of ``starts`` in which each is ``length`` more (or less) than the last."""
-    edges = tile_edges(starts, length)
-    return (slice(*edge) for edge in pairwise(edges))
+    return starmap(slice, pairwise(tile_edges(starts, length)))
 
 
 def joined(starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:

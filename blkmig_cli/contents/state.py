@@ -343,10 +343,13 @@ class StreamState:
             disk.bitmaps_covered.add_each(sectors, event.sectors)
             last = int(sectors.max()) + (event.sectors if event.dialect == V2.name else 1)
             disk.least = max(disk.least, last * SECTOR_SIZE)
+        if not event.bitmaps:
+            return
+        neighbours = list(tiles(sectors, event.sectors))
         for part, bits in zip(event.bitmaps, column.bits, strict=True):
             bitmap = self.bitmaps[event.device, part.name]
             bitmap.cover_rows(part, sectors, event.sectors, bits.shape[1])
-            for rows in tiles(sectors, event.sectors):
+            for rows in neighbours:
                 bitmap.add_rows(part, sectors[rows], event.sectors, bits[1:][rows])
 
     def _own(self, bitmap: BitmapState) -> None:

@@ -102,10 +102,10 @@ class V2Rules:
             good &= sectors <= known.size - event.sectors
         if event.flags & _HAS_BITMAPS:
             good &= sectors % CHUNK_SECTORS == 0
-        for part in event.bitmaps:
-            if part.bits.length and part.granularity is not None:
-                words = schema.v2_words(sectors, event.sectors, part.granularity)
-                good &= words * WORD_SIZE == part.bits.length
+        for granularity, length in {(part.granularity, part.bits.length) for part in event.bitmaps}:
+            if length and granularity is not None:
+                words = schema.v2_words(sectors, event.sectors, granularity)
+                good &= words * WORD_SIZE == length
         return good
 
     def took(self, event: Block, top: int) -> None:

@@ -201,7 +201,7 @@ def test_compressed_streams_with_endless_padding() -> None:
     peer = Endless(gzip.compress(SECOND), b"\0")
 
     class File:
-        def read(self, length: int) -> bytes:
+        def read1(self, length: int) -> bytes:
             buffer = bytearray(length)
             return bytes(buffer[: peer(memoryview(buffer))])
 

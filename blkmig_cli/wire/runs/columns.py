@@ -71,7 +71,7 @@ def column_of(
     bits: tuple[Bytes, ...] = (),
 ) -> Column:
     """Return the column of events like ``event`` with other places and numbers."""
-    number, count = (next(iter(_values(each))) for each in (numbers, counts))
+    number, count = (0 if each is None else int(each[0]) for each in (numbers, counts))
     first = moved(event, int(offsets[0]) - event.offset, number, count)
     return Column(first, offsets, numbers, counts, bits)
 
