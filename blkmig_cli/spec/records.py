@@ -167,7 +167,7 @@ def read_record(record: Any, where: str) -> e.Event:
         given = dict(record)
         kind = given.pop("type", None)
         if not isinstance(kind, str) or kind not in FIELDS:
-            raise ValueError(f"unknown type {brief(kind)}; known are {', '.join(FIELDS)}")
+            raise ValueError(f"type: {brief(kind)} is unknown; known are {', '.join(FIELDS)}")
         made, fields = FIELDS[kind]
         attributes = f.read_fields(given, fields)
     except ValueError as error:

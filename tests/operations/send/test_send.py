@@ -185,7 +185,7 @@ HEADER = '{"blkmig-spec": 1}\n'
         (HEADER + '{"type": "eof"}\n{"type": "block"}\n', "line 3: device: is missing"),
         (HEADER + '{"type": "what"}\n', "line 2: type: 'what'"),
         (HEADER + '{"type": ["eof"]}\n', "line 2: type: ['eof']"),
-        (HEADER + '{"type": "' + "x" * 9999 + '"}\n', "xxx' is none"),
+        (HEADER + '{"type": "' + "x" * 9999 + '"}\n', "xxx' is unknown"),
         (HEADER + '{"type": "progress", "percent": 1, "flags": [[]]}', "flags: [] is not a flag"),
         (HEADER + "{oops\n", "line 2: not JSON"),
         (HEADER + "[]\n", "line 2: a record is an object"),
