@@ -420,3 +420,18 @@ def test_a_dry_run_checks_the_names_in_options(run: Run, option: str) -> None:
     words = ["replay", "s.bin", "--dry-run", option]
     fails(run(*words), 2, "no device 'x'; there is the device 'd'")
     assert run(*words[:-1], option.replace("x=", "d=").replace("device=x", "device=d")).status == 0
+
+
+def test_contradictory_options_for_bitmaps(run: Run) -> None:
+    put(STREAM)
+    words = [
+        "replay",
+        "s.bin",
+        "--image",
+        "x",
+        "--create",
+        "--no-bitmaps",
+        "--bitmaps-to",
+        "b.json",
+    ]
+    refused(run(*words), 2, "--no-bitmaps and --bitmaps-to exclude each other", here())

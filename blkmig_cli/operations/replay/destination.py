@@ -516,6 +516,11 @@ class Destination:
         )
 
     def _in_the_way(self) -> FailureError:
+        if not os.path.isfile(self.path):
+            return FailureError(
+                f"{escape(self.path)}: File exists, but is not a regular file",
+                hint="remove it, or choose another name",
+            )
         return FailureError(
             f"{escape(self.path)}: File exists",
             hint="use --overwrite to replace it, or leave out --create to write it in place",

@@ -101,6 +101,8 @@ class ReplayRequest:
         """Check the request, ``with_stream`` or without; raises UsageError for a contradiction."""
         if not (self.disks or self.bitmaps):
             raise UsageError("--no-bitmaps and --bitmaps-only together leave nothing to do")
+        if self.bitmap_files and not self.bitmaps:
+            raise UsageError("--no-bitmaps and --bitmaps-to exclude each other")
         if self.resume and self.restart:
             raise UsageError("--resume and --restart exclude each other")
         if self.format_options and not self.makes:
