@@ -147,11 +147,11 @@ def _lines(
 def _texts(pieces: Iterable[Piece], as_json: EventJson, payload: str) -> Iterator[str]:
     for piece in pieces:
         if not isinstance(piece, Run):
-            yield json.dumps(as_json(piece))
+            yield as_json.text(piece)
         elif payload == "none":
             yield from run_texts(piece, as_json)
         else:
-            yield from (json.dumps(as_json(event)) for event in piece)
+            yield from map(as_json.text, piece)
 
 
 def _print(texts: Iterable[str], heading: str | None = None) -> None:

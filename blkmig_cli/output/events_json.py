@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ from blkmig_cli.wire.runs.columns import Bytes, Column, Numbers, Run
 from blkmig_cli.wire.schema_io import Input
 
 Json = dict[str, Any]
+# Bitmaps of a record whose objects are made one by one.
+_MANY = 1 << 7
 
 _ENCODERS: dict[str, Callable[[memoryview], str]] = {
     "sha256": lambda view: hashlib.sha256(view).hexdigest(),
@@ -66,6 +69,17 @@ class EventJson:
         }
         found.update(self._details(event))
         return found
+
+    def text(self, event: Event) -> str:
+        """Return the text of the object of one event.
+
+        A record may have many bitmaps, whose objects would take ten times the memory of their text.
+        """
+        if not isinstance(event, Block) or len(event.bitmaps) < _MANY:
+            return json.dumps(self(event))
+        bitmaps = ", ".join(json.dumps(self._bitmap(part)) for part in event.bitmaps)
+        found = json.dumps(self(replace(event, bitmaps=())))
+        return found.replace('"bitmaps": []', f'"bitmaps": [{bitmaps}]', 1)
 
     def _details(self, event: Event) -> Json:
         match event:
