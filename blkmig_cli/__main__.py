@@ -1,6 +1,5 @@
 """The console script, and ``python -m blkmig_cli``."""
 
-import atexit
 import os
 import sys
 from typing import NoReturn
@@ -22,11 +21,13 @@ def main() -> NoReturn:
 
 
 def _end(status: str | int | None) -> NoReturn:
-    """End the process; without freeing each object first, which takes a tenth of a short command's time."""
+    """End the process; without freeing each object first, which takes a tenth of a short command's time.
+
+    Not where a library's thread is at work: such a library may have to tidy up.
+    """
     threading = sys.modules.get("threading")
     if not isinstance(status, int) or (threading and threading.active_count() > 1):
         sys.exit(status)
-    atexit._run_exitfuncs()
     for stream in sys.stdout, sys.stderr:
         if stream is not None:
             try:

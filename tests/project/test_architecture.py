@@ -173,7 +173,7 @@ def defined_names(path: Path) -> set[str]:
 def test_private_members_stay_in_their_module(module: str) -> None:
     own = defined_names(MODULES[module])
     for name in private_names(MODULES[module]):
-        assert name.rpartition(".")[2] in own, name
+        assert name.rpartition(".")[2] in own or name == "os._exit", name
 
 
 def test_importing_the_package_loads_nothing() -> None:
