@@ -435,3 +435,33 @@ def test_contradictory_options_for_bitmaps(run: Run) -> None:
         "b.json",
     ]
     refused(run(*words), 2, "--no-bitmaps and --bitmaps-to exclude each other", here())
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_bitmaps_of_an_image_that_is_gone(run: Run, journal: bool) -> None:
+    """They are not taken for those of a new image, whatever the journal says."""
+    put(STREAM)
+    words = ["replay", "s.bin", "--image", "x", "--create"]
+    assert run(*words).status == 0
+    Path("x").unlink()
+    if not journal:
+        Path("x.replay.json").unlink()
+    before = here()
+    refused(run(*words), 4, "x.bitmaps.json exists, though x does not", before)
+    assert run(*words[:-1], "--overwrite").status == 0
+
+
+@both_sources
+def test_a_bitmap_file_of_another_disk(run: Run, kind: str) -> None:
+    """With --bitmaps-to; nothing is replaced, and no image is made."""
+    put(STREAM)
+    bitmap = DirtyBitmap("other", 65536)
+    write_bitmaps("b.json", BitmapFile(9 * MIB, {"other": bitmap}))
+    before = Path("b.json").read_bytes()
+    words = ["replay", source(kind), "--image", "x", "--create", "--bitmaps-to", "b.json"]
+    fails(run(*words), 4, "b.json is of a disk of 9437184 bytes, not 2097152")
+    assert Path("b.json").read_bytes() == before
+    assert not Path("x").exists()
+    write_bitmaps("b.json", BitmapFile(2 * MIB, {"other": bitmap}))
+    assert run(*words, "--restart").status == 0
+    assert set(read_bitmaps("b.json").bitmaps) == {"other", "b"}
