@@ -465,3 +465,17 @@ def test_a_bitmap_file_of_another_disk(run: Run, kind: str) -> None:
     write_bitmaps("b.json", BitmapFile(2 * MIB, {"other": bitmap}))
     assert run(*words, "--restart").status == 0
     assert set(read_bitmaps("b.json").bitmaps) == {"other", "b"}
+
+
+def test_an_image_that_is_half_written_is_sent_with_a_warning(run: Run) -> None:
+    put(filled(9, 2 * MIB), "x")
+    put(STREAM)
+    assert run("replay", "s.bin", "--image", "x").status == 0
+    assert "did not finish" not in run("send", "x", "--to", "t.bin").err
+    put(GAP)
+    fails(run("replay", source("pipe"), "--image", "x"), 1, "missing-chunks")
+    outcome = run("send", "x", "--to", "t.bin")
+    assert outcome.status == 0
+    assert "warning: x: a replay onto it did not finish, as x.replay.json says" in outcome.err
+    Path("x.replay.json").write_text("{")
+    assert "did not finish" not in run("send", "x", "--to", "t.bin").err

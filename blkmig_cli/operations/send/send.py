@@ -1,7 +1,7 @@
 """Sending disk images and their bitmaps as a stream; everything is checked before the first byte."""
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, suppress
 from dataclasses import field, replace
 from functools import partial
 
@@ -12,8 +12,10 @@ from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.formats import RAW
 from blkmig_cli.disks.image import Image
+from blkmig_cli.disks.neighbours import neighbours_of
 from blkmig_cli.disks.open import open_image
 from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.operations.replay.journal import read_journal
 from blkmig_cli.operations.resume_token import ResumeToken
 from blkmig_cli.operations.send.bitmaps import Files, attach_bitmaps
 from blkmig_cli.operations.send.changes import (
@@ -112,7 +114,7 @@ def send(
     if manifest is not None:
         uses.add("the manifest", manifest, writes=True)
     base = base_of(identity, chosen, changes, uses)
-    warnings: list[str] = []
+    warnings = [text for path in images.values() for text in _unfinished(path)]
     with ExitStack() as stack:
         opened = _open_images(
             images,
@@ -173,6 +175,18 @@ def send(
             digests = _write_manifest(manifest, whole, chosen, progress, content=content)
         finish_changes(changes, opened)
     return SendResult(sink.written, tuple(warnings), digests)
+
+
+def _unfinished(path: str) -> Iterator[str]:
+    """Yield the warning that an image has only a part of what a replay was to write, if it is so."""
+    neighbours = neighbours_of(path)
+    with suppress(FailureError):  # a damaged journal says nothing
+        found = read_journal(neighbours)
+        if found is not None and found.state != "finished" and not found.new:
+            yield (
+                f"{escape(path)}: a replay onto it did not finish, as {escape(neighbours.journal)} says; "
+                "see blkmig replay --resume"
+            )
 
 
 def _write_manifest(

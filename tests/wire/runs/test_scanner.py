@@ -385,7 +385,7 @@ TAKEN: dict[str, tuple[bytes, Hints]] = {
     "progress": (raw.progress(7) * 400, Hints()),
     "v1-hints": (v1(up(400), 256), hints_of(512, 400 << 20)),
     "v1-coarse": (v1(up(400)), hints_of(65536)),
-    "v1-unaligned": (v1(range(5, 400 * 2048, 2048)), hints_of(65536)),
+    "v1-unaligned": (v1([*range(5, 400 * 2048, 2048)]), hints_of(65536)),
     "v1-of-unknown-granularity": (v1_of_two(400), Hints({None: 400 << 20})),
     "v1-below-the-top": (v1(down(400), 256, clean=True), Hints()),
     "v2": (v2(up(400)), Hints()),
