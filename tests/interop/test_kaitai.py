@@ -76,6 +76,7 @@ def test_ram(kaitai: type[Any], name: str) -> None:
         assert check(kaitai, data) is None
 
 
+@pytest.mark.long
 def test_javascript(unpacked: Path, tmp_path: Path) -> None:
     """As the Web IDE reads it, where other names and numbers are reserved than in Python."""
     path = unpacked / "classic-zero-two-drives-pc.bin"

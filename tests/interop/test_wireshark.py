@@ -141,7 +141,10 @@ def test_captures(lua: Path, capture: Capture) -> None:
     assert found == list(map(line, expected))
 
 
-@pytest.mark.parametrize(("segment", "passes"), [(9000, 1), (65000, 2), (11, 1)])
+@pytest.mark.parametrize(
+    ("segment", "passes"),
+    [(9000, 1), *(pytest.param(*more, marks=pytest.mark.long) for more in ((65000, 2), (11, 1)))],
+)
 def test_all_that_is_accepted(lua: Path, segment: int, passes: int) -> None:
     """Each as a connection of its own, in segments of that length; small ones if these are short."""
     cases = {
