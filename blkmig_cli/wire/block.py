@@ -89,7 +89,7 @@ class BlockDecoder:
         """See ``scanner.Rules``."""
         return None
 
-    def repeatable(self, event: Block, *, in_turn: bool = False) -> bool:
+    def repeatable(self, event: Block) -> bool:
         """See ``scanner.Rules``; False for a partial chunk, and where the dialect has changed.
 
         Zeros past the disk's end, which cover nothing, may be taken as well.

@@ -81,7 +81,7 @@ class DirtyBitmapDecoder:
             else:
                 self._repeats.clear()
 
-    def repeatable(self, event: BitmapBits, *, in_turn: bool) -> bool:
+    def repeatable(self, event: BitmapBits) -> bool:
         """See ``scanner.Rules``."""
         return (event.device, event.bitmap) in self._open and not event.flags & _EOS
 

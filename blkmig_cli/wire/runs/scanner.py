@@ -67,11 +67,8 @@ class Rules(Protocol[_Ruled_contra]):
     def leaves(self, event: _Ruled_contra) -> Names | None:
         """Return the names to which a record after ``event`` refers; None if it changes none."""
 
-    def repeatable(self, event: _Ruled_contra, *, in_turn: bool) -> bool:
-        """Return whether records like ``event``, the last one of its kind, may be taken in rows.
-
-        ``in_turn``: in the order in which the last records came, over and over; else in any order.
-        """
+    def repeatable(self, event: _Ruled_contra) -> bool:
+        """Return whether records like ``event``, the last one of its kind, may be taken in rows."""
 
     def admits(
         self, event: _Ruled_contra, sectors: Numbers, counts: Numbers | None
@@ -332,7 +329,7 @@ class Scanner:
         """Return whether events like ``event`` may be taken in any order."""
         ordered = isinstance(event, Block) and event.sectors_min != event.sectors
         rules = self._rules.get(type(event))
-        return not ordered and (rules is None or rules.repeatable(event, in_turn=False))
+        return not ordered and (rules is None or rules.repeatable(event))
 
     def _repeatable(self, events: Sequence[Event]) -> bool:
         """Return whether ``events`` end at the current place and may all be taken in rows."""
@@ -345,7 +342,7 @@ class Scanner:
                     return False
                 seen.add(event.device)
             rules = self._rules.get(type(event))
-            if rules is not None and not rules.repeatable(event, in_turn=True):
+            if rules is not None and not rules.repeatable(event):
                 return False
         length = sum(event.length for event in events)
         return events[0].offset + length == self._source.offset
