@@ -30,6 +30,7 @@ COMMANDS = {
     "info": ([], ["many-sections", "progress-only", "bits-in-every-megabyte"]),
     "replay": (["--image", "{device}.img", "--create", "--incremental"], ["downwards", "unaligned"]),
     "dump": ([], ["sectors-past-any-disk", "v2-giant", "huge-granules"]),
+    "dump-jsonl": (["--output", "jsonl"], ["v2-many-bitmaps"]),
     "convert": (["--normalize", "--incremental", "--to", "out"], ["irregular", "unaligned"]),
     "scrub": (["--to", "out"], ["irregular", "progress-of-many-devices"]),
 }  # fmt: skip

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 
 import click
 
@@ -11,7 +11,7 @@ from blkmig_cli.commands import options
 from blkmig_cli.commands.help import Command
 from blkmig_cli.commands.reading import exit_status, reading_of
 from blkmig_cli.errors import UsageError
-from blkmig_cli.operations.dump import Dump, Selection
+from blkmig_cli.operations.dump import Dump, Selection, first_events
 from blkmig_cli.output.events_json import EventJson, run_texts
 from blkmig_cli.output.events_text import HEADING, OFFSET_WIDTH, fold_empty, fold_ram, line
 from blkmig_cli.output.run_lines import run_lines
@@ -20,7 +20,8 @@ from blkmig_cli.text import quote
 from blkmig_cli.wire.events import Event
 from blkmig_cli.wire.runs.columns import Piece, Run, has_payload
 
-_BATCH = 512
+# Characters that are written at once.
+_BATCH = 1 << 16
 _DIGITS_MAX = 18  # of a sector number: more than the largest disk needs
 _TYPES = [name for name in FIELDS if name != "raw"]  # raw is for build only
 
@@ -97,20 +98,21 @@ def command(
         pieces: Iterable[Piece] = dump if show_all or as_spec else fold_ram(dump)
         if selection:
             pieces = selection.of(pieces)
+        if not (as_spec or output != "human" or selection or show_all):
+            pieces = fold_empty(pieces)
+        if limit is not None:
+            pieces = first_events(pieces, limit)
         if as_spec:
             write = RecordWriter(opened.input, opened.path if payload == "ref" else None)
             texts = _lines(pieces, lambda event: json.dumps(write(event)), payloads=True)
-            _print(islice(texts, limit), heading=json.dumps({KEY: VERSION}))
+            _print(texts, heading=json.dumps({KEY: VERSION}))
         elif output == "human":
-            if not (selection or show_all):
-                pieces = fold_empty(pieces)
-            _print(islice(_lines(pieces, line, OFFSET_WIDTH), limit), heading=HEADING)
+            _print(_lines(pieces, line, OFFSET_WIDTH), heading=HEADING)
+        elif output == "jsonl":
+            _print(_texts(pieces, EventJson(opened.input, payload), payload))
         else:
-            texts = islice(_texts(pieces, EventJson(opened.input, payload), payload), limit)
-            if output == "jsonl":
-                _print(texts)
-            else:
-                _print_document(stream, texts)
+            as_json = EventJson(opened.input, payload)
+            _print_document(stream, _texts(pieces, as_json, payload, ",\n"))
     dump.names.check_devices("--device", devices)
     dump.names.check_hints(hints)
     return exit_status(stream, dump.failure)
@@ -134,7 +136,7 @@ def _lines(
     *,
     payloads: bool = False,
 ) -> Iterator[str]:
-    """A line for each event; ``payloads``: the bytes of payloads are in it."""
+    """Yield a line for each event, some joined; ``payloads``: the bytes of payloads are in it."""
     for piece in pieces:
         if not isinstance(piece, Run):
             yield render(piece)
@@ -144,28 +146,44 @@ def _lines(
             yield from run_lines(piece, render, width)
 
 
-def _texts(pieces: Iterable[Piece], as_json: EventJson, payload: str) -> Iterator[str]:
+def _texts(
+    pieces: Iterable[Piece], as_json: EventJson, payload: str, between: str = "\n"
+) -> Iterator[str]:
+    """Yield a JSON object for each event, some joined by ``between``."""
     for piece in pieces:
         if not isinstance(piece, Run):
             yield as_json.text(piece)
         elif payload == "none":
-            yield from run_texts(piece, as_json)
+            yield from run_texts(piece, as_json, between)
         else:
             yield from map(as_json.text, piece)
 
 
+def _batches(texts: Iterable[str], between: str) -> Iterator[str]:
+    """Yield ``texts`` joined by ``between``, many at a time."""
+    held: list[str] = []
+    size = 0
+    for text in texts:
+        held.append(text)
+        size += len(text)
+        if size >= _BATCH:
+            yield between.join(held)
+            held, size = [], 0
+    if held:
+        yield between.join(held)
+
+
 def _print(texts: Iterable[str], heading: str | None = None) -> None:
     """Print lines to stdout, many at a time."""
-    texts = iter(texts) if heading is None else chain([heading], texts)
-    while batch := list(islice(texts, _BATCH)):
-        sys.stdout.write("\n".join(batch) + "\n")
+    for batch in _batches(texts if heading is None else chain([heading], texts), "\n"):
+        sys.stdout.write(batch + "\n")
 
 
 def _print_document(stream: str, texts: Iterable[str]) -> None:
     """Print one JSON document, piece by piece."""
     sys.stdout.write(f'{{"version": 1, "stream": {json.dumps(stream)}, "records": [')
-    separator, left = "\n", iter(texts)
-    while batch := list(islice(left, _BATCH)):
-        sys.stdout.write(separator + ",\n".join(batch))
+    separator = "\n"
+    for batch in _batches(texts, ",\n"):
+        sys.stdout.write(separator + batch)
         separator = ",\n"
     sys.stdout.write("\n]}\n")

@@ -37,6 +37,18 @@ class Dump:
             self.names.partly_read = False
 
 
+def first_events(pieces: Iterable[Piece], number: int) -> Iterator[Piece]:
+    """Yield the first ``number`` events of ``pieces``; nothing behind them is read."""
+    if number == 0:
+        return
+    for piece in pieces:
+        found = piece.first(number) if isinstance(piece, Run) else piece
+        yield found
+        number -= len(found) if isinstance(found, Run) else 1
+        if number == 0:
+            return
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """A filter of events; empty and None accept all of them.  ``sectors``: those touched."""

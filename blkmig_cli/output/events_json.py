@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from blkmig_cli.output.run_lines import Lines, joined_lines
 from blkmig_cli.schemas.constants import BitmapAttribute, BitmapFlag, BlockFlag, Command, RamFlag
 from blkmig_cli.wire.events import (
     BitmapBits,
@@ -195,12 +196,15 @@ def _configuration(event: Configuration) -> Json:
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 
 
-def run_texts(run: Run, as_json: Callable[[Any], Json]) -> Iterator[str]:
-    """Yield the text of every event of ``run``; ``as_json`` makes an object without payloads."""
-    return run.merged([_texts(column, as_json) for column in run.columns])
+def run_texts(run: Run, as_json: Callable[[Any], Json], between: str = "\n") -> Iterator[str]:
+    """Yield the texts of the events of ``run``, some joined by ``between``.
+
+    ``as_json`` makes an object without payloads.
+    """
+    return joined_lines(run, [_texts(column, as_json) for column in run.columns], between)
 
 
-def _texts(column: Column, as_json: Callable[[Any], Json]) -> Iterator[str]:
+def _texts(column: Column, as_json: Callable[[Any], Json]) -> Lines:
     event, found = column.event, as_json(column.event)
     numbers = {"offset": column.offsets}
     if column.numbers is not None:
@@ -216,7 +220,7 @@ def _texts(column: Column, as_json: Callable[[Any], Json]) -> Iterator[str]:
             if part["granularity"] is not None:
                 part["count"] = _Hole()
                 values.append(_dirty(bits) * part["granularity"])
-    return map(_pattern(shown).__mod__, zip(*(value.tolist() for value in values), strict=True))
+    return Lines(_pattern(shown), values)
 
 
 class _Hole:

@@ -4,8 +4,10 @@ import json
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from blkmig_cli.errors import StreamError
+from blkmig_cli.operations.dump import first_events
 from blkmig_cli.output.events_text import OFFSET_WIDTH, fold_empty, fold_ram, line
 from blkmig_cli.output.run_lines import run_lines
 from blkmig_cli.spec.records import RecordWriter
@@ -37,14 +39,26 @@ def pieces_of(stream: Repetitive) -> list[Piece]:
 def test_lines_of_runs_are_those_of_events(stream: Repetitive) -> None:
     for piece in pieces_of(stream):
         if isinstance(piece, Run):
-            assert list(run_lines(piece, line, OFFSET_WIDTH)) == [line(event) for event in piece]
+            assert "\n".join(run_lines(piece, line, OFFSET_WIDTH)) == "\n".join(map(line, piece))
             if not any(has_payload(column.event) for column in piece.columns):
                 write = RecordWriter(in_file(stream.data), None)
 
                 def text(event: Event, write: RecordWriter = write) -> str:
                     return json.dumps(write(event))
 
-                assert list(run_lines(piece, text)) == [text(event) for event in piece]
+                assert ",\n".join(run_lines(piece, text, between=",\n")) == ",\n".join(
+                    map(text, piece)
+                )
+
+
+@pytest.mark.scaled
+@settings(max_examples=examples(20, 300))
+@given(repetitive(), st.data())
+def test_the_first_events(stream: Repetitive, data: st.DataObject) -> None:
+    pieces = pieces_of(stream)
+    events = list(expand(pieces))
+    number = data.draw(st.integers(0, len(events) + 1))
+    assert list(expand(first_events(pieces, number))) == events[:number]
 
 
 @pytest.mark.scaled
@@ -62,7 +76,7 @@ def test_names_that_are_no_patterns(device: str) -> None:
     runs = [p for p in pieces_of(Repetitive(Hints(), data, "classic")) if isinstance(p, Run)]
     assert runs
     for run in runs:
-        assert list(run_lines(run, line, OFFSET_WIDTH)) == [line(event) for event in run]
+        assert "\n".join(run_lines(run, line, OFFSET_WIDTH)) == "\n".join(map(line, run))
 
 
 @pytest.mark.parametrize("empty", [0, 1, 2, 3, 50])
@@ -85,7 +99,7 @@ def test_empty_parts_before_and_behind_others(empty: int, blocks: int) -> None:
         pass
     for piece in fold_empty(fold_ram(pieces)):
         got += run_lines(piece, line, OFFSET_WIDTH) if isinstance(piece, Run) else [line(piece)]
-    assert got == expected
+    assert "\n".join(got) == "\n".join(expected)
 
 
 @pytest.mark.parametrize("words", [[], ["--spec"], ["--output", "jsonl"]])

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from blkmig_cli import limits
 from tests.support import raw
 
 #: Bytes that no input reaches.
@@ -258,15 +259,17 @@ def huge_granules() -> bytes:
 
 
 def many_bitmaps() -> bytes:
-    """65,536 bitmaps, each with one dirty word."""
-    starts, ends = [], []
-    for at in range(1 << 16):
-        starts.append(raw.bitmap_start("d", f"{at:x}", 512))
-        ends.append(
-            b"\x44" + raw.name(f"{at:x}") + struct.pack(">QIQ", at << 37, 64, 8) + b"\1" * 8
-        )
-        ends.append(raw.COMPLETE)
-    return raw.qemu(bitmaps=b"".join([*starts, *ends]))
+    """As many bitmaps as can be, one after the other, each with many dirty words."""
+    words = _SIZE // limits.BITMAPS_MAX // 29 - 2
+
+    def bitmap(at: int) -> bytes:
+        bits = (struct.pack(">QIQ", (at << 7 | word) << 30, 64, 8) for word in range(words))
+        first = b"\x44" + raw.name(f"{at:x}") + next(bits) + b"\1" * 8
+        return first + b"".join(b"\x40" + each + b"\1" * 8 for each in bits) + raw.COMPLETE
+
+    numbers = range(limits.BITMAPS_MAX)
+    starts = b"".join(raw.bitmap_start("d", f"{at:x}", 512) for at in numbers)
+    return raw.qemu(bitmaps=starts + b"".join(map(bitmap, numbers)))
 
 
 def _chunks(bitmaps: int, named: float, *, parted: bool = False) -> bytes:
@@ -293,12 +296,13 @@ def bits_of_two() -> bytes:
 
 
 def bits_of_thousands() -> bytes:
-    return _chunks(5000, 0.9)
+    """Ranges of as many bitmaps as can be."""
+    return _chunks(limits.BITMAPS_MAX, 0.9)
 
 
 def parts_of_thousands() -> bytes:
-    """A part for each range, of 2,000 bitmaps."""
-    return _chunks(2000, 0.7, parted=True)
+    """A part for each range, of as many bitmaps."""
+    return _chunks(limits.BITMAPS_MAX, 0.7, parted=True)
 
 
 # -- dialect v2
@@ -331,8 +335,8 @@ def v2_cleared() -> bytes:
 
 
 def v2_many_bitmaps() -> bytes:
-    """65,535 bitmaps, named by every record."""
-    maps = [(f"{at:x}", 1, 65536, b"") for at in range(65535)]
+    """As many bitmaps as can be, named by every record."""
+    maps = [(f"{at:x}", 1, 65536, b"") for at in range(limits.BITMAPS_MAX)]
     record = raw.v2(2048, *maps)
     return _v2(*(raw.block(at * 4096, 0x60, rest=record) for at in range(_SIZE // len(record))))
 

@@ -115,6 +115,15 @@ class Run:
         iterators = [iter(each) for each in items]
         return map(next, map(iterators.__getitem__, self.order().tolist()))
 
+    def first(self, number: int) -> "Run":
+        """Return the first ``number`` events, at least one, or all if there are not so many."""
+        if number >= len(self):
+            return self
+        offsets = np.concatenate([column.offsets for column in self.columns])
+        found = self.before(int(np.partition(offsets, number)[number]))
+        assert found is not None
+        return found
+
     def before(self, offset: int) -> "Run | None":
         """Return the events before byte ``offset``, at which one begins, as a run."""
         return self._between(self.start, offset)

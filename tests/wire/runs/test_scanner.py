@@ -62,7 +62,7 @@ def read(source: FileInput, hints: Hints, *, runs: bool) -> list[object]:
                     checker.feed(event, source)
                 return
             found.extend(run)
-            lines.extend(run_texts(run, as_json))
+            lines.extend("\n".join(run_texts(run, as_json)).split("\n"))
             checker.feed_run(run, source)
 
     class Single:
