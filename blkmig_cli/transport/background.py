@@ -1,4 +1,4 @@
-"""Packing and unpacking in a thread of its own, while the stream is decoded, or its disks are read.
+"""Reading a pipe, unpacking and packing in a thread of its own, while the stream is decoded, or written.
 
 A thread takes time to start and to talk to: it is worth it for streams of some size, and begins only
 after the first bytes of one.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 # Bytes of a piece, and how many of these are ahead.
 _PIECE = 1 << 20
 _AHEAD = 4
-# Unpacked bytes before the thread begins.
+# Bytes before the thread begins.
 _BEGIN = 4 << 20
 
 
@@ -80,7 +80,7 @@ class Reading:
         for _ in range(_AHEAD):
             self._empty.put(bytearray(_PIECE))
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
-        self._thread = threading.Thread(target=self._run, name="unpacking", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
         self._thread.start()
 
     def _next(self) -> bool:

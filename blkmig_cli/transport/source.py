@@ -242,17 +242,24 @@ def _of_first_bytes(pipe: "_Pipe", stack: ExitStack, *, unpack: bool = True) -> 
     if image is not None:
         pipe.skip(image.start)
         if image.compression is None:
-            return PipeInput(pipe.readinto, image.start, image.damage)
+            readinto = _ahead(pipe.readinto, pipe, stack)
+            return PipeInput(readinto, image.start, image.damage)
         return PipeInput(_unpacked(image.compression, pipe, stack), damage=image.damage)
     kind = compression.by_magic(head) if unpack else None
     if kind is None:
-        return PipeInput(pipe.readinto)
+        return PipeInput(_ahead(pipe.readinto, pipe, stack))
     return _of_first_bytes(_Pipe(_unpacked(kind, pipe, stack)), stack, unpack=False)
 
 
 def _unpacked(kind: str, pipe: "_Pipe", stack: ExitStack) -> Callable[[memoryview], int]:
     packed = io.BufferedReader(pipe, 1 << 18)
-    readinto = stack.enter_context(compression.unpacked(kind, packed))
+    return _ahead(stack.enter_context(compression.unpacked(kind, packed)), pipe, stack)
+
+
+def _ahead(
+    readinto: Callable[[memoryview], int], pipe: "_Pipe", stack: ExitStack
+) -> Callable[[memoryview], int]:
+    """Return ``readinto``, which reads from ``pipe``, with a thread that reads ahead."""
     if pipe.fd is None:
         return readinto
     reading = Reading(readinto, pipe.fd)
