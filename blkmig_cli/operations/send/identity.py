@@ -9,7 +9,6 @@ from blkmig_cli.checks.manifest import read_manifest
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import FailureError, UsageError
-from blkmig_cli.operations.reading import Reading
 from blkmig_cli.operations.send.stream import SendOptions
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import brief, escape, quote
@@ -110,6 +109,8 @@ def read_base(base: str, uses: FileUses) -> Base:
     """
     if is_id(base.lower()):
         return Base(base.lower())
+    from blkmig_cli.operations.reading import Reading  # noqa: PLC0415 (only for a STREAM)
+
     with Reading().open(base) as stream:
         if stream.file is not None:
             uses.add("the base", stream.file, writes=False)
