@@ -180,9 +180,13 @@ def scanning(path: Path, count: int, number: int) -> Iterator[Row]:
     yield row
 
 
-def paths(folder: Path, scale: float, number: int) -> Iterator[Row]:
-    """Measure every command on zero blocks, and kinds of input, against validate of the file."""
-    count = int((1 << 20) * scale)
+def paths(
+    folder: Path, what: str, count: int, number: int, *, judged: bool = True
+) -> Iterator[Row]:
+    """Measure every command on ``count`` zero blocks, and kinds of input, against validate of the file.
+
+    ``judged``: there are goals for this many.
+    """
     path = streams.stream(folder / "z.bin", streams.records(ZERO, count))
     packed, spec, made = folder / "z.bin.gz", folder / "z.spec", folder / "z.out"
     with open(path, "rb") as source, gzip.open(packed, "wb") as target:
@@ -203,6 +207,7 @@ def paths(folder: Path, scale: float, number: int) -> Iterator[Row]:
         "build": (["build", spec, "--to", made], 4, 2),
         "convert to v2": (["convert", path, "--dialect", "v2", "--to", made, *sized], 2.5, 1.5),
         "salvage --to": (["salvage", path, "--to", made], 2.5, 1.5),
+        "extract": (["extract", path, "--to", made, *sized], 2.5, 1.5),
         "scrub": (["scrub", path, "--to", made, *sized], 2.5, 1.5),
         "compare": (["compare", path, path, *sized], 2.5, 1.5),
         "replay, gzip": (["replay", packed, *onto], 3, 1.5),
@@ -211,7 +216,9 @@ def paths(folder: Path, scale: float, number: int) -> Iterator[Row]:
     all_works = [command([*BLKMIG, *words], fresh=str(made)) for words, _, _ in works.values()]
     plain, *taken = rounds(number, command([*BLKMIG, "validate", path]), *all_works)
     for (name, (_, must, aim)), ours in zip(works.items(), taken, strict=True):
-        row = Row(f"zero blocks: {name}", "s", must, aim, peer="validate of the file")
+        row = Row(f"{what}: {name}", "s", peer="validate of the file")
+        if judged:
+            row.must, row.aim = must, aim
         row.ours, row.theirs = ours, plain
         yield row
     for file in folder.glob("z.*"):
@@ -307,6 +314,7 @@ def increments(folder: Path, scale: float, number: int) -> Iterator[Row]:
     if qemu.QEMU_IMG is not None and shutil.which("qemu-storage-daemon") is not None:
         command(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, image])()
         sources["qcow2"] = image
+    write_bitmaps(folder / "i.none.json", BitmapFile(size, {"b": DirtyBitmap("b", 65536)}))
     for percent, chunks in marked.items():
         bitmap = DirtyBitmap("b", 65536)
         for chunk in chunks:
@@ -319,18 +327,21 @@ def increments(folder: Path, scale: float, number: int) -> Iterator[Row]:
         for name, source in sources.items():
             if name == "qcow2":
                 command(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, source])()
-            words = ["--since", "b", "--bitmaps-from", folder / "i.json", "--base", base]
-            send = command([*BLKMIG, "send", source, *words, "--to", out], fresh=str(out))
-            row = Row(
-                f"increment of {percent} %, {name}, {size >> 30} GiB",
-                "s",
-                1.5,
-                peer="copy of its chunks",
+            words = [*BLKMIG, "send", source, "--since", "b", "--base", base, "--to", out]
+            send, empty = (
+                command([*words, "--bitmaps-from", folder / bitmaps], fresh=str(out))
+                for bitmaps in ("i.json", "i.none.json")
             )
-            row.ours, row.theirs = rounds(
-                number, send, command(copied, fresh=str(folder / "i.copy"))
-            )
-            yield row
+            copy = command(copied, fresh=str(folder / "i.copy"))
+            ours, theirs, nothing = rounds(number, send, copy, empty)
+            start_up = statistics.median(nothing)
+            for what, seconds in (
+                (f"{size >> 30} GiB", ours),
+                ("that of none off", [max(each - start_up, 1e-3) for each in ours]),
+            ):
+                row = Row(f"increment of {percent} %, {name}, {what}", "s", 1.5)
+                row.ours, row.theirs, row.peer = seconds, theirs, "copy of its chunks"
+                yield row
     full, last, folded = folder / "i.full", folder / "i.last", folder / "i.folded"
     command([*BLKMIG, "send", disk, "--id", base, "--to", full])()
     words = ["--since", "b", "--bitmaps-from", folder / "i.json", "--base", full, "--to", last]
@@ -447,7 +458,14 @@ def main() -> None:
         for row in (
             *small(folder, options.rounds),
             *reading(folder, options.scale, options.rounds),
-            *paths(folder, options.scale, options.rounds),
+            *paths(folder, "zero blocks", int((1 << 20) * options.scale), options.rounds),
+            *paths(
+                folder,
+                "8 M zero blocks",
+                int((8 << 20) * options.scale),
+                options.rounds,
+                judged=False,
+            ),
             *holes(folder, options.scale, options.rounds),
             *whole_disks(folder, options.size * MIB, options.rounds),
             *formats(folder, options.size * MIB, options.rounds),

@@ -37,9 +37,9 @@ def check(target: Path, output: str, growth: int | None) -> None:
     if qemu.has_block_migration():
         peers |= {"QEMU migrate -b", "QEMU's load"}
     assert {peer for _, peer in names if peer} == peers
-    # Of images of other formats: two, and two increments; one more increment of a raw one.
-    formats = 4 * (qemu.QEMU_IMG is not None) + 1
-    assert len(names) == 15 + len(peers) - 1 + 15 + formats  # 15 against validate of the file
+    # Of images of other formats: two, and four of increments; three more of increments of a raw one.
+    formats = 6 * (qemu.QEMU_IMG is not None) + 3
+    assert len(names) == 15 + len(peers) - 1 + 2 * 16 + formats  # 16 against validate of the file
     for row in found["rows"]:
         assert row["figure"] > 0
         assert row["name"].split(",")[0].removesuffix(" 16 MiB") in PAGE, row["name"]
