@@ -4,6 +4,9 @@ import sys
 
 import blkmig_cli
 
+if len(sys.argv) != 2:
+    sys.exit("usage: check_stream.py STREAM")
+
 with blkmig_cli.open(sys.argv[1]) as stream:
     report = stream.report()
 for finding in report.findings:

@@ -5,6 +5,9 @@ import json
 import sys
 from pathlib import Path
 
+if len(sys.argv) < 3:
+    sys.exit("usage: compare_with_truth.py TRUTH.json DEVICE=IMAGE...")
+
 # Names of a bitmap's properties in TRUTH.json and in IMAGE.bitmaps.json.
 KEYS = {
     "granularity": "granularity",

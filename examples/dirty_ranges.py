@@ -4,6 +4,9 @@ import sys
 
 import blkmig_cli
 
+if len(sys.argv) != 2:
+    sys.exit("usage: dirty_ranges.py STREAM")
+
 with blkmig_cli.open(sys.argv[1]) as stream:
     for device in stream.devices:
         for bitmap in stream.bitmaps(device).values():

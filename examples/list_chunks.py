@@ -5,6 +5,9 @@ from collections import Counter
 
 import blkmig_cli
 
+if len(sys.argv) != 2:
+    sys.exit("usage: list_chunks.py STREAM")
+
 counts: Counter[str] = Counter()
 with blkmig_cli.open(sys.argv[1]) as stream:
     for event in stream.events():

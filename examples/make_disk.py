@@ -5,6 +5,9 @@ import sys
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, default_path, write_bitmaps
 
+if len(sys.argv) != 2:
+    sys.exit("usage: make_disk.py IMAGE")
+
 MIB = 1 << 20
 SIZE = 64 * MIB + 19 * 512
 

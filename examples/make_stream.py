@@ -4,6 +4,9 @@ import sys
 
 import blkmig_cli
 
+if len(sys.argv) != 3:
+    sys.exit("usage: make_stream.py IMAGE STREAM")
+
 path, target = sys.argv[1:]
 bitmap = blkmig_cli.DirtyBitmap("daily", granularity=65536)
 bitmap.set_range(0, 1 << 20)

@@ -246,3 +246,8 @@ def test_the_readme_as_written(tmp_path: Path) -> None:
         "FAILED 1 find ../tests/captures -name 'classic-*.bin.gz' -print0 | "
         "blkmig validate --files-from - -0",
     ], errors
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_usage(name: str) -> None:
+    assert example(name).err.startswith(f"usage: {name} ")
