@@ -31,9 +31,7 @@ SECTIONS_MAX = 1 << 16
 #: Devices with blocks.
 DEVICES_MAX = 1 << 11
 #: Bitmaps of a stream.
-BITMAPS_MAX = 1 << 12
-#: Bitmaps of a v1 stream (a record has 32 bits for their number).
-V1_BITMAPS_MAX = 1 << 10
+BITMAPS_MAX = 1 << 10
 #: Bitmaps in all records that conversion to v1 makes for the chunks without data.
 V1_EMPTY_ENTRIES_MAX = 1 << 20
 #: Bitmaps in all records of a stream that is written in v2, if each record names all of them.

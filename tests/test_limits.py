@@ -168,7 +168,7 @@ COUNTS: dict[str, tuple[str, bytes, str]] = {
         raw.block(0, 0x60, rest=raw.v2(2048, *((f"b{at}", 1, 65536, b"") for at in range(9)))),
         "over 8 bitmaps"),
     "v1-bitmaps": (
-        "V1_BITMAPS_MAX",
+        "BITMAPS_MAX",
         b"".join(raw.block(0, 0x28, rest=raw.v1((f"b{at}", bytes(8)))) for at in range(9)),
         "no layout"),
     "ram-blocks": ("RAM_BLOCKS_MAX", mem_size(9), "over 8 RAM blocks"),

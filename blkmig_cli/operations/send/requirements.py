@@ -66,10 +66,9 @@ def check_disks(disks: list[Disk], options: SendOptions) -> None:
     if any(disk.bitmaps for disk in disks):
         check_bitmaps_fit(options.dialect, options.container, "leave the bitmaps out")
     bitmaps = [bitmap for disk in disks for bitmap in disk.bitmaps]
-    most = limits.V1_BITMAPS_MAX if options.dialect == "v1" else limits.BITMAPS_MAX
     for number, limit, noun in (
         (len(disks), limits.DEVICES_MAX, "device"),
-        (len(bitmaps), most, "bitmap"),
+        (len(bitmaps), limits.BITMAPS_MAX, "bitmap"),
     ):
         if number > limit:
             raise FailureError(f"{count(number, noun)}, {limit} are the most in {options.dialect}")

@@ -43,6 +43,7 @@ _PART_EVENTS_MAX = 2 * _PERIOD_MAX
 # The least rows of a run that was worth the attempt.
 _WORTH = 8
 _PATIENCE_MAX = 1 << 10
+_PATIENCE_EACH = 4
 # Items of known kinds in a row before any order is tried: a fixed order is found sooner.
 _MIXED_FIRST = 2 * _PERIOD_MAX
 # After so many items without a run worth the attempt, only the first ones of each _CYCLE are examined.
@@ -166,8 +167,9 @@ class Repeats:
             rows += len(run)
             yield run
         self._known = 0
-        patience = min(max(2 * self._patience_mixed, _MIXED_FIRST), _PATIENCE_MAX)
         # The attempt takes time with each template.
+        most = max(_PATIENCE_MAX, _PATIENCE_EACH * len(templates))
+        patience = min(max(2 * self._patience_mixed, _MIXED_FIRST), most)
         worth = rows >= max(_WORTH, len(templates))
         self._idle = 0 if worth else self._idle
         self._patience_mixed = 1 if worth else patience
@@ -179,6 +181,8 @@ class Repeats:
         self._kinds[key] = event, before, after, None if known is None else known[-1]
         if len(self._kinds) > _KINDS_MAX:
             del self._kinds[next(iter(self._kinds))]
+        elif known is None:
+            self._idle = 0  # runs may begin when all kinds are known
         return known is not None
 
     def _repeated(self, key: Hashable, events: Sequence[Event]) -> bool:

@@ -33,7 +33,7 @@ _BYTES_FIRST = 1 << 12
 _BYTES_MAX = 1 << 24
 # The fewest of these rows, and rows of a template on average, that are worth their arrays.
 _WORTH = 8
-_WORTH_EACH = 4
+_WORTH_EACH = 16
 
 
 @runtime_checkable

@@ -277,7 +277,7 @@ class Layouts:
             if sectors is None:
                 return
             (number,) = self._reader.take(schema.V1BitmapCount)
-            if number > limits.V1_BITMAPS_MAX:
+            if number > limits.BITMAPS_MAX:
                 return
             parts = [Reading(ahead.offset, risen, sectors=sectors, before=before)]
             for _ in range(number):
@@ -335,7 +335,7 @@ class Layouts:
         start = self._ahead.offset
         granularity = self._hints.granularity(device, name)
         known = part.layout.full.get((device, name))
-        if known is None and len(part.layout.full) == limits.V1_BITMAPS_MAX:
+        if known is None and len(part.layout.full) == limits.BITMAPS_MAX:
             return
         fulls: Sequence[int] = schema.V1_FULL_LENGTHS if known is None else (known,)
         if granularity is not None:

@@ -109,7 +109,6 @@ def test_names_that_the_wire_cannot_carry(
 def test_as_many_bitmaps_as_are_read(
     run: Run, tmp_path: Path, dialect: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "V1_BITMAPS_MAX", 3)
     monkeypatch.setattr(limits, "BITMAPS_MAX", 3)
     image, target, side = (tmp_path / name for name in ("d.img", "s.bin", "b.json"))
     image.write_bytes(bytes(1024))
