@@ -259,6 +259,29 @@ def test_trials(tree: Tree, record: Record, capsys: pytest.CaptureFixture[str]) 
     assert (tree.folder / "tree" / CLIP_PY).read_text() == MODULE
 
 
+AT_TIMES = """\
+from pathlib import Path
+
+def test_at_times():
+    if not Path("ran").exists():
+        Path("ran").touch()
+        assert 0
+
+def test_next():
+    Path("next").touch()
+"""
+
+
+def test_a_failure_that_is_not_repeated(tree: Tree) -> None:
+    """It is no catch; the other tests run."""
+    root = tree.folder / "tree"
+    (root / "tests" / "test_clip.py").write_text(AT_TIMES)
+    _, mutation = draw([CLIP_PY], 1, 1)[0]
+    step = Step([f"{TEST}at_times", f"{TEST}next"], 0)
+    assert tree.attempt(CLIP_PY, mutation, [step]) == (Verdict.SURVIVED, "")
+    assert (root / "next").exists()
+
+
 @pytest.mark.long
 def test_a_trial_without_end(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop that goes on for ever is ended, and counts as caught."""
