@@ -60,12 +60,10 @@ def attempt_all(
     over.  Raises RuntimeError where the record is of other tests.
     """
     sources = read_sources()
-    steps = {
-        (path, mutation): steps_of(
-            record.tests(lines_to_reach(sources, path, mutation)), record, limit
-        )
-        for path, mutation in drawn
-    }
+    steps = {}
+    for path, mutation in drawn:
+        tests = record.tests(lines_to_reach(sources, path, mutation))
+        steps[path, mutation] = steps_of(path, tests, record, limit)
     trees[0].check(
         sorted({test for each in steps.values() for step in each for test in step.tests})
     )
@@ -127,7 +125,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20, help="how many mutations")
     parser.add_argument("--seed", type=int, default=1, help="another seed draws others")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time")
-    parser.add_argument("--seconds", type=float, default=60, help="for the tests of a trial")
+    parser.add_argument("--seconds", type=float, default=40, help="for the tests of a trial")
     parser.add_argument("--record", action="store_true", help="run all tests first, even if known")
     options = parser.parse_args()
     try:

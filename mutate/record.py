@@ -48,8 +48,8 @@ class Record:
     seconds: dict[str, float]
     data: CoverageData
 
-    def tests(self, reached: Lines) -> list[str]:
-        """Return the tests that execute any of these lines, the quickest first."""
+    def tests(self, reached: Lines) -> set[str]:
+        """Return the tests that execute any of these lines."""
         found: set[str] = set()
         for name in self.data.measured_files():
             path = Path(name)
@@ -57,7 +57,7 @@ class Record:
                 if path.parts[-len(module.parts) :] == module.parts:
                     executed = self.data.contexts_by_lineno(name)
                     found.update(test for line in lines for test in executed.get(line, ()))
-        return sorted(found & self.seconds.keys(), key=self.seconds.__getitem__)
+        return found & self.seconds.keys()
 
 
 def get_record(tree: Path, folder: Path, jobs: int, *, anew: bool) -> Record:

@@ -19,7 +19,7 @@ from mutate.record import Record
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "blkmig_cli"
-#: Seconds in addition to three times the usual, after which a mutation counts as caught.
+#: Seconds in addition to twice the recorded, after which a mutation counts as caught.
 LIMIT = 30.0
 #: Seconds that the first tests of a trial take.
 FIRST = 5.0
@@ -72,15 +72,23 @@ class Step:
     seconds: float
 
 
-def steps_of(tests: list[str], record: Record, limit: float) -> list[Step]:
+def steps_of(module: Path, tests: set[str], record: Record, limit: float) -> list[Step]:
     """Return tests as steps, of which a trial takes the next where it has survived the one before.
 
-    ``tests``: the quickest first.  Those that would make a trial longer than ``limit`` seconds are left out.
+    The first tests are those of ``module``, then those of its room, and of each the quickest.  Those that
+    would make a trial longer than ``limit`` seconds are left out.
     """
-    taken = list(accumulate(record.seconds[test] for test in tests))
+    rooms = Path("tests", *module.parent.parts[module.parts[0] == PACKAGE :])
+
+    def rank(test: str) -> tuple[bool, bool, float]:
+        path = Path(test.partition("::")[0])
+        return path.stem != f"test_{module.stem}", rooms not in path.parents, record.seconds[test]
+
+    ordered = sorted(tests, key=rank)
+    taken = list(accumulate(record.seconds[test] for test in ordered))
     ends = [bisect_right(taken, min(seconds, limit)) for seconds in (FIRST, limit)]
     return [
-        Step(tests[start:end], taken[end - 1] - (taken[start - 1] if start else 0))
+        Step(ordered[start:end], taken[end - 1] - (taken[start - 1] if start else 0))
         for start, end in pairwise([0, *ends])
         if start < end
     ]
@@ -160,7 +168,7 @@ class Tree:
         self._write(path, mutation.apply(source))
         try:
             for step in steps:
-                tests, limit = step.tests, LIMIT + 3 * step.seconds
+                tests, limit = step.tests, LIMIT + 2 * step.seconds
                 while tests and (ended := self.run(tests, limit))[0]:
                     failed = _first_failed(tests, ended[1])
                     # Again: it may be a test that fails at times whatever the code.

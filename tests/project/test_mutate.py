@@ -154,13 +154,18 @@ def test_lines_to_reach(line: int, clip: set[int], user: set[int]) -> None:
 
 
 def test_steps() -> None:
-    """The quickest tests are first; those beyond the limit are left out."""
-    record = Record({"a": 1, "b": 3, "c": 2, "d": 5, "e": 50}, None)  # type: ignore[arg-type]
-    assert steps_of(["a", "c", "b", "d", "e"], record, 20) == [
-        Step(["a", "c"], 3), Step(["b", "d"], 8),
-    ]  # fmt: skip
-    assert steps_of(["a"], record, 20) == [Step(["a"], 1)]
-    assert steps_of(["d"], record, 4) == []
+    """Tests of the module and of its room are first, and the quickest; some are beyond the limit."""
+    seconds = {
+        "tests/test_b.py::a": 1.0, "tests/x/test_b.py::a": 3.0, "tests/x/test_b.py::b": 2.0,
+        "tests/x/test_c.py::a": 5.0, "tests/test_c.py::a": 50.0, "tests/test_c.py::b": 0.5,
+    }  # fmt: skip
+    record = Record(seconds, None)  # type: ignore[arg-type]
+    module = Path(PACKAGE, "x", "b.py")
+    assert steps_of(module, set(seconds), record, 20) == [
+        Step(["tests/x/test_b.py::b", "tests/x/test_b.py::a"], 5),
+        Step(["tests/test_b.py::a", "tests/x/test_c.py::a", "tests/test_c.py::b"], 6.5),
+    ]
+    assert steps_of(Path("schemas", "b.py"), {"tests/test_c.py::a"}, record, 20) == []
 
 
 MODULE = """\
@@ -218,16 +223,16 @@ TEST = "tests/test_clip.py::test_"
 def test_record(tree: Tree, record: Record, tmp_path: Path) -> None:
     """Lines executed in a process that a test starts count; a changed module of tests runs again."""
     assert record.seconds.keys() == {f"{TEST}clip", f"{TEST}nothing", f"{TEST}in_a_process"}
-    assert record.tests({CLIP_PY: {3}}) == [f"{TEST}clip"]
-    assert record.tests({CLIP_PY: {8}}) == [f"{TEST}in_a_process"]
-    assert record.tests({Path("clip.py"): {9}}) == []
+    assert record.tests({CLIP_PY: {3}}) == {f"{TEST}clip"}
+    assert record.tests({CLIP_PY: {8}}) == {f"{TEST}in_a_process"}
+    assert record.tests({Path("clip.py"): {9}}) == set()
     path = tree.folder / "tree" / "tests" / "test_clip.py"
     more = "from blkmig_cli.clip import other\ndef test_{}(): assert other(1) == {}\n"
     path.with_name("test_other.py").write_text(more.format("right", 2) + more.format("wrong", 3))
     path.write_text("def test_clip(): assert 1\n")
     later = get_record(tree.folder / "tree", tmp_path / "record", 1, anew=False)
     assert later.seconds.keys() == {f"{TEST}clip", "tests/test_other.py::test_right"}
-    assert later.tests({CLIP_PY: {8}}) == ["tests/test_other.py::test_right"]
+    assert later.tests({CLIP_PY: {8}}) == {"tests/test_other.py::test_right"}
 
 
 def test_a_known_record(tree: Tree, record: Record, tmp_path: Path) -> None:
