@@ -418,7 +418,9 @@ def test_zeros_are_hashed_in_measure(
     assert run("validate", stream, "--manifest", manifest, "--device-size=4M").status == 0
     os.truncate(image, allowed + MIB)
     stream.unlink()
-    fails(run(*words), 4, "--manifest: too many zeros to hash")
+    outcome = run(*words)
+    fails(outcome, 4, "--manifest: too many zeros to hash")
+    assert "(device 'a')" in outcome.err
     assert not stream.exists()
     assert run(*words[:-2]).status == 0
     digest = hashlib.sha256(image.read_bytes()).hexdigest()
@@ -435,7 +437,9 @@ def test_zeros_are_hashed_in_measure(
     write_bitmaps(f"{other}.bitmaps.json", BitmapFile(16384, {"fine": bitmap}))
     monkeypatch.setattr(limits, "ZEROS_HASHED", 320)
     assert run(*words, f"b={other}").status == 0
-    fails(run(*words, f"b={other}", "--bitmaps"), 4, "--manifest: bitmap 'fine': too many zeros")
+    outcome = run(*words, f"b={other}", "--bitmaps")
+    fails(outcome, 4, "--manifest: bitmap 'fine': too many zeros")
+    assert "(device 'b')" in outcome.err
 
 
 def test_only_what_is_compared_counts(

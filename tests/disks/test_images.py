@@ -41,6 +41,12 @@ def blocks(image: RawImage) -> int:
     return os.stat(image.path).st_blocks * 512
 
 
+def test_a_raw_image_needs_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    made(str(tmp_path / "disk"), MIB).close()
+    assert os.path.getsize(tmp_path / "disk") == MIB
+
+
 def test_a_new_image_is_sparse(image: RawImage) -> None:
     assert image.size == os.path.getsize(image.path) == 8 * MIB
     assert blocks(image) < MIB

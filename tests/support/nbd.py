@@ -71,6 +71,7 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 @contextmanager
 def served(name: str, *words: object, on: socket.socket | None = None) -> Iterator[str]:
     """Run a server that takes a listening socket as systemd gives it; gives the path of a Unix socket."""
+    program = tool(name)
     with tempfile.TemporaryDirectory(prefix="nbd") as folder:
         path = os.path.join(folder, "s")
         bound = on or socket.socket(socket.AF_UNIX)
@@ -78,7 +79,7 @@ def served(name: str, *words: object, on: socket.socket | None = None) -> Iterat
             bound.bind(path)
             bound.listen(16)
         start = [sys.executable, "-ISc", _ACTIVATE, str(bound.fileno())]
-        command = [*start, tool(name), *map(str, words)]
+        command = [*start, program, *map(str, words)]
         with ended(subprocess.Popen(command, pass_fds=[bound.fileno()])):
             bound.close()  # where the server ends, connections are refused
             yield path
