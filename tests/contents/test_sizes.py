@@ -18,7 +18,7 @@ def progress(*records: tuple[str, int] | int) -> Progress:
     return found
 
 
-TWO = [("a", 0), ("b", 0), ("a", 2048), ("b", 4096), 9]
+TWO: list[tuple[str, int] | int] = [("a", 0), ("b", 0), ("a", 2048), ("b", 4096), 9]
 
 
 @pytest.mark.parametrize(
