@@ -136,7 +136,7 @@ def main() -> int:
         parser.error("nothing to mutate")
     with ExitStack() as stack:
         jobs = min(options.jobs, len(drawn))
-        trees = [stack.enter_context(copied_tree(options.seed)) for _ in range(jobs)]
+        trees = [stack.enter_context(copied_tree()) for _ in range(jobs)]
         try:
             record = get_record(
                 trees[0].folder / "tree", ROOT / "build" / "mutate", jobs, anew=options.record

@@ -21,6 +21,8 @@ from coverage.exceptions import CoverageWarning
 from mutate.reach import Lines
 from mutate.recorder import FOLDER
 
+#: The same examples whenever a test runs, so that one that passed fails for a mutation's sake only.
+HYPOTHESIS_SEED = 1
 #: Tests of the project's files and not of its code, which take long.
 _IGNORED = "tests/project"
 _CONFIG = """\
@@ -108,7 +110,7 @@ def _run(tree: Path, folder: Path, modules: list[str], jobs: int) -> dict[str, f
     command = [
         sys.executable, "-m", "pytest", "-p", "mutate.recorder", "-p", "no:cacheprovider",
         f"--numprocesses={jobs}", "--dist=worksteal", "--hypothesis-profile=mutate",
-        "--hypothesis-seed=1", *modules,
+        f"--hypothesis-seed={HYPOTHESIS_SEED}", *modules,
     ]  # fmt: skip
     environment = {
         **os.environ,

@@ -15,7 +15,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from mutate.mutations import Mutation
-from mutate.record import Record
+from mutate.record import HYPOTHESIS_SEED, Record
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "blkmig_cli"
@@ -107,7 +107,6 @@ class Tree:
     """A copy of the tree that trials change, with its own folder for temporary files."""
 
     folder: Path
-    seed: int
     #: How many times a module of it has been written.
     written: int = 0
     #: The tests that run.
@@ -124,7 +123,7 @@ class Tree:
         arguments.write_text("\n".join(tests))
         command = [
             sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "-p", "no:cacheprovider",
-            "--hypothesis-profile=mutate", f"--hypothesis-seed={self.seed}",
+            "--hypothesis-profile=mutate", f"--hypothesis-seed={HYPOTHESIS_SEED}",
             f"--basetemp={self.folder / 'temporary'}", f"@{arguments}", *options,
         ]  # fmt: skip
         self.process = process = subprocess.Popen(
@@ -195,10 +194,10 @@ def _first_failed(tests: list[str], text: str) -> str | None:
 
 
 @contextmanager
-def copied_tree(seed: int) -> Iterator[Tree]:
+def copied_tree() -> Iterator[Tree]:
     """Give a copy of the tree in a temporary folder, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="mutate-") as name:
         shutil.copytree(
             ROOT, Path(name) / "tree", symlinks=True, ignore=shutil.ignore_patterns(*_IGNORED)
         )
-        yield Tree(Path(name), seed)
+        yield Tree(Path(name))

@@ -174,6 +174,18 @@ def test_what_differs(run: Run, disk: Path, stream: Path, manifest: Path, name: 
     assert "matches" not in outcome.out
 
 
+def test_a_disk_that_the_manifest_does_not_name(
+    run: Run, disk: Path, stream: Path, manifest: Path
+) -> None:
+    words = ("send", disk, "--to", stream, "--manifest", manifest, "-q")
+    assert run(*words).status == 0
+    document = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(document | {"devices": [], "bitmaps": []}))
+    outcome = run("validate", stream, "--manifest", manifest)
+    assert outcome.status == 1
+    assert "the disk is not in the manifest" in outcome.out
+
+
 def test_one_byte_of_data(run: Run, disk: Path, stream: Path, manifest: Path) -> None:
     """Only the manifest's digests can show this."""
     assert run("send", disk, "--to", stream, "--manifest", manifest, "-q").status == 0
@@ -306,6 +318,9 @@ DAMAGED: list[dict[str, Any]] = [
     {"b_persistent": "no"},
     {"b_count": 1025},
     {"b_sha256": None},
+    {"blkmig": {}},
+    {"blkmig": {"version": 2}},
+    {"blkmig": 5},
 ]
 
 

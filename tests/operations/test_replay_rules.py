@@ -422,6 +422,25 @@ def test_a_dry_run_checks_the_names_in_options(run: Run, option: str) -> None:
     assert run(*words[:-1], option.replace("x=", "d=").replace("device=x", "device=d")).status == 0
 
 
+def test_contradictory_options(run: Run) -> None:
+    put(STREAM)
+    Path("x").write_bytes(bytes(MIB))
+    Path("m").write_text('{"version": 1, "devices": [], "bitmaps": []}')
+    before = here()
+    stream = ["replay", "s.bin", "--image", "d=x"]
+    accept = ["replay", "--resume", "--allow-incomplete"]
+    for words, text in (
+        ([*stream, "-o", "compat=1.1"], "-o is for images that are created"),
+        ([*stream, "--create", "-o", "compat=1.1"], "-o is for images of other formats than raw"),
+        ([*stream, "--resume", "--restart"], "--resume and --restart exclude each other"),
+        ([*stream, "--no-bitmaps", "--bitmaps-only"], "together leave nothing to do"),
+        ([*stream, "--verify-base", "m", "--no-base-check"], "exclude each other"),
+        (accept[:1], "no STREAM is specified"),
+        (accept, "no --image is specified"),
+    ):
+        refused(run(*words), 2, text, before)
+
+
 def test_contradictory_options_for_bitmaps(run: Run) -> None:
     put(STREAM)
     words = [

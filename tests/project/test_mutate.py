@@ -208,7 +208,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     (folder / "tests" / "conftest.py").write_text(profile)
     monkeypatch.setattr(__main__, "ROOT", folder)
     monkeypatch.setattr(trials, "ROOT", folder)
-    return Tree(tmp_path, 1)
+    return Tree(tmp_path)
 
 
 @pytest.fixture
@@ -309,7 +309,7 @@ def test_tests_that_are_not_there(tree: Tree, record: Record) -> None:
     not (ROOT / PACKAGE / "schemas").is_symlink(), reason="in an sdist, the schemas are a copy"
 )
 def test_a_copy_has_the_tests_and_the_schemas() -> None:
-    with trials.copied_tree(1) as copy:
+    with trials.copied_tree() as copy:
         assert (copy.folder / "tree" / "tests" / "project" / Path(__file__).name).is_file()
         link = copy.folder / "tree" / PACKAGE / "schemas"
         assert link.resolve() == (copy.folder / "tree" / "schemas").resolve()
