@@ -1,6 +1,8 @@
 """Raw images: holes, extents, the disk's end, and what is refused."""
 
+import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,6 +144,42 @@ def test_the_cache_is_dropped(image: RawImage, monkeypatch: pytest.MonkeyPatch) 
     ((fd, *rest),) = calls
     assert os.path.samestat(os.fstat(fd), os.stat(image.path))  # type: ignore[arg-type]
     assert rest == [0, 0, os.POSIX_FADV_DONTNEED]
+
+
+def test_what_the_system_reports(image: RawImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors name the image, and the byte at which it failed."""
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    path = re.escape(image.path)
+    image.write(0, memoryview(b"x" * 4096))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fail)
+        patch.setattr(os, "preadv", fail)
+        with pytest.raises(FailureError, match=f"^{path}: Input/output error at its byte 512$"):
+            image.read(512, 1)
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            with pytest.raises(FailureError, match=f"^{path}: Input/output error at its byte 512$"):
+                image.copy_to(null, 512, 100)
+        finally:
+            os.close(null)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(FailureError, match=f"^{path}: Input/output error at its byte 0$"):
+            image.flush()
+
+
+def test_a_raw_image_has_no_bitmaps(image: RawImage) -> None:
+    assert image.bitmaps() is None
+    with pytest.raises(FailureError, match="has no bitmap 'b'"):
+        image.read_bitmap("b")
+    with pytest.raises(FailureError, match="has no place for bitmaps"):
+        image.write_bitmaps([])
+    with pytest.raises(FailureError, match="has no bitmap 'b'"):
+        image.remove_bitmap("b")
 
 
 def test_short_reads(image: RawImage, monkeypatch: pytest.MonkeyPatch) -> None:
