@@ -29,9 +29,9 @@ def judge(
     hints: Hints,
     source: Input,
     *,
-    failure: BlkmigError | None = None,
-    incremental: bool = False,
-    more: Iterable[Finding] = (),
+    failure: BlkmigError | None,
+    incremental: bool,
+    more: Iterable[Finding],
 ) -> Report:
     """Return the report on the stream called ``stream``, whose ``state`` has been concluded.
 

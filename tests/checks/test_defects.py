@@ -62,6 +62,16 @@ def test_abandoned_or_incremental(
     assert (report["verdict"] == "incomplete") == (expected == "bulk-unfinished")
 
 
+def test_gaps_before_the_end_of_an_abandoned_capture(run: Run, tmp_path: Path) -> None:
+    """What was not reached is the capture's; each gap before it is a fault of its own."""
+    chunks = (raw.block(at * 2048, 8) for at in (0, 2, 4, 5))
+    content = raw.qemu(raw.progress(0), *chunks, raw.progress(25))
+    found = findings(run, tmp_path / "s.bin", content, "--device-size", "20M")
+    assert "14 MiB" in found["bulk-unfinished"]["message"]
+    assert "bytes 6291456-20971520" in found["bulk-unfinished"]["message"]
+    assert "2 MiB" in found["missing-chunks"]["message"]
+
+
 def test_a_truncated_stream_was_not_abandoned(run: Run, tmp_path: Path) -> None:
     content = bulk(0, 10, chunks=2)[:-60]
     found = findings(run, tmp_path / "s.bin", content, "--device-size", "10M")

@@ -1,8 +1,12 @@
 """Formats of images: told by suffix and content, never by content alone."""
 
+from pathlib import Path
+
 import pytest
 
 from blkmig_cli.disks.formats import check_format, format_of, keeps_bitmaps, new_format
+from blkmig_cli.disks.qemu.create import create
+from blkmig_cli.disks.qemu.placement import Placement
 from blkmig_cli.errors import FailureError, UsageError
 
 QCOW2, QCOW = b"QFI\xfb\0\0\0\3".ljust(512, b"\0"), b"QFI\xfb\0\0\0\1".ljust(512, b"\0")
@@ -69,3 +73,24 @@ def test_which_images_have_a_place_for_bitmaps() -> None:
     assert keeps_bitmaps("qcow2", ["cluster_size=2M,compat=1.1"])
     assert not keeps_bitmaps("qcow2", ["cluster_size=2M", "lazy_refcounts=off, compat=0.10"])
     assert not keeps_bitmaps("vmdk")
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        ("echo first >&2; echo 'qemu-img: last' >&2; exit 1", "x.vdi: qemu-img create: last"),
+        ("exit 3", "x.vdi: qemu-img create: it failed"),
+    ],
+)
+def test_a_program_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, text: str
+) -> None:
+    """The error is its last line."""
+    program = tmp_path / "qemu-img"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(FailureError, match=f"^{text}$"):
+        create("x.vdi", "vdi", 512, ())
+    with pytest.raises(FailureError, match=r"^x\.vdi: qemu-img map: (last|failed)$"):
+        list(Placement("x.vdi", {}).extents())
