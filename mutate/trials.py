@@ -75,14 +75,15 @@ class Step:
 def steps_of(module: Path, tests: set[str], record: Record, limit: float) -> list[Step]:
     """Return tests as steps, of which a trial takes the next where it has survived the one before.
 
-    The first tests are those of ``module``, then those of its room, and of each the quickest.  Those that
-    would make a trial longer than ``limit`` seconds are left out.
+    The first tests are those of ``module``, then those of its room, of the room around it, and of each the
+    quickest.  Those that would make a trial longer than ``limit`` seconds are left out.
     """
     rooms = Path("tests", *module.parent.parts[module.parts[0] == PACKAGE :])
 
-    def rank(test: str) -> tuple[bool, bool, float]:
+    def rank(test: str) -> tuple[bool, int, float]:
         path = Path(test.partition("::")[0])
-        return path.stem != f"test_{module.stem}", rooms not in path.parents, record.seconds[test]
+        far = sum(room not in path.parents for room in (rooms, *rooms.parents))
+        return path.stem != f"test_{module.stem}", far, record.seconds[test]
 
     ordered = sorted(tests, key=rank)
     taken = list(accumulate(record.seconds[test] for test in ordered))

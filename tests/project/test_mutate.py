@@ -165,6 +165,9 @@ def test_steps() -> None:
         Step(["tests/x/test_b.py::b", "tests/x/test_b.py::a"], 5),
         Step(["tests/test_b.py::a", "tests/x/test_c.py::a", "tests/test_c.py::b"], 6.5),
     ]
+    inner = Path(PACKAGE, "x", "y", "d.py")
+    step = steps_of(inner, {"tests/x/test_c.py::a", "tests/test_c.py::b"}, record, 20)[0]
+    assert step.tests[0] == "tests/x/test_c.py::a"
     assert steps_of(Path("schemas", "b.py"), {"tests/test_c.py::a"}, record, 20) == []
 
 
