@@ -5,12 +5,14 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.disks import new_image
+from blkmig_cli.disks import open as open_module
 from blkmig_cli.disks.image import Beginning
 from blkmig_cli.disks.new_image import create_partial, finish, open_partial
 from blkmig_cli.disks.open import open_image
@@ -170,6 +172,26 @@ def test_what_the_system_reports(image: RawImage, monkeypatch: pytest.MonkeyPatc
         patch.setattr(os, "fsync", fail)
         with pytest.raises(FailureError, match=f"^{path}: Input/output error at its byte 0$"):
             image.flush()
+
+
+@pytest.mark.parametrize(
+    "stated", [{}, {"writable": True}, {"writable": True, "claimed": True}, {"shared": True}]
+)
+def test_how_an_image_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stated: dict[str, Any]
+) -> None:
+    """Unless stated otherwise: for reading, for nobody else to write, and no device that is in use."""
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(512))
+    given: list[dict[str, bool]] = []
+
+    def opened(path: str, **how: bool) -> RawImage:
+        given.append(how)
+        return open_raw(path, writable=how["writable"], shared=how["shared"])
+
+    monkeypatch.setattr(open_module, "open_raw", opened)
+    open_module.open_image(str(path), **stated).close()
+    assert given == [{"writable": False, "shared": False, "claimed": False} | stated]
 
 
 def test_a_raw_image_has_no_bitmaps(image: RawImage) -> None:

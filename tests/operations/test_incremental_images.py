@@ -275,8 +275,9 @@ def test_what_the_manifest_of_a_base_lacks(run: Run, changes: dict[str, object],
     done = run("replay", "s1.bin", "--image", "x.img", "--verify-base", "m.json")
     assert done.status == bool(text)
     assert text in done.err
-    new = run("replay", "s1.bin", "--image", "n.img", "--create", "--verify-base", "s0.json")
-    fails(new, 1, "it is a new image")
+    for source in ("s1.bin", "exec:cat s1.bin"):
+        words = ["--image", "n.img", "--create", "--verify-base", "s0.json"]
+        fails(run("replay", source, *words), 1, "it is a new image")
 
 
 def test_an_increment_that_states_no_base(run: Run) -> None:
