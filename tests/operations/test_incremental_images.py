@@ -280,6 +280,18 @@ def test_what_the_manifest_of_a_base_lacks(run: Run, changes: dict[str, object],
         fails(run("replay", source, *words), 1, "it is a new image")
 
 
+def test_an_increment_behind_another_stream(run: Run) -> None:
+    """From a pipe, which is read to its end before the image is written."""
+    raw_chain(run)
+    other_program()
+    Path("both.bin").write_bytes(raw.qemu(raw.block(0, 8)) + Path("s1.bin").read_bytes())
+    words = ["replay", "exec:cat both.bin", "--image", "x.img", "--stream", "2"]
+    fails(run(*words), 1, "does not hold the base")
+    assert Path("x.img").read_bytes() == b"\1" * (2 * MIB) or not "the image was changed"
+    assert run(*words, "--no-base-check", "-q").status == 0
+    assert Path("x.img").read_bytes() == Path("d.img").read_bytes() or not "they differ"
+
+
 def test_an_increment_that_states_no_base(run: Run) -> None:
     raw_disk(run)
     done = run("send", "d.img", "--since", "b", "--to", "s1.bin")
