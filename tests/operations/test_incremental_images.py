@@ -487,6 +487,26 @@ def test_bare_records_have_their_identity_in_the_manifest(run: Run) -> None:
     assert Path("x.img").read_bytes() == Path("d.img").read_bytes() or not "they differ"
 
 
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        ([], False),
+        (["--no-identity"], True),
+        (["--container", "none", "--dialect", "classic"], True),
+        (["--container", "none", "--dialect", "classic", "--manifest", "s1.json"], False),
+    ],
+)
+def test_whether_a_stream_states_that_it_is_an_increment(
+    run: Run, words: list[str], warned: bool
+) -> None:
+    raw_disk(run)
+    base = [] if "--no-identity" in words else ["--base", "s0.bin"]
+    done = run("send", "d.img", "--since", "b", *base, "--to", "s1.bin", *words)
+    assert done.status == 0, done
+    assert ("its readers need --incremental" in done.err) == warned
+    assert "its readers need" not in run("send", "d.img", "--to", "f.bin", "--no-identity").err
+
+
 def test_an_increment_whose_description_was_cut_off(run: Run) -> None:
     """Nothing states what it is: its gaps are faults."""
     raw_chain(run)
