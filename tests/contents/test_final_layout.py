@@ -150,6 +150,8 @@ def test_a_disk_is_read_from_its_stream(sent: Sent) -> None:
         length = min(3000, disk.size - 100)
         assert held.read(100, length) == disk.image.read(100, length)
         assert held.is_zero(0, disk.size) == disk.image.is_zero(0, disk.size)
+        pieces = [(piece.start, piece.end) for piece in held.pieces()]
+        assert [0, *(end for _, end in pieces)] == [*(start for start, _ in pieces), disk.size]
         assert not any(piece.kind == "missing" for piece in held.pieces())
 
 

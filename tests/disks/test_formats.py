@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from blkmig_cli.disks.formats import check_format, format_of, keeps_bitmaps, new_format
+from blkmig_cli.disks.formats import (
+    check_format,
+    format_of,
+    keeps_bitmaps,
+    new_format,
+    other_format,
+)
 from blkmig_cli.disks.qemu.create import create
 from blkmig_cli.disks.qemu.placement import Placement
 from blkmig_cli.errors import FailureError, UsageError
@@ -20,6 +26,10 @@ RAW, LUKS = bytes(512), b"LUKS\xba\xbe".ljust(512, b"\0")
         ("a.QCOW2", QCOW2, None, "qcow2"),
         ("a.qcow", QCOW, None, "qcow"),
         ("a.vhdx", b"vhdxfile", None, "vhdx"),
+        ("a.vdi", b"<<< Oracle VM VirtualBox Disk Image >>>\n", None, "vdi"),
+        ("a.vmdk", b"KDMV\1\0\0\0", None, "vmdk"),
+        ("a.vmdk", b"COWD\1\0\0\0", None, "vmdk"),
+        ("a.vmdk", b"# Disk DescriptorFile\n", None, "vmdk"),
         ("a", RAW, None, "raw"),
         ("a.img", RAW, None, "raw"),
         ("a.iso", RAW, None, "raw"),
@@ -50,6 +60,18 @@ def test_where_suffix_and_content_differ(path: str, head: bytes, message: str) -
     with pytest.raises(FailureError) as caught:
         format_of(path, head, None)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"QED\0", "qed"), (b"conectix", "vpc"), (b"WithoutFreeSpace", "parallels"),
+        (b"WithouFreSpacExt", "parallels"), (LUKS, "luks"), (QCOW, "qcow"), (QCOW2, "qcow2"),
+        (b"vhdxfile", "vhdx"), (b"<<< ", "vdi"), (RAW, None), (b"", None), (b"QFI", None),
+    ],
+)  # fmt: skip
+def test_content_of_another_format(head: bytes, name: str | None) -> None:
+    assert other_format(head) == name
 
 
 def test_the_format_of_a_new_image() -> None:

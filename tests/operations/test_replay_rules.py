@@ -58,9 +58,12 @@ def test_missing_chunks_are_accepted_afterwards(run: Run, kind: str, made: bool)
         fails(run(*words), 4, "--resume")
         fails(run("replay", "--image", "x", "--resume"), 2, "no STREAM")
         fails(run("replay", "--image", "x", "--allow-incomplete"), 2, "no STREAM")
-        outcome = run("replay", "--image", "x", "--resume", "--allow-incomplete")
+        words = ["replay", "--image", "x", "--resume", "--allow-incomplete"]
+        outcome = run(*words, "--output", "json")
         assert outcome.status == 0
         assert "without the stream, its bitmaps are not written: b" in outcome.err
+        assert outcome.report["verdict"] == "incomplete"
+        assert run(*words, "--output", "json").report["verdict"] == "unknown"
     assert Path("x").read_bytes() == filled(1) + (bytes(MIB) if made else filled(9))
     assert json.loads(Path("x.replay.json").read_text())["state"] == "finished"
     assert not Path("x.partial").exists()
