@@ -329,7 +329,7 @@ def test_bitmaps_that_do_not_tell_the_changes(run: Run) -> None:
     document = json.loads(Path("d.img.bitmaps.json").read_text())
     document["virtual-size"] = 4 * MIB
     Path("d.img.bitmaps.json").write_text(json.dumps(document))
-    fails(run(*words, "b"), 4, f"is of a disk of {4 * MIB} bytes, not {2 * MIB}")
+    fails(run(*words, "b"), 4, f"is of a disk of {4 * MIB} bytes, not {2 * MIB} (device 'drive0')")
     document["virtual-size"] = 2 * MIB
     document["bitmaps"][0]["recording"] = False
     Path("d.img.bitmaps.json").write_text(json.dumps(document))
