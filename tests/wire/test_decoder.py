@@ -445,6 +445,19 @@ def test_mapped_ram_jumps() -> None:
     assert types(data)[-3:] == ["ram", "section-footer", "eof"]
 
 
+@pytest.mark.parametrize("pages", [0, 1, 3000])
+def test_mapped_ram_that_is_cut(pages: int) -> None:
+    """The error's offset is the end of what there is."""
+    header = struct.pack(">IQQQ", 1, 4096, 0, 500)
+    prefix = ram(mem_size(("a", 4096, header)), capabilities=("mapped-ram",))
+    data = prefix[: prefix.rindex(header) + len(header)].ljust(500, b"\xaa") + bytes(pages)
+    for source in (in_file(data), piped(data)):
+        _, error = events(source)
+        assert error is not None
+        assert error.startswith("TruncatedError")
+        assert f"at byte {len(data)}" in error
+
+
 def test_unknown_ram_is_refused_while_blocks_are_open() -> None:
     data = raw.HEADER + raw.start(1, "block", 1, raw.EOS) + raw.start(2, "ram", 3, b"x" * 50)
     found, error = events(in_file(data))

@@ -4,8 +4,10 @@ import struct
 
 import pytest
 
-from blkmig_cli.wire.resync import plausible
+from blkmig_cli.wire.resync import plausible, seek_header
+from blkmig_cli.wire.schema_io import Reader
 from tests.support import raw
+from tests.support.feed import in_file, piped
 
 PART = b"\x02" + struct.pack(">I", 7)
 END = b"\x03" + struct.pack(">I", 7)
@@ -45,3 +47,22 @@ def test_what_cannot_be(data: bytes, least: int) -> None:
         assert plausible(data[:length], {7}) == (length > 0)
     for length in range(least, len(data) + 1):
         assert not plausible(data[:length], {7})
+
+
+@pytest.mark.parametrize(
+    ("rest", "found"),
+    [
+        (raw.configuration(), True),
+        (raw.start(1, "block", 1), True),
+        (b"", False),
+        (b"\xff" * 9, False),
+        (b"\x02" + struct.pack(">I", 1), False),
+    ],
+)
+def test_the_next_header(rest: bytes, found: bool) -> None:
+    """It is followed by a configuration, or by a section that begins."""
+    before = b"\xaa" * 70_000 + raw.HEADER + b"\xaa" * 9
+    for source in (in_file(before + raw.HEADER + rest), piped(before + raw.HEADER + rest)):
+        reader = Reader(source)
+        assert seek_header(reader) == found
+        assert source.offset == len(before) + (0 if found else len(raw.HEADER + rest))
