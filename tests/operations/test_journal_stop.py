@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from blkmig_cli.checks.report import Finding
+from blkmig_cli.checks.catalogue import Finding
 from blkmig_cli.disks.neighbours import neighbours_of
 from blkmig_cli.operations.replay.journal import Entry, Stop, read_journal, write_journal
 from tests.conftest import Run
