@@ -116,3 +116,13 @@ def test_a_program_that_fails(
         create("x.vdi", "vdi", 512, ())
     with pytest.raises(FailureError, match=r"^x\.vdi: qemu-img map: (last|failed)$"):
         list(Placement("x.vdi", {}).extents())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["raw", "bochs", "cloop", "dmg", "parallels", "qcow", "qcow2", "qed", "vdi", "vhdx", "vmdk", "vpc"],
+)  # fmt: skip
+def test_formats_that_can_be_read(name: str) -> None:
+    assert check_format(name) == name
+    with pytest.raises(UsageError, match=f"-f: unknown format '{name}x'"):
+        check_format(f"{name}x")
