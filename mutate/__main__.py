@@ -1,12 +1,14 @@
-"""Tries random single mutations of modules against the tests for them.
+"""Tries random single mutations of modules against the tests that execute them.
 
 Each mutation is made in a temporary copy of the tree.  Those that no test detects are printed as
 FILE:LINE with the change, then the fraction that was caught; some of the others may be equivalent to
-the code, which only a reader can decide.  Each verdict goes to stderr as it comes; Ctrl-C ends the
-trials, and the report is of those that ended.  The exit status is 0 except for a usage error, and for
-tests that fail without a mutation.
+the code, which only a reader can decide.  Each verdict goes to stderr as it comes, with the test that
+failed; Ctrl-C ends the trials, and the report is of those that ended.  The exit status is 0 except for a
+usage error, and for tests that cannot run.
 
-Usage: python -m mutate MODULE... [--count N] [--seed N] [--jobs N] [--every]
+Which tests execute what, and how long they take, is recorded first: see ``mutate.record``.
+
+Usage: python -m mutate MODULE... [--count N] [--seed N] [--jobs N] [--seconds N] [--record]
 """
 
 import argparse
@@ -19,7 +21,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from mutate.mutations import Mutation, compiles, find_mutations
-from mutate.trials import ROOT, Step, Tree, Verdict, copied_tree, meant_tests, modules_named
+from mutate.reach import lines_to_reach
+from mutate.record import Record, get_record
+from mutate.trials import (
+    ROOT,
+    Tree,
+    Verdict,
+    copied_tree,
+    modules_named,
+    read_sources,
+    steps_of,
+)  # fmt: skip
 
 Drawn = tuple[Path, Mutation]
 
@@ -39,24 +51,31 @@ def draw(modules: list[Path], count: int, seed: int) -> list[Drawn]:
     return sorted(drawn)
 
 
-def attempt_all(drawn: list[Drawn], trees: list[Tree], *, every: bool) -> dict[Drawn, Verdict]:
+def attempt_all(
+    drawn: list[Drawn], trees: list[Tree], record: Record, limit: float
+) -> dict[Drawn, Verdict]:
     """Try mutations, as many at a time as there are trees; return how each trial that ended did so.
 
-    Ctrl-C ends the trials that are not over.
+    ``limit``: the seconds that the tests of a trial take at most.  Ctrl-C ends the trials that are not
+    over.  Raises RuntimeError where the record is of other tests.
     """
-    steps = {path: meant_tests(path, every=every) for path, _ in drawn}
-    usual: dict[Step, float] = {}
-    for step in dict.fromkeys(step for each in steps.values() for step in each):
-        usual[step] = trees[0].measure(step)
+    sources = read_sources()
+    steps = {}
+    for path, mutation in drawn:
+        tests = record.tests(lines_to_reach(sources, path, mutation))
+        steps[path, mutation] = steps_of(path, tests, record, limit)
+    trees[0].check(
+        sorted({test for each in steps.values() for step in each for test in step.tests})
+    )
     idle: queue.SimpleQueue[Tree] = queue.SimpleQueue()
     for tree in trees:
         idle.put(tree)
     verdicts: dict[Drawn, Verdict] = {}
 
-    def attempt(path: Path, mutation: Mutation) -> Verdict:
+    def attempt(path: Path, mutation: Mutation) -> tuple[Verdict, str]:
         tree = idle.get()
         try:
-            return tree.attempt(path, mutation, {step: usual[step] for step in steps[path]})
+            return tree.attempt(path, mutation, steps[path, mutation])
         finally:
             idle.put(tree)
 
@@ -65,10 +84,10 @@ def attempt_all(drawn: list[Drawn], trees: list[Tree], *, every: bool) -> dict[D
         try:
             for future in as_completed(futures):
                 path, mutation = each = futures[future]
-                verdicts[each] = future.result()
+                verdicts[each], test = future.result()
                 print(
                     f"{len(verdicts)}/{len(drawn)} {verdicts[each].value}: "
-                    f"{path}:{mutation.line}: {mutation}",
+                    f"{path}:{mutation.line}: {mutation}{test and f': {test}'}",
                     file=sys.stderr, flush=True,
                 )  # fmt: skip
         except KeyboardInterrupt:
@@ -106,7 +125,8 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20, help="how many mutations")
     parser.add_argument("--seed", type=int, default=1, help="another seed draws others")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time")
-    parser.add_argument("--every", action="store_true", help="survivors against all tests, too")
+    parser.add_argument("--seconds", type=float, default=40, help="for the tests of a trial")
+    parser.add_argument("--record", action="store_true", help="run all tests first, even if known")
     options = parser.parse_args()
     try:
         drawn = draw(modules_named(options.modules), options.count, options.seed)
@@ -116,9 +136,12 @@ def main() -> int:
         parser.error("nothing to mutate")
     with ExitStack() as stack:
         jobs = min(options.jobs, len(drawn))
-        trees = [stack.enter_context(copied_tree(options.seed)) for _ in range(jobs)]
+        trees = [stack.enter_context(copied_tree()) for _ in range(jobs)]
         try:
-            verdicts = attempt_all(drawn, trees, every=options.every)
+            record = get_record(
+                trees[0].folder / "tree", ROOT / "build" / "mutate", jobs, anew=options.record
+            )
+            verdicts = attempt_all(drawn, trees, record, options.seconds)
         except RuntimeError as error:
             print(error, file=sys.stderr)
             return 1

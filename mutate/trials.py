@@ -1,4 +1,4 @@
-"""Trials: a copy of the tree, the tests for a module, and their run against one mutation."""
+"""Trials: a copy of the tree, and runs of tests against one mutation in it."""
 
 import enum
 import os
@@ -7,20 +7,22 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from mutate.mutations import Mutation
+from mutate.record import HYPOTHESIS_SEED, Record
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "blkmig_cli"
-#: The command that runs pytest.
-Step = tuple[str, ...]
-#: Seconds in addition to five times the usual, after which a mutation counts as caught.
-LIMIT = 60.0
+#: Seconds in addition to twice the recorded, after which a mutation counts as caught.
+LIMIT = 30.0
+#: Seconds that the first tests of a trial take.
+FIRST = 5.0
 #: Files that are not copied: they are generated, or not read by any test.
 _IGNORED = (
     ".git",
@@ -32,42 +34,6 @@ _IGNORED = (
     "build",
     "dist",
 )
-#: Tests for the modules of a room (or for one module) in addition to those in the folder of its name:
-#: properties that hold across rooms, and captures.
-MEANT: dict[str, tuple[str, ...]] = {
-    "schemas": ("tests/wire", "tests/commands/test_captures.py", "tests/commands/test_dump.py"),
-    "wire": (
-        "tests/contents", "tests/commands/test_captures.py", "tests/operations/test_properties.py",
-        "tests/operations/test_salvage.py", "tests/commands/test_cli.py", "tests/test_limits.py",
-    ),
-    "system": ("tests/transport", "tests/operations/test_journal.py", "tests/commands/test_cli.py"),
-    "disks": (
-        "tests/operations/test_writing.py", "tests/operations/test_replay.py",
-        "tests/operations/test_properties.py", "tests/operations/test_journal.py",
-        "tests/operations/test_any_image.py", "tests/operations/test_nbd_images.py",
-        "tests/operations/test_replay_devices.py", "tests/operations/test_increments.py",
-    ),
-    "transport": (
-        "tests/system", "tests/commands/test_cli.py", "tests/operations/send",
-        "tests/operations/test_replay.py",
-    ),
-    "contents": (
-        "tests/checks", "tests/wire/runs", "tests/operations/test_increments.py",
-        "tests/operations/test_incremental_images.py", "tests/operations/test_map.py",
-        "tests/operations/test_compare.py", "tests/operations/test_info.py",
-        "tests/operations/test_validate.py", "tests/operations/convert",
-        "tests/commands/test_captures.py",
-    ),
-    "checks": (
-        "tests/operations/test_validate.py", "tests/operations/test_replay.py",
-        "tests/commands", "tests/interop/test_defects.py",
-    ),
-    "spec": ("tests/commands/test_dump.py", "tests/commands/test_captures.py"),
-    "operations": ("tests/commands", "tests/test_api.py", "tests/interop"),
-    "output": ("tests/commands", "tests/operations"),
-    "commands": ("tests/operations", "tests/project/test_examples.py"),
-    "": ("tests/wire", "tests/contents", "tests/operations", "tests/commands"),
-}  # fmt: skip
 
 
 def modules_named(words: list[str]) -> list[Path]:
@@ -89,26 +55,44 @@ def modules_named(words: list[str]) -> list[Path]:
     return [path.relative_to(ROOT) for path in dict.fromkeys(found)]
 
 
-def meant_tests(module: Path, *, every: bool) -> list[Step]:
-    """Return the tests for a module, in steps.
+def read_sources() -> dict[Path, str]:
+    """Return the texts of all modules, by their paths in the tree."""
+    return {
+        path.relative_to(ROOT): path.read_text()
+        for room in (PACKAGE, "schemas")
+        for path in sorted((ROOT / room).rglob("*.py"))
+    }
 
-    The first that fails ends a trial, so the most specific tests are first.  ``every``: all other tests
-    are the last step.
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Tests that run in one process, and how many seconds they take."""
+
+    tests: list[str]
+    seconds: float
+
+
+def steps_of(module: Path, tests: set[str], record: Record, limit: float) -> list[Step]:
+    """Return tests as steps, of which a trial takes the next where it has survived the one before.
+
+    The first tests are those of ``module``, then those of its room, of the room around it, and of each the
+    quickest.  Those that would make a trial longer than ``limit`` seconds are left out.
     """
-    parts = module.with_suffix("").parts
-    rooms = parts[:-1] if parts[0] == "schemas" else parts[1:-1]
-    own = Path("tests", *rooms, f"test_{module.stem}.py")
-    steps: list[Step] = [(str(own),)] if (ROOT / own).is_file() else []
-    room = rooms[0] if rooms else ""
-    if not room:
-        steps.append(tuple(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/test_*.py")))
-    elif (ROOT / "tests" / room).is_dir():
-        steps.append((f"tests/{room}",))
-    if MEANT[room]:
-        steps.append(MEANT[room])
-    if every:
-        steps.append(("tests", "--ignore=tests/project/test_mutate.py"))
-    return steps
+    rooms = Path("tests", *module.parent.parts[module.parts[0] == PACKAGE :])
+
+    def rank(test: str) -> tuple[bool, int, float]:
+        path = Path(test.partition("::")[0])
+        far = sum(room not in path.parents for room in (rooms, *rooms.parents))
+        return path.stem != f"test_{module.stem}", far, record.seconds[test]
+
+    ordered = sorted(tests, key=rank)
+    taken = list(accumulate(record.seconds[test] for test in ordered))
+    ends = [bisect_right(taken, min(seconds, limit)) for seconds in (FIRST, limit)]
+    return [
+        Step(ordered[start:end], taken[end - 1] - (taken[start - 1] if start else 0))
+        for start, end in pairwise([0, *ends])
+        if start < end
+    ]
 
 
 class Verdict(enum.Enum):
@@ -124,7 +108,6 @@ class Tree:
     """A copy of the tree that trials change, with its own folder for temporary files."""
 
     folder: Path
-    seed: int
     #: How many times a module of it has been written.
     written: int = 0
     #: The tests that run.
@@ -132,15 +115,17 @@ class Tree:
     #: Whether each further run ends at once.
     stopped: bool = False
 
-    def run(self, step: Step, limit: float | None = None) -> tuple[int, str]:
-        """Run tests; return the exit status and what was printed.
+    def run(self, tests: list[str], limit: float, *options: str) -> tuple[int, str]:
+        """Run tests in their order up to the first that fails; return the exit status and what was printed.
 
         Raises subprocess.TimeoutExpired after ``limit`` seconds; then no process of it is left.
         """
+        arguments = self.folder / "tests"
+        arguments.write_text("\n".join(tests))
         command = [
-            sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider",
-            "--hypothesis-profile=mutate", f"--hypothesis-seed={self.seed}",
-            f"--basetemp={self.folder / 'temporary'}", *step,
+            sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "-p", "no:cacheprovider",
+            "--hypothesis-profile=mutate", f"--hypothesis-seed={HYPOTHESIS_SEED}",
+            f"--basetemp={self.folder / 'temporary'}", f"@{arguments}", *options,
         ]  # fmt: skip
         self.process = process = subprocess.Popen(
             command, cwd=self.folder / "tree", env=self._environment(), start_new_session=True,
@@ -167,19 +152,14 @@ class Tree:
         # Child processes of the tests must import the copy, too, not the installed package.
         return {**os.environ, "PYTHONPATH": str(self.folder / "tree")}
 
-    def measure(self, step: Step) -> float:
-        """Run tests on the unchanged code; return how many seconds they take.
-
-        Raises RuntimeError where they fail.
-        """
-        start = time.monotonic()
-        status, text = self.run(step)
+    def check(self, tests: list[str]) -> None:
+        """Raise RuntimeError unless all of these tests can be collected."""
+        status, text = self.run(tests, 10 * LIMIT, "--collect-only")
         if status:
-            raise RuntimeError(f"{' '.join(step)} fails without a mutation:\n{text}")
-        return time.monotonic() - start
+            raise RuntimeError(f"the tests cannot be collected without a mutation:\n{text}")
 
-    def attempt(self, module: Path, mutation: Mutation, steps: dict[Step, float]) -> Verdict:
-        """Try a mutation against steps of tests that usually take so many seconds.
+    def attempt(self, module: Path, mutation: Mutation, steps: list[Step]) -> tuple[Verdict, str]:
+        """Try a mutation against steps of tests; return how it ended, and the test that failed.
 
         The tree is as before afterwards.
         """
@@ -187,14 +167,19 @@ class Tree:
         source = path.read_text()
         self._write(path, mutation.apply(source))
         try:
-            for step, seconds in steps.items():
-                if self.run(step, LIMIT + 5 * seconds)[0]:
-                    return Verdict.CAUGHT
+            for step in steps:
+                tests, limit = step.tests, LIMIT + 2 * step.seconds
+                while tests and (ended := self.run(tests, limit))[0]:
+                    failed = _first_failed(tests, ended[1])
+                    # Again: it may be a test that fails at times whatever the code.
+                    if failed is None or self.run([failed], limit)[0]:
+                        return Verdict.CAUGHT, failed or "collection"
+                    tests = [test for test in tests if test != failed]
         except subprocess.TimeoutExpired:
-            return Verdict.TIMEOUT
+            return Verdict.TIMEOUT, ""
         finally:
             self._write(path, source)
-        return Verdict.SURVIVED
+        return Verdict.SURVIVED, ""
 
     def _write(self, path: Path, source: str) -> None:
         path.write_text(source)
@@ -203,11 +188,17 @@ class Tree:
         os.utime(path, (self.written, self.written))
 
 
+def _first_failed(tests: list[str], text: str) -> str | None:
+    """Return the test that ended a run, according to what pytest printed; None where it was none."""
+    found = [test for test in tests if f"\nFAILED {test}" in text or f"\nERROR {test}" in text]
+    return max(found, key=len, default=None)  # of two, one begins as the other does
+
+
 @contextmanager
-def copied_tree(seed: int) -> Iterator[Tree]:
+def copied_tree() -> Iterator[Tree]:
     """Give a copy of the tree in a temporary folder, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="mutate-") as name:
         shutil.copytree(
             ROOT, Path(name) / "tree", symlinks=True, ignore=shutil.ignore_patterns(*_IGNORED)
         )
-        yield Tree(Path(name), seed)
+        yield Tree(Path(name))

@@ -29,9 +29,9 @@ def judge(
     hints: Hints,
     source: Input,
     *,
-    failure: BlkmigError | None = None,
-    incremental: bool = False,
-    more: Iterable[Finding] = (),
+    failure: BlkmigError | None,
+    incremental: bool,
+    more: Iterable[Finding],
 ) -> Report:
     """Return the report on the stream called ``stream``, whose ``state`` has been concluded.
 
@@ -129,7 +129,7 @@ class _Judge:
         if disk.has_blocks:
             end = disk.covered.end if size.exact is None else -(-size.exact // SECTOR_SIZE)
             if size.exact is None and len(self._state.progress.tops) == 1:
-                end += self._state.progress.never_sent()
+                end += self._state.progress.never_sent({})
             self._outside(disk, size)
         elif self._sent_whole(disk.name):
             end = -(-(size.exact or 0) // SECTOR_SIZE)
@@ -304,12 +304,8 @@ class _Judge:
 
         QEMU's progress includes disks of which only bitmaps were sent.
         """
-        progress, sizes = self._state.progress, [device.size.exact for device in self._devices]
-        unsent = progress.never_sent()
-        if None in sizes:
-            return unsent
-        known = sum(-(-(size or 0) // SECTOR_SIZE) for size in sizes)
-        return min(unsent, max(progress.least - known, 0))
+        sizes = {device.disk.name: device.size.exact for device in self._devices}
+        return self._state.progress.never_sent(sizes)
 
     def _contradiction(self) -> bool:
         """Return whether progress contradicts the disks, if they have known sizes and are complete.

@@ -122,9 +122,15 @@ class ProgressBounds:
             return len(self.tops) == 1 and len(beyond) <= further()
         return len(beyond) == max(beyond)
 
-    def never_sent(self) -> int:
-        """Return the number of sectors that are proven to exist after the last chunks of the devices."""
-        return max(self.least - self.total - CHUNK_SECTORS * len(self.tops), 0)
+    def never_sent(self, sizes: Mapping[str, int | None]) -> int:
+        """Return how many sectors are proven to exist beyond the devices' ends and last chunks.
+
+        ``sizes`` of the devices in bytes, None where unknown.
+        """
+        ends = {name: _grid(top) + CHUNK_SECTORS for name, top in self.tops.items()}
+        for name, size in sizes.items():
+            ends[name] = max(ends.get(name, 0), -(-(size or 0) // SECTOR_SIZE))
+        return max(self.least - sum(ends.values()), 0)
 
     def bulk_ended(self, sizes: Mapping[str, int | None]) -> bool | None:
         """Return whether the bulk phase reached the end of all disks; None if unknown.

@@ -146,7 +146,7 @@ class DirtyBitmap:
         runs[:, 1] -= runs[:, 0]
         return runs
 
-    def range_parts(self, size: int | None = None) -> Iterator[NDArray[Any]]:
+    def range_parts(self, size: int | None) -> Iterator[NDArray[Any]]:
         """Yield the ranges up to ``size`` bytes in parts, each of shape (ranges, 2): start and end.
 
         int64, or Python integers as in :meth:`granule_runs`.

@@ -36,7 +36,7 @@ def plausible(data: bytes, known: Container[int]) -> bool:
     if kind in (SectionType.PART, SectionType.END):
         return len(rest) < 4 or struct.unpack(">I", rest[:4])[0] in known
     if kind in (SectionType.START, SectionType.FULL):
-        name = rest[5 : 5 + rest[4]] if len(rest) > 4 else b"x"
+        name = (rest[5:] or b"x")[: rest[4] if len(rest) > 4 else 1]
         return bool(name) and all(0x20 <= byte < 0x7F for byte in name)
     if kind == SectionType.COMMAND:
         return len(rest) < 2 or struct.unpack(">H", rest[:2])[0] in set(Command)

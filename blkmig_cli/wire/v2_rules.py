@@ -10,7 +10,6 @@ from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas import block as schema
 from blkmig_cli.schemas.constants import (
     CHUNK_SECTORS,
-    SECTOR_SIZE,
     V2_ATTRIBUTES,
     V2_BITMAPS_MAX,
     V2_BITS_MAX,
@@ -45,11 +44,6 @@ class V2Rules:
         self._reader = reader
         self._devices: dict[str, _Device] = {}
         self._bitmaps = 0
-
-    def stated_size(self, device: str) -> int | None:
-        """Return the size of the device's disk in bytes, if a record's range states it."""
-        known = self._devices.get(device)
-        return None if known is None or known.size is None else known.size * SECTOR_SIZE
 
     def note(self, device: str, sector: int) -> None:
         """Note a record at ``sector`` that was read before v2 was detected."""

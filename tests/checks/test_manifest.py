@@ -174,6 +174,18 @@ def test_what_differs(run: Run, disk: Path, stream: Path, manifest: Path, name: 
     assert "matches" not in outcome.out
 
 
+def test_a_disk_that_the_manifest_does_not_name(
+    run: Run, disk: Path, stream: Path, manifest: Path
+) -> None:
+    words = ("send", disk, "--to", stream, "--manifest", manifest, "-q")
+    assert run(*words).status == 0
+    document = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(document | {"devices": [], "bitmaps": []}))
+    outcome = run("validate", stream, "--manifest", manifest)
+    assert outcome.status == 1
+    assert "the disk is not in the manifest" in outcome.out
+
+
 def test_one_byte_of_data(run: Run, disk: Path, stream: Path, manifest: Path) -> None:
     """Only the manifest's digests can show this."""
     assert run("send", disk, "--to", stream, "--manifest", manifest, "-q").status == 0
@@ -306,6 +318,9 @@ DAMAGED: list[dict[str, Any]] = [
     {"b_persistent": "no"},
     {"b_count": 1025},
     {"b_sha256": None},
+    {"blkmig": {}},
+    {"blkmig": {"version": 2}},
+    {"blkmig": 5},
 ]
 
 
@@ -418,7 +433,9 @@ def test_zeros_are_hashed_in_measure(
     assert run("validate", stream, "--manifest", manifest, "--device-size=4M").status == 0
     os.truncate(image, allowed + MIB)
     stream.unlink()
-    fails(run(*words), 4, "--manifest: too many zeros to hash")
+    outcome = run(*words)
+    fails(outcome, 4, "--manifest: too many zeros to hash")
+    assert "(device 'a')" in outcome.err
     assert not stream.exists()
     assert run(*words[:-2]).status == 0
     digest = hashlib.sha256(image.read_bytes()).hexdigest()
@@ -435,7 +452,9 @@ def test_zeros_are_hashed_in_measure(
     write_bitmaps(f"{other}.bitmaps.json", BitmapFile(16384, {"fine": bitmap}))
     monkeypatch.setattr(limits, "ZEROS_HASHED", 320)
     assert run(*words, f"b={other}").status == 0
-    fails(run(*words, f"b={other}", "--bitmaps"), 4, "--manifest: bitmap 'fine': too many zeros")
+    outcome = run(*words, f"b={other}", "--bitmaps")
+    fails(outcome, 4, "--manifest: bitmap 'fine': too many zeros")
+    assert "(device 'b')" in outcome.err
 
 
 def test_only_what_is_compared_counts(

@@ -1,5 +1,7 @@
 """Devices and bitmaps that options name must be in the stream: one check for all commands."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 from blkmig_cli.checks.names import Key, Names, find_bitmaps, find_device, split_bitmap
 from blkmig_cli.errors import UsageError
 from blkmig_cli.wire.hints import Hints
+from tests.conftest import Run, fails
+from tests.support import raw
 
 KNOWN: list[Key] = [("a", "x"), ("b", "x"), ("b", "y"), ("a/b", "z"), ("a", "b/z"), ("c", "a/x")]
 
@@ -89,3 +93,9 @@ def test_max() -> None:
     hints = Hints({None: 512}, images={"a": 1024}, largest={"a"})
     assert [hints.takes_most(name) for name in "ab"] == [True, False]
     assert [hints.size(name) for name in "ab"] == [None, 512]
+
+
+def test_the_option_that_names_no_bitmap(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "s.bin"
+    path.write_bytes(raw.qemu(raw.block(0, 8)))
+    fails(run("validate", path, "--granularity", "d:b=64k"), 2, "--granularity: ")

@@ -23,6 +23,7 @@ from tests.support.long import examples
 from tests.support.strategies import Repetitive, Sent, repetitive, streams
 
 CHUNK = 2048
+DATA = b"\1" * raw.CHUNK
 STRETCHES = st.lists(
     st.tuples(
         st.one_of(st.integers(0, 12).map(lambda at: at * CHUNK), st.integers(0, 12 * CHUNK)),
@@ -95,6 +96,40 @@ def test_runs_and_events_give_the_same(made: Repetitive) -> None:
     }
 
 
+def test_runs_of_data_and_zeros_of_one_disk() -> None:
+    """The later record counts, in whichever column of the run it is."""
+    data = raw.HEADER + raw.configuration() + raw.start(1, "block", 1, raw.EOS) + raw.footer(1)
+    expected: dict[int, int | None] = {}
+    for at in range(
+        40
+    ):  # zeros of a chunk that was sent, or data over the zeros of the part before
+        sectors = (at * CHUNK, (at - at % 2) * CHUNK)
+        records = [raw.block(sectors[0], 8), raw.block(sectors[1], 0, rest=DATA)]
+        payload = b"".join(records) + raw.EOS
+        expected[sectors[0]] = None
+        data += raw.part(1, payload) + raw.footer(1)
+        expected[sectors[1]] = len(data) - len(raw.EOS + raw.footer(1)) - raw.CHUNK
+    decoder = Decoder(in_file(data))
+    states, rows = EndStates(), 0
+    try:
+        while True:
+            piece = decoder.piece()
+            if isinstance(piece, Rows):
+                rows += len(piece)
+                states.feed_run(piece, decoder.source)
+            else:
+                states.feed(piece, decoder.source)
+    except (StopIteration, StreamError):
+        pass
+    assert rows > 40
+    found = {
+        sector: None if stretch.offset is None else stretch.place(sector)[0]
+        for stretch in states.disks["d"]
+        for sector in range(stretch.start, stretch.end, CHUNK)
+    }
+    assert found == expected
+
+
 @pytest.mark.scaled
 @settings(max_examples=examples(40, 500))
 @given(streams())
@@ -115,6 +150,8 @@ def test_a_disk_is_read_from_its_stream(sent: Sent) -> None:
         length = min(3000, disk.size - 100)
         assert held.read(100, length) == disk.image.read(100, length)
         assert held.is_zero(0, disk.size) == disk.image.is_zero(0, disk.size)
+        pieces = [(piece.start, piece.end) for piece in held.pieces()]
+        assert [0, *(end for _, end in pieces)] == [*(start for start, _ in pieces), disk.size]
         assert not any(piece.kind == "missing" for piece in held.pieces())
 
 

@@ -43,3 +43,10 @@ def test_the_least_size(what: str, kind: type[BySchemas] | None) -> None:
     state = StreamState()
     assert read_stream(Decoder(source, hints=HINTS), no_tick, state) is None
     assert state.disk("drive0").least == least * 512
+
+
+def test_a_device_that_is_not_there() -> None:
+    state = StreamState()
+    assert state.stated_size("d") is None
+    assert state.proven_size("d").exact is None
+    assert not state.covered("d")

@@ -144,6 +144,8 @@ def test_around_the_end_of_int64(granule: int) -> None:
     assert bitmap.ranges(start) == []
     ((first, count),) = bitmap.granule_runs()
     assert (first * bitmap.granularity, count * bitmap.granularity) == (start, 1 << 30)
+    fits = granule < (1 << 33) - 1
+    assert bitmap.granule_runs().dtype == (np.int64 if fits else object)
 
 
 def test_what_is_asked_for_is_bounded() -> None:

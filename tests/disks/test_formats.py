@@ -1,8 +1,18 @@
 """Formats of images: told by suffix and content, never by content alone."""
 
+from pathlib import Path
+
 import pytest
 
-from blkmig_cli.disks.formats import check_format, format_of, keeps_bitmaps, new_format
+from blkmig_cli.disks.formats import (
+    check_format,
+    format_of,
+    keeps_bitmaps,
+    new_format,
+    other_format,
+)
+from blkmig_cli.disks.qemu.create import create
+from blkmig_cli.disks.qemu.placement import Placement
 from blkmig_cli.errors import FailureError, UsageError
 
 QCOW2, QCOW = b"QFI\xfb\0\0\0\3".ljust(512, b"\0"), b"QFI\xfb\0\0\0\1".ljust(512, b"\0")
@@ -16,6 +26,10 @@ RAW, LUKS = bytes(512), b"LUKS\xba\xbe".ljust(512, b"\0")
         ("a.QCOW2", QCOW2, None, "qcow2"),
         ("a.qcow", QCOW, None, "qcow"),
         ("a.vhdx", b"vhdxfile", None, "vhdx"),
+        ("a.vdi", b"<<< Oracle VM VirtualBox Disk Image >>>\n", None, "vdi"),
+        ("a.vmdk", b"KDMV\1\0\0\0", None, "vmdk"),
+        ("a.vmdk", b"COWD\1\0\0\0", None, "vmdk"),
+        ("a.vmdk", b"# Disk DescriptorFile\n", None, "vmdk"),
         ("a", RAW, None, "raw"),
         ("a.img", RAW, None, "raw"),
         ("a.iso", RAW, None, "raw"),
@@ -48,6 +62,18 @@ def test_where_suffix_and_content_differ(path: str, head: bytes, message: str) -
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"QED\0", "qed"), (b"conectix", "vpc"), (b"WithoutFreeSpace", "parallels"),
+        (b"WithouFreSpacExt", "parallels"), (LUKS, "luks"), (QCOW, "qcow"), (QCOW2, "qcow2"),
+        (b"vhdxfile", "vhdx"), (b"<<< ", "vdi"), (RAW, None), (b"", None), (b"QFI", None),
+    ],
+)  # fmt: skip
+def test_content_of_another_format(head: bytes, name: str | None) -> None:
+    assert other_format(head) == name
+
+
 def test_the_format_of_a_new_image() -> None:
     assert new_format("a.qcow2", None) == "qcow2"
     assert new_format("a.qcow2", "raw") == "raw"
@@ -69,3 +95,34 @@ def test_which_images_have_a_place_for_bitmaps() -> None:
     assert keeps_bitmaps("qcow2", ["cluster_size=2M,compat=1.1"])
     assert not keeps_bitmaps("qcow2", ["cluster_size=2M", "lazy_refcounts=off, compat=0.10"])
     assert not keeps_bitmaps("vmdk")
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        ("echo first >&2; echo 'qemu-img: last' >&2; exit 1", "x.vdi: qemu-img create: last"),
+        ("exit 3", "x.vdi: qemu-img create: it failed"),
+    ],
+)
+def test_a_program_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, text: str
+) -> None:
+    """The error is its last line."""
+    program = tmp_path / "qemu-img"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(FailureError, match=f"^{text}$"):
+        create("x.vdi", "vdi", 512, ())
+    with pytest.raises(FailureError, match=r"^x\.vdi: qemu-img map: (last|failed)$"):
+        list(Placement("x.vdi", {}).extents())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["raw", "bochs", "cloop", "dmg", "parallels", "qcow", "qcow2", "qed", "vdi", "vhdx", "vmdk", "vpc"],
+)  # fmt: skip
+def test_formats_that_can_be_read(name: str) -> None:
+    assert check_format(name) == name
+    with pytest.raises(UsageError, match=f"-f: unknown format '{name}x'"):
+        check_format(f"{name}x")

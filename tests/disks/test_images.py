@@ -1,14 +1,18 @@
 """Raw images: holes, extents, the disk's end, and what is refused."""
 
+import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.disks import new_image
+from blkmig_cli.disks import open as open_module
 from blkmig_cli.disks.image import Beginning
 from blkmig_cli.disks.new_image import create_partial, finish, open_partial
 from blkmig_cli.disks.open import open_image
@@ -39,6 +43,12 @@ def blocks(image: RawImage) -> int:
     """Bytes of space in use."""
     image.flush()
     return os.stat(image.path).st_blocks * 512
+
+
+def test_a_raw_image_needs_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    made(str(tmp_path / "disk"), MIB).close()
+    assert os.path.getsize(tmp_path / "disk") == MIB
 
 
 def test_a_new_image_is_sparse(image: RawImage) -> None:
@@ -136,6 +146,61 @@ def test_the_cache_is_dropped(image: RawImage, monkeypatch: pytest.MonkeyPatch) 
     ((fd, *rest),) = calls
     assert os.path.samestat(os.fstat(fd), os.stat(image.path))  # type: ignore[arg-type]
     assert rest == [0, 0, os.POSIX_FADV_DONTNEED]
+
+
+def test_what_the_system_reports(image: RawImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors name the image, and the byte at which it failed."""
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    path = re.escape(image.path)
+    image.write(0, memoryview(b"x" * 4096))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fail)
+        patch.setattr(os, "preadv", fail)
+        with pytest.raises(FailureError, match=f"^{path}: Input/output error at its byte 512$"):
+            image.read(512, 1)
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            with pytest.raises(FailureError, match=f"^{path}: Input/output error at its byte 512$"):
+                image.copy_to(null, 512, 100)
+        finally:
+            os.close(null)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(FailureError, match=f"^{path}: Input/output error at its byte 0$"):
+            image.flush()
+
+
+@pytest.mark.parametrize(
+    "stated", [{}, {"writable": True}, {"writable": True, "claimed": True}, {"shared": True}]
+)
+def test_how_an_image_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stated: dict[str, Any]
+) -> None:
+    """Unless stated otherwise: for reading, for nobody else to write, and no device that is in use."""
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(512))
+    given: list[dict[str, bool]] = []
+
+    def opened(path: str, **how: bool) -> RawImage:
+        given.append(how)
+        return open_raw(path, writable=how["writable"], shared=how["shared"])
+
+    monkeypatch.setattr(open_module, "open_raw", opened)
+    open_module.open_image(str(path), **stated).close()
+    assert given == [{"writable": False, "shared": False, "claimed": False} | stated]
+
+
+def test_a_raw_image_has_no_bitmaps(image: RawImage) -> None:
+    with pytest.raises(FailureError, match="has no bitmap 'b'"):
+        image.read_bitmap("b")
+    with pytest.raises(FailureError, match="has no place for bitmaps"):
+        image.write_bitmaps([])
+    with pytest.raises(FailureError, match="has no bitmap 'b'"):
+        image.remove_bitmap("b")
 
 
 def test_short_reads(image: RawImage, monkeypatch: pytest.MonkeyPatch) -> None:

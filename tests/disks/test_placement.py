@@ -76,6 +76,16 @@ def test_ranges_that_are_asked_for(
             check(found, there, offset, length)
 
 
+def test_extents_before_those_that_are_known() -> None:
+    """One that was passed over stays unknown, also when known ones before it are dropped."""
+    found = Mapped([(0, 1, None), (2, 1, None), (4, 1, None), (6, 1, None)])
+    with patch.multiple(placement, _KEPT=2, _PASSED=9):
+        found.follow()
+        assert found.data(0, 2) == [(0, 1)]
+        assert found.data(5, 1) == []
+        assert found.data(1, 4) is None
+
+
 @given(extents())
 def test_all_extents(there: list[Extent]) -> None:
     found = Mapped(there)

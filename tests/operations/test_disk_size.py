@@ -76,6 +76,7 @@ def test_what_stays_unknown(stream: SizeBounds, known: dict[str, Any], words: st
     decision = decided(stream, **known)
     assert decision.size is None
     assert decision.finding is not None
+    assert decision.finding.device == "d"
     assert (decision.finding.id, decision.finding.severity) == ("size-unknown", "error")
     assert words in decision.finding.message
     assert "--device-size d=SIZE" in decision.finding.message
@@ -115,12 +116,14 @@ def test_images_that_are_too_small(stream: SizeBounds, known: dict[str, Any], wo
     with pytest.raises(FailureError) as error:
         decided(stream, **known)
     assert words in str(error.value).replace(" (device 'd')", "")
+    assert error.value.device == "d"
 
 
 def test_images_that_would_become_too_large() -> None:
     huge = 1 << 50
-    with pytest.raises(FailureError, match="would grow to 1 PiB"):
+    with pytest.raises(FailureError, match="would grow to 1 PiB") as error:
         decided(OPEN, end=huge)
+    assert (error.value.device, error.value.section) == ("d", "block")
     assert decided(OPEN, end=huge, option=huge) == Decision(huge)
     assert decided(OPEN, end=huge, image=huge) == Decision(huge)
 

@@ -258,6 +258,93 @@ def test_a_base_that_differs_from_its_manifest(run: Run) -> None:
     assert Path("x.img").read_bytes()[:1] == b"\7"
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"blkmig": None}, "m.json is not its manifest"),
+        ({"devices": [], "bitmaps": []}, "m.json has no digest of the disk"),
+        ({"devices": [{"device": "drive0", "size": 2 * MIB, "sha256": None}]}, "no digest"),
+        ({}, ""),
+    ],
+)
+def test_what_the_manifest_of_a_base_lacks(run: Run, changes: dict[str, object], text: str) -> None:
+    raw_chain(run)
+    other_program()
+    document = json.loads(Path("s0.json").read_text()) | changes
+    Path("m.json").write_text(json.dumps({k: v for k, v in document.items() if v is not None}))
+    done = run("replay", "s1.bin", "--image", "x.img", "--verify-base", "m.json")
+    assert done.status == bool(text)
+    assert text in done.err
+    for source in ("s1.bin", "exec:cat s1.bin"):
+        words = ["--image", "n.img", "--create", "--verify-base", "s0.json"]
+        fails(run("replay", source, *words), 1, "it is a new image")
+
+
+def test_an_increment_behind_another_stream(run: Run) -> None:
+    """From a pipe, which is read to its end before the image is written."""
+    raw_chain(run)
+    other_program()
+    Path("both.bin").write_bytes(raw.qemu(raw.block(0, 8)) + Path("s1.bin").read_bytes())
+    words = ["replay", "exec:cat both.bin", "--image", "x.img", "--stream", "2"]
+    fails(run(*words), 1, "does not hold the base")
+    assert Path("x.img").read_bytes() == b"\1" * (2 * MIB) or not "the image was changed"
+    assert run(*words, "--no-base-check", "-q").status == 0
+    assert Path("x.img").read_bytes() == Path("d.img").read_bytes() or not "they differ"
+
+
+def test_an_increment_that_states_no_base(run: Run) -> None:
+    raw_disk(run)
+    done = run("send", "d.img", "--since", "b", "--to", "s1.bin")
+    assert done.status == 0
+    assert "warning: the increment names no base" in done.err
+    assert run("replay", "s0.bin", "--image", "x.img", "--create", "-q").status == 0
+    text = "the stream does not state which base x.img has to hold"
+    fails(run("replay", "s1.bin", "--image", "x.img"), 1, text)
+    assert run("replay", "s1.bin", "--image", "x.img", "--no-base-check", "-q").status == 0
+    assert Path("x.img").read_bytes() == Path("d.img").read_bytes()
+
+
+def test_a_base_that_is_not_whole(run: Run) -> None:
+    raw_disk(run)
+    stream = Path("s0.bin").read_bytes()
+    at = stream.index(raw.word(2048, 1))
+    Path("half.bin").write_bytes(stream[:at] + stream[at + len(raw.block(0, 0, "drive0")) + MIB :])
+    words = ["send", "d.img", "--since", "b", "--to", "s1.bin"]
+    fails(run(*words, "--base", "half.bin"), 4, "half.bin is incomplete")
+    Path("n.bin").write_bytes(raw.qemu(raw.block(0, 8), raw.block(2048, 8)))
+    fails(run(*words, "--base", "n.bin"), 4, "n.bin has no identity; specify the id of the base")
+
+
+def test_bitmaps_that_do_not_tell_the_changes(run: Run) -> None:
+    raw_disk(run)
+    words = ["send", "d.img", "--base", "s0.bin", "--to", "s1.bin", "--since"]
+    fails(run(*words, "c"), 4, "d.img.bitmaps.json has no such bitmap")
+    fails(run(*words, "other:b"), 2, "no device 'other'")
+    Path("e.img").write_bytes(bytes(MIB))
+    two = ["send", "d=d.img", "e=e.img", "--to", "s1.bin"]
+    fails(run(*two, "--since", "d:b"), 2, "--since names no bitmap of 'e'")
+    from_one = ["--since", "b", "--bitmaps-from", "d.img.bitmaps.json"]
+    fails(run(*two, *from_one), 2, "--bitmaps-from without DEVICE, and there are several disks")
+    fails(run("send", "e.img", "--since", "b", "--to", "s1.bin"), 4, "e.img has no bitmaps")
+    document = json.loads(Path("d.img.bitmaps.json").read_text())
+    document["virtual-size"] = 4 * MIB
+    Path("d.img.bitmaps.json").write_text(json.dumps(document))
+    fails(run(*words, "b"), 4, f"is of a disk of {4 * MIB} bytes, not {2 * MIB} (device 'drive0')")
+    document["virtual-size"] = 2 * MIB
+    document["bitmaps"][0]["recording"] = False
+    Path("d.img.bitmaps.json").write_text(json.dumps(document))
+    fails(run(*words, "b"), 4, "it is not recording")
+    for more, text in (
+        (["--skip-unallocated"], "--since and --skip-unallocated exclude each other"),
+        (["--bitmaps-only", "--bitmaps"], "--since and --bitmaps-only exclude each other"),
+        (["--mark", ""], "--mark: the name is empty"),
+        (["--mark", "m", "-U"], "-U: the image may change"),
+    ):
+        fails(run(*words, "b", *more), 2, text)
+    fails(run("send", "d.img", "--to", "s1.bin", "--else", "full"), 2, "--else is for --since")
+    assert not Path("s1.bin").exists()
+
+
 def test_a_new_image_holds_no_base(run: Run) -> None:
     raw_chain(run)
     done = run("replay", "s1.bin", "--image", "new.img", "--create")
@@ -398,6 +485,26 @@ def test_bare_records_have_their_identity_in_the_manifest(run: Run) -> None:
         fails(done, 1, "does not hold the base")
     assert run("replay", "s1.bin", "--image", "x.img", "--manifest", "s1.json", "-q").status == 0
     assert Path("x.img").read_bytes() == Path("d.img").read_bytes() or not "they differ"
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        ([], False),
+        (["--no-identity"], True),
+        (["--container", "none", "--dialect", "classic"], True),
+        (["--container", "none", "--dialect", "classic", "--manifest", "s1.json"], False),
+    ],
+)
+def test_whether_a_stream_states_that_it_is_an_increment(
+    run: Run, words: list[str], warned: bool
+) -> None:
+    raw_disk(run)
+    base = [] if "--no-identity" in words else ["--base", "s0.bin"]
+    done = run("send", "d.img", "--since", "b", *base, "--to", "s1.bin", *words)
+    assert done.status == 0, done
+    assert ("its readers need --incremental" in done.err) == warned
+    assert "its readers need" not in run("send", "d.img", "--to", "f.bin", "--no-identity").err
 
 
 def test_an_increment_whose_description_was_cut_off(run: Run) -> None:

@@ -58,9 +58,12 @@ def test_missing_chunks_are_accepted_afterwards(run: Run, kind: str, made: bool)
         fails(run(*words), 4, "--resume")
         fails(run("replay", "--image", "x", "--resume"), 2, "no STREAM")
         fails(run("replay", "--image", "x", "--allow-incomplete"), 2, "no STREAM")
-        outcome = run("replay", "--image", "x", "--resume", "--allow-incomplete")
+        words = ["replay", "--image", "x", "--resume", "--allow-incomplete"]
+        outcome = run(*words, "--output", "json")
         assert outcome.status == 0
         assert "without the stream, its bitmaps are not written: b" in outcome.err
+        assert outcome.report["verdict"] == "incomplete"
+        assert run(*words, "--output", "json").report["verdict"] == "unknown"
     assert Path("x").read_bytes() == filled(1) + (bytes(MIB) if made else filled(9))
     assert json.loads(Path("x.replay.json").read_text())["state"] == "finished"
     assert not Path("x.partial").exists()
@@ -420,6 +423,25 @@ def test_a_dry_run_checks_the_names_in_options(run: Run, option: str) -> None:
     words = ["replay", "s.bin", "--dry-run", option]
     fails(run(*words), 2, "no device 'x'; there is the device 'd'")
     assert run(*words[:-1], option.replace("x=", "d=").replace("device=x", "device=d")).status == 0
+
+
+def test_contradictory_options(run: Run) -> None:
+    put(STREAM)
+    Path("x").write_bytes(bytes(MIB))
+    Path("m").write_text('{"version": 1, "devices": [], "bitmaps": []}')
+    before = here()
+    stream = ["replay", "s.bin", "--image", "d=x"]
+    accept = ["replay", "--resume", "--allow-incomplete"]
+    for words, text in (
+        ([*stream, "-o", "compat=1.1"], "-o is for images that are created"),
+        ([*stream, "--create", "-o", "compat=1.1"], "-o is for images of other formats than raw"),
+        ([*stream, "--resume", "--restart"], "--resume and --restart exclude each other"),
+        ([*stream, "--no-bitmaps", "--bitmaps-only"], "together leave nothing to do"),
+        ([*stream, "--verify-base", "m", "--no-base-check"], "exclude each other"),
+        (accept[:1], "no STREAM is specified"),
+        (accept, "no --image is specified"),
+    ):
+        refused(run(*words), 2, text, before)
 
 
 def test_contradictory_options_for_bitmaps(run: Run) -> None:

@@ -379,6 +379,25 @@ def test_devices_whose_files_would_be_neighbours(run: Run) -> None:
 # -- which devices
 
 
+def test_what_a_device_without_image_has(run: Run) -> None:
+    """The message says whether it has a place for bitmaps, and which devices there are."""
+    dirty = raw.bitmap_start() + raw.bitmap_bits(0, 2048, bytes(8)) + raw.COMPLETE
+    put(raw.qemu(data(0, 1), bitmaps=dirty))
+    before = here()
+    refused(run("replay", "s.bin"), 2, "the stream has the devices 'd'", before)
+    for words in (["--bitmaps-to", "d=b"], ["--bitmaps-to", "b"]):
+        outcome = run("replay", "s.bin", *words)
+        refused(outcome, 2, "device 'd' has blocks, but no image", before)
+        assert "or --bitmaps-only" in outcome.err
+    for words in (["--image", "e=x"], ["--bitmaps-to", "e=b"]):
+        outcome = run("replay", "s.bin", *words, "--create")
+        refused(outcome, 2, "'d' has no image", before)
+        assert "--bitmaps-only" not in outcome.err
+    put(raw.qemu())
+    before = here()
+    refused(run("replay", "s.bin"), 2, "the stream has the devices none; use --image", before)
+
+
 def test_devices_to_take(run: Run) -> None:
     put(raw.qemu(data(0, 1), data(0, 2, "e"), raw.block(2048, 8, "e")))
     before = here()

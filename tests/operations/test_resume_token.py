@@ -538,6 +538,13 @@ def test_a_token_for_too_many_disks() -> None:
 
 
 @pytest.mark.usefixtures("token")
+def test_a_token_that_would_be_too_long(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blkmig_cli.limits.TOKEN_MAX", 99)
+    done = run("replay", "--print-token", "--image", "new.img", "--create")
+    fails(done, 4, "a token for 1 disks would have over 99 bytes")
+
+
+@pytest.mark.usefixtures("token")
 def test_the_library_does_the_same() -> None:
     request = ReplayRequest({None: "new.img"}, create=True)
     token = blkmig_cli.resume_token(request)

@@ -3,6 +3,7 @@
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -237,6 +238,45 @@ def test_zeros_of_two_devices_count_for_each(run: Run, tmp_path: Path) -> None:
     assert outcome.status == 0
     assert [found["bytes-written"] for found in outcome.report["devices"]] == [40 * raw.CHUNK] * 2
     assert [image.read_bytes() for image in images] == [bytes(40 * raw.CHUNK)] * 2
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 79, 80, 158, 159, 160])
+def test_many_zeros_over_one_chunk_of_data(run: Run, tmp_path: Path, at: int) -> None:
+    """A run of zero chunks, every other of a disk of holes: each is written, the others stay."""
+    path, image = tmp_path / "s.bin", tmp_path / "image"
+    path.write_bytes(stream([(chunk * 2048, 0) for chunk in range(1, 160, 2)]))
+    with open(image, "wb") as file:
+        file.truncate(161 * raw.CHUNK)
+        file.seek(at * raw.CHUNK)
+        file.write(b"\xee" * raw.CHUNK)
+    words = ["--incremental", "--device-size", "161M"]
+    assert run("replay", path, "--image", image, *words).status == 0
+    with open(image, "rb") as file:
+        file.seek(at * raw.CHUNK)
+        assert file.read(raw.CHUNK) == (b"\0" if at % 2 else b"\xee") * raw.CHUNK
+
+
+@pytest.mark.parametrize("way", ["file", "pipe"])
+def test_the_ranges_of_jobs(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Writes that overlap are in order, as each is known by its range of the image."""
+    path, image = tmp_path / "s.bin", tmp_path / "image"
+    path.write_bytes(stream([(0, 1), (1000, 2), (4096, 3)]))
+    ranges = []
+    old = Overlap.submit
+
+    def submit(self: Overlap, target: object, start: int, end: int, job: Any) -> None:
+        ranges.append((start, end))
+        old(self, target, start, end, job)
+
+    monkeypatch.setattr(Overlap, "submit", submit)
+    source = path if way == "file" else f"exec:cat {path}"
+    words = ["--create", "--device-size", "3M", "--allow-incomplete"]
+    run("replay", source, "--image", image, *words)
+    expected = [(512 * sector, 512 * sector + raw.CHUNK) for sector in (0, 1000, 4096)]
+    assert ranges in (expected, [])
+    assert ranges or way == "pipe"
 
 
 def test_overlap_keeps_the_order_of_ranges_that_touch() -> None:

@@ -10,7 +10,9 @@ import pytest
 from mutate import __main__, trials
 from mutate.__main__ import attempt_all, draw, report
 from mutate.mutations import compiles, find_mutations
-from mutate.trials import MEANT, PACKAGE, ROOT, Tree, Verdict, meant_tests, modules_named
+from mutate.reach import lines_to_reach
+from mutate.record import Record, get_record
+from mutate.trials import PACKAGE, ROOT, Step, Tree, Verdict, modules_named, read_sources, steps_of
 
 SOURCE = '''\
 """A docstring."""
@@ -86,19 +88,87 @@ def test_drawn_mutations_compile_and_differ() -> None:
         assert ast.dump(ast.parse(mutation.apply(source))) != ast.dump(ast.parse(source))
 
 
-def test_modules_and_their_tests() -> None:
-    """Every module of the package has tests that are meant for it, and all of these exist."""
-    rooms = [path.name for path in (ROOT / PACKAGE).iterdir() if path.is_dir()]
-    top = [path.name for path in (ROOT / PACKAGE).glob("*.py")]
-    for module in modules_named([name for name in [*rooms, *top] if name != "__pycache__"]):
-        steps = meant_tests(module, every=False)
-        assert all((ROOT / path).exists() for step in steps for path in step), module
+def test_modules() -> None:
     (block,) = modules_named(["schemas/block"])
     assert (ROOT / block).read_text() == (ROOT / "schemas" / "block.py").read_text()
-    assert meant_tests(Path(PACKAGE, "ranges.py"), every=True)[0] == ("tests/test_ranges.py",)
-    assert set(MEANT) <= {*rooms, ""}
+    rooms = [path.name for path in (ROOT / PACKAGE).iterdir() if (path / "__init__.py").is_file()]
+    assert set(modules_named(rooms)) < read_sources().keys()
     with pytest.raises(ValueError, match="no module or room 'wire/nothing'"):
         modules_named(["wire/nothing"])
+
+
+CLIP = """\
+from functools import cache
+
+LIMIT = 3
+UNUSED = [
+    LIMIT + 1
+]
+
+class Clip:
+    limit: int = min(LIMIT, 8)
+
+@cache
+def get_clip():
+    return Clip()
+
+def clip(size, least=0):
+    while size > get_clip().limit:
+        size -= 1
+    found = max(
+        size,
+        least,
+    )
+    return found
+"""
+USER = """\
+from blkmig_cli.clip import Clip
+
+def use():
+    return other(
+        Clip()
+    )
+
+def other(size):
+    return size
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "clip", "user"),
+    [
+        (16, {16}, set()),
+        (18, {18, 19, 20, 21}, set()),
+        # What runs once, by way of the names that it binds.
+        (3, {16}, {5}),
+        (9, {16}, {5}),
+        (13, {16}, set()),
+        (15, set(range(1, 23)), set()),  # nobody mentions clip: all lines
+    ],
+)
+def test_lines_to_reach(line: int, clip: set[int], user: set[int]) -> None:
+    module, other = Path("clip.py"), Path("user.py")
+    mutation = next(each for each in find_mutations(CLIP) if each.line == line)
+    reached = lines_to_reach({module: CLIP, other: USER}, module, mutation)
+    assert reached == {path: lines for path, lines in ((module, clip), (other, user)) if lines}
+
+
+def test_steps() -> None:
+    """Tests of the module and of its room are first, and the quickest; some are beyond the limit."""
+    seconds = {
+        "tests/test_b.py::a": 1.0, "tests/x/test_b.py::a": 3.0, "tests/x/test_b.py::b": 2.0,
+        "tests/x/test_c.py::a": 5.0, "tests/test_c.py::a": 50.0, "tests/test_c.py::b": 0.5,
+    }  # fmt: skip
+    record = Record(seconds, None)  # type: ignore[arg-type]
+    module = Path(PACKAGE, "x", "b.py")
+    assert steps_of(module, set(seconds), record, 20) == [
+        Step(["tests/x/test_b.py::b", "tests/x/test_b.py::a"], 5),
+        Step(["tests/test_b.py::a", "tests/x/test_c.py::a", "tests/test_c.py::b"], 6.5),
+    ]
+    inner = Path(PACKAGE, "x", "y", "d.py")
+    step = steps_of(inner, {"tests/x/test_c.py::a", "tests/test_c.py::b"}, record, 20)[0]
+    assert step.tests[0] == "tests/x/test_c.py::a"
+    assert steps_of(Path("schemas", "b.py"), {"tests/test_c.py::a"}, record, 20) == []
 
 
 MODULE = """\
@@ -107,12 +177,24 @@ def clip(size, limit):
         size -= 1
     unused = 5
     return size
+
+def other(size):
+    return size + 1
 """
 TESTS = """\
+import subprocess
+import sys
 from blkmig_cli.clip import clip
 
-def test_clip(tmp_path):
+def test_clip():
     assert (clip(5, 3), clip(3, 3), clip(-2, 3)) == (3, 3, -2)
+
+def test_nothing():
+    assert clip
+
+def test_in_a_process():
+    program = "from blkmig_cli.clip import other; assert other(1) == 2"
+    subprocess.run([sys.executable, "-c", program], check=True)
 """
 
 
@@ -122,53 +204,115 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     folder = tmp_path / "tree"
     (folder / PACKAGE).mkdir(parents=True)
     (folder / "tests").mkdir()
+    (folder / "mutate").symlink_to(ROOT / "mutate")
     (folder / PACKAGE / "clip.py").write_text(MODULE)
     (folder / "tests" / "test_clip.py").write_text(TESTS)
     profile = "from hypothesis import settings; settings.register_profile('mutate')\n"
     (folder / "tests" / "conftest.py").write_text(profile)
     monkeypatch.setattr(__main__, "ROOT", folder)
     monkeypatch.setattr(trials, "ROOT", folder)
-    monkeypatch.setitem(MEANT, "", ())
-    return Tree(tmp_path, 1)
+    return Tree(tmp_path)
 
 
-def test_trials(tree: Tree) -> None:
-    module = Path(PACKAGE, "clip.py")
+@pytest.fixture
+def record(tree: Tree, tmp_path: Path) -> Record:
+    return get_record(tree.folder / "tree", tmp_path / "record", 1, anew=False)
+
+
+CLIP_PY = Path(PACKAGE, "clip.py")
+TEST = "tests/test_clip.py::test_"
+
+
+def test_record(tree: Tree, record: Record, tmp_path: Path) -> None:
+    """Lines executed in a process that a test starts count; a changed module of tests runs again."""
+    assert record.seconds.keys() == {f"{TEST}clip", f"{TEST}nothing", f"{TEST}in_a_process"}
+    assert record.tests({CLIP_PY: {3}}) == {f"{TEST}clip"}
+    assert record.tests({CLIP_PY: {8}}) == {f"{TEST}in_a_process"}
+    assert record.tests({Path("clip.py"): {9}}) == set()
+    path = tree.folder / "tree" / "tests" / "test_clip.py"
+    more = "from blkmig_cli.clip import other\ndef test_{}(): assert other(1) == {}\n"
+    path.with_name("test_other.py").write_text(more.format("right", 2) + more.format("wrong", 3))
+    path.write_text("def test_clip(): assert 1\n")
+    later = get_record(tree.folder / "tree", tmp_path / "record", 1, anew=False)
+    assert later.seconds.keys() == {f"{TEST}clip", "tests/test_other.py::test_right"}
+    assert later.tests({CLIP_PY: {8}}) == {"tests/test_other.py::test_right"}
+
+
+def test_a_known_record(tree: Tree, record: Record, tmp_path: Path) -> None:
+    index = tmp_path / "record" / "tests.json"
+    before = index.stat().st_mtime_ns
+    assert (
+        get_record(tree.folder / "tree", tmp_path / "record", 1, anew=False).seconds
+        == record.seconds
+    )
+    assert index.stat().st_mtime_ns == before
+    (tree.folder / "tree" / CLIP_PY).write_text(MODULE + "# changed\n")
+    get_record(tree.folder / "tree", tmp_path / "record", 1, anew=False)
+    assert index.stat().st_mtime_ns != before
+
+
+def test_trials(tree: Tree, record: Record, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = ("comparison: size > limit -> size >= limit", "constant: 5 -> 6", "constant: 1 -> 2")
-    drawn = [each for each in draw([module], 100, 1) if str(each[1]) in chosen]
-    verdicts = attempt_all(drawn, [tree], every=False)
+    drawn = [each for each in draw([CLIP_PY], 100, 1) if str(each[1]) in chosen]
+    verdicts = attempt_all(drawn, [tree], record, 60)
     assert [verdicts[each] for each in drawn] == [
-        Verdict.CAUGHT, Verdict.SURVIVED, Verdict.SURVIVED,
+        Verdict.CAUGHT, Verdict.SURVIVED, Verdict.SURVIVED, Verdict.CAUGHT,
     ]  # fmt: skip
     assert report(verdicts).splitlines() == [
-        f"{module}:3: constant: 1 -> 2",
-        f"{module}:4: constant: 5 -> 6",
-        "3 mutations: 1 caught (0 by the time limit), 2 survived: 33.3% caught",
+        f"{CLIP_PY}:3: constant: 1 -> 2",
+        f"{CLIP_PY}:4: constant: 5 -> 6",
+        "4 mutations: 2 caught (0 by the time limit), 2 survived: 50.0% caught",
     ]
-    assert (tree.folder / "tree" / module).read_text() == MODULE
+    assert f"1/4 caught: {CLIP_PY}:2: {drawn[0][1]}: {TEST}clip\n" in capsys.readouterr().err
+    assert (tree.folder / "tree" / CLIP_PY).read_text() == MODULE
+
+
+AT_TIMES = """\
+from pathlib import Path
+
+def test_at_times():
+    if not Path("ran").exists():
+        Path("ran").touch()
+        assert 0
+
+def test_next():
+    Path("next").touch()
+"""
+
+
+def test_a_failure_that_is_not_repeated(tree: Tree) -> None:
+    """It is no catch; the other tests run."""
+    root = tree.folder / "tree"
+    (root / "tests" / "test_clip.py").write_text(AT_TIMES)
+    _, mutation = draw([CLIP_PY], 1, 1)[0]
+    step = Step([f"{TEST}at_times", f"{TEST}next"], 0)
+    assert tree.attempt(CLIP_PY, mutation, [step]) == (Verdict.SURVIVED, "")
+    assert (root / "next").exists()
 
 
 @pytest.mark.long
 def test_a_trial_without_end(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop that goes on for ever is ended, and counts as caught."""
-    module = Path(PACKAGE, "clip.py")
-    (forever,) = [each for _, each in draw([module], 100, 1) if each.kind == "operator"]
+    (forever,) = [each for _, each in draw([CLIP_PY], 100, 1) if str(each) == FOREVER]
     monkeypatch.setattr(trials, "LIMIT", 2)
-    assert tree.attempt(module, forever, {("tests/test_clip.py",): 0}) is Verdict.TIMEOUT
-    assert (tree.folder / "tree" / module).read_text() == MODULE
+    assert tree.attempt(CLIP_PY, forever, [Step([f"{TEST}clip"], 0)]) == (Verdict.TIMEOUT, "")
+    assert (tree.folder / "tree" / CLIP_PY).read_text() == MODULE
 
 
-def test_tests_that_fail_without_a_mutation(tree: Tree) -> None:
-    (tree.folder / "tree" / "tests" / "test_clip.py").write_text("def test_clip(): assert 0")
-    with pytest.raises(RuntimeError, match="fails without a mutation"):
-        attempt_all(draw([Path(PACKAGE, "clip.py")], 1, 1), [tree], every=False)
+FOREVER = "operator: size -= 1 -> size += 1"
+
+
+def test_tests_that_are_not_there(tree: Tree, record: Record) -> None:
+    (tree.folder / "tree" / "tests" / "test_clip.py").write_text("def test_other(): assert 1")
+    with pytest.raises(RuntimeError, match="cannot be collected without a mutation"):
+        attempt_all(draw([CLIP_PY], 1, 1), [tree], record, 60)
 
 
 @pytest.mark.skipif(
     not (ROOT / PACKAGE / "schemas").is_symlink(), reason="in an sdist, the schemas are a copy"
 )
 def test_a_copy_has_the_tests_and_the_schemas() -> None:
-    with trials.copied_tree(1) as copy:
+    with trials.copied_tree() as copy:
         assert (copy.folder / "tree" / "tests" / "project" / Path(__file__).name).is_file()
         link = copy.folder / "tree" / PACKAGE / "schemas"
         assert link.resolve() == (copy.folder / "tree" / "schemas").resolve()

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from blkmig_cli import limits
 from blkmig_cli.errors import MalformedError, StreamError
+from blkmig_cli.schemas.constants import V2_BITS_MAX
 from blkmig_cli.transport.source import adopt_stream, open_stream
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import DeviceState, Event, StateMismatch, Undecoded, VmDescription
@@ -106,6 +108,39 @@ BAD = {
         HEAD + b"\x08\0\x07\0\x04" + struct.pack(">I", 3) + b"\x08\0\x04\0\0" + raw.EOF,
         "inside a section",
     ),
+    "package-with-an-end": (
+        HEAD + b"\x08\0\x07\0\x04" + struct.pack(">I", 5) + raw.EOF + bytes(4) + raw.EOF,
+        "ends inside a package",
+    ),
+    "package-of-3-bytes": (HEAD + b"\x08\0\x07\0\x03\0\0\5" + raw.EOF, "malformed"),
+    "package-in-a-package": (
+        HEAD + (b"\x08\0\x07\0\x04" + struct.pack(">I", 9)) * 2 + raw.EOF,
+        "inside a package",
+    ),
+    "postcopy-advise": (HEAD + b"\x08\0\x03\0\x05" + bytes(5) + raw.EOF, "has 5 bytes of data"),
+    "long-machine": (
+        raw.HEADER + b"\x07" + struct.pack(">I", limits.MACHINE_MAX + 1) + bytes(9999),
+        "the machine type is 4097 bytes long",
+    ),
+    "page-bits": (
+        HEAD + b"\x05" + raw.name("configuration/target-page-bits") + struct.pack(">II", 1, 99),
+        "the page size is 2**99 bytes",
+    ),
+    "long-description": (
+        raw.qemu() + b"\x06" + struct.pack(">I", limits.DESCRIPTION_MAX + 1) + bytes(99),
+        "the description is 16777217 bytes long",
+    ),
+    "compressed-page": (
+        HEAD + raw.start(2, "ram", 4, struct.pack(">QI", 0x120, 1 << 20) + bytes(1 << 20)),
+        "compressed page of 1048576 bytes is larger",
+    ),
+    "ram-blocks": (
+        HEAD
+        + raw.start(
+            2, "ram", 4, struct.pack(">Q", 4096 | 4) + raw.name("a") + struct.pack(">Q", 8192)
+        ),
+        "the RAM blocks are 4096 bytes larger than their total",
+    ),
     "id-twice": (raw.qemu()[:-1] + raw.start(1, "block", 1, raw.EOS), "used twice"),
     "classic-then-v1": (
         raw.block(0, 0, rest=DATA) + raw.block(2048, 0x10, rest=DATA) + raw.EOS,
@@ -129,6 +164,10 @@ BAD = {
     "v2-name-twice": (raw.block(0, 0x60, rest=raw.v2(2048, ONE, ONE)), "twice in one record"),
     "v2-flags": (raw.block(0, 0x60, rest=raw.v2(2048, ("b", 4, 65536, BITS))), "reserved flags"),
     "v2-granularity": (raw.block(0, 0x60, rest=raw.v2(2048, ("b", 1, 768, BITS))), "power of two"),
+    "v2-long": (
+        raw.block(0, 0x60, rest=raw.v2(2048, ("b", 1, 512, bytes(V2_BITS_MAX + 8)))),
+        "1048584 bytes of bits, 1048576 are allowed",
+    ),
     "v2-length": (raw.block(0, 0x60, rest=raw.v2(2048, ("b", 1, 512, BITS))), "256 are needed"),
     "v2-new-name": (
         v2_pair(raw.v2(2048, ONE), raw.v2(2048, ("c", 1, 65536, BITS))),
@@ -404,6 +443,19 @@ def test_mapped_ram_jumps() -> None:
     cut = prefix.rindex(header) + len(header)
     data = prefix[:cut].ljust(500 + 4096, b"\xaa") + prefix[cut:]
     assert types(data)[-3:] == ["ram", "section-footer", "eof"]
+
+
+@pytest.mark.parametrize("pages", [0, 1, 3000])
+def test_mapped_ram_that_is_cut(pages: int) -> None:
+    """The error's offset is the end of what there is."""
+    header = struct.pack(">IQQQ", 1, 4096, 0, 500)
+    prefix = ram(mem_size(("a", 4096, header)), capabilities=("mapped-ram",))
+    data = prefix[: prefix.rindex(header) + len(header)].ljust(500, b"\xaa") + bytes(pages)
+    for source in (in_file(data), piped(data)):
+        _, error = events(source)
+        assert error is not None
+        assert error.startswith("TruncatedError")
+        assert f"at byte {len(data)}" in error
 
 
 def test_unknown_ram_is_refused_while_blocks_are_open() -> None:

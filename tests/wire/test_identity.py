@@ -53,6 +53,17 @@ def test_what_is_written_is_read(identity: Identity) -> None:
     assert more.identity.disks["other"] == DiskIdentity(1024)
 
 
+@pytest.mark.parametrize("incremental", [False, True])
+def test_disks_with_gaps(incremental: bool) -> None:
+    """Of a disk that is not stated nothing is known."""
+    stated = {"full": DiskIdentity(512, full=True), "part": DiskIdentity(512, full=False)}
+    identity = Identity(ID, None, incremental, "2026-01-31T23:59:59Z", CONSISTENCIES[0], stated)
+    assert [identity.has_gaps(name) for name in ("full", "part", "other")] == [
+        False, incremental, False,
+    ]  # fmt: skip
+    assert [identity.is_full(name) for name in ("full", "part", "other")] == [True, False, False]
+
+
 WRONG: dict[str, list[Any]] = {
     "id": ["", "x", ID.upper(), ID + "\n", None, 5, [], {}],
     "base": ["", "x", ID, 5, False],

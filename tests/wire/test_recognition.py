@@ -23,28 +23,49 @@ def at(place: int, data: bytes, size: int = 70_000, fill: bytes = b"\0") -> byte
 
 KINDS = {
     "qcow2": (b"QFI\xfb" + struct.pack(">I", 3) + bytes(500), "a qcow2"),
+    "qed": (b"QED\0" + bytes(500), "a QED"),
+    "vmdk 3": (b"COWD\1\0\0\0" + bytes(500), "a VMDK"),
     "vmdk": (b"KDMV\1\0\0\0" + bytes(500), "a VMDK"),
     "vmdk descriptor": (b"# Disk DescriptorFile\nversion=1\n", "a VMDK"),
     "vdi": (b"<<< Oracle VM VirtualBox Disk Image >>>\n".ljust(64, b"\0") + b"\x7f\x10\xda\xbe", "a VDI"),
     "vhdx": (b"vhdxfile" + bytes(500), "a VHD"),
+    "vhd": (b"conectix" + bytes(504), "a VHD"),
+    "parallels": (b"WithoutFreeSpace" + bytes(500), "a Parallels"),
+    "parallels, extended": (b"WithouFreSpacExt" + bytes(500), "a Parallels"),
     "luks": (b"LUKS\xba\xbe\0\2", "a LUKS"),
     "vma": (b"VMA\0\0\0\0\1" + bytes(500), "Proxmox backup (VMA); extract its disks"),
     "elf": (b"\x7fELF\2\1\1\0" + bytes(8) + b"\4\0", "an ELF file, such as a core dump"),
     "kdump": (b"KDUMP   " + bytes(500), "a kdump"),
+    "makedumpfile": (b"makedumpfile\0" + bytes(500), "a kdump"),
+    "pcap, big-endian": (b"\xa1\xb2\xc3\xd4\0\2\0\4" + bytes(500), "a packet capture"),
+    "pcap, nanoseconds": (b"\x4d\x3c\xb2\xa1\2\0\4\0" + bytes(500), "a packet capture"),
+    "pcap, both": (b"\xa1\xb2\x3c\x4d\0\2\0\4" + bytes(500), "a packet capture"),
     "pcap": (b"\xd4\xc3\xb2\xa1\2\0\4\0" + bytes(500), "a packet capture"),
     "pcapng": (b"\x0a\x0d\x0d\x0a\x1c\0\0\0", "a packet capture"),
-    "bzip2": (b"BZh91AY&SY", "compressed with bzip2; unpack it"),
-    "lz4": (b"\x04\x22\x4d\x18\x64\x40\xa7\x01", "compressed with lz4; unpack it"),
-    "lzop": (b"\x89LZO\0\r\n\x1a\n", "compressed with lzop"),
+    "bzip2": (b"BZh91AY&SY", "compressed with bzip2; bzip2 -dc FILE"),
+    "lz4": (b"\x04\x22\x4d\x18\x64\x40\xa7\x01", "compressed with lz4; lz4 -dc FILE"),
+    "lzop": (b"\x89LZO\0\r\n\x1a\n", "compressed with lzop; lzop -dc FILE"),
+    "gzip": (b"\x1f\x8b\x08\0" + bytes(30), "compressed with gzip; gzip -dc FILE"),
+    "xz": (b"\xfd7zXZ\0\0\4" + bytes(30), "compressed with xz; xz -dc FILE"),
+    "zstd": (b"\x28\xb5\x2f\xfd\4\0" + bytes(30), "compressed with zstd; zstd -dc FILE"),
+    "7z": (b"7z\xbc\xaf\x27\x1c\0\4" + bytes(30), "a 7z archive"),
     "zip": (b"PK\3\4" + bytes(30), "a ZIP archive"),
     "tar": (at(257, b"ustar\0", fill=b"x"), "a tar archive"),
     "http": (b"HTTP/1.1 404 Not Found\r\n\r\n", "an HTTP message; save the body"),
+    "http get": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "an HTTP message"),
+    "http post": (b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", "an HTTP message"),
+    "http put": (b"PUT /x HTTP/1.1\r\nHost: x\r\n\r\n", "an HTTP message"),
+    "ssh": (b"SSH-2.0-OpenSSH_9.2\r\n", "an SSH server"),
+    "tls 1.0": (b"\x16\x03\0\2\0\1\0\1\xfc\3\0", "a TLS connection"),
+    "tls 1.1": (b"\x16\x03\2\2\0\1\0\1\xfc\3\2", "a TLS connection"),
+    "tls 1.2": (b"\x16\x03\3\2\0\1\0\1\xfc\3\3", "a TLS connection"),
     "tls": (b"\x16\x03\1\2\0\1\0\1\xfc\3\3", "a TLS connection; migrate without tls-creds"),
     "multifd": (b"\x11\x22\x33\x44\0\0\0\1" + bytes(56), "a multifd migration; migrate with"),
     "nbd": (b"NBDMAGICIHAVEOPT\0\3", "an NBD server"),
     "qmp": (b'{"QMP": {"version": {}}}\r\n', "a QMP monitor"),
     "spec": (b'{"blkmig-spec": 1}\n', "a spec; blkmig build"),
     "gpt": (at(512, b"EFI PART"), "a raw disk (GPT"),
+    "gpt, 4096": (at(4096, b"EFI PART"), "a raw disk (GPT"),
     "mbr": (at(510, b"\x55\xaa", 512), "boot sector"),
     "ext4": (at(1080, b"\x53\xef"), "ext4"),
     "xfs": (b"XFSB\0\0\x10\0", "XFS"),
@@ -70,12 +91,15 @@ def test_kinds(name: str) -> None:
     for source in (in_file(data), piped(data), piped(data, [1] * 70)):
         with pytest.raises(NotAStreamError) as error:
             next(Decoder(source))
-        assert all(part in str(error.value) for part in words.split("; "))
+        said, _, hint = str(error.value).partition("; ")
+        name, *hints = words.split("; ")
+        assert name in (hint if "file:PATH" in words or "may begin" in words else said)
+        assert all(part in hint for part in hints)
         assert error.value.offset == 0
         assert error.value.check == "not-a-stream"
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in ("gzip", "xz", "zstd")])
 def test_kinds_end_every_reader(run: Run, tmp_path: Path, name: str) -> None:
     path = tmp_path / "x"
     path.write_bytes(KINDS[name][0])

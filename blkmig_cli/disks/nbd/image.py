@@ -47,7 +47,7 @@ class NbdImage:
     Threads may write at the same time; the parts of a range are written in any order.
     """
 
-    def __init__(self, connection: Connection, *, writable: bool, own_layer: bool = False) -> None:
+    def __init__(self, connection: Connection, *, writable: bool, own_layer: bool) -> None:
         self.path = connection.name
         self._connection = connection
         self._export = connection.export

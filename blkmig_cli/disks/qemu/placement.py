@@ -84,7 +84,7 @@ class Placement:
             return
         self._left += _EACH
         if len(self._known) > _KEPT:
-            self._used = self._known[_KEPT // 2 - 1][1]
+            self._used = max(self._used, self._known[_KEPT // 2 - 1][1])
             del self._known[: _KEPT // 2]
         while self._reached < offset + length:
             entry = next(self._following, None)

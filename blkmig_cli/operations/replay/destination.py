@@ -63,7 +63,7 @@ class Destination:
     """
 
     def __init__(
-        self, path: str, size: int | None, request: ReplayRequest, image_format: str | None = None
+        self, path: str, size: int | None, request: ReplayRequest, image_format: str | None
     ) -> None:
         """Raises FailureError where a block device cannot be identified."""
         self.path = path

@@ -68,8 +68,8 @@ def identity_of(
     disks: Iterable[Disk],
     options: SendOptions,
     wanted: SendIdentity,
-    selected: Mapping[str, str] | None = None,
-    mark: str | None = None,
+    selected: Mapping[str, str] | None,
+    mark: str | None,
     consistency: str = "paused",
 ) -> Identity:
     """Return the identity for a stream of ``disks``; the base in ``wanted`` is an id.

@@ -66,8 +66,8 @@ class Column:
 def column_of(
     event: Event,
     offsets: Numbers,
-    numbers: Numbers | None = None,
-    counts: Numbers | None = None,
+    numbers: Numbers | None,
+    counts: Numbers | None,
     bits: tuple[Bytes, ...] = (),
 ) -> Column:
     """Return the column of events like ``event`` with other places and numbers."""

@@ -383,3 +383,24 @@ def test_an_info_that_is_not_known() -> None:
     unknown = answer(Option.GO, OptionReply.INFO, struct.pack(">H", 99) + b"abc")
     with image(hello(unknown, size_info(12_345))) as found:
         assert found.size == 12_345
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_leave_is_taken_behind_the_answers(answered: bool) -> None:
+    """Of a server that has answered all requests; one that breaks off is left at once."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(hello_simple(size_info()))
+        opened = image_on(ours, "x", "the disk", writable=False)
+        said = theirs.recv(1 << 16)
+        opened._connection.send(Request(Command.READ, 0, 512, memoryview(bytearray(512))))
+        said = theirs.recv(1 << 16)
+        (cookie,) = struct.unpack(">Q", said[-20:-12])
+        if answered:
+            theirs.sendall(simple(cookie, 0, bytes(512)))
+        else:
+            theirs.shutdown(socket.SHUT_WR)
+        opened.close()
+        left = theirs.recv(1 << 16)
+        expected = struct.pack(">IHHQQI", schema.REQUEST_MAGIC, 0, Command.DISC, 0, 0, 0)
+        assert left == (expected if answered else b"")

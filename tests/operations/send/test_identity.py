@@ -80,6 +80,13 @@ def test_options_that_make_no_sense(run: Run, words: list[str], said: str) -> No
     assert not Path("s.bin").exists()
 
 
+def test_the_id_of_the_base_and_another_format(run: Run) -> None:
+    words = ["send", "a.img", "--to", "s.bin"]
+    fails(run(*words, "-f", "b=raw"), 2, "no device 'b'")
+    fails(run(*words, "-f", "a=raw"), 2, "no device 'a'; there is the device 'drive0'")
+    assert run(*words, "-f", "drive0=raw").status == 0
+
+
 @pytest.mark.parametrize("value", ["x", "", "1e9", "9" * 20, "-" + "9" * 20])
 def test_a_time_that_is_none(run: Run, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", value)

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from itertools import chain, pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blkmig_cli.disks.disk import Disk
 from blkmig_cli.operations.send.places import (
     placed,
     places,
@@ -13,7 +15,9 @@ from blkmig_cli.operations.send.places import (
     split_by_zeros,
     unplaceable,
 )
-from tests.support.strategies import MemoryImage
+from blkmig_cli.operations.send.stream import SendOptions
+from blkmig_cli.wire.events import Block
+from tests.support.strategies import MemoryImage, stream_events
 
 CHUNK = 2048
 
@@ -159,3 +163,32 @@ def test_chunks_that_are_known_to_be_zero(disk: Extents, start: int, number: int
             # Extents that touch are not joined.
             alone = any(low <= at and at + CHUNK <= high for low, high in disk._extents)
             assert zero or not alone
+
+
+class OnlyZeros(Extents):
+    """A disk of zeros, of which only its extents are known, and that they are zeros."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes(length)
+
+    def is_zero(self, offset: int, length: int) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("zero_blocks", [False, True])
+def test_known_zeros_are_sent(zero_blocks: bool) -> None:
+    """As zero blocks, or as data: of single chunks, of a few and of many, on the chunk grid or not."""
+    extents = [
+        (0, CHUNK),
+        (2 * CHUNK + 8, 4 * CHUNK),
+        (6 * CHUNK, 80 * CHUNK),
+        (90 * CHUNK, 91 * CHUNK),
+    ]
+    disk = OnlyZeros(100 * CHUNK, extents)
+    disk.zeros = extents
+    expected = [at for start, end in extents for at in records(start, end, 100 * CHUNK)]
+    options = SendOptions("classic", zero_blocks=zero_blocks)
+    events = stream_events([Disk("d", disk, partial=True)], options)
+    blocks = [event for event in events if isinstance(event, Block)]
+    assert [event.sector for event in blocks] == expected
+    assert all((event.data is None) == zero_blocks for event in blocks)

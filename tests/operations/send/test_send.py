@@ -43,6 +43,39 @@ def test_send_refusals(run: Run, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d.img", "d.img.bitmaps.json"]
 
 
+@pytest.mark.parametrize(
+    ("words", "warning"),
+    [
+        ([], ""),
+        (["--container", "none"], "no QEMU loads bare block records"),
+        (["--machine", "none"], "machine none has no disks"),
+        (["--machine", "pc-i440fx-2.3"], "machine pc-i440fx-2.3 does not know"),
+        (["--dialect", "v2"], "no released QEMU reads dialect v2"),
+        (["--for-qemu", "1.5"], "zero blocks, which are new in 1.6"),
+        (["--for-qemu", "1.5", "--no-zero-blocks"], "QEMU 1.5 does not know the configuration"),
+        (["--bitmaps", "--for-qemu", "2.11"], "does not know the dirty-bitmap section"),
+        (["--bitmaps", "--for-qemu", "2.12"], ""),
+        (["--for-qemu", "9.1"], "QEMU 9.1 has no block section"),
+        (["--bitmaps", "--bitmaps-only", "--for-qemu", "9.1"], ""),
+        (["--disk", "cut"], "device 'cut': QEMU 7.2 fails on data in a last chunk"),
+    ],
+)
+def test_what_a_qemu_cannot_load(run: Run, tmp_path: Path, words: list[str], warning: str) -> None:
+    image, cut = tmp_path / "d.img", tmp_path / "cut.img"
+    image.write_bytes(bytes(MIB))
+    cut.write_bytes(b"x" * 512)
+    bitmap_file(Path(f"{image}.bitmaps.json"), MIB, "b")
+    options = ["--machine", "pc", "--for-qemu", "7.2"]
+    disks = [f"d={image}"]
+    if words[:1] == ["--disk"]:
+        words, disks = [], [*disks, f"cut={cut}"]
+    outcome = run("send", *disks, "--to", tmp_path / "s.bin", *options, *words)
+    assert outcome.status == 0, outcome
+    found = [line for line in outcome.err.splitlines() if "warning" in line]
+    assert warning in outcome.err
+    assert bool(found) == bool(warning), outcome.err
+
+
 def bitmap_file(path: Path, size: int, *names: str) -> None:
     """Write a file of bitmaps with one granule dirty each; of any names."""
     entries = [

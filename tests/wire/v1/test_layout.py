@@ -13,6 +13,7 @@ from blkmig_cli.operations.send.stream import SendOptions
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Block
 from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.v1.layout import describe
 from tests.conftest import Run
 from tests.support import raw
 from tests.support.feed import encoded, events, in_file
@@ -124,3 +125,20 @@ def test_contradicting_records_are_reported(run: Run, tmp_path: Path) -> None:
     (finding,) = [f for f in outcome.report["findings"] if f["id"] == "bitmap-open"]
     assert "contradict" in finding["message"]
     assert outcome.report["bitmaps"][0]["candidates"] == []
+
+
+@pytest.mark.parametrize(
+    ("shifts", "text"),
+    [
+        ([], "unknown (its records contradict each other)"),
+        ([14], "16 KiB"),
+        ([14, 15], "16 KiB or 32 KiB"),
+        ([14, 15, 16], "16 KiB, 32 KiB or 64 KiB"),
+        ([14, 15, 16, 17], "anything from 16 KiB to 128 KiB"),
+        ([14, 15, 16, 18], "16 KiB, 32 KiB, 64 KiB or 256 KiB"),
+        ([14, 18], "16 KiB or 256 KiB"),
+        ([14, 16, 17, 18, 19], "16 KiB, 64 KiB, 128 KiB, 256 KiB or 512 KiB"),
+    ],
+)
+def test_candidates_as_text(shifts: list[int], text: str) -> None:
+    assert describe([1 << shift for shift in shifts]) == text
