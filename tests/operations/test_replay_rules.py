@@ -501,3 +501,14 @@ def test_an_image_that_is_half_written_is_sent_with_a_warning(run: Run) -> None:
     assert "warning: x: a replay onto it did not finish, as x.replay.json says" in outcome.err
     Path("x.replay.json").write_text("{")
     assert "did not finish" not in run("send", "x", "--to", "t.bin").err
+
+
+def test_an_image_that_was_to_be_replaced_is_sent_without_a_warning(run: Run) -> None:
+    put(filled(9, 2 * MIB), "x")
+    put(GAP)
+    words = ["replay", source("pipe"), "--image", "x", "--create", "--overwrite"]
+    fails(run(*words), 1, "missing-chunks")
+    assert json.loads(Path("x.replay.json").read_text())["state"] == "incomplete"
+    outcome = run("send", "x", "--to", "t.bin")
+    assert outcome.status == 0
+    assert "did not finish" not in outcome.err

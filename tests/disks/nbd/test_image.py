@@ -104,6 +104,8 @@ def test_bitmaps(disk: Path) -> None:
     with qemu_nbd(disk, "-r", "-B", "b0", "-B", "b1", format="qcow2") as path:
         with opened(path, bitmaps="all") as image:
             assert sorted(image.bitmap_names()) == ["b0", "b1"]
+            stored = image.bitmaps() or []
+            assert sorted(found.name for found in stored) == ["b0", "b1"]
             theirs = [
                 (extent["offset"], extent["length"])
                 for extent in mapped(path, "qemu:dirty-bitmap:b0")
@@ -116,6 +118,8 @@ def test_bitmaps(disk: Path) -> None:
             assert list(image.dirty_ranges("b1")) == theirs
             with pytest.raises(FailureError, match="has no dirty bitmap 'b2'"):
                 image.dirty_ranges("b2")
+        with opened(path) as image:
+            assert image.bitmaps() is None
 
 
 def test_the_own_layer(disk: Path, tmp_path: Path) -> None:
