@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blkmig_cli import limits
 from blkmig_cli.disks import new_image
 from blkmig_cli.disks import open as open_module
 from blkmig_cli.disks.image import Beginning
 from blkmig_cli.disks.new_image import create_partial, finish, open_partial
 from blkmig_cli.disks.open import open_image
+from blkmig_cli.disks.qemu import daemon
 from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import FailureError
 from tests.support.long import examples
+from tests.support.nbd import tool
 
 MIB = 1 << 20
 
@@ -400,3 +404,24 @@ def test_the_beginning_of_an_image(image: RawImage) -> None:
     reader, writer = os.pipe()
     part.copy_to(writer, MIB - 1, 2)
     assert os.read(reader, 10) == b"\1\0"
+
+
+def test_the_longest_message_of_a_storage_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The greeting is the longest of those at the start; it is read byte by byte."""
+    words = [tool(daemon.PROGRAM), "--chardev", "stdio,id=m", "--monitor", "chardev=m"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        greeting = process.stdout.readline()
+        process.terminate()
+    monkeypatch.setattr(daemon, "_PIECE", 1)
+    monkeypatch.setattr(limits, "QMP_MESSAGE_MAX", len(greeting) - 1)
+    daemon.StorageDaemon("disk").close()
+    monkeypatch.setattr(limits, "QMP_MESSAGE_MAX", len(greeting) - 2)
+    with pytest.raises(FailureError, match="disk: qemu-storage-daemon ended"):
+        daemon.StorageDaemon("disk")
+
+
+def test_a_storage_daemon_that_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "_WORDS", [tool(daemon.PROGRAM), "--nonsense"])
+    with pytest.raises(FailureError, match=r"disk: qemu-storage-daemon ended: .*nonsense"):
+        daemon.StorageDaemon("disk")

@@ -107,6 +107,19 @@ def test_a_cycle_of_a_qcow2_image(run: Run, make: Make, suffix: str) -> None:
 
 
 @needs_qemu_utils
+def test_the_record_of_an_image_with_a_bitmap_of_its_own(run: Run, make: Make) -> None:
+    """QEMU stores it when the image is no longer written, which is before the record."""
+    make("write -P 2 1M 4k")
+    increment(run, "s1.bin", "b0", "b1", "s0.json")
+    qemu_img("create", "-q", "-f", "qcow2", "x.qcow2", SIZE)
+    qemu_img("bitmap", "--add", "x.qcow2", "own")
+    for name in ("s0.bin", "s1.bin"):
+        done = run("replay", name, "--image", "x.qcow2", "-q")
+        assert done.status == 0, done.err
+    assert list(bitmaps("x.qcow2")) == ["own"]
+
+
+@needs_qemu_utils
 def test_only_what_changed_is_sent(run: Run, make: Make) -> None:
     """Whole chunks, zeros as such, and the chunk that ends with the disk; at least one chunk."""
     make("write -P 2 1536k 4k", "write -z 2M 1M", f"write -P 3 {SIZE - 512} 512")

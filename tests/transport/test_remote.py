@@ -102,6 +102,19 @@ def test_other_commands_read_it_once(run: Run, server: Counting) -> None:
     assert run("validate", url, "--image", image).status == 0
 
 
+@pytest.mark.parametrize("command", ["dump", "validate"])
+def test_data_is_read_from_end_to_end(run: Run, server: Counting, command: str) -> None:
+    """By dump, and where it is compared: each byte once, in large pieces."""
+    path, image = server.folder / "huge.bin", server.folder / "disk.img"
+    make_huge(path, 32)
+    image.write_bytes(bytes(32 << 20))
+    words = {"dump": [], "validate": ["--image", image, "--device-size", "32M"]}
+    run(command, f"{server.url}/huge.bin", *words[command])
+    # One byte tells whether the server has ranges.
+    assert server.moved == path.stat().st_size + 1
+    assert server.requests < 32
+
+
 def test_a_server_without_ranges(run: Run, server: Counting) -> None:
     server.ranges = False
     found = report(run, f"{server.url}/whole.bin")
