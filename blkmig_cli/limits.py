@@ -136,3 +136,7 @@ CATALOGUE_WAIT = 30
 CLUSTER_WAIT = 5
 #: Requests to an object store at the same time.
 REQUESTS_MAX = 64
+#: Tries of one request that a store refuses as one of too many.
+THROTTLED_TRIES = 8
+#: Seconds, from the first refusal on, in which such a request is made again.
+THROTTLED_WAIT = 60

@@ -116,7 +116,7 @@ class Writing:
     """Calls ``write`` with pieces, in order, in a thread.
 
     The error of one is raised by the next call of :meth:`write`, or by :meth:`finish`; further pieces are
-    dropped.
+    dropped, as are those that wait when it is closed.
     """
 
     def __init__(self, write: Callable[[memoryview], None]) -> None:
@@ -136,11 +136,15 @@ class Writing:
 
     def finish(self) -> None:
         """Wait until all has been written."""
-        self.close()
+        self._end()
         self._raise()
 
     def close(self) -> None:
-        """Wait until the thread has ended."""
+        """Wait until the thread has ended; what it has not begun is not written."""
+        self._failure = self._failure or _Stopped()
+        self._end()
+
+    def _end(self) -> None:
         if self._thread is not None:
             self._pieces.put(None)
             self._thread.join()
