@@ -51,8 +51,9 @@ class Remote(Store):
         self._file: Any = None
         if self.size is not None and address.text.startswith(("http://", "https://")):
             # The file of an HTTP server checks that no more is sent than was requested.
-            with self.failing():
-                self._file = self._store.open(self._path, "rb", cache_type="none")
+            self._file = self.patiently(
+                lambda: self._store.open(self._path, "rb", cache_type="none")
+            )
             if self.size > _FIRST and not self._serves_ranges():
                 self.size = None
 
