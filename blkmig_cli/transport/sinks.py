@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
+from blkmig_cli import limits
 from blkmig_cli.disks.image import FilePart, Readable
 from blkmig_cli.errors import FailureError, failing, reason
 from blkmig_cli.system.pipes import widen, write_all
@@ -180,7 +181,7 @@ class UrlSink(ThroughSink):
 
     def close(self) -> None:
         """See :meth:`Sink.close`."""
-        self._sending.close()
+        self._sending.close(limits.DISCARD_WAIT)
 
     def _write(self, data: memoryview) -> None:
         self._sending.write(data)

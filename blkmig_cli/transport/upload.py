@@ -3,8 +3,10 @@
 fsspec's files that are not committed do so: of S3 a multi-part upload, which is completed or aborted.
 """
 
+from threading import Thread
 from typing import Any
 
+from blkmig_cli import limits
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.system.address import Address
 from blkmig_cli.text import escape
@@ -44,13 +46,12 @@ class Upload(Store):
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self._completed:
             return
-        try:
-            self._file.forced = True  # so that fsspec does not send the last part
-            self._file.close()
-            self._file.discard()
-        except Exception as failure:  # noqa: BLE001 (each store raises errors of its own libraries)
-            if error is not None:
-                error.add_note(f"what was sent could not be discarded: {escape(message(failure))}")
+        failures = ["the store does not answer"]
+        thread = Thread(target=self._discard, args=(failures,), name="discarding", daemon=True)
+        thread.start()
+        thread.join(limits.DISCARD_WAIT)
+        if failures and error is not None:
+            error.add_note(f"what was sent could not be discarded: {escape(failures[-1])}")
 
     def write(self, data: bytes | memoryview) -> None:
         """Send ``data``, or hold it until a part is full; raises FailureError."""
@@ -64,6 +65,16 @@ class Upload(Store):
                 self._store, "fixed_upload_size", False
             ):  # s3fs, for stores that need it
                 self._file.blocksize = self._part
+
+    def _discard(self, failures: list[str]) -> None:
+        """Discard what was sent; ``failures`` is empty then, or ends with the reason why it failed."""
+        try:
+            self._file.forced = True  # so that fsspec does not send the last part
+            self._file.close()
+            self._file.discard()
+            failures.clear()
+        except Exception as error:  # noqa: BLE001 (each store raises errors of its own libraries)
+            failures.append(message(error))
 
     def complete(self) -> None:
         """Send the last part, and give the object its name; raises FailureError."""
