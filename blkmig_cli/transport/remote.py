@@ -244,6 +244,7 @@ class RangeReader(io.RawIOBase):
         self._size = remote.size
         self._at = 0
         self._left = memoryview(first)
+        self._checked = False
 
     def readable(self) -> bool:
         """Return True."""
@@ -251,9 +252,9 @@ class RangeReader(io.RawIOBase):
 
     def readinto(self, target: Any) -> int:
         """Read the next bytes into ``target``; raises FailureError, also where the object has changed."""
-        if self._at == self._size and len(target):
+        if self._at == self._size and not self._checked:
             self._remote.check_unchanged()
-            return 0
+            self._checked = True
         if not self._left and self._at < self._size:
             buffer = bytearray(min(_PIECES * _PIECE, self._size - self._at))
             self._input.read_into(memoryview(buffer), self._at)
