@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("s3fs", reason="s3fs is not installed (the extra remote)")
 pytest.importorskip("moto.server", reason="moto is not installed (the extra test-remote)")
 
+from blkmig_cli import limits
 from tests.conftest import CAPTURES, Run, fails
 from tests.output.test_ci_formats import WHOLE
 from tests.project.test_memory import make_huge
@@ -188,6 +189,29 @@ def test_parts_that_cannot_be_discarded(run: Run, store: Proxy, files: Any, disk
     assert "hunter2" not in outcome.err
     store.fault = None
     assert uploads(files) == ["a"]
+
+
+def test_a_store_that_does_not_answer(
+    run: Run, store: Proxy, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for, but not for long."""
+    monkeypatch.setattr(limits, "DISCARD_WAIT", 0.1)
+    ended = threading.Event()
+
+    def fault(handler: Handler) -> bool:
+        if handler.command == "DELETE":
+            assert ended.wait(PATIENCE)
+        fails = "partNumber=2&" in handler.path
+        if fails:
+            handler.refuse(500)
+        return fails
+
+    store.fault = fault
+    try:
+        outcome = run("send", disk, "--to", "s3://bucket/a", "-q")
+        fails(outcome, 4, "what was sent could not be discarded: the store does not answer")
+    finally:
+        ended.set()
 
 
 def test_a_stream_that_breaks_off(run: Run, files: Any, tmp_path: Path) -> None:
