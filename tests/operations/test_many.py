@@ -113,7 +113,7 @@ def test_a_directory_that_cannot_be_read(run: Run, folder: Path) -> None:
 
 @pytest.mark.parametrize(("null", "end"), [([], b"\n"), (["--null"], b"\0"), (["-0"], b"\0")])
 def test_a_list_of_names(run: Run, folder: Path, null: list[str], end: bytes) -> None:
-    """Its names are paths, whatever they look like, as a list may come from anywhere."""
+    """Its names are paths, also those that look like other URIs, as a list may come from anywhere."""
     Path("exec:touch made").write_bytes(WHOLE)
     Path("fd:5").write_bytes(WHOLE)
     Path("a*").write_bytes(WHOLE)
@@ -129,6 +129,15 @@ def test_a_list_of_names(run: Run, folder: Path, null: list[str], end: bytes) ->
     )
     assert names(json.loads(done.stdout)) == shown
     assert not Path("made").exists()
+
+
+def test_a_list_with_urls(run: Run, folder: Path) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="no fsspec; install blkmig[remote]")
+    fsspec.filesystem("memory").pipe("/list/[a]*", WHOLE)
+    (folder / "list").write_text("c/a.bin\nmemory://list/[a]*\nexec:false\n")
+    outcome = run("validate", "--files-from", "list", "--output", "json")
+    found = {stream["stream"]: stream["verdict"] for stream in json.loads(outcome.out)["streams"]}
+    assert found == {"c/a.bin": "whole", "memory://list/[a]*": "whole", "./exec:false": "failed"}
 
 
 @pytest.mark.parametrize(

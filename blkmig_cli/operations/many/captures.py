@@ -46,8 +46,8 @@ class Capture:
 def find_captures(names: Iterable[str], listed: Iterable[str] = ()) -> Iterator[Capture]:
     """Yield the captures that the STREAMs ``names`` stand for, in their order, then those of ``listed``.
 
-    Those in a directory, at any depth, and those that match a glob are sorted by name.  ``listed`` are paths,
-    taken as they are: no URIs, no globs.  Raises UsageError for an invalid address.
+    Those in a directory, at any depth, and those that match a glob are sorted by name.  ``listed`` are paths
+    and URLs, taken as they are: no other URIs, no globs.  Raises UsageError for an invalid address.
     """
     for name in names:
         address = parse_address(name)
@@ -60,8 +60,11 @@ def find_captures(names: Iterable[str], listed: Iterable[str] = ()) -> Iterator[
             yield from _matching(path)
         else:
             yield from _at(path, name)
-    for path in listed:
-        yield from _at(path, _argument(path))
+    for name in listed:
+        if _is_url(name):
+            yield Capture(name)
+        else:
+            yield from _at(name, _argument(name))
 
 
 def read_list(path: str, *, null: bool) -> list[str]:
@@ -187,6 +190,13 @@ def _is_regular(path: str) -> bool:
     except OSError as error:
         # A link that leads nowhere is no file; others fail again when they are opened.
         return not isinstance(error, FileNotFoundError)
+
+
+def _is_url(name: str) -> bool:
+    try:
+        return parse_address(name).scheme == "url"
+    except UsageError:
+        return False
 
 
 def _argument(path: str) -> str:
