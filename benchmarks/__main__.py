@@ -6,6 +6,7 @@ Usage: python -m benchmarks [--rounds N] [--size MIB] [--scale X] [--json FILE] 
 
 import argparse
 import gzip
+import importlib.util
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -28,6 +30,7 @@ from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from blkmig_cli.schemas.block import DeviceName, RecordWord
 from tests.interop import qemu
 from tests.interop.qemu import Drive
+from tests.support.dask import dask_cluster
 
 
 def qemu_save(folder: Path, image: Path, target: Path) -> Work:
@@ -358,7 +361,7 @@ def increments(folder: Path, scale: float, number: int) -> Iterator[Row]:
 
 
 def many(folder: Path, scale: float, number: int) -> Iterator[Row]:
-    """Measure validate of small captures by one process and by two."""
+    """Measure validate of small captures by one process, by two, and by a Dask cluster if it is installed."""
     amount = max(int(1000 * scale), 4)
     place = folder / "many"
     place.mkdir()
@@ -366,12 +369,19 @@ def many(folder: Path, scale: float, number: int) -> Iterator[Row]:
     for at in range(amount):
         capture = captures[at % len(captures)]
         (place / f"{at:04}.bin.gz").write_bytes(capture.read_bytes())
-    row = Row(
-        f"validate captures by one process, {amount:,}", "s", 1.7, more=True, peer="two processes"
-    )
-    words = [*BLKMIG, "validate", place, "--summary", "--jobs"]
-    row.ours, row.theirs = rounds(number, command([*words, 1]), command([*words, 2]))
-    yield row
+    words = [*BLKMIG, "validate", place, "--summary"]
+    works = {"one": command([*words, "--jobs", 1]), "two processes": command([*words, "--jobs", 2])}
+    with ExitStack() as stack:
+        if importlib.util.find_spec("distributed") is not None:
+            address = stack.enter_context(dask_cluster(folder))
+            works["two Dask workers"] = command([*words, "--cluster", address])
+        taken = dict(zip(works, rounds(number, *works.values()), strict=True))
+    for peer, must in (("two processes", 1.7), ("two Dask workers", None)):
+        if peer in taken:
+            name = f"validate captures by one process, {amount:,}"
+            row = Row(name, "s", must, more=True, peer=peer)
+            row.ours, row.theirs = taken["one"], taken[peer]
+            yield row
     shutil.rmtree(place)
 
 

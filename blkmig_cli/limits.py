@@ -134,3 +134,9 @@ CATALOGUE_WAIT = 30
 CLUSTER_WAIT = 5
 #: Requests to an object store at the same time.
 REQUESTS_MAX = 64
+#: Seconds to wait for a store where what was sent is to be discarded, for each of the last two requests.
+DISCARD_WAIT = 10
+#: Tries of one request that a store refuses as one of too many.
+THROTTLED_TRIES = 8
+#: Seconds, from the first refusal on, in which such a request is made again.
+THROTTLED_WAIT = 60

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from blkmig_cli.checks.catalogue import Finding, finding_of
 from blkmig_cli.contents.bitmaps import BitmapState
@@ -12,6 +12,9 @@ from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import BlkmigError, FailureError, NotAStreamError
 from blkmig_cli.ranges import ByteRanges
 from blkmig_cli.wire.identity import Identity
+
+if TYPE_CHECKING:
+    from blkmig_cli.transport.store import ObjectVersion
 
 #: Ranges of a disk: start and length, in bytes.
 Ranges = Sequence[tuple[int, int]]
@@ -76,12 +79,13 @@ class BitmapVerdict:
 class Transfer:
     """What was moved to read an object in a store of ``size`` bytes, None if unknown.
 
-    ``moved``: bytes.
+    ``moved``: bytes.  ``version``: that of the object which was read.
     """
 
     moved: int
     requests: int
     size: int | None
+    version: "ObjectVersion"
 
 
 @dataclass(frozen=True, slots=True)

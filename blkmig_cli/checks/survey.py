@@ -91,7 +91,8 @@ def with_transfer(report: Report, stream: Stream) -> Report:
     if remote is None or isinstance(report.failure, FailureError):
         return report
     remote.check_unchanged()
-    return replace(report, transfer=Transfer(remote.moved, remote.requests, remote.size))
+    transfer = Transfer(remote.moved, remote.requests, remote.size, remote.version)
+    return replace(report, transfer=transfer)
 
 
 def source_of_data(stream: Stream) -> FileInput:

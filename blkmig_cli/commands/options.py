@@ -170,7 +170,7 @@ force_share_option = click.option(
 
 target_option = click.option(
     "--to", "target", metavar="TARGET",
-    help="Where the stream goes (default: stdout); FILE.gz, .xz and .zst are compressed.",
+    help="File, URL... to write to (default: stdout); .gz, .xz and .zst are compressed.",
 )  # fmt: skip
 
 

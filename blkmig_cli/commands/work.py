@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -86,8 +86,8 @@ class Job(Generic[T]):
 class Known(Protocol[T]):
     """Results that are known already."""
 
-    def has(self, name: str) -> bool:
-        """Return whether the results of the capture ``name`` are known."""
+    def find(self, captures: Sequence[Capture]) -> list[bool]:
+        """Return for each of ``captures`` whether its results are known; raises FailureError."""
 
     def results(self, name: str) -> list[T]:
         """Return the results of the capture ``name``; raises FailureError."""
@@ -99,9 +99,9 @@ class Known(Protocol[T]):
 class NothingKnown(Generic[T]):
     """No results."""
 
-    def has(self, name: str) -> bool:
-        """Return False."""
-        return False
+    def find(self, captures: Sequence[Capture]) -> list[bool]:
+        """Return False for each."""
+        return [False] * len(captures)
 
     def results(self, name: str) -> list[T]:
         """Return no results; it is not called."""
@@ -149,7 +149,7 @@ class Work(Generic[T]):
         """
         first = self.captures[0]
         alone = not self.is_many and self.readers.cluster is None
-        if alone and first.failure is None and not self.known.has(first.name):
+        if alone and first.failure is None and not self.known.find([first])[0]:
             if self.raises:
                 done = self.job.done(list(self.job.work(first.name, self.own)), [])
             else:
@@ -176,7 +176,10 @@ class Work(Generic[T]):
         """Yield each capture with what was done; ``tick`` gets their number."""
         captures, job = self.captures, self.job
         own = replace(self.own, progress=no_progress)
-        here = [one.failure is None and not self.known.has(one.name) for one in captures]
+        known = self.known.find(captures)
+        here = [
+            one.failure is None and not found for one, found in zip(captures, known, strict=True)
+        ]
         away = [
             self.readers.are_others and read and one.is_shared
             for one, read in zip(captures, here, strict=True)

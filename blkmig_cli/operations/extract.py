@@ -37,7 +37,8 @@ from blkmig_cli.text import (
     quote,
     size_range,
 )
-from blkmig_cli.transport.target import Sink, open_target
+from blkmig_cli.transport.sinks import Sink
+from blkmig_cli.transport.target import open_target
 from blkmig_cli.wire.v1.layout import describe
 
 # Findings that do not show that a disk is incomplete if all of its known size was sent.

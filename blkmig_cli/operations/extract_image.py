@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 from blkmig_cli.contents.stream_disk import StreamDisk
-from blkmig_cli.disks.formats import RAW, new_format
+from blkmig_cli.disks.formats import RAW, new_format, suffix_format
 from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.neighbours import neighbours_of
 from blkmig_cli.disks.new_image import create_partial, finish
@@ -14,7 +14,7 @@ from blkmig_cli.disks.record import discard_record
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.progress import Tick
-from blkmig_cli.system.address import parse_target
+from blkmig_cli.system.address import parse_target, shown_address
 from blkmig_cli.system.nbd_uri import is_nbd
 from blkmig_cli.text import escape
 
@@ -35,6 +35,12 @@ def image_format(target: str | None, stated: str | None) -> str | None:
     if address.scheme != "file":
         if stated not in (None, RAW):
             raise UsageError(f"-f {stated}: {address} is not a file", hint="specify --to FILE")
+        suffix = suffix_format(shown_address(address.text)) if address.scheme == "url" else None
+        if stated is None and suffix not in (None, RAW):
+            raise UsageError(
+                f"{address}: images of format {suffix} cannot be written to a URL",
+                hint="use -f raw, or specify --to FILE",
+            )
         return None
     found = new_format(address.path, stated)
     return None if found == RAW else found

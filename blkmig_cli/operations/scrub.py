@@ -16,8 +16,9 @@ from blkmig_cli.progress import no_tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import exact_size, quote, size_range
+from blkmig_cli.transport.sinks import Sink
 from blkmig_cli.transport.source import Stream
-from blkmig_cli.transport.target import Sink, open_target
+from blkmig_cli.transport.target import open_target
 from blkmig_cli.wire.events import Block, Event, Payload
 from blkmig_cli.wire.runs.columns import EventConsumer, Run
 from blkmig_cli.wire.schema_io import Input

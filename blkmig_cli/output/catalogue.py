@@ -2,8 +2,9 @@
 
 The standard library reads and writes SQLite, and every language has a client; see docs/many.md for
 queries.  A report is kept as the JSON object of ``validate --output json``, which views present as
-tables of disks, bitmaps and findings.  A capture is unchanged if it has the same size and modification time,
-and is read with the same options by the same version of blkmig.
+tables of disks, bitmaps and findings.  A file is unchanged if it has the same size and modification time,
+an object at a URL if it has the same etag (or, without one, as a file), and if it is read with the same
+options by the same version of blkmig.
 
 The file may come from anywhere: it is used only if it has exactly the tables and views below, and what is
 read from it is checked.
@@ -13,7 +14,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,21 +23,23 @@ from blkmig_cli import limits
 from blkmig_cli.checks.report import Report
 from blkmig_cli.errors import FailureError, UsageError, failing
 from blkmig_cli.json_text import parse_json
+from blkmig_cli.operations.many.captures import Capture
 from blkmig_cli.output.json_writer import write_json
 from blkmig_cli.output.report_reading import kept_report, read_report
-from blkmig_cli.system.address import parse_address
+from blkmig_cli.system.address import Address, has_query, parse_address, shown_address
 from blkmig_cli.system.atomic import check_neighbour
 from blkmig_cli.system.documents import Entry
 from blkmig_cli.text import encode_name, escape
 from blkmig_cli.transport.source import stream_name
+from blkmig_cli.transport.store import ObjectVersion, Store
 from blkmig_cli.wire.identity import is_id
 
-_VERSION = 1
+_VERSION = 2
 # "blkm", which file(1) shows.
 _APPLICATION = 0x626C6B6D
 _SCHEMA = """
 CREATE TABLE captures (
-  address PRIMARY KEY, size INTEGER, mtime_ns INTEGER, options TEXT, checked TEXT
+  address PRIMARY KEY, size INTEGER, mtime_ns INTEGER, etag TEXT, options TEXT, checked TEXT
 );
 CREATE TABLE streams (
   address, number INTEGER, verdict TEXT, complete INTEGER, id TEXT, base TEXT, report TEXT,
@@ -56,13 +59,12 @@ CREATE VIEW findings AS SELECT address, number, json_extract(value, '$.id') AS i
   json_extract(value, '$.device') AS device, json_extract(value, '$.message') AS message
   FROM streams, json_each(report, '$.findings');
 """
-# A change within this time of an earlier one may leave the modification time as it was.
-_SETTLED = 2.0
+# A change within this time of an earlier one may leave the modification time as it was; that of an object is
+# in seconds, of another clock (RFC 9110, 8.8.2.2).
+_SETTLED, _SETTLED_AWAY = 2.0, 60.0
 # Captures that are written at once.
 _BATCH = 64
 
-# Size in bytes and modification time in ns of a file.
-_Version = tuple[int, int]
 # An address in the database: bytes where it is no text.
 _Key = (str, bytes)
 
@@ -77,7 +79,8 @@ class Catalogue:
     def __init__(self, path: str, options: str) -> None:
         self._path = path
         self._options = options
-        self._seen: dict[str, tuple[_Version, bool]] = {}
+        self._seen: dict[str, ObjectVersion] = {}
+        self._below: set[str] = set()
         self._waiting: list[tuple[str, list[Report]]] = []
         for name in (path, *(f"{path}-{kind}" for kind in ("journal", "wal", "shm"))):
             check_neighbour(name)
@@ -107,17 +110,30 @@ class Catalogue:
         finally:
             self._database.close()
 
-    def has(self, name: str) -> bool:
-        """Return whether the file of the STREAM ``name`` is as it was when it was added."""
-        version = _version(name)
-        if version is None:
-            return False
-        self._seen[name] = version, time.time() - version[1] / 1e9 >= _SETTLED
+    def find(self, captures: Sequence[Capture]) -> list[bool]:
+        """Return for each of ``captures`` whether it is as it was when it was added.
+
+        Stores are asked for the objects that they have not listed, many at the same time.
+        """
+        self._below |= {capture.below for capture in captures if capture.below is not None}
+        return [
+            version is not None and self._has(capture.name, version)
+            for capture, version in zip(captures, _versions(captures), strict=True)
+        ]
+
+    def _has(self, name: str, version: ObjectVersion) -> bool:
+        """Return whether ``name`` is known in ``version``."""
+        self._seen[name] = version
         with self._errors():
             row = self._database.execute(
-                "SELECT size, mtime_ns, options FROM captures WHERE address = ?", (_key(name),)
+                "SELECT etag, mtime_ns, size, options FROM captures WHERE address = ?",
+                (_key(name),),
             ).fetchone()
-        return bool(row == (*version, self._options))
+        if row is None or row[3] != self._options or not version.is_known:
+            return False
+        return bool(
+            version.etag == row[0] and (row[0] or (version.mtime_ns, version.size) == row[1:3])
+        )
 
     def results(self, name: str) -> list[Report]:
         """Return the reports on the STREAM ``name`` when it was added, under that name."""
@@ -148,12 +164,14 @@ class Catalogue:
     def without_base(self) -> list[tuple[str, str]]:
         """Return the addresses of increments whose base is no stream of the catalogue, with its id.
 
-        Files that no longer exist are removed first.
+        Files that no longer exist are removed first, and objects that are no longer below a URL.
         """
         self._store()
+        seen = set(map(_key, self._seen))
+        below = tuple(shown_address(url) for url in self._below)
         with self._errors(), self._database:
             addresses = self._database.execute("SELECT address FROM captures").fetchall()
-            gone = [row for row in addresses if not _exists(row[0])]
+            gone = [row for row in addresses if row[0] not in seen and _is_gone(row[0], below)]
             for table in ("captures", "streams"):
                 self._database.executemany(f"DELETE FROM {table} WHERE address = ?", gone)  # noqa: S608
             rows = self._database.execute(
@@ -175,18 +193,19 @@ class Catalogue:
 
     def _store_one(self, name: str, reports: list[Report]) -> None:
         key, database = _key(name), self._database
-        version, settled = self._seen[name]
         for table in ("captures", "streams"):
             database.execute(f"DELETE FROM {table} WHERE address = ?", (key,))  # noqa: S608
         if any(report.verdict == "failed" for report in reports):
             return
         texts = [_text(report) for report in reports]
-        unchanged = settled and _version(name) == version and None not in texts
-        mtime = version[1] if unchanged else None  # None: it is read again
+        version = _version_read(name, self._seen[name], reports)
+        etag, mtime = version.etag, version.mtime_ns
+        if None in texts or not (etag or _has_settled(name, version)):
+            etag = mtime = None  # it is read again
         checked = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         database.execute(
-            "INSERT INTO captures VALUES (?, ?, ?, ?, ?)",
-            (key, version[0], mtime, self._options, checked),
+            "INSERT INTO captures VALUES (?, ?, ?, ?, ?, ?)",
+            (key, version.size, mtime, etag, self._options, checked),
         )
         for number, (report, text) in enumerate(zip(reports, texts, strict=True), 1):
             identity = report.identity
@@ -238,25 +257,81 @@ def _objects(database: sqlite3.Connection) -> list[tuple[object, ...]]:
     return database.execute(query).fetchall()
 
 
-def _exists(address: object) -> bool:
-    """Return whether there is a file at an address in the database."""
-    return isinstance(address, _Key) and os.path.lexists(address)
+def _is_gone(address: object, below: tuple[str, ...]) -> bool:
+    """Return whether there is no file at an address in the database.
+
+    Of an object, whether it is below one of the URLs ``below``, all of whose objects are known otherwise.
+    """
+    if isinstance(address, str) and not address.startswith("/"):
+        return address.startswith(below)
+    return not (isinstance(address, _Key) and os.path.lexists(address))
 
 
-def _version(name: str) -> _Version | None:
-    """Return the version of the STREAM ``name``, None if it is not a file from its start."""
+def _versions(captures: Sequence[Capture]) -> list[ObjectVersion | None]:
+    """Return the version of each of ``captures``; see :func:`_version`."""
+    asked = [one.name for one in captures if one.version is None and _is_url(one.name)]
+    answers: dict[str, ObjectVersion | None] = {}
+    if asked:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 (only with a URL)
+
+        with ThreadPoolExecutor(limits.REQUESTS_MAX) as threads:
+            answers = dict(zip(asked, threads.map(_version, asked), strict=True))
+    return [
+        one.version or (answers[one.name] if one.name in answers else _version(one.name))
+        for one in captures
+    ]
+
+
+def _version(name: str) -> ObjectVersion | None:
+    """Return the version of the STREAM ``name``, None if it is neither a file from its start nor an object.
+
+    An object whose URL has a query is none: the query belongs to its address, but may be a secret.
+    """
     try:
         address = parse_address(name)
+        if address.scheme == "url":
+            return None if has_query(name) else _object_version(address)
         if address.scheme != "file" or address.offset is not None:
             return None
         found = os.stat(address.path)
     except (OSError, UsageError):
         return None
-    return found.st_size, found.st_mtime_ns
+    return ObjectVersion(mtime_ns=found.st_mtime_ns, size=found.st_size)
+
+
+def _object_version(address: Address) -> ObjectVersion:
+    """Return the version of an object, unknown where its store fails."""
+    try:
+        return Store(address).find_version()
+    except FailureError:
+        return ObjectVersion()
+
+
+def _version_read(name: str, seen: ObjectVersion, reports: list[Report]) -> ObjectVersion:
+    """Return the version of the STREAM ``name`` that was read for ``reports``; unknown where it changed.
+
+    ``seen``: that before it was read.
+    """
+    if _is_url(name):
+        read = {one.transfer.version if one.transfer else ObjectVersion() for one in reports}
+        return read.pop() if len(read) == 1 else ObjectVersion()
+    return seen if _version(name) == seen else ObjectVersion(size=seen.size)
+
+
+def _has_settled(name: str, version: ObjectVersion) -> bool:
+    """Return whether a further change would also change the modification time."""
+    settled = _SETTLED_AWAY if _is_url(name) else _SETTLED
+    return version.mtime_ns is not None and time.time() - version.mtime_ns / 1e9 >= settled
+
+
+def _is_url(name: str) -> bool:
+    return parse_address(name).scheme == "url"
 
 
 def _key(name: str) -> str | bytes:
-    """Return the address of the STREAM ``name``, a file, which is the same in every working directory."""
+    """Return the address of the STREAM ``name``, which is the same in every working directory."""
+    if _is_url(name):
+        return shown_address(name)
     data = encode_name(os.path.abspath(parse_address(name).path))
     try:
         return data.decode()

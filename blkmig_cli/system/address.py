@@ -115,6 +115,11 @@ def shown_address(text: str) -> str:
     return found[0] + host.rpartition("@")[2].partition("?")[0] + slash + path
 
 
+def has_query(text: str) -> bool:
+    """Return whether the address ``text`` is a URL with more than the name of an object."""
+    return parse_address(text).scheme == "url" and ("?" in text or "#" in text)
+
+
 def parse_target(text: str | None) -> Address:
     """Return the address that ``text`` names as a TARGET; None is stdout.
 
@@ -123,8 +128,6 @@ def parse_target(text: str | None) -> Address:
     address = parse_address("-" if text is None else text)
     if address.offset is not None:
         raise _invalid(address.text, "a target cannot have an offset")
-    if address.scheme == "url":
-        raise _invalid(str(address), "streams cannot be written to a URL")
     return address
 
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import UsageError
-from blkmig_cli.system.address import Address, parse_address
+from blkmig_cli.system.address import Address, parse_address, shown_address
 from blkmig_cli.system.devices import identity, layers
 from blkmig_cli.system.nbd_uri import is_nbd, parse_nbd_uri
 from blkmig_cli.text import escape
@@ -28,7 +28,7 @@ class FileUses:
     Its place (folder and name) identifies it too, so that a file that does not exist yet is known.
     A block device and what it lies on (the disk of a partition, the file of a loop device) are the
     same; two partitions of a disk are not.  Pipes, sockets and character devices (terminals,
-    /dev/null) may be used more than once.
+    /dev/null) may be used more than once.  An object is identified by its URL.
 
     A command adds all that it reads and writes before it opens anything for writing.
     """
@@ -51,10 +51,12 @@ class FileUses:
         return uses
 
     def add_address(self, use: str, address: Address, *, writes: bool) -> None:
-        """Register the file that ``address`` names, if it names one; see :meth:`add`."""
+        """Register the file or the object that ``address`` names, if it names one; see :meth:`add`."""
         file = address.file(writes=writes)
         if file is not None:
             self.add(use, file, writes=writes)
+        elif address.scheme == "url":
+            self._add([("URL", shown_address(address.text))], str(address), use, writes=writes)
 
     def add(self, use: str, file: str | int, *, writes: bool) -> None:
         """Register ``file``: a path, an NBD URI or a descriptor.
@@ -65,8 +67,11 @@ class FileUses:
         cannot be examined is not an error here; opening it will fail.
         """
         name = _STANDARD.get(file, f"fd:{file}") if isinstance(file, int) else escape(file)
+        self._add(_identities(file), name, use, writes=writes)
+
+    def _add(self, keys: list[Hashable], name: str, use: str, *, writes: bool) -> None:
+        """Register what has the identities ``keys``, and ``name`` in messages."""
         added = _Use(f"{use} ({name})", writes)
-        keys = _identities(file)
         under = {layer for key in keys for layer in layers(key)}
         known = [(uses, key) for key in keys for uses in (self._uses, self._under)]
         known += [(self._uses, key) for key in under]

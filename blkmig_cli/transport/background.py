@@ -9,6 +9,7 @@ import queue
 import select
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 # Bytes of a piece, and how many of these are ahead.
 _PIECE = 1 << 20
@@ -28,6 +29,8 @@ class Reading:
     no byte comes.  What it raises is raised when the bytes before have been taken.
     """
 
+    _threads = True
+
     def __init__(self, readinto: Callable[[memoryview], int], fd: int) -> None:
         self._readinto = readinto
         self._fd = fd
@@ -41,10 +44,15 @@ class Reading:
         self._ended = False
         self._wake = -1
 
+    @classmethod
+    def use_no_threads(cls) -> None:
+        """Read without threads in this process, as others like it use all processors."""
+        cls._threads = False
+
     def readinto(self, target: memoryview) -> int:
         """Fill some of ``target`` with the next bytes; returns how many, 0 at the end."""
         if self._thread is None:
-            if self._direct < _BEGIN:
+            if not self._threads or self._direct < _BEGIN:
                 count = self._readinto(target)
                 self._direct += count
                 return count
@@ -116,7 +124,7 @@ class Writing:
     """Calls ``write`` with pieces, in order, in a thread.
 
     The error of one is raised by the next call of :meth:`write`, or by :meth:`finish`; further pieces are
-    dropped.
+    dropped, as are those that wait when it is closed.
     """
 
     def __init__(self, write: Callable[[memoryview], None]) -> None:
@@ -136,14 +144,19 @@ class Writing:
 
     def finish(self) -> None:
         """Wait until all has been written."""
-        self.close()
+        self._end()
         self._raise()
 
-    def close(self) -> None:
-        """Wait until the thread has ended."""
+    def close(self, wait: float | None = None) -> None:
+        """Wait until the thread has ended, at most ``wait`` seconds; what it has not begun is not written."""
+        self._failure = self._failure or _Stopped()
+        self._end(wait)
+
+    def _end(self, wait: float | None = None) -> None:
         if self._thread is not None:
-            self._pieces.put(None)
-            self._thread.join()
+            with suppress(queue.Full):
+                self._pieces.put(None, timeout=wait)
+                self._thread.join(wait)
             self._thread = None
 
     def _raise(self) -> None:

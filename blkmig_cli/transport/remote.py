@@ -5,21 +5,19 @@ chunks at once.  What is read from end to end is read in pieces at the same time
 """
 
 import io
-import os
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
-from blkmig_cli.errors import FailureError, StreamError, UsageError
+from blkmig_cli.errors import FailureError
 from blkmig_cli.system.address import Address
 from blkmig_cli.system.pipes import write_all
-from blkmig_cli.text import escape
 from blkmig_cli.transport.inputs import FileInput
+from blkmig_cli.transport.store import Patience, Store, is_refused, version_of
 from blkmig_cli.wire.events import Payload
 
 # Bytes that are read first: of many captures, all.
@@ -32,92 +30,98 @@ _GAP = 64 << 10
 _LEAST = 4 << 10
 # What tells that an object has changed, by the store.
 _VERSIONS = ("etag", "last-modified", "lastmodified", "mtime", "updated", "size", "generation")
-_URL = re.compile(r"\w[\w+.-]*://\S*")
-
-
-class Store:
-    """The store of the URL ``address``.
-
-    Raises UsageError where nothing reads such URLs, FailureError where it fails.
-    """
-
-    def __init__(self, address: Address) -> None:
-        self._name = str(address)
-        try:
-            import fsspec  # noqa: PLC0415 (an extra)
-        except ImportError:
-            raise FailureError(
-                f"{self._name}: fsspec is missing", hint="install blkmig[remote]"
-            ) from None
-        scheme = address.text.partition("::")[0].partition("://")[0]
-        if scheme not in fsspec.available_protocols():
-            raise UsageError(f"{self._name}: URLs of '{escape(scheme)}' are not supported")
-        with self.failing():
-            self._store, self._path = fsspec.url_to_fs(address.text)
-
-    def find(self) -> list[str]:
-        """Return the URLs of the objects that match the path, a glob, or are below it, sorted."""
-        with self.failing():
-            if "*" in self._path or "[" in self._path or "?" in self._path:
-                found = self._store.glob(self._path)
-            else:
-                found = self._store.find(self._path)
-            return sorted(map(self._store.unstrip_protocol, found))
-
-    @contextmanager
-    def failing(self) -> Iterator[None]:
-        """Turn an error of the store into a FailureError, which does not tell credentials."""
-        try:
-            yield
-        except (FailureError, UsageError, StreamError):
-            raise
-        except ImportError as error:
-            raise FailureError(
-                f"{self._name}: {escape(_plain(str(error)))}", hint="install blkmig[remote]"
-            ) from None
-        except Exception as error:  # noqa: BLE001 (each store raises errors of its own libraries)
-            raise FailureError(f"{self._name}: {escape(_plain(_text(error)))}") from None
 
 
 class Remote(Store):
     """The object at the URL ``address``; ``size`` in bytes, None where it is read from end to end.
 
-    ``moved`` and ``requests``: the bytes and the requests so far.  Raises as :class:`Store`.
+    ``moved`` and ``requests``: the bytes and the requests so far.  ``version``: of the object when it was
+    opened.  Raises as :class:`Store`.
     """
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
         self.moved = 0
         self.requests = 0
-        self._version, info = self._examine()
+        self._found, info = self._examine()
+        self.version = version_of(info)
         if info.get("type") == "directory":
             raise FailureError(f"{self._name}: is a directory", hint="add a slash to its name")
         self.size: int | None = None if info.get("partial") is False else info.get("size")
         self._file: Any = None
         if self.size is not None and address.text.startswith(("http://", "https://")):
             # The file of an HTTP server checks that no more is sent than was requested.
-            with self.failing():
-                self._file = self._store.open(self._path, "rb", cache_type="none")
+            self._file = self.patiently(
+                lambda: self._store.open(self._path, "rb", cache_type="none")
+            )
             if self.size > _FIRST and not self._serves_ranges():
                 self.size = None
 
     def fetch(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Return the bytes of each of ``ranges`` (start, end); raises FailureError."""
-        self.requests += len(ranges)
+        """Return the bytes of each of ``ranges`` (start, end); raises FailureError.
+
+        Ranges that the store refuses, as there are too many requests, are requested again.
+        """
+        found: list[bytes | Exception | None] = [None] * len(ranges)
+        left = list(range(len(ranges)))
+        patience = Patience()
         with self.failing():
-            if self._file is not None:
-                found = self._fetch_http(ranges)
-            else:
-                starts, ends = ([one[side] for one in ranges] for side in (0, 1))
-                found = self._store.cat_ranges(
-                    [self._path] * len(ranges), starts, ends, on_error="raise"
-                )
-        self.moved += sum(map(len, found))
-        for (start, end), data in zip(ranges, found, strict=True):
+            while left:
+                answers = self._request([ranges[number] for number in left])
+                failures = [answer for answer in answers if isinstance(answer, Exception)]
+                for number, answer in zip(left, answers, strict=True):
+                    found[number] = answer
+                left = [number for number in left if not isinstance(found[number], bytes)]
+                if len(failures) < len(answers):
+                    patience = Patience()
+                if failures:
+                    failures.sort(key=is_refused)  # others come first, and are raised
+                    time.sleep(patience.delay(failures[0]))
+        pieces = [answer for answer in found if isinstance(answer, bytes)]
+        self.moved += sum(map(len, pieces))
+        for (start, end), data in zip(ranges, pieces, strict=True):
             if len(data) != end - start:
                 raise FailureError(
                     f"{self._name}: the store sent {len(data)} bytes of {end - start}", offset=start
                 )
+        return pieces
+
+    def _request(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | Exception]:
+        """Request ``ranges`` once, many at the same time; return the bytes or the error of each."""
+        if self._file is not None:
+            return self._request_http(ranges)
+        self.requests += len(ranges)
+        starts, ends = ([one[side] for one in ranges] for side in (0, 1))
+        found: list[bytes | Exception] = self._store.cat_ranges(
+            [self._path] * len(ranges), starts, ends, on_error="return"
+        )
+        return found
+
+    def _request_http(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | Exception]:
+        """Request ``ranges`` of an HTTP server; those after one that fails are not, and have its error."""
+        import asyncio  # noqa: PLC0415 (as the next: only with an HTTP server)
+
+        from fsspec.asyn import sync  # noqa: PLC0415
+
+        failures: list[Exception] = []
+
+        async def one(room: asyncio.Semaphore, start: int, end: int) -> bytes | Exception:
+            async with room:
+                if failures:
+                    return failures[0]
+                self.requests += 1
+                try:
+                    data: bytes = await self._file.async_fetch_range(start, end)
+                except Exception as error:  # noqa: BLE001 (it is raised by fetch)
+                    failures.append(error)
+                    return error
+                return data
+
+        async def every() -> list[bytes | Exception]:
+            room = asyncio.Semaphore(limits.REQUESTS_MAX)
+            return await asyncio.gather(*(one(room, start, end) for start, end in ranges))
+
+        found: list[bytes | Exception] = sync(self._store.loop, every)
         return found
 
     def _serves_ranges(self) -> bool:
@@ -125,43 +129,28 @@ class Remote(Store):
         from fsspec.asyn import sync  # noqa: PLC0415 (only with an HTTP server)
 
         assert self.size is not None
-        self.requests += 1
-        with self.failing():
+        start, end = self.size - 1, self.size
+
+        def ask() -> bytes | None:
+            self.requests += 1
             try:
-                last = sync(
-                    self._store.loop, self._file.async_fetch_range, self.size - 1, self.size
-                )
+                last: bytes = sync(self._store.loop, self._file.async_fetch_range, start, end)
             except ValueError:  # it sends all of it
-                return False
-        self.moved += len(last)
-        return True
+                return None
+            return last
 
-    def _fetch_http(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        import asyncio  # noqa: PLC0415 (as the next: only with an HTTP server)
-
-        from fsspec.asyn import sync  # noqa: PLC0415
-
-        async def one(room: asyncio.Semaphore, start: int, end: int) -> bytes:
-            async with room:
-                data: bytes = await self._file.async_fetch_range(start, end)
-                return data
-
-        async def every() -> list[bytes]:
-            room = asyncio.Semaphore(limits.REQUESTS_MAX)
-            return await asyncio.gather(*(one(room, start, end) for start, end in ranges))
-
-        found: list[bytes] = sync(self._store.loop, every)
-        return found
+        last = self.patiently(ask)
+        self.moved += len(last or b"")
+        return last is not None
 
     def read(self) -> io.RawIOBase:
         """Return a file that reads the object once, from its start; raises FailureError."""
-        with self.failing():
-            opened = self._store.open(self._path, "rb", block_size=0)
+        opened = self.patiently(lambda: self._store.open(self._path, "rb", block_size=0))
         return _Counted(self, opened)
 
     def check_unchanged(self) -> None:
         """Raise FailureError where the object is not that which was opened."""
-        if self._examine()[0] != self._version:
+        if self._examine()[0] != self._found:
             raise FailureError(f"{self._name}: the object changed while it was read")
 
     def close(self) -> None:
@@ -170,21 +159,10 @@ class Remote(Store):
             self._file.close()
 
     def _examine(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the version of the object, and what the store says of it."""
+        """Return what tells that the object has changed, and all that the store says of it."""
         self.requests += 1
-        with self.failing():
-            self._store.invalidate_cache()
-            info = self._store.info(self._path)
+        info = self._info()
         return {key: info[key] for key in info if key.lower() in _VERSIONS}, info
-
-
-def find_objects(address: Address) -> list[str]:
-    """Return the URLs of the objects that match ``address``, a glob, or are below it; sorted.
-
-    Raises as :class:`Remote`.
-    """
-    store = Store(address)
-    return store.find()
 
 
 class RemoteInput(FileInput):
@@ -261,17 +239,22 @@ class RangeReader(io.RawIOBase):
 
     def __init__(self, remote: Remote, first: bytes) -> None:
         assert remote.size is not None
+        self._remote = remote
         self._input = RemoteInput(remote, first)
         self._size = remote.size
         self._at = 0
         self._left = memoryview(first)
+        self._checked = False
 
     def readable(self) -> bool:
         """Return True."""
         return True
 
     def readinto(self, target: Any) -> int:
-        """Read the next bytes into ``target``; raises FailureError."""
+        """Read the next bytes into ``target``; raises FailureError, also where the object has changed."""
+        if self._at == self._size and not self._checked:
+            self._remote.check_unchanged()
+            self._checked = True
         if not self._left and self._at < self._size:
             buffer = bytearray(min(_PIECES * _PIECE, self._size - self._at))
             self._input.read_into(memoryview(buffer), self._at)
@@ -308,24 +291,3 @@ def first_bytes(remote: Remote) -> bytes:
     """Return the bytes that are read first; raises FailureError."""
     assert remote.size is not None
     return remote.fetch([(0, min(_FIRST, remote.size))])[0] if remote.size else b""
-
-
-def _text(error: Exception) -> str:
-    """Return the message of an error of a store."""
-    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
-        return _text(error.__cause__)  # fsspec's HTTP store reports every failure as a missing file
-    response = getattr(error, "response", None)  # botocore's ClientError
-    if isinstance(response, dict) and "Error" in response:
-        return "{Code}: {Message}".format_map({"Code": "", "Message": "", **response["Error"]})
-    if hasattr(error, "status") and hasattr(error, "message"):  # aiohttp's ClientResponseError
-        return f"HTTP status {error.status} {error.message}"
-    if isinstance(error, FileNotFoundError):
-        return "No such file or object"
-    if isinstance(error, OSError) and error.errno and error.strerror:
-        return os.strerror(error.errno) if error.errno > 0 else error.strerror
-    return str(error) or type(error).__name__
-
-
-def _plain(text: str) -> str:
-    """Return ``text`` on one line, without URLs, which may hold credentials."""
-    return " ".join(_URL.sub("(URL)", text).split())

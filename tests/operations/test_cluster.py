@@ -4,10 +4,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,8 @@ import pytest
 from tests.conftest import CAPTURES, Run, fails
 from tests.operations.test_many import Waiting, gone
 from tests.output.test_ci_formats import WHOLE
+from tests.support.dask import dask_cluster
+from tests.support.peers import unused_port
 
 BLKMIG = [sys.executable, "-m", "blkmig_cli"]
 
@@ -33,13 +33,6 @@ def test_usage(run: Run, tmp_path: Path, words: list[str]) -> None:
     fails(outcome, 2, "mutually exclusive")
 
 
-def unused_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 @pytest.mark.long
 def test_no_scheduler(tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="distributed is not installed (test-remote)")
@@ -55,43 +48,10 @@ def test_no_scheduler(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
-    """The address of a scheduler with two workers; the version of blkmig on them can be set."""
+    """The address of a scheduler with two workers."""
     pytest.importorskip("distributed", reason="distributed is not installed (test-remote)")
-    address = f"tcp://127.0.0.1:{unused_port()}"
-    port = address.rpartition(":")[2]
-    quiet = ["--no-dashboard", "--host", "127.0.0.1"]
-    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", *quiet, "--port", port]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard",
-              "--no-nanny", "--nthreads", "1", "--host", "127.0.0.1",
-              "--death-timeout", "60", "--local-directory", str(tmp_path / "workers")]  # fmt: skip
-    started = [
-        subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        for words in (dask, worker, worker)
-    ]
-    try:
-        for process in started[1:]:  # each says so when it is registered
-            assert process.stderr is not None
-            for line in process.stderr:
-                if "Registered to" in line:
-                    break
-        drains = [threading.Thread(target=drain, args=(process,)) for process in started]
-        for thread in drains:
-            thread.start()
+    with dask_cluster(tmp_path) as address:
         yield address
-    finally:
-        for process in started[::-1]:
-            process.kill()
-            process.wait()
-        for thread in drains:
-            thread.join()
-        for process in started:
-            process.stderr.close()  # type: ignore[union-attr]
-
-
-def drain(process: subprocess.Popen[str]) -> None:
-    assert process.stderr is not None
-    for _ in process.stderr:
-        pass
 
 
 @pytest.mark.long

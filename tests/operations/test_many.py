@@ -113,7 +113,7 @@ def test_a_directory_that_cannot_be_read(run: Run, folder: Path) -> None:
 
 @pytest.mark.parametrize(("null", "end"), [([], b"\n"), (["--null"], b"\0"), (["-0"], b"\0")])
 def test_a_list_of_names(run: Run, folder: Path, null: list[str], end: bytes) -> None:
-    """Its names are paths, whatever they look like, as a list may come from anywhere."""
+    """Its names are paths, also those that look like other URIs, as a list may come from anywhere."""
     Path("exec:touch made").write_bytes(WHOLE)
     Path("fd:5").write_bytes(WHOLE)
     Path("a*").write_bytes(WHOLE)
@@ -129,6 +129,15 @@ def test_a_list_of_names(run: Run, folder: Path, null: list[str], end: bytes) ->
     )
     assert names(json.loads(done.stdout)) == shown
     assert not Path("made").exists()
+
+
+def test_a_list_with_urls(run: Run, folder: Path) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="no fsspec; install blkmig[remote]")
+    fsspec.filesystem("memory").pipe("/list/[a]*", WHOLE)
+    (folder / "list").write_text("c/a.bin\nmemory://list/[a]*\nexec:false\n")
+    outcome = run("validate", "--files-from", "list", "--output", "json")
+    found = {stream["stream"]: stream["verdict"] for stream in json.loads(outcome.out)["streams"]}
+    assert found == {"c/a.bin": "whole", "memory://list/[a]*": "whole", "./exec:false": "failed"}
 
 
 @pytest.mark.parametrize(
@@ -334,10 +343,10 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 @pytest.mark.long
 def test_memory_of_many(folder: Path) -> None:
-    """3,000 captures with 20 disks each take little more memory than 100."""
+    """10,000 captures with 20 disks each take little more memory than 1,000: a line for each."""
     blocks = b"".join(raw.block(0, 8, f"disk{number}") for number in range(20))
     peaks = []
-    for name, count in (("few", 100), ("many", 3000)):
+    for name, count in (("few", 1000), ("many", 10000)):
         Path(name).mkdir()
         for number in range(count):
             Path(name, f"{number:04}").write_bytes(raw.qemu(blocks))
@@ -346,7 +355,7 @@ def test_memory_of_many(folder: Path) -> None:
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         peaks.append(int(done.stdout))
-    assert peaks[1] - peaks[0] < 2900 * 2  # KiB
+    assert peaks[1] - peaks[0] < 9000 * 2  # KiB
 
 
 @pytest.mark.parametrize("command", ["validate", "info"])

@@ -260,7 +260,7 @@ def instead(make: Callable[[str], None]) -> None:
         (lambda: Path("c.db").write_bytes(b"no database" * 99), "c.db is not a catalogue: file is"),
         (lambda: Path("c.db").write_bytes(b"SQLite format 3\0" + bytes(99)), "c.db is not a cat"),
         (change("PRAGMA application_id = 1"), "it is a database of another program"),
-        (change("PRAGMA user_version = 2"), "version 2, only 1 is known"),
+        (change("PRAGMA user_version = 1"), "version 1, only 2 is known"),
         (change("CREATE TABLE more (x)"), "it has other tables"),
         (
             change("CREATE TRIGGER t AFTER INSERT ON streams BEGIN DELETE FROM captures; END"),

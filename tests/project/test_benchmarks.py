@@ -1,5 +1,6 @@
 """The benchmarks run on small amounts, and leave no file; their figures are not judged here."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -32,6 +33,8 @@ def check(target: Path, output: str, growth: int | None) -> None:
         "the plain capture",
     }
     peers |= {"copy of its chunks", "two processes", "dd bs=1M, with fsync"}
+    if importlib.util.find_spec("distributed") is not None:
+        peers.add("two Dask workers")
     if qemu.QEMU_IMG is not None:
         peers.add("qemu-img convert")
     if qemu.has_block_migration():

@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ class Counting(ThreadingHTTPServer):
 
     ``fault``, if set, is called with the handler and the number of the request; it may answer itself,
     and returns whether it did.  ``ranges``: it sends parts of files; ``stated``: its headers tell that.
+    ``etag`` and ``modified``: it tells the version of a file so.
     """
 
     daemon_threads = True
@@ -28,6 +30,8 @@ class Counting(ThreadingHTTPServer):
         self.now = 0
         self.ranges = True
         self.stated = True
+        self.etag = True
+        self.modified = False
         self.fault: Any = None
         self.lock = threading.Lock()
 
@@ -79,7 +83,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if self.server.stated:
             self.send_header("Accept-Ranges", "bytes" if self.server.ranges else "none")
-        self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
+        if self.server.etag:
+            self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
+        if self.server.modified:
+            self.send_header("Last-Modified", formatdate(path.stat().st_mtime, usegmt=True))
         self.send_header("Content-Length", str(end - start))
         if status == 206:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")

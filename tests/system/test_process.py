@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from blkmig_cli.commands import cli
 from blkmig_cli.errors import FailureError, Interruption
-from blkmig_cli.transport.target import Sink
+from blkmig_cli.transport.sinks import Sink
 from tests.conftest import Run, fails
 from tests.support import raw
 

@@ -105,6 +105,18 @@ def test_it_stops_where_no_byte_comes() -> None:
 
 
 @pytest.mark.usefixtures("at_once")
+def test_a_process_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reading, "_threads", True)  # what is changed is changed back
+    for threads in (1, 0):
+        before = threading.active_count()
+        reading = Reading(Source(bytes(9 << 20), []), 0)
+        assert reading.readinto(memoryview(bytearray(5))) == 5
+        assert threading.active_count() == before + threads
+        reading.close()
+        Reading.use_no_threads()
+
+
+@pytest.mark.usefixtures("at_once")
 def test_writing_in_order() -> None:
     found = bytearray()
     writing = Writing(found.extend)

@@ -17,7 +17,8 @@ from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import StreamError
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.transport import compression
-from blkmig_cli.transport.target import Sink, open_target
+from blkmig_cli.transport.sinks import Sink
+from blkmig_cli.transport.target import open_target
 from tests.conftest import Run, fails
 from tests.support import raw
 

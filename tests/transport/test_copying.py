@@ -22,7 +22,7 @@ from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.schemas.block import join_word
 from blkmig_cli.schemas.constants import BlockFlag, RamFlag
 from blkmig_cli.system import pipes
-from blkmig_cli.transport.target import Sink
+from blkmig_cli.transport.sinks import Sink
 from blkmig_cli.wire.encoder import encode
 from blkmig_cli.wire.events import Block, Ram
 from tests.conftest import Run, fails

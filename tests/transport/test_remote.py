@@ -1,14 +1,14 @@
 """Streams at URLs: by ranges of a server that counts, in an S3 store, and what goes wrong with them."""
 
-import json
 import os
 import shutil
 import socket
-import subprocess
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ import pytest
 pytest.importorskip("fsspec", reason="fsspec is not installed (the extra remote)")
 pytest.importorskip("aiohttp", reason="aiohttp is not installed (the extra remote)")
 
+import fsspec
+
+from blkmig_cli import limits
 from tests.conftest import CAPTURES, MORE, Capture, Run, captures_but, fails
 from tests.output.test_ci_formats import WHOLE
 from tests.output.test_json_schemas import hold
@@ -166,13 +169,21 @@ def test_an_empty_object(run: Run, server: Counting) -> None:
     fails(run("validate", f"{server.url}/empty"), 3, "empty")
 
 
-def status(code: int, first: int = 1) -> Any:
-    """Return a fault: requests from number ``first`` on get this status."""
+def status(code: int, first: int = 1, last: float = float("inf"), after: str | None = None) -> Any:
+    """Return a fault: requests from number ``first`` to ``last`` get this status.
+
+    ``after``: they may be made again after so many seconds, or at this date.
+    """
 
     def answer(handler: Any, number: int) -> bool:
-        if number >= first:
-            handler.send_error(code)
-        return number >= first
+        found = first <= number <= last
+        if found:
+            handler.send_response(code)
+            if after is not None:
+                handler.send_header("Retry-After", after)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+        return found
 
     return answer
 
@@ -212,14 +223,15 @@ def changing(handler: Any, number: int) -> bool:
     ("fault", "message"),
     [
         (status(403), "HTTP status 403"),
-        (status(429, 4), "HTTP status 429"),
+        (status(429, 4, after="0"), "HTTP status 429"),
+        (status(429, 4, after="3600"), "HTTP status 429"),
         (status(503, 4), "HTTP status 503"),
         (cut, "huge.bin: "),
         (too_much, "huge.bin: "),
         (changing, "the object changed while it was read"),
         (status(404, 10**9), "none: HTTP status 404"),
     ],
-    ids=["403", "429", "503", "cut", "too much", "changing", "missing"],
+    ids=["403", "429", "429, later", "503", "cut", "too much", "changing", "missing"],
 )
 def test_faults_of_a_server(run: Run, server: Counting, fault: Any, message: str) -> None:
     """One line, which has no secret, for the stream; the others are done."""
@@ -241,6 +253,53 @@ def test_faults_of_a_server(run: Run, server: Counting, fault: Any, message: str
         assert "hunter2" not in outcome.out + outcome.err
 
 
+@pytest.mark.parametrize(
+    ("code", "after"), [(429, "0"), (503, "0"), (429, None), (503, formatdate(0, usegmt=True))]
+)
+@pytest.mark.parametrize("ranges", [True, False])
+def test_requests_that_are_refused_are_made_again(
+    run: Run,
+    server: Counting,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    after: str | None,
+    ranges: bool,
+) -> None:
+    """At every stage: when the object is opened, while it is read, at its end."""
+    monkeypatch.setattr("blkmig_cli.transport.store._FIRST_DELAY", 0.001)
+    make_huge(server.folder / "huge.bin", 12)
+    server.ranges = ranges
+    words = [f"{server.url}/huge.bin", "--device-size", "12M"]
+    wanted = report(run, *words)
+    total = server.requests
+    assert wanted["verdict"] == "whole"
+    for first in range(1, total + 1):
+        # A client asks with HEAD, and if that fails, with GET.
+        server.requests, server.fault = 0, status(code, first, first + 2, after)
+        found = report(run, *words)
+        assert found["verdict"] == "whole", first
+        assert server.requests > total
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "requests"), [("THROTTLED_TRIES", 3, 6), ("THROTTLED_WAIT", 0, 2)]
+)
+def test_how_often_and_how_long_a_request_is_made_again(
+    run: Run,
+    server: Counting,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: int,
+    requests: int,
+) -> None:
+    """The object is asked for with HEAD, and then with GET."""
+    monkeypatch.setattr("blkmig_cli.transport.store._FIRST_DELAY", 0.001)
+    monkeypatch.setattr(limits, name, value)
+    server.fault = status(429)
+    fails(run("validate", f"{server.url}/whole.bin"), 4, "whole.bin: HTTP status 429")
+    assert server.requests == requests
+
+
 def test_secrets_are_not_shown(run: Run, server: Counting) -> None:
     url = server.url.replace("http://", "http://user:hunter2@")
     for kind in ("human", "json", "junit", "sarif", "github"):
@@ -258,7 +317,132 @@ def test_no_server_and_no_protocol(run: Run, tmp_path: Path) -> None:
     fails(run("validate", "nosuch://x/y"), 2, "URLs of 'nosuch' are not supported")
     image = tmp_path / "disk.img"
     image.write_bytes(bytes(1 << 20))
-    fails(run("send", image, "--to", "s3://x/y"), 2, "streams cannot be written to a URL")
+    url = "http://user:hunter2@127.0.0.1/y?key=hunter2"
+    outcome = run("send", image, "--to", url)
+    fails(outcome, 2, "http://127.0.0.1/y: streams cannot be written to such a URL")
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """fsspec's store in the memory of a process, with a folder ``t``."""
+    store = fsspec.filesystem("memory")
+    store.mkdir("/t")
+    yield store
+    store.rm("/t", recursive=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["send", "disk.img"],
+        ["convert", "stream", "--dialect", "v2"],
+        ["fold", "sent"],
+        ["scrub", "stream"],
+        ["salvage", "cut"],
+        ["build", "spec"],
+        ["extract", "stream", "--device", "d"],
+        ["extract", "stream", "--bitmap", "b"],
+        ["map", "stream", "--svg"],
+    ],
+    ids=lambda words: " ".join(words[::2]),
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_whatever_writes_a_file_writes_an_object(
+    run: Run,
+    tmp_path: Path,
+    memory: Any,
+    words: list[str],
+    suffix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same bytes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    Path("disk.img").write_bytes(b"x" * 4096)
+    Path("stream").write_bytes(WHOLE)
+    Path("cut").write_bytes(WHOLE[:-40])
+    Path("spec").write_text(run("dump", "stream", "--spec").out)
+    identity = ["--id", "00000000-0000-4000-8000-000000000000"]
+    assert run("send", "disk.img", "--to", "sent", *identity).status == 0
+    to = [] if "--svg" in words else ["--to"]
+    identity = identity if words[0] == "send" else []
+    done = [
+        run(*words, *to, target, *identity)
+        for target in (f"made{suffix}", f"memory://t/made{suffix}")
+    ]
+    assert done[0].status == done[1].status, done
+    assert done[0].status == (words[0] == "salvage"), done
+    assert Path(f"made{suffix}").stat().st_size
+    assert memory.cat(f"/t/made{suffix}") == Path(f"made{suffix}").read_bytes()
+
+
+def test_an_object_that_is_read_is_not_written(run: Run, memory: Any) -> None:
+    memory.pipe("/t/a", WHOLE)
+    for url in ("memory://t/a", "memory://t/a?x", "memory://u:p@t/a"):
+        fails(run("convert", "memory://t/a", "--dialect", "v2", "--to", url), 2, "are the same")
+    assert memory.cat("/t/a") == WHOLE
+
+
+def test_images_are_not_written_to_urls(run: Run, memory: Any, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(WHOLE)
+    words = ["extract", tmp_path / "a", "--device", "d", "--to", "memory://t/d.qcow2"]
+    fails(run(*words), 2, "images of format qcow2 cannot be written to a URL")
+    fails(run(*words, "-f", "qcow2"), 2, "is not a file")
+    assert not memory.exists("/t/d.qcow2")
+    assert run(*words, "-f", "raw").status == 0
+    assert memory.cat("/t/d.qcow2")
+
+
+@pytest.mark.parametrize(
+    ("etag", "modified", "age", "unchanged"),
+    [
+        (True, False, 0, True),
+        (False, True, 3600, True),
+        (False, True, 30, False),  # it may change once more within the second
+        (False, False, 3600, False),
+    ],
+)
+def test_a_catalogue(
+    run: Run,
+    server: Counting,
+    tmp_path: Path,
+    etag: bool,
+    modified: bool,
+    age: int,
+    unchanged: bool,
+) -> None:
+    """An object is read again if its etag, or its size and time, are others; or if it has none."""
+    server.etag, server.modified = etag, modified
+    path = server.folder / "whole.bin"
+    changed = time.time() - age
+    os.utime(path, (changed, changed))
+    words = ["validate", f"{server.url}/whole.bin", "--catalogue", tmp_path / "c", "--output"]
+
+    def check() -> tuple[bool, str]:
+        server.moved = 0
+        document = run(*words, "json").json
+        assert (document["unchanged"] == 1) == (server.moved == 0)
+        return document["unchanged"] == 1, document["streams"][0]["verdict"]
+
+    assert check() == (False, "whole")
+    assert check() == (unchanged, "whole")
+    path.write_bytes(bytes(len(WHOLE)))
+    os.utime(path, (changed - 5, changed - 5))
+    assert check() == (False, "not-a-stream")
+    # A query may be a secret, and is not kept.
+    words[1] = f"{server.url}/whole.bin?signature=hunter2"
+    assert [check()[0] for _ in range(2)] == [False, False]
+    assert b"hunter2" not in (tmp_path / "c").read_bytes()
+
+
+def test_an_object_that_is_gone_is_forgotten(run: Run, server: Counting, tmp_path: Path) -> None:
+    words = ["validate", f"{server.url}/whole.bin", "--catalogue", tmp_path / "c"]
+    assert run(*words).status == 0
+    os.rename(server.folder / "whole.bin", server.folder / "away")
+    fails(run(*words, "--output", "json"), 4, "HTTP status 404")
+    database = sqlite3.connect(tmp_path / "c")
+    assert database.execute("SELECT count(*) FROM captures").fetchone() == (0,)
+    database.close()
 
 
 def test_fsspec_is_an_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,8 +451,6 @@ def test_fsspec_is_an_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_store(run: Run) -> None:
-    import fsspec
-
     store = fsspec.filesystem("memory")
     store.pipe("/many/a.bin", WHOLE)
     store.pipe("/many/deep/b.bin", raw.qemu(raw.block(0, 8), raw.block(4096, 8)))
@@ -283,75 +465,3 @@ def test_another_store(run: Run) -> None:
         fails(run("validate", "memory://many/deep"), 4, "is a directory")
     finally:
         store.rm("/many", recursive=True)
-
-
-# -- S3
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, str]]:
-    """A server of moto's, as environment for its clients."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed (the extra remote)")
-    pytest.importorskip("moto.server", reason="moto is not installed (the extra test-remote)")
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
-            yield {
-                "AWS_ACCESS_KEY_ID": "key",
-                "AWS_SECRET_ACCESS_KEY": "hunter2",
-                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-                "AWS_DEFAULT_REGION": "us-east-1",
-                "AWS_EC2_METADATA_DISABLED": "true",
-            }
-        finally:
-            process.terminate()
-
-
-@pytest.mark.long
-def test_a_bucket(s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real captures in a bucket, by two processes; no such object and no such bucket."""
-    for key, value in s3.items():
-        monkeypatch.setenv(key, value)
-    import s3fs
-
-    store = s3fs.S3FileSystem()
-    store.mkdir("captures")
-    names = sorted(path.name for path in CAPTURES.glob("*.bin.gz"))
-    for name in names:
-        store.put(str(CAPTURES / name), f"captures/deep/{name}")
-    make_huge(tmp_path / "huge", 32)
-    store.put(str(tmp_path / "huge"), "captures/huge.bin")
-    words = [sys.executable, "-m", "blkmig_cli", "validate", "--output", "json", "--jobs", "2"]
-    urls = ["s3://captures/deep/", "s3://captures/h*.bin", "s3://captures/none", "s3://nobucket/x"]
-    done = subprocess.run([*words, *urls], capture_output=True, text=True, check=False)
-    document = json.loads(done.stdout)
-    streams = document["streams"]
-    assert [stream["stream"] for stream in streams] == [
-        *(f"s3://captures/deep/{name}" for name in names), "s3://captures/huge.bin", *urls[2:]
-    ]  # fmt: skip
-    local = subprocess.run(
-        [*words, *(str(CAPTURES / name) for name in names)], capture_output=True, check=False
-    )
-    wanted = [stream["verdict"] for stream in json.loads(local.stdout)["streams"]]
-    assert [one["verdict"] for one in streams] == [*wanted, "unknown", "failed", "failed"]
-    assert streams[-3]["transfer"]["moved"] < 9 << 20
-    assert done.returncode == 4
-    assert len(done.stderr.splitlines()) == 2
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "")
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    done = subprocess.run([*words, "s3://captures/huge.bin"], capture_output=True, text=True,
-                          check=False)  # fmt: skip
-    assert done.returncode == 4
-    assert len(done.stderr.splitlines()) == 1
-    assert "redentials" in done.stderr

@@ -16,7 +16,7 @@ import pytest
 import blkmig_cli
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
-from blkmig_cli.transport.target import Sink
+from blkmig_cli.transport.sinks import Sink
 from tests.conftest import Run, fails
 from tests.support import raw
 

@@ -15,7 +15,8 @@ from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.system.qmp import Monitor
 from blkmig_cli.system.temporary import temporary_folder
 from blkmig_cli.transport.payloads import FileRange, ImageRange, Literal
-from blkmig_cli.transport.target import Sink, resolve_content, write_events
+from blkmig_cli.transport.sinks import Sink
+from blkmig_cli.transport.target import resolve_content, write_events
 from blkmig_cli.wire.events import Block, Event, Payload
 from blkmig_cli.wire.runs.columns import Piece, Run, device_of, expand
 

@@ -8,12 +8,16 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from glob import has_magic, iglob
+from typing import TYPE_CHECKING
 
 from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import BlkmigError, FailureError, UsageError, reason
 from blkmig_cli.system.address import parse_address, shown_address
 from blkmig_cli.text import escape, quote
+
+if TYPE_CHECKING:
+    from blkmig_cli.transport.store import ObjectVersion
 
 #: Captures that are read by several processes unless --jobs is specified: this many, or this many bytes.
 _MANY, _LARGE = 32, 256 << 20
@@ -24,11 +28,14 @@ class Capture:
     """A STREAM to read: its name as an argument.
 
     ``found``: it was found in a directory or by a glob.  ``failure``: why there is nothing to read.
+    ``version``: what a store that listed it says of it; ``below``: the URL below which it was found.
     """
 
     name: str
     found: bool = False
     failure: BlkmigError | None = None
+    version: "ObjectVersion | None" = None
+    below: str | None = None
 
     @property
     def is_shared(self) -> bool:
@@ -39,8 +46,8 @@ class Capture:
 def find_captures(names: Iterable[str], listed: Iterable[str] = ()) -> Iterator[Capture]:
     """Yield the captures that the STREAMs ``names`` stand for, in their order, then those of ``listed``.
 
-    Those in a directory, at any depth, and those that match a glob are sorted by name.  ``listed`` are paths,
-    taken as they are: no URIs, no globs.  Raises UsageError for an invalid address.
+    Those in a directory, at any depth, and those that match a glob are sorted by name.  ``listed`` are paths
+    and URLs, taken as they are: no other URIs, no globs.  Raises UsageError for an invalid address.
     """
     for name in names:
         address = parse_address(name)
@@ -53,8 +60,11 @@ def find_captures(names: Iterable[str], listed: Iterable[str] = ()) -> Iterator[
             yield from _matching(path)
         else:
             yield from _at(path, name)
-    for path in listed:
-        yield from _at(path, _argument(path))
+    for name in listed:
+        if _is_url(name):
+            yield Capture(name)
+        else:
+            yield from _at(name, _argument(name))
 
 
 def read_list(path: str, *, null: bool) -> list[str]:
@@ -159,15 +169,16 @@ def _at_url(url: str) -> Iterator[Capture]:
     if not (url.endswith("/") or "*" in url or (has_magic(url) and not web)):
         yield Capture(url)
         return
-    from blkmig_cli.transport.remote import find_objects  # noqa: PLC0415 (only with a URL)
+    from blkmig_cli.transport.store import Store  # noqa: PLC0415 (only with a URL)
 
     try:
-        found = find_objects(parse_address(url))
+        found = Store(parse_address(url)).find()
     except FailureError as error:
         yield Capture(url, failure=error)
         return
-    for name in found:
-        yield Capture(name, found=True)
+    below = url if url.endswith("/") else None
+    for name, version in found.items():
+        yield Capture(name, found=True, version=version, below=below)
     if not found:
         yield Capture(url, failure=FailureError(f"no object matches {quote(shown_address(url))}"))
 
@@ -179,6 +190,13 @@ def _is_regular(path: str) -> bool:
     except OSError as error:
         # A link that leads nowhere is no file; others fail again when they are opened.
         return not isinstance(error, FileNotFoundError)
+
+
+def _is_url(name: str) -> bool:
+    try:
+        return parse_address(name).scheme == "url"
+    except UsageError:
+        return False
 
 
 def _argument(path: str) -> str:

@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 from blkmig_cli import limits
 from blkmig_cli.errors import UsageError
 from blkmig_cli.system.process import return_large_buffers
+from blkmig_cli.transport.background import Reading
 
 R = TypeVar("R")
 
@@ -64,10 +65,10 @@ class _Task:
 class _Worker(Generic[R]):
     """A process, this end of its pipe, and the tasks it has, in their order."""
 
-    def __init__(self, work: Work[R]) -> None:
+    def __init__(self, work: Work[R], *, crowded: bool) -> None:
         context = multiprocessing.get_context("forkserver")
         self.pipe, other = context.Pipe()
-        self.process = context.Process(target=_serve, args=(work, other), daemon=True)
+        self.process = context.Process(target=_serve, args=(work, other, crowded), daemon=True)
         self.process.start()
         other.close()
         self.tasks: deque[_Task] = deque()
@@ -140,7 +141,8 @@ class _Pool(Generic[R]):
         """Return the worker with the fewest tasks, a new one if all have some; None if all have enough."""
         worker = min(self._workers.values(), key=lambda one: len(one.tasks), default=None)
         if (worker is None or worker.tasks) and len(self._workers) < self._jobs:
-            worker = _Worker(self._work)
+            crowded = self._jobs >= len(os.sched_getaffinity(0))
+            worker = _Worker(self._work, crowded=crowded)
             self._workers[worker.pipe] = worker
         return worker if worker is not None and len(worker.tasks) < _HELD else None
 
@@ -165,12 +167,17 @@ class _Pool(Generic[R]):
             self._again.extend(worker.tasks)
 
 
-def _serve(work: Work[R], pipe: Connection) -> None:
-    """Do the work of a worker until the other end of its pipe is closed."""
+def _serve(work: Work[R], pipe: Connection, crowded: bool) -> None:
+    """Do the work of a worker until the other end of its pipe is closed.
+
+    ``crowded``: there is no processor for more threads.
+    """
     # Ctrl-C goes to all processes of a terminal; the end of this one is left to the one that started it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     return_large_buffers()
+    if crowded:
+        Reading.use_no_threads()
     with suppress(EOFError, OSError):
         while True:
             pipe.send(_result(work, pipe.recv()))

@@ -99,9 +99,9 @@ def check_options(
         raise UsageError("--mark, --drop and -U: the image may change after it was sent")
     if changes.mark == "":
         raise UsageError("--mark: the name is empty")
-    if changes.drop and parse_target(target).scheme != "file":
+    if changes.drop and parse_target(target).scheme not in ("file", "url"):
         raise UsageError(
-            "--drop is only for a stream that is stored in a file", hint="see --to FILE"
+            "--drop is only for a stream that is stored in a file or at a URL", hint="see --to FILE"
         )
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Beginning, Readable
 from blkmig_cli.operations.send.stream import SendOptions, send_pieces
-from blkmig_cli.transport.target import Sink, resolve_content, write_events
+from blkmig_cli.transport.sinks import Sink
+from blkmig_cli.transport.target import resolve_content, write_events
 
 
 def estimate(disks: list[Disk], options: SendOptions) -> int:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.progress import Tick
 from blkmig_cli.schemas.constants import SECTOR_SIZE
-from blkmig_cli.transport.target import Resolve, Sink, resolve_content, write_events
+from blkmig_cli.transport.sinks import Sink
+from blkmig_cli.transport.target import Resolve, resolve_content, write_events
 from blkmig_cli.wire.events import Block
 from blkmig_cli.wire.runs.columns import Piece, Run, last_block
 

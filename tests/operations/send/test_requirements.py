@@ -63,11 +63,11 @@ CASES: list[tuple[Callable[[], list[Disk]], dict[str, Any], type[BlkmigError], s
     (many(limits.DEVICES_MAX), {}, FailureError, ""),
     (many(limits.DEVICES_MAX + 1), {}, FailureError, "devices, "),
     (
-        lambda: [disk(512, *(bitmap(f"b{at}") for at in range(limits.V1_BITMAPS_MAX + 1)))], V1,
-        FailureError, f"bitmaps, {limits.V1_BITMAPS_MAX} are the most in v1",
+        lambda: [disk(512, *(bitmap(f"b{at}") for at in range(limits.BITMAPS_MAX + 1)))], V1,
+        FailureError, f"bitmaps, {limits.BITMAPS_MAX} are the most in v1",
     ),
     (
-        lambda: [disk(512, *(bitmap(f"b{at}") for at in range(limits.V1_BITMAPS_MAX)))], V1,
+        lambda: [disk(512, *(bitmap(f"b{at}") for at in range(limits.BITMAPS_MAX)))], V1,
         FailureError, "",
     ),
     (lambda: [disk(512)], {"machine": "x" * limits.MACHINE_MAX}, FailureError, ""),
