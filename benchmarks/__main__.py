@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -465,23 +466,23 @@ def main() -> None:
     rows: list[Row] = []
     steps: list[dict[str, object]] = []
     try:
-        for row in (
-            *small(folder, options.rounds),
-            *reading(folder, options.scale, options.rounds),
-            *paths(folder, "zero blocks", int((1 << 20) * options.scale), options.rounds),
-            *paths(
+        for row in chain(
+            small(folder, options.rounds),
+            reading(folder, options.scale, options.rounds),
+            paths(folder, "zero blocks", int((1 << 20) * options.scale), options.rounds),
+            paths(
                 folder,
                 "8 M zero blocks",
                 int((8 << 20) * options.scale),
                 options.rounds,
                 judged=False,
             ),
-            *holes(folder, options.scale, options.rounds),
-            *whole_disks(folder, options.size * MIB, options.rounds),
-            *formats(folder, options.size * MIB, options.rounds),
-            *many(folder, options.scale, options.rounds),
-            *increments(on_disk, options.scale, options.rounds),
-            *synced(on_disk, options.disk_size * MIB, options.rounds),
+            holes(folder, options.scale, options.rounds),
+            whole_disks(folder, options.size * MIB, options.rounds),
+            formats(folder, options.size * MIB, options.rounds),
+            many(folder, options.scale, options.rounds),
+            increments(on_disk, options.scale, options.rounds),
+            synced(on_disk, options.disk_size * MIB, options.rounds),
         ):
             rows.append(row)
             print(f"{row.name}: {row.figure:.3g}", file=sys.stderr)
