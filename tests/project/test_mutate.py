@@ -251,6 +251,7 @@ def test_a_known_record(tree: Tree, record: Record, tmp_path: Path) -> None:
     assert index.stat().st_mtime_ns != before
 
 
+@pytest.mark.long
 def test_trials(tree: Tree, record: Record, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = ("comparison: size > limit -> size >= limit", "constant: 5 -> 6", "constant: 1 -> 2")
     drawn = [each for each in draw([CLIP_PY], 100, 1) if str(each[1]) in chosen]

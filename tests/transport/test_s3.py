@@ -224,7 +224,9 @@ def test_a_stream_that_breaks_off(run: Run, files: Any, tmp_path: Path) -> None:
     assert uploads(files) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_an_interruption(store: Proxy, files: Any, disk: Path, number: signal.Signals) -> None:
     """The part that is being sent is waited for, then all is discarded."""
     reached, ended = threading.Event(), threading.Event()
@@ -298,7 +300,7 @@ def refusing(status: int, *requests: int, **headers: str) -> Callable[[Handler],
     return answer
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [429, pytest.param(503, marks=pytest.mark.long)])
 def test_requests_that_are_refused_are_made_again(
     run: Run, store: Proxy, files: Any, tmp_path: Path, status: int
 ) -> None:
@@ -325,7 +327,15 @@ def test_a_store_that_refuses_all_requests(
     assert "429" in outcome.err
 
 
-@pytest.mark.parametrize("command", [["validate"], ["dump"], ["info"], ["convert", "--to", "made"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["validate"],
+        ["dump"],
+        pytest.param(["info"], marks=pytest.mark.long),
+        pytest.param(["convert", "--to", "made"], marks=pytest.mark.long),
+    ],
+)
 def test_an_object_that_changes(
     run: Run, store: Proxy, files: Any, tmp_path: Path, command: list[str], monkeypatch: Any
 ) -> None:
