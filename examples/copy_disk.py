@@ -9,6 +9,6 @@ if len(sys.argv) != 4:
     sys.exit("usage: copy_disk.py STREAM DEVICE IMAGE")
 
 name, device, image = sys.argv[1:]
-with blkmig_cli.open(name) as stream, stream.disk(device) as disk, open(image, "wb") as target:
+with blkmig_cli.open(name) as stream, stream.disk(device) as disk, open(image, "xb") as target:
     shutil.copyfileobj(disk, target, 1 << 20)
     print(f"{device}: {disk.size} bytes")

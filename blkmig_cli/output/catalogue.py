@@ -26,7 +26,7 @@ from blkmig_cli.json_text import parse_json
 from blkmig_cli.operations.many.captures import Capture
 from blkmig_cli.output.json_writer import write_json
 from blkmig_cli.output.report_reading import kept_report, read_report
-from blkmig_cli.system.address import Address, has_query, parse_address, shown_address
+from blkmig_cli.system.address import Address, has_query, is_url, parse_address, shown_address
 from blkmig_cli.system.atomic import check_neighbour
 from blkmig_cli.system.documents import Entry
 from blkmig_cli.text import encode_name, escape
@@ -269,7 +269,7 @@ def _is_gone(address: object, below: tuple[str, ...]) -> bool:
 
 def _versions(captures: Sequence[Capture]) -> list[ObjectVersion | None]:
     """Return the version of each of ``captures``; see :func:`_version`."""
-    asked = [one.name for one in captures if one.version is None and _is_url(one.name)]
+    asked = [one.name for one in captures if one.version is None and is_url(one.name)]
     answers: dict[str, ObjectVersion | None] = {}
     if asked:
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 (only with a URL)
@@ -312,7 +312,7 @@ def _version_read(name: str, seen: ObjectVersion, reports: list[Report]) -> Obje
 
     ``seen``: that before it was read.
     """
-    if _is_url(name):
+    if is_url(name):
         read = {one.transfer.version if one.transfer else ObjectVersion() for one in reports}
         return read.pop() if len(read) == 1 else ObjectVersion()
     return seen if _version(name) == seen else ObjectVersion(size=seen.size)
@@ -320,17 +320,13 @@ def _version_read(name: str, seen: ObjectVersion, reports: list[Report]) -> Obje
 
 def _has_settled(name: str, version: ObjectVersion) -> bool:
     """Return whether a further change would also change the modification time."""
-    settled = _SETTLED_AWAY if _is_url(name) else _SETTLED
+    settled = _SETTLED_AWAY if is_url(name) else _SETTLED
     return version.mtime_ns is not None and time.time() - version.mtime_ns / 1e9 >= settled
-
-
-def _is_url(name: str) -> bool:
-    return parse_address(name).scheme == "url"
 
 
 def _key(name: str) -> str | bytes:
     """Return the address of the STREAM ``name``, which is the same in every working directory."""
-    if _is_url(name):
+    if is_url(name):
         return shown_address(name)
     data = encode_name(os.path.abspath(parse_address(name).path))
     try:

@@ -27,15 +27,13 @@ _NUMBER = 8_401_735_926_158
 _COUNT = 6_305_981_247_403
 
 
-def run_lines(
-    run: Run, render: Callable[[Event], str], width: int = 1, between: str = "\n"
-) -> Iterator[str]:
-    """Yield the lines of the events of ``run``, as ``render`` gives them, some joined by ``between``.
+def run_lines(run: Run, render: Callable[[Event], str], width: int = 1) -> Iterator[str]:
+    """Yield the lines of the events of ``run``, as ``render`` gives them, some joined by newlines.
 
     What ``render`` shows of an event must depend on nothing but the event, without the bytes of its
     payloads.  ``width``: characters that an offset takes at least, up to 13.
     """
-    return joined_lines(run, [_lines(column, render, width) for column in run.columns], between)
+    return joined_lines(run, [_lines(column, render, width) for column in run.columns])
 
 
 def joined_lines(

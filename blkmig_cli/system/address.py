@@ -115,9 +115,17 @@ def shown_address(text: str) -> str:
     return found[0] + host.rpartition("@")[2].partition("?")[0] + slash + path
 
 
+def is_url(text: str) -> bool:
+    """Return whether ``text`` is a URL, at which a store has objects."""
+    try:
+        return parse_address(text).scheme == "url"
+    except UsageError:
+        return False
+
+
 def has_query(text: str) -> bool:
     """Return whether the address ``text`` is a URL with more than the name of an object."""
-    return parse_address(text).scheme == "url" and ("?" in text or "#" in text)
+    return is_url(text) and ("?" in text or "#" in text)
 
 
 def parse_target(text: str | None) -> Address:

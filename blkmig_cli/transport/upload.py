@@ -61,9 +61,8 @@ class Upload(Store):
         if self._left <= 0 and self._part < _PART_MAX:
             self._part *= 2
             self._left = _PARTS * self._part
-            if not getattr(
-                self._store, "fixed_upload_size", False
-            ):  # s3fs, for stores that need it
+            # s3fs has this for stores that take only parts of one size.
+            if not getattr(self._store, "fixed_upload_size", False):
                 self._file.blocksize = self._part
 
     def _discard(self, failures: list[str]) -> None:

@@ -46,9 +46,7 @@ def test_lines_of_runs_are_those_of_events(stream: Repetitive) -> None:
                 def text(event: Event, write: RecordWriter = write) -> str:
                     return json.dumps(write(event))
 
-                assert ",\n".join(run_lines(piece, text, between=",\n")) == ",\n".join(
-                    map(text, piece)
-                )
+                assert "\n".join(run_lines(piece, text)) == "\n".join(map(text, piece))
 
 
 @pytest.mark.scaled

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import BlkmigError, FailureError, UsageError, reason
-from blkmig_cli.system.address import parse_address, shown_address
+from blkmig_cli.system.address import is_url, parse_address, shown_address
 from blkmig_cli.text import escape, quote
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def find_captures(names: Iterable[str], listed: Iterable[str] = ()) -> Iterator[
         else:
             yield from _at(path, name)
     for name in listed:
-        if _is_url(name):
+        if is_url(name):
             yield Capture(name)
         else:
             yield from _at(name, _argument(name))
@@ -190,13 +190,6 @@ def _is_regular(path: str) -> bool:
     except OSError as error:
         # A link that leads nowhere is no file; others fail again when they are opened.
         return not isinstance(error, FileNotFoundError)
-
-
-def _is_url(name: str) -> bool:
-    try:
-        return parse_address(name).scheme == "url"
-    except UsageError:
-        return False
 
 
 def _argument(path: str) -> str:

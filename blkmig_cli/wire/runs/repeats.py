@@ -42,6 +42,7 @@ _SECTION_EVENTS_MAX = 16
 _PART_EVENTS_MAX = 2 * _PERIOD_MAX
 # The least rows of a run that was worth the attempt.
 _WORTH = 8
+# The most items between attempts that fail; of any order, more if there are many templates.
 _PATIENCE_MAX = 1 << 10
 _PATIENCE_EACH = 4
 # Items of known kinds in a row before any order is tried: a fixed order is found sooner.
