@@ -32,6 +32,10 @@ class CommandError(FailureError):
     """QEMU refused a command; the message is QEMU's."""
 
 
+class NoAnswerError(FailureError):
+    """QEMU did not answer a command in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class MonitorEvent:
     """An event with its data."""
@@ -83,7 +87,7 @@ class Monitor:
     def execute(self, command: str, /, **arguments: Any) -> Any:
         """Execute a command and return its result.  Names of arguments have ``_`` for ``-``.
 
-        Raises CommandError where QEMU refuses it.
+        Raises CommandError where QEMU refuses it, NoAnswerError where it does not answer.
         """
         renamed = {name.replace("_", "-"): value for name, value in arguments.items()}
         wait = _IMPATIENT if self._late else limits.QMP_ANSWER_WAIT
@@ -91,8 +95,8 @@ class Monitor:
             return self._run(self._execute(command, renamed), wait)
         except TimeoutError:
             self._late = True
-            raise self._failed(
-                f"no answer to {command} within {count(int(wait), 'second')}"
+            raise NoAnswerError(
+                self._shown(f"no answer to {command} within {count(int(wait), 'second')}")
             ) from None
 
     def transaction(self, actions: list[dict[str, Any]]) -> None:
@@ -242,7 +246,10 @@ class Monitor:
         return self._failed("QEMU has ended, or closed its monitor")
 
     def _failed(self, what: str, hint: str | None = None) -> FailureError:
-        return FailureError(f"{_PREFIX}{escape(self.path)}: {what}", hint=hint)
+        return FailureError(self._shown(what), hint=hint)
+
+    def _shown(self, what: str) -> str:
+        return f"{_PREFIX}{escape(self.path)}: {what}"
 
 
 async def _end_tasks() -> None:

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -41,7 +41,7 @@ from blkmig_cli.operations.send.stream import SendOptions
 from blkmig_cli.progress import Progress, ignore, no_progress
 from blkmig_cli.system.address import parse_target
 from blkmig_cli.system.file_uses import FileUses
-from blkmig_cli.system.qmp import Monitor, parse_monitor
+from blkmig_cli.system.qmp import Monitor, NoAnswerError, parse_monitor
 from blkmig_cli.text import quote
 from blkmig_cli.transport.target import open_target
 from blkmig_cli.wire.identity import Identity
@@ -119,7 +119,8 @@ def capture(
                 except BaseException as error:
                     pause.cancel(error)
                     if isinstance(error, FailureError):
-                        work.check_cause()
+                        with suppress(NoAnswerError):  # the first error is the one told
+                            work.check_cause()
                     raise
             increment.finish()
         report = LiveReport(

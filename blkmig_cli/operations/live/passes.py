@@ -157,6 +157,7 @@ class Passes:
 
     def _is_enough(self, number: int) -> bool:
         """Return whether the guest is to be paused now, after ``number`` passes."""
+        self._check()
         for image in self._images.values():
             image.flush()  # QEMU does so when it pauses the guest, which takes longer then
         left = sum(self._left().values())
