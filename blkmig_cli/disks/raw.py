@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NoReturn
@@ -12,11 +13,13 @@ from blkmig_cli.disks.image import FilePart
 from blkmig_cli.disks.locks import lock
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.errors import FailureError, failing, reason
+from blkmig_cli.system.atomic import write_back
 from blkmig_cli.system.pipes import give_pages, write_all
 from blkmig_cli.text import escape, quote
 
 if TYPE_CHECKING:
     from blkmig_cli.disks.bitmap import DirtyBitmap
+    from blkmig_cli.disks.direct import DirectWriter
 
 # <linux/falloc.h>: FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE.
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
@@ -24,6 +27,9 @@ _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
 _PIECE = 256 << 10
 _PROBE = 4 << 10
 _ZEROS = bytes(_PIECE)
+# Bytes that are written through the system's cache, so that a small disk is in it; of a large one, the rest
+# is written past it.
+_CACHED = 512 << 20
 
 
 @cache
@@ -42,6 +48,9 @@ class RawImage:
         self._size = size
         self._can_punch = True
         self._scratch = bytearray(0)
+        self._written = 0
+        self._direct: DirectWriter | None = None
+        self._opening = threading.Lock()
 
     @property
     def size(self) -> int:
@@ -154,17 +163,26 @@ class RawImage:
         if offset < 0 or offset + len(data) > self._size:
             raise ValueError("a write past the disk's end")
         start, length = offset, len(data)
+        self._written += length
         try:
+            if self._written > _CACHED:
+                written = self._direct_writer().write(data, offset)
+                data, offset = data[written:], offset + written
             while data:
                 written = os.pwrite(self._fd, data, offset)
-                data = data[written:]
-                offset += written
+                data, offset = data[written:], offset + written
         except OSError as error:
             raise self._failed(error, offset) from error
         if length >= _PIECE:
-            # The system starts to write them, without waiting (Linux, mm/fadvise.c: generic_fadvise),
-            # so that flush has less to wait for.
-            os.posix_fadvise(self._fd, start, length, os.POSIX_FADV_DONTNEED)
+            write_back(self._fd, start, length)
+
+    def _direct_writer(self) -> "DirectWriter":
+        from blkmig_cli.disks.direct import DirectWriter  # noqa: PLC0415 (numpy is slow to load)
+
+        with self._opening:
+            if self._direct is None:
+                self._direct = DirectWriter(self._fd)
+            return self._direct
 
     def zero(self, offset: int, length: int) -> None:
         """See ``image.Image``; punches holes where there is data, or writes zeros if that fails."""
@@ -215,6 +233,8 @@ class RawImage:
 
     def close(self) -> None:
         """See ``image.Image``."""
+        if self._direct is not None:
+            self._direct.close()
         os.close(self._fd)
 
     def _data(self, offset: int, end: int) -> Iterator[tuple[int, int]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from blkmig_cli import limits
 from blkmig_cli.disks.image import FilePart, Readable
 from blkmig_cli.errors import FailureError, failing, reason
+from blkmig_cli.system.atomic import write_back
 from blkmig_cli.system.pipes import widen, write_all
 from blkmig_cli.text import escape
 from blkmig_cli.transport import compression
@@ -233,7 +234,7 @@ class NewFile(Sink):
         buffer = getattr(self._buffers, "buffer", None)
         if buffer is None:
             buffer = self._buffers.buffer = memoryview(bytearray(_BUFFER + _COPIED))
-        before, done = len(head), 0
+        start, before, done = at, len(head), 0
         buffer[:before] = head
         while done < part.length:
             wanted = buffer[before:][: min(part.length - done, _COPIED)]
@@ -244,6 +245,7 @@ class NewFile(Sink):
             self._write_at(buffer[: before + found], at)
             at += before + found
             before, done = 0, done + found
+        write_back(self._fd, start, at - start)
 
     def _write(self, data: memoryview) -> None:
         self._write_at(data, self._at)

@@ -13,6 +13,7 @@ import numpy as np
 
 from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
+from blkmig_cli.disks.direct import aligned_buffer
 from blkmig_cli.disks.disk import image_too_small
 from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.zeros import is_zero
@@ -279,8 +280,8 @@ class Writer:
         # In a thread, which has its own buffer.
         buffer = getattr(self._buffers, "chunk", None)
         if buffer is None:
-            buffer = self._buffers.chunk = bytearray(CHUNK_SIZE)
-        view = memoryview(buffer)[: data.length]
+            buffer = self._buffers.chunk = aligned_buffer(CHUNK_SIZE)
+        view: memoryview = buffer[: data.length]
         self._source.read_into(view, data.offset)
         return view
 
