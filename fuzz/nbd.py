@@ -8,6 +8,7 @@ from itertools import islice
 import atheris
 
 with atheris.instrument_imports(include=["blkmig_cli"]):
+    from blkmig_cli.disks.image import FilePart
     from blkmig_cli.disks.nbd.channel import BrokenError
     from blkmig_cli.disks.nbd.connection import Connection
     from blkmig_cli.disks.nbd.handshake import negotiate
@@ -31,6 +32,8 @@ _ITEMS = 1000
 class Said:
     """A channel to a server that says ``data`` and then hangs up."""
 
+    sends_files = False
+
     def __init__(self, data: bytes) -> None:
         self._data = memoryview(data)
 
@@ -44,9 +47,12 @@ class Said:
         self._data = self._data[len(view) :]
         return True
 
-    def send(self, view: memoryview, deadline: float, meanwhile: Callable[[], None]) -> None:
+    def send(
+        self, data: memoryview | FilePart, deadline: float, meanwhile: Callable[[], None]
+    ) -> None:
         """See ``channel.Channel``."""
-        assert len(view) <= 1 << 20
+        assert isinstance(data, memoryview)
+        assert len(data) <= 1 << 20
 
     def start_tls(self, uri: NbdUri, deadline: float) -> None:
         """See ``channel.Channel``."""

@@ -105,6 +105,12 @@ class Image(Readable, Protocol):
     def write(self, offset: int, data: memoryview) -> None:
         """Write ``data`` at ``offset``; it must lie within the disk."""
 
+    def write_part(self, offset: int, part: FilePart) -> bool:
+        """Write bytes of a file at ``offset``, uncopied; return whether that was done.
+
+        It is not where the image cannot, or the bytes may all be zeros.
+        """
+
     def zero(self, offset: int, length: int) -> None:
         """Make a range read as zeros, and deallocate it if the file system can."""
 

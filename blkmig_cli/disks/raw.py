@@ -176,6 +176,10 @@ class RawImage:
         if length >= _PIECE:
             write_back(self._fd, start, length)
 
+    def write_part(self, offset: int, part: FilePart) -> bool:
+        """See ``image.Image``: never, as two copies of a small buffer are faster than sendfile."""
+        return False
+
     def _direct_writer(self) -> "DirectWriter":
         from blkmig_cli.disks.direct import DirectWriter  # noqa: PLC0415 (numpy is slow to load)
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blkmig_cli.disks.image import FilePart
 from tests.conftest import Run, fails
 from tests.support import qcow2
 from tests.support.long import examples
@@ -510,17 +511,17 @@ def test_a_child_that_is_killed(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     original = make("a.qcow2", 8 * MIB)
     qcow2.write(original, "write -P 6 0 8M")
     run("send", original, "--bitmaps", "--to", "s.bin")
-    written = QemuImage.write
+    written = QemuImage.write_part
 
-    def write(self: QemuImage, offset: int, data: memoryview) -> None:
+    def write(self: QemuImage, offset: int, part: FilePart) -> bool:
         if offset == 6 * MIB:
             for pid in children():
                 os.kill(int(pid), signal.SIGKILL)
-        written(self, offset, data)
+        return written(self, offset, part)
 
     words = ["replay", "s.bin", "--image", "b.qcow2", "--create"]
     with monkeypatch.context() as patch:
-        patch.setattr(QemuImage, "write", write)
+        patch.setattr(QemuImage, "write_part", write)
         fails(run(*words), 4, "b.qcow2.partial: ")
     assert run(*words, "--resume").status == 0
     check_equal(Path("b.qcow2"), original)

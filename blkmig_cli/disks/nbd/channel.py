@@ -15,11 +15,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+from blkmig_cli.disks.image import FilePart
 from blkmig_cli.errors import FailureError, reason
 from blkmig_cli.system.nbd_uri import NbdUri
 from blkmig_cli.text import escape
 
+_PIECE = 256 << 10  # bytes
+
 LATE = "the server did not answer in time"
+
+
+#: What is sent: bytes in memory, or in a file.
+Data = memoryview | FilePart | None
 
 
 class BrokenError(Exception):
@@ -29,14 +36,20 @@ class BrokenError(Exception):
 class Channel(Protocol):
     """Bytes in both directions."""
 
+    @property
+    def sends_files(self) -> bool:
+        """Whether :meth:`send` takes a part of a file."""
+
     def receive(self, view: memoryview, deadline: float, *, waits: bool = True) -> bool:
         """Fill ``view`` and return True; raises BrokenError.
 
         Without ``waits``, return False where no byte is there yet.
         """
 
-    def send(self, view: memoryview, deadline: float, meanwhile: Callable[[], None]) -> None:
-        """Send all of ``view``; raises BrokenError.
+    def send(
+        self, data: memoryview | FilePart, deadline: float, meanwhile: Callable[[], None]
+    ) -> None:
+        """Send all of ``data``; raises BrokenError.
 
         ``meanwhile`` is called when the server sends and does not take any bytes: one that does only one
         thing at a time may have to get rid of an answer first.  It waits for little or nothing.
@@ -93,17 +106,57 @@ class SocketChannel:
             view, waits = view[number:], True
         return True
 
-    def send(self, view: memoryview, deadline: float, meanwhile: Callable[[], None]) -> None:
+    @property
+    def sends_files(self) -> bool:
         """See :class:`Channel`."""
+        return not isinstance(self._peer, ssl.SSLSocket)
+
+    def send(
+        self, data: memoryview | FilePart, deadline: float, meanwhile: Callable[[], None]
+    ) -> None:
+        """See :class:`Channel`."""
+        if isinstance(data, FilePart):
+            self._send_file(data, deadline, meanwhile)
+            return
+        view = data
         while view:
             try:
                 with self._call:
                     view = view[self._peer.send(view) :]
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                if not self._wait(select.POLLIN | select.POLLOUT, deadline) & select.POLLOUT:
-                    meanwhile()
+                self._wait_to_send(deadline, meanwhile)
             except OSError as error:
                 raise BrokenError(_tls_reason(error)) from error
+
+    def _send_file(self, part: FilePart, deadline: float, meanwhile: Callable[[], None]) -> None:
+        """Send bytes of a file, without a copy where the system can."""
+        at, end = part.offset, part.offset + part.length
+        while at < end:
+            try:
+                sent = os.sendfile(self._peer.fileno(), part.fd, at, end - at)
+            except BlockingIOError:
+                self._wait_to_send(deadline, meanwhile)
+                continue
+            except OSError:
+                sent = 0  # not from this file, or the socket has failed: what follows shows which
+            at += sent or self._send_read(part.fd, at, end, deadline, meanwhile)
+
+    def _send_read(
+        self, fd: int, at: int, end: int, deadline: float, meanwhile: Callable[[], None]
+    ) -> int:
+        """Send bytes of a file that are read before; return how many."""
+        try:
+            data = os.pread(fd, min(end - at, _PIECE), at)
+        except OSError as error:
+            raise BrokenError(f"reading what is to be written: {reason(error)}") from error
+        if not data:
+            raise BrokenError("the file that is written from became shorter")
+        self.send(memoryview(data), deadline, meanwhile)
+        return len(data)
+
+    def _wait_to_send(self, deadline: float, meanwhile: Callable[[], None]) -> None:
+        if not self._wait(select.POLLIN | select.POLLOUT, deadline) & select.POLLOUT:
+            meanwhile()
 
     def close(self) -> None:
         """See :class:`Channel`."""

@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 
 from blkmig_cli import limits
-from blkmig_cli.disks.nbd.channel import LATE, BrokenError, Channel
+from blkmig_cli.disks.nbd.channel import LATE, BrokenError, Channel, Data
 from blkmig_cli.disks.nbd.handshake import Export
 from blkmig_cli.disks.nbd.replies import Replies, Request
 from blkmig_cli.errors import FailureError
@@ -58,7 +58,12 @@ class Connection:
         self._receiving = False
         self._broken: str | None = None
 
-    def send(self, request: Request, data: memoryview | None = None) -> None:
+    @property
+    def sends_files(self) -> bool:
+        """Whether the data of a write may be a part of a file."""
+        return self._channel.sends_files
+
+    def send(self, request: Request, data: Data = None) -> None:
         """Send a request, and the ``data`` of a write.
 
         Raises FailureError.
@@ -81,7 +86,7 @@ class Connection:
                 self._changed.notify_all()
             try:
                 for part in (memoryview(head), data):
-                    if part:
+                    if part is not None:
                         self._channel.send(
                             part, deadline, lambda: self._meanwhile(request, deadline)
                         )
@@ -106,7 +111,7 @@ class Connection:
         if request.error:
             raise self._failure(request, _error_text(request.error))
 
-    def ask(self, request: Request, data: memoryview | None = None) -> None:
+    def ask(self, request: Request, data: Data = None) -> None:
         """Send a request and wait for its answer; raises FailureError."""
         self.send(request, data)
         self.wait(request)

@@ -5,6 +5,7 @@ block is written by reading the block first.
 """
 
 import io
+import os
 import socket
 import threading
 from collections import deque
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from blkmig_cli import limits
 from blkmig_cli.disks.image import FilePart, StoredBitmap
-from blkmig_cli.disks.nbd.channel import BrokenError, SocketChannel
+from blkmig_cli.disks.nbd.channel import BrokenError, Data, SocketChannel
 from blkmig_cli.disks.nbd.connection import Connection
 from blkmig_cli.disks.nbd.handshake import Bitmaps, negotiate
 from blkmig_cli.disks.nbd.read_ahead import PLANNED, ReadAhead, block_pieces
@@ -29,8 +30,9 @@ from blkmig_cli.text import escape, quote
 
 # Plain numbers, as & of enumerations takes several times as long.
 _HOLE, _ZERO = int(Allocation.HOLE), int(Allocation.ZERO)
-# Bytes that are written in one request.
+# Bytes that are written in one request, and of which those of a file are looked at before.
 _WRITTEN = 1 << 20
+_PROBE = 4 << 10
 # Requests of one thread in flight, more if they are without data; and bytes that are zeroed or discarded
 # in one.
 _FLYING = 8
@@ -198,6 +200,27 @@ class NbdImage:
         self._write_blocks(low, data[low - offset : high - offset])
         self._patch(high, data[high - offset :])
 
+    def write_part(self, offset: int, part: FilePart) -> bool:
+        """See ``image.Image``; whole blocks only, which do not begin with zeros."""
+        self._check_end(offset, part.length)
+        end = offset + part.length
+        if not self._connection.sends_files or self._whole_blocks(offset, end) != (offset, end):
+            return False
+        try:
+            if is_zero(memoryview(os.pread(part.fd, _PROBE, part.offset))):
+                return False
+        except OSError:
+            return False  # reading it all tells of the failure
+        self._each(
+            (
+                Request(Command.WRITE, offset + at, length),
+                FilePart(part.fd, part.offset + at, length),
+            )
+            for at in range(0, part.length, self._step)
+            for length in [min(self._step, part.length - at)]
+        )
+        return True
+
     def zero(self, offset: int, length: int) -> None:
         """See ``image.Image``; what reads as zeros already is left as it is."""
         self._check_end(offset, length)
@@ -315,9 +338,7 @@ class NbdImage:
             for part in [data[at : at + self._step]]
         )
 
-    def _each(
-        self, requests: Iterator[tuple[Request, memoryview | None]], most: int = _FLYING
-    ) -> None:
+    def _each(self, requests: Iterator[tuple[Request, Data]], most: int = _FLYING) -> None:
         """Send requests, up to ``most`` in flight at a time, and wait for all."""
         flying: deque[Request] = deque()
         for request, data in requests:
@@ -329,9 +350,7 @@ class NbdImage:
             self._connection.wait(request)
 
 
-def _small(
-    command: Command, ranges: Iterable[tuple[int, int]]
-) -> Iterator[tuple[Request, memoryview | None]]:
+def _small(command: Command, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[Request, Data]]:
     """Yield requests without data for ranges (start, length), none of which is too large."""
     for start, length in ranges:
         for at in range(start, start + length, _ZEROED):

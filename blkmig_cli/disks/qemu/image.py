@@ -130,6 +130,10 @@ class QemuImage:
         """See ``image.Image``."""
         self._disk.write(offset, data)
 
+    def write_part(self, offset: int, part: FilePart) -> bool:
+        """See ``image.Image``."""
+        return self._disk.write_part(offset, part)
+
     def zero(self, offset: int, length: int) -> None:
         """See ``image.Image``."""
         self._disk.zero(offset, length)

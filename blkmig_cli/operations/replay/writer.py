@@ -259,20 +259,28 @@ class Writer:
         image = self._image_for(disk, place, start, end)
 
         def job() -> None:
-            view = self._data(data)
-            with place.named():
-                if is_zero(view):
-                    image.zero(start, len(view))
-                else:
-                    image.write(start, view)
-            if self._verifier is not None:
-                self._verifier.wrote(place, image, start, end, view)
+            if not self._has_taken(image, place, data, start):
+                view = self._data(data)
+                with place.named():
+                    if is_zero(view):
+                        image.zero(start, len(view))
+                    else:
+                        image.write(start, view)
+                if self._verifier is not None:
+                    self._verifier.wrote(place, image, start, end, view)
             self._count(disk, start, end)
 
         if self._overlap is None:
             job()
         else:
             self._overlap.submit(image, start, end, job)
+
+    def _has_taken(self, image: Image, place: Place, data: Payload, start: int) -> bool:
+        """Return whether the image has taken data of the stream from its file."""
+        if not self._source.seekable or self._verifier is not None:
+            return False
+        with place.named():
+            return image.write_part(start, self._source.part(data))
 
     def _data(self, data: Payload) -> memoryview:
         if not self._source.seekable:

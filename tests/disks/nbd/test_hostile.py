@@ -1,16 +1,19 @@
 """Servers that break the protocol, stall or hang up: one FailureError, and nothing is believed after it."""
 
 import errno
+import os
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
 from blkmig_cli import limits
+from blkmig_cli.disks.image import FilePart
 from blkmig_cli.disks.nbd.channel import SocketChannel
 from blkmig_cli.disks.nbd.connection import Connection
 from blkmig_cli.disks.nbd.handshake import negotiate
@@ -339,6 +342,48 @@ def test_a_server_that_does_not_take_what_is_written(monkeypatch: pytest.MonkeyP
         with pytest.raises(FailureError) as caught:
             found.write(0, memoryview(bytes(8 * MIB)))
         one_line(caught.value, "failed: the server did not answer in time")
+
+
+def test_a_server_that_does_not_take_a_part_of_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 8 * MIB)
+    with (
+        image(hello_simple(size_info(1 << 30)), hangs_up=False, writable=True) as found,
+        (tmp_path / "f").open("rb") as file,
+    ):
+        monkeypatch.setattr(limits, "NBD_ANSWER_WAIT", 0.05)
+        with pytest.raises(FailureError) as caught:
+            found.write_part(0, FilePart(file.fileno(), 0, 8 * MIB))
+        one_line(caught.value, "failed: the server did not answer in time")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(None, "the file that is written from became shorter"), (errno.EIO, "Input/output error")],
+)
+def test_a_part_of_a_file_that_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int | None, words: str
+) -> None:
+    """The server has been told how much comes: the connection is of no use any more."""
+    (tmp_path / "f").write_bytes(b"x" * 10_000)
+
+    def fails(fd: int, length: int, offset: int) -> bytes:
+        if number is not None and offset > 0:
+            raise OSError(number, os.strerror(number))
+        return original(fd, length, offset)
+
+    original = os.pread
+    monkeypatch.setattr(os, "pread", fails)
+    with (
+        image(hello_simple(size_info(1 << 30)), hangs_up=False, writable=True) as found,
+        (tmp_path / "f").open("rb") as file,
+    ):
+        for _ in range(2):
+            with pytest.raises(FailureError) as caught:
+                found.write_part(0, FilePart(file.fileno(), 0, 10_240))
+            one_line(caught.value, "writing 10 KiB at its byte 0 failed: ")
+            one_line(caught.value, words)
 
 
 def test_a_server_that_talks_without_end(monkeypatch: pytest.MonkeyPatch) -> None:

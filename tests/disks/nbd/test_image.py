@@ -1,11 +1,13 @@
 """NbdImage against real servers, judged by libnbd's programs and a bytearray."""
 
+import errno
 import json
 import os
 import random
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blkmig_cli.disks.image import FilePart
 from blkmig_cli.disks.nbd.channel import SocketChannel
 from blkmig_cli.disks.nbd.connection import Connection
 from blkmig_cli.disks.nbd.handshake import negotiate
@@ -143,7 +146,7 @@ def test_the_own_layer(disk: Path, tmp_path: Path) -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["write", "zero", "read"]),
+        st.sampled_from(["write", "part", "zero", "read"]),
         st.integers(0, 1_100_000),
         st.one_of(st.integers(0, 2_000), st.integers(0, 900_000)),
         st.integers(1, 255),
@@ -187,6 +190,14 @@ def test_against_bytes(kind: str, tmp_path: Path) -> None:
                 if what == "write":
                     model[at : at + count] = bytes([value]) * count
                     image.write(at, memoryview(bytes([value]) * count))
+                elif what == "part":
+                    at, count = at & -512, count & -512
+                    model[at : at + count] = bytes([value]) * count
+                    file.write_bytes(b"before" + bytes([value]) * count)
+                    if image.write_part(at, FilePart(fd, 6, count)):
+                        taken.add(count)
+                    else:
+                        image.write(at, memoryview(bytes([value]) * count))
                 elif what == "zero":
                     model[at : at + count] = bytes(count)
                     image.zero(at, count)
@@ -197,10 +208,61 @@ def test_against_bytes(kind: str, tmp_path: Path) -> None:
                 held[start : start + length] = model[start : start + length]
             assert held == model
 
+        file = tmp_path / "file"
+        file.touch()
+        fd, taken = os.open(file, os.O_RDONLY), set[int]()
         check()
+        os.close(fd)
+        assert any(taken) or kind == "blocks of 4 KiB"
         image.flush()
         with opened(path) as again:
             assert content(again) == model
+
+
+@contextmanager
+def part(folder: Path, data: bytes) -> Iterator[FilePart]:
+    """Bytes of a file that has others before and behind them."""
+    (folder / "part").write_bytes(b"before" + data + b"behind")
+    with (folder / "part").open("rb") as file:
+        yield FilePart(file.fileno(), 6, len(data))
+
+
+def test_parts_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Larger than a request; also of a file system that cannot send them."""
+    data = bytes(5 * MIB + 512).replace(b"\0" * 4096, b"x" + b"\0" * 4095)
+
+    def fails(*words: object) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    for able in (True, False):
+        if not able:
+            monkeypatch.setattr(os, "sendfile", fails)
+        with (
+            nbdkit("memory", "8M") as path,
+            opened(path, writable=True) as image,
+            part(tmp_path, data) as some,
+        ):
+            assert image.write_part(MIB + 512, some)
+            expected = (bytes(MIB + 512) + data).ljust(8 * MIB, b"\0")
+            assert content(image) == expected
+            with pytest.raises(ValueError, match="past the disk's end"):
+                image.write_part(3 * MIB, some)
+
+
+def test_parts_of_files_that_are_not_sent(tmp_path: Path) -> None:
+    """Those that begin with zeros, or are no whole blocks, or cannot be read; nor in TLS."""
+    policy = ("blocksize-error-policy=error", "blocksize-minimum=4096")
+    limits = ("blocksize-preferred=4096", "blocksize-maximum=65536")
+    blocks = nbdkit("--filter=blocksize-policy", "memory", "1M", *policy, *limits)
+    with blocks as path, opened(path, writable=True) as image:
+        with part(tmp_path, bytes(4096) + b"x" * 4096) as some:
+            assert not image.write_part(4096, some)
+        with part(tmp_path, b"x" * 128 * KIB) as some:
+            assert image.write_part(4096, some)
+            assert not image.write_part(512, some)
+            assert not image.write_part(8192, replace(some, length=512))
+        assert not image.write_part(0, FilePart(os.open(tmp_path, os.O_RDONLY), 0, 4096))
+        assert content(image) == (bytes(4096) + b"x" * 128 * KIB).ljust(MIB, b"\0")
 
 
 def test_what_cannot_be_written(disk: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from blkmig_cli import limits
+from blkmig_cli.disks.image import FilePart
 from blkmig_cli.disks.nbd.image import NbdImage, image_on, open_nbd
 from blkmig_cli.errors import FailureError
 from blkmig_cli.system.nbd_uri import parse_nbd_uri
@@ -186,6 +187,8 @@ def test_tls(pki: Path, tmp_path: Path) -> None:
         image = open_nbd(parse_nbd_uri(secure), writable=True)
         written_by_two(image, 16)
         assert list(image.extents()) == [(0, 16 * MIB)]
+        with (pki / "ca-cert.pem").open("rb") as file:
+            assert not image.write_part(0, FilePart(file.fileno(), 0, 100))
         image.close()
         run("nbdcopy", secure, tmp_path / "copy")
         assert (tmp_path / "copy").read_bytes() == b"".join(piece(at) for at in range(16))
