@@ -1,6 +1,5 @@
 """The group of all commands, where errors become exit statuses."""
 
-import difflib
 import functools
 import importlib
 import os
@@ -82,10 +81,12 @@ class _Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; for an unknown one, suggest similar names, as click does for options."""
         name = args[0]
-        close = difflib.get_close_matches(name, _COMMANDS)
-        if name not in _COMMANDS and close and not ctx.resilient_parsing:
-            meant = " or ".join(map(quote, close))
-            ctx.fail(f"No such command {quote(name)}. Did you mean {meant}?")
+        if name not in _COMMANDS and not ctx.resilient_parsing:
+            import difflib  # noqa: PLC0415 (seldom needed)
+
+            meant = " or ".join(map(quote, difflib.get_close_matches(name, _COMMANDS)))
+            if meant:
+                ctx.fail(f"No such command {quote(name)}. Did you mean {meant}?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

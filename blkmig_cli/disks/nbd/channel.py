@@ -21,6 +21,7 @@ from blkmig_cli.system.nbd_uri import NbdUri
 from blkmig_cli.text import escape
 
 _PIECE = 256 << 10  # bytes
+_UNSENT = 1 << 20  # bytes of a request that the system may hold, if it permits so many
 
 LATE = "the server did not answer in time"
 
@@ -67,7 +68,9 @@ class SocketChannel:
 
     def __init__(self, peer: socket.socket) -> None:
         peer.setblocking(False)
-        if peer.family != socket.AF_UNIX:
+        if peer.family == socket.AF_UNIX:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT)
+        else:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._peer = peer
         # An SSLSocket must not be used by two threads at the same time; it is never waited for in a call.
