@@ -187,7 +187,7 @@ def test_a_peer_that_stalls_in_the_handshake(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_peer_that_talks_and_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it says keeps the socket readable; what it should hear is more than the socket holds."""
     monkeypatch.setattr(limits, "NBD_CONNECT_WAIT", 0.05)
-    names = [f"{at:1000}" for at in range(2000)]
+    names = [f"{at:1000}" for at in range(8000)]
     talking = server(STRUCTURED, bytes(MIB), hangs_up=False)
     with talking as peer, pytest.raises(FailureError, match="did not answer in time"):
         image_on(peer, "x", "the disk", writable=False, bitmaps=names)
