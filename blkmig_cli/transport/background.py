@@ -59,6 +59,14 @@ class Reading:
             self._begin()
         if not self._piece and not self._next():
             return 0
+        done = self._take(target)
+        # What is there already makes longer runs; only the first piece is waited for, and failures wait.
+        while done < len(target) and not self._filled.empty() and self._next_piece():
+            done += self._take(target[done:])
+        return done
+
+    def _take(self, target: memoryview) -> int:
+        """Move bytes of the piece to ``target``; return how many."""
         count = min(len(target), len(self._piece))
         target[:count] = self._piece[:count]
         self._piece = self._piece[count:]
@@ -92,10 +100,15 @@ class Reading:
         self._thread.start()
 
     def _next(self) -> bool:
-        """Take the next piece; return False at the end."""
+        """Take the next piece; return False at the end, raise what the thread met."""
+        found = self._next_piece()
         if self._failure is not None:
             raise self._failure
-        if self._ended:
+        return found
+
+    def _next_piece(self) -> bool:
+        """Take the next piece; return False at the end, and where it is a failure, which is noted."""
+        if self._failure is not None or self._ended:
             return False
         if self._buffer is not None:
             self._empty.put(self._buffer)
@@ -103,7 +116,7 @@ class Reading:
         found = self._filled.get()
         if isinstance(found, Exception):
             self._failure = found
-            raise found
+            return False
         self._buffer, count = found
         self._piece = memoryview(self._buffer)[:count]
         self._ended = not count

@@ -219,7 +219,7 @@ class PipeInput:
     seekable: Literal[False] = False
     in_place = False
     size: int | None = None
-    first_room = 1 << 18
+    first_room = 1 << 22
 
     def __init__(
         self,
