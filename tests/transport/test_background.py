@@ -21,6 +21,7 @@ from blkmig_cli.transport.background import Reading, Writing
 from blkmig_cli.transport.source import open_stream
 from tests.support import raw
 from tests.support.long import examples
+from tests.support.peers import wait_until
 
 BLKMIG = [sys.executable, "-m", "blkmig_cli"]
 
@@ -87,6 +88,29 @@ def test_the_same_bytes(length: int, given_: list[int], wanted: list[int], begin
                         reading.readinto(memoryview(bytearray(9)))
             finally:
                 reading.close()
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("error", [None, StreamError("the data is damaged")])
+def test_what_is_there_comes_at_once(error: StreamError | None) -> None:
+    """What comes while the reader is busy makes one read, as far as there is room, up to a failure."""
+    data = random.Random(3).randbytes(300)
+    reading = Reading(Source(data, [100] * 3, error), 0)
+    first = memoryview(bytearray(1))
+    try:
+        assert reading.readinto(first) == 1
+        wait_until(lambda: reading._filled.qsize() >= 3)  # two pieces, and the end or the failure
+        rest = memoryview(bytearray(1000))
+        assert reading.readinto(rest[:150]) == 150
+        assert reading.readinto(rest[150:]) == 149
+        assert bytes(first) + bytes(rest[:299]) == data
+        if error is None:
+            assert reading.readinto(rest) == 0
+        else:
+            with pytest.raises(StreamError, match="the data is damaged"):
+                reading.readinto(rest)
+    finally:
+        reading.close()
 
 
 @pytest.mark.usefixtures("at_once")
