@@ -101,8 +101,9 @@ def check_neighbour(path: str) -> os.stat_result | None:
 
 def write_back(fd: int, offset: int, length: int) -> None:
     """Have the system start to write bytes of a file, so that a later fsync has less to wait for."""
-    # Without waiting (Linux, mm/fadvise.c: generic_fadvise).
-    os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+    # Without waiting (Linux, mm/fadvise.c: generic_fadvise).  Where it cannot, fsync does all of it.
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
 
 def sync_folder(path: str) -> None:

@@ -1,5 +1,6 @@
 """TARGET: what stands there, what it may be, and that it is none of the input files."""
 
+import errno
 import gzip
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,28 @@ def stream(tmp_path: Path) -> Path:
 
 
 # -- what stands there
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_new_stream_is_written_out(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: bool
+) -> None:
+    """All of its data, while it is made; that is a hint, which a file system need not take."""
+    asked: list[tuple[int, int]] = []
+
+    def advise(fd: int, offset: int, length: int, advice: int) -> None:
+        asked.append((offset, offset + length))
+        if not able:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    disk, made = tmp_path / "d.img", tmp_path / "new.bin"
+    disk.write_bytes(b"x" * (5 << 20))
+    assert run("send", disk, "--to", made).status == 0
+    asked.sort()
+    assert all(start == before for (_, before), (start, _) in pairwise(asked))
+    assert asked[-1][1] - asked[0][0] >= 5 << 20
+    assert run("validate", made, "--image", f"drive0={disk}").status == 0
 
 
 def test_an_existing_file_keeps_its_mode(run: Run, stream: Path, tmp_path: Path) -> None:
