@@ -30,12 +30,15 @@ class Monitor:
         self.say('{"execute": "qmp_capabilities"}')
 
     def say(self, line: str) -> Any:
-        """Send a line; return the answer without the events before it."""
+        """Send a line; return the answer without the events before it.
+
+        QEMU 7.2 greets twice if one connects while it is starting.
+        """
         self._file.write(line + "\n")
         self._file.flush()
         while True:
             answer = json.loads(self._file.readline())
-            if "event" not in answer:
+            if "event" not in answer and "QMP" not in answer:
                 assert "return" in answer, (line, answer)
                 return answer["return"]
 
