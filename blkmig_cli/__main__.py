@@ -1,17 +1,12 @@
 """The console script, and ``python -m blkmig_cli``."""
 
-import gc
 import os
 import sys
 from typing import NoReturn
 
-_NEW_OBJECTS = 100_000  # after which the collector looks for garbage
-
 
 def main() -> NoReturn:
     """Run the command line; SIGINT also ends it quietly while it is loading."""
-    # While it is loading, most new objects stay: to search them for garbage takes a tenth of the time.
-    gc.set_threshold(_NEW_OBJECTS)
     status: str | int | None
     try:
         from blkmig_cli.commands import main as run  # noqa: PLC0415 (it takes a while)

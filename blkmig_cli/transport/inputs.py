@@ -28,6 +28,8 @@ _READ_MIN = 512
 _READ_MAX = 1 << 18
 # Bytes before the current event that a pipe still holds, as templates of rows.
 _HISTORY = 1 << 13
+# Bytes after which a stream from a pipe is a long one, and gets so much room: for longer runs.
+_LONG = 1 << 22
 
 
 class FileInput:
@@ -219,7 +221,7 @@ class PipeInput:
     seekable: Literal[False] = False
     in_place = False
     size: int | None = None
-    first_room = 1 << 22
+    first_room = 1 << 18
 
     def __init__(
         self,
@@ -357,6 +359,8 @@ class PipeInput:
         if needed > room:
             # A new buffer, as a caller may hold a view of the old one.
             self._buffer = bytearray(min(2 * room, needed))
+        elif room < _LONG <= self._end:
+            self._buffer = bytearray(_LONG)
         # From one memoryview to another, as these may overlap.
         memoryview(self._buffer)[: len(old)] = old
         self._at = first
