@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blkmig_cli import limits
-from blkmig_cli.disks.image import FilePart
 from blkmig_cli.errors import BlkmigError, FailureError, LimitError, StreamError, failing
 from blkmig_cli.system.pipes import give_pages
 from blkmig_cli.wire.events import Payload
@@ -166,10 +165,6 @@ class FileInput:
         if len(data) < count * sum(length for _, length in pieces):
             self._shrunk(offset)
         return np.frombuffer(data, np.uint8)
-
-    def part(self, payload: Payload) -> FilePart:
-        """Return where the bytes of a payload are in the file."""
-        return FilePart(self._fd, self._base + payload.offset, payload.length)
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """Fill ``target`` with the bytes from ``offset`` on; several threads may do so at the same time.

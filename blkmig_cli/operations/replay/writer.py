@@ -15,7 +15,7 @@ from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.direct import aligned_buffer
 from blkmig_cli.disks.disk import image_too_small
-from blkmig_cli.disks.image import Image
+from blkmig_cli.disks.image import FilePart, Image
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.operations.replay.destination import Destination
 from blkmig_cli.operations.replay.place import Place
@@ -279,8 +279,9 @@ class Writer:
         """Return whether the image has taken data of the stream from its file."""
         if not self._source.seekable or self._verifier is not None:
             return False
+        part = FilePart(*self._source.place_of(data.offset), data.length)
         with place.named():
-            return image.write_part(start, self._source.part(data))
+            return image.write_part(start, part)
 
     def _data(self, data: Payload) -> memoryview:
         if not self._source.seekable:
