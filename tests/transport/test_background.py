@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blkmig_cli.errors import StreamError
-from blkmig_cli.transport import background
+from blkmig_cli.transport import background, inputs
 from blkmig_cli.transport.background import Reading, Writing
 from blkmig_cli.transport.source import open_stream
 from tests.support import raw
@@ -205,3 +205,18 @@ def test_a_signal_while_the_thread_waits(number: int, tmp_path: Path) -> None:
         assert process.stderr.readline()  # it has begun to read
         process.send_signal(number)
         assert process.wait(60) == 128 + number
+
+
+def test_a_long_stream_gets_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes is the same before and after."""
+    monkeypatch.setattr(inputs, "_LONG", 1 << 14)
+    monkeypatch.setattr(inputs.PipeInput, "first_room", 1 << 10)
+    data = random.Random(5).randbytes(50_000)
+    source, rooms = inputs.PipeInput(Source(data, [700] * 100)), set[int]()
+    while piece := source.peek(300):
+        assert piece == data[source.offset : source.offset + 300]
+        source.advance(len(piece))
+        source.release()
+        rooms.add(len(source._buffer))
+    assert source.offset == len(data)
+    assert min(rooms) < max(rooms) == 1 << 14
