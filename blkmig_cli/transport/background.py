@@ -83,7 +83,7 @@ class Reading:
             raise _Stopped
 
     def close(self) -> None:
-        """Stop the thread, and wait for it."""
+        """Stop the thread, wait for it, and free its memory."""
         if self._thread is None:
             return
         os.eventfd_write(self._wake, 1)
@@ -91,6 +91,9 @@ class Reading:
         self._thread.join()
         os.close(self._wake)
         self._wake = -1
+        self._empty, self._filled = queue.SimpleQueue(), queue.SimpleQueue()
+        self._buffer, self._piece = None, memoryview(b"")
+        self._failure = ValueError("the stream is closed")
 
     def _begin(self) -> None:
         for _ in range(_AHEAD):

@@ -269,6 +269,11 @@ class PipeInput:
         """See ``schema_io.Input``."""
         self._kept = self.offset
 
+    def close(self) -> None:
+        """Free the memory of the bytes that are held; nothing can be read any more."""
+        self._buffer = bytearray()
+        self._at = self._end = self._kept = self.offset
+
     def view(self, payload: Payload) -> memoryview:
         """See ``schema_io.Input``; a payload of the current event, without a copy."""
         if payload.offset < self._kept:

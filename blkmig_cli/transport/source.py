@@ -242,17 +242,27 @@ def _of_first_bytes(pipe: "_Pipe", stack: ExitStack, *, unpack: bool = True) -> 
     if image is not None:
         pipe.skip(image.start)
         if image.compression is None:
-            readinto = _ahead(pipe.readinto, pipe, stack)
-            return PipeInput(readinto, image.start, image.damage)
-        return PipeInput(_unpacked(image.compression, pipe, stack), damage=image.damage)
+            return _input(_ahead(pipe.readinto, pipe, stack), stack, image.start, image.damage)
+        return _input(_unpacked(image.compression, pipe, stack), stack, damage=image.damage)
     kind = compression.by_magic(head) if unpack else None
     if kind is None:
-        return PipeInput(_ahead(pipe.readinto, pipe, stack))
+        return _input(_ahead(pipe.readinto, pipe, stack), stack)
     return _of_first_bytes(_Pipe(_unpacked(kind, pipe, stack)), stack, unpack=False)
 
 
+def _input(
+    readinto: Callable[[memoryview], int],
+    stack: ExitStack,
+    origin: int = 0,
+    damage: StreamError | None = None,
+) -> PipeInput:
+    made = PipeInput(readinto, origin, damage)
+    stack.callback(made.close)  # a decoder of it may be kept until garbage is collected
+    return made
+
+
 def _unpacked(kind: str, pipe: "_Pipe", stack: ExitStack) -> Callable[[memoryview], int]:
-    packed = io.BufferedReader(pipe, 1 << 18)
+    packed = stack.enter_context(io.BufferedReader(pipe, 1 << 18))
     return _ahead(stack.enter_context(compression.unpacked(kind, packed)), pipe, stack)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from tests.conftest import Run, fails
 from tests.interop.disks import MIB, patterned
 from tests.interop.guest import Guest, started
+from tests.interop.test_live import live_words
 from tests.interop.test_live_failures import one_line, running
 from tests.output.test_json_schemas import hold
 from tests.support.peers import wait_until
@@ -86,7 +87,7 @@ def test_the_list(run: Run, tmp_path: Path) -> None:
 
 
 def captured(run: Run, found: Guest, stream: Path, *words: str) -> set[str]:
-    outcome = run("live", found.monitor, *words, "--to", stream, "--output", "json")
+    outcome = run(*live_words(found, *words, "--to", stream, "--output", "json"))
     assert outcome.status == 0, outcome
     hold("live", outcome.json)
     return {device["name"] for device in outcome.json["devices"]}

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.conftest import Run, fails
 from tests.interop.disks import MIB
 from tests.interop.guest import Writer
-from tests.interop.test_live import SIZES, check_clean, guest, live
+from tests.interop.test_live import SIZES, check_clean, guest, live, live_words
 
 
 def replayed(run: Run, folder: Path, *streams: Path) -> None:
@@ -75,7 +75,7 @@ def test_what_is_refused(run: Run, tmp_path: Path) -> None:
     with guest(tmp_path) as found:
         live(run, found, "--mark", "m0", "--to", first)
         found.qemu.cmd("block-dirty-bitmap-disable", node="first", name="m0")
-        words = ["live", found.monitor, "--to", stream]
+        words = live_words(found, "--to", stream)
         fails(run(*words, "--mark", "m0"), 4, "there is a bitmap 'm0' already")
         fails(run(*words, "--drop", "m7"), 2, "no disk has a bitmap 'm7'")
         fails(run(*words, "--since", "m0", "--base", first), 4, "it is not recording")

@@ -1,5 +1,6 @@
 """Many captures: directories, globs, lists; several processes; what happens to one that dies."""
 
+import gzip
 import json
 import os
 import shutil
@@ -341,6 +342,26 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
+def peak_of(*words: str) -> int:
+    """Run a command; return the KiB of memory that it had at most."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *words], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+def test_memory_of_many_compressed(folder: Path) -> None:
+    """One process frees what it holds of a compressed stream when it is through with that."""
+    packed = gzip.compress(raw.qemu(b"".join(raw.block(n * 2048, 8) for n in range(450_000))), 1)
+    peaks = []
+    for name, count in (("few", 2), ("many", 30)):
+        Path(name).mkdir()
+        for number in range(count):
+            Path(name, f"{number:02}.gz").write_bytes(packed)
+        peaks.append(peak_of("validate", name, "--jobs", "1"))
+    assert peaks[1] - peaks[0] < 10 << 10  # KiB
+
+
 @pytest.mark.long
 def test_memory_of_many(folder: Path) -> None:
     """10,000 captures with 20 disks each take little more memory than 1,000: a line for each."""
@@ -350,11 +371,7 @@ def test_memory_of_many(folder: Path) -> None:
         Path(name).mkdir()
         for number in range(count):
             Path(name, f"{number:04}").write_bytes(raw.qemu(blocks))
-        done = subprocess.run(
-            [sys.executable, "-c", MEASURE, "validate", name, "--jobs", "2"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        peaks.append(int(done.stdout))
+        peaks.append(peak_of("validate", name, "--jobs", "2"))
     assert peaks[1] - peaks[0] < 9000 * 2  # KiB
 
 
