@@ -106,6 +106,22 @@ def test_places_are_known_where_they_are_read_in_order() -> None:
     assert [next(found.split(at, 5)) for at in asked] == [(at, 5, 100 * at) for at in asked]
 
 
+def test_chunks_of_a_part_are_read_twice() -> None:
+    """All of them first, whatever lies between them, and their places are known in both readings."""
+    there: list[Extent] = [(1000 * at, 5, 7 * at) for at in range(400)]
+    found = Mapped(there)
+    extents = found.extents()
+    for first in range(0, 400, 8):
+        part = there[first : first + 8]
+        for start, size, place in part:
+            assert next(extents) == (start, size)
+            assert list(found.split(start, size)) == [(start, size, place)]
+        for start, size, place in part:
+            assert list(found.split(start, size)) == [(start, size, place)]
+    assert next(extents, None) is None
+    assert len(found._known) < 2 * placement._AHEAD
+
+
 def test_far_more_extents_than_ranges() -> None:
     there: list[Extent] = [(2 * at, 1, at) for at in range(10_000)]
     found = Mapped(there)

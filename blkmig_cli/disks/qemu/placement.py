@@ -22,6 +22,9 @@ from blkmig_cli.text import escape
 _AHEAD = 64
 # Extents that may be passed over before the first range that is asked for, and before each; and those kept.
 _PASSED, _EACH, _KEPT = 1 << 12, 64, 1 << 16
+# Ranges around which places stay known: the chunks of a section part are all read before the second reading
+# begins.
+_RECENT = 16
 _SHOWN = 400
 
 
@@ -39,6 +42,7 @@ class Placement:
         # from byte ``_used`` on, as far as the map has been read.
         self._known: list[tuple[int, int, int | None]] = []
         self._used = 0
+        self._recent: deque[int] = deque(maxlen=_RECENT)
         self._following: Generator[tuple[int, int, int | None], None, None] | None = None
         self._left = self._reached = 0
 
@@ -66,6 +70,7 @@ class Placement:
     def close(self) -> None:
         """Forget all places."""
         self._known.clear()
+        self._recent.clear()
         self._used = 0
         if self._following is not None:
             self._following.close()
@@ -107,7 +112,8 @@ class Placement:
         end = offset + length
         if self._following is None:
             # The last chunk of a disk may begin before that of its end.
-            self._used = offset - length
+            self._recent.append(offset - length)
+            self._used = min(self._recent)
         for start, part, place in self._within(offset, end):
             if offset < start:
                 yield offset, start - offset, None
