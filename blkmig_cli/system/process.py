@@ -11,8 +11,9 @@ from types import FrameType
 from blkmig_cli.errors import Interruption
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# A parameter of mallopt(3), and bytes.
+# Parameters of mallopt(3), and bytes.
 _MMAP_THRESHOLD, _LARGE = -3, 4 << 20
+_TRIM_THRESHOLD, _KEPT = -1, 16 << 20
 
 
 @contextmanager
@@ -71,6 +72,9 @@ def return_large_buffers() -> None:
 
     It keeps those of a size that was freed before, up to 32 MiB (mallopt(3): M_MMAP_THRESHOLD), so that
     the arrays of a large stream take a fifth more memory, or not, depending on what was there before.
+    Smaller ones are kept: to get each from the system again takes longer than what is done with them.
     """
     with suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, _LARGE)
+        library.mallopt(_TRIM_THRESHOLD, _KEPT)

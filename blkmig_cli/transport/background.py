@@ -7,6 +7,7 @@ after the first bytes of one.
 import os
 import queue
 import select
+import stat
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +16,7 @@ from contextlib import suppress
 _PIECE = 1 << 20
 _AHEAD = 4
 # Bytes before the thread begins.
-_BEGIN = 4 << 20
+_BEGIN = 1 << 20
 
 
 class _Stopped(Exception):  # noqa: N818 (not an error: nobody wants the bytes)
@@ -34,6 +35,7 @@ class Reading:
     def __init__(self, readinto: Callable[[memoryview], int], fd: int) -> None:
         self._readinto = readinto
         self._fd = fd
+        self._is_file = stat.S_ISREG(os.fstat(fd).st_mode)
         self._direct = 0
         self._thread: threading.Thread | None = None
         self._empty: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
@@ -64,6 +66,12 @@ class Reading:
         while done < len(target) and not self._filled.empty() and self._next_piece():
             done += self._take(target[done:])
         return done
+
+    def ready(self) -> bool:
+        """Return whether :meth:`readinto` need not wait for ``fd``."""
+        if self._thread is None:
+            return self._is_file
+        return bool(self._piece) or not self._filled.empty()
 
     def _take(self, target: memoryview) -> int:
         """Move bytes of the piece to ``target``; return how many."""

@@ -27,8 +27,9 @@ _READ_MIN = 512
 _READ_MAX = 1 << 18
 # Bytes before the current event that a pipe still holds, as templates of rows.
 _HISTORY = 1 << 13
-# Bytes after which a stream from a pipe is a long one, and gets so much room: for longer runs.
-_LONG = 1 << 22
+# The most room of a pipe's buffer for rows, as more of them make longer runs; a stream that is longer has it
+# in any case.
+_ROOM = 1 << 22
 
 
 class FileInput:
@@ -208,9 +209,9 @@ class PipeInput:
     """A stream that is read once, from ``readinto`` (fills a buffer, returns the count, 0 at the end).
 
     What the current event has consumed stays readable until ``release``; nothing before it does.
-    The buffer begins with ``first_room`` bytes, and grows with the largest event; of what lies before
-    that event, the last bytes are there as well, for :meth:`rows`.  ``origin`` and ``damage``: see
-    ``schema_io.Input``.
+    The buffer begins with ``first_room`` bytes, and grows with the largest event, and for rows; of what
+    lies before that event, the last bytes are there as well, for :meth:`rows`.  ``ready`` returns whether
+    ``readinto`` need not wait.  ``origin`` and ``damage``: see ``schema_io.Input``.
     """
 
     seekable: Literal[False] = False
@@ -223,8 +224,10 @@ class PipeInput:
         readinto: Callable[[memoryview], int | None],
         origin: int = 0,
         damage: StreamError | None = None,
+        ready: Callable[[], bool] = lambda: False,
     ) -> None:
         self._readinto = readinto
+        self._ready = ready
         self.origin = origin
         self.damage = damage
         self._buffer = bytearray(self.first_room)
@@ -286,7 +289,7 @@ class PipeInput:
     ) -> NDArray[np.uint8]:
         """See ``scanner.RowInput``: rows without payloads, of which some bytes are held.
 
-        Reads once, and only where not even one row is held: what came is not to wait for more.
+        Waits only where not even one row is held: what came is not to wait for more.
         """
         width = sum(length for _, length in pieces)
         first = offset - self._at
@@ -294,13 +297,8 @@ class PipeInput:
         if first >= 0 and width == stride:
             if offset == self.offset:
                 self.release()
-                if self._end < offset + stride and self._failure is None:
-                    try:
-                        self._read_some(offset + stride)
-                    except BlkmigError as error:
-                        # What is held may still be a shorter record; who needs more gets the error.
-                        self._failure = error
-                    first = offset - self._at
+                self._read_ahead(offset + stride, offset + min(most * stride, _ROOM))
+                first = offset - self._at
             count = max(min(most, (self._end - offset) // stride), 0)
         rows = np.frombuffer(self._buffer, np.uint8, count * width, first if count else 0)
         return rows.reshape(count, width)
@@ -327,6 +325,21 @@ class PipeInput:
         while self._end < end and self._read_some(end):
             pass
 
+    def _read_ahead(self, least: int, most: int) -> None:
+        """Read once, if not even byte ``least`` is reached, and on towards ``most`` without waiting.
+
+        Not for less than a half of that, as what is held is moved.
+        """
+        waits, enough = self._end < least, self.offset + (most - self.offset) // 2
+        try:
+            while self._failure is None and (waits or (self._end < enough and self._ready())):
+                if not self._read_some(least if waits else most):
+                    return
+                waits = False
+        except BlkmigError as error:
+            # What is held may still be a shorter record; who needs more gets the error.
+            self._failure = error
+
     def _read_some(self, end: int) -> int:
         """Read once, towards byte ``end``; return how many bytes came, 0 at the input's end."""
         if self._failure is not None:
@@ -352,15 +365,16 @@ class PipeInput:
                 hint="save the stream to a file and read that",
             )
         first = max(self._kept - _HISTORY, self._at)
-        room, needed = len(self._buffer), end - first
-        if needed > room and self._end - self._at < room:
+        room, held = len(self._buffer), self._end - first
+        grows = end - first > room == held
+        if first == self._at and not grows:
             return
-        old = memoryview(self._buffer)[first - self._at : self._end - self._at]
-        if needed > room:
+        old = memoryview(self._buffer)[first - self._at :][:held]
+        if grows:
             # A new buffer, as a caller may hold a view of the old one.
-            self._buffer = bytearray(min(2 * room, needed))
-        elif room < _LONG <= self._end:
-            self._buffer = bytearray(_LONG)
+            self._buffer = bytearray(min(2 * room, end - first))
+        elif room < _ROOM <= self._end:
+            self._buffer = bytearray(_ROOM)
         # From one memoryview to another, as these may overlap.
-        memoryview(self._buffer)[: len(old)] = old
+        memoryview(self._buffer)[:held] = old
         self._at = first

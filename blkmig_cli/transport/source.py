@@ -247,46 +247,54 @@ def _of_first_bytes(pipe: "_Pipe", stack: ExitStack, *, unpack: bool = True) -> 
     kind = compression.by_magic(head) if unpack else None
     if kind is None:
         return _input(_ahead(pipe.readinto, pipe, stack), stack)
-    return _of_first_bytes(_Pipe(_unpacked(kind, pipe, stack)), stack, unpack=False)
+    unpacked = _unpacked(kind, pipe, stack)
+    return _of_first_bytes(_Pipe(unpacked.readinto, ready=unpacked.ready), stack, unpack=False)
 
 
 def _input(
-    readinto: Callable[[memoryview], int],
+    source: "Reading | _Pipe",
     stack: ExitStack,
     origin: int = 0,
     damage: StreamError | None = None,
 ) -> PipeInput:
-    made = PipeInput(readinto, origin, damage)
+    made = PipeInput(source.readinto, origin, damage, source.ready)
     stack.callback(made.close)  # a decoder of it may be kept until garbage is collected
     return made
 
 
-def _unpacked(kind: str, pipe: "_Pipe", stack: ExitStack) -> Callable[[memoryview], int]:
+def _unpacked(kind: str, pipe: "_Pipe", stack: ExitStack) -> "Reading | _Pipe":
     packed = stack.enter_context(io.BufferedReader(pipe, 1 << 18))
     return _ahead(stack.enter_context(compression.unpacked(kind, packed)), pipe, stack)
 
 
 def _ahead(
     readinto: Callable[[memoryview], int], pipe: "_Pipe", stack: ExitStack
-) -> Callable[[memoryview], int]:
-    """Return ``readinto``, which reads from ``pipe``, with a thread that reads ahead."""
+) -> "Reading | _Pipe":
+    """Return a reader of ``readinto``, which reads from ``pipe``, with a thread that reads ahead."""
     if pipe.fd is None:
-        return readinto
+        return _Pipe(readinto, ready=pipe.ready)
     reading = Reading(readinto, pipe.fd)
     stack.callback(reading.close)
     pipe.wait = reading.wait
-    return reading.readinto
+    return reading
 
 
 class _Pipe(io.RawIOBase):
     """A pipe whose next bytes can be examined; ``read_into`` consumes them.
 
     ``fd``: the descriptor that it reads, if that is a file or a pipe; ``wait`` is called before.
+    ``ready`` returns whether ``read_into`` need not wait.
     """
 
-    def __init__(self, read_into: Callable[[memoryview], int], fd: int | None = None) -> None:
+    def __init__(
+        self,
+        read_into: Callable[[memoryview], int],
+        fd: int | None = None,
+        ready: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._read_into = read_into
         self.fd = fd
+        self.ready = ready
         self.wait: Callable[[], None] | None = None
         self._left = b""
         self._failure: StreamError | None = None

@@ -207,16 +207,53 @@ def test_a_signal_while_the_thread_waits(number: int, tmp_path: Path) -> None:
         assert process.wait(60) == 128 + number
 
 
-def test_a_long_stream_gets_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes is the same before and after."""
-    monkeypatch.setattr(inputs, "_LONG", 1 << 14)
+@pytest.mark.parametrize("ready", [True, False])
+def test_rows_are_of_what_is_there(ready: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read on for more rows where that does not wait, as far as there is room."""
+    monkeypatch.setattr(inputs, "_ROOM", 1 << 14)
+    monkeypatch.setattr(inputs, "_HISTORY", 50)
     monkeypatch.setattr(inputs.PipeInput, "first_room", 1 << 10)
-    data = random.Random(5).randbytes(50_000)
-    source, rooms = inputs.PipeInput(Source(data, [700] * 100)), set[int]()
-    while piece := source.peek(300):
-        assert piece == data[source.offset : source.offset + 300]
-        source.advance(len(piece))
-        source.release()
-        rooms.add(len(source._buffer))
-    assert source.offset == len(data)
-    assert min(rooms) < max(rooms) == 1 << 14
+    data = random.Random(5).randbytes(70_000)
+    source = inputs.PipeInput(Source(data, [700] * 1000), ready=lambda: ready)
+    while source.offset < len(data):
+        rows = source.rows(source.offset, 10, [(0, 10)], 1 << 20)
+        left = len(data) - source.offset
+        if ready:
+            assert min(1 << 13, left) // 10 <= len(rows) <= (1 << 14) // 10
+        else:
+            assert len(rows) <= 70
+        found = rows.tobytes() or source.peek(10)
+        assert found == data[source.offset :][: len(found)]
+        source.advance(len(found))
+
+
+def test_a_failure_is_raised_behind_the_rows_before_it() -> None:
+    error = StreamError("the data is damaged")
+    source = inputs.PipeInput(Source(bytes(700), [70] * 10, error), ready=lambda: True)
+    assert source.rows(0, 100, [(0, 100)], 50).shape == (7, 100)
+    source.advance(700)
+    assert not len(source.rows(700, 100, [(0, 100)], 50))
+    with pytest.raises(StreamError, match="the data is damaged"):
+        source.peek(1)
+
+
+def test_what_does_not_wait(tmp_path: Path) -> None:
+    """A file never does; of a pipe, what the thread has read."""
+    path = tmp_path / "f"
+    path.write_bytes(bytes(100))
+    with open(path, "rb", 0) as file:
+        assert Reading(file.readinto, file.fileno()).ready()
+    ours, theirs = os.pipe()
+    with open(ours, "rb", 0) as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(background, "_BEGIN", 0)
+        reading = Reading(file.readinto, ours)
+        assert not reading.ready()
+        os.write(theirs, bytes(100))
+        assert reading.readinto(memoryview(bytearray(60))) == 60
+        assert reading.ready()
+        assert reading.readinto(memoryview(bytearray(60))) == 40
+        assert not reading.ready()
+        os.close(theirs)
+        reading.close()
+        with pytest.raises(ValueError, match="closed"):
+            reading.readinto(memoryview(bytearray(60)))

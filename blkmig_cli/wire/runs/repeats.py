@@ -141,7 +141,9 @@ class Repeats:
         self._known = self._known + 1 if known else 0
         if key is not None and self._repeated(key, events):
             return self._runs(self._scanner, end)
-        if self._known >= self._patience_mixed:
+        # Of what is examined where runs are rare, one attempt is made.
+        most = _EXAMINED // 2 if self._idle > _IDLE_MAX else self._patience_mixed
+        if self._known >= min(self._patience_mixed, most):
             return self._mixed(self._scanner, end)
         return ()
 

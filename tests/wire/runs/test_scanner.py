@@ -442,6 +442,29 @@ def test_pipes_give_runs_of_what_is_there(name: str, sizes: list[int]) -> None:
     assert len(found) < 250
 
 
+def test_runs_that_begin_late() -> None:
+    """They are found even if many attempts have failed, as each record came alone."""
+    dice = random.Random(3)
+    records = [raw.block(at * 2048, 8, dice.choice("abc")) for at in range(2000)]
+    whole = raw.qemu(b"".join(records))
+    cut = whole.index(records[1000])
+    left = [whole[: whole.index(records[0])], *records[:1000], whole[cut:]]
+
+    def readinto(target: memoryview) -> int:
+        data = left.pop(0) if left else b""
+        target[: len(data)] = data
+        return len(data)
+
+    with patch.multiple(
+        repeats, _MIXED_FIRST=4, _IDLE_MAX=30, _CYCLE=40, _EXAMINED=20, _PATIENCE_MAX=64
+    ):
+        found = list(pieces(Decoder(PipeInput(readinto))))
+    assert [each.sector for each in expand(found) if isinstance(each, Block)] == [
+        2048 * at for at in range(2000)
+    ]
+    assert sum(len(piece) for piece in found if isinstance(piece, Run)) > 800
+
+
 def test_data_from_a_pipe_come_one_by_one() -> None:
     found = list(pieces(Decoder(piped(TAKEN["data"][0] + raw.EOS))))
     assert not any(isinstance(piece, Run) for piece in found)
