@@ -11,7 +11,7 @@ from typing import Any, TextIO, cast
 import click
 
 from blkmig_cli import __version__
-from blkmig_cli.errors import BlkmigError, FailureError, Interruption, reason
+from blkmig_cli.errors import BlkmigError, FailureError, Interruption, UsageError, reason
 from blkmig_cli.system.process import (
     interruptible,
     limit_numpy_threads,
@@ -50,6 +50,11 @@ EXIT_STATUS = (
 )
 TERMS = "Terms such as chunk, granule, part and padding are defined in docs/glossary.md."
 
+# An error whose text is the help (click 8.2 and later).
+_NO_ARGUMENTS: type[click.UsageError] | tuple[()] = getattr(
+    click.exceptions, "NoArgsIsHelpError", ()
+)
+
 
 class _ClosedPipe(Exception):  # noqa: N818 (not an error: the reader needs no more)
     """The reader of stdout has closed it."""
@@ -86,7 +91,7 @@ class _Group(click.Group):
 
             meant = " or ".join(map(quote, difflib.get_close_matches(name, _COMMANDS)))
             if meant:
-                ctx.fail(f"No such command {quote(name)}. Did you mean {meant}?")
+                ctx.fail(f"No such command {quote(name)}: did you mean {meant}?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -130,11 +135,7 @@ def _status(run: Callable[[], Any]) -> int:
         sys.stdout.flush()
         return int(status or 0)
     except click.ClickException as error:
-        try:
-            error.show()
-        except OSError:
-            _discard(sys.stderr)
-        return error.exit_code
+        return _misused(error)
     except click.Abort:
         return 130
     except (BrokenPipeError, _ClosedPipe):
@@ -147,6 +148,20 @@ def _status(run: Callable[[], Any]) -> int:
     except OSError as error:
         name = f"{escape(str(error.filename))}: " if error.filename else ""
         return _ended(FailureError(f"{name}{reason(error)}"), FailureError.exit_status)
+
+
+def _misused(error: click.ClickException) -> int:
+    """Show click's error, in one line as ours are, and return the exit status."""
+    if isinstance(error, _NO_ARGUMENTS):
+        try:
+            error.show()
+        except OSError:
+            _discard(sys.stderr)
+        return error.exit_code
+    text = escape(" ".join(error.format_message().split())).rstrip(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = None if context is None else f"see {context.command_path} --help"
+    return _ended(UsageError(text[:1].lower() + text[1:], hint=hint), error.exit_code)
 
 
 def _ended(error: BaseException, status: int) -> int:

@@ -58,10 +58,28 @@ def test_many_options_are_in_sections(run: Run) -> None:
 )
 def test_mistyped_commands(run: Run, word: str, meant: str | None) -> None:
     outcome = run(word)
-    assert f"No such command '{word}'." in outcome.err
-    assert outcome.status == 2
-    assert (f"Did you mean {meant}?" in outcome.err) == (meant is not None)
-    assert "Did you mean" not in run("--help").out
+    suggested = "" if meant is None else f": did you mean {meant}?"
+    fails(outcome, 2, f"blkmig: no such command '{word}'{suggested}; see ")
+    assert "id you mean" not in run("--help").out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["dump", "x", "--bogus"], "no such option '--bogus'"),
+        (
+            ["send", "x", "--dialect", "none"],
+            "invalid value for '--dialect': 'none' is not one of ",
+        ),
+        (["replay", "x", "--image"], "option '--image' requires an argument"),
+        (["dump"], "issing "),
+        (["dump", "x", "y\x1b\n"], "got unexpected extra argument (y\\x1b )"),
+        (["x\x1b\ny"], r"no such command 'x\x1b\ny'; see "),
+    ],
+)
+def test_usage_errors_are_one_line(run: Run, words: list[str], message: str) -> None:
+    """As all errors are, also those that click finds."""
+    fails(run(*words), 2, message)
 
 
 def test_mistyped_options_and_checks(run: Run) -> None:
