@@ -18,9 +18,8 @@ from blkmig_cli.text import quote
 from blkmig_cli.wire.identity import is_id
 
 VERSION = 1
-# The clock by which the system dates changes (Linux, uapi/linux/time.h: CLOCK_REALTIME_COARSE); seconds,
-# longer than its step (a tick, up to 10 ms); and those between two looks at it.
-_COARSE, _TICK, _LOOK = 5, 0.02, 0.001
+# Longer than the step of the clock by which the system dates changes (Linux: a tick, up to 10 ms).
+_TICK = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,9 @@ def write_record(neighbours: Neighbours, holding: Holding) -> None:
         return
     with failing(neighbours.image):
         found = os.stat(neighbours.image)
-    _wait_behind(found.st_mtime_ns)
+        if time.time() - found.st_mtime < _TICK:
+            # A later write must get another modification time than this one, which is recorded.
+            time.sleep(_TICK)
     document: dict[str, Any] = {
         "version": VERSION,
         "id": holding.id,
@@ -98,10 +99,3 @@ def _parse(root: Entry) -> Record:
     most = limits.DISK_MAX
     size, mtime = root.number("size", most), root.number("mtime-ns", most)
     return Record(Holding(number, root.text("device")), size, mtime)
-
-
-def _wait_behind(mtime: int) -> None:
-    """Wait until a write gets another modification time than ``mtime``, in ns, which is recorded."""
-    deadline = time.monotonic() + _TICK  # the file system's clock may be another one
-    while time.clock_gettime_ns(_COARSE) <= mtime and time.monotonic() < deadline:
-        time.sleep(_LOOK)

@@ -72,7 +72,7 @@ def test_mistyped_commands(run: Run, word: str, meant: str | None) -> None:
             "invalid value for '--dialect': 'none' is not one of ",
         ),
         (["replay", "x", "--image"], "option '--image' requires an argument"),
-        (["dump"], "issing "),
+        (["dump"], "missing argument 'STREAM'"),
         (["dump", "x", "y\x1b\n"], "got unexpected extra argument (y\\x1b )"),
         (["x\x1b\ny"], r"no such command 'x\x1b\ny'; see "),
     ],

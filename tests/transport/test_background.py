@@ -244,16 +244,17 @@ def test_what_does_not_wait(tmp_path: Path) -> None:
     with open(path, "rb", 0) as file:
         assert Reading(file.readinto, file.fileno()).ready()
     ours, theirs = os.pipe()
-    with open(ours, "rb", 0) as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(background, "_BEGIN", 0)
+    with ExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(background, "_BEGIN", 0)
+        file = stack.enter_context(open(ours, "rb", 0))
         reading = Reading(file.readinto, ours)
+        stack.callback(reading.close)
+        stack.callback(os.close, theirs)
         assert not reading.ready()
         os.write(theirs, bytes(100))
         assert reading.readinto(memoryview(bytearray(60))) == 60
         assert reading.ready()
         assert reading.readinto(memoryview(bytearray(60))) == 40
         assert not reading.ready()
-        os.close(theirs)
-        reading.close()
-        with pytest.raises(ValueError, match="closed"):
-            reading.readinto(memoryview(bytearray(60)))
+    with pytest.raises(ValueError, match="closed"):
+        reading.readinto(memoryview(bytearray(60)))

@@ -141,9 +141,10 @@ class Repeats:
         self._known = self._known + 1 if known else 0
         if key is not None and self._repeated(key, events):
             return self._runs(self._scanner, end)
-        # Of what is examined where runs are rare, one attempt is made.
-        most = _EXAMINED // 2 if self._idle > _IDLE_MAX else self._patience_mixed
-        if self._known >= min(self._patience_mixed, most):
+        patience = self._patience_mixed
+        if self._idle > _IDLE_MAX:  # the items that are examined are enough for an attempt
+            patience = min(patience, _EXAMINED // 2)
+        if self._known >= patience:
             return self._mixed(self._scanner, end)
         return ()
 
