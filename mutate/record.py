@@ -96,6 +96,15 @@ def get_record(tree: Path, folder: Path, jobs: int, *, anew: bool) -> Record:
     return Record(seconds, recorded)
 
 
+def environment(tree: Path) -> dict[str, str]:
+    """Return the environment of tests in ``tree``, a copy.
+
+    What they start must import the copy, too, not the installed package, and is compiled once.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": str(tree)}
+
+
 def _digest(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in sorted(paths):
@@ -112,14 +121,9 @@ def _run(tree: Path, folder: Path, modules: list[str], jobs: int) -> dict[str, f
         f"--numprocesses={jobs}", "--dist=worksteal", "--hypothesis-profile=mutate",
         f"--hypothesis-seed={HYPOTHESIS_SEED}", *modules,
     ]  # fmt: skip
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(tree),
-        "COVERAGE_PROCESS_START": str(config),
-        FOLDER: str(folder),
-    }
+    variables = {**environment(tree), "COVERAGE_PROCESS_START": str(config), FOLDER: str(folder)}
     done = subprocess.run(
-        command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
+        command, cwd=tree, env=variables, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
     )
     if done.returncode not in (0, 1, 5):  # 1: tests failed, and are left out; 5: none was collected
         raise RuntimeError(f"the tests ended with status {done.returncode}")

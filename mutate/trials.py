@@ -15,7 +15,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from mutate.mutations import Mutation
-from mutate.record import HYPOTHESIS_SEED, Record
+from mutate.record import HYPOTHESIS_SEED, Record, environment
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "blkmig_cli"
@@ -128,7 +128,7 @@ class Tree:
             f"--basetemp={self.folder / 'temporary'}", f"@{arguments}", *options,
         ]  # fmt: skip
         self.process = process = subprocess.Popen(
-            command, cwd=self.folder / "tree", env=self._environment(), start_new_session=True,
+            command, cwd=self.folder / "tree", env=environment(self.folder / "tree"), start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         if self.stopped:
@@ -147,10 +147,6 @@ class Tree:
         self.stopped = True
         if process := self.process:
             os.killpg(process.pid, signal.SIGKILL)
-
-    def _environment(self) -> dict[str, str]:
-        # Child processes of the tests must import the copy, too, not the installed package.
-        return {**os.environ, "PYTHONPATH": str(self.folder / "tree")}
 
     def check(self, tests: list[str]) -> None:
         """Raise RuntimeError unless all of these tests can be collected."""

@@ -38,8 +38,9 @@ settings.register_profile(
 )
 settings.load_profile("blkmig")
 
-# The programs that the tests start buffer their output, as they do elsewhere.
+# The programs that the tests start buffer their output, and are compiled once, as they are elsewhere.
 os.environ.pop("PYTHONUNBUFFERED", None)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A shell without job control has its background jobs ignore SIGINT, and so would the programs that
 # the tests start, and interrupt.
