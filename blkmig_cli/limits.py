@@ -28,6 +28,8 @@ STREAMS_MAX = 1 << 10
 SAVE_DATA_MAX = 64 << 20
 #: Sections of a stream.
 SECTIONS_MAX = 1 << 16
+#: Records and headers that are in no regular order, in addition to one for every 64 bytes of a stream.
+IRREGULAR_MAX = 1 << 18
 #: Devices with blocks.
 DEVICES_MAX = 1 << 11
 #: Bitmaps of a stream.

@@ -208,7 +208,8 @@ def _texts(column: Column, as_json: Callable[[Any], Json]) -> Lines:
     event, found = column.event, as_json(column.event)
     numbers = {"offset": column.offsets}
     if column.numbers is not None:
-        numbers["percent" if isinstance(event, Progress) else "sector"] = column.numbers
+        names = {Progress: "percent", Ram: "address"}
+        numbers[names.get(type(event), "sector")] = column.numbers
     if column.counts is not None:
         numbers["sectors"] = column.counts
     if isinstance(event, BitmapBits) and column.bits:

@@ -42,11 +42,14 @@ def fold_ram(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """Return the pieces, with the RAM records of one part as a single ``RamStretch``."""
     stretch: RamStretch | None = None
     for piece in pieces:
-        if isinstance(piece, Ram):
+        first = piece.columns[0].event if isinstance(piece, Run) else piece
+        if isinstance(first, Ram):  # so are the others of a run, which is within a part
             if stretch is None:
-                stretch = RamStretch(piece.offset, 0, piece.section, 0)
+                stretch = RamStretch(first.offset, 0, first.section, 0)
+            run = piece if isinstance(piece, Run) else None
+            end, records = (run.end, len(run)) if run else (first.offset + first.length, 1)
             stretch = replace(
-                stretch, length=stretch.length + piece.length, records=stretch.records + 1
+                stretch, length=end - stretch.offset, records=stretch.records + records
             )
             continue
         if stretch is not None:

@@ -64,6 +64,11 @@ class FileInput:
         return self._size
 
     @property
+    def held(self) -> int:
+        """See ``schema_io.Input``."""
+        return self._size - self.offset
+
+    @property
     def damage(self) -> StreamError | None:
         """See ``schema_io.Input``."""
         return self._damage
@@ -236,6 +241,11 @@ class PipeInput:
         self._kept = 0  # offset from which bytes are still needed
         self._failure: BlkmigError | None = None
         self.offset = 0
+
+    @property
+    def held(self) -> int:
+        """See ``schema_io.Input``."""
+        return self._end - self.offset
 
     def peek(self, length: int) -> bytes:
         """See ``schema_io.Input``."""

@@ -48,7 +48,7 @@ from blkmig_cli.wire.events import (
 )
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.preamble import preamble
-from blkmig_cli.wire.ram import RamContext, ram_payload
+from blkmig_cli.wire.ram import RamContext, RamDecoder
 from blkmig_cli.wire.recognition import HEADER, container_of, may_be_cut, not_a_stream
 from blkmig_cli.wire.resync import (
     FOOTER_SIZE,
@@ -68,6 +68,10 @@ Container = Literal["auto", "qemu", "none"]
 
 # Sections with disks and bitmaps: their ends must be found.
 _OURS = (c.BLOCK_SECTION, c.DIRTY_BITMAP_SECTION)
+# Bytes of a stream that allow for another record in no regular order.
+_BYTES_EACH = 64
+# Of less, no runs may be taken, whatever its order: the peer is slow, or the end is near.
+_HELD = 1 << 12
 
 
 @dataclass(slots=True)
@@ -76,7 +80,8 @@ class Context:
 
     ``start``: offset of the stream in the input.  ``sections``: starts by section id; ``open``: ids
     of sections that have not ended; ``footers``: whether sections have footers, None until the
-    first one ends; ``description``: that at the input's end, None where there is none.
+    first one ends; ``description``: that at the input's end, None where there is none; ``irregular``: the
+    number of events outside of runs, and of kinds of events in each run.
     """
 
     start: int = 0
@@ -86,6 +91,7 @@ class Context:
     configured: bool = False
     ram: RamContext = field(default_factory=RamContext)
     description: StateSizes | Literal["unread"] | None = "unread"
+    irregular: int = 0
 
     def configure(self, configuration: Configuration) -> None:
         """Apply the configuration."""
@@ -131,6 +137,7 @@ class Decoder:
         self.context = Context(source.offset, ram=RamContext(source.origin))
         self.block = BlockDecoder(self._reader, DIALECTS.get(dialect), self.hints, self._after_eos)
         self.bitmaps = DirtyBitmapDecoder(self._reader)
+        self._ram = RamDecoder(self._reader)
         self._current = 0
         self._undecoded = False
         self._package_end: int | None = None
@@ -160,12 +167,28 @@ class Decoder:
         if self._failure is not None:
             raise self._failure
         try:
-            return next(self._pieces)
+            piece = next(self._pieces)
+            self._limit(piece)
+            return piece
         except TruncatedError as error:
             self._failure = self.source.damage or error
         except BlkmigError as error:
             self._failure = error
         raise self._failure
+
+    def _limit(self, piece: Piece) -> None:
+        """Raise MalformedError for too many events that are not in runs, each of which takes time."""
+        context, source = self.context, self.source
+        if isinstance(piece, Run):
+            context.irregular += len(piece.columns)
+        elif source.held >= _HELD:
+            context.irregular += 1
+        if context.irregular > limits.IRREGULAR_MAX:
+            most = limits.IRREGULAR_MAX + (source.offset - context.start) // _BYTES_EACH
+            if context.irregular > most:
+                message = f"over {most} records and headers in no regular order"
+                start = piece.start if isinstance(piece, Run) else piece.offset
+                self._reader.fail(message, offset=start, check="limit")
 
     def pieces(self) -> Iterator[Piece]:
         """Return all that :meth:`piece` returns, and raise what it raises."""
@@ -366,7 +389,7 @@ class Decoder:
         elif known == (c.DIRTY_BITMAP_SECTION, c.DIRTY_BITMAP_VERSION):
             yield from self.bitmaps.payload()
         elif known == (c.RAM_SECTION, c.RAM_VERSION):
-            yield from ram_payload(self._reader, self.context.ram)
+            yield from self._ram.payload(self.context.ram)
         else:
             yield from self._state(header)
 

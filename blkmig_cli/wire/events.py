@@ -299,6 +299,11 @@ class Ram(Event):
     data: Payload | None = None
     blocks: tuple[RamBlock, ...] = ()
 
+    @property
+    def is_page(self) -> bool:
+        """Whether it is a page, also a compressed one."""
+        return bool(self.head) or self.data is not None
+
 
 @dataclass(frozen=True, slots=True)
 class RamStretch(Event):

@@ -6,6 +6,9 @@ Source: QEMU 7.2, migration/ram.c (ram_load_precopy); QEMU 10.0, migration/ram.c
 from collections.abc import Iterator
 from dataclasses import field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas import ram as schema
@@ -16,7 +19,10 @@ from blkmig_cli.schemas.constants import (
     RamFlag,
 )
 from blkmig_cli.text import decode_name
-from blkmig_cli.wire.events import Event, Payload, Ram, RamBlock
+from blkmig_cli.wire.events import Payload, Ram, RamBlock
+from blkmig_cli.wire.runs.columns import Numbers, Piece
+from blkmig_cli.wire.runs.repeats import Repeats
+from blkmig_cli.wire.runs.template import Names
 from blkmig_cli.wire.schema_io import Reader
 
 # As plain numbers: operations on enums are slow.
@@ -49,32 +55,71 @@ class RamContext:
     page_sizes: int = 0
 
 
-def ram_payload(reader: Reader, context: RamContext) -> Iterator[Event]:
-    """Yield the records of one part of the section, up to the one with EOS.
+class RamDecoder:
+    """Decodes records; pages that repeat others are taken in runs."""
 
-    Raises TruncatedError, MalformedError.
-    """
-    while True:
-        offset = reader.begin()
-        (word,) = reader.take(schema.RamWord)
-        bits = word & ((context.page_size or PAGE_SIZE_DEFAULT) - 1)
-        flag = bits & ~_CONTINUE
-        block: str | None = None
-        head: tuple[int, ...] = ()
-        data: Payload | None = None
-        blocks: tuple[RamBlock, ...] = ()
-        if flag == _MEM_SIZE:
-            blocks = tuple(_mem_size(reader, context, word - bits))
-        elif flag in _HEADS:
-            if not bits & _CONTINUE:
-                block = decode_name(reader.take(schema.BlockName)[0])
-            head, data = _page(reader, context, flag)
-        elif flag not in _BARE:
-            reader.fail(f"RAM record flags {bits:#x} are unknown")
-        length = reader.length()
-        yield Ram(offset, length, reader.section, bits, block, word - bits, head, data, blocks)
-        if flag == _EOS:
-            return
+    #: See ``scanner.Rules``: pages refer to a block by its name, but are skipped all the same.
+    names: Names = ()
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._page_size = PAGE_SIZE_DEFAULT
+        self._repeats = Repeats(reader.source, {Ram: self})
+
+    def payload(self, context: RamContext) -> Iterator[Piece]:
+        """Yield the records of one part of the section, up to the one with EOS.
+
+        Raises TruncatedError, MalformedError.
+        """
+        reader = self._reader
+        self._repeats.clear()
+        while True:
+            offset = reader.begin()
+            (word,) = reader.take(schema.RamWord)
+            self._page_size = context.page_size or PAGE_SIZE_DEFAULT
+            bits = word & (self._page_size - 1)
+            flag = bits & ~_CONTINUE
+            block: str | None = None
+            head: tuple[int, ...] = ()
+            data: Payload | None = None
+            blocks: tuple[RamBlock, ...] = ()
+            if flag == _MEM_SIZE:
+                blocks = tuple(_mem_size(reader, context, word - bits))
+            elif flag in _HEADS:
+                if not bits & _CONTINUE:
+                    block = decode_name(reader.take(schema.BlockName)[0])
+                head, data = _page(reader, context, flag)
+            elif flag not in _BARE:
+                reader.fail(f"RAM record flags {bits:#x} are unknown")
+            length, start = reader.length(), word - bits
+            event = Ram(offset, length, reader.section, bits, block, start, head, data, blocks)
+            yield event
+            if flag == _EOS:
+                return
+            if flag in _HEADS:
+                yield from self._repeats.record(event)
+            else:
+                self._repeats.clear()
+
+    def repeatable(self, event: Ram) -> bool:
+        """See ``scanner.Rules``."""
+        return event.is_page
+
+    def needs(self, event: Ram) -> Names:
+        """See ``scanner.Rules``."""
+        return ()
+
+    def leaves(self, event: Ram) -> Names | None:
+        """See ``scanner.Rules``."""
+        return None
+
+    def admits(self, event: Ram, starts: Numbers, counts: Numbers | None) -> NDArray[np.bool_]:
+        """See ``scanner.Rules``; where pages are large, more bits are flags than those of the template."""
+        good: NDArray[np.bool_] = (starts >= 0) & (starts % self._page_size == 0)
+        return good
+
+    def took(self, event: Ram, top: int) -> None:
+        """See ``scanner.Rules``."""
 
 
 def _page(reader: Reader, context: RamContext, flag: int) -> tuple[tuple[int, ...], Payload | None]:

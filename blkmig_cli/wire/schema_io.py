@@ -35,6 +35,10 @@ class Input(Protocol):
         """Whether it can be read again and at any offset."""
 
     @property
+    def held(self) -> int:
+        """Bytes from the current place on that can be had without waiting; in a file all of them."""
+
+    @property
     def origin(self) -> int:
         """The offset of the input in its file; offsets in mapped RAM are relative to the file."""
 

@@ -127,6 +127,19 @@ def empty_parts() -> bytes:
     return head + b"".join(_filling(lambda: dice.choice(parts))) + raw.EOF
 
 
+def empty_parts_of_many() -> bytes:
+    """Parts of five thousand sections, in no order, with nothing in them."""
+    dice, numbers = random.Random(7), range(2, 5002)
+    starts = b"".join(raw.start(at, "dirty-bitmap", 1, b"\1") + raw.footer(at) for at in numbers)
+    head = raw.HEADER + raw.configuration() + starts
+
+    def part() -> bytes:
+        at = dice.choice(numbers)
+        return raw.part(at, b"\1") + raw.footer(at)
+
+    return b"".join([head, *_filling(part, _SIZE - len(head)), raw.EOF])
+
+
 def many_sections() -> bytes:
     """65,000 sections whose state only a footer ends."""
     dice = random.Random(7)
@@ -454,7 +467,7 @@ STREAMS: dict[str, Callable[[], bytes]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         downwards, at_random, at_random_dense, unaligned, overlapping, beyond, repeated, irregular,
-        progress_only, progress_of_many_devices, empty_parts, many_sections,
+        progress_only, progress_of_many_devices, empty_parts, empty_parts_of_many, many_sections,
         footers_that_end_nothing, ram_pages, description_of_lists, description_of_objects,
         description_of_fields, beginnings_of_a_description, description_of_digits, strewn_bits,
         strewn_bits_at_random,

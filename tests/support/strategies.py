@@ -251,7 +251,7 @@ def in_turns(draw: st.DrawFn) -> Repetitive:
             groups.append(b"".join(record(name, sector, flag, chunks) for name in names))
     data = _contained(draw, groups)
     for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
-        data = _damaged(draw, data)
+        data = damaged(draw, data)
     return Repetitive(hints, data, kind)
 
 
@@ -289,7 +289,7 @@ def irregular(draw: st.DrawFn) -> Repetitive:
     groups = [record() for _ in range(draw(st.sampled_from([20, 150, 300])))]
     data = _contained(draw, groups, dice=dice)
     for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
-        data = _damaged(draw, data)
+        data = damaged(draw, data)
     return Repetitive(hints, data, f"irregular {kind}")
 
 
@@ -351,7 +351,7 @@ def chunks(draw: st.DrawFn) -> Repetitive:
     ends = b"".join(b"\x2c" + raw.name("de"[at % 2]) + raw.name(f"b{at}") for at in range(bitmaps))
     data = out + raw.part(2, ends + b"\1", kind=3) + raw.footer(2) + raw.EOF
     for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
-        data = _damaged(draw, data)
+        data = damaged(draw, data)
     return Repetitive(Hints(), data, "chunks of bitmaps")
 
 
@@ -382,7 +382,7 @@ def _contained(draw: st.DrawFn, groups: list[bytes], dice: random.Random | None 
     return out + raw.part(1, raw.progress(100) + raw.EOS, kind=3) + raw.footer(1) + raw.EOF
 
 
-def _damaged(draw: st.DrawFn, data: bytes) -> bytes:
+def damaged(draw: st.DrawFn, data: bytes) -> bytes:
     """``data`` with a bit flipped, cut, or a piece of itself put in or taken out."""
     at = draw(st.integers(0, len(data) - 1))
     length = draw(st.integers(1, 40))

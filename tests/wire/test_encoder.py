@@ -76,7 +76,7 @@ def test_round_trip(name: str) -> None:
 
 
 @given(
-    st.lists(st.sampled_from(["block", "progress", "plain"]), min_size=1, max_size=6),
+    st.lists(st.sampled_from(["block", "progress", "page", "plain"]), min_size=1, max_size=6),
     st.integers(1, 40),
     st.data(),
 )
@@ -102,6 +102,9 @@ def test_runs(kinds: list[str], rows: int, data: st.DataObject) -> None:
         elif kind == "progress":
             progress = Progress(0, 0, "block", drawn[0], BlockFlag.PROGRESS)
             columns.append(Column(progress, places(), numbers))
+        elif kind == "page":
+            page = Ram(0, 0, "ram", 0x22, None, drawn[0] * 4096, (0,))
+            columns.append(Column(page, places(), numbers * 4096))
         else:
             header = SectionHeader(0, 0, "block", SectionType.PART, 1, 0, 1)
             columns += [

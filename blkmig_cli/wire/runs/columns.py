@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.schemas.constants import SECTOR_SIZE
-from blkmig_cli.wire.events import BitmapBits, Block, BlockBitmap, Event, Payload, Progress
+from blkmig_cli.wire.events import BitmapBits, Block, BlockBitmap, Event, Payload, Progress, Ram
 from blkmig_cli.wire.schema_io import Input
 
-#: Sectors, percentages or offsets, one per row.
+#: Sectors, percentages or offsets (bytes), one per row.
 Numbers = NDArray[np.int64]
 #: The sectors up to which the byte numbers of a run fit in 63 bits.
 NEAR = limits.DISK_MAX // SECTOR_SIZE - (1 << 32)
@@ -34,9 +34,10 @@ class Column:
 
     ``event`` is the first one.  ``offsets``, shape (rows,): their places in the stream in bytes,
     ascending.  ``numbers``, shape (rows,): the ``sector`` of a Block or BitmapBits, the percentage of
-    a Progress; None for other events.  ``counts``, shape (rows,): the ``sectors`` of a BitmapBits;
-    None for other events.  ``bits``: for each bitmap of a Block its bits, and those of a BitmapBits
-    that has some, shape (rows, length), in a buffer that the decoder's next step overwrites.
+    a Progress, the ``offset_in_block`` of a Ram page; None for other events.  ``counts``, shape
+    (rows,): the ``sectors`` of a BitmapBits; None for other events.  ``bits``: for each bitmap of a
+    Block its bits, and those of a BitmapBits that has some, shape (rows, length), in a buffer that the
+    decoder's next step overwrites.
     """
 
     event: Event
@@ -188,6 +189,8 @@ def has_payload(event: Event) -> bool:
     """Return whether bytes of an event that a run may have are payload: bits, or a disk's data."""
     if isinstance(event, BitmapBits):
         return event.bits is not None
+    if isinstance(event, Ram):
+        return event.data is not None
     return isinstance(event, Block) and (event.data is not None or bool(event.bitmaps))
 
 
@@ -314,6 +317,10 @@ def moved(event: Event, by: int, number: int, count: int = 0) -> Event:
         )
     if isinstance(event, Progress):
         return Progress(event.offset + by, event.length, event.section, number, event.flags)
+    if isinstance(event, Ram) and event.is_page:
+        data = None if event.data is None else _payload(event.data, by)
+        flags, block, head = event.flags, event.block, event.head
+        return Ram(event.offset + by, event.length, event.section, flags, block, number, head, data)
     if isinstance(event, BitmapBits):
         return BitmapBits(
             event.offset + by,

@@ -5,7 +5,7 @@ import numpy as np
 from blkmig_cli.schemas.block import RecordWord
 from blkmig_cli.schemas.constants import BLOCK_FLAG_BITS
 from blkmig_cli.wire.encoder import encode
-from blkmig_cli.wire.events import Block, Event, Progress
+from blkmig_cli.wire.events import Block, Event, Progress, Ram
 from blkmig_cli.wire.runs.columns import Bytes, Column, Run
 
 
@@ -32,11 +32,12 @@ def _rows(column: Column) -> Bytes:
     """Return the bytes of each event of ``column``: shape (rows, length)."""
     event, numbers = column.event, column.numbers
     row = np.frombuffer(_bytes(event), np.uint8)
-    if numbers is None or not isinstance(event, Block | Progress):
+    if numbers is None or not isinstance(event, Block | Progress | Ram):
         return np.broadcast_to(row, (column.rows, len(row)))
     rows = np.tile(row, (column.rows, 1))
     # The word is at the beginning of the record.
-    word = numbers.astype(np.uint64) << np.uint64(BLOCK_FLAG_BITS) | np.uint64(int(event.flags))
+    shift = 0 if isinstance(event, Ram) else BLOCK_FLAG_BITS
+    word = numbers.astype(np.uint64) << np.uint64(shift) | np.uint64(int(event.flags))
     rows[:, : RecordWord.sizeof()] = word.astype(">u8")[:, None].view(np.uint8)
     return rows
 

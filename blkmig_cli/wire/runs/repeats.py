@@ -216,6 +216,8 @@ def _key(event: Event) -> Hashable:
         return event.length, event.flags, event.granularity, names
     if isinstance(event, Progress):
         return event.length, event.flags
+    if isinstance(event, Ram) and event.is_page:
+        return event.length, event.flags, event.block, event.head
     return event.type, *behind_offset(type(event))(event)  # type: ignore[arg-type]
 
 

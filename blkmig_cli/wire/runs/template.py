@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from blkmig_cli.schemas import dirty_bitmap as bitmap_schema
 from blkmig_cli.schemas.block import RecordWord
-from blkmig_cli.schemas.constants import BLOCK_FLAG_BITS
-from blkmig_cli.wire.events import BitmapBits, Block, Event, Payload, Progress
+from blkmig_cli.schemas.constants import BLOCK_FLAG_BITS, PAGE_SIZE_DEFAULT
+from blkmig_cli.schemas.ram import RamWord
+from blkmig_cli.wire.events import BitmapBits, Block, Event, Payload, Progress, Ram
 from blkmig_cli.wire.runs.columns import Bytes, Numbers
 
 _WORD = RecordWord.sizeof()
+_RAM_WORD, _RAM_FLAG_BITS = RamWord.sizeof(), PAGE_SIZE_DEFAULT.bit_length() - 1
 #: Bytes of a row that are compared at once.
 LANE = 8
 #: Bytes of rows that are compared at once (few enough for the processor's cache).
@@ -32,7 +34,8 @@ Names = tuple[str, ...]
 class _Field(NamedTuple):
     """A number of an event: its first byte and its size in the row, and its value.
 
-    The lower ``shift`` bits of the bytes are ``flags``, which are equal in all rows.
+    The lower ``shift`` bits of the bytes are ``flags``, which are equal in all rows; the others are the
+    value in units of ``unit``.
     """
 
     start: int
@@ -40,6 +43,7 @@ class _Field(NamedTuple):
     value: int
     shift: int = 0
     flags: int = 0
+    unit: int = 1
 
 
 def _fields(event: Event, start: int) -> list[_Field]:
@@ -50,6 +54,9 @@ def _fields(event: Event, start: int) -> list[_Field]:
     if isinstance(event, Block | Progress):
         value = event.sector if isinstance(event, Block) else event.percent
         return [_Field(start, _WORD, value, BLOCK_FLAG_BITS, event.flags)]
+    if isinstance(event, Ram) and event.is_page:
+        value, flags = event.offset_in_block, event.flags
+        return [_Field(start, _RAM_WORD, value, _RAM_FLAG_BITS, flags, PAGE_SIZE_DEFAULT)]
     if isinstance(event, BitmapBits):
         bits = 0 if event.bits is None else bitmap_schema.BitsLength.sizeof() + event.bits.length
         start += event.length - bits - bitmap_schema.Range.sizeof()
@@ -97,7 +104,7 @@ class Template:
         self.fixed = slice(0, 0)
         self.head = 0
         for event in events:
-            data = event.data if isinstance(event, Block) else None
+            data = event.data if isinstance(event, Block | Ram) else None
             head = event.length - (0 if data is None else data.length)
             self.fields.append(_fields(event, self.width))
             self.bits.append(
@@ -121,7 +128,7 @@ class Template:
         """Return whether the events have the numbers of ``row``; not if the file has changed meanwhile."""
         return all(
             int.from_bytes(row[one.start : one.start + one.size].tobytes(), "big")
-            == one.value << one.shift | one.flags
+            == one.value // one.unit << one.shift | one.flags
             for fields in self.fields
             for one in fields
         )
@@ -185,6 +192,7 @@ class Template:
                     )
                     >> np.uint64(one.shift)
                 ).astype(np.int64)
+                * one.unit
                 for one in fields
             ]
             number, count = (*values, None, None)[:2]

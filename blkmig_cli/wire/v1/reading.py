@@ -168,6 +168,7 @@ class Ahead:
         self.offset = offset
         self.size = source.size
         self.seekable = source.seekable
+        self.held = source.held
         self.origin = source.origin
         self.damage = source.damage
 
