@@ -41,7 +41,7 @@ PATHS = (
 )
 
 
-def snapshot_guest(folder: Path, *more: str, iothread: bool = False) -> Any:
+def snapshot_guest(folder: Path, *more: str, iothread: bool = True) -> Any:
     return guest(folder, WRITER, *more, iothread=iothread)
 
 
@@ -81,7 +81,7 @@ def check_unharmed(found: Guest, folder: Path) -> None:
 def test_two_disks_and_bitmaps_at_one_moment(run: Run, tmp_path: Path) -> None:
     stream, before = tmp_path / "s.bin", originals(tmp_path)
     with (
-        snapshot_guest(tmp_path, iothread=qemu.version() >= (10, 0)) as found,
+        snapshot_guest(tmp_path) as found,
         Agent(tmp_path / "qga") as agent,
     ):
         more = words(tmp_path, "--bitmaps", "--agent", agent.path, "--freeze", "require")
@@ -118,12 +118,15 @@ def check_bitmaps(folder: Path, last: int) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
-def test_one_disk_without_a_pause(run: Run, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("iothread", [False, True])
+def test_one_disk_without_a_pause(run: Run, tmp_path: Path, name: str, iothread: bool) -> None:
+    """QEMU 7.2 needs one where that disk has an iothread, which the second disk has not."""
     stream, before = tmp_path / "s.bin", originals(tmp_path)
-    with snapshot_guest(tmp_path) as found:
+    paused = iothread and name == NAMES[0] and qemu.version() < (10, 0)
+    with snapshot_guest(tmp_path, iothread=iothread) as found:
         report = live(run, found, *words(tmp_path, "--disk", name, "--to", stream))
-        assert report["pause"] is None
-        assert "STOP" not in found.qemu.events()
+        assert (report["pause"] is not None) == paused
+        assert ("STOP" in found.qemu.events()) == paused
         check_unharmed(found, tmp_path)
     image = tmp_path / "d.raw"
     assert run("replay", stream, f"--image={name}={image}", "--create").status == 0
@@ -412,8 +415,10 @@ def test_a_kill_is_cleaned_up(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_what_a_kill_of_both_processes_leaves(run: Run, tmp_path: Path) -> None:
-    more = map(str, words(tmp_path, "--bitmaps"))
-    with snapshot_guest(tmp_path) as found, running(found, *more) as capture:
+    """QEMU 7.2 does not survive it where a disk has an iothread (see guard.py)."""
+    more, iothread = map(str, words(tmp_path, "--bitmaps")), qemu.version() >= (10, 0)
+    guest_of = snapshot_guest(tmp_path, iothread=iothread)
+    with guest_of as found, running(found, *more) as capture:
         for child in children(capture.process):
             if child != scratch_daemon(capture):
                 os.kill(child, signal.SIGKILL)
@@ -499,9 +504,7 @@ def test_disks_that_cannot_be_filtered(run: Run, tmp_path: Path) -> None:
     with guest(tmp_path, None, *drive) as found:
         more = words(tmp_path, "--to", tmp_path / "s.bin", "--disk")
         fails(run("live", found.monitor, *more, "loose"), 4, "no guest device uses it")
-        if qemu.version() < (10, 0):
-            outcome = run("live", found.monitor, *more, "disk0")
-            fails(outcome, 4, "it has an iothread, with which QEMU 7.2 may abort")
+        assert run("live", found.monitor, *more, "disk0").status == 0
         assert run("live", found.monitor, *more, "drive1").status == 0
         check_clean(found)
 

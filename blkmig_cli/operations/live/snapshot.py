@@ -39,7 +39,8 @@ _MODE = "use --mode passes"
 # What a QEMU must know (7.2 and later): members of the filter's options, and the driver of the other node.
 _MEMBERS = {"on-cbw-error", "cbw-timeout"}
 _DRIVER = "snapshot-access"
-# QEMU 7.2.22 aborts in this mode where a disk has an iothread; 10.0.13 does not.
+# QEMU 7.2.22 aborts where a node is added above one with an iothread that is at work (block.c:
+# bdrv_open_inherit drains it without its lock); 10.0.13 does not.
 _IOTHREADS = (10, 0)
 # Bytes that are discarded at a time: whole chunks, as QEMU 7.2 aborts for parts of a cluster.
 _DISCARDED = 8 * CHUNK_SIZE
@@ -81,6 +82,9 @@ class Snapshot:
         self.identity: Identity | None = None
         self.consistency = "crash"
         _check_possible(self._monitor, captured)
+        self._adds_paused = self._monitor.version < _IOTHREADS and any(
+            has_iothread(self._monitor, each.disk) for each in captured
+        )
 
     def begin(self, warn: Callable[[str], None]) -> None:
         """Take the snapshot.  ``warn``: as of ``Passes.begin``.  Raises FailureError."""
@@ -94,7 +98,9 @@ class Snapshot:
         for number, each in enumerate(self._captured):
             # What the guest has written so far need not be flushed while it waits.
             self._session.open_disk(number, each.device, each.disk).flush()
-            self._add_nodes(number, each, scratch)
+            self._add_scratch(number, scratch)
+            if not self._adds_paused:
+                self._add_filter(number, each)
         scratch.hide()
         check_unchanged(
             self._monitor, Graph(self._monitor), {each.device: each.disk for each in self._captured}
@@ -139,14 +145,13 @@ class Snapshot:
                 hint="see --scratch and --scratch-limit",
             )
 
-    def _add_nodes(self, number: int, each: Captured, scratch: Scratch) -> None:
-        """Add the scratch and the filter of a disk, which nothing uses yet."""
-        saved = self._session.name(SCRATCH, number)
+    def _add_scratch(self, number: int, scratch: Scratch) -> None:
+        """Add the scratch of a disk, which nothing uses yet."""
         try:
             self._monitor.execute(
                 "blockdev-add",
                 driver="nbd",
-                node_name=saved,
+                node_name=self._session.name(SCRATCH, number),
                 server={"type": "unix", "path": scratch.path},
                 export=export_of(number),
                 discard="unmap",
@@ -156,21 +161,34 @@ class Snapshot:
                 f"QEMU cannot use the scratch: {error}",
                 hint="specify with --scratch a folder that QEMU can reach, and run as QEMU's user",
             ) from None
+
+    def _add_filter(self, number: int, each: Captured) -> None:
+        """Add the filter of a disk, which nothing uses yet."""
         self._monitor.execute(
             "blockdev-add",
             driver="copy-before-write",
             node_name=self._session.name(FILTER, number),
             file=each.disk.root,
-            target=saved,
+            target=self._session.name(SCRATCH, number),
             on_cbw_error="break-snapshot",
             cbw_timeout=1,
             discard="unmap",  # the guest's, which it passes on
         )
 
+    def _add_access(self, number: int) -> None:
+        """Add what reads the disk as it was, above its filter in the filter's place."""
+        self._monitor.execute(
+            "blockdev-add",
+            driver=_DRIVER,
+            node_name=self._session.name(ACCESS, number),
+            file=self._session.name(FILTER, number),
+            discard="unmap",
+        )
+
     def _cut(self, warn: Callable[[str], None]) -> None:
         """Put the filters in their places, all at one moment, which is also that of the bitmaps.
 
-        For that, the guest is paused, except for a single disk without bitmaps.
+        For that, the guest is paused, except for a single disk without bitmaps (but see ``_IOTHREADS``).
         """
         actions = [
             *self._copies.actions(),
@@ -178,26 +196,27 @@ class Snapshot:
             *self._increment.marks(),
         ]
         paused: AbstractContextManager[object] = nullcontext()
-        if len(self._captured) > 1 or actions:
+        if len(self._captured) > 1 or actions or self._adds_paused:
             paused = self._pause.brief()
         with Freeze(self._snapshot, self._guard, warn) as freeze, paused:
+            if self._adds_paused:
+                for number, each in enumerate(self._captured):
+                    self._add_filter(number, each)
             for number, each in enumerate(self._captured):
                 set_drive(self._monitor, each.disk.qdev, self._session.name(FILTER, number))
             if actions:
                 self._monitor.transaction(actions)
+            if self._adds_paused:
+                for number, _ in enumerate(self._captured):
+                    self._add_access(number)
         if freeze.held:
             self.consistency = "frozen"
 
     def _open(self, number: int, each: Captured) -> NbdImage:
         """Return the disk as it was."""
         node = self._session.name(ACCESS, number)
-        self._monitor.execute(
-            "blockdev-add",
-            driver=_DRIVER,
-            node_name=node,
-            file=self._session.name(FILTER, number),
-            discard="unmap",
-        )
+        if not self._adds_paused:
+            self._add_access(number)
         name = self._session.name("snapshot", number)
         patience = limits.SNAPSHOT_ANSWER_WAIT
         return self._session.open_node(name, node, each.device, writable=True, patience=patience)
@@ -264,9 +283,3 @@ def _check_possible(monitor: Monitor, captured: list[Captured]) -> None:
     for each in captured:
         if not each.disk.qdev:
             raise FailureError("no guest device uses it", device=each.device, hint=_MODE)
-        if monitor.version < _IOTHREADS and has_iothread(monitor, each.disk):
-            raise FailureError(
-                f"it has an iothread, with which QEMU {version} may abort",
-                device=each.device,
-                hint=_MODE,
-            )
