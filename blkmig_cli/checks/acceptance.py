@@ -6,16 +6,16 @@ the reading of the stream, with 3 (or 4).
 
 from collections.abc import Mapping
 
-_UNSENT = ("missing-chunks", "bulk-unfinished")
+_UNSENT = ("missing-chunks", "bulk-unfinished", "salvaged")
 _UNFINISHED = (*_UNSENT, "section-unfinished")
 
 #: In place of an option: accepted without any.
 ALWAYS = ""
 #: By command and option: the check ids that are accepted.
 ACCEPTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "validate": {"--incremental": ("missing-chunks",)},
+    "validate": {"--incremental": ("missing-chunks", "salvaged")},
     "replay": {
-        "--incremental": ("missing-chunks",),
+        "--incremental": ("missing-chunks", "salvaged"),
         "--allow-incomplete": (*_UNFINISHED, "bitmap-incomplete"),
         "--no-bitmaps": ("bitmap-incomplete", "bitmap-size"),
         "--bitmaps-only": _UNFINISHED,

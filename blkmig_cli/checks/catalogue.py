@@ -68,6 +68,10 @@ CHECKS: dict[str, tuple[Severity, str]] = {
         "error",
         "The bulk phase was abandoned: the rest of the disks was not sent (QEMU 7.2 to 9.0).",
     ),
+    "salvaged": (
+        "error",
+        "The stream is what salvage found intact of a damaged one: more may be missing.",
+    ),
     "section-unfinished": ("error", "The block section has no end."),
     "bitmap-incomplete": ("error", "A bitmap has no end, or its records do not cover the disk."),
     "sector-past-end": ("error", "A record lies past the disk's end."),

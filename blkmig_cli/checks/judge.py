@@ -12,7 +12,7 @@ from blkmig_cli.errors import BlkmigError
 from blkmig_cli.ranges import ByteRanges, IntervalSet
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.schemas.dialects import CLASSIC
-from blkmig_cli.text import count, escape, human_size, quote
+from blkmig_cli.text import count, escape, human_size, quote, size_range
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.rest import continued_state
 from blkmig_cli.wire.schema_io import Input
@@ -114,6 +114,10 @@ class _Judge:
         """Return whether missing chunks of a disk are intentional."""
         identity = self._state.identity
         return self._all_gaps or (identity is not None and identity.has_gaps(device))
+
+    def _is_part(self) -> bool:
+        """Return whether the stream is what was intact of another one, and gaps are not intentional."""
+        return self._state.salvaged and not self._all_gaps
 
     def _sent_whole(self, device: str) -> bool:
         """Return whether the stream states that it has all of a disk."""
@@ -232,6 +236,7 @@ class _Judge:
         if not self._incremental:
             unsent = bool(self._with_blocks) and self._unsent() > 0
             parts.append(not unsent or self._contradiction())
+        parts.append(not self._is_part())
         if self._contradiction():
             parts.append(None)
         elif self._bulk_ended() is False:
@@ -249,6 +254,9 @@ class _Judge:
     def _general(self, complete: bool | None) -> None:
         state, failed = self._state, self._failure is not None
         self._all_missing()
+        if self._is_part():
+            text = "the stream is the intact part of a damaged one, from which data is missing"
+            self._add("salvaged", text)
         if state.identity_fault is not None:
             self._add("identity", f"the stream's identity is ignored: {state.identity_fault}")
         if state.block_started and not state.block_ended and not failed:
@@ -360,9 +368,19 @@ class _Judge:
         self._add(
             "bulk-unfinished",
             f"the capture is incomplete ({self._state.progress.percent} % sent): {what}; "
-            "capture again with downtime-limit 0",
+            f"{self._advice()}",
             device=device,
         )
+
+    def _advice(self) -> str:
+        """Return what to do about an abandoned bulk phase: it may only seem so, for a wrong size."""
+        for verdict in self._with_blocks:
+            name, size = verdict.disk.name, verdict.size
+            proven = self._state.proven_size(name)
+            if size.source == "option" and proven.most is not None and size.least > proven.most:
+                bounds = size_range(proven.least, proven.most)
+                return f"check --device-size, as progress fits a disk {quote(name)} of {bounds}"
+        return "capture again with downtime-limit 0"
 
     def _open_sizes(self) -> str:
         texts = [

@@ -63,6 +63,10 @@ REMEDIES: Mapping[str, str] = {
         "Capture again with QEMU's downtime-limit at 0 until the disks are sent, as described in "
         "docs/qemu.md. replay --allow-incomplete takes what was sent."
     ),
+    "salvaged": (
+        "Get an undamaged copy of the original. replay --allow-incomplete takes what is intact; with "
+        "--incremental, an older image of the disk keeps its content where the stream has none."
+    ),
     "section-unfinished": (
         "The migration was cancelled or failed: capture again. replay --allow-incomplete takes what was "
         "sent."
@@ -109,7 +113,8 @@ REMEDIES: Mapping[str, str] = {
         "=IMAGE."
     ),
     "padding-leak": (
-        "Remove the data with blkmig scrub before the stream is given to others. replay never writes it."
+        "Remove the data with blkmig scrub before the stream is given to others. replay writes none of it "
+        "where the size of the disk is known."
     ),
     "bitmap-device": "Load the bitmap into a QEMU that has its device, or capture that disk, too.",
     "qemu-cannot-load": (

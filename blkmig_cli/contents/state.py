@@ -79,8 +79,9 @@ class StreamState:
 
     ``machine`` is the machine type; ``described``: sizes of disks in bytes, by device, as stated in the
     description at the stream's end (``wire/identity.py``); ``identity``: that of the stream, if it has
-    one; ``identity_fault``: why that in the description is ignored; ``conclusion``: that of the decoder,
-    None before :meth:`conclude`.
+    one; ``identity_fault``: why that in the description is ignored; ``salvaged``: the description states
+    that it is the intact part of another stream; ``conclusion``: that of the decoder, None before
+    :meth:`conclude`.
     """
 
     disks: dict[str, DiskState] = field(default_factory=dict)
@@ -93,6 +94,7 @@ class StreamState:
     described: dict[str, int] = field(default_factory=dict)
     identity: Identity | None = None
     identity_fault: str | None = None
+    salvaged: bool = False
     end: int = 0
     conclusion: Conclusion | None = None
     _owned: dict[str, list[BitmapState]] = field(default_factory=dict)
@@ -127,6 +129,7 @@ class StreamState:
             stated = read_statement(source.view(event.payload))
             self.described |= stated.sizes
             self.identity_fault = stated.fault
+            self.salvaged = stated.salvaged
             if stated.identity is not None:
                 self._identify(stated.identity)
 

@@ -7,16 +7,18 @@ import os
 import re
 import shlex
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from blkmig_cli.checks.report import DeviceVerdict, Report
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import UndecidableError
+from blkmig_cli.operations.reading import Reading
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.text import bitmap_name, quote, size_range
 from blkmig_cli.wire.v1.layout import describe
 
 _STDIN = "STREAM"
+_UNITS = ((30, "G"), (20, "M"), (10, "K"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +33,18 @@ _UNWRITABLE = Step("names of its devices cannot be written on a command line")
 
 
 def next_steps(
-    report: Report, argument: str, number: int | None = None, *, rest: bool = False
+    report: Report, argument: str, options: Sequence[str] = (), *, rest: bool = False
 ) -> list[Step]:
     """Return the next steps for the stream of ``report``, the most useful first.
 
-    ``argument``: the STREAM as specified; ``number``: that of several streams in it.  ``rest``: it is
-    what is left of an interrupted one.
+    ``argument``: the STREAM as specified; ``options``: those with which it was read, see
+    :func:`reading_options`.  ``rest``: it is what is left of an interrupted one.
     """
     stream, new_name = _STDIN if argument == "-" else _word(argument), _NewNames()
-    chosen = stream if number is None else f"{stream} --stream {number}"
+    chosen = " ".join([stream, *options])
     disks = [device for device in report.devices if device.disk.has_blocks]
     if isinstance(report.failure, UndecidableError):
-        return [Step("the stream can be read in more than one way", _decided(report, stream))]
+        return [Step("the stream can be read in more than one way", _decided(report, chosen))]
     if report.failure is not None:
         if not report.devices and not report.bitmaps:
             return []
@@ -54,7 +56,9 @@ def next_steps(
     if "bulk-unfinished" in found:
         why = "the capture is incomplete: capture again, with QEMU's downtime-limit at 0"
         steps.append(Step(why))
-    steps += [_sized(stream, disk) for disk in disks if disk.size.exact is None]
+    open_sizes = [disk for disk in disks if disk.size.exact is None]
+    if open_sizes:
+        steps.append(_sized(chosen, open_sizes))
     for verdict in report.bitmaps:
         if verdict.bitmap.granularity is None:
             bitmap = verdict.bitmap
@@ -63,7 +67,7 @@ def next_steps(
                 f"the granularity of {bitmap_name(bitmap.device, bitmap.name)} is unknown "
                 f"({describe(verdict.candidates)})"
             )
-            command = f"blkmig info {stream} --granularity {_word(key)}=SIZE"
+            command = f"blkmig info {chosen} --granularity {_word(key)}=SIZE"
             steps.append(Step(why, command if _typed(key) else None))
     if "padding-leak" in found:
         why = "the padding after a disk's end has other data: to remove it"
@@ -73,7 +77,7 @@ def next_steps(
         if rest and report.devices:
             steps += _rest(report, chosen)
         elif increment and disks:
-            steps += _increment(report, chosen, disks)
+            steps += _increment(report, stream, chosen, disks)
         else:
             steps.append(_replay(report, chosen, disks, new_name))
     if report.dialect in ("v1", "v2") and report.complete is not False:
@@ -82,16 +86,49 @@ def next_steps(
     return steps
 
 
+def reading_options(reading: Reading) -> list[str]:
+    """Return the options with which streams are read, other than the usual ones, as words for a shell."""
+    words = []
+    if reading.dialect != "auto":
+        words.append(f"--dialect {reading.dialect}")
+    if reading.container != "auto":
+        words.append(f"--container {reading.container}")
+    sizes: dict[str | None, str] = {name: _size(size) for name, size in reading.hints.sizes.items()}
+    for device, text in (sizes | dict.fromkeys(reading.hints.largest, "max")).items():
+        if device is None or _typed(device):
+            words.append(f"--device-size {_assigned(device, text)}")
+    for (device, bitmap), granularity in reading.hints.granularities.items():
+        name = bitmap if device is None else f"{device}:{bitmap}"
+        if _typed(name):
+            words.append(f"--granularity {_assigned(name, _size(granularity))}")
+    return words
+
+
+def _assigned(name: str | None, value: str) -> str:
+    return value if name is None else f"{_word(name)}={value}"
+
+
+def _size(size: int) -> str:
+    """Return a size in bytes as it is typed."""
+    return next(
+        (f"{size >> shift}{unit}" for shift, unit in _UNITS if size and not size % (1 << shift)),
+        str(size),
+    )
+
+
 def _decided(report: Report, stream: str) -> str:
     bitmaps = [verdict.bitmap for verdict in report.bitmaps]
     key = next((f"{bitmap.device}:{bitmap.name}" for bitmap in bitmaps), "[DEVICE:]NAME")
     return f"blkmig info {stream} --granularity {_word(key)}=SIZE"
 
 
-def _sized(stream: str, disk: DeviceVerdict) -> Step:
-    known = size_range(disk.size.least, disk.size.most)
-    why = f"size of {quote(disk.disk.name)} is unknown ({known})"
-    return Step(why, f"blkmig validate {stream} {_size_option(disk.disk.name)}")
+def _sized(stream: str, disks: list[DeviceVerdict]) -> Step:
+    texts = [
+        f"{quote(disk.disk.name)} is unknown ({size_range(disk.size.least, disk.size.most)})"
+        for disk in disks
+    ]
+    options = dict.fromkeys(_size_option(disk.disk.name) for disk in disks)
+    return Step(f"size of {', of '.join(texts)}", " ".join([f"blkmig validate {stream}", *options]))
 
 
 def _size_option(name: str) -> str:
@@ -129,11 +166,11 @@ def _replay(report: Report, stream: str, disks: list[DeviceVerdict], new_name: "
     return Step(why, " ".join(words))
 
 
-def _increment(report: Report, stream: str, disks: list[DeviceVerdict]) -> list[Step]:
-    """Return the steps for an increment, which needs its base."""
+def _increment(report: Report, stream: str, chosen: str, disks: list[DeviceVerdict]) -> list[Step]:
+    """Return the steps for an increment, which needs its base; ``chosen``: with options for reading it."""
     assert report.identity is not None
     base = report.identity.base
-    command = _onto_images(stream, disks)
+    command = _onto_images(chosen, disks)
     if command is None:
         return [_UNWRITABLE]
     holding = "its base" if base is None else f"the stream {base}"

@@ -8,7 +8,7 @@ from blkmig_cli.checks.survey import read_contents
 from blkmig_cli.contents.accounts import Accounts
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import BlkmigError
-from blkmig_cli.operations.advice import Step, next_steps
+from blkmig_cli.operations.advice import Step, next_steps, reading_options
 from blkmig_cli.operations.reading import Reading, each_report
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.wire.rest import continued_state
@@ -76,5 +76,6 @@ def _info(stream: Stream, argument: str, reading: Reading) -> Info:
         size = accounts.total
     configuration = accounts.configuration
     rest = configuration is not None and continued_state(configuration.machine) is not None
-    steps = next_steps(report, argument, None if alone else stream.number, rest=rest)
+    options = reading_options(reading) + ([] if alone else [f"--stream {stream.number}"])
+    steps = next_steps(report, argument, options, rest=rest)
     return Info(report, accounts, steps, size)

@@ -7,7 +7,8 @@ its tools ignore unknown keys.  The format:
       "created": "2026-01-31T23:59:59Z", "consistency": "paused",
       "disks": {"drive0": {"size": 1048576, "full": false, "since": "b0", "mark": "b1"}}}}
 
-A stream without identity, such as a salvaged one, states only the version and the sizes.
+A stream without identity states only the version and the sizes, and a salvaged one in addition
+``"salvaged": true``: it is the intact part of a damaged stream.
 """
 
 import json
@@ -74,12 +75,13 @@ class Identity:
 class Statement:
     """What a description states: ``sizes`` of disks in bytes, by device, and the ``identity``, if any.
 
-    ``fault``: why the identity is ignored.
+    ``fault``: why the identity is ignored.  ``salvaged``: it is that of the intact part of a stream.
     """
 
     sizes: Mapping[str, int] = field(default_factory=dict)
     identity: Identity | None = None
     fault: str | None = None
+    salvaged: bool = False
 
 
 def is_id(text: str) -> bool:
@@ -87,13 +89,20 @@ def is_id(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 
 
-def description(sizes: Mapping[str, int], identity: Identity | None = None) -> bytes:
-    """Return a description without devices that states an identity, and ``sizes`` in bytes, by device."""
+def description(
+    sizes: Mapping[str, int], identity: Identity | None = None, *, salvaged: bool = False
+) -> bytes:
+    """Return a description without devices that states an identity, and ``sizes`` in bytes, by device.
+
+    ``salvaged``: it states that the stream, which has no identity then, is the intact part of another one.
+    """
     root: dict[str, Any] = {"devices": []}
     disks = {name: {"size": size} for name, size in sizes.items()}
     if identity is not None:
         document = identity_document(identity)
         root[KEY] = document | {"disks": disks | document["disks"]}
+    elif salvaged:
+        root[KEY] = {"version": VERSION, "salvaged": True, "disks": disks}
     elif disks:
         root[KEY] = {"version": VERSION, "disks": disks}
     return json.dumps(root).encode("ascii")
@@ -141,14 +150,15 @@ def read_statement(text: bytes | memoryview) -> Statement:
     if found is None:
         return Statement()
     sizes = _sizes(found)
-    if sizes and set(found) == {"version", "disks"}:
-        return Statement(sizes)
+    salvaged = isinstance(found, dict) and found.get("salvaged") is True
+    if (sizes or salvaged) and set(found) <= {"version", "salvaged", "disks"}:
+        return Statement(sizes, salvaged=salvaged)
     try:
         if fault is not None:
             raise ValueError(fault)
-        return Statement(sizes, parse_identity(found))
+        return Statement(sizes, parse_identity(found), salvaged=salvaged)
     except ValueError as error:
-        return Statement(sizes, fault=str(error))
+        return Statement(sizes, fault=str(error), salvaged=salvaged)
 
 
 def parse_identity(found: Any) -> Identity:

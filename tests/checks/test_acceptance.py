@@ -28,10 +28,10 @@ def test_only_what_exists_is_named() -> None:
 
 
 def test_options_that_are_given() -> None:
-    assert accepted("validate", {"--incremental": True}) == {"missing-chunks"}
+    assert accepted("validate", {"--incremental": True}) == {"missing-chunks", "salvaged"}
     assert accepted("validate", {"--incremental": False}) == set()
     both = accepted("replay", {"--incremental": True, "--no-bitmaps": True})
-    assert both == {"missing-chunks", "bitmap-incomplete", "bitmap-size"}
+    assert both == {"missing-chunks", "salvaged", "bitmap-incomplete", "bitmap-size"}
     assert accepting("convert", "bitmap-size") == ["--no-bitmaps"]
     assert accepting("validate", "bitmap-size") == []
 

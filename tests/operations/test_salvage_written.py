@@ -52,7 +52,8 @@ def written(found: Salvaged) -> bytes:
     """Return the stream that is made of what was found."""
     out = bytearray()
     disks = disks_to_send(found.disks)
-    for event in expand(salvaged_pieces(found.disks, disks, intact=found.intact)):
+    whole = found.exit_status == 0
+    for event in expand(salvaged_pieces(found.disks, disks, intact=found.intact, whole=whole)):
         for piece in encode(event):
             if isinstance(piece, bytes):
                 out += piece
@@ -205,7 +206,7 @@ def test_an_unknown_size_is_not_stated(run: Run, tmp_path: Path) -> None:
     assert report["devices"][0]["size"] is None
     assert report["complete"] is not True
     found = {finding["id"] for finding in report["findings"]}
-    assert found >= {"no-final-progress", "completeness-unknown"}
+    assert found == {"salvaged", "no-final-progress"}
 
 
 def test_sizes_that_the_stream_states_are_kept(run: Run, tmp_path: Path) -> None:
@@ -288,6 +289,42 @@ def test_bitmaps_of_a_disk_of_unknown_size_are_left_out(run: Run, unpacked: Path
     assert reasons == {"the size of its disk is unknown; specify --device-size"}
 
 
+def test_what_is_left_of_a_disk_is_not_taken_for_a_smaller_one(run: Run, tmp_path: Path) -> None:
+    """A stream of send states the disk's size at its end, which is lost."""
+    image, stream, out = tmp_path / "disk.img", tmp_path / "s.bin", tmp_path / "out"
+    image.write_bytes(b"".join(noise(at) for at in range(4)))
+    assert run("send", f"d={image}", "--dialect", "classic", "--to", stream).status == 0
+    cut = put(tmp_path, stream.read_bytes()[: 2 * MIB + 5000], "cut.bin")
+    assert run("salvage", cut, "--to", out).status == 1
+    why = "the stream is the intact part of a damaged one, from which data is missing [salvaged]"
+    new = tmp_path / "new.img"
+    fails(run("replay", out, "--image", new, "--create"), 1, why)
+    assert not new.exists()
+    words = ["--image", new, "--create", "--allow-incomplete", "-q"]
+    assert run("replay", out, *words).status == 0
+    assert new.read_bytes() == image.read_bytes()[: new.stat().st_size]
+    # With --incremental, who applies it knows of the gaps.
+    assert run("replay", out, "--image", image, "--incremental", "-q").status == 0
+    assert run("validate", out, "--incremental").status == 0
+    assert run("extract", out, "--to", tmp_path / "e.img").status == 1
+    # Another form of it says the same.
+    fails(run("convert", out, "--dialect", "v2", "--to", tmp_path / "v2"), 1, "--incremental")
+    converted = tmp_path / "v2.bin"
+    words = ["--dialect", "v2", "--incremental", "--to", converted]
+    assert run("convert", out, *words).status == 0
+    for path in (out, converted):
+        report = run("validate", path, "--output", "json").report
+        assert report["verdict"] == "incomplete"
+        assert "salvaged" in [finding["id"] for finding in report["findings"]]
+
+
+def test_what_is_whole_is_not_called_a_part(run: Run, tmp_path: Path) -> None:
+    stream, out = put(tmp_path, raw.qemu(raw.block(0, 0, "d", noise(0)))), tmp_path / "out"
+    assert run("salvage", stream, "--to", out, "--device-size", MIB).status == 0
+    assert b"salvaged" not in out.read_bytes()
+    assert run("validate", out).status == 0
+
+
 SIZES: dict[str, int] = {"d": 512, "e\udcff": (1 << 62), "": 1024}
 
 
@@ -295,6 +332,14 @@ def test_descriptions_state_sizes() -> None:
     assert read_statement(description(SIZES)) == Statement(SIZES)
     assert json.loads(description({})) == {"devices": []}
     assert read_statement(memoryview(description(SIZES))) == Statement(SIZES)
+
+
+@pytest.mark.parametrize("sizes", [SIZES, {}])
+def test_descriptions_state_that_a_stream_is_a_part(sizes: dict[str, int]) -> None:
+    stated = description(sizes, salvaged=True)
+    assert read_statement(stated) == Statement(sizes, salvaged=True)
+    other = stated.replace(b"true", b"1")
+    assert read_statement(other).salvaged is False
 
 
 @pytest.mark.parametrize(

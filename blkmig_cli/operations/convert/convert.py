@@ -137,6 +137,7 @@ def _prepared(
             if verdict.size.exact
         },
         identity=report.identity,
+        salvaged=contents.checker.state.salvaged,
     )
     check_disks(disks, sending)
     if options.dialect == "v1":

@@ -68,7 +68,8 @@ def salvage(stream: str, target: str | None, reading: Reading) -> Salvaged:
                 reading.progress("writing", total) as tick,
             ):
                 disks = disks_to_send(found.disks)
-                pieces = salvaged_pieces(found.disks, disks, intact=found.intact)
+                whole = found.exit_status == 0
+                pieces = salvaged_pieces(found.disks, disks, intact=found.intact, whole=whole)
                 write_disks(pieces, disks, sink, tick)
             found.written = sink.written
     return found

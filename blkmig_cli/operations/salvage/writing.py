@@ -1,7 +1,7 @@
 """Writing the intact part of a stream as a new stream, without any other sector.
 
-It states the known sizes of disks.  If a size is unknown, progress records are omitted, as they would
-bound it.
+It states the known sizes of disks, and that it is the intact part of another one.  If a size is
+unknown, progress records are omitted, as they would bound it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,15 +41,16 @@ def disks_to_send(found: Sequence[SalvagedDisk]) -> list[Disk]:
 
 
 def salvaged_pieces(
-    found: Sequence[SalvagedDisk], disks: list[Disk], *, intact: bool
+    found: Sequence[SalvagedDisk], disks: list[Disk], *, intact: bool, whole: bool
 ) -> Iterator[Piece]:
     """Yield the stream of ``disks``, made from the ``found`` ones.
 
-    It includes the final progress of 100 % only if the damaged stream was ``intact``.  Raises FailureError
-    where that stream's file fails.
+    It includes the final progress of 100 % only if the damaged stream was ``intact``; ``whole``: nothing is
+    lost.  Raises FailureError where that stream's file fails.
     """
     sizes = {disk.device: disk.size for disk in found if disk.size_known}
-    options = SendOptions("qemu", disks=any(any(disk.layout) for disk in found), sizes=sizes)
+    blocks = any(any(disk.layout) for disk in found)
+    options = SendOptions("qemu", disks=blocks, sizes=sizes, salvaged=not whole)
     counted = intact and len(sizes) == len(found)
     in_end = False
     for piece in send_pieces(disks, options):

@@ -69,7 +69,8 @@ class SendOptions:
 
     ``disks``: send the disks' content, not only their bitmaps.  ``return_path``: request an answer
     from the destination (``wire/return_path.py``).  ``sizes``: sizes of disks in bytes, by
-    device, and ``identity``: that of the stream, to state in the description at the stream's end.
+    device, and ``identity``: that of the stream, to state in the description at the stream's end, and
+    whether it is the intact part of another one: ``salvaged``.
     ``received``: bytes at the start of disks, by device, that the destination has.
     """
 
@@ -82,6 +83,7 @@ class SendOptions:
     return_path: bool = False
     sizes: Mapping[str, int] = field(default_factory=dict)
     identity: Identity | None = None
+    salvaged: bool = False
     received: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -167,7 +169,8 @@ def stream_end(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
         yield from bitmap_sections(disks, _BITMAPS_ID)
     yield Eof(0, 0, None)
     # It has no devices' state.  (QEMU warns where there is no description at all.)
-    yield VmDescription(0, 0, None, literal(description(options.sizes, options.identity)))
+    stated = description(options.sizes, options.identity, salvaged=options.salvaged)
+    yield VmDescription(0, 0, None, literal(stated))
 
 
 def _with_blocks(options: SendOptions) -> bool:
