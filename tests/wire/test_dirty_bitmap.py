@@ -1,5 +1,6 @@
 """Chunks of the dirty-bitmap section: their fields, the rules at their bounds, what errors state."""
 
+import random
 import struct
 
 import pytest
@@ -232,6 +233,7 @@ LONG = [clear(128 * at, 128) for at in range(40)]
 ROWS = {
     "no sectors": (clear(40 * 128, 0), "a range of 0 sectors"),
     "not on a word": (clear(40 * 128 + 32, 64), "not start on a word"),
+    "a sector past the end": (clear(MOST - 64, 65), "ends past"),
     "past the end": (clear(1 << 62, 128), "ends past"),
     "far past the end": (clear((1 << 64) - 128, 128), "ends past"),
 }
@@ -260,3 +262,24 @@ def test_lengths_of_bits_after_many(sectors: int, length: int, good: bool) -> No
         assert len(chunks_of(*chunks)) == len(chunks) + 1
     else:
         assert f"{length} bytes of bits for {sectors} sectors" in refused(*chunks).message
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_chunks_in_no_order_of_a_bitmap_that_has_ended(ended: bool) -> None:
+    """Also where those before it and behind it are taken together."""
+    of_b, of_c, more = (
+        b"\x4e" + raw.name("d") + raw.name("b") + clear(0, 64)[1:],
+        b"\x4e" + raw.name("d") + raw.name("c") + clear(0, 64)[1:],
+        b"\x4a" + raw.name("d") + clear(64, 64)[1:],
+    )
+    dice = random.Random(7)
+    chunks = [FINE, raw.bitmap_start("d", "c", 512)]
+    chunks += [dice.choice([of_b, of_c, more]) for _ in range(200)] + [of_b]
+    if ended:
+        chunks += [raw.COMPLETE]
+    chunks += [of_c, *(dice.choice([of_c, more]) for _ in range(200))]
+    if ended:
+        error = refused(*chunks, of_b, *[of_c] * 20, *[of_b, of_c] * 20)
+        assert (error.message, error.offset) == ("bitmap 'b' has ended", len(section(*chunks)))
+    else:
+        assert len(chunks_of(*chunks, of_b, *[of_c] * 20)) == len(chunks) + 22
