@@ -76,6 +76,13 @@ def test_bytes_before_the_flags(extra: bytes) -> None:
     assert (found.extra_flags, found.flags, found.length) == (extra, 1, len(extra) + 1)
 
 
+def test_all_flags() -> None:
+    """The last byte counts, whatever it is."""
+    found = list(Decoder(in_file(section(b"\x80\x80\0\xff" + START[1:]) + raw.footer(5) + raw.EOF)))
+    assert isinstance(found[3], BitmapStart)
+    assert (found[3].flags, found[3].extra_flags) == (0xFF, b"\x80\x80\0")
+
+
 def test_a_chunk_that_ends_the_section() -> None:
     """EOS may be in a chunk's own flags; then none is alone."""
     for chunk in (b"\x21", b"\x43" + struct.pack(">QI", 0, 128)):
