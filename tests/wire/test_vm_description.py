@@ -111,7 +111,8 @@ def test_sizes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"[]", b' {"devices": []}', b"{}", b'{"devices": 5}', b'{"devices": [}', b"{" * 99]
+    "text",
+    [b"", b"[]", b' {"devices": []}', b"{}", b'{"devices": 5}', b'{"devices": [}', b"{" * 99],
 )
 def test_no_description(text: bytes) -> None:
     assert parse_description(text) is None
