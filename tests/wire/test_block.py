@@ -203,7 +203,7 @@ def test_a_record_past_the_end_that_bits_show(sector: int, good: bool) -> None:
 
 UP = [2048 * at for at in range(30)]
 CHUNKS = 20 * raw.CHUNK
-ROWS = {
+ROWS: dict[str, tuple[bytes, dict[str | None, int]]] = {
     "zeros up to the end": (b"".join(raw.block(s, 8) for s in UP), {"d": CHUNKS}),
     "zeros up to an end inside": (b"".join(raw.block(s, 8) for s in UP), {"d": CHUNKS - 512}),
     "zeros past the end": (
