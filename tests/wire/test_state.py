@@ -9,7 +9,14 @@ import pytest
 from blkmig_cli import limits
 from blkmig_cli.errors import MalformedError, StreamError, TruncatedError, UndecidableError
 from blkmig_cli.wire.decoder import Decoder
-from blkmig_cli.wire.events import DeviceState, Event, StateMismatch, Undecoded, VmDescription
+from blkmig_cli.wire.events import (
+    DeviceState,
+    Event,
+    Payload,
+    StateMismatch,
+    Undecoded,
+    VmDescription,
+)
 from tests.support import raw
 from tests.support.feed import in_file, piped
 
@@ -174,3 +181,17 @@ def test_sections_of_other_versions_are_state() -> None:
     for name, version in (("block", 2), ("dirty-bitmap", 2), ("ram", 3)):
         data = HEAD + raw.start(3, name, version, b"\x55" * 9) + raw.footer(3) + raw.EOF
         assert sizes(data) == [(9, "footer")]
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_state": False}, {"keep_state": True}])
+def test_bytes_of_state_from_a_pipe(options: dict[str, bool]) -> None:
+    """They are held if this is asked for."""
+    source = piped(HEAD + state(3, b"\x55" * 9) + raw.footer(3) + raw.EOF)
+    decoder = Decoder(source, **options)  # type: ignore[arg-type]
+    found = next(event for event in decoder if isinstance(event, DeviceState))
+    payload = Payload(found.offset, found.length)
+    if options.get("keep_state"):
+        assert bytes(source.view(payload)) == b"\x55" * 9
+    else:
+        with pytest.raises(ValueError, match="after its event"):
+            source.view(payload)
