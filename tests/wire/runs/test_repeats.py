@@ -1,5 +1,6 @@
 """What is taken in rows, and what is not: events, sections, and how long they may be."""
 
+import random
 import struct
 
 import pytest
@@ -110,3 +111,29 @@ def test_records_in_turns(period: int) -> None:
     names = [f"d{at:02}" for at in range(period)]
     records = b"".join(raw.block(0, 8, name) for name in names)
     assert rows(records * 40 + raw.EOS) >= 36 * period
+
+
+ONE, TWO = part(1, raw.EOS), part(2, raw.word(0, 0x10))
+DICE = random.Random(7)
+ORDERS = {
+    "one": [ONE] * 300,
+    "in turns": [ONE, TWO] * 150,
+    "in no order": [DICE.choice([ONE, TWO]) for _ in range(300)],
+    "records in no order": [
+        part(1, DICE.choice([ZERO, raw.progress(1)]) + raw.EOS) for _ in range(300)
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("number", [150, 151, 299, 300])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_no_row_goes_beyond_a_package(name: str, number: int, more: int) -> None:
+    parts = ORDERS[name]
+    length = len(b"".join(parts[:number])) + more
+    package = b"\x08\0\x07\0\x04" + struct.pack(">I", length)
+    data = HEAD + START + RAM + package + b"".join(parts) + raw.EOF
+    found, error = events(in_file(data))
+    assert (found, error) == events(in_file(data, BySchemas))
+    # What is behind it stands there as well.
+    assert (error is None) == (more == 0)
