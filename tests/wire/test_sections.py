@@ -23,6 +23,7 @@ from blkmig_cli.wire.events import (
     VmDescription,
 )
 from blkmig_cli.wire.hints import Hints
+from blkmig_cli.wire.runs.columns import Run
 from tests.support import raw
 from tests.support.feed import events, in_file, piped
 
@@ -305,3 +306,28 @@ def test_a_copy_of_the_context_is_independent() -> None:
     copy.ram.page_sizes = 0
     assert (set(decoder.context.sections), decoder.context.open) == ({1}, {1})
     assert decoder.context.ram.page_sizes == 7
+
+
+def test_damage_of_the_input_comes_before_its_end() -> None:
+    """What made it end too early is the error; not where the bytes before it are wrong."""
+    damage = TruncatedError("the archive is cut")
+    for data, raised in ((HEAD + BLOCKS[:-1], True), (HEAD + b"\x55", False)):
+        source = piped(data)
+        source.damage = damage
+        decoder = Decoder(source)
+        for _ in range(2):
+            with pytest.raises(StreamError) as error:
+                list(decoder)
+            assert (error.value is damage) is raised
+
+
+def test_pieces_are_the_events_one_by_one_or_in_runs() -> None:
+    data = raw.block(0, 8) * 100 + raw.EOS
+    decoder = Decoder(in_file(data))
+    assert sum(len(piece) if isinstance(piece, Run) else 1 for piece in decoder.pieces()) == 101
+    assert list(decoder.pieces()) == []
+    with pytest.raises(StopIteration):
+        decoder.piece()
+    cut = Decoder(in_file(data[:-1])).pieces()
+    with pytest.raises(TruncatedError):
+        list(cut)
