@@ -2,6 +2,8 @@
 
 import struct
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from blkmig_cli.wire.events import (
     Block,
     BlockBitmap,
     CommandEvent,
+    Configuration,
     DeviceState,
     Eos,
     Event,
@@ -26,9 +29,11 @@ from blkmig_cli.wire.events import (
     Payload,
     Progress,
     Ram,
+    RamBlock,
     RamStretch,
     Raw,
     SectionHeader,
+    Subsection,
     Undecoded,
     VmDescription,
 )
@@ -228,3 +233,90 @@ def test_a_run_that_begins_later(offsets: list[int]) -> None:
         assert found[at - 100 : at - 90] == raw.block(sector, 8)
     for at in between:
         assert found[at - 100 : at - 90] == b"\x08\0\2\0\5hello"
+
+
+FAR, NAME = 1 << 32, "x" * 256
+
+
+def block_of(sector: int = 0, device: str = "d", dialect: str = "v2", **more: Any) -> Block:
+    bitmap = replace(BlockBitmap("b", 512, 1, BITS), **more)
+    return Block(0, 0, None, device, sector, 64, 64, 0x21, dialect, None, (bitmap,))
+
+
+def section_of(kind: SectionType, **more: Any) -> SectionHeader:
+    return replace(SectionHeader(0, 0, "x", kind, 1, 2, 3), **more)
+
+
+def configuration_of(name: str, value: Any, version: int = 1) -> Configuration:
+    subsection = Subsection(f"configuration/{name}", version, value)
+    return Configuration(*HEAD, "none", (subsection,))
+
+
+def ram_of(flags: int = 4, head: tuple[int, ...] = (), **more: Any) -> Ram:
+    entry = replace(RamBlock("a", 1), **more)
+    return Ram(*HEAD, flags, None, 0, head, None, (entry,) if flags == 4 else ())
+
+
+def bits_of(sector: int = 0, sectors: int = 1, flags: int = 0x40, stated: int = 8) -> BitmapBits:
+    bits = Payload(0, 8, stated)
+    return BitmapBits(0, 0, None, NAME, NAME, flags, b"", sector, sectors, 512, bits)
+
+
+MISFITS: list[tuple[Event, str]] = [
+    (block_of(1 << 55), f"word: {1 << 64 | 0x21} "),
+    (block_of(device=NAME), "device: 256 bytes "),
+    (block_of(dialect="v1", name=NAME), "name: 256 bytes "),
+    (Block(0, 0, None, "d", 0, FAR, 1, 0x21, "v2", None, ()), f"sectors: {FAR} "),
+    (block_of(name=NAME), "name: 256 bytes "),
+    (block_of(attributes=256), "flags: 256 "),
+    (block_of(granularity=FAR), f"granularity: {FAR} "),
+    (block_of(bits=Payload(0, 8, FAR)), f"length: {FAR} "),
+    (Progress(*HEAD, -1, 4), "word: -508 "),
+    (Eos(*HEAD, 1 << 64), f"word: {1 << 64} "),
+    (Header(*HEAD, FAR), f"version: {FAR} "),
+    *(
+        (section_of(kind, **{field: FAR}), f"{field}: {FAR} ")
+        for kind in (SectionType.START, SectionType.FULL)
+        for field in ("id", "instance", "version")
+    ),
+    (section_of(SectionType.START, section=NAME), "name: 256 bytes "),
+    (section_of(SectionType.PART, id=FAR), f"id: {FAR} "),
+    (Footer(*HEAD, FAR), f"id: {FAR} "),
+    (configuration_of("uuid", bytes(16), FAR), f"version: {FAR} "),
+    (configuration_of("uuid", bytes(15)), "uuid: 15 bytes "),
+    (configuration_of("target-page-bits", FAR), f"bits: {FAR} "),
+    (configuration_of("capabilities", (NAME,)), "names: 1 bytes "),
+    (CommandEvent(*HEAD, 1 << 16, b""), "command: 65536 "),
+    (CommandEvent(*HEAD, 1, bytes(1 << 16)), "length: 65536 "),
+    (VmDescription(*HEAD, Payload(0, 8, FAR)), f"length: {FAR} "),
+    (BitmapEos(*HEAD, 256), "flags: 256 "),
+    (bits_of(flags=0x48), "name: 256 bytes "),
+    (bits_of(flags=0x44), "name: 256 bytes "),
+    (bits_of(sector=1 << 64), f"sector: {1 << 64} "),
+    (bits_of(sectors=FAR), f"sectors: {FAR} "),
+    (bits_of(stated=1 << 64), f"length: {1 << 64} "),
+    (BitmapStart(0, 0, None, "d", "b", 0x10, b"", FAR, 1), f"granularity: {FAR} "),
+    (BitmapStart(0, 0, None, "d", "b", 0x10, b"", 512, 256), "flags: 256 "),
+    (Ram(*HEAD, 8, None, 1 << 64), f"word: {1 << 64 | 8} "),
+    (Ram(*HEAD, 8, NAME, 0), "block: 256 bytes "),
+    (ram_of(name=NAME), "block: 256 bytes "),
+    (ram_of(length=1 << 64), f"length: {1 << 64} "),
+    (ram_of(page_size=1 << 64), f"page_size: {1 << 64} "),
+    (ram_of(address=1 << 64), f"address: {1 << 64} "),
+    (ram_of(mapped=(FAR, 0, 0, 0)), f"version: {FAR} "),
+    (ram_of(mapped=(0, 1 << 64, 0, 0)), f"page_size: {1 << 64} "),
+    (ram_of(mapped=(0, 0, 1 << 64, 0)), f"bitmap_offset: {1 << 64} "),
+    (ram_of(mapped=(0, 0, 0, 1 << 64)), f"pages_offset: {1 << 64} "),
+    (ram_of(0x22, (256,)), "fill: 256 "),
+    (ram_of(0x60, (256, 0)), "encoding: 256 "),
+    (ram_of(0x60, (1, 1 << 16)), "length: 65536 "),
+    (ram_of(0x120, (FAR,)), f"length: {FAR} "),
+]
+
+
+@pytest.mark.parametrize("case", range(len(MISFITS)))
+def test_values_that_do_not_fit(case: int) -> None:
+    """The error names the field."""
+    event, message = MISFITS[case]
+    with pytest.raises(ValueError, match=f"^{message}does not fit the format$"):
+        list(encode(event))
