@@ -136,32 +136,29 @@ def test_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("full", "known", "sectors", "lengths"),
+    ("full", "sectors", "lengths"),
     [
-        (8, None, (1, 2048), [(8, (1, 2048))]),
-        (8, 1 << 20, (1, 5), [(8, (1, 5))]),
-        (16, None, FULL, [(16, FULL)]),
-        (16, None, (1, 2048), [(8, (1, 1024)), (16, (1025, 2048))]),
-        (16, 8192, (1024, 1025), [(8, (1024, 1024)), (16, (1025, 1025))]),
-        (16, None, (1024, 1024), [(8, (1024, 1024))]),
-        (16, None, (1025, 1025), [(16, (1025, 1025))]),
-        (32, None, (513, 1536), [(16, (513, 1024)), (24, (1025, 1536))]),
-        (256, None, (1, 1), [(8, (1, 1))]),
-        (256, 512, (64, 65), [(8, (64, 64)), (16, (65, 65))]),
-        (256, None, FULL, [(256, FULL)]),
+        (8, (1, 2048), [(8, (1, 2048))]),
+        (8, (1, 5), [(8, (1, 5))]),
+        (16, FULL, [(16, FULL)]),
+        (16, (1, 2048), [(8, (1, 1024)), (16, (1025, 2048))]),
+        (16, (1024, 1025), [(8, (1024, 1024)), (16, (1025, 1025))]),
+        (16, (1024, 1024), [(8, (1024, 1024))]),
+        (16, (1025, 1025), [(16, (1025, 1025))]),
+        (32, (513, 1536), [(16, (513, 1024)), (24, (1025, 1536))]),
+        (256, (1, 1), [(8, (1, 1))]),
+        (256, (64, 65), [(8, (64, 64)), (16, (65, 65))]),
+        (256, FULL, [(256, FULL)]),
     ],
 )
 def test_lengths_of_bits(
-    full: int,
-    known: int | None,
-    sectors: tuple[int, int],
-    lengths: list[tuple[int, tuple[int, int]]],
+    full: int, sectors: tuple[int, int], lengths: list[tuple[int, tuple[int, int]]]
 ) -> None:
-    assert list(bits_lengths(full, known, sectors)) == lengths
+    assert list(bits_lengths(full, sectors)) == lengths
 
 
 def test_all_lengths_of_the_finest() -> None:
-    found = bits_lengths(256, None, (1, 2048))
+    found = bits_lengths(256, (1, 2048))
     assert [length for length, _ in found] == list(range(8, 264, 8))
     assert [sectors for _, sectors in found] == [(n + 1, n + 64) for n in range(0, 2048, 64)]
 
