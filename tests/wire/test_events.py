@@ -6,6 +6,7 @@ import pytest
 
 from blkmig_cli.schemas.constants import SectionType
 from blkmig_cli.wire import events as e
+from blkmig_cli.wire.encoder import encode
 from tests.support import raw
 from tests.support.feed import events, in_file
 
@@ -40,7 +41,10 @@ NAMED = {
 
 @pytest.mark.parametrize("name", NAMED)
 def test_types(name: str) -> None:
-    assert NAMED[name].type == name
+    """What each is called, and that it has bytes."""
+    event = NAMED[name]
+    assert event.type == name
+    assert list(encode(event))
 
 
 def test_all_ram_of_a_part_is_called_ram() -> None:
@@ -86,9 +90,11 @@ def test_events_of_a_stream() -> None:
         raw.block(0, 8),
         bitmaps=raw.bitmap_start() + raw.bitmap_bits(0, 128, bytes(8)) + raw.COMPLETE,
     )
-    data = (
-        raw.HEADER + raw.configuration() + command + whole[len(raw.HEADER + raw.configuration()) :]
-    )
+    head = raw.HEADER + raw.configuration()
+    state = raw.start(3, "dev", 1, b"state", kind=4) + raw.footer(3)
+    memory = raw.start(4, "ram", 4, raw.word(0, 0x10)) + raw.footer(4)
+    description = b"\6\0\0\0\2{}"
+    data = head + command + whole[len(head) : -1] + state + memory + raw.EOF + description + b"x"
     found, error = events(in_file(data))
     assert error is None
     assert [event.type for event in found] == [
@@ -98,5 +104,8 @@ def test_events_of_a_stream() -> None:
         "section-part", "block", "eos", "section-footer",
         "section-end", "progress", "eos", "section-footer",
         "section-end", "bitmap-start", "bitmap-bits", "bitmap-complete", "bitmap-eos",
-        "section-footer", "eof",
+        "section-footer",
+        "section-full", "device-state", "section-footer",
+        "section-start", "ram", "section-footer",
+        "eof", "vm-description", "undecoded",
     ]  # fmt: skip
