@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from blkmig_cli.wire.resync import plausible, seek_header
+from blkmig_cli.wire.resync import plausible, seek_footer, seek_header
 from blkmig_cli.wire.schema_io import Reader
 from tests.support import raw
 from tests.support.feed import in_file, piped
@@ -66,3 +66,81 @@ def test_the_next_header(rest: bytes, found: bool) -> None:
         reader = Reader(source)
         assert seek_header(reader) == found
         assert source.offset == len(before) + (0 if found else len(raw.HEADER + rest))
+
+
+@pytest.mark.parametrize("command", [0, 1, 11, 12])
+def test_commands(command: int) -> None:
+    data = b"\x08" + struct.pack(">H", command)
+    assert plausible(data, ()) == (1 <= command <= 11)
+
+
+@pytest.mark.parametrize(
+    ("name", "printable"),
+    [(b" ~", True), (b"a\x1f", False), (b"a\x7f", False), (b"\x1fa", False), (b"\x80", False)],
+)
+@pytest.mark.parametrize("kind", [1, 4])
+def test_names(kind: int, name: bytes, printable: bool) -> None:
+    head = bytes([kind]) + bytes(4) + bytes([len(name)])
+    assert plausible(head + name, ()) is printable
+    # Bytes behind it are not part of it.
+    assert plausible(head + name + b"\0", ()) is printable
+
+
+def found_footer(payload: bytes, behind: bytes, end: int | None = None) -> tuple[bool, int]:
+    """Whether a footer of section 7 is found, and where the input is then."""
+    data = payload + behind
+    found = []
+    for source in (in_file(data), piped(data)):
+        reader = Reader(source)
+        found.append((seek_footer(reader, 7, {3}, end), source.offset))
+    assert found[0] == found[1]
+    return found[0]
+
+
+FOOTER = raw.footer(7)
+LENGTHS = [0, 1, 5, *((1 << 16) + at for at in range(-6, 7)), (1 << 17) - 9, 200_000]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_footer_wherever_it_is(length: int) -> None:
+    payload = b"\xaa" * length
+    assert found_footer(payload, FOOTER + b"\0") == (True, length)
+    assert found_footer(payload, FOOTER) == (False, length + 5)
+    assert found_footer(payload, raw.footer(6) + b"\0") == (False, length + 6)
+    assert found_footer(payload, FOOTER + b"\x55" + FOOTER + b"\0") == (True, length + 6)
+    assert found_footer(payload, FOOTER * 2 + b"\0") == (True, length + 5)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_footer_before_an_end(length: int) -> None:
+    """Where the payload may not go further, nothing has to be behind its footer."""
+    payload = b"\xaa" * length
+    whole = FOOTER + b"\x55" + FOOTER + b"\0"
+    assert found_footer(payload, whole, length + 5) == (True, length)
+    assert found_footer(payload, whole, length + 4) == (False, length + 4)
+    assert found_footer(payload, whole, length + 6) == (False, length + 6)
+    assert found_footer(payload, whole, length + 11) == (True, length + 6)
+    assert found_footer(payload, FOOTER + b"\0", length) == (False, length)
+
+
+@pytest.mark.parametrize("kind", [2, 3])
+def test_a_footer_before_a_part_of_a_known_section(kind: int) -> None:
+    assert found_footer(b"", FOOTER + raw.part(3, b"", kind)) == (True, 0)
+    assert found_footer(b"", FOOTER + raw.part(7, b"", kind)) == (False, 10)
+
+
+@pytest.mark.parametrize("length", [255, 254])
+def test_a_footer_before_a_long_name(length: int) -> None:
+    start = raw.start(9, "n" * length, 1)
+    assert found_footer(b"", FOOTER + start) == (True, 0)
+    wrong = start[: 5 + length] + b"\n" + start[6 + length :]
+    assert found_footer(b"", FOOTER + wrong) == (False, len(FOOTER + wrong))
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_header_wherever_it_is(length: int) -> None:
+    data = b"\xaa" * length + raw.HEADER
+    for rest, found in ((raw.configuration(), True), (b"\x05", False)):
+        source = in_file(data + rest)
+        assert seek_header(Reader(source)) is found
+        assert source.offset == (length if found else len(data + rest))

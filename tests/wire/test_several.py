@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blkmig_cli import limits
-from blkmig_cli.errors import SeveralStreamsError, UsageError
+from blkmig_cli.errors import SeveralStreamsError, UndecidableError, UsageError
 from blkmig_cli.transport.inputs import FileInput, PipeInput
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Event, Undecoded
@@ -103,6 +103,33 @@ def test_one_before_the_chosen_is_damaged() -> None:
     with pytest.raises(Exception, match="stream 1: flags 0x80") as error:
         decoder_of(in_file(bytes(damaged) + SECOND), 2, hints=Hints())
     assert getattr(error.value, "exit_status", None) == 3
+
+
+#: A stream of v1 whose layout only hints can tell, and these.
+HELD = raw.qemu(raw.block(0, 0x20, rest=raw.v1(("b", bytes(8) + raw.progress(1)))))
+HINTS = Hints({"d": raw.CHUNK}, {(None, "b"): 8192})
+
+
+def test_hints_are_for_each() -> None:
+    """Also for those that are only counted, and those before the chosen one."""
+    data = SECOND + HELD + FULL
+    starts = [0, len(SECOND), len(SECOND + HELD)]
+    for hints, shown in ((HINTS, starts), (Hints(), starts[:2])):
+        with pytest.raises(SeveralStreamsError) as refused:
+            list(Decoder(in_file(data), hints=hints))
+        assert refused.value.starts == shown
+    for number, last in ((2, "eof"), (3, "vm-description")):
+        assert list(decoder_of(in_file(data), number, hints=HINTS))[-1].type == last
+        with pytest.raises(UndecidableError):
+            list(decoder_of(in_file(data), number, hints=Hints()))
+
+
+@pytest.mark.parametrize(("most", "shown"), [(2, 2), (3, 3), (4, 3)])
+def test_so_many_are_counted(most: int, shown: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STREAMS_MAX", most)
+    with pytest.raises(SeveralStreamsError) as refused:
+        list(Decoder(in_file(SECOND * 3)))
+    assert refused.value.starts == [at * len(SECOND) for at in range(shown)]
 
 
 TAILS = {

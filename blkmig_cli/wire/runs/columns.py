@@ -104,8 +104,6 @@ class Run:
         """Return the number of each event's column, in the order of the stream: shape (events,)."""
         rows = [column.rows for column in self.columns]
         owners = np.repeat(np.arange(len(rows)), rows)
-        if len(rows) == 1:
-            return owners
         offsets = np.concatenate([column.offsets for column in self.columns])
         return owners[np.argsort(offsets, kind="stable")]
 

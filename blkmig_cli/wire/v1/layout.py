@@ -345,7 +345,7 @@ class Layouts:
             if known is None:
                 layout = layout.knowing(device, name, full)
                 self._count(decided, 1 + len(layout.full) // 64)
-            possible = bits_lengths(full, granularity, part.sectors)
+            possible = bits_lengths(full, part.sectors)
             most = possible[-1][0]
             there = self._available(start, most)
             for length, sectors in possible:

@@ -138,17 +138,15 @@ class Reading(NamedTuple):
 
 
 @lru_cache(1 << 10)
-def bits_lengths(
-    full: int, known: int | None, sectors: tuple[int, int]
-) -> tuple[tuple[int, tuple[int, int]], ...]:
+def bits_lengths(full: int, sectors: tuple[int, int]) -> tuple[tuple[int, tuple[int, int]], ...]:
     """Return the possible lengths of a record's bits in bytes, ascending.
 
     Each comes with the least and most sectors that the record then covers.
-    ``full`` is the length for a full chunk, ``known`` the granularity in bytes if it is known.
+    ``full`` is the length for a full chunk.
     """
-    granularity = known or schema.v1_granularity(full)
+    granularity = schema.v1_granularity(full)
     low, high = sectors
-    if granularity is None or full == WORD_SIZE:
+    if granularity is None:
         return ((WORD_SIZE, sectors),)
     span = WORD_BITS * granularity // SECTOR_SIZE
     return tuple(
