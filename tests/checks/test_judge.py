@@ -40,6 +40,10 @@ def v1(*chunks: int) -> bytes:
     return b"".join(raw.block(at * 2048, 0x28, rest=raw.v1(("b", WORD))) for at in chunks)
 
 
+def v1_at(sector: int) -> bytes:
+    return raw.block(sector, 0x28, rest=raw.v1(("b", WORD)))
+
+
 def v2(sector: int, sectors: int, name: str = "b") -> bytes:
     return raw.block(sector, 0x68, rest=raw.v2(sectors, (name, 1, 65536, WORD)))
 
@@ -151,6 +155,8 @@ DISKS: dict[str, tuple[bytes, dict[str, Any], str, list[str]]] = {
     "a stated size": (raw.qemu(v2(0, 2000)), {"sizes": {"d": 2000 * 512}}, "whole", []),
     "a lesser size than stated": (raw.qemu(v2(0, 2000)), {"sizes": {"d": 1999 * 512}}, "faulty", [
         MISMATCH.format("states a disk of 1024000 bytes", 1023488)]),
+    "a progress over 100": (raw.qemu(zeros(0), raw.progress(101)), {"sizes": {"d": MIB}}, "whole", [
+        "warning: progress of 101 percent (byte 64) [progress-range]"]),
     "a damaged end": (PLAIN[:-1] + b"\x77", {"sizes": {"d": MIB}}, "damaged", [
         "error: section type 0x77 is unknown (byte 103) [unknown-section]"]),
 }  # fmt: skip
@@ -287,6 +293,9 @@ BITMAPS: dict[
         "warning: the block section ended without 100 percent (byte 131) [no-final-progress]"]),
     "v2 with a gap": (raw.qemu(v2(0, 2048), v2(4096, 2048)), {}, (65536, False, 3 * MIB, None), [
         INCOMPLETE, MISSING.format("at least 1 MiB", "1048576-2097152 (device d)")]),
+    "v2, left out of a range": (
+        raw.qemu(v2(0, 2048), raw.block(2048, 0x68, rest=raw.v2(2000))), {},
+        (65536, True, MIB + 1024000, MIB + 1024000), []),
     "v2, too short": (
         raw.qemu(v2(0, 2048)), {"sizes": {"d": MIB + 1}}, (65536, False, MIB, MIB + 1), [
         INCOMPLETE, MISSING.format("512 B", "1048576-1049088 (device d)")]),
@@ -296,6 +305,15 @@ BITMAPS: dict[
     "v1, size unknown": (raw.qemu(v1(0, 1)), {}, (65536, None, 2 * MIB, None), [UNKNOWN]),
     "v1, as long as progress allows": (
         raw.qemu(v1(0, 1), TAIL), {}, (65536, True, 2 * MIB, 2 * MIB), []),
+    "v1, longer than the least size by progress": (
+        raw.qemu(v1(0) + v1_at(2000), TAIL), {}, (65536, None, 4048 * 512, 2 * MIB), [
+        "warning: the size of 'd' is unknown (1.961 MiB to 2 MiB); specify --device-size "
+        "[completeness-unknown]"]),
+    "v1, not from the begin": (
+        raw.qemu(zeros(0) + v1_at(1)), {"sizes": {"d": MIB + 512}},
+        (65536, False, MIB + 512, MIB + 512), [INCOMPLETE]),
+    "v1, not from the begin, size unknown": (
+        raw.qemu(zeros(0) + v1_at(1)), {}, (65536, False, MIB + 512, None), [INCOMPLETE]),
     "v1, too short": (
         raw.qemu(v1(0, 1)), {"sizes": {"d": 2 * MIB + 1}}, (65536, False, 2 * MIB, 2 * MIB + 1), [
         INCOMPLETE, MISSING.format("512 B", "2097152-2097664 (device d)")]),
@@ -315,6 +333,45 @@ def test_bitmaps(what: str) -> None:
     assert found.candidates == (65536,)
     wanted = [text for text in findings(report) if "[size-mismatch]" not in text]
     assert wanted == texts
+
+
+def test_bitmaps_of_two_lengths() -> None:
+    """None is too long: neither of the sizes that the stream states is more certain."""
+    report = judged(raw.qemu(v2(0, 2000), bitmaps=bits(2048, name="c")))
+    assert [(found.bitmap.name, found.complete) for found in report.bitmaps] == [
+        ("b", True), ("c", True),
+    ]  # fmt: skip
+    assert not findings(report)
+
+
+def test_a_bitmap_of_unknown_granularity() -> None:
+    parts = [raw.part(1, v1(chunk) + raw.EOS) + raw.footer(1) for chunk in range(8)]
+    empty = raw.part(1, raw.EOS)
+    data = raw.qemu().replace(empty, b"".join(parts) + empty)
+    report = judged(data, sizes={"d": 8 * MIB})
+    (found,) = report.bitmaps
+    assert found.candidates == tuple(1 << shift for shift in range(14, 32))
+    assert (found.count, found.complete, found.reach) == (None, True, 8 * MIB)
+    assert findings(report) == [
+        "warning: the granularity of bitmap 'b' is anything from 16 KiB to 2 GiB; specify --granularity "
+        "(device d) [bitmap-open]"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "complete"),
+    [
+        (PLAIN[:-1] + b"\x77", None),
+        (raw.qemu(zeros(0), bitmaps=bits(2048))[:-1] + b"\x77", None),
+        (raw.qemu(zeros(0), bitmaps=raw.bitmap_start())[:-1] + b"\x77", False),
+        (PLAIN[:-40], False),
+        (raw.HEADER + raw.configuration() + b"\x77", False),
+    ],
+)
+def test_where_the_reading_failed(data: bytes, complete: bool | None) -> None:
+    """The stream may have ended there, if what came is complete."""
+    report = judged(data)
+    assert (report.verdict, report.complete) == ("damaged", complete)
 
 
 def test_a_bitmap_whose_device_has_no_blocks() -> None:
