@@ -372,6 +372,16 @@ def test_where_the_reading_failed(data: bytes, complete: bool | None) -> None:
     """The stream may have ended there, if what came is complete."""
     report = judged(data)
     assert (report.verdict, report.complete) == ("damaged", complete)
+    assert {finding.id for finding in report.findings} <= {
+        "unknown-section", "truncated", "bitmap-incomplete", "completeness-unknown",
+    }  # fmt: skip
+
+
+def test_a_contradiction_is_no_finding_where_something_is_incomplete() -> None:
+    contradicting = raw.progress(0) + zeros(*range(8))
+    data = raw.qemu(contradicting, bitmaps=raw.bitmap_start())
+    report = judged(data, sizes={"d": 8 * MIB})
+    assert (report.complete, findings(report)) == (False, [INCOMPLETE])
 
 
 def test_a_bitmap_whose_device_has_no_blocks() -> None:

@@ -21,7 +21,7 @@ SHORT = bytes(MIB - 100) + b"\7" * 100
 
 
 def in_stream() -> bytes:
-    data = bytearray(6 * MIB)
+    data = bytearray(PLACES[4] + MIB)  # it ends with data
     for chunk, content in (PAYLOADS | {4: SHORT}).items():
         data[PLACES[chunk] : PLACES[chunk] + MIB] = content
     return bytes(data)
@@ -141,6 +141,14 @@ def test_copying_all(disk: StreamDisk) -> None:
         assert os.pread(fd, SIZE + 1, 0) == CONTENT
     finally:
         os.close(fd)
+
+
+def test_its_layout(disk: StreamDisk) -> None:
+    assert disk.every(1).tolist() == [0, 3 * CHUNK, FIRST, FIRST + 1, 5 * CHUNK - 1]
+    assert disk.every(2).tolist() == [0, FIRST, 5 * CHUNK - 1]
+    sent, data = disk.ranges(CHUNK, 4 * CHUNK)
+    assert sent.tolist() == [[CHUNK, 2 * CHUNK], [3 * CHUNK, 4 * CHUNK]]
+    assert data.tolist() == [[CHUNK, 2 * CHUNK]]
 
 
 def test_places(disk: StreamDisk) -> None:
