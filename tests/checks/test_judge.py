@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from blkmig_cli.checks.checker import Checker
+from blkmig_cli.checks.judge import differing
 from blkmig_cli.checks.report import Report
 from blkmig_cli.checks.survey import read_stream
 from blkmig_cli.progress import no_tick
@@ -118,6 +119,14 @@ DISKS: dict[str, tuple[bytes, dict[str, Any], str, list[str]]] = {
         raw.qemu(raw.progress(0) + zeros(*range(8)) + zeros(0, device="e")),
         {"sizes": {"d": 8 * MIB}}, "incomplete", [
         ABANDONED.format(0, f"more was not sent, {OTHERS}", "")]),
+    "abandoned, with a gap, of unknown size": (
+        raw.qemu(zeros(0, 2) + zeros(0, device="e"), raw.progress(40)), {}, "incomplete", [
+        MISSING.format("at least 1 MiB", "1048576-2097152 (device d)"),
+        ABANDONED.format(40, f"at least 899.5 KiB was not sent, {OTHERS}", "")]),
+    "abandoned, and another that is whole": (
+        raw.qemu(zeros(0, 1) + zeros(0, device="e"), raw.progress(0)),
+        {"sizes": {"d": 4 * MIB, "e": MIB}}, "incomplete", [
+        ABANDONED.format(0, "2 MiB was not sent: bytes 2097152-4194304", " (device d)")]),
     "progress that stays at 0": (
         raw.qemu(raw.progress(0) + zeros(*range(8))), {"sizes": {"d": 8 * MIB}}, "faulty", [
         CONTRADICTION.format(0)]),
@@ -410,3 +419,16 @@ def test_a_bitmap_whose_device_has_no_blocks() -> None:
 )
 def test_dialects(data: bytes, dialect: str | None) -> None:
     assert judged(data, granularities={(None, "b"): 65536}).dialect == dialect
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(1, "512 B: bytes 0-512"), (3, "1.5 KiB: bytes 0-512, 1024-1536, 2048-2560"),
+     (4, "2 KiB: bytes 0-512, 1024-1536, 2048-2560 and 1 range more"),
+     (5, "2.5 KiB: bytes 0-512, 1024-1536, 2048-2560 and 2 ranges more")],
+)  # fmt: skip
+def test_an_image_that_differs(number: int, text: str) -> None:
+    ranges = [(at * 1024, 512) for at in range(number)]
+    (found,) = differing(ranges, "a\n", "d")
+    assert str(found) == f"error: a\\x0a differs in {text} (device d) [image-differs]"
+    assert list(differing([], "a", "d")) == []
