@@ -198,3 +198,18 @@ def test_any_events_as_a_run(what: str) -> None:
     for cut in range(first + 1, end + 1):
         assert taken.found(first, cut) == expected, ("up to", cut)
         assert taken.found(cut - 1, end) == expected, ("from", cut)
+
+
+@pytest.mark.parametrize("what", STREAMS)
+def test_a_state_after_a_run(what: str) -> None:
+    """It is up to date at once."""
+    taken = Taken(*STREAMS[what])
+    first, end = taken.parts.start, taken.parts.stop
+    for cut in range(first + 1, end + 1):
+        by_runs, by_events = StreamState(), StreamState()
+        for event in taken.events[:first]:
+            by_runs.feed(event, taken.source)
+        by_runs.feed_run(run_of(taken.events[first:cut], taken.source), taken.source)
+        for event in taken.events[:cut]:
+            by_events.feed(event, taken.source)
+        assert described(by_runs) == described(by_events)

@@ -70,6 +70,7 @@ def test_a_device_that_is_not_there() -> None:
     assert state.stated_size("d") is None
     assert state.proven_size("d").exact is None
     assert not state.covered("d")
+    assert (state.end, state.block_started, state.block_ended) == (0, False, False)
 
 
 MIB = 1 << 20
