@@ -92,6 +92,8 @@ STREAMS: dict[str, tuple[list[bytes], dict[str, Any]]] = {
     "two disks": (
         zeros(0, 2048) + zeros(0, device="e") + zeros(4096) + data(2048, 0, device="e"), {}),
     "past the end": (zeros(0, 6144, 2048, 6144, 4096, 8192, 0), {"sizes": {"d": 2 * MIB}}),
+    "past the end, of which a range was sent": (
+        v2(4096) + zeros(0, 4096, 6144, 4096, 6144, 4096), {"sizes": {"d": 2 * MIB}}),
     "without a name": (
         data(2048, 0, device="") + zeros(0, 2048, 0, device="")
         + data(0, device="", content=OTHER), {}),

@@ -14,6 +14,7 @@ from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.identity import DiskIdentity, Identity, description
 from tests.support import raw
 from tests.support.feed import BySchemas, in_file
+from tests.support.runs import run_of
 
 WORD = bytes([1]) + bytes(7)
 HINTS = Hints(granularities={("drive0", "daily"): 1 << 20, ("drive0", "weekly"): 1 << 20})
@@ -68,7 +69,7 @@ def test_progress_inside_of_parts_and_at_their_ends(number: int) -> None:
 def test_a_device_that_is_not_there() -> None:
     state = StreamState()
     assert state.stated_size("d") is None
-    assert state.proven_size("d").exact is None
+    assert state.proven_size("d") == SizeBounds(0, None, "none")
     assert not state.covered("d")
     assert (state.end, state.block_started, state.block_ended) == (0, False, False)
 
@@ -113,6 +114,9 @@ DISKS: dict[str, tuple[bytes, dict[str, Any], tuple[int, ...], list[tuple[int, i
     "cut": (zeros(0, 2048, 2048), {"sizes": {"d": MIB + 1}}, (3, 3, 1, 2048, 64), [(0, 2049)]),
     "past the end": (
         zeros(0, 2048, 2048), {"sizes": {"d": MIB}}, (3, 3, 0, 2048, 64), [(0, 2048)]),
+    "past the end, sent again": (
+        raw.block(2048, 0x68, rest=raw.v2(1)) + zeros(2048), {"sizes": {"d": MIB}},
+        (2, 2, 1, 2048, 54), [(2048, 2049)]),
     "bitmaps alone": (
         raw.block(0, 0x60, rest=raw.v2(2048, ("b", 1, 65536, WORD))), {}, (0, 0, 0, -1, 0), []),
 }  # fmt: skip
@@ -249,6 +253,22 @@ def test_bare_records(end: bytes, final: bool, ended: bool) -> None:
     assert state.machine is None
 
 
+@pytest.mark.parametrize("end", [raw.progress(100) + raw.EOS, raw.progress(50) + raw.EOS, raw.EOS])
+def test_bare_records_as_a_run(end: bytes) -> None:
+    data = zeros(0) + raw.progress(10) + zeros(2048) + end
+    source = in_file(data)
+    decoder = Decoder(source)
+    events = list(decoder)
+    for last in (len(events), len(events) - 1):
+        state = StreamState()
+        state.feed_run(run_of(events[:last], source), source)
+        for event in events[last:]:
+            state.feed(event, source)
+        state.conclude(decoder.conclusion(), Hints(), proper_end=True)
+        assert state.progress == concluded(data).progress
+    assert state.progress.percent == 10
+
+
 def test_progress_in_the_bulk_phase_and_at_the_end() -> None:
     state = concluded(raw.qemu(raw.progress(10), zeros(0), raw.progress(20)))
     assert (state.progress.percent, state.progress.final) == (20, True)
@@ -317,7 +337,10 @@ STATED = raw.qemu(zeros(0, 2048), raw.progress(50), bitmaps=bits(4096))
 def test_which_size_counts(
     data: bytes, hints: dict[str, Any], expected: tuple[int, int | None, Any]
 ) -> None:
-    assert concluded(data, **hints).size("d", Hints(**hints)) == SizeBounds(*expected)
+    state = concluded(data, **hints)
+    assert state.size("d", Hints(**hints)) == SizeBounds(*expected)
+    if data == STATED:
+        assert state.proven_size("d") == SizeBounds(2 * MIB, 2 * MIB, "stream")
 
 
 def tail(words: int, *percents: int) -> bytes:
@@ -346,6 +369,23 @@ def tail(words: int, *percents: int) -> bytes:
 def test_bounds(data: bytes, expected: tuple[int, int | None, Any]) -> None:
     state = concluded(data, granularities={(None, "b"): 4096})
     assert state.proven_size("d") == SizeBounds(*expected)
+
+
+def test_bounds_by_a_record_at_the_end_and_by_progress() -> None:
+    first, second, last = (
+        raw.block(at, 0x28, rest=raw.v1(("b", bytes(8 * number))))
+        for at, number in ((0, 4), (2048, 4), (4096, 1))
+    )
+    data = raw.qemu(first, second, raw.progress(48), last)
+    state = concluded(data, granularities={(None, "b"): 4096})
+    assert state.proven_size("d") == SizeBounds(4180 * 512, 4608 * 512, "bitmap-layout")
+    # Progress allows the least sector of those in which the last word lies, and no more.
+    first, last = (
+        raw.block(at, 0x28, rest=raw.v1(("b", bytes(8 * number))))
+        for at, number in ((0, 32), (2048, 8))
+    )
+    state = concluded(raw.qemu(first, raw.progress(82), last), granularities={(None, "b"): 512})
+    assert state.proven_size("d") == SizeBounds(2497 * 512, 2497 * 512, "bitmap-layout")
 
 
 @pytest.mark.parametrize(("records", "least"), [([0, 2048], 2048), ([0, 2048, 2048], 2048)])

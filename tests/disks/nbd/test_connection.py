@@ -17,12 +17,18 @@ from tests.support.nbd_bytes import SIZE, WRITABLE, simple
 
 
 class Scripted:
-    """A channel with the answers of a server; ``busy``: it takes a request after so many tries."""
+    """A channel with the answers of a server.
+
+    ``busy``: it takes a request after so many tries; ``failure``: or it fails so.
+    """
 
     sends_files = True
 
-    def __init__(self, answers: bytes = b"", busy: int = 0) -> None:
+    def __init__(
+        self, answers: bytes = b"", busy: int = 0, failure: BaseException | None = None
+    ) -> None:
         self.answers = answers
+        self.failure = failure
         self.busy = busy
         self.sent: list[object] = []
         self.closed = False
@@ -38,6 +44,8 @@ class Scripted:
     def send(self, data: Data, deadline: float, meanwhile: Callable[[], None]) -> None:
         for _ in range(self.busy):
             meanwhile()
+        if self.failure is not None:
+            raise self.failure
         self.sent.append(bytes(data) if isinstance(data, memoryview) else data)
 
     def start_tls(self, uri: NbdUri, deadline: float) -> None:
@@ -144,6 +152,28 @@ def test_the_first_reason_stays() -> None:
         with pytest.raises(FailureError, match=r"flushing failed: it makes no sense$"):
             use(Request(Command.FLUSH))
     assert channel.sent == []
+
+
+def test_a_request_that_cannot_be_sent() -> None:
+    connection = connected(Scripted(failure=BrokenError("Broken pipe")))
+    request = Request(Command.WRITE, 0, 512)
+    for _ in range(2):
+        with pytest.raises(FailureError, match=r"writing 512 B at its byte 0 failed: Broken pipe$"):
+            connection.send(request, memoryview(bytes(512)))
+    assert not request.done
+
+
+@pytest.mark.parametrize(
+    ("failure", "why"),
+    [(KeyboardInterrupt(), "the connection was interrupted"), (MemoryError("no room"), "no room")],
+)
+def test_an_interruption(failure: BaseException, why: str) -> None:
+    """Where a request has been sent in part, no other one can be."""
+    connection = connected(Scripted(failure=failure))
+    with pytest.raises(type(failure)):
+        connection.send(Request(Command.FLUSH))
+    with pytest.raises(FailureError, match=f"flushing failed: {why}$"):
+        connection.send(Request(Command.FLUSH))
 
 
 def test_no_patience() -> None:
