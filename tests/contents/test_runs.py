@@ -174,7 +174,8 @@ class Taken:
             for event in self.events[end:]:
                 consumer.feed(event, self.source)
         report = checker.finish("s", self.decoder)
-        accounts.settle({"d": 2 * MIB + 512, "": MIB + 1})
+        # Of each disk, its end cuts the last chunk.
+        accounts.settle({disk.name: disk.top * 512 + 700 for disk in checker.state.disks.values()})
         layouts = {
             name: (list(layout.repeated), [
                 (at, None if stretch.offset is None else stretch.place(at)[0])
