@@ -10,7 +10,7 @@ from blkmig_cli.errors import LimitError
 
 SEGMENT = 1024
 END = 4 * SEGMENT
-EDGES = [0, 1, SEGMENT - 1, SEGMENT, SEGMENT + 1, 2 * SEGMENT - 1, 2 * SEGMENT, 2 * SEGMENT + 5]
+EDGES = [0, 1, 3, SEGMENT - 1, SEGMENT, SEGMENT + 1, 2 * SEGMENT - 1, 2 * SEGMENT, 2 * SEGMENT + 5]
 RANGES = [(first, end - first) for first, end in product(EDGES, [*EDGES, END]) if first < end]
 
 
