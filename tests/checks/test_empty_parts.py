@@ -58,7 +58,7 @@ def test_any_events_as_runs(parts: str, total: int, names: str) -> None:
         "empty-parts", f"{total:,} empty parts ({names})", first_empty(parts),
     )  # fmt: skip
     for cut in range(start, end + 1):
-        for further in (cut, min(cut + 1, end), min(cut + 4, end)):
+        for further in {min(cut + length, end) for length in (0, 1, 2, 4, 5, 6)}:
             defects = Defects()
             for piece in (events[:start], events[start:cut], events[cut:further]):
                 if len(piece) > 1 and piece[0].offset >= len(START):
