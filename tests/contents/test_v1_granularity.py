@@ -88,6 +88,12 @@ def test_what_remains(what: str, words: int, rows: bool) -> None:
     ]
 
 
+@pytest.mark.parametrize("granularity", [4 * KIB, 8 * KIB])
+def test_finer_granularities_are_not_contradicted(granularity: int) -> None:
+    """Of which the disk's end has cut each record to one word."""
+    assert observed((0, 0), (0, 1)).narrow([granularity], None) == [granularity]
+
+
 def test_records_of_other_lengths_say_nothing() -> None:
     found = observed((0, 3), (2048, 1))
     found.add(4096, memoryview(bytes(16)))
