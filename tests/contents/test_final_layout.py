@@ -200,6 +200,9 @@ JOINED: dict[str, tuple[list[Stretch], list[tuple[int, int, int | None, int, int
         [Stretch(0, CHUNK), Stretch(CHUNK, 2 * CHUNK, 9, CHUNK), Stretch(2 * CHUNK, 3 * CHUNK)],
         [(0, CHUNK, None, 0, 0), (CHUNK, 2 * CHUNK, 9, CHUNK, 0),
          (2 * CHUNK, 3 * CHUNK, None, 0, 0)]),
+    "data at the first byte, and zeros": (
+        [Stretch(0, CHUNK, 0, 0), Stretch(CHUNK, 2 * CHUNK)],
+        [(0, CHUNK, 0, 0, 0), (CHUNK, 2 * CHUNK, None, 0, 0)]),
     "two chunks": (
         [Stretch(0, CHUNK, 100, 0), Stretch(CHUNK, 2 * CHUNK, 3100, CHUNK)],
         [(0, 2 * CHUNK, 100, 0, 3000)]),
