@@ -364,6 +364,8 @@ def tail(words: int, *percents: int) -> bytes:
         (tail(2, 90), (MIB + (256 << 10) + 512, MIB + (512 << 10), "bitmap-layout")),
         (raw.qemu(zeros(0, 2048), raw.progress(33)), (3084288, 3177472, "progress")),
         (raw.qemu(zeros(0, 2048), zeros(0, device="e")), (MIB + 512, None, "none")),
+        (raw.qemu(raw.block(0, 0x68, rest=raw.v2(2048))), (MIB, None, "none")),
+        (raw.qemu(raw.block(0, 0x60, rest=raw.v2(2048))), (MIB, None, "none")),
     ],
 )
 def test_bounds(data: bytes, expected: tuple[int, int | None, Any]) -> None:
