@@ -178,7 +178,7 @@ class _Judge:
                 f"bitmap {quote(bitmap.name)} is incomplete",
                 device=bitmap.device,
             )
-        dirty, limit = None, size.exact or size.most
+        dirty, limit = None, size.most
         if bitmap.content is None:
             self._add(
                 "bitmap-open",
@@ -217,8 +217,6 @@ class _Judge:
         least = max(covered.end, -(-size.least // SECTOR_SIZE))
         if not state.block_ended or not covered.covers(0, least):
             return False
-        if size.exact is not None:
-            return covered.covers(0, -(-size.exact // SECTOR_SIZE))
         return True if size.most is not None and covered.end * SECTOR_SIZE >= size.most else None
 
     def _complete(self) -> bool | None:
@@ -275,7 +273,7 @@ class _Judge:
             self._add("completeness-unknown", "nothing proves that the bitmaps are complete")
         self._findings += [found(*item) for item in self._defects.findings()]
         self._owners()
-        if not self._devices and not self._bitmaps and not failed:
+        if not self._devices and not failed:  # each bitmap has a device
             self._add("nothing-here", "the stream has no disks and no bitmaps")
         for stretch in state.undecoded:
             check = "trailing-bytes" if stretch.behind else "undecoded"

@@ -45,6 +45,8 @@ def test_zero_blocks() -> None:
     traits = Traits(**PLAIN | {"container": "qemu", "zero_blocks": True})
     assert any("use --no-zero-blocks" in text for text in objections(traits, (1, 5)))
     assert not any("use --no-zero-blocks" in text for text in objections(traits, (1, 6)))
+    traits.zero_blocks = False
+    assert not any("use --no-zero-blocks" in text for text in objections(traits, (1, 5)))
 
 
 @pytest.mark.parametrize(("text", "version"), [("7.2", (7, 2)), ("9", (9, 0)), ("7.2.22", (7, 2))])

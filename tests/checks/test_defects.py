@@ -189,6 +189,16 @@ def test_parts_of_ram_are_not_empty(run: Run, tmp_path: Path) -> None:
         assert ("empty-parts" in found) == empty
 
 
+def test_states_that_are_sized_by_their_footers(run: Run, tmp_path: Path) -> None:
+    """The place is that of the first one."""
+    states = [raw.start(n, f"s{n}", 1, b"abc", kind=4) + raw.footer(n) for n in (3, 4, 5)]
+    head = raw.HEADER + raw.configuration()
+    data = head + b"".join(states) + raw.EOF
+    found = findings(run, tmp_path / "s.bin", data)["resynchronised"]
+    assert found["message"] == "the state of 3 sections was sized by its footer"
+    assert found["offset"] == len(head + raw.start(3, "s3", 1, kind=4))
+
+
 @pytest.mark.parametrize(
     ("text", "version"), [("7.2", (7, 2)), ("10.0.3", (10, 0)), ("9", (9, 0)), ("2.12", (2, 12))]
 )

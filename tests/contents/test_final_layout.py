@@ -184,3 +184,116 @@ def test_sectors_that_were_not_sent_are_listed(tmp_path: Path) -> None:
         assert kinds == [(0, 1, "missing"), (1, 2, "data"), (2, 3, "missing"), (3, 4, "zero"),
                          (4, 5, "missing")]  # fmt: skip
         assert list(disk.extents()) == [(1 << 20, 1 << 20)]
+
+
+def rows(state: EndState) -> list[tuple[int, int, int | None, int, int]]:
+    return [(each.start, each.end, each.offset, each.first, each.step) for each in state]
+
+
+#: What: stretches (start, end, offset, first, step) as they came, and those that are made of them.
+JOINED: dict[str, tuple[list[Stretch], list[tuple[int, int, int | None, int, int]]]] = {
+    "one": ([Stretch(5, 7, 100, 5)], [(5, 7, 100, 5, 0)]),
+    "nothing": ([Stretch(5, 5, 100, 5)], []),
+    "zeros that touch": ([Stretch(0, 5), Stretch(5, 9)], [(0, 9, None, 0, 0)]),
+    "zeros with a gap": ([Stretch(0, 5), Stretch(6, 9)], [(0, 5, None, 0, 0), (6, 9, None, 0, 0)]),
+    "zeros and data": (
+        [Stretch(0, CHUNK), Stretch(CHUNK, 2 * CHUNK, 9, CHUNK), Stretch(2 * CHUNK, 3 * CHUNK)],
+        [(0, CHUNK, None, 0, 0), (CHUNK, 2 * CHUNK, 9, CHUNK, 0),
+         (2 * CHUNK, 3 * CHUNK, None, 0, 0)]),
+    "data at the first byte, and zeros": (
+        [Stretch(0, CHUNK, 0, 0), Stretch(CHUNK, 2 * CHUNK)],
+        [(0, CHUNK, 0, 0, 0), (CHUNK, 2 * CHUNK, None, 0, 0)]),
+    "two chunks": (
+        [Stretch(0, CHUNK, 100, 0), Stretch(CHUNK, 2 * CHUNK, 3100, CHUNK)],
+        [(0, 2 * CHUNK, 100, 0, 3000)]),
+    "downwards": (
+        [Stretch(CHUNK, 2 * CHUNK, 100, CHUNK), Stretch(0, CHUNK, 3100, 0)],
+        [(0, 2 * CHUNK, 3100, 0, -3000)]),
+    "two stretches that continue": (
+        [Stretch(0, 2 * CHUNK, 100, 0, 50), Stretch(2 * CHUNK, 4 * CHUNK, 200, 2 * CHUNK, 50)],
+        [(0, 4 * CHUNK, 100, 0, 50)]),
+    "two stretches of other steps": (
+        [Stretch(0, 2 * CHUNK, 100, 0, 50), Stretch(2 * CHUNK, 4 * CHUNK, 200, 2 * CHUNK, 51)],
+        [(0, 2 * CHUNK, 100, 0, 50), (2 * CHUNK, 4 * CHUNK, 200, 2 * CHUNK, 51)]),
+    "a stretch that ends within a chunk": (
+        [Stretch(0, 5, 100, 0), Stretch(5, CHUNK, 200, 5)],
+        [(0, 5, 100, 0, 0), (5, CHUNK, 200, 5, 0)]),
+    "sectors within a chunk that are sent again": (
+        [Stretch(0, CHUNK, 100, 0), Stretch(10, 20)],
+        [(0, 10, 100, 0, 0), (10, 20, None, 0, 0), (20, CHUNK, 100, 0, 0)]),
+    "all sent again": (
+        [Stretch(0, CHUNK, 100, 0), Stretch(0, CHUNK, 900, 0)], [(0, CHUNK, 900, 0, 0)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", JOINED)
+def test_stretches_that_are_joined(what: str) -> None:
+    came, expected = JOINED[what]
+    state = EndState()
+    for stretch in came:
+        state.put(stretch)
+    assert rows(state) == expected
+    assert state.end == (expected[-1][1] if expected else 0)
+    assert repr(state) == f"<EndState of {len(expected)} stretches>"
+
+
+@pytest.mark.parametrize(
+    ("puts", "repeated"),
+    [
+        ([(0, 5), (5, 9)], []),
+        ([(0, 5), (4, 9)], [(4, 5)]),
+        ([(0, 9), (0, 9), (0, 9)], [(0, 9)]),
+        ([(0, 2), (4, 6), (1, 5)], [(1, 2), (4, 5)]),
+        ([(0, 9), (2, 3), (3, 4), (6, 7)], [(2, 4), (6, 7)]),
+    ],
+)
+def test_what_was_sent_more_than_once(
+    puts: list[tuple[int, int]], repeated: list[tuple[int, int]]
+) -> None:
+    """Also if it is removed, but removing counts not as sending."""
+    state = EndState()
+    for start, end in puts:
+        state.put(Stretch(start, end))
+    state.remove(0, 9)
+    assert list(state.repeated) == repeated
+    assert (rows(state), state.end) == ([], 0)
+    state.put(Stretch(0, 9))
+    assert list(state.repeated) == repeated
+
+
+def test_a_part_of_a_layout() -> None:
+    state = EndState()
+    state.put(Stretch(0, 2 * CHUNK, 100, 0, 50))
+    state.put(Stretch(3 * CHUNK, 3 * CHUNK + 9))
+    state.put(Stretch(4 * CHUNK, 5 * CHUNK, 900, 4 * CHUNK))
+    found = [(each.start, each.end) for each in state.between(2 * CHUNK - 1, 4 * CHUNK + 1)]
+    assert found == [
+        (2 * CHUNK - 1, 2 * CHUNK), (3 * CHUNK, 3 * CHUNK + 9), (4 * CHUNK, 4 * CHUNK + 1),
+    ]  # fmt: skip
+    assert list(state.between(2 * CHUNK, 3 * CHUNK)) == []
+    assert list(state.between(3 * CHUNK + 9, 4 * CHUNK)) == []
+    assert list(state.between(5 * CHUNK, 9 * CHUNK)) == []
+    (first,) = state.between(CHUNK + 3, CHUNK + 4)
+    assert first.place(CHUNK + 3) == (150 + 3 * 512, 1)
+    (first,) = state.between(0, 2 * CHUNK)
+    assert first.place(0) == (100, CHUNK)
+    assert first.place(CHUNK - 1) == (100 + (CHUNK - 1) * 512, 1)
+    assert first.place(CHUNK) == (150, CHUNK)
+    sent, data = state.ranges(0, 9 * CHUNK)
+    assert sent.tolist() == [[0, 2 * CHUNK], [3 * CHUNK, 3 * CHUNK + 9], [4 * CHUNK, 5 * CHUNK]]
+    assert data.tolist() == [[0, 2 * CHUNK], [4 * CHUNK, 5 * CHUNK]]
+    assert [array.tolist() for array in state.ranges(5 * CHUNK, 6 * CHUNK)] == [[], []]
+    assert state.every(2).tolist() == [0, 4 * CHUNK]
+
+
+def test_many_stretches_are_read_in_parts() -> None:
+    """Of 4,096 each."""
+    state = EndState()
+    for at in range(8193):
+        state.put(Stretch(2 * at, 2 * at + 1))
+    parts = list(state.parts(0, 1 << 20))
+    assert [len(part) for part in parts] == [4096, 4096, 1]
+    assert [each.start for each in state] == list(range(0, 2 * 8193, 2))
+    # What is read is a copy.
+    parts[0][:] = 0
+    assert state.every(4096).tolist() == [0, 8192, 16384]

@@ -53,6 +53,12 @@ def test_the_last_stream_counts(layers: Layers) -> None:
         assert os.pread(fd, 1, place) == byte
 
 
+def test_data_at_the_first_byte(layers: Layers) -> None:
+    second = layout(Stretch(0, CHUNK, 0, 0))
+    layers.add(in_file(b"b" * 5000), 3000, {"d": second}, {"d": 4 * MIB}, frozenset())
+    assert shown(layers) == [(0, CHUNK, 4000), (2 * CHUNK, 4 * CHUNK, None)]
+
+
 def test_data_is_given_to_a_pipe(layers: Layers) -> None:
     layers.add(in_file(b"b" * 5000), 3000, {}, {"d": 4 * MIB}, frozenset())
     reader, writer = os.pipe()

@@ -62,6 +62,7 @@ def test_never_sent(
         ([("a", 0), 50], {"a": 2 * MIB, "b": 2 * MIB}, True),
         ([("a", 0), 49], {"a": 2 * MIB, "b": 2 * MIB}, False),
         ([("a", 0), 50], {"a": 2 * MIB, "b": 0}, True),
+        ([("a", 0), 49], {"a": 2 * MIB, "b": 0}, False),
         # The least size that fits 67 percent is 3,057 sectors, of which a chunk may be the last.
         ([("a", 0), ("a", 2048), 66], {"a": None}, True),
         ([("a", 0), ("a", 2048), 33], {"a": None}, False),
@@ -85,3 +86,11 @@ def test_a_continued_stream_proves_nothing() -> None:
     assert found.final
     found.record(99, in_end=True)
     assert not found.final
+
+
+@pytest.mark.parametrize(
+    ("percent", "least"), [(0, 614401), (99, 6145), (100, 6084), (101, 0), (1 << 50, 0)]
+)
+def test_the_least_of_all_disks(percent: int, least: int) -> None:
+    """Of 6,144 sectors before it; over 100 percent nothing is proven."""
+    assert progress(*TWO[:-1], percent).least == least

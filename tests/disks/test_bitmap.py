@@ -109,6 +109,32 @@ def check_against_a_set(steps: list[tuple[str, int, int, int]]) -> None:
     assert (bitmap.ranges(None), room.left) == ([], Room().left)
 
 
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [(-9, 9), (3, 4)],
+        [(-9, 12), (4, 1)],
+        [(-20, 5), (-9, 8), (0, 4)],
+        [(-20, 5), (-9, 9), (10, 1)],
+        [(-20, 5), (-9, (1 << 22) + 20)],
+        [(-(1 << 22), 1 << 23)],
+        [(-1, 1), (1, 1), ((1 << 22) - 1, 2)],
+        [(0, 3 << 22)],
+    ],
+)
+def test_runs_around_the_edge_of_what_is_yielded_together(runs: list[tuple[int, int]]) -> None:
+    """64 segments of 64 Ki granules."""
+    bitmap, edge = DirtyBitmap("b", 512), 1 << 22
+    for start, count in runs:
+        bitmap.set_range((edge + start) * 512, count * 512)
+    expected = [((edge + start) * 512, count * 512) for start, count in runs]
+    assert bitmap.ranges() == expected
+    assert bitmap.granule_runs().tolist() == [[start // 512, n // 512] for start, n in expected]
+    end = sum(expected[-1])
+    assert (bitmap.end(), bitmap.count()) == (end, sum(length for _, length in expected))
+    assert bitmap.ranges(end - 1)[-1] == (expected[-1][0], expected[-1][1] - 1)
+
+
 def test_memory_follows_what_is_dirty() -> None:
     """A bit 2**50 granules away costs as much as one nearby."""
     room = Room(1000)

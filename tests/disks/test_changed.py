@@ -1,5 +1,7 @@
 """The part of a disk that changed, in whole chunks."""
 
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,87 @@ def test_extents(
         assert known == inside - data
     finally:
         image.close()
+
+
+class Noted:
+    """An image of 8 MiB with data in some ranges, which notes what it is told to read ahead."""
+
+    path = "noted"
+    size = 8 * MIB
+
+    def __init__(self, *data: tuple[int, int]) -> None:
+        self._data_ranges = data
+        self.told: Ranges = []
+
+    def planned(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        for each in ranges:
+            self.told.append(each)
+            yield each
+
+    def data_in(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        for first, size in self._data_ranges:
+            low, high = max(first, offset), min(first + size, offset + length)
+            if low < high:
+                yield low, high - low
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes([offset % 251]) * length
+
+    def is_zero(self, offset: int, length: int) -> bool:
+        return (offset, length) == (MIB, 5)
+
+    def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
+        os.write(target, b"%d %d %d" % (offset, length, pipe))
+
+
+def changed_in(image: Noted, *chunks: int) -> Changed:
+    bitmap = DirtyBitmap("b", 512)
+    for chunk in chunks:
+        bitmap.set_range(chunk * MIB, 512)
+    return Changed(image, bitmap, image.size, at_end=False)  # type: ignore[arg-type]
+
+
+def test_what_comes_next_is_told_when_it_is_reached() -> None:
+    image = Noted()
+    changed = changed_in(image, 1, 2, 4, 7)
+    assert list(changed.extents()) == [(MIB, 2 * MIB), (4 * MIB, MIB), (7 * MIB, MIB)]
+    assert image.told == []
+    assert changed.read(MIB, 3) == bytes([MIB % 251]) * 3
+    assert image.told == [(MIB, 2 * MIB)]
+    assert changed.is_zero(MIB, 5)
+    assert not changed.is_zero(3 * MIB - 1, 1)
+    assert image.told == [(MIB, 2 * MIB)]
+    changed.is_zero(4 * MIB, 5)
+    assert image.told == [(MIB, 2 * MIB), (4 * MIB, MIB)]
+    reader, writer = os.pipe()
+    changed.copy_to(writer, 7 * MIB, 9, pipe=True)
+    changed.copy_to(writer, 8 * MIB - 1, 1)
+    assert os.read(reader, 99) == b"7340032 9 18388607 1 0"
+    os.close(reader)
+    os.close(writer)
+    assert image.told == [(MIB, 2 * MIB), (4 * MIB, MIB), (7 * MIB, MIB)]
+    # From the begin again.
+    changed.extents()
+    changed.read(5 * MIB, 1)
+    assert image.told[3:] == [(MIB, 2 * MIB), (4 * MIB, MIB), (7 * MIB, MIB)]
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "zeros"),
+    [
+        (0, 8 * MIB, [(MIB + 512, MIB + 100), (2 * MIB + 712, MIB - 712), (4 * MIB, MIB)]),
+        (MIB, 512, []),
+        (MIB, 513, [(MIB + 512, 1)]),
+        (3 * MIB - 1, 2 * MIB, [(3 * MIB - 1, 1), (4 * MIB, MIB - 1)]),
+        (3 * MIB, MIB, []),
+        (3 * MIB, MIB + 1, [(4 * MIB, 1)]),
+        (5 * MIB, MIB, []),
+        (5 * MIB - 1, MIB, [(5 * MIB - 1, 1)]),
+        (2 * MIB + 612, 100, []),
+        (2 * MIB + 611, 102, [(2 * MIB + 611, 1), (2 * MIB + 712, 1)]),
+    ],
+)
+def test_zeros_between_the_data(offset: int, length: int, zeros: Ranges) -> None:
+    """In the chunks that changed."""
+    changed = changed_in(Noted((MIB, 512), (2 * MIB + 612, 100), (6 * MIB, 1)), 1, 2, 4)
+    assert list(changed.known_zeros(offset, length)) == zeros

@@ -10,6 +10,7 @@ from blkmig_cli.disks.formats import (
     keeps_bitmaps,
     new_format,
     other_format,
+    suffix_format,
 )
 from blkmig_cli.disks.qemu.create import create
 from blkmig_cli.disks.qemu.placement import Placement
@@ -72,6 +73,32 @@ def test_where_suffix_and_content_differ(path: str, head: bytes, message: str) -
 )  # fmt: skip
 def test_content_of_another_format(head: bytes, name: str | None) -> None:
     assert other_format(head) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "created"),
+    [("bochs", False), ("cloop", False), ("dmg", False), ("parallels", False), ("qcow", True),
+     ("qcow2", True), ("qed", True), ("vdi", True), ("vhdx", True), ("vmdk", True), ("vpc", True),
+     ("raw", True)],
+)  # fmt: skip
+def test_each_format(name: str, created: bool) -> None:
+    assert check_format(name) == name
+    assert format_of("a", RAW, name) == name
+    if created:
+        assert new_format("a", name) == name
+    else:
+        with pytest.raises(FailureError, match=f"^a: images of format {name} cannot be created$"):
+            new_format("a", name)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name"),
+    [(".qcow2", "qcow2"), (".qcow", "qcow"), (".vmdk", "vmdk"), (".vdi", "vdi"), (".VHDX", "vhdx"),
+     (".raw", "raw"), (".img", "raw"), (".iso", None), ("", None), (".img.gz", None)],
+)  # fmt: skip
+def test_suffixes(suffix: str, name: str | None) -> None:
+    assert suffix_format(f"some.where/a{suffix}") == name
+    assert new_format(f"a{suffix}", None) == (name or "raw")
 
 
 def test_the_format_of_a_new_image() -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,37 @@ def test_file_systems_without_locks(path: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(fcntl, "fcntl", absent)
     with closing(open_raw(path, writable=True)), closing(open_raw(path, writable=True)):
         pass
+
+
+@pytest.mark.parametrize(
+    ("byte", "name"),
+    [(200, "consistent-read"), (201, "write"), (203, "resize"), (101, "write"), (103, "resize")],
+)
+@pytest.mark.parametrize("writable", [False, True])
+def test_what_another_program_does_not_share(
+    path: str, byte: int, name: str, writable: bool
+) -> None:
+    """By the bytes that it locked; what this one does not use is no matter."""
+    with open(path, "rb") as other:
+        request = struct.pack("@hhqqi0q", fcntl.F_RDLCK, 0, byte, 1, 0)
+        fcntl.fcntl(other.fileno(), fcntl.F_OFD_SETLK, request)
+        if byte in (201, 203) and not writable:
+            open_raw(path, writable=False).close()
+            return
+        hint = "end it first" if writable else "end it first, or use -U to read it all the same"
+        with pytest.raises(FailureError) as caught:
+            open_raw(path, writable=writable)
+        assert str(caught.value) == (
+            f"{path} is in use: another program does not share '{name}', or uses it; {hint}"
+        )
+
+
+@pytest.mark.parametrize("byte", [99, 102, 104, 202, 204])
+def test_bytes_of_other_permissions(path: str, byte: int) -> None:
+    with open(path, "rb") as other:
+        request = struct.pack("@hhqqi0q", fcntl.F_RDLCK, 0, byte, 1, 0)
+        fcntl.fcntl(other.fileno(), fcntl.F_OFD_SETLK, request)
+        open_raw(path, writable=True).close()
 
 
 def test_the_bytes_are_qemus() -> None:
