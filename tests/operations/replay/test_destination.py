@@ -1,0 +1,165 @@
+"""Images that a replay refuses: what is said, to the last word, and that nothing has changed."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
+from blkmig_cli.disks.neighbours import neighbours_of
+from blkmig_cli.operations.replay.journal import Entry, Stop, read_journal, write_journal
+from tests.conftest import Run
+from tests.support import raw
+from tests.support.replays import DISK, MIB, STREAM, data, filled, folder, here, put, refused, source
+
+__all__ = ["folder"]
+
+AGAIN = "use --restart to start over"
+INCOMPLETE = (
+    "x is incomplete: a replay was interrupted, or another is at work; "
+    "use --resume to continue it, or --restart to start over"
+)
+#: A record was applied, as far as the entry goes.
+APPLIED: dict[str, Any] = {"position": 99, "records": 1, "data_records": 1, "digest": "0" * 64}
+
+
+def journal(state: Any = "writing", *, new: bool = True, size: int | None = None, **more: Any) -> None:
+    write_journal(neighbours_of("x"), Entry(state, new, size, **more))
+
+
+def image(length: int = 2 * MIB, name: str = "x") -> None:
+    put(filled(9, length), name)
+
+
+def partial(length: int = 2 * MIB) -> None:
+    image(length, "x.partial")
+
+
+def bitmaps() -> None:
+    write_bitmaps("x.bitmaps.json", BitmapFile(2 * MIB, {"old": DirtyBitmap("old", 512)}))
+
+
+def all_of(*made: Callable[[], object]) -> Callable[[], None]:
+    def make() -> None:
+        for each in made:
+            each()
+
+    return make
+
+
+REFUSED: dict[str, tuple[Callable[[], object], str, int, str]] = {
+    "a missing one": (
+        lambda: None, "", 4,
+        "x: No such file or directory; use --create to make it"),
+    "an existing one": (
+        image, "--create", 4,
+        "x: File exists; use --overwrite to replace it, or leave out --create to write it in place"),
+    "a folder": (
+        lambda: os.mkdir("x"), "--create", 4,
+        "x: File exists, but is not a regular file; remove it, or choose another name"),
+    "a folder to replace": (
+        lambda: os.mkdir("x"), "--overwrite", 4,
+        "x is not a regular file; specify the file itself"),
+    "a link to replace": (
+        all_of(lambda: image(name="y"), lambda: os.symlink("y", "x")), "--overwrite", 4,
+        "x is a symbolic link; specify the file itself"),
+    "an unfinished one": (partial, "--create", 4, INCOMPLETE),
+    "an unfinished one to replace another": (
+        all_of(image, partial), "--overwrite", 4, INCOMPLETE),
+    "an unfinished one, and another": (
+        all_of(image, partial), "--create --resume", 4,
+        "both x and x.partial exist; "
+        "remove or rename one of them, or use --overwrite to replace the first"),
+    "an unfinished one, and another, to start over": (
+        all_of(image, partial), "--restart", 4,
+        "both x and x.partial exist; "
+        "remove or rename one of them, or use --overwrite to replace the first"),
+    "a journal of one in place": (
+        all_of(image, lambda: journal(new=False)), "", 4, INCOMPLETE),
+    "a journal of one in place that ended too early": (
+        all_of(image, lambda: journal("incomplete", new=False, stop=Stop(0, None, 0, False, (), ()))),
+        "", 4, INCOMPLETE),
+    "a journal of one in place, to create": (
+        all_of(image, lambda: journal(new=False)), "--create", 4, INCOMPLETE),
+    "a journal of one in place, to replace": (
+        all_of(image, lambda: journal(new=False)), "--overwrite", 4, INCOMPLETE),
+    "a journal of one in place, to replace with --resume": (
+        all_of(image, lambda: journal(new=False)), "--overwrite --resume", 4, INCOMPLETE),
+    "a finished journal of one in place, to create": (
+        all_of(image, lambda: journal("finished", new=False, size=2 * MIB)), "--create", 4,
+        "x: File exists; use --overwrite to replace it, or leave out --create to write it in place"),
+    "an existing one, to create with --resume": (
+        all_of(image, lambda: journal(new=False)), "--create --resume", 4,
+        "x: File exists; use --overwrite to replace it, or leave out --create to write it in place"),
+    "an existing one, to create with --restart": (
+        all_of(image, lambda: journal(new=False)), "--create --restart", 4,
+        "x: File exists; use --overwrite to replace it, or leave out --create to write it in place"),
+    "a journal of a new one for one in place": (
+        all_of(image, journal), "--resume", 4, f"x.replay.json is of another image; {AGAIN}"),
+    "a journal of one in place for a new one": (
+        all_of(partial, lambda: journal(new=False)), "--resume", 4,
+        f"x.replay.json is of another image; {AGAIN}"),
+    "a journal of another format": (
+        all_of(partial, lambda: journal(image_format="qcow2")), "--create --resume", 4,
+        f"x: the unfinished image has format qcow2, not raw; use -f qcow2, or {AGAIN}"),
+    "a journal of another format, to continue": (
+        all_of(partial, lambda: journal(image_format="q\n")), "--resume", 4,
+        f"x: the unfinished image has format q\\x0a, not raw; use -f q\\x0a, or {AGAIN}"),
+    "a journal that is none": (
+        all_of(image, lambda: put(b"{}", "x.replay.json")), "", 4,
+        f"x.replay.json is not a journal of a replay: version None, only 1 is known; {AGAIN}"),
+    "one smaller than the disk": (
+        image, f"--device-size={2 * MIB + 512}", 4,
+        f"x has {2 * MIB} bytes, the disk {2 * MIB + 512}; enlarge the image, or see --device-size"),
+    "a journal of a larger disk": (
+        all_of(partial, lambda: journal(size=2 * MIB)), f"--resume --device-size={2 * MIB - 512}", 4,
+        f"x.replay.json is of a disk of {2 * MIB} bytes, not {2 * MIB - 512}; "
+        f"see --device-size, or {AGAIN}"),
+    "a journal of a smaller disk": (
+        all_of(partial, lambda: journal(size=2 * MIB)), f"--resume --device-size={2 * MIB + 512}", 4,
+        f"x.replay.json is of a disk of {2 * MIB} bytes, not {2 * MIB + 512}; "
+        f"see --device-size, or {AGAIN}"),
+    "an image that has become smaller": (
+        all_of(lambda: image(2 * MIB - 512), lambda: journal(new=False, size=2 * MIB)), "--resume", 4,
+        f"x has {2 * MIB - 512} bytes, the replay left {2 * MIB}; {AGAIN}"),
+    "a new image that has become smaller": (
+        all_of(lambda: image(2 * MIB - 512), lambda: journal("finished", size=2 * MIB)), "--resume", 4,
+        f"x has {2 * MIB - 512} bytes, the replay left {2 * MIB}; {AGAIN}"),
+    "a new image that has become larger": (
+        all_of(lambda: image(2 * MIB + 512), lambda: journal("finished", size=2 * MIB)), "--resume", 4,
+        f"x has {2 * MIB + 512} bytes, the replay left {2 * MIB}; {AGAIN}"),
+    "a new image for an increment that has become smaller": (
+        all_of(lambda: image(2 * MIB - 512), lambda: journal("finished", size=2 * MIB, stream="i")),
+        "--resume", 4,
+        f"x has {2 * MIB - 512} bytes, the replay left {2 * MIB}; {AGAIN}"),
+    "bitmaps of an image that is gone": (
+        bitmaps, "--create", 4,
+        "x.bitmaps.json exists, though x does not; remove it, or use --overwrite to replace it"),
+    "an NBD export to create": (
+        lambda: None, "--create nbd", 4,
+        "nbd://h/x: File exists; without --create, it is written in place"),
+    "an NBD export to replace": (
+        lambda: None, "--overwrite nbd", 2,
+        "nbd://h/x is an NBD export; without --overwrite, it is written in place"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_refused(run: Run, what: str) -> None:
+    make, options, status, said = REFUSED[what]
+    put(STREAM)
+    make()
+    *words, last = ["--image=x", *options.split()]
+    words += ["--image=nbd://h/x"] if last == "nbd" else [last]
+    words = words[1:] if last == "nbd" else words
+    before = here()
+    refused(run("replay", "s.bin", *words), status, said, before)
+    for kind in ("file", "pipe"):
+        outcome = run("replay", source(kind), *words)
+        note = "; x.partial is incomplete" if "x.partial" in before else "; x is incomplete"
+        assert outcome.err in (
+            f"blkmig: {said}\n", f"blkmig: {said}{note}; use --resume to continue\n"
+        )  # fmt: skip
