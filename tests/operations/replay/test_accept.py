@@ -181,9 +181,7 @@ def test_an_image_with_all_its_bytes() -> None:
     left("x", None, state="written", size=MIB)
     result = accepted("x")
     assert result.accepted
-    assert result.warnings == [
-        "x: without the stream, its bitmaps are not written, if it has any"
-    ]
+    assert result.warnings == ["x: without the stream, its bitmaps are not written, if it has any"]
     assert list(result.report.findings) == [UNKNOWN]
     assert Path("x").read_bytes() == b"\1" * MIB
     before = here()

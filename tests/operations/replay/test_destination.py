@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +9,18 @@ import pytest
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from blkmig_cli.disks.neighbours import neighbours_of
-from blkmig_cli.operations.replay.journal import Entry, Stop, read_journal, write_journal
+from blkmig_cli.operations.replay.journal import Entry, Stop, write_journal
 from tests.conftest import Run
-from tests.support import raw
-from tests.support.replays import DISK, MIB, STREAM, data, filled, folder, here, put, refused, source
+from tests.support.replays import (
+    MIB,
+    STREAM,
+    filled,
+    folder,
+    here,
+    put,
+    refused,
+    source,
+)
 
 __all__ = ["folder"]
 
@@ -26,7 +33,9 @@ INCOMPLETE = (
 APPLIED: dict[str, Any] = {"position": 99, "records": 1, "data_records": 1, "digest": "0" * 64}
 
 
-def journal(state: Any = "writing", *, new: bool = True, size: int | None = None, **more: Any) -> None:
+def journal(
+    state: Any = "writing", *, new: bool = True, size: int | None = None, **more: Any
+) -> None:
     write_journal(neighbours_of("x"), Entry(state, new, size, **more))
 
 

@@ -92,6 +92,4 @@ def test_an_image_that_has_become_smaller(size: int) -> None:
         return
     with pytest.raises(FailureError) as error:
         reception.read(image, lambda *_, disk: None)  # type: ignore[arg-type]
-    assert str(error.value) == (
-        "memory has 9 bytes, 10 were received; use --restart to start over"
-    )
+    assert str(error.value) == ("memory has 9 bytes, 10 were received; use --restart to start over")

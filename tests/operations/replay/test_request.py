@@ -90,7 +90,7 @@ def test_requests_without_a_stream(given: dict[str, Any], said: str | None) -> N
 
 def test_what_is_asked_for() -> None:
     request = ReplayRequest()
-    assert not (request.makes or request.continues or request.accepts)
+    assert [request.makes, request.continues, request.accepts] == [False] * 3
     assert ReplayRequest(create=True).makes
     assert ReplayRequest(overwrite=True).makes
     assert ReplayRequest(resume=True).continues
@@ -124,7 +124,9 @@ def test_what_is_known() -> None:
 
 # -- what a result says
 
-DEVICE = DeviceVerdict(DiskState("d"), ByteRanges(np.empty((0, 2), np.int64), 512), SizeBounds(0, None, "none"))
+DEVICE = DeviceVerdict(
+    DiskState("d"), ByteRanges(np.empty((0, 2), np.int64), 512), SizeBounds(0, None, "none")
+)
 GAP = Finding("missing-chunks", "error", "gap", None, "d")
 PAST = Finding("sector-past-end", "error", "past", 9, "d")
 MANY = Finding("bulk-unfinished", "error", "unsent")

@@ -19,7 +19,9 @@ ONES, TWOS = b"\1" * MIB, b"\2" * MIB
 CUT = ONES + bytes(MIB) + b"\2" * 512
 
 
-def disk(content: bytes = CUT, *bitmaps: DirtyBitmap, device: str = "d", partial: bool = False) -> Disk:
+def disk(
+    content: bytes = CUT, *bitmaps: DirtyBitmap, device: str = "d", partial: bool = False
+) -> Disk:
     return Disk(device, MemoryImage(content), list(bitmaps), partial)
 
 
@@ -130,9 +132,7 @@ def test_flags_of_v1(data: bool, zero: bool, with_bitmaps: bool, flags: int | No
     from blkmig_cli.transport.payloads import literal
 
     made = disk(CUT, *(V1_BITMAPS if with_bitmaps else ()))
-    records = list(
-        DIALECTS["v1"].records(made, 0, 2048, literal(ONES) if data else None, zero)
-    )
+    records = list(DIALECTS["v1"].records(made, 0, 2048, literal(ONES) if data else None, zero))
     assert [int(record.flags) for record in records] == ([] if flags is None else [flags])
 
 

@@ -154,9 +154,7 @@ def test_regions_of_zeros_are_placed_like_others(
         for chunks in places(start, end, total)
         for sector in chunks
     ]
-    made = [
-        (sector, one.since, one.zero) for one in placed(disk, total) for sector in one.sectors
-    ]
+    made = [(sector, one.since, one.zero) for one in placed(disk, total) for sector in one.sectors]
     assert [(sector, zero) for sector, _, zero in made] == [
         (sector, zero) for sector, _, zero in expected
     ]
