@@ -50,7 +50,7 @@ def checked(
 
 
 def fault(check: BaseCheck) -> str:
-    assert not (check.proven or check.grows or check.applied)
+    assert [check.proven, check.grows, check.applied] == [False] * 3
     found = check.fault
     assert found is not None
     assert (found.id, found.severity, found.device) == ("wrong-base", "error", "d")
