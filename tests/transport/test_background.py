@@ -176,6 +176,33 @@ def test_an_error_of_writing(early: bool) -> None:
     writing.close()
 
 
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("waiting", [0, 3, 4])
+def test_a_target_that_blocks(monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
+    """It is waited for only so long, also where as many pieces wait as there is room for."""
+    monkeypatch.setattr(background, "_PIECE", 10)
+    begun, gate, written = threading.Event(), threading.Event(), []
+
+    def write(data: memoryview) -> None:
+        begun.set()
+        gate.wait(60)
+        written.append(bytes(data))
+
+    writing = Writing(write)
+    before = set(threading.enumerate())
+    writing.write(memoryview(b"first piece"[:10]))
+    (thread,) = set(threading.enumerate()) - before
+    assert begun.wait(60)
+    writing.write(memoryview(bytes(10 * waiting)))
+    writing.close(0.01)
+    assert thread.is_alive()
+    gate.set()
+    if waiting == 4:
+        writing._pieces.put(None)  # for which there was no room
+    thread.join(60)
+    assert written == [b"first piec"]
+
+
 @pytest.mark.parametrize("suffix", ["gz", "xz", "zst"])
 def test_a_full_target(suffix: str, tmp_path: Path) -> None:
     """One line, and no file, where the bytes that do not fit come from a thread."""
