@@ -1,6 +1,7 @@
 """What a store says of an object, and when a request that it refuses is made again."""
 
 import errno
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
 from itertools import pairwise
@@ -15,7 +16,6 @@ import fsspec
 from blkmig_cli import limits
 from blkmig_cli.errors import FailureError, StreamError, UsageError
 from blkmig_cli.system.address import Address, parse_address
-from blkmig_cli.transport import store as module
 from blkmig_cli.transport.store import (
     ObjectVersion,
     Patience,
@@ -134,8 +134,8 @@ def test_refusals(error: Exception, refused: bool) -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that stands still, unless its only item is changed; the time since 1970 is as much."""
     now = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0])
     monkeypatch.setattr(limits, "THROTTLED_TRIES", 10)
     monkeypatch.setattr(limits, "THROTTLED_WAIT", 60.0)
     return now
@@ -291,7 +291,7 @@ def test_objects(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
 
 def test_a_request_that_is_refused_once(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     made = stored(monkeypatch, None)
     left = [HttpError(429), HttpError(429, {"Retry-After": "3"})]
 

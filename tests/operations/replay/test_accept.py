@@ -31,7 +31,13 @@ UNKNOWN = Finding(
 
 def stop(*findings: Finding, **known: Any) -> Stop:
     """By default, of a disk of 1 to 3 MiB, whose last chunk ends at 2 MiB."""
-    bounds = {"least": MIB, "most": 3 * MIB, "end": 2 * MIB, "damaged": False, "bitmaps": ()}
+    bounds: dict[str, Any] = {
+        "least": MIB,
+        "most": 3 * MIB,
+        "end": 2 * MIB,
+        "damaged": False,
+        "bitmaps": (),
+    }
     return Stop(**(bounds | known), findings=findings)
 
 

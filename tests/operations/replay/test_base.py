@@ -154,7 +154,8 @@ def base_manifest(**changed: Any) -> Manifest:
     digest = hashlib.sha256(filled(1)).hexdigest()
     disks = {"d": DiskEntry("d", MIB, digest), "e": DiskEntry("e", 512, digest)}
     identity = Identity(BASE, None, False, "", "crash", {})
-    return Manifest(**({"path": "m", "disks": disks, "identity": identity} | changed))
+    known: dict[str, Any] = {"path": "m", "disks": disks, "identity": identity}
+    return Manifest(**(known | changed))
 
 
 @pytest.mark.parametrize(

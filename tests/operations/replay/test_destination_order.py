@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from blkmig_cli.disks import new_image
 from blkmig_cli.disks.raw import RawImage
 from blkmig_cli.operations.replay import destination as module
 from blkmig_cli.operations.replay import writer
@@ -207,6 +208,58 @@ def test_what_is_known_of_a_stream_only_at_its_end(run: Run, steps: list[Any]) -
         ("writing",), ("written", ID), ("finished", ID)
     ]  # fmt: skip
     assert ("record", "d") in steps
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_an_image_is_no_longer_written_when_it_gets_its_name(
+    run: Run, steps: list[Any], monkeypatch: pytest.MonkeyPatch, made: bool
+) -> None:
+    """Or else its record would not fit."""
+    monkeypatch.setattr(RawImage, "end_writing", lambda _: steps.append("end"))
+    put(named(STREAM))
+    if not made:
+        put(filled(9, 2 * MIB), "x")
+    words = ["replay", "s.bin", "--image", "x", *(["--create"] if made else [])]
+    assert run(*words).status == 0
+    at = steps.index("end")
+    assert [step for step in steps[:at] if step == ("record", "d")] == []
+    assert steps[at + 1 : at + 3] == (
+        ["rename", ("record", "d")] if made else [("record", "d"), "flush"]
+    )
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+@pytest.mark.parametrize("words", ["--create", "--overwrite", "--create --restart"])
+def test_an_image_of_another_format(
+    run: Run, monkeypatch: pytest.MonkeyPatch, kind: str, words: str
+) -> None:
+    """It is made with the size of its disk, and with the options of its format."""
+    asked: list[Any] = []
+
+    def create(path: str, like: str | None, *given: Any) -> Any:
+        asked.append((path, like, *given))
+        return new_image.create_partial(path, like)
+
+    def over(image: RawImage, *given: Any) -> Any:
+        asked.append((image.path, *given))
+        image.resize(given[1])
+        return image
+
+    monkeypatch.setattr(module, "create_partial", create)
+    monkeypatch.setattr(module, "create_over", over)
+    put(STREAM)
+    if "restart" in words:
+        put(filled(9, 5 * MIB), "x.partial")
+    if "overwrite" in words:
+        put(filled(9, 5 * MIB), "x")
+    options = ["-f", "qcow2", "-o", "a=b", "-o", "c=d", "--no-bitmaps"]
+    outcome = run("replay", source(kind), "--image", "x", *words.split(), *options)
+    assert outcome.status == 0, outcome
+    like = "x" if "overwrite" in words else None
+    made = ("qcow2", 2 * MIB, ("a=b", "c=d"))
+    assert asked == [("x.partial", *(() if "restart" in words else (like,)), *made)]
+    assert Path("x").read_bytes() == DISK
+    assert json.loads(Path("x.replay.json").read_text())["format"] == "qcow2"
 
 
 @pytest.mark.parametrize(

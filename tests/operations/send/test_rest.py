@@ -104,11 +104,11 @@ class Shown:
     """Progress that is noted."""
 
     def __init__(self) -> None:
-        self.steps: list[tuple[str, int]] = []
+        self.steps: list[tuple[str, int | None]] = []
         self.disks: set[str | None] = set()
 
     @contextmanager
-    def __call__(self, what: str, total: int) -> Iterator[Any]:
+    def __call__(self, what: str, total: int | None) -> Iterator[Any]:
         self.steps.append((what, total))
 
         def tick(done: int, disk: str | None = None) -> None:
@@ -119,18 +119,18 @@ class Shown:
 
 def test_what_was_received_is_compared() -> None:
     image, shown = MemoryImage(CONTENT), Shown()
-    digest = digest_of(image, MIB + 512, lambda *_: None)  # type: ignore[arg-type]
+    digest = digest_of(image, MIB + 512, lambda *_: None)
     known = token(Received("d", MIB + 512, digest))
-    check_received(known, {"d": image}, shown)  # type: ignore[dict-item]
+    check_received(known, {"d": image}, shown)
     assert shown.steps == [("comparing", MIB + 512)]
     assert shown.disks == {"d"}
     image.content[MIB + 512] ^= 1
-    check_received(known, {"d": image}, shown)  # type: ignore[dict-item]
+    check_received(known, {"d": image}, shown)
     image.content[MIB + 511] ^= 1
     with pytest.raises(FailureError) as error:
-        check_received(known, {"d": image}, shown)  # type: ignore[dict-item]
+        check_received(known, {"d": image}, shown)
     assert str(error.value) == (
         f"memory does not begin with the {MIB + 512} bytes that were received: "
         f"it was written since, or is another disk (device 'd'){SHORT}"
     )
-    check_received(None, {"d": image}, shown)  # type: ignore[dict-item]
+    check_received(None, {"d": image}, shown)
