@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 
+from blkmig_cli import limits
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from blkmig_cli.disks.neighbours import neighbours_of
+from blkmig_cli.errors import FailureError
+from blkmig_cli.operations.replay import destination as module
+from blkmig_cli.operations.replay.destination import Destination
 from blkmig_cli.operations.replay.journal import Entry, Stop, write_journal
+from blkmig_cli.operations.replay.request import ReplayRequest
+from blkmig_cli.text import human_size
 from tests.conftest import Run
 from tests.support.replays import (
     MIB,
@@ -172,3 +178,192 @@ def test_what_is_refused(run: Run, what: str) -> None:
         assert outcome.err in (
             f"blkmig: {said}\n", f"blkmig: {said}{note}; use --resume to continue\n"
         )  # fmt: skip
+
+
+# -- how an existing image is opened
+
+
+class Opened:
+    """Stands for an image of 2 MiB, with a place for bitmaps in it or without."""
+
+    size = 2 * MIB
+
+    def __init__(self, path: str, *, place: bool) -> None:
+        self.path = path
+        self.closed = False
+        self._place = place
+
+    def bitmaps(self) -> list[object] | None:
+        return [] if self._place else None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("place", [True, False])
+@pytest.mark.parametrize(
+    ("more", "how", "again"),
+    [
+        ({}, {"writable": True, "shared": False, "claimed": False}, False),
+        ({"mounted": True}, {"writable": True, "shared": False, "claimed": True}, False),
+        ({"dry_run": True}, {"writable": False, "shared": False, "claimed": False}, False),
+        ({"bitmaps": False}, {"writable": True, "shared": False, "claimed": False}, False),
+        ({"disks": False}, {"writable": False, "shared": True, "claimed": False}, True),
+        ({"disks": False, "dry_run": True},
+         {"writable": False, "shared": True, "claimed": False}, False),
+    ],
+)  # fmt: skip
+def test_how_an_existing_image_is_opened(
+    monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], how: dict[str, bool], again: bool,
+    place: bool,
+) -> None:  # fmt: skip
+    """Not for writing where nothing of it is written; its bitmaps may be in it."""
+    asked: list[dict[str, Any]] = []
+    made: list[Opened] = []
+
+    def register(_: str, __: bool) -> None:
+        pass
+
+    def open_image(path: str, **given: Any) -> Any:
+        asked.append(given)
+        made.append(Opened(path, place=place))
+        return made[-1]
+
+    monkeypatch.setattr(module, "open_image", open_image)
+    image()
+    found = Destination("x", None, ReplayRequest({"d": "x"}, **more), "raw")
+    found.open(register)
+    first = {"image_format": "raw", "register": register, **how}
+    second = {"writable": True, "image_format": "raw"}
+    assert asked == ([first, second] if again and place else [first])
+    assert [each.closed for each in made] == ([True, False] if again and place else [False])
+    assert found.image is made[-1]  # type: ignore[comparison-overlap]
+    assert (found.existing_size, found.begun, found.finished) == (2 * MIB, False, False)
+
+
+# -- what a destination says of itself
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "stated", "needs", "kept"),
+    [
+        ("x", {}, None, False, None),
+        ("x", {"create": True}, None, False, None),
+        ("y.qcow2", {"create": True}, None, True, []),
+        ("y", {"create": True}, "qcow2", True, []),
+        ("y.qcow2", {"create": True}, "raw", False, None),
+        ("y.qcow2", {"create": True, "format_options": ("compat=0.10",)}, None, True, None),
+        ("y.vmdk", {"create": True}, None, True, None),
+    ],
+)
+def test_new_images(
+    path: str, options: dict[str, Any], stated: str | None, needs: bool, kept: list[object] | None
+) -> None:
+    """Whether one needs its size first, and has a place for bitmaps."""
+    if not options:
+        image()
+    found = Destination(path, None, ReplayRequest({"d": path}, **options), stated)
+    found.open(lambda *_: None)
+    assert found.needs_size is needs
+    assert found.stored_bitmaps() == kept
+    assert found.existing_size == (None if options else 2 * MIB)
+    assert found.limit == (None if options else 2 * MIB)
+    assert (found.image is None) == bool(options)
+    assert (found.is_device, found.journal, found.incomplete_path) == (False, None, None)
+    found.close()
+
+
+def test_an_export() -> None:
+    found = Destination("nbd://h/x", None, ReplayRequest({"d": "nbd://h/x"}), None)
+    assert (found.is_device, found.needs_size, found.limit) == (True, True, None)
+    found.decide(MIB)
+    assert found.limit == MIB
+
+
+@pytest.mark.parametrize(
+    ("end", "fits"), [(limits.GROWTH_MAX, True), (limits.GROWTH_MAX + 1, False)]
+)
+def test_growth(end: int, fits: bool) -> None:
+    """Of a disk of unknown size only."""
+    found = Destination("x", None, ReplayRequest({"d": "x"}, create=True), None)
+    found.open(lambda *_: None)
+    if fits:
+        found.check_growth(end)
+    else:
+        with pytest.raises(FailureError) as error:
+            found.check_growth(end)
+        assert str(error.value) == (
+            f"x would grow to {human_size(end)}; if this is intended, specify --device-size"
+        )
+    found.decide(512)
+    found.check_growth(end)
+
+
+@pytest.mark.parametrize(
+    ("entry", "options"),
+    [
+        # The size may be stated after the stream was cut off: it was only the likely one.
+        (Entry("incomplete", False, MIB, stop=Stop(0, None, 0, False, (), ())), {}),
+        (Entry("writing", False, None), {}),
+        (Entry("writing", False, 2 * MIB), {}),
+        # An increment extends its image, which may not have happened yet.
+        (Entry("writing", False, 4 * MIB, stream="i"), {}),
+        (Entry("finished", False, 2 * MIB), {}),
+        (Entry("finished", True, 2 * MIB), {}),
+        (Entry("finished", True, 2 * MIB), {"create": True}),
+        (Entry("finished", True, 2 * MIB), {"overwrite": True}),
+        (Entry("written", True, 2 * MIB), {"create": True}),
+        (Entry("written", True, 2 * MIB), {"overwrite": True}),
+    ],
+)
+def test_images_that_are_continued(entry: Entry, options: dict[str, Any]) -> None:
+    image()
+    write_journal(neighbours_of("x"), entry)
+    size = 2 * MIB if entry.stop is not None else None
+    found = Destination("x", size, ReplayRequest({"d": "x"}, resume=True, **options), None)
+    found.open(lambda *_: None)
+    assert found.journal == entry
+    assert found.begun
+    assert found.finished == (entry.state == "finished")
+    assert found.existing_size == 2 * MIB
+    assert found.incomplete_path == (None if found.finished else "x")
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("entry", "options"),
+    [
+        (None, {}),
+        (None, {"overwrite": True}),
+        (Entry("writing", True, None), {"overwrite": True}),
+    ],
+)
+def test_images_of_which_nothing_is_continued(entry: Entry | None, options: dict[str, Any]) -> None:
+    image()
+    if entry is not None:
+        write_journal(neighbours_of("x"), entry)
+    found = Destination("x", None, ReplayRequest({"d": "x"}, resume=True, **options), None)
+    found.open(lambda *_: None)
+    assert (found.journal, found.begun) == (None, False)
+    assert found.existing_size == (None if options else 2 * MIB)
+    found.close()
+
+
+@pytest.mark.parametrize("state", ["writing", "incomplete", "written", "finished"])
+@pytest.mark.parametrize("journaled", [True, False])
+def test_unfinished_images(state: Any, journaled: bool) -> None:
+    """A finished journal is older than the image."""
+    partial()
+    stop = Stop(0, None, 0, False, (), ()) if state == "incomplete" else None
+    entry = Entry(state, True, 2 * MIB, stop=stop, device="d", received=7, bitmaps=True)
+    if journaled:
+        write_journal(neighbours_of("x"), entry)
+    found = Destination("x", None, ReplayRequest({"d": "x"}, resume=True, create=True), None)
+    found.open(lambda *_: None)
+    goes_on = journaled and state != "finished"
+    assert found.journal == (entry if goes_on else None)
+    assert found.begun is goes_on
+    assert found.existing_size is None
+    assert found.incomplete_path == ("x.partial" if goes_on else None)
+    assert (found.reception.device, found.reception.length) == (("d", 7) if goes_on else (None, 0))
+    found.close()
