@@ -16,9 +16,11 @@ from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.operations.replay import held, writer
 from blkmig_cli.operations.replay import replay as module
+from blkmig_cli.operations.replay.judgement import Reading
 from blkmig_cli.operations.replay.replay import replay
 from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
 from blkmig_cli.transport.source import open_stream
+from blkmig_cli.transport.spool import spool as spool_file
 from blkmig_cli.wire.announcement import announcement
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.identity import DiskIdentity, Identity
@@ -163,7 +165,8 @@ def test_two_devices(kind: str) -> None:
 @both_kinds
 def test_a_dry_run(kind: str) -> None:
     put(STREAM)
-    for images in ({"d": "x"}, {}):
+    several: list[Any] = [{"d": "x"}, {}]
+    for images in several:
         result = replayed(kind, images, dry_run=True, create=bool(images))
         assert shown(result) == (True, {}, [], [], {}, (), [])
     put(GAP)
@@ -260,11 +263,10 @@ def test_a_manifest_of_a_disk_on_a_larger_image(kind: str) -> None:
 def spooled(patch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Note whether the stream of a pipe is copied."""
     done: list[str] = []
-    original = module.spool
 
     def spool(*given: Any) -> Any:
         done.append("copied")
-        return original(*given)
+        return spool_file(*given)
 
     patch.setattr(module, "spool", spool)
     yield done
@@ -352,13 +354,13 @@ def test_how_often_a_file_is_decoded(
 ) -> None:
     monkeypatch.setattr(held, "_ROOM", room)
     decoded = []
-    original = module.Reading.from_start
+    original = Reading.from_start
 
     def from_start(self: Any) -> Any:
         decoded.append(1)
         return original(self)
 
-    monkeypatch.setattr(module.Reading, "from_start", from_start)
+    monkeypatch.setattr(Reading, "from_start", from_start)
     put(STREAM)
     ticks: list[int] = []
     with open_stream("s.bin") as stream:

@@ -13,6 +13,7 @@ from blkmig_cli.disks.raw import RawImage
 from blkmig_cli.errors import FailureError
 from blkmig_cli.operations.replay import writer as module
 from blkmig_cli.operations.replay.destination import Destination
+from blkmig_cli.operations.replay.history import History
 from blkmig_cli.operations.replay.journal import Entry
 from blkmig_cli.operations.replay.request import ReplayRequest
 from blkmig_cli.operations.replay.superseded import Superseded
@@ -23,6 +24,7 @@ from blkmig_cli.text import human_size
 from blkmig_cli.wire.events import Block, BlockBitmap, Payload
 from tests.support.feed import in_file, piped
 from tests.support.replays import MIB, filled, folder, here, put
+from tests.support.strategies import MemoryImage
 
 __all__ = ["folder"]
 
@@ -296,6 +298,24 @@ def test_holes_of_an_empty_image(
     punched = few == 3 or dirty
     assert steps == ([("zero", at * MIB, MIB) for at in (0, 2, 4)] if punched else [])
     assert (content()[3 * MIB] == 1) is dirty
+
+
+@pytest.mark.parametrize("why", ["verify", "differing"])
+def test_holes_that_are_punched_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, int, int]], why: str
+) -> None:
+    """Where they are read back, or a part of the image is not yet as it was left."""
+    monkeypatch.setattr(module, "_FEW", 1)
+    with writing(size=6 * MIB, verify=why == "verify") as (writer, found):
+        if why == "differing":
+            found.history = History("j", Entry("writing", True, None))
+            image: Any = MemoryImage(b"")  # it is never as it was
+            found.history.compare(block(5 * CHUNK), in_file(DATA), image, 5 * MIB, 6 * MIB)
+            assert found.history.differing
+        sectors = np.array([0, 2 * CHUNK])
+        writer.write_zeros(block(0), np.array([0, 15]), sectors, found)
+        writer.drain()
+    assert steps == [("zero", 0, MIB), ("zero", 2 * MIB, MIB)]
 
 
 def test_rows_of_zeros_that_are_superseded(steps: list[tuple[str, int, int]]) -> None:
