@@ -27,7 +27,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 def unpack(kind: str, data: bytes, size: int = 1000) -> bytes:
     found = b""
-    with unpacked(kind, io.BufferedReader(io.BytesIO(data))) as readinto:  # type: ignore[arg-type]
+    with unpacked(kind, io.BufferedReader(io.BytesIO(data))) as readinto:
         while count := readinto(buffer := memoryview(bytearray(size))):
             found += buffer[:count]
         assert readinto(memoryview(bytearray(9))) == 0
