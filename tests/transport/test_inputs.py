@@ -143,6 +143,26 @@ def test_what_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
         ]
 
 
+def test_a_file_that_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may return less than was asked for."""
+    pread, preadv = os.pread, os.preadv
+
+    def some(fd: int, length: int, offset: int) -> bytes:
+        return pread(fd, min(length, 7), offset)
+
+    def some_into(fd: int, buffers: list[memoryview], offset: int) -> int:
+        return preadv(fd, [buffers[0][:7]], offset)
+
+    monkeypatch.setattr(os, "pread", some)
+    monkeypatch.setattr(os, "preadv", some_into)
+    with file_of(DATA, 3) as (source, _):
+        assert source.peek(100) == DATA[:100]
+        assert source.peek_at(1500, 50) == DATA[1500:1550]
+        assert source.peek_at(1990, 50) == DATA[1990:]
+        assert bytes(source.view(Payload(5, 100))) == DATA[5:105]
+        assert source.rows(7, 20, [(0, 20)], 9).tobytes() == DATA[7:187]
+
+
 def test_views_of_a_file() -> None:
     with file_of(DATA) as (source, _):
         assert bytes(source.view(Payload(5, 100))) == DATA[5:105]
