@@ -286,6 +286,26 @@ def test_a_file_that_takes_a_part() -> None:
     assert file.found == CONTENT
 
 
+class Full(io.RawIOBase):
+    """A file that takes nothing, with a name or without."""
+
+    def write(self, data: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left")
+
+
+@pytest.mark.parametrize("name", ["x\n", None])
+def test_a_file_that_fails(name: str | None) -> None:
+    file: Any = Full()
+    if name is not None:
+        file.name = name
+    sink = FileObjectSink(file)
+    sink.write(CONTENT)
+    with pytest.raises(FailureError) as error:
+        sink.finish()
+    shown = "(file)" if name is None else "x\\x0a"
+    assert str(error.value) == f"{shown}: No space left (after 1000 bytes)"
+
+
 class Uploaded:
     """An object, and what is done to it."""
 

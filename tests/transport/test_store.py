@@ -63,6 +63,16 @@ def test_versions(info: dict[str, Any], version: ObjectVersion) -> None:
     assert version_of(info) == version
 
 
+def test_a_time_without_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is UTC, wherever this is read."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XYZ-9")
+        time.tzset()
+        found = version_of({"mtime": TIME.replace(tzinfo=None)})
+    time.tzset()
+    assert found == ObjectVersion(None, NS)
+
+
 @pytest.mark.parametrize(
     ("version", "known"),
     [
