@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from blkmig_cli.checks.manifest import DiskEntry, Manifest
+from blkmig_cli.checks.manifest import BitmapEntry, DiskEntry, Manifest
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.operations.replay import held, writer
 from blkmig_cli.operations.replay import replay as module
-from blkmig_cli.operations.replay.judgement import Reading
+from blkmig_cli.operations.replay.judgement import Reading, judge
 from blkmig_cli.operations.replay.replay import replay
 from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
 from blkmig_cli.transport.source import open_stream
@@ -387,3 +387,53 @@ def test_bitmaps_in_the_journal(kind: str, monkeypatch: pytest.MonkeyPatch) -> N
     put(raw.qemu(raw.block(0, 0x70, rest=raw.v2(2048, ("b", 1, 65536, b"")) + filled(1))))
     assert replayed(kind, **NEW).accepted
     assert json.loads(Path("x.replay.json").read_text())["has-bitmaps"] is True
+
+
+def test_a_file_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    put(STREAM)
+
+    def judged(*given: Any) -> Any:
+        found = judge(*given)
+        with open("s.bin", "ab") as file:
+            file.write(b"x")
+        return found
+
+    monkeypatch.setattr(module, "judge", judged)
+    result = replayed("file", **NEW)
+    failure = result.report.failure
+    assert isinstance(failure, FailureError)
+    assert str(failure) == "s.bin was changed while it was read"
+    assert result.partial_images == ["x.partial"]
+
+
+@both_kinds
+def test_files_that_are_read_and_written(kind: str) -> None:
+    """The stream, and the manifest, are no images."""
+    put(STREAM)
+    put(b"{}", "m.json")
+    wanted = manifest()
+    wanted.path = "m.json"
+    with pytest.raises(UsageError) as error:
+        replayed(kind, {"d": "m.json"}, manifest=wanted)
+    assert str(error.value) == (
+        "the manifest (m.json) and the image of 'd' (m.json) are the same file"
+    )
+    if kind == "file":
+        with pytest.raises(UsageError) as same:
+            replayed(kind, {"d": "./s.bin"})
+        assert str(same.value) == (
+            "the stream (s.bin) and the image of 'd' (./s.bin) are the same file"
+        )
+
+
+@both_kinds
+def test_bitmaps_against_a_manifest(kind: str) -> None:
+    """Of the devices that are taken, unless none is applied."""
+    put(STREAM)
+    wanted = manifest()
+    wanted.bitmaps["d", "b"] = BitmapEntry("d", "b", 65536, True, False, 131072, "0" * 64)
+    result = replayed(kind, **NEW, manifest=wanted)
+    assert [found.id for found in result.report.findings if found.severity == "error"] == [
+        "manifest-differs"
+    ]
+    assert replayed(kind, {"d": "y"}, **NEW, manifest=wanted, bitmaps=False).accepted
