@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 
+from blkmig_cli import limits
 from blkmig_cli.checks.catalogue import Finding
 from blkmig_cli.disks.neighbours import neighbours_of
-from blkmig_cli.errors import StreamError
+from blkmig_cli.errors import FailureError, StreamError
+from blkmig_cli.operations.replay.accept import accept
 from blkmig_cli.operations.replay.journal import Entry, State, Stop, read_journal, write_journal
 from blkmig_cli.operations.replay.replay import replay
 from blkmig_cli.operations.replay.request import ReplayRequest, ReplayResult
+from blkmig_cli.text import human_size
 from blkmig_cli.wire.hints import Hints
 from tests.conftest import Run
 from tests.support.replays import MIB, folder, here, refused
@@ -221,3 +224,62 @@ def test_what_is_not_incomplete(run: Run) -> None:
         "specify the STREAM again to continue it; x is incomplete; use --resume to continue\n",
         here(),
     )
+
+
+def test_a_device_without_a_name() -> None:
+    left("x", stop(end=4 * MIB), device=None)
+    (found,) = accepted("x").report.findings
+    assert found.message.startswith("size of '' is unknown (")
+    assert "--device-size SIZE or --device-size max" in found.message
+
+
+def test_a_disk_that_would_be_too_large() -> None:
+    most = limits.GROWTH_MAX + 512
+    left("x", stop(least=most, most=None, end=most))
+    with pytest.raises(FailureError) as error:
+        accepted("x")
+    assert str(error.value) == (
+        f"x would grow to {human_size(most)} (section 'block', device 'd', sector 0); "
+        "if this is intended, specify --device-size"
+    )
+
+
+class Export:
+    """Stands for an NBD export of 8 MiB, on which the replay of a smaller disk ended."""
+
+    path = "nbd://h/x"
+    existing_size = 8 * MIB
+    is_device = True
+    size = None
+    finished = False
+    incomplete_path = None
+
+    def __init__(self, ended: Stop) -> None:
+        self.journal = Entry("incomplete", False, None, stop=ended, device="d")
+        self.neighbours = neighbours_of("x")
+        self.done: list[object] = []
+
+    def decide(self, size: int) -> None:
+        self.done.append(size)
+
+    def accept(self) -> None:
+        self.done.append("accept")
+
+
+class Exports(dict[str | None, Export]):
+    """Destinations."""
+
+    def __iter__(self) -> Any:
+        return iter(self.values())
+
+
+def test_a_device_that_is_larger_than_its_disk() -> None:
+    """Its size is only a limit."""
+    export = Export(stop())
+    found: Any = Exports({None: export})
+    assert accept(ReplayRequest({None: export.path}), found).accepted
+    assert export.done == [2 * MIB, "accept"]
+    export = Export(stop(end=9 * MIB, most=None))
+    found = Exports({None: export})
+    assert not accept(ReplayRequest({None: export.path}), found).accepted
+    assert export.done == []

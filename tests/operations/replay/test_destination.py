@@ -367,3 +367,30 @@ def test_unfinished_images(state: Any, journaled: bool) -> None:
     assert found.incomplete_path == ("x.partial" if goes_on else None)
     assert (found.reception.device, found.reception.length) == (("d", 7) if goes_on else (None, 0))
     found.close()
+
+
+@pytest.mark.parametrize(
+    ("journaled", "options", "fits"),
+    [
+        (False, {}, False),
+        (True, {}, False),
+        (False, {"resume": True}, False),
+        (True, {"resume": True}, True),
+        (False, {"restart": True}, True),
+        (True, {"restart": True}, True),
+    ],
+)
+def test_bitmaps_of_an_image_that_is_gone(
+    journaled: bool, options: dict[str, Any], fits: bool
+) -> None:
+    """They are those of a replay that is continued, or started over."""
+    bitmaps()
+    if journaled:
+        journal("finished", size=2 * MIB)
+    found = Destination("x", None, ReplayRequest({"d": "x"}, create=True, **options), None)
+    if fits:
+        found.open(lambda *_: None)
+        assert (found.journal, found.existing_size) == (None, None)
+        return
+    with pytest.raises(FailureError, match="exists, though x does not"):
+        found.open(lambda *_: None)
