@@ -117,19 +117,6 @@ def test_positions_behind_records(
 
 
 @pytest.mark.parametrize("kind", ["file", "pipe"])
-def test_positions_behind_zeros(entries: list[Entry], kind: str) -> None:
-    """One by one, where they are few."""
-    put(raw.qemu(*(raw.block(4096 * at, 8) for at in range(5))))
-    assert replayed(kind, **NEW, incremental=True).accepted
-    content = Path("s.bin").read_bytes()
-    first = content.index(raw.block(0, 8))
-    length = len(raw.block(0, 8))
-    saved = [(entry.position, entry.records) for entry in entries if entry.state == "writing"]
-    assert saved[-1] == (first + 4 * length, 4)
-    assert len(saved) == 2
-
-
-@pytest.mark.parametrize("kind", ["file", "pipe"])
 def test_positions_behind_runs(entries: list[Entry], kind: str) -> None:
     """A run of zeros is applied in one step."""
     number = 200
@@ -170,3 +157,16 @@ def test_runs_are_not_written_without_disks() -> None:
     put(filled(9, 100 * MIB), "x")
     assert replayed("pipe", disks=False, allow_incomplete=True).written == {}
     assert Path("x").read_bytes() == filled(9, 100 * MIB)
+
+
+def test_the_end_of_a_stream_with_another_device() -> None:
+    """One that is not taken has no image, and no journal."""
+    put(raw.qemu(data(0, 1), data(0, 2, "e"))[:-40])
+    result = replayed("pipe", **NEW, devices=frozenset("d"))
+    assert (result.accepted, result.partial_images) == (False, ["x.partial"])
+    assert json.loads(Path("x.replay.json").read_text())["state"] == "incomplete"
+    for path in ("x.partial", "x.replay.json"):
+        Path(path).unlink()
+    put(raw.qemu(data(0, 1), data(0, 2, "e")))
+    with pytest.raises(UsageError, match="no bitmap 'z'"):
+        replayed("pipe", **NEW, devices=frozenset("d"), hints=Hints({}, {(None, "z"): 512}))

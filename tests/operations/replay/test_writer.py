@@ -300,6 +300,16 @@ def test_holes_of_an_empty_image(
     assert (content()[3 * MIB] == 1) is dirty
 
 
+def test_holes_at_the_end_of_a_new_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reaches to the end of the last one."""
+    monkeypatch.setattr(module, "_FEW", 1)
+    with writing() as (writer, found):
+        sectors = np.array([2 * CHUNK, 4 * CHUNK])
+        writer.write_zeros(block(0), np.array([0, 15]), sectors, found)
+        assert Path("x.partial").stat().st_size == 5 * MIB
+        writer.drain()
+
+
 @pytest.mark.parametrize("why", ["verify", "differing"])
 def test_holes_that_are_punched_all_the_same(
     monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, int, int]], why: str
