@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -301,3 +302,69 @@ def test_events_are_written() -> None:
     with adopt_target(file, FileUses()) as sink:
         write_events(events, sink, resolve_content)
     assert file.getvalue() == b"\0\6" + (50).to_bytes(4, "big") + DATA[100:130] + bytes(20)
+
+
+@pytest.mark.parametrize("device", [True, False])
+def test_a_device_is_put_on_stable_storage(monkeypatch: pytest.MonkeyPatch, device: bool) -> None:
+    """A block device, not a terminal or the like."""
+    synced: list[int] = []
+    with open_target("/dev/null", FileUses()) as sink:
+        sink.write(DATA)
+        monkeypatch.setattr(stat, "S_ISBLK", lambda _: device)
+        monkeypatch.setattr(os, "fsync", synced.append)
+    assert bool(synced) is device
+
+
+def test_a_device_that_cannot_be_put_on_stable_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    def go_on() -> None:
+        with open_target("/dev/null", FileUses()) as sink:
+            sink.write(DATA)
+            monkeypatch.setattr(stat, "S_ISBLK", lambda _: True)
+            monkeypatch.setattr(os, "fsync", fail)
+
+    with pytest.raises(FailureError) as error:
+        go_on()
+    assert str(error.value) == "/dev/null: Input/output error"
+
+
+@pytest.mark.parametrize("name", ["f", "f.gz"])
+def test_a_fifo(name: str) -> None:
+    os.mkfifo(name)
+    found: list[bytes] = []
+    thread = threading.Thread(target=lambda: found.append(Path(name).read_bytes()))
+    thread.start()
+    send(name)
+    thread.join()
+    (content_,) = found
+    assert (gzip.decompress(content_) if name.endswith("gz") else content_) == DATA
+    assert stat.S_ISFIFO(os.stat(name).st_mode)
+
+
+@pytest.mark.parametrize("name", ["f", "f.gz", "f.xz", "f.zst"])
+def test_a_file(name: str) -> None:
+    send(name)
+    found = Path(name).read_bytes()
+    magic = {"": DATA[:2], ".gz": b"\x1f\x8b", ".zst": b"\x28\xb5", ".xz": b"\xfd7"}
+    assert found[:2] == magic[os.path.splitext(name)[1]]
+    assert name != "f.gz" or gzip.decompress(found) == DATA
+    assert set(here()) == {name}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("folder", "folder: Is a directory"),
+        ("no/f", "no/f: No such file or directory"),
+        ("fd:987", "fd:987: Bad file descriptor"),
+        ("f/f", "f/f: Not a directory"),
+    ],
+)
+def test_what_cannot_be_opened(name: str, said: str) -> None:
+    os.mkdir("folder")
+    Path("f").touch()
+    with pytest.raises(FailureError) as error:
+        send(name)
+    assert str(error.value) == said
