@@ -276,3 +276,38 @@ def test_files_of_text() -> None:
     with pytest.raises(TypeError) as error, adopt_stream(io.StringIO("x")):  # type: ignore[arg-type]
         pass
     assert str(error.value) == "a stream is bytes, or a file that is open in binary mode"
+
+
+# -- objects at URLs
+
+
+@pytest.mark.parametrize("by_range", [True, False])
+@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize(
+    ("name", "ranged"),
+    [("s", True), ("s.gz", False), ("s.save", False), ("s.save.gz", False), ("empty", True)],
+)
+def test_objects(name: str, ranged: bool, by_range: bool, again: bool) -> None:
+    """By ranges only if that was asked for, and the stream is plain."""
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    Path("empty").touch()
+    store.pipe(f"/objects/{name}", Path(name).read_bytes())
+    try:
+        with open_stream(f"memory://objects/{name}", by_range=by_range, again=again) as stream:
+            assert stream.input.seekable is (again or (ranged and by_range))
+            assert stream.input.in_place is False
+            assert stream.remote is not None
+            assert (stream.file, stream.path) == (None, None)
+            assert read(stream) == (b"" if name == "empty" else DATA)
+    finally:
+        store.rm("/objects", recursive=True)
+
+
+def test_no_object() -> None:
+    pytest.importorskip("fsspec")
+    with (
+        pytest.raises(FailureError) as error,
+        open_stream("memory://objects/none"),
+    ):
+        pass
+    assert str(error.value) == "memory://objects/none: No such file or object"
