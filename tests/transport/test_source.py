@@ -311,3 +311,13 @@ def test_no_object() -> None:
     ):
         pass
     assert str(error.value) == "memory://objects/none: No such file or object"
+
+
+def test_the_environment_of_a_command() -> None:
+    """That of the user, without what the program sets for itself."""
+    os.putenv("BLKMIG_OF_ITS_OWN", "1")
+    try:
+        with open_stream('exec:printf "[$BLKMIG_OF_ITS_OWN]"') as stream:
+            assert read(stream) == b"[]"
+    finally:
+        os.unsetenv("BLKMIG_OF_ITS_OWN")

@@ -368,3 +368,13 @@ def test_what_cannot_be_opened(name: str, said: str) -> None:
     with pytest.raises(FailureError) as error:
         send(name)
     assert str(error.value) == said
+
+
+def test_the_environment_of_a_command() -> None:
+    """That of the user, without what the program sets for itself."""
+    os.putenv("BLKMIG_OF_ITS_OWN", "1")
+    try:
+        send('exec:cat > made; printf "[$BLKMIG_OF_ITS_OWN]" > environment')
+    finally:
+        os.unsetenv("BLKMIG_OF_ITS_OWN")
+    assert Path("environment").read_bytes() == b"[]"
