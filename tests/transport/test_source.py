@@ -19,7 +19,7 @@ from tests.transport.test_save_images import save
 
 __all__ = ["folder"]
 
-DATA = b"no stream: " + random.Random(3).randbytes(400_000)
+DATA = b"no stream: " + random.Random(3).randbytes(90_000)
 
 
 @pytest.fixture(autouse=True)

@@ -212,6 +212,7 @@ def test_what_is_not_refused_is_raised_at_once(clock: list[float]) -> None:
         (OSError(errno.EPERM, "secret"), "Operation not permitted"),
         (OSError(-1, "Name unknown"), "Name unknown"),
         (OSError(0, "zero"), "[Errno 0] zero"),
+        (OSError(-5, ""), "[Errno -5]"),
         (OSError("words"), "words"),
         (HttpError(404), "HTTP status 404 no"),
         (caused(OSError("x"), HttpError(404)), "HTTP status 404 no"),

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.operations.send.stream import SendOptions, send_events, send_pieces
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.transport.payloads import FileRange, Fill, ImageRange, Literal
 from blkmig_cli.transport.target import (
@@ -24,7 +26,8 @@ from blkmig_cli.transport.target import (
     write_events,
 )
 from blkmig_cli.wire.events import Eof, Payload, VmDescription
-from tests.support.feed import in_file, piped
+from blkmig_cli.wire.runs.columns import Run
+from tests.support.feed import encoded, in_file, piped
 from tests.support.replays import folder, here
 from tests.support.strategies import MemoryImage
 
@@ -302,6 +305,25 @@ def test_events_are_written() -> None:
     with adopt_target(file, FileUses()) as sink:
         write_events(events, sink, resolve_content)
     assert file.getvalue() == b"\0\6" + (50).to_bytes(4, "big") + DATA[100:130] + bytes(20)
+
+
+class Empty(MemoryImage):
+    """A disk of 4000 MiB, of which nothing is allocated."""
+
+    size = 4000 * MIB
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        return iter(())
+
+
+def test_runs_are_written() -> None:
+    disk = Disk("d", Empty(b""))
+    file = io.BytesIO()
+    pieces = list(send_pieces([disk], SendOptions()))
+    assert any(isinstance(piece, Run) for piece in pieces)
+    with adopt_target(file, FileUses()) as sink:
+        write_events(pieces, sink, resolve_content)
+    assert file.getvalue() == encoded(send_events([disk], SendOptions()))
 
 
 @pytest.mark.parametrize("device", [True, False])
