@@ -173,7 +173,7 @@ class Writing:
 
     def close(self, wait: float | None = None) -> None:
         """Wait until the thread has ended, at most ``wait`` seconds; what it has not begun is not written."""
-        self._failure = self._failure or _Stopped()
+        self._failure = _Stopped()
         self._end(wait)
 
     def _end(self, wait: float | None = None) -> None:

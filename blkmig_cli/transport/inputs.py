@@ -115,7 +115,7 @@ class FileInput:
         start = offset - self._buffer_at
         if start >= 0 and start + length <= len(self._buffer):
             return self._buffer[start : start + length]
-        return self._read(offset, length)
+        return self._read(offset, length)[:length]
 
     def available(self, length: int) -> int:
         """See ``schema_io.Input``; reads nothing."""

@@ -176,6 +176,33 @@ def test_an_error_of_writing(early: bool) -> None:
     writing.close()
 
 
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("waiting", [0, 3, 4])
+def test_a_target_that_blocks(monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
+    """It is waited for only so long, also where as many pieces wait as there is room for."""
+    monkeypatch.setattr(background, "_PIECE", 10)
+    begun, gate, written = threading.Event(), threading.Event(), []
+
+    def write(data: memoryview) -> None:
+        begun.set()
+        gate.wait(60)
+        written.append(bytes(data))
+
+    writing = Writing(write)
+    before = set(threading.enumerate())
+    writing.write(memoryview(b"first piece"[:10]))
+    (thread,) = set(threading.enumerate()) - before
+    assert begun.wait(60)
+    writing.write(memoryview(bytes(10 * waiting)))
+    writing.close(0.01)
+    assert thread.is_alive()
+    gate.set()
+    if waiting == 4:
+        writing._pieces.put(None)  # for which there was no room
+    thread.join(60)
+    assert written == [b"first piec"]
+
+
 @pytest.mark.parametrize("suffix", ["gz", "xz", "zst"])
 def test_a_full_target(suffix: str, tmp_path: Path) -> None:
     """One line, and no file, where the bytes that do not fit come from a thread."""
@@ -258,3 +285,67 @@ def test_what_does_not_wait(tmp_path: Path) -> None:
         assert not reading.ready()
     with pytest.raises(ValueError, match="closed"):
         reading.readinto(memoryview(bytearray(60)))
+
+
+# -- call by call
+
+
+@pytest.mark.parametrize(("begin", "own"), [(0, 0), (5, 1), (6, 2), (1 << 20, 21)])
+def test_the_thread_begins_after_some_bytes(
+    monkeypatch: pytest.MonkeyPatch, begin: int, own: int
+) -> None:
+    """``own``: how often the reader itself reads, before and at the end."""
+    monkeypatch.setattr(background, "_BEGIN", begin)
+    source, threads = Source(bytes(range(100)), []), []
+
+    def readinto(target: memoryview) -> int:
+        threads.append(threading.current_thread())
+        return source(target)
+
+    reading = Reading(readinto, 0)
+    buffer = memoryview(bytearray(5))
+    for at in range(20):
+        assert reading.readinto(buffer) == 5
+        assert bytes(buffer) == bytes(range(5 * at, 5 * at + 5))
+    assert reading.readinto(buffer) == 0
+    reading.close()
+    assert threads.count(threading.current_thread()) == own
+
+
+@pytest.mark.usefixtures("at_once")
+def test_after_it_was_closed() -> None:
+    reading = Reading(Source(bytes(100), [10] * 10), 0)
+    assert reading.readinto(memoryview(bytearray(5))) == 5
+    reading.close()
+    assert not reading.ready()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the stream is closed"):
+            reading.readinto(memoryview(bytearray(5)))
+
+
+def test_waiting_in_the_thread_of_the_reader() -> None:
+    """It returns at once: only the other thread can be stopped."""
+    ours, theirs = os.pipe()
+    reading = Reading(Source(b"", []), ours)
+    reading.wait()
+    os.close(ours)
+    os.close(theirs)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    ("length", "pieces"), [(0, []), (1, [1]), (10, [10]), (11, [10, 1]), (20, [10, 10])]
+)
+def test_pieces_to_write(monkeypatch: pytest.MonkeyPatch, length: int, pieces: list[int]) -> None:
+    """Copies, as the caller may use the buffer again."""
+    monkeypatch.setattr(background, "_PIECE", 10)
+    found: list[bytes] = []
+    writing = Writing(lambda data: found.append(bytes(data)))
+    buffer = bytearray(range(length))
+    writing.write(memoryview(buffer))
+    buffer[:] = bytes(length)
+    writing.finish()
+    assert list(map(len, found)) == pieces
+    assert b"".join(found) == bytes(range(length))
+    writing.finish()
+    writing.close()

@@ -1,467 +1,371 @@
-"""Streams at URLs: by ranges of a server that counts, in an S3 store, and what goes wrong with them."""
+"""Which ranges of an object are requested, together or one by one; with a store in memory that counts."""
 
+import io
 import os
-import shutil
-import socket
-import sqlite3
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from email.utils import formatdate
-from pathlib import Path
+import random
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("fsspec", reason="fsspec is not installed (the extra remote)")
-pytest.importorskip("aiohttp", reason="aiohttp is not installed (the extra remote)")
 
 import fsspec
 
 from blkmig_cli import limits
-from tests.conftest import CAPTURES, MORE, Capture, Run, captures_but, fails
-from tests.output.test_ci_formats import WHOLE
-from tests.output.test_json_schemas import hold
-from tests.project.test_memory import make_huge
+from blkmig_cli.errors import FailureError
+from blkmig_cli.system.address import parse_address
+from blkmig_cli.transport import remote as module
+from blkmig_cli.transport.remote import RangeReader, Remote, RemoteInput, first_bytes
+from blkmig_cli.transport.store import ObjectVersion
+from blkmig_cli.wire.events import Payload
 from tests.support import raw
-from tests.support.ranges import Counting, serving
+from tests.support.feed import events, in_file
+
+DATA = random.Random(4).randbytes(1000)
+Ranges = list[tuple[int, int]]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Counting]:
-    (tmp_path / "whole.bin").write_bytes(WHOLE)
-    with serving(tmp_path) as found:
-        yield found
+class Kept:
+    """An object in memory."""
+
+    def __init__(self, data: bytes = DATA) -> None:
+        self.data = data
+        self.size: int | None = len(data)
+        self.asked: list[Ranges] = []
+        self.checks = 0
+
+    def fetch(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        self.asked.append(list(ranges))
+        return [self.data[start:end] for start, end in ranges]
+
+    def check_unchanged(self) -> None:
+        self.checks += 1
+
+    def take(self) -> list[Ranges]:
+        asked, self.asked = self.asked, []
+        return asked
 
 
-def report(run: Run, *words: object) -> Any:
-    outcome = run("validate", *words, "--output", "json")
-    hold("validate", outcome.json)
-    (found,) = outcome.json["streams"]
-    return found
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of 10 bytes, of which 3 are read at the same time."""
+    for name, value in {"_PIECE": 10, "_PIECES": 3, "_GAP": 4, "_LEAST": 6}.items():
+        monkeypatch.setattr(module, name, value)
 
 
-def together(number: int) -> Any:
-    """Return a fault: no range but the first is sent before ``number`` were requested at the same time.
-
-    A range of one byte, by which a client finds out whether there are ranges, is sent at once.
-    """
-    reached = threading.Event()
-
-    def hold(handler: Any, _: int) -> bool:
-        if handler.server.now >= number:
-            reached.set()
-        asked = handler.headers.get("Range", "bytes=0-")
-        start, end = asked.removeprefix("bytes=").split("-")
-        if int(start) and start != end:
-            assert reached.wait(60), "the requests were not made at the same time"
-        return False
-
-    return hold
-
-
-@pytest.mark.parametrize(
-    "gib", [pytest.param(100, marks=pytest.mark.long), 1], ids=lambda gib: f"{gib} GiB"
-)
-def test_only_records_are_read(run: Run, server: Counting, gib: int) -> None:
-    """A stream of data: under 1 % of its bytes, no more requests than chunks, many at a time."""
-    chunks = gib << 10
-    make_huge(server.folder / "huge.bin", chunks)
-    server.fault = together(8)
-    found = report(run, f"{server.url}/huge.bin", "--device-size", f"{gib}G")
-    assert found["verdict"] == "whole"
-    assert found["transfer"]["moved"] == server.moved < (gib << 30) // 100
-    assert found["transfer"]["requests"] <= server.requests <= chunks
-    assert server.most >= 8
-
-
-@captures_but(MORE)
-def test_every_capture(run: Run, capture: Capture, tmp_path: Path) -> None:
-    """Plain or compressed, the report is that of the file."""
-    packed = tmp_path / "packed.gz"
-    shutil.copy(CAPTURES / f"{capture.name}.bin.gz", packed)
-    os.symlink(capture.path, tmp_path / "plain")
-    with serving(tmp_path) as server:
-        for name in ("plain", "packed.gz"):
-            wanted = report(run, tmp_path / name, *capture.hints())
-            found = report(run, f"{server.url}/{name}", *capture.hints())
-            size = (tmp_path / name).stat().st_size
-            transfer = found.pop("transfer")
-            assert transfer["size"] == size
-            assert transfer["moved"] <= size + (1 << 20)
-            assert found | {"stream": ""} == wanted | {"stream": ""}
-            assert run("info", f"{server.url}/{name}").status == 0
-
-
-def test_other_commands_read_it_once(run: Run, server: Counting) -> None:
-    url = f"{server.url}/whole.bin"
-    assert (
-        run("dump", url, "--output", "jsonl").out
-        == run("dump", server.folder / "whole.bin", "--output", "jsonl").out
-    )
-    image = server.folder / "disk.img"
-    assert run("replay", url, "--image", image, "--create").status == 0
-    assert run("validate", url, "--image", image).status == 0
-
-
-@pytest.mark.parametrize("command", ["dump", "validate"])
-def test_data_is_read_from_end_to_end(run: Run, server: Counting, command: str) -> None:
-    """By dump, and where it is compared: each byte once, in large pieces."""
-    path, image = server.folder / "huge.bin", server.folder / "disk.img"
-    make_huge(path, 32)
-    image.write_bytes(bytes(32 << 20))
-    words = {"dump": [], "validate": ["--image", image, "--device-size", "32M"]}
-    run(command, f"{server.url}/huge.bin", *words[command])
-    # One byte tells whether the server has ranges.
-    assert server.moved == path.stat().st_size + 1
-    assert server.requests < 32
-
-
-def test_a_server_without_ranges(run: Run, server: Counting) -> None:
-    server.ranges = False
-    found = report(run, f"{server.url}/whole.bin")
-    assert found["verdict"] == "whole"
-    assert found["transfer"]["size"] is None
-
-
-def test_a_server_that_does_not_tell_whether_it_has_ranges(run: Run, server: Counting) -> None:
-    """As that of Python's http.server: an object that is not read at once is read from its start."""
-    make_huge(server.folder / "large.bin", 12)
-    wanted = report(run, server.folder / "large.bin", "--device-size", "12M")
-    for ranges in (False, True):
-        server.ranges, server.stated = ranges, False
-        found = report(run, f"{server.url}/large.bin", "--device-size", "12M")
-        transfer = found.pop("transfer")
-        assert (transfer["size"] is not None) == ranges
-        assert found | {"stream": ""} == wanted | {"stream": ""}
-
-
-def test_a_quiet_report_is_one_line(run: Run, server: Counting) -> None:
-    for command in ("validate", "info"):
-        assert run(command, f"{server.url}/whole.bin", "-q").out.count("\n") == 1
-        assert "moved in" in run(command, f"{server.url}/whole.bin").out
-
-
-def test_nobody_listens(run: Run) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    fails(run("validate", f"http://127.0.0.1:{port}/x.bin"), 4, "Connection refused")
-
-
-def test_a_server_without_ranges_that_breaks_off(run: Run, server: Counting) -> None:
-    def broken(handler: Any, number: int) -> bool:
-        if number < 2:
-            return False
-        handler.send_response(200)
-        handler.send_header("Content-Length", "100000")
-        handler.end_headers()
-        handler.wfile.write(WHOLE[:1000])
-        handler.close_connection = True
-        return True
-
-    server.ranges, server.fault = False, broken
-    fails(run("validate", f"{server.url}/whole.bin"), 4, "whole.bin: ")
-
-
-def test_an_empty_object(run: Run, server: Counting) -> None:
-    (server.folder / "empty").touch()
-    fails(run("validate", f"{server.url}/empty"), 3, "empty")
-
-
-def status(code: int, first: int = 1, last: float = float("inf"), after: str | None = None) -> Any:
-    """Return a fault: requests from number ``first`` to ``last`` get this status.
-
-    ``after``: they may be made again after so many seconds, or at this date.
-    """
-
-    def answer(handler: Any, number: int) -> bool:
-        found = first <= number <= last
-        if found:
-            handler.send_response(code)
-            if after is not None:
-                handler.send_header("Retry-After", after)
-            handler.send_header("Content-Length", "0")
-            handler.end_headers()
-        return found
-
-    return answer
-
-
-def cut(handler: Any, number: int) -> bool:
-    """Break off in the middle of an answer."""
-    if number < 3:
-        return False
-    handler.send_response(206)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    handler.wfile.write(b"x")
-    handler.close_connection = True
-    return True
-
-
-def too_much(handler: Any, number: int) -> bool:
-    """Answer with all of the object, whatever was asked for."""
-    if number < 3:
-        return False
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(1 << 40))
-    handler.end_headers()
-    handler.close_connection = True
-    return True
-
-
-def changing(handler: Any, number: int) -> bool:
-    if number == 3:
-        path = handler.server.folder / "huge.bin"
-        later = path.stat().st_mtime_ns + 1
-        os.utime(path, ns=(later, later))
-    return False
+def read(first: int = 0, data: bytes = DATA) -> tuple[RemoteInput, Kept]:
+    kept: Any = Kept(data)
+    return RemoteInput(kept, data[:first]), kept
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("first", "offset", "length", "asked"),
     [
-        (status(403), "HTTP status 403"),
-        (status(429, 4, after="0"), "HTTP status 429"),
-        (status(429, 4, after="3600"), "HTTP status 429"),
-        (status(503, 4), "HTTP status 503"),
-        (cut, "huge.bin: "),
-        (too_much, "huge.bin: "),
-        (changing, "the object changed while it was read"),
-        (status(404, 10**9), "none: HTTP status 404"),
+        (0, 0, 5, [[(0, 5)]]),
+        (0, 3, 10, [[(3, 13)]]),
+        (0, 3, 11, [[(3, 13), (13, 14)]]),
+        (0, 0, 30, [[(0, 10), (10, 20), (20, 30)]]),
+        (0, 5, 31, [[(5, 15), (15, 25), (25, 35)], [(35, 36)]]),
+        (0, 0, 65, [[(0, 10), (10, 20), (20, 30)], [(30, 40), (40, 50), (50, 60)], [(60, 65)]]),
+        (8, 3, 5, []),
+        (7, 3, 5, [[(3, 8)]]),
+        (20, 0, 30, [[(20, 30)]]),
+        (0, 5, 0, []),
     ],
-    ids=["403", "429", "429, later", "503", "cut", "too much", "changing", "missing"],
 )
-def test_faults_of_a_server(run: Run, server: Counting, fault: Any, message: str) -> None:
-    """One line, which has no secret, for the stream; the others are done."""
-    make_huge(server.folder / "huge.bin", 32)
-    server.fault = fault
-    name = "none" if "none" in message else "huge.bin"
-    url = server.url.replace("http://", "http://user:hunter2@")
-    words = [f"{url}/{name}?signature=hunter2", server.folder / "whole.bin"]
-    for command in ("validate", "info"):
-        server.requests = 0
-        fails(run(command, words[0]), 4, message)
-        server.requests = 0
-        outcome = run(command, *words, "--output", "json")
-        assert outcome.status == 4
-        verdicts = [stream["verdict"] for stream in outcome.json["streams"]]
-        assert verdicts == ["failed", "whole"]
-        assert message in outcome.err
-        assert len(outcome.err.splitlines()) == 1
-        assert "hunter2" not in outcome.out + outcome.err
-
-
-@pytest.mark.parametrize(
-    ("code", "after"), [(429, "0"), (503, "0"), (429, None), (503, formatdate(0, usegmt=True))]
-)
-@pytest.mark.parametrize("ranges", [True, False])
-def test_requests_that_are_refused_are_made_again(
-    run: Run,
-    server: Counting,
-    monkeypatch: pytest.MonkeyPatch,
-    code: int,
-    after: str | None,
-    ranges: bool,
+def test_what_is_read_from_end_to_end(
+    first: int, offset: int, length: int, asked: list[Ranges]
 ) -> None:
-    """At every stage: when the object is opened, while it is read, at its end."""
-    monkeypatch.setattr("blkmig_cli.transport.store._FIRST_DELAY", 0.001)
-    make_huge(server.folder / "huge.bin", 12)
-    server.ranges = ranges
-    words = [f"{server.url}/huge.bin", "--device-size", "12M"]
-    wanted = report(run, *words)
-    total = server.requests
-    assert wanted["verdict"] == "whole"
-    for first in range(1, total + 1):
-        # A client asks with HEAD, and if that fails, with GET.
-        server.requests, server.fault = 0, status(code, first, first + 2, after)
-        found = report(run, *words)
-        assert found["verdict"] == "whole", first
-        assert server.requests > total
+    """In pieces at the same time, but for the bytes that were read first."""
+    source, kept = read(first)
+    target = memoryview(bytearray(length))
+    source.read_into(target, offset)
+    assert bytes(target) == DATA[offset : offset + length]
+    assert kept.take() == asked
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "requests"), [("THROTTLED_TRIES", 3, 6), ("THROTTLED_WAIT", 0, 2)]
-)
-def test_how_often_and_how_long_a_request_is_made_again(
-    run: Run,
-    server: Counting,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    value: int,
-    requests: int,
-) -> None:
-    """The object is asked for with HEAD, and then with GET."""
-    monkeypatch.setattr("blkmig_cli.transport.store._FIRST_DELAY", 0.001)
-    monkeypatch.setattr(limits, name, value)
-    server.fault = status(429)
-    fails(run("validate", f"{server.url}/whole.bin"), 4, "whole.bin: HTTP status 429")
-    assert server.requests == requests
-
-
-def test_secrets_are_not_shown(run: Run, server: Counting) -> None:
-    url = server.url.replace("http://", "http://user:hunter2@")
-    for kind in ("human", "json", "junit", "sarif", "github"):
-        words = ["validate", f"{url}/whole.bin?signature=hunter2", "-v", "--output", kind]
-        outcome = run(*words)
-        assert outcome.status == 0
-        assert "whole.bin" in outcome.out
-        assert "hunter2" not in outcome.out + outcome.err
-
-
-def test_no_server_and_no_protocol(run: Run, tmp_path: Path) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        fails(run("validate", f"http://127.0.0.1:{unused.getsockname()[1]}/x"), 4, "/x: ")
-    fails(run("validate", "nosuch://x/y"), 2, "URLs of 'nosuch' are not supported")
-    image = tmp_path / "disk.img"
-    image.write_bytes(bytes(1 << 20))
-    url = "http://user:hunter2@127.0.0.1/y?key=hunter2"
-    outcome = run("send", image, "--to", url)
-    fails(outcome, 2, "http://127.0.0.1/y: streams cannot be written to such a URL")
-
-
-@pytest.fixture
-def memory() -> Iterator[Any]:
-    """fsspec's store in the memory of a process, with a folder ``t``."""
-    store = fsspec.filesystem("memory")
-    store.mkdir("/t")
-    yield store
-    store.rm("/t", recursive=True)
-
-
-@pytest.mark.parametrize(
-    "words",
+    ("first", "pieces", "asked"),
     [
-        ["send", "disk.img"],
-        ["convert", "stream", "--dialect", "v2"],
-        ["fold", "sent"],
-        ["scrub", "stream"],
-        ["salvage", "cut"],
-        ["build", "spec"],
-        ["extract", "stream", "--device", "d"],
-        ["extract", "stream", "--bitmap", "b"],
-        ["map", "stream", "--svg"],
+        (0, [(0, 2), (6, 2)], [(0, 8)]),
+        (0, [(0, 2), (7, 2)], [(0, 2), (7, 9)]),
+        (0, [(0, 2), (6, 4)], [(0, 10)]),
+        (0, [(0, 2), (6, 5)], [(0, 2), (6, 11)]),
+        (0, [(0, 2), (2, 2), (5, 1)], [(0, 6)]),
+        (0, [(0, 4), (4, 4), (8, 4), (12, 4)], [(0, 8), (8, 16)]),
+        (0, [(0, 15), (16, 1)], [(0, 15), (16, 17)]),
+        (4, [(0, 4), (5, 1), (6, 1)], [(5, 7)]),
+        (4, [(0, 5), (7, 1)], [(0, 8)]),
+        (9, [(0, 4), (8, 1)], None),
     ],
-    ids=lambda words: " ".join(words[::2]),
 )
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_whatever_writes_a_file_writes_an_object(
-    run: Run,
-    tmp_path: Path,
-    memory: Any,
-    words: list[str],
-    suffix: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The same bytes."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
-    Path("disk.img").write_bytes(b"x" * 4096)
-    Path("stream").write_bytes(WHOLE)
-    Path("cut").write_bytes(WHOLE[:-40])
-    Path("spec").write_text(run("dump", "stream", "--spec").out)
-    identity = ["--id", "00000000-0000-4000-8000-000000000000"]
-    assert run("send", "disk.img", "--to", "sent", *identity).status == 0
-    to = [] if "--svg" in words else ["--to"]
-    identity = identity if words[0] == "send" else []
-    done = [
-        run(*words, *to, target, *identity)
-        for target in (f"made{suffix}", f"memory://t/made{suffix}")
+def test_ranges_close_to_each_other(first: int, pieces: Ranges, asked: Ranges | None) -> None:
+    """Are one request, up to a length."""
+    source, kept = read(first)
+    rows = source.rows(0, 100, pieces, 1)
+    assert rows.tobytes() == b"".join(DATA[at : at + length] for at, length in pieces)
+    assert kept.take() == ([] if asked is None else [asked])
+
+
+def test_rows() -> None:
+    source, kept = read(20)
+    rows = source.rows(5, 50, [(0, 3), (10, 2)], 4)
+    assert rows.dtype == np.uint8
+    assert [bytes(row) for row in rows] == [
+        DATA[at : at + 3] + DATA[at + 10 : at + 12] for at in range(5, 205, 50)
     ]
-    assert done[0].status == done[1].status, done
-    assert done[0].status == (words[0] == "salvage"), done
-    assert Path(f"made{suffix}").stat().st_size
-    assert memory.cat(f"/t/made{suffix}") == Path(f"made{suffix}").read_bytes()
+    assert kept.take() == [
+        [(55, 58), (65, 67), (105, 108), (115, 117), (155, 158), (165, 167)]
+    ]  # fmt: skip
+    assert source.rows(5, 10, [(0, 10)], 3).tobytes() == DATA[5:35]
+    assert source.rows(995, 50, [(0, 3)], 3).shape == (0, 3)
 
 
-def test_an_object_that_is_read_is_not_written(run: Run, memory: Any) -> None:
-    memory.pipe("/t/a", WHOLE)
-    for url in ("memory://t/a", "memory://t/a?x", "memory://u:p@t/a"):
-        fails(run("convert", "memory://t/a", "--dialect", "v2", "--to", url), 2, "are the same")
-    assert memory.cat("/t/a") == WHOLE
+def test_what_is_read_where_few_bytes_are_needed() -> None:
+    """At least so many; where reads are contiguous, several pieces at the same time."""
+    source, kept = read()
+    assert source.peek(2) == DATA[:2]
+    assert kept.take() == [[(0, 6)]]
+    source.advance(900)
+    assert source.peek(8) == DATA[900:908]
+    assert kept.take() == [[(900, 908)]]
+    source.offset = 998
+    assert source.peek(8) == DATA[998:]
+    assert kept.take() == [[(998, 1000)]]
+    assert source.peek_at(1000, 5) == b""
+    data = bytes(1 << 20)
+    source, kept = read(0, data)
+    lengths = []
+    for _ in range(12):
+        source.peek(1)
+        lengths.append(sum(end - start for asked in kept.take() for start, end in asked))
+        source.offset += lengths[-1]
+    assert lengths == [6] * 6 + [30] * 6
 
 
-def test_images_are_not_written_to_urls(run: Run, memory: Any, tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(WHOLE)
-    words = ["extract", tmp_path / "a", "--device", "d", "--to", "memory://t/d.qcow2"]
-    fails(run(*words), 2, "images of format qcow2 cannot be written to a URL")
-    fails(run(*words, "-f", "qcow2"), 2, "is not a file")
-    assert not memory.exists("/t/d.qcow2")
-    assert run(*words, "-f", "raw").status == 0
-    assert memory.cat("/t/d.qcow2")
+def test_an_input_again() -> None:
+    source, kept = read(100)
+    source.discard(50)
+    other = source.again()
+    assert isinstance(other, RemoteInput)
+    assert (other.offset, other.size, other.in_place) == (0, 1000, False)
+    assert other.peek(9) == DATA[:9]
+    assert kept.take() == []
+    assert other.peek_at(200, 5) == DATA[200:205]
+    assert source.version() == (0, 0)
+
+
+@pytest.mark.parametrize("first", [0, 100, 1 << 21])
+def test_records_whose_length_is_inferred(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    """Of v1 the next records are looked at, which are far from what is read ahead."""
+    monkeypatch.undo()
+    chunks = [
+        raw.block(2048 * at, 0x30, rest=raw.v1(("b", DATA[at : at + 8])) + bytes([at]) * raw.CHUNK)
+        for at in range(5)
+    ]
+    stream = raw.qemu(*chunks)
+    source, _ = read(first, stream)
+    assert events(source) == events(in_file(stream))
+    assert events(read(first, stream)[0])[1] is None
+
+
+def test_bytes_at_a_place() -> None:
+    """No more than are asked for, wherever they are."""
+    source, _ = read(20)
+    source.peek(5)
+    for at in (0, 4, 15, 40, 900, 997):
+        assert source.peek_at(at, 3) == DATA[at : at + 3]
+
+
+def test_a_payload_is_given_to_a_pipe() -> None:
+    source, _ = read()
+    ours, theirs = os.pipe()
+    assert source.give_to(theirs, Payload(100, 500)) == 500
+    assert os.read(ours, 1000) == DATA[100:600]
+    os.close(ours)
+    os.close(theirs)
+
+
+@pytest.mark.parametrize("first", [0, 7, 30, 35, 1000])
+@pytest.mark.parametrize("length", [1, 9, 64])
+def test_an_object_that_is_read_once(first: int, length: int) -> None:
+    """From its start; at the end, it must be as it was."""
+    kept: Any = Kept()
+    reader = RangeReader(kept, DATA[:first])
+    assert reader.readable()
+    found = b""
+    while len(found) < len(DATA):
+        assert kept.checks == 0
+        buffer = bytearray(length)
+        count = reader.readinto(buffer)
+        assert count > 0
+        found += buffer[:count]
+    assert found == DATA
+    for _ in range(2):
+        assert reader.readinto(bytearray(9)) == 0
+        assert kept.checks == 1
+    asked = [part for parts in kept.take() for part in parts]
+    assert asked[0] == (first, first + 10) if first < 1000 else not asked
+    assert sum(end - start for start, end in asked) == 1000 - first
+
+
+@pytest.mark.parametrize(("size", "asked"), [(0, []), (5, [[(0, 5)]]), (20, [[(0, 20)]]),
+                                              (21, [[(0, 20)]])])  # fmt: skip
+def test_the_first_bytes(monkeypatch: pytest.MonkeyPatch, size: int, asked: list[Ranges]) -> None:
+    monkeypatch.setattr(module, "_FIRST", 20)
+    kept: Any = Kept(DATA[:size])
+    assert first_bytes(kept) == DATA[: min(size, 20)]
+    assert kept.take() == asked
+
+
+# -- an object in a store
+
+
+class Stated:
+    """A store of one object, of which it says ``info``."""
+
+    def __init__(self, info: dict[str, Any], data: bytes = DATA) -> None:
+        self.stated = info
+        self.data = data
+        self.requests: list[Ranges] = []
+        self.answer: Callable[[int, int], Any] = lambda start, end: self.data[start:end]
+
+    def info(self, path: str) -> dict[str, Any]:
+        return self.stated
+
+    def invalidate_cache(self) -> None:
+        pass
+
+    def cat_ranges(
+        self, paths: list[str], starts: list[int], ends: list[int], on_error: str
+    ) -> list[Any]:
+        assert (set(paths), on_error) == ({"/o"}, "return")
+        self.requests.append(list(zip(starts, ends, strict=True)))
+        return [self.answer(start, end) for start, end in self.requests[-1]]
+
+    def open(self, path: str, mode: str, block_size: int) -> Any:
+        assert (path, mode, block_size) == ("/o", "rb", 0)
+        return io.BytesIO(self.data)
+
+
+@pytest.fixture
+def stated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Remote, Stated]]]:
+    def make(data: bytes = DATA, **info: Any) -> tuple[Remote, Stated]:
+        store = Stated({"type": "file", "size": len(data)} | info, data)
+        monkeypatch.setattr(fsspec, "url_to_fs", lambda _: (store, "/o"))
+        return Remote(parse_address("memory://o")), store
+
+    return make  # type: ignore[return-value]
+
+
+Make = Callable[..., tuple[Remote, Stated]]
+
+
+def test_an_object(stated: Make) -> None:
+    found, store = stated(ETag='"a"')
+    assert (found.size, found.moved, found.requests) == (1000, 0, 1)
+    assert found.version == ObjectVersion('"a"', None, 1000)
+    assert found.fetch([(0, 5), (10, 20)]) == [DATA[:5], DATA[10:20]]
+    assert (found.moved, found.requests) == (15, 3)
+    assert store.requests == [[(0, 5), (10, 20)]]
+    reader = found.read()
+    assert reader.readable()
+    assert reader.read(10) == DATA[:10]
+    assert reader.read() == DATA[10:]
+    assert found.moved == 1015
+    reader.close()
+    found.check_unchanged()
+    found.close()
+
+
+@pytest.mark.parametrize(("partial", "size"), [(None, 1000), (True, 1000), (False, None)])
+def test_an_object_without_ranges(stated: Make, partial: bool | None, size: int | None) -> None:
+    """The store says so; then it is read from end to end."""
+    found, _ = stated(partial=partial)
+    assert found.size == size
+
+
+def test_a_folder(stated: Make) -> None:
+    with pytest.raises(FailureError) as error:
+        stated(type="directory")
+    assert str(error.value) == "memory://o: is a directory; add a slash to its name"
 
 
 @pytest.mark.parametrize(
-    ("etag", "modified", "age", "unchanged"),
+    ("key", "counts"),
     [
-        (True, False, 0, True),
-        (False, True, 3600, True),
-        (False, True, 30, False),  # it may change once more within the second
-        (False, False, 3600, False),
+        ("etag", True),
+        ("ETag", True),
+        ("last-modified", True),
+        ("LastModified", True),
+        ("mtime", True),
+        ("updated", True),
+        ("size", True),
+        ("generation", True),
+        ("atime", False),
     ],
 )
-def test_a_catalogue(
-    run: Run,
-    server: Counting,
-    tmp_path: Path,
-    etag: bool,
-    modified: bool,
-    age: int,
-    unchanged: bool,
+def test_an_object_that_changed(stated: Make, key: str, counts: bool) -> None:
+    found, store = stated(**{key: 1})
+    found.check_unchanged()
+    store.stated = store.stated | {key: 2}
+    if not counts:
+        found.check_unchanged()
+        return
+    with pytest.raises(FailureError) as error:
+        found.check_unchanged()
+    assert str(error.value) == "memory://o: the object changed while it was read"
+
+
+def test_a_store_that_sends_less(stated: Make) -> None:
+    found, store = stated()
+    store.answer = lambda start, end: DATA[start : end - (start == 50)]
+    with pytest.raises(FailureError) as error:
+        found.fetch([(0, 10), (50, 60)])
+    assert str(error.value) == "memory://o: the store sent 9 bytes of 10 (at byte 50)"
+
+
+class RefusedError(Exception):
+    """A request is one of too many."""
+
+    status = 429
+
+    def __init__(self) -> None:
+        super().__init__("refused")
+        self.headers = {"Retry-After": "0"}
+
+
+def test_ranges_that_are_refused_are_requested_again(
+    stated: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An object is read again if its etag, or its size and time, are others; or if it has none."""
-    server.etag, server.modified = etag, modified
-    path = server.folder / "whole.bin"
-    changed = time.time() - age
-    os.utime(path, (changed, changed))
-    words = ["validate", f"{server.url}/whole.bin", "--catalogue", tmp_path / "c", "--output"]
+    """Only those; each time that one comes, the patience is new."""
+    monkeypatch.setattr(limits, "THROTTLED_TRIES", 2)
+    found, store = stated()
+    left = {0: 1, 20: 2, 40: 3, 60: 1}
 
-    def check() -> tuple[bool, str]:
-        server.moved = 0
-        document = run(*words, "json").json
-        assert (document["unchanged"] == 1) == (server.moved == 0)
-        return document["unchanged"] == 1, document["streams"][0]["verdict"]
+    def answer(start: int, end: int) -> Any:
+        if left.get(start, 0) > 0:
+            left[start] -= 1
+            return RefusedError()
+        return DATA[start:end]
 
-    assert check() == (False, "whole")
-    assert check() == (unchanged, "whole")
-    path.write_bytes(bytes(len(WHOLE)))
-    os.utime(path, (changed - 5, changed - 5))
-    assert check() == (False, "not-a-stream")
-    # A query may be a secret, and is not kept.
-    words[1] = f"{server.url}/whole.bin?signature=hunter2"
-    assert [check()[0] for _ in range(2)] == [False, False]
-    assert b"hunter2" not in (tmp_path / "c").read_bytes()
-
-
-def test_an_object_that_is_gone_is_forgotten(run: Run, server: Counting, tmp_path: Path) -> None:
-    words = ["validate", f"{server.url}/whole.bin", "--catalogue", tmp_path / "c"]
-    assert run(*words).status == 0
-    os.rename(server.folder / "whole.bin", server.folder / "away")
-    fails(run(*words, "--output", "json"), 4, "HTTP status 404")
-    database = sqlite3.connect(tmp_path / "c")
-    assert database.execute("SELECT count(*) FROM captures").fetchone() == (0,)
-    database.close()
+    store.answer = answer
+    ranges = [(0, 10), (10, 20), (20, 30), (40, 50)]
+    assert found.fetch(ranges) == [DATA[start:end] for start, end in ranges]
+    again = [ranges, [(0, 10), (20, 30), (40, 50)], [(20, 30), (40, 50)], [(40, 50)]]
+    assert store.requests == again
+    assert (found.moved, found.requests) == (40, 1 + 4 + 3 + 2 + 1)
+    left[60] = 2
+    with pytest.raises(FailureError, match=r"429|refused"):
+        found.fetch([(60, 70)])
+    assert store.requests[4:] == [[(60, 70)], [(60, 70)]]
 
 
-def test_fsspec_is_an_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "fsspec", None)
-    fails(run("validate", "memory://x"), 4, "install blkmig[remote]")
-
-
-def test_another_store(run: Run) -> None:
-    store = fsspec.filesystem("memory")
-    store.pipe("/many/a.bin", WHOLE)
-    store.pipe("/many/deep/b.bin", raw.qemu(raw.block(0, 8), raw.block(4096, 8)))
-    store.pipe("/many/c.txt", b"no stream, but a text")
-    try:
-        for names in (["memory://many/"], ["memory://many/*.bin", "memory://many/deep/b.bin"]):
-            document = run("validate", *names, "--output", "json").json
-            found = [stream["stream"] for stream in document["streams"]]
-            assert found == ["memory:///many/a.bin", names[-1] if names[1:] else
-                             "memory:///many/deep/b.bin"]  # fmt: skip
-        fails(run("validate", "memory://many/x*"), 4, "no object matches 'memory://many/x*'")
-        fails(run("validate", "memory://many/deep"), 4, "is a directory")
-    finally:
-        store.rm("/many", recursive=True)
+def test_each_failure_but_a_refusal_is_raised(stated: Make) -> None:
+    found, store = stated()
+    store.answer = lambda start, end: RefusedError() if start else ValueError("broken")
+    with pytest.raises(FailureError, match="memory://o: broken"):
+        found.fetch([(5, 10), (0, 5)])
+    assert len(store.requests) == 1

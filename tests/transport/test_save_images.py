@@ -11,6 +11,8 @@ import pytest
 import zstandard
 
 from blkmig_cli import limits
+from blkmig_cli.errors import MalformedError, StreamError, TruncatedError
+from blkmig_cli.transport.save_image import SaveImage, save_image
 from blkmig_cli.transport.source import open_stream
 from blkmig_cli.wire.decoder import Decoder
 from tests.conftest import Run, fails
@@ -165,6 +167,48 @@ def test_what_is_refused(run: Run, tmp_path: Path, form: str, data: bytes, words
         assert outcome.status == 3
         assert words in outcome.err
     assert run("validate", stream, "--output", "json").report["findings"][0]["severity"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("head", "error", "said", "offset"),
+    [
+        (save(b"")[:91], TruncatedError, "libvirt save image truncated inside its header", 91),
+        (b"LibvirtQemudPart", TruncatedError, "libvirt save image truncated inside its header",
+         16),
+        (save(b"", version=3), MalformedError, "libvirt save image with an unknown header version",
+         0),
+        (save(b"", length=limits.SAVE_DATA_MAX + 1), MalformedError,
+         f"libvirt save image with {limits.SAVE_DATA_MAX + 1} bytes of XML", 0),
+        (save(b"", 9), StreamError,
+         "libvirt save image compressed with format 9, which is not supported", None),
+    ],
+)  # fmt: skip
+def test_a_header_that_is_refused(
+    head: bytes, error: type[StreamError], said: str, offset: int | None
+) -> None:
+    with pytest.raises(StreamError) as raised:
+        save_image(head[:92])
+    assert type(raised.value) is error
+    assert (raised.value.message, raised.value.offset) == (said, offset)
+    expected = "unpack what follows byte 692 of it, and read that" if offset is None else None
+    assert raised.value.hint == expected
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("number", "compression"),
+    [(0, None), (1, "gzip"), (2, "bzip2"), (3, "xz"), (5, "zstd"), (6, None)],
+)
+@pytest.mark.parametrize("length", [0, 5, limits.SAVE_DATA_MAX])
+def test_a_header(order: str, number: int, compression: str | None, length: int) -> None:
+    head = save(b"", number, order=order, length=length)[:92]
+    assert save_image(head) == SaveImage(92 + length, compression, None)
+    found = save_image(save(b"", number, order=order, magic=b"LibvirtQemudPart")[:92])
+    assert found is not None
+    assert isinstance(found.damage, TruncatedError)
+    assert str(found.damage) == "libvirt did not finish writing this save image"
+    assert save_image(b"QEVM") is None
+    assert save_image(b"") is None
 
 
 def test_two_bzip2_members_are_one_stream(run: Run, tmp_path: Path) -> None:

@@ -3,16 +3,20 @@
 import gzip
 import os
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from blkmig_cli import limits
-from blkmig_cli.errors import LimitError
+from blkmig_cli.errors import FailureError, LimitError, TruncatedError
+from blkmig_cli.transport import spool as module
 from blkmig_cli.transport.source import open_stream
+from blkmig_cli.transport.spool import spool
 from tests.conftest import Capture, Run, fails
 from tests.support import raw
+from tests.support.feed import piped
 
 MIB = 1 << 20
 
@@ -141,3 +145,102 @@ def test_some_room_is_left(
     monkeypatch.undo()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
     fails(run("extract", packed, "--to", tmp_path / "disk", "-q"), 4, "No such file")
+
+
+ROOM = "set TMPDIR to a folder with enough space, or unpack the stream to a file yourself"
+
+
+def copied(data: bytes) -> None:
+    with ExitStack() as stack:
+        spool(piped(data), stack).complete()
+
+
+def test_what_is_said_where_there_is_no_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(limits, "ROOM_LEFT", 1)
+    with pytest.raises(FailureError) as error:
+        copied(b"x")
+    assert str(error.value) == (
+        f"a copy of the stream in {tmp_path} would leave less than 1/1 of its file system free; "
+        f"{ROOM}"
+    )
+    monkeypatch.undo()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "ftruncate", full)
+    with pytest.raises(FailureError) as error:
+        copied(b"x")
+    assert str(error.value) == (
+        f"cannot keep a copy of the stream in {tmp_path}: No space left on device; {ROOM}"
+    )
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    with pytest.raises(FailureError) as error:
+        copied(b"x")
+    assert str(error.value) == (
+        f"cannot keep a copy of the stream in {tmp_path}/none: No such file or directory; {ROOM}"
+    )
+
+
+@pytest.mark.parametrize(("most", "damaged"), [(99, True), (100, False)])
+def test_how_many_zeros_are_copied(
+    monkeypatch: pytest.MonkeyPatch, most: int, damaged: bool
+) -> None:
+    """In a row: any other byte ends it."""
+    monkeypatch.setattr(limits, "SPOOLED_ZEROS_MAX", most)
+    monkeypatch.setattr(module, "_HOLE", 10)
+    monkeypatch.setattr(module, "_PIECE", 10)
+    data = bytes(50) + b"x" + bytes(9) + bytes(100) + b"y" + bytes(9) + bytes(90)
+    with ExitStack() as stack:
+        made = spool(piped(data), stack)
+        made.complete()
+        if not damaged:
+            assert (made.damage, made.size) == (None, len(data))
+            assert made.peek_at(0, 1000) == data
+            return
+        assert isinstance(made.damage, LimitError)
+        assert str(made.damage) == (
+            "over 0 GiB of zeros in a row are not copied to a temporary file; "
+            "save the stream to a file and read that"
+        )
+
+
+@pytest.mark.parametrize(
+    ("step", "checks"), [(1000, [0, 1000, 2000]), (1001, [0, 1400]), (5000, [0])]
+)
+def test_how_often_room_is_checked(
+    monkeypatch: pytest.MonkeyPatch, step: int, checks: list[int]
+) -> None:
+    """Before the first byte, and after so many."""
+    seen: list[int] = []
+    original = os.fstatvfs
+
+    def look(fd: int) -> os.statvfs_result:
+        seen.append(os.fstat(fd).st_size)
+        return original(fd)
+
+    monkeypatch.setattr(os, "fstatvfs", look)
+    monkeypatch.setattr(module, "_CHECK", step)
+    monkeypatch.setattr(module, "_PIECE", 1000 if step == 1000 else 700)
+    copied(b"x" * 2800)
+    assert seen == checks
+
+
+def test_a_stream_that_is_damaged(tmp_path: Path) -> None:
+    """What came before is there."""
+    path = tmp_path / "s.gz"
+    path.write_bytes(gzip.compress(STREAM)[:-9])
+    with open_stream(str(path), again=True) as stream:
+        source = stream.input
+        assert source.seekable
+        assert source.size is None
+        source.complete()
+        assert source.peek_at(0, 1 << 30) == STREAM[: source.size]
+        assert isinstance(source.damage, TruncatedError)
+        other = source.again()
+        assert (other.damage, other.size, other.origin) == (source.damage, source.size, 0)
+        assert other.version() == (0, 0)

@@ -494,12 +494,13 @@ class Destination:
         image, before = self._image, self._before
         if self.finished or image is None or before is None:
             return
-        if self._new and self.size not in (None, image.size):
-            image.resize(self.size or 0)
+        size = before.size if self.size is None else self.size
+        if self._new and size not in (None, image.size):
+            image.resize(size or 0)
         image.flush()
-        self._write_journal(replace(before, state="written", size=self.size, stop=None))
+        self._write_journal(replace(before, state="written", size=size, stop=None))
         self.rename()
-        self._write_journal(replace(before, state="finished", size=self.size, stop=None))
+        self._write_journal(replace(before, state="finished", size=size, stop=None))
 
     def close(self) -> None:
         """Close the image and release its locks."""

@@ -99,8 +99,7 @@ class History:
 
         Returns how many of the first ones the earlier run has applied.  Raises as :meth:`add`.
         """
-        position = 0 if self._behind else self.resumed_at or 0
-        applied = int(np.searchsorted(offsets, position))
+        applied = int(np.searchsorted(offsets, self.resumed_at or 0))
         if applied:
             self._digest_rows(event, offsets[:applied], sectors[:applied])
         if applied < len(offsets):
@@ -177,7 +176,7 @@ class History:
 
     def _applied(self, offset: int) -> bool:
         """Return whether the earlier run has applied the record at ``offset``."""
-        if not self._behind and offset < (self.resumed_at or 0):
+        if offset < (self.resumed_at or 0):
             return True
         if self.finished:
             self._refuse_stream()

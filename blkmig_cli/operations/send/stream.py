@@ -146,7 +146,7 @@ def disk_parts(
     ``changes``: ranges (start, length) in bytes by device, ascending; only chunks that they touch are
     sent, though all of the disk can be read.  None: all.  ``counts``: with progress records.
     """
-    if not _with_blocks(options) and options.container != "none":
+    if not _with_blocks(options):
         return
     for part, sectors in _Bulk(disks, options, changes, counts=counts).parts():
         yield from _repeated(_framed(part, options), sectors)
@@ -340,7 +340,7 @@ class _Bulk:
         at = 0
         while at < len(sectors):
             rows = 0
-            if not self._blocks and not self._counts and percents[at] == self._percent:
+            if not self._blocks and percents[at] == self._percent:
                 end = int(np.searchsorted(percents, percents[at], "right"))
                 rows = (end - at) // _PART_CHUNKS
             for sector in sectors[at : at + (_PART_CHUNKS if rows else 1)].tolist():
@@ -408,12 +408,7 @@ class _Bulk:
 
     def _equal_parts(self, disk: Disk, stretch: _Stretch, at: int) -> int:
         """Return how many parts of zero chunks begin at sector ``at``, equal but for their sectors."""
-        if (
-            (stretch.allocated and not stretch.zero)
-            or self._blocks
-            or self._counts
-            or self._percent is None
-        ):
+        if (stretch.allocated and not stretch.zero) or self._blocks or self._percent is None:
             return 0
         if self._bits_in_chunks(disk) or not self._options.zero_blocks:
             return 0

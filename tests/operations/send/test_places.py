@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blkmig_cli.disks.disk import Disk
+from blkmig_cli.operations.send import places as module
 from blkmig_cli.operations.send.places import (
     placed,
     places,
@@ -125,6 +126,40 @@ def test_the_grid(disk: Extents) -> None:
         assert ((start, end) in apart) == (whole != set(range(start, end)))
         if (start, end) not in apart:
             assert all(sector % CHUNK == 0 for sector in records(start, end, total))
+
+
+#: Lengths of regions around those of whole chunks, and where they begin, relative to the grid.
+LENGTHS = [CHUNK * number + more for number in (1, 2, 3, 64) for more in (-1, 0, 1, 7)][1:]
+STARTS = [0, 1, 7, CHUNK - 7, CHUNK - 1]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 1 << 16])
+@pytest.mark.parametrize("cut", [None, 0, 1])
+def test_regions_of_zeros_are_placed_like_others(
+    monkeypatch: pytest.MonkeyPatch, batch: int, cut: int | None
+) -> None:
+    """Around whole chunks; ``cut``: whether the disk ends with the last one, if its size is known."""
+    monkeypatch.setattr(module, "_BATCH", batch)
+    grid, found = 0, []
+    for length in LENGTHS:
+        for start in STARTS:
+            found.append((grid + start, grid + start + length))
+            grid += (start + length) // CHUNK * CHUNK + 2 * CHUNK
+    disk = Extents(found[-1][1] + (100 if cut == 0 else 0), found)
+    disk.zeros = [each for at, each in enumerate(found) if at % 3 != 1]
+    total = None if cut is None else disk.size // 512
+    expected = [
+        (sector, start, (start, end) in disk.zeros and sector + CHUNK <= end)
+        for start, end in found
+        for chunks in places(start, end, total)
+        for sector in chunks
+    ]
+    made = [(sector, one.since, one.zero) for one in placed(disk, total) for sector in one.sectors]
+    assert [(sector, zero) for sector, _, zero in made] == [
+        (sector, zero) for sector, _, zero in expected
+    ]
+    # Of an array, it is where the first of its regions begins.
+    assert all(since <= start for (_, since, _), (_, start, _) in zip(made, expected, strict=True))
 
 
 def test_a_chunk_off_the_grid() -> None:
