@@ -37,6 +37,8 @@ class BlkmigError(Exception):
     """
 
     exit_status = 1
+    #: Whether the message itself states the offset.
+    states_offset = False
 
     def __init__(
         self,
@@ -62,8 +64,9 @@ class BlkmigError(Exception):
     default_check = ""
 
     def __str__(self) -> str:
+        stated = self.offset is None or self.states_offset
         where = [
-            f"at byte {self.offset}" if self.offset is not None else "",
+            "" if stated else f"at byte {self.offset}",
             f"section {quote(self.section)}" if self.section is not None else "",
             f"device {quote(self.device)}" if self.device is not None else "",
             f"sector {self.sector}" if self.sector is not None else "",
@@ -126,9 +129,10 @@ class NotAStreamError(StreamError):
 
 
 class TruncatedError(StreamError, EOFError):
-    """The stream is truncated; ``offset`` is where the input ends."""
+    """The stream is truncated; ``offset`` is where the input ends, which the message states."""
 
     default_check = "truncated"
+    states_offset = True
 
 
 class MalformedError(StreamError):

@@ -130,10 +130,10 @@ def test_bounds(least: int, most: int | None, shown: str) -> None:
 
 
 def test_ranges() -> None:
-    assert ranges_text([(0, 512)]) == "bytes 0-512 (half-open)"
-    assert ranges_text([(0, 1), (5, 9)]) == "bytes 0-1, 5-9 (half-open)"
+    assert ranges_text([(0, 512)]) == "bytes 0-512"
+    assert ranges_text([(0, 1), (5, 9)]) == "bytes 0-1, 5-9"
     many = [(2 * at, 2 * at + 1) for at in range(6)]
-    assert ranges_text(many) == "bytes 0-1, 2-3, 4-5, 6-7, 8-9 (half-open) and 1 more range"
+    assert ranges_text(many) == "bytes 0-1, 2-3, 4-5, 6-7, 8-9 and 1 more range"
     assert ranges_text(iter(many * 2)).endswith(" and 7 more ranges")
 
 

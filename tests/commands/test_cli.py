@@ -78,7 +78,11 @@ def test_replay_needs_images(run: Run, stream: Path, tmp_path: Path) -> None:
     image = tmp_path / "d.img"
     fails(run("replay", two, "--image", image, "--create"), 2, "'a', 'b'")
     fails(run("replay", two, "--image", f"a={image}", "--create"), 2, "device 'b' has no image")
-    fails(run("replay", stream, "--image", f"x={image}", "--create"), 2, "'d' has no image")
+    fails(
+        run("replay", stream, "--image", f"x={image}", "--create"),
+        2,
+        "no device 'x'; there is the device 'd'",
+    )
     fails(run("replay", stream, "--image", image), 4, "--create")
     assert not image.exists()
 

@@ -290,7 +290,7 @@ def test_what_the_manifest_of_a_base_lacks(run: Run, changes: dict[str, object],
     assert text in done.err
     for source in ("s1.bin", "exec:cat s1.bin"):
         words = ["--image", "n.img", "--create", "--verify-base", "s0.json"]
-        fails(run("replay", source, *words), 1, "it is a new image")
+        fails(run("replay", source, *words), 1, "is a new image, and the stream is an increment")
 
 
 def test_an_increment_behind_another_stream(run: Run) -> None:
@@ -361,7 +361,7 @@ def test_bitmaps_that_do_not_tell_the_changes(run: Run) -> None:
 def test_a_new_image_holds_no_base(run: Run) -> None:
     raw_chain(run)
     done = run("replay", "s1.bin", "--image", "new.img", "--create")
-    fails(done, 1, "apply the base first")
+    fails(done, 1, "replay its base first")
     assert not list(Path().glob("new.img*"))
 
 
