@@ -27,6 +27,9 @@ from contextlib import contextmanager
 
 from blkmig_cli.text import escape, quote
 
+#: The check of errors whose messages state the offset themselves.
+TRUNCATED = "truncated"
+
 
 class BlkmigError(Exception):
     """An error with its place and a hint; ``str`` makes one line of them.
@@ -37,8 +40,6 @@ class BlkmigError(Exception):
     """
 
     exit_status = 1
-    #: Whether the message itself states the offset.
-    states_offset = False
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class BlkmigError(Exception):
     default_check = ""
 
     def __str__(self) -> str:
-        stated = self.offset is None or self.states_offset
+        stated = self.offset is None or self.check == TRUNCATED
         where = [
             "" if stated else f"at byte {self.offset}",
             f"section {quote(self.section)}" if self.section is not None else "",
@@ -131,8 +132,7 @@ class NotAStreamError(StreamError):
 class TruncatedError(StreamError, EOFError):
     """The stream is truncated; ``offset`` is where the input ends, which the message states."""
 
-    default_check = "truncated"
-    states_offset = True
+    default_check = TRUNCATED
 
 
 class MalformedError(StreamError):

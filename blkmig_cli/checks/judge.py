@@ -348,7 +348,11 @@ class _Judge:
         if ended is False and not named and not self._contradiction():
             least = f"at least {human_size(unsent)}" if unsent else "more"
             self._abandoned(f"{least} was not sent, of these disks or of others")
-        elif unsent and not (ended is False or self._contradiction() or self._incremental):
+        elif (
+            self._with_blocks
+            and unsent
+            and not (ended is False or self._contradiction() or self._incremental)
+        ):
             text = f"progress shows that at least {human_size(unsent)} more was not sent"
             self._add("missing-chunks", text)
 
