@@ -136,7 +136,9 @@ class _Judge:
         elif self._sent_whole(disk.name):
             end = -(-(size.exact or 0) // SECTOR_SIZE)
         missing = ByteRanges(disk.covered.gap_table(0, end), SECTOR_SIZE)
-        return DeviceVerdict(disk, missing, size, self._intended(disk.name))
+        sent = disk.covered.end * SECTOR_SIZE
+        end_known = size.exact is not None or (size.most is not None and sent >= size.most)
+        return DeviceVerdict(disk, missing, size, self._intended(disk.name), end_known)
 
     def _outside(self, disk: DiskState, size: SizeBounds) -> None:
         """Find records past the disk's end, and options that contradict the size proven by the stream."""

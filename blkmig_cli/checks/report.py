@@ -11,7 +11,6 @@ from blkmig_cli.contents.state import DiskState
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import BlkmigError, FailureError, NotAStreamError
 from blkmig_cli.ranges import ByteRanges
-from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.wire.identity import Identity
 
 if TYPE_CHECKING:
@@ -28,25 +27,20 @@ Verdict = Literal["whole", "unknown", "incomplete", "faulty", "damaged", "not-a-
 class DeviceVerdict:
     """A disk: its state, its missing ranges, and its size.
 
-    ``intended``: chunks were left out on purpose, and are in the base.
+    ``intended``: chunks were left out on purpose, and are in the base.  ``end_known``: the size is
+    known, or the stream has all that its bounds allow.
     """
 
     disk: DiskState
     missing: ByteRanges
     size: SizeBounds
-    intended: bool = False
+    intended: bool
+    end_known: bool
 
     @property
     def missing_bytes(self) -> int:
         """Bytes of the disk that are known to be missing."""
         return self.missing.total
-
-    @property
-    def end_known(self) -> bool:
-        """Whether the disk's size is known, or the stream has all that its bounds allow."""
-        if self.size.exact is not None:
-            return True
-        return self.size.most is not None and self.disk.covered.end * SECTOR_SIZE >= self.size.most
 
 
 @dataclass(frozen=True, slots=True)
