@@ -21,7 +21,7 @@ from blkmig_cli.operations.reading import Reading
 from blkmig_cli.ranges import IntervalSet, Table, distinct
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 
-#: The kinds of parts of a disk.  A cell with several kinds shows the first of them.
+#: The kinds of parts of a disk.  A cell with several kinds shows the first of them: see ``cells``.
 KINDS = {
     "missing": "not sent",
     "repeated": "data, sent more than once",

@@ -101,8 +101,7 @@ def _differs(verify: Manifest, identity: Identity, device: str, found: Destinati
         return f"{path} is not its manifest"
     if entry is None or entry.sha256 is None:
         return f"{path} has no digest of the disk"
-    if image is None or found.existing_size is None:
-        return "it is a new image"
+    assert image is not None
     disk: Readable = Beginning(image, entry.size) if found.is_device else image
     only = Manifest(disks={device: entry})
     return next(
