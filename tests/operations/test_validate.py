@@ -166,6 +166,12 @@ def test_how_much_is_missing(run: Run, tmp_path: Path, words: list[str], cell: s
     assert row.endswith(f"       2     2         0  {cell:>7}")
 
 
+def test_an_unfinished_capture_is_no_increment(run: Run) -> None:
+    path = Path(__file__).parents[1] / "captures" / "classic-incomplete.bin.gz"
+    row = run("validate", path, "--incremental").out.splitlines()[2]
+    assert row == "drive0  88.24 to 96.97 MiB      33     0         0  at least 55.24 MiB"
+
+
 def test_what_is_missing_is_unknown(run: Run, tmp_path: Path) -> None:
     """Where the size is unknown, or only other disks are known to be larger."""
     path = put(tmp_path, raw.qemu(raw.block(0, 8)))

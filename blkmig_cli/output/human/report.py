@@ -90,16 +90,16 @@ def disks_table(report: Report, out: Console) -> None:
             f"{device.disk.chunks:,}",
             f"{device.disk.zero_chunks:,}",
             f"{device.disk.repeated_chunks:,}",
-            _missing(device),
+            _missing(device, report.complete),
         )
     out.print(table)
     not_shown(len(disks), "disk", out)
 
 
-def _missing(device: DeviceVerdict) -> Text:
-    """Return what is known to be missing of a disk."""
+def _missing(device: DeviceVerdict, complete: bool | None) -> Text:
+    """Return what is known to be missing of a disk, of a stream that may be ``complete``."""
     missing = device.missing_bytes
-    if device.intended and (missing or not device.end_known):
+    if device.intended and complete is not False and (missing or not device.end_known):
         return Text("in the base")
     if not (missing or device.end_known):
         return Text("unknown")
