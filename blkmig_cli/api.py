@@ -41,7 +41,7 @@ from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.operations.validate import ValidateOptions, validate_stream
 from blkmig_cli.progress import no_tick
 from blkmig_cli.system.file_uses import FileUses
-from blkmig_cli.text import escape, quote
+from blkmig_cli.text import devices_text, escape, quote
 from blkmig_cli.transport.source import Stream, adopt_stream, open_stream
 from blkmig_cli.transport.target import (
     adopt_target,
@@ -186,8 +186,7 @@ class StreamReader:
         if device is None and len(devices) == 1:
             (device,) = devices
         if device not in devices:
-            names = ", ".join(map(quote, devices)) or "none"
-            raise UsageError(f"the stream has the devices {names}")
+            raise UsageError(f"the stream has {devices_text(devices)}")
         return {
             found.bitmap.name: found.bitmap.content
             for found in self.report().bitmaps

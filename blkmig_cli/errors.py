@@ -27,6 +27,9 @@ from contextlib import contextmanager
 
 from blkmig_cli.text import escape, quote
 
+#: The check of errors whose messages state the offset themselves.
+TRUNCATED = "truncated"
+
 
 class BlkmigError(Exception):
     """An error with its place and a hint; ``str`` makes one line of them.
@@ -62,8 +65,9 @@ class BlkmigError(Exception):
     default_check = ""
 
     def __str__(self) -> str:
+        stated = self.offset is None or self.check == TRUNCATED
         where = [
-            f"at byte {self.offset}" if self.offset is not None else "",
+            "" if stated else f"at byte {self.offset}",
             f"section {quote(self.section)}" if self.section is not None else "",
             f"device {quote(self.device)}" if self.device is not None else "",
             f"sector {self.sector}" if self.sector is not None else "",
@@ -126,9 +130,9 @@ class NotAStreamError(StreamError):
 
 
 class TruncatedError(StreamError, EOFError):
-    """The stream is truncated; ``offset`` is where the input ends."""
+    """The stream is truncated; ``offset`` is where the input ends, which the message states."""
 
-    default_check = "truncated"
+    default_check = TRUNCATED
 
 
 class MalformedError(StreamError):

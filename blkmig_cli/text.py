@@ -2,7 +2,7 @@
 
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 
@@ -50,6 +50,13 @@ def names_text(names: Iterable[str]) -> str:
     return few(map(quote, names)) or "none"
 
 
+def devices_text(devices: Collection[str]) -> str:
+    """Return ``the device 'drive0'``, ``the devices 'drive0', 'drive1'``, or ``no devices``."""
+    if not devices:
+        return "no devices"
+    return f"the device{'' if len(devices) == 1 else 's'} {names_text(devices)}"
+
+
 def few(texts: Iterable[str]) -> str:
     """Return the first few ``texts`` with commas between them, and how many more there are."""
     found = list(texts)
@@ -58,7 +65,7 @@ def few(texts: Iterable[str]) -> str:
 
 
 def ranges_text(ranges: Iterable[tuple[int, int]]) -> str:
-    """Return ranges (start, end) in bytes as text, the first few: ``bytes 0-512 (half-open)``."""
+    """Return ranges (start, end) in bytes as text, the first few: ``bytes 0-512``, without byte 512."""
     shown: list[str] = []
     more = 0
     for start, end in ranges:
@@ -67,7 +74,7 @@ def ranges_text(ranges: Iterable[tuple[int, int]]) -> str:
         else:
             more += 1
     rest = f" and {count(more, 'more range')}" if more else ""
-    return f"bytes {', '.join(shown)} (half-open){rest}"
+    return f"bytes {', '.join(shown)}{rest}"
 
 
 def brief(value: object) -> str:

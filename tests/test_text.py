@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from blkmig_cli.text import (
     bitmap_name,
     device_name,
+    devices_text,
     exact_size,
     human_size,
     names_text,
@@ -130,11 +131,17 @@ def test_bounds(least: int, most: int | None, shown: str) -> None:
 
 
 def test_ranges() -> None:
-    assert ranges_text([(0, 512)]) == "bytes 0-512 (half-open)"
-    assert ranges_text([(0, 1), (5, 9)]) == "bytes 0-1, 5-9 (half-open)"
+    assert ranges_text([(0, 512)]) == "bytes 0-512"
+    assert ranges_text([(0, 1), (5, 9)]) == "bytes 0-1, 5-9"
     many = [(2 * at, 2 * at + 1) for at in range(6)]
-    assert ranges_text(many) == "bytes 0-1, 2-3, 4-5, 6-7, 8-9 (half-open) and 1 more range"
+    assert ranges_text(many) == "bytes 0-1, 2-3, 4-5, 6-7, 8-9 and 1 more range"
     assert ranges_text(iter(many * 2)).endswith(" and 7 more ranges")
+
+
+def test_devices() -> None:
+    assert devices_text([]) == "no devices"
+    assert devices_text(["a"]) == "the device 'a'"
+    assert devices_text(["a", "b"]) == "the devices 'a', 'b'"
 
 
 def test_names() -> None:

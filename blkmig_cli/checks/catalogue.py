@@ -3,7 +3,7 @@
 from typing import Literal
 
 from blkmig_cli.dataclass import dataclass
-from blkmig_cli.errors import BlkmigError
+from blkmig_cli.errors import TRUNCATED, BlkmigError
 from blkmig_cli.text import escape
 
 Severity = Literal["error", "warning", "note"]
@@ -151,9 +151,10 @@ class Finding:
 
     @property
     def place(self) -> str:
-        """The place as text: ``device vda, byte 512``; empty if it has none."""
+        """The place as text, unless the message states it: ``device vda, byte 512``; it may be empty."""
         device = None if self.device is None else f"device {escape(self.device)}"
-        offset = None if self.offset is None else f"byte {self.offset}"
+        stated = self.offset is None or self.id == TRUNCATED
+        offset = None if stated else f"byte {self.offset}"
         return ", ".join(part for part in (device, offset) if part)
 
     def __str__(self) -> str:

@@ -133,12 +133,16 @@ class _Judge:
         if disk.has_blocks:
             end = disk.covered.end if size.exact is None else -(-size.exact // SECTOR_SIZE)
             if size.exact is None and len(self._state.progress.tops) == 1:
-                end += self._state.progress.never_sent({})
+                # Other disks are counted, too, where the percentages do not fit this one alone.
+                proven = end + self._state.progress.never_sent({})
+                end = max(end, min(proven, size.least // SECTOR_SIZE))
             self._outside(disk, size)
         elif self._sent_whole(disk.name):
             end = -(-(size.exact or 0) // SECTOR_SIZE)
         missing = ByteRanges(disk.covered.gap_table(0, end), SECTOR_SIZE)
-        return DeviceVerdict(disk, missing, size)
+        sent = disk.covered.end * SECTOR_SIZE
+        end_known = size.exact is not None or (size.most is not None and sent >= size.most)
+        return DeviceVerdict(disk, missing, size, self._intended(disk.name), end_known)
 
     def _outside(self, disk: DiskState, size: SizeBounds) -> None:
         """Find records past the disk's end, and options that contradict the size proven by the stream."""
@@ -230,7 +234,7 @@ class _Judge:
         if not self._with_blocks and not self._bitmaps and not self._incremental:
             return None
         missing = (device for device in self._devices if device.missing)
-        parts.append(all(self._intended(device.disk.name) for device in missing))
+        parts.append(all(device.intended for device in missing))
         if not self._incremental:
             unsent = bool(self._with_blocks) and self._unsent() > 0
             parts.append(not unsent or self._contradiction())
@@ -239,12 +243,7 @@ class _Judge:
             parts.append(None)
         elif self._bulk_ended() is False:
             parts.append(False)
-        for device in self._with_blocks:
-            known = device.size.exact is not None
-            room = device.size.most
-            end = device.disk.covered.end * SECTOR_SIZE
-            intended = self._intended(device.disk.name)
-            parts.append(True if known or intended or (room and end >= room) else None)
+        parts += [device.end_known or device.intended or None for device in self._with_blocks]
         if False in parts:
             return False
         return None if None in parts else True
@@ -310,8 +309,12 @@ class _Judge:
 
         QEMU's progress includes disks of which only bitmaps were sent.
         """
-        sizes = {device.disk.name: device.size.exact for device in self._devices}
-        return self._state.progress.never_sent(sizes)
+        ends = {device.disk.name: device.size.exact for device in self._devices}
+        for device in self._devices:
+            if device.size.exact is None and device.missing:
+                start, length = device.missing[-1]
+                ends[device.disk.name] = start + length
+        return self._state.progress.never_sent(ends)
 
     def _contradiction(self) -> bool:
         """Return whether progress contradicts the disks, if they have known sizes and are complete.
@@ -328,7 +331,6 @@ class _Judge:
 
     def _all_missing(self) -> None:
         """Find chunks that were not sent: on purpose (incremental), or by an abandoned bulk phase."""
-        progress = self._state.progress
         ended = self._bulk_ended()
         named = False
         for device in self._devices:
@@ -341,7 +343,7 @@ class _Judge:
                 named = True
                 others = "" if exact else ", or disks of which nothing was sent"
                 self._abandoned(_not_sent(behind, exact=exact) + others, device.disk.name)
-            if before and self._intended(device.disk.name):
+            if before and device.intended:
                 self._add("incremental", _not_sent(before, exact=exact), device=device.disk.name)
             elif before:
                 text = _not_sent(before, exact=exact)
@@ -355,8 +357,8 @@ class _Judge:
             least = f"at least {human_size(unsent)}" if unsent else "more"
             self._abandoned(f"{least} was not sent, of these disks or of others")
         elif (
-            unsent
-            and len(progress.tops) > 1
+            self._with_blocks
+            and unsent
             and not (ended is False or self._contradiction() or self._incremental)
         ):
             text = f"progress shows that at least {human_size(unsent)} more was not sent"
@@ -382,30 +384,28 @@ class _Judge:
 
     def _open_sizes(self) -> str:
         texts = [
-            f"the size of {quote(device.disk.name)} is unknown ({_bounds(device.size)})"
+            f"the size of {quote(device.disk.name)} is unknown "
+            f"({size_range(device.size.least, device.size.most)})"
             for device in self._with_blocks
             if device.size.exact is None
         ]
         return f"{', '.join(texts)}; specify --device-size" if texts else "more may be missing"
 
 
-def _bounds(size: SizeBounds) -> str:
-    most = "any size" if size.most is None else human_size(size.most)
-    return f"{human_size(size.least)} to {most}"
+def _spans(ranges: Ranges) -> str:
+    spans = ", ".join(f"{start}-{start + length}" for start, length in ranges[:_SHOWN])
+    more = f" and {count(len(ranges) - _SHOWN, 'more range')}" if len(ranges) > _SHOWN else ""
+    return f"bytes {spans}{more}"
 
 
 def _not_sent(ranges: ByteRanges, *, exact: bool) -> str:
-    spans = [f"{start}-{start + length}" for start, length in ranges[:_SHOWN]]
-    more = f" and {len(ranges) - _SHOWN} more ranges" if len(ranges) > _SHOWN else ""
     least = "" if exact else "at least "
-    return f"{least}{human_size(ranges.total)} was not sent: bytes {', '.join(spans)}{more}"
+    return f"{least}{human_size(ranges.total)} was not sent: {_spans(ranges)}"
 
 
 def differing(ranges: Ranges, path: str, device: str) -> Iterator[Finding]:
     """Yield the finding that the image at ``path`` differs in ``ranges``, if there are any."""
     if ranges:
-        spans = ", ".join(f"{start}-{start + length}" for start, length in ranges[:_SHOWN])
-        more = f" and {count(len(ranges) - _SHOWN, 'range')} more" if len(ranges) > _SHOWN else ""
         total = human_size(sum(length for _, length in ranges))
-        text = f"{escape(path)} differs in {total}: bytes {spans}{more}"
+        text = f"{escape(path)} differs in {total}: {_spans(ranges)}"
         yield found("image-differs", text, device=device)

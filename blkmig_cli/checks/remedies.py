@@ -97,7 +97,12 @@ REMEDIES: Mapping[str, str] = {
         "Apply the streams in their order, each onto the image of the one before. If the image does hold "
         "the base, prove it with --verify-base MANIFEST, or use --no-base-check."
     ),
-    "completeness-unknown": "Specify --device-size, or compare with --image or --manifest.",
+    "completeness-unknown": (
+        "A classic stream does not state the size of its disks, so that chunks at their ends may be "
+        "missing unseen. If the source still exists, qemu-img info shows the size: check again with "
+        "--device-size. Otherwise compare with the disk that was sent (validate --image) or with its "
+        "digests (--manifest)."
+    ),
     "no-final-progress": "Capture again if the source is still there: the migration may have failed.",
     "progress-contradiction": (
         "Check that all disks of the guest are in the stream, and that --device-size is right."

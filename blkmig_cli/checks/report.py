@@ -25,11 +25,17 @@ Verdict = Literal["whole", "unknown", "incomplete", "faulty", "damaged", "not-a-
 
 @dataclass(frozen=True, slots=True)
 class DeviceVerdict:
-    """A disk: its state, its missing ranges, and its size."""
+    """A disk: its state, its missing ranges, and its size.
+
+    ``intended``: chunks were left out on purpose, and are in the base.  ``end_known``: the size is
+    known, or the stream has all that its bounds allow.
+    """
 
     disk: DiskState
     missing: ByteRanges
     size: SizeBounds
+    intended: bool
+    end_known: bool
 
     @property
     def missing_bytes(self) -> int:

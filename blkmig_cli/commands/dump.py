@@ -39,7 +39,7 @@ _TYPES = [name for name in FIELDS if name != "raw"]  # raw is for build only
 @click.option("--type", "types", multiple=True, metavar="TYPE", type=click.Choice(_TYPES),
               help="Show only records of this type, e.g. block.")  # fmt: skip
 @click.option(
-    "--sectors", metavar="A-B", help="Show only records that overlap these sectors (half-open)."
+    "--sectors", metavar="A-B", help="Show only records that overlap sectors A to B, without B."
 )
 @click.option(
     "--limit", type=click.IntRange(0, sys.maxsize), metavar="N", help="Stop after N records."

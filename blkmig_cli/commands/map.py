@@ -9,7 +9,7 @@ from blkmig_cli.commands.help import Command
 from blkmig_cli.commands.reading import exit_status, reading_of
 from blkmig_cli.errors import UsageError
 from blkmig_cli.system.file_uses import FileUses
-from blkmig_cli.text import bitmap_name
+from blkmig_cli.text import bitmap_name, quote
 from blkmig_cli.transport.target import open_target
 
 _LINES = 1 << 10
@@ -47,9 +47,9 @@ def command(
     """Show where data, zeros, repeated chunks and gaps are, and what is dirty in bitmaps.
 
     The map fits the terminal.  A cell with several kinds shows the first of: not sent,
-    sent more than once, data, zeros.  The JSON has the keys of qemu-img map; data
-    begins at byte "offset" of the stream, and each further MiB of it "stride" bytes
-    later.
+    sent more than once, data, zeros; in an increment, not sent comes last.  The JSON
+    has the keys of qemu-img map; data begins at byte "offset" of the stream, and each
+    further MiB of it "stride" bytes later.
 
     \b
     Examples:
@@ -80,6 +80,10 @@ def command(
             if bitmap.content is None:
                 name = bitmap_name(bitmap.device, bitmap.name)
                 options.warn(f"{name} is left out: granularity unknown; specify --granularity")
+        for disk in found.disks:
+            if disk.continues:
+                name, end = quote(disk.verdict.disk.name), disk.size
+                options.warn(f"size of {name} is unknown: it may continue after byte {end}")
         lines = range_lines(found.disks)
         while part := list(islice(lines, _LINES)):
             click.echo("\n".join(part))

@@ -18,10 +18,10 @@ from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.errors import BlkmigError
 from blkmig_cli.operations.reading import Reading
-from blkmig_cli.ranges import Table, distinct
+from blkmig_cli.ranges import IntervalSet, Table, distinct
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE
 
-#: The kinds of parts of a disk.  A cell with several kinds shows the first of them.
+#: The kinds of parts of a disk.  A cell with several kinds shows the first of them: see ``cells``.
 KINDS = {
     "missing": "not sent",
     "repeated": "data, sent more than once",
@@ -57,16 +57,28 @@ class DiskMap:
     extents: "Extents"
     bitmaps: list[BitmapVerdict]
 
+    @property
+    def continues(self) -> bool:
+        """Whether the disk may be larger than ``size``."""
+        most = self.verdict.size.most
+        return bool(self.extents) and (most is None or self.size < most)
+
     def cells(self, number: int) -> list[str]:
-        """Return the kind of each of up to ``number`` cells of equal width."""
+        """Return the kind of each of up to ``number`` cells of equal width.
+
+        In an increment, what was not sent comes last of the kinds, as it is most of the disk.
+        """
         edges = cell_edges(self.size, number)
         inside = np.zeros((len(KINDS), len(edges) - 1), np.int64)
         for part in self.extents.parts():
             shown = part.shown()
             for rank in range(len(KINDS)):
                 inside[rank] += coverage(part.ranges[shown == rank], edges)
-        found = np.where(inside.any(axis=0), (inside > 0).argmax(axis=0), len(KINDS))
         names = [*KINDS, "zero"]
+        if self.verdict.intended:
+            names.insert(len(KINDS) - 1, names.pop(_MISSING))
+            inside = np.roll(inside, -1, axis=0)
+        found = np.where(inside.any(axis=0), (inside > 0).argmax(axis=0), len(KINDS))
         return [names[rank] for rank in found.tolist()]
 
     def amounts(self) -> dict[str, int]:
@@ -180,7 +192,8 @@ def first_rows(maps: list[DiskMap]) -> Iterator[DiskMap]:
 class Extents:
     """The extents of a disk of ``size`` bytes, in order; they are computed anew by each iteration.
 
-    ``placed``: they have their places in the stream, which is only one.
+    ``placed``: they are of one stream, in which they have places, and may be repeated; of several
+    streams, data on top of other data is not.
     """
 
     def __init__(self, state: EndState, size: int, *, placed: bool = True) -> None:
@@ -210,7 +223,8 @@ class Extents:
     def parts(self) -> Iterator["ExtentPart"]:
         """Yield the extents in parts of bounded length."""
         at, last = 0, -(-self._size // SECTOR_SIZE)
-        again = self._state.repeated.table()
+        repeated = self._state.repeated if self._placed else IntervalSet()
+        again = repeated.table()
         for rows in self._state.parts(0, last):
             yield _extents(rows, at, int(rows[-1, 1]), again)
             at = int(rows[-1, 1])

@@ -184,7 +184,8 @@ def _sizes(checker: Checker, hints: Hints, device: str, image: Image) -> Iterato
         least, most = bounds.least, bounds.most
     larger = image.is_file and most is not None and image.size > most and size is None
     if image.size < (least or 0) or larger:
-        disk = str(most) if least == most else f"{least} to {'any' if most is None else most}"
+        between = f"at least {least}" if most is None else f"{least} to {most}"
+        disk = str(most) if least == most else between
         text = f"{escape(image.path)} has {image.size} bytes, the disk has {disk}"
         yield found("size-mismatch", text, device=device)
 

@@ -34,7 +34,7 @@ from blkmig_cli.transport.source import stream_name
 from blkmig_cli.transport.store import ObjectVersion, Store
 from blkmig_cli.wire.identity import is_id
 
-_VERSION = 2
+_VERSION = 3
 # "blkm", which file(1) shows.
 _APPLICATION = 0x626C6B6D
 _SCHEMA = """

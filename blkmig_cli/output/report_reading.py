@@ -27,10 +27,15 @@ _MOST = limits.DISK_MAX
 
 
 def kept_report(report: Report) -> dict[str, Any]:
-    """Return the object of ``report`` with the error that ended the reading, if any."""
-    failure = report.failure
+    """Return the object of ``report`` with what its JSON lacks: more of disks, and the ``failure``."""
+    failure, document = report.failure, report_json(report)
+    disks = zip(document["devices"], report.devices, strict=True)
     return {
-        **report_json(report),
+        **document,
+        "devices": [
+            {**device, "intended": verdict.intended, "end-known": verdict.end_known}
+            for device, verdict in disks
+        ],
         "failure": None
         if failure is None
         else {
@@ -93,7 +98,8 @@ def _device(entry: Entry) -> DeviceVerdict:
     table = np.array([(start, start + length) for start, length in rows], np.int64)
     bounds = entry.entry("inferred-size")
     size = SizeBounds(bounds.number("min", _MOST), _number(bounds, "max"), "none")
-    return DeviceVerdict(disk, ByteRanges(table.reshape(-1, 2), 1), size)
+    missing = ByteRanges(table.reshape(-1, 2), 1)
+    return DeviceVerdict(disk, missing, size, entry.flag("intended"), entry.flag("end-known"))
 
 
 def _ranges(entry: Entry, key: str) -> list[tuple[int, int]]:

@@ -41,7 +41,10 @@ def save_image(head: bytes) -> SaveImage | None:
     if not head.startswith((SAVE_MAGIC, PARTIAL_MAGIC)):
         return None
     if len(head) < HEADER_SIZE:
-        raise TruncatedError("libvirt save image truncated inside its header", offset=len(head))
+        end = len(head)
+        raise TruncatedError(
+            f"libvirt save image truncated at byte {end}, inside its header", offset=end
+        )
     orders = (parse(order, head) for order in (schema.SaveHeader, schema.SaveHeaderBigEndian))
     found = next((values for values in orders if values and values[1] in SAVE_VERSIONS), None)
     if found is None:

@@ -256,9 +256,8 @@ class Decoder:
         if found is not None:
             return found
         if 0 < len(head) < len(HEADER) and may_be_cut(head):
-            raise TruncatedError(
-                "stream truncated inside its first bytes", offset=self.source.offset + len(head)
-            )
+            end = self.source.offset + len(head)
+            raise TruncatedError(f"stream truncated at byte {end}, inside its header", offset=end)
         raise not_a_stream(self.source)
 
     def _bare(self) -> Iterator[Piece]:
@@ -441,7 +440,8 @@ class Decoder:
         yield Undecoded(offset, source.offset - offset, reader.section, reason)
         if self.context.footers:
             raise TruncatedError(
-                "stream truncated inside a section's state: its footer is missing",
+                f"stream truncated at byte {source.offset}, inside a section's state: its footer "
+                "is missing",
                 offset=source.offset,
                 section=header.section,
             )

@@ -264,9 +264,10 @@ class Reader:
 
     def truncated(self, there: int) -> NoReturn:
         """Raise TruncatedError: the input ends after ``there`` more bytes."""
+        end = self.source.offset + there
         raise TruncatedError(
-            f"stream truncated inside the object at byte {self.start}",
-            offset=self.source.offset + there,
+            f"stream truncated at byte {end}, inside the record at byte {self.start}",
+            offset=end,
             section=self.section,
         )
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from blkmig_cli.operations.map import map_disks
+from blkmig_cli.operations.reading import Reading
 from tests.conftest import Run, fails
 from tests.support import qcow2, raw
 from tests.support.nbd import qemu_nbd, uri
@@ -290,7 +292,7 @@ def test_what_the_manifest_of_a_base_lacks(run: Run, changes: dict[str, object],
     assert text in done.err
     for source in ("s1.bin", "exec:cat s1.bin"):
         words = ["--image", "n.img", "--create", "--verify-base", "s0.json"]
-        fails(run("replay", source, *words), 1, "it is a new image")
+        fails(run("replay", source, *words), 1, "is a new image, and the stream is an increment")
 
 
 def test_an_increment_behind_another_stream(run: Run) -> None:
@@ -360,9 +362,67 @@ def test_bitmaps_that_do_not_tell_the_changes(run: Run) -> None:
 
 def test_a_new_image_holds_no_base(run: Run) -> None:
     raw_chain(run)
+    base = run("info", "s0.bin", "--output", "json").json["identity"]["id"]
     done = run("replay", "s1.bin", "--image", "new.img", "--create")
-    fails(done, 1, "apply the base first")
+    text = f"new.img is a new image, and the stream is an increment; replay its base {base} first"
+    fails(done, 1, f"s1.bin: nothing was written: {text} (device drive0) [wrong-base]\n")
     assert not list(Path().glob("new.img*"))
+
+
+def test_the_map_of_an_increment(run: Run) -> None:
+    """A cell shows what was sent; with its base, what is under it was not sent more than once."""
+    Path("d.img").write_bytes(b"\1" * (8 * MIB))
+    assert run("send", "d.img", "--to", "s0.bin").status == 0
+    Path("d.img").write_bytes(bytes(MIB) + b"\1" * (6 * MIB) + b"\2" * MIB)
+    dirty = [{"start": at * MIB, "length": MIB} for at in (0, 7)]
+    bitmap = {"name": "b", "granularity": 65536, "recording": True, "persistent": False}
+    bitmap |= {"count": 2 * MIB, "dirty": dirty}
+    document = {"version": 1, "virtual-size": 8 * MIB, "bitmaps": [bitmap]}
+    Path("d.img.bitmaps.json").write_text(json.dumps(document))
+    words = ["--since", "b", "--base", "s0.bin", "--to", "s1.bin"]
+    assert run("send", "d.img", *words).status == 0
+    stream, size = "s1.bin", 8 * MIB
+    with Reading().contents(stream) as contents:
+        (disk,) = map_disks(contents)
+        assert disk.cells(8) == ["zero", *["missing"] * 6, "data"]
+        assert disk.cells(3) == ["zero", "missing", "data"]
+        assert disk.cells(1) == ["data"]
+    with Reading(bases=("s0.bin",)).contents(stream) as contents:
+        (disk,) = map_disks(contents)
+        assert disk.cells(8) == ["zero", *["data"] * 7]
+        assert disk.amounts() == {"missing": 0, "repeated": 0, "data": size - MIB, "zero": MIB}
+    ranges = run("map", stream, "--base", "s0.bin", "--ranges").out.splitlines()[1:]
+    assert [line.split() for line in ranges] == [
+        ["0", f"{MIB}", "zero", "drive0"],
+        [f"{MIB}", f"{7 * MIB}", "data", "drive0"],
+    ]
+
+
+def test_what_an_increment_leaves_out_is_in_its_base(run: Run) -> None:
+    raw_chain(run)
+    for command in ("validate", "info"):
+        assert "drive0  2 MiB       1     0         0  in the base\n" in run(command, "s1.bin").out
+    (device,) = run("validate", "s1.bin", "--output", "json").report["devices"]
+    assert device["missing"] == [{"start": 0, "length": MIB}]
+    assert "drive0  2 MiB       1     0         0      0 B\n" in (
+        run("info", "s1.bin", "--base", "s0.bin").out
+    )
+
+
+def test_why_an_increment_is_not_applied_is_printed_once(run: Run) -> None:
+    raw_chain(run)
+    gone()
+    base = run("info", "s0.bin", "--output", "json").json["identity"]["id"]
+    done = run("replay", "s1.bin", "--image", "x.img")
+    assert done.err == (
+        f"blkmig: s1.bin: nothing was written: x.img does not hold the base {base} of the increment: "
+        "x.img.blkmig.json, which would state it, does not exist; if the image holds it, use "
+        "--verify-base MANIFEST, or --no-base-check (device drive0) [wrong-base]\n"
+    )
+    assert "wrong-base" not in done.out
+    dry = run("replay", "s1.bin", "--image", "x.img", "--dry-run")
+    assert dry.out.count("[wrong-base]") == 1
+    assert dry.err == ""
 
 
 def test_any_other_replay_removes_the_record(run: Run) -> None:

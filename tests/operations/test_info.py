@@ -123,6 +123,23 @@ def test_a_damaged_stream_shows_what_is_sound(run: Run, tmp_path: Path) -> None:
     assert "next" not in outcome.out
 
 
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        (b'"paused"', ""),
+        (b'"frozen"', " with the guest's file systems frozen"),
+        (b'"crash" ', " while the guest was running"),
+    ],
+)
+def test_when_a_stream_was_made(run: Run, tmp_path: Path, word: bytes, text: str) -> None:
+    image, stream = put(tmp_path, bytes(MIB), "d.img"), tmp_path / "s.bin"
+    assert run("send", image, "--to", stream).status == 0
+    put(tmp_path, stream.read_bytes().replace(b'"paused"', word))
+    identity = run("info", stream, "--output", "json").json["identity"]
+    line = f"  id {identity['id']}, created {identity['created']}{text}\n"
+    assert line in run("info", stream).out.replace("\n  created", " created")
+
+
 def test_a_pipe(run: Run, tmp_path: Path) -> None:
     data = raw.qemu(filled(0))
     piped = run("info", f"exec:cat {put(tmp_path, data)}", "--output", "json").json

@@ -107,6 +107,37 @@ def test_ranges(run: Run, tmp_path: Path) -> None:
         fails(run("map", path, *words), 2, "exclude each other")
 
 
+def test_a_disk_whose_end_is_unknown(run: Run, tmp_path: Path) -> None:
+    """What was sent is not all of it, in every form for people, unless the bounds allow no more."""
+    path = put(tmp_path, raw.qemu(filled(0), filled(2048)))
+    assert run("map", path).out.splitlines()[-2:] == [
+        "  █ data 2 MiB",
+        "  the size of the disk is unknown: it may continue after 2 MiB",
+    ]
+    assert run("map", path, "--totals").out.splitlines()[1:] == [
+        "d     data     2 MiB  2097152  100.00 %",
+        "d     unknown",
+    ]
+    ranges = run("map", path, "--ranges")
+    assert ranges.out.splitlines()[1:] == ["      0  2097152  data           d"]
+    assert ranges.err == (
+        "blkmig: warning: size of 'd' is unknown: it may continue after byte 2097152\n"
+    )
+    known = [
+        run("map", path, "--device-size=2M", *more) for more in ([], ["--totals"], ["--ranges"])
+    ]
+    assert not any("unknown" in done.out + done.err for done in known)
+
+
+def test_an_unfinished_capture(run: Run) -> None:
+    path = Path(__file__).parents[1] / "captures" / "classic-incomplete.bin.gz"
+    assert run("map", path).out.splitlines()[-2:] == [
+        "  ? not sent 55.24 MiB   █ data 33 MiB",
+        "  the size of the disk is unknown: it may continue after 88.24 MiB",
+    ]
+    assert run("map", path, "--totals").out.splitlines()[-1] == ("drive0  unknown  up to 8.734 MiB")
+
+
 @each_event
 def test_ranges_and_totals_of_captures(capture: Capture, run: Run) -> None:
     """They say what the JSON says."""
@@ -278,7 +309,9 @@ def test_devices(run: Run, tmp_path: Path) -> None:
 def test_damaged(run: Run, tmp_path: Path) -> None:
     path = put(tmp_path, raw.qemu(filled(0), filled(2048))[: -MIB // 2])
     outcome = run("map", path)
-    fails(outcome, 3, "truncated")
+    start = path.read_bytes().index(raw.block(2048, 0))
+    text = f"stream truncated at byte {path.stat().st_size}, inside the record at byte {start}"
+    fails(outcome, 3, f"{text} (section 'block')\n")
     assert "data 1 MiB" in outcome.out
     piped = run("map", f"exec:cat {path}", "--output", "json")
     assert piped.status == 3

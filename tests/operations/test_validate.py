@@ -1,5 +1,6 @@
 """``validate``: its verdicts, its options, and every exit status of the contract."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,66 @@ def test_missing_chunks(run: Run, tmp_path: Path) -> None:
     assert outcome.report["findings"][0]["device"] == "d"
     assert "was not sent" in run("validate", path, "--device-size", "4M").out
     assert run("validate", path, "--device-size", "4M", "--ignore", "missing-chunks").status == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "cell"),
+    [
+        ([], "at least 1 MiB"),
+        (["--device-size", "3M"], "1 MiB"),
+        (["--incremental"], "in the base"),
+    ],
+)
+def test_how_much_is_missing(run: Run, tmp_path: Path, words: list[str], cell: str) -> None:
+    gap = put(tmp_path, raw.qemu(raw.block(0, 8), raw.block(4096, 8)))
+    row = run("validate", gap, *words).out.splitlines()[2]
+    assert row.endswith(f"       2     2         0  {cell:>7}")
+
+
+def test_an_unfinished_capture_is_no_increment(run: Run) -> None:
+    path = Path(__file__).parents[1] / "captures" / "classic-incomplete.bin.gz"
+    row = run("validate", path, "--incremental").out.splitlines()[2]
+    assert row == "drive0  88.24 to 96.97 MiB      33     0         0  at least 55.24 MiB"
+
+
+def test_what_is_missing_is_unknown(run: Run, tmp_path: Path) -> None:
+    """Where the size is unknown, or only other disks are known to be larger."""
+    path = put(tmp_path, raw.qemu(raw.block(0, 8)))
+    out = run("validate", path).out.splitlines()
+    assert out[1:3] == [
+        "DISK            SIZE  CHUNKS  ZERO  REPEATED  MISSING",
+        "d     at least 512 B       1     1         0  unknown",
+    ]
+    assert out[3] == (
+        "warning: the size of 'd' is unknown (at least 512 B); specify --device-size "
+        "[completeness-unknown]"
+    )
+    assert run("validate", path, "--device-size", "1M").out.splitlines()[2].endswith("      0 B")
+
+
+def test_what_progress_shows_is_not_of_a_disk_that_it_does_not_fit(
+    run: Run, tmp_path: Path
+) -> None:
+    """The capture has two disks, of 48 MiB and 5.012 MiB; it is cut off before the second one."""
+    capture = Path(__file__).parents[1] / "captures" / "bitmaps-7.2-with-blocks.bin.gz"
+    path = put(tmp_path, gzip.decompress(capture.read_bytes())[:20_000_000])
+    report = run("validate", path, "--output", "json").report
+    (disk, _) = report["devices"]
+    assert disk["missing"] == [{"start": 16 * MIB, "length": 13 * MIB}]
+    found = [finding for finding in report["findings"] if finding["id"] == "missing-chunks"]
+    assert [(finding["device"], finding["message"]) for finding in found] == [
+        ("drive0", "at least 13 MiB was not sent: bytes 16777216-30408704"),
+        (None, "progress shows that at least 16.39 MiB more was not sent"),
+    ]
+    row = run("validate", path).out.splitlines()[2]
+    assert row == "drive0  at least 31 MiB      19     0         0  at least 13 MiB"
+
+
+def test_ranges_that_a_message_does_not_list(run: Run, tmp_path: Path) -> None:
+    for chunks, more in ((4, ""), (5, " and 1 more range"), (6, " and 2 more ranges")):
+        path = put(tmp_path, raw.qemu(*(raw.block(4096 * at, 8) for at in range(chunks))))
+        shown = ", ".join(f"{at * MIB}-{(at + 1) * MIB}" for at in (1, 3, 5))
+        assert f"was not sent: bytes {shown}{more} (device d)" in run("validate", path).out
 
 
 def test_incremental_accepts_missing_chunks(run: Run, tmp_path: Path) -> None:

@@ -75,6 +75,16 @@ def test_the_report_stays_the_same(folder: Path, run: Run) -> None:
     assert document == run("validate", "c", "--output", "json").json
 
 
+@pytest.mark.parametrize(
+    ("words", "cell"), [([], "at least 1 MiB"), (["--incremental"], "in the base")]
+)
+def test_what_is_missing_is_kept(folder: Path, run: Run, words: list[str], cell: str) -> None:
+    for unchanged in (0, 1):
+        assert check(run, "c/holes", *words)["unchanged"] == unchanged
+        out = run("validate", "c/holes", "--catalogue", "c.db", *words).out.splitlines()
+        assert out[2] == f"d     at least 2 MiB       2     2         0  {cell}"
+
+
 def test_every_capture(capture: Capture, run: Run, folder: Path) -> None:
     os.utime(capture.path, ns=(OLD, OLD))
     words = [capture.path, *capture.hints()]
@@ -260,7 +270,7 @@ def instead(make: Callable[[str], None]) -> None:
         (lambda: Path("c.db").write_bytes(b"no database" * 99), "c.db is not a catalogue: file is"),
         (lambda: Path("c.db").write_bytes(b"SQLite format 3\0" + bytes(99)), "c.db is not a cat"),
         (change("PRAGMA application_id = 1"), "it is a database of another program"),
-        (change("PRAGMA user_version = 1"), "version 1, only 2 is known"),
+        (change("PRAGMA user_version = 1"), "version 1, only 3 is known"),
         (change("CREATE TABLE more (x)"), "it has other tables"),
         (
             change("CREATE TRIGGER t AFTER INSERT ON streams BEGIN DELETE FROM captures; END"),

@@ -246,7 +246,9 @@ def test_github(run: Run, streams: list[str], monkeypatch: pytest.MonkeyPatch) -
 
 
 def place(finding: dict[str, Any]) -> str:
-    names = {"device": finding["device"], "byte": finding["offset"]}
+    """The place of a finding; where a stream ends too early is in the message."""
+    byte = None if finding["id"] == "truncated" else finding["offset"]
+    names = {"device": finding["device"], "byte": byte}
     shown = ", ".join(f"{key} {value}" for key, value in names.items() if value is not None)
     return f" ({shown})" if shown else ""
 

@@ -142,7 +142,8 @@ _SAFE = {
     "Report.adding", "Report.ignoring", "ValidateOptions.reads_data",
     "ReplayRequest.makes", "ReplayRequest.accepts", "ReplayRequest.continues", "ReplayRequest.known",
     "ReplayRequest.takes", "ReplayRequest.format_of", "Hints.names_any",
-    "ReplayResult.problem", "ReplayResult.exit_status", "Hints.takes_most", "Hints.option_size",
+    "ReplayResult.problem", "ReplayResult.reason", "ReplayResult.exit_status", "Hints.takes_most",
+    "Hints.option_size",
     "Hints.image_size", "Hints.size", "Hints.granularity", "Manifest.to_read",
     "Manifest.completing", "DirtyBitmap.range_parts",
 }  # fmt: skip

@@ -49,10 +49,12 @@ def check_base(
     before = found.journal
     if before is not None and before.stream == identity.id:
         return BaseCheck(proven=True, grows=grows)  # checked by the run that began it
+    if found.existing_size is None:
+        base = "its base" if identity.base is None else f"its base {identity.base}"
+        text = f"{escape(found.path)} is a new image, and the stream is an increment"
+        return BaseCheck(fault=_fault(device, text, f"replay {base} first"))
     if verify is not None:
         why = _differs(verify, identity, device, found)
-    elif found.existing_size is None:
-        why = "it is a new image"
     elif found.is_device:
         why = f"of {device_kind(found.path)}, no record is kept that proves it"
     else:
@@ -75,19 +77,21 @@ def check_base(
         text = (
             f"{escape(found.path)} does not hold the base {identity.base} of the increment: {why}"
         )
-    hint = "if it does, use --verify-base MANIFEST, or --no-base-check"
-    if found.existing_size is None:
-        hint = "apply the base first"
-    return BaseCheck(fault=finding("wrong-base", f"{text}; {hint}", device=device))
+    hint = "if the image holds it, use --verify-base MANIFEST, or --no-base-check"
+    return BaseCheck(fault=_fault(device, text, hint))
 
 
 def grown_since(device: str, size: int) -> Finding:
     """Return the fault of an increment that lacks a part of what its disk of ``size`` bytes has grown by."""
     text = (
         f"the disk has grown to {size} bytes since its base, and not all of the new part is in the "
-        "increment; make it again, with --base STREAM"
+        "increment"
     )
-    return finding("wrong-base", text, device=device)
+    return _fault(device, text, "make it again, with --base STREAM")
+
+
+def _fault(device: str, text: str, hint: str) -> Finding:
+    return finding("wrong-base", f"{text}; {hint}", device=device)
 
 
 def _differs(verify: Manifest, identity: Identity, device: str, found: Destination) -> str | None:
@@ -97,8 +101,7 @@ def _differs(verify: Manifest, identity: Identity, device: str, found: Destinati
         return f"{path} is not its manifest"
     if entry is None or entry.sha256 is None:
         return f"{path} has no digest of the disk"
-    if image is None or found.existing_size is None:
-        return "it is a new image"
+    assert image is not None
     disk: Readable = Beginning(image, entry.size) if found.is_device else image
     only = Manifest(disks={device: entry})
     return next(

@@ -11,7 +11,7 @@ from blkmig_cli.operations.replay.bitmap_place import BitmapPlace, BitmapsFile, 
 from blkmig_cli.operations.replay.destination import Destination
 from blkmig_cli.operations.replay.request import TEMPLATE, ReplayRequest
 from blkmig_cli.system.file_uses import FileUses
-from blkmig_cli.text import encode_name, quote
+from blkmig_cli.text import devices_text, encode_name, quote
 from blkmig_cli.wire.hints import Hints
 
 _EACH = "use --image DEVICE=IMAGE for each"
@@ -183,20 +183,20 @@ class Destinations:
         ``names`` are all names in the stream.  Raises UsageError where one has none, and for one that
         is named in an option but is not in the stream; else as :meth:`image_of`.
         """
-        request, known = self._request, ", ".join(map(quote, devices)) or "none"
+        request, known = self._request, devices_text(devices)
+        # A stream has no records of a disk of 0 bytes.
+        for option, paths in (("--image", request.images), ("--bitmaps-to", request.bitmap_files)):
+            names.check_devices(option, (name for name in paths if not self._is_empty(name)))
         unnamed = (None in request.images or None in request.bitmap_files) and not self._template
         named = {*request.images, *request.bitmap_files} - {None}
         left = [device for device in devices if device not in named]
         if unnamed and len(left) > 1:
-            raise UsageError(f"the stream has the devices {known}", hint=_EACH)
+            raise UsageError(f"the stream has {known}", hint=_EACH)
         for device in left:
             if not unnamed and self._template is None:
                 raise UsageError(
                     f"device {quote(device)} has no image; the stream has {known}", hint=_EACH
                 )
-        # A stream has no records of a disk of 0 bytes.
-        for option, paths in (("--image", request.images), ("--bitmaps-to", request.bitmap_files)):
-            names.check_devices(option, (name for name in paths if not self._is_empty(name)))
         names.check_devices("--device", request.devices or ())
         names.check_devices("-f", (name for name in request.formats if not self._is_empty(name)))
         hints = request.hints

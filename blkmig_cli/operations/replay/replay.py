@@ -27,7 +27,7 @@ from blkmig_cli.operations.replay.writer import Writer
 from blkmig_cli.operations.resume_token import Received
 from blkmig_cli.progress import Tick, no_tick
 from blkmig_cli.system.file_uses import FileUses
-from blkmig_cli.text import escape, names_text, quote
+from blkmig_cli.text import devices_text, escape, names_text
 from blkmig_cli.transport.inputs import PipeInput
 from blkmig_cli.transport.source import Stream
 from blkmig_cli.transport.spool import spool
@@ -141,9 +141,8 @@ class _Replay:
             failure = reading.to_end(tick if request.dry_run else no_tick, held)
             judgement = judge(reading, failure, self._destinations, request)
             if nowhere and not request.dry_run:
-                names = ", ".join(map(quote, reading.names.devices)) or "none"
                 raise UsageError(
-                    f"no --image is specified; the stream has the devices {names}",
+                    f"no --image is specified; the stream has {devices_text(reading.names.devices)}",
                     hint="use --image DEVICE=IMAGE for each, or --dry-run",
                 )
             done = judgement.applied and set(judgement.applied) == set(judgement.sizes)

@@ -5,6 +5,7 @@ from dataclasses import field
 from typing import Literal
 
 from blkmig_cli.checks.acceptance import accepting
+from blkmig_cli.checks.catalogue import Finding
 from blkmig_cli.checks.manifest import Manifest
 from blkmig_cli.checks.report import Report
 from blkmig_cli.dataclass import dataclass
@@ -146,23 +147,34 @@ class ReplayResult:
     warnings: list[str] = field(default_factory=list)
 
     @property
+    def reason(self) -> Finding | None:
+        """The finding for which a stream that was read to its end was not applied; None if it was."""
+        if self.accepted or self.report.failure is not None:
+            return None
+        errors = self.report.counting()
+        return next((f for f in errors if not _acceptable(f)), errors[0] if errors else None)
+
+    @property
     def problem(self) -> str | None:
         """Why the stream was not applied to its end, with a hint, as one line; None if it was."""
         failure, sound = self.report.failure, "use --allow-incomplete to take what is sound"
         if failure is not None:
             damaged = isinstance(failure, StreamError) and not self.accepted and not failure.hint
             return f"{failure}; {sound}" if damaged and self.report.devices else str(failure)
-        errors = [found for found in self.report.findings if found.severity == "error"]
-        if self.accepted or not errors:
+        found = self.reason
+        if found is None:
             return None
-        acceptable = [f for f in errors if "--allow-incomplete" in accepting("replay", f.id)]
-        found = next((f for f in errors if f not in acceptable), errors[0])
         state = "incomplete" if self.partial_images else "nothing was written"
         place = f" ({found.place})" if found.place else ""
-        hint = f"; {sound}" if found in acceptable else ""
+        hint = f"; {sound}" if _acceptable(found) else ""
         return f"{state}: {found.message}{place} [{found.id}]{hint}"
 
     @property
     def exit_status(self) -> int:
         """The exit status: 0; 1 for findings; 3 or 4 where the replay could not be completed."""
         return self.report.exit_status()
+
+
+def _acceptable(found: Finding) -> bool:
+    """Return whether --allow-incomplete accepts a finding."""
+    return "--allow-incomplete" in accepting("replay", found.id)

@@ -15,6 +15,13 @@ from blkmig_cli.wire.identity import Identity
 _SECTIONS_MAX = 4
 # Shown without -v, so that three disks fit a terminal of 24 lines.
 _BITMAPS, _FINDINGS = 5, 3
+# What the guest did when the disks were read; of a paused one, and of an image not in use, there is
+# nothing to say.
+_MOMENTS = {
+    "paused": "",
+    "frozen": " with the guest's file systems frozen",
+    "crash": " while the guest was running",
+}
 
 
 def info_text(info: Info, out: Console, *, detailed: bool) -> None:
@@ -75,7 +82,8 @@ def _facts(info: Info) -> list[str]:
 
 
 def _identity(identity: Identity) -> list[str]:
-    facts = [f"id {identity.id}", f"created {identity.created}", identity.consistency]
+    created = f"created {identity.created}{_MOMENTS[identity.consistency]}"
+    facts = [f"id {identity.id}", created]
     if identity.incremental:
         facts.insert(1, f"changes since {identity.base or 'an unknown base'}")
     return facts

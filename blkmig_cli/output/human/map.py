@@ -51,6 +51,9 @@ def map_text(maps: list[DiskMap], out: Console) -> None:
         out.print(" " * indent + _axis(disk.size, cells_drawn))
         if disk.extents:
             _legend(KINDS, disk.amounts(), plain, out)
+        if disk.continues:
+            end = human_size(disk.size)
+            out.print(f"  the size of the disk is unknown: it may continue after {end}")
     if any(disk.bitmaps for disk in maps):
         _legend(SHADES, None, plain, out)
     not_shown(rows_of(maps), "row", out)
@@ -64,6 +67,10 @@ def totals_text(maps: list[DiskMap], out: Console) -> None:
         for kind, amount in amounts.items():
             if amount:
                 _total(device_name(disk.verdict.disk.name), kind, amount, disk.size, shown)
+        if disk.continues:
+            most = disk.verdict.size.most
+            more = "" if most is None else f"up to {human_size(most - disk.size)}"
+            shown.add_row(Text(device_name(disk.verdict.disk.name)), "unknown", more)
         for verdict in disk.bitmaps:
             bitmap = verdict.bitmap
             name = bitmap_name(bitmap.device, bitmap.name)

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.text import Text
 
 from blkmig_cli import limits
-from blkmig_cli.checks.report import Report, Verdict
+from blkmig_cli.checks.catalogue import Finding
+from blkmig_cli.checks.report import DeviceVerdict, Report, Verdict
 from blkmig_cli.operations.many.tally import Row, Tally
 from blkmig_cli.operations.replay.request import ReplayResult
 from blkmig_cli.output.human.checks import SEVERITY_STYLES, where_explained
@@ -36,8 +37,8 @@ def _verdict(verdict: Verdict) -> Text:
     return Text(verdict, _VERDICT_STYLES[verdict])
 
 
-def report_text(report: Report, out: Console) -> None:
-    """Print a stream's report: verdict, disks, bitmaps, findings."""
+def report_text(report: Report, out: Console, reason: Finding | None = None) -> None:
+    """Print a stream's report: verdict, disks, bitmaps, findings but for the ``reason`` of an error."""
     heading(report, out)
     disks_table(report, out)
     bitmaps_table(report, out)
@@ -45,7 +46,7 @@ def report_text(report: Report, out: Console) -> None:
         out.print(Text(f"{escape(path)} matches {device_name(name)}", "green"))
     if report.manifest is not None:
         out.print(Text(f"matches {escape(report.manifest)}", "green"))
-    findings_text(report, out)
+    findings_text(report, out, reason=reason)
 
 
 def heading(report: Report, out: Console, *, brief: bool = False) -> None:
@@ -83,17 +84,27 @@ def disks_table(report: Report, out: Console) -> None:
         right=("SIZE", "CHUNKS", "ZERO", "REPEATED", "MISSING"),
     )  # fmt: skip
     for device in disks[: limits.SHOWN_MAX]:
-        missing = device.missing_bytes
         table.add_row(
             Text(device_name(device.disk.name)),
             size_range(device.size.least, device.size.most),
             f"{device.disk.chunks:,}",
             f"{device.disk.zero_chunks:,}",
             f"{device.disk.repeated_chunks:,}",
-            Text(human_size(missing), "bold red" if missing else ""),
+            _missing(device, report.complete),
         )
     out.print(table)
     not_shown(len(disks), "disk", out)
+
+
+def _missing(device: DeviceVerdict, complete: bool | None) -> Text:
+    """Return what is known to be missing of a disk, of a stream that may be ``complete``."""
+    missing = device.missing_bytes
+    if device.intended and complete is not False and (missing or not device.end_known):
+        return Text("in the base")
+    if not (missing or device.end_known):
+        return Text("unknown")
+    least = "" if device.end_known else "at least "
+    return Text(f"{least}{human_size(missing)}", "bold red" if missing else "")
 
 
 def bitmaps_table(report: Report, out: Console, most: int | None = None) -> None:
@@ -126,11 +137,20 @@ def bitmaps_table(report: Report, out: Console, most: int | None = None) -> None
     not_shown(len(report.bitmaps), "bitmap", out, most)
 
 
-def findings_text(report: Report, out: Console, most: int | None = None) -> None:
-    """Print a line for each finding, as :func:`bitmaps_table`, but not the error that goes to stderr."""
+def findings_text(
+    report: Report, out: Console, most: int | None = None, reason: Finding | None = None
+) -> None:
+    """Print a line for each finding, as :func:`bitmaps_table`, but not for what goes to stderr.
+
+    That is the error that ended the reading, and the ``reason`` of another one.
+    """
     failure = report.failure
     at_end = None if failure is None else (failure.check, failure.offset)
-    findings = [finding for finding in report.findings if (finding.id, finding.offset) != at_end]
+    findings = [
+        finding
+        for finding in report.findings
+        if (finding.id, finding.offset) != at_end and finding != reason
+    ]
     for finding in findings[: limits.SHOWN_MAX if most is None else most]:
         place = finding.place
         out.print(
@@ -155,7 +175,7 @@ def replay_text(
     if brief:
         heading(result.report, out, brief=True)
     else:
-        report_text(result.report, out)
+        report_text(result.report, out, None if dry else result.reason)
         for device, at in result.resumed.items():
             where = f"resumed at byte {at} of the stream"
             where = f"finished already{checked}" if at is None else where

@@ -118,9 +118,10 @@ class Layouts:
         left = self._continued(roots, offset, section)
         lengths = {root.lengths for root in left}
         if any(root.outcome is After.CUT for root in left):
+            end = self._input_end(offset)
             raise TruncatedError(
-                f"the stream ends inside or just after a record that began at byte {offset}",
-                offset=self._input_end(offset),
+                f"the stream ends at byte {end}, inside or just after the record at byte {offset}",
+                offset=end,
                 section=section,
             )
         if not lengths:
@@ -214,10 +215,11 @@ class Layouts:
         if len({root.lengths for root, _ in paths}) > 1 and all(
             tip.outcome in _SHORT for _, tip in paths
         ):
+            end = self._input_end(offset)
             raise TruncatedError(
-                f"the stream ends too early to tell how long the bitmaps of the record at byte "
-                f"{offset} are",
-                offset=self._input_end(offset),
+                f"the stream ends at byte {end}, too early to tell how long the bitmaps of the record "
+                f"at byte {offset} are",
+                offset=end,
                 section=section,
                 hint="specify --granularity and --device-size",
             )
