@@ -42,7 +42,7 @@ from blkmig_cli.transport.target import open_target
 from blkmig_cli.wire.v1.layout import describe
 
 # Findings that do not show that a disk is incomplete if all of its known size was sent.
-_UNSENT = ("missing-chunks", "bulk-unfinished")
+_UNSENT = ("missing-chunks", "bulk-unfinished", "salvaged")
 
 
 @dataclass(frozen=True, slots=True)

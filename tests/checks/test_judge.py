@@ -85,19 +85,19 @@ MISMATCH = "error: the stream {}, --device-size says {} (device d) [size-mismatc
 #: What: the stream, hints, verdict, and findings.
 DISKS: dict[str, tuple[bytes, dict[str, Any], str, list[str]]] = {
     "of unknown size": (raw.qemu(zeros(0, 1)), {}, "unknown", [
-        "warning: the size of 'd' is unknown (1 MiB to any size); specify --device-size "
+        "warning: the size of 'd' is unknown (at least 1 MiB); specify --device-size "
         "[completeness-unknown]"]),
     "one of two of unknown size": (
         raw.qemu(zeros(0) + zeros(0, device="e")), {"sizes": {"d": MIB}}, "unknown", [
-        "warning: the size of 'e' is unknown (512 B to any size); specify --device-size "
+        "warning: the size of 'e' is unknown (at least 512 B); specify --device-size "
         "[completeness-unknown]"]),
     "two of unknown size": (raw.qemu(zeros(0) + zeros(0, device="e")), {}, "unknown", [
-        "warning: the size of 'd' is unknown (512 B to any size), the size of 'e' is unknown "
-        "(512 B to any size); specify --device-size [completeness-unknown]"]),
+        "warning: the size of 'd' is unknown (at least 512 B), the size of 'e' is unknown "
+        "(at least 512 B); specify --device-size [completeness-unknown]"]),
     "three gaps": (raw.qemu(zeros(1, 3)), {"sizes": {"d": 5 * MIB}}, "incomplete", [
         MISSING.format("3 MiB", "0-1048576, 2097152-3145728, 4194304-5242880 (device d)")]),
     "four gaps": (raw.qemu(zeros(1, 3, 5)), {"sizes": {"d": 7 * MIB}}, "incomplete", [
-        MISSING.format("4 MiB", "0-1048576, 2097152-3145728, 4194304-5242880 and 1 more ranges "
+        MISSING.format("4 MiB", "0-1048576, 2097152-3145728, 4194304-5242880 and 1 more range "
                        "(device d)")]),
     "a gap, and an unknown size": (raw.qemu(zeros(1)), {}, "incomplete", [
         MISSING.format("at least 1 MiB", "0-1048576 (device d)")]),
@@ -131,8 +131,7 @@ DISKS: dict[str, tuple[bytes, dict[str, Any], str, list[str]]] = {
         raw.qemu(raw.progress(0) + zeros(*range(8))), {"sizes": {"d": 8 * MIB}}, "faulty", [
         CONTRADICTION.format(0)]),
     "progress that showed more than one disk": (ONE, {}, "incomplete", [
-        MISSING.replace(" [", "; use --incremental if these gaps are intentional (device d) [")
-        .format("at least 17 MiB", "3145728-20972032")]),
+        "error: progress shows that at least 17 MiB more was not sent [missing-chunks]"]),
     "progress that showed more than one complete disk": (
         ONE, {"sizes": {"d": 3 * MIB}}, "faulty", [CONTRADICTION.format(99)]),
     "progress that showed more than two disks": (TWO, {}, "incomplete", [
@@ -184,8 +183,7 @@ GAPS: dict[str, tuple[bytes, dict[str, Any], bool | None, list[str]]] = {
         INCREMENTAL.format("2 MiB", "1048576-2097152, 3145728-4194304", "d")]),
     "of an unknown size": (raw.qemu(zeros(0, 2)), {}, True, [
         INCREMENTAL.format("at least 1 MiB", "1048576-2097152", "d")]),
-    "of one disk, by progress": (ONE, {}, True, [
-        INCREMENTAL.format("at least 17 MiB", "3145728-20972032", "d")]),
+    "of one disk, by progress": (ONE, {}, True, []),
     "of two disks, by progress": (TWO, {}, True, []),
     "of two disks, all sent": (TWO, {"sizes": {"d": 2 * MIB, "e": 3 * MIB}}, True, []),
     "of another disk, by progress that stays at 0": (
@@ -247,7 +245,7 @@ def test_identities(what: str) -> None:
     assert report.identity == stated
 
 
-UNKNOWN = "warning: the size of 'd' is unknown (1 MiB to any size); specify --device-size " + (
+UNKNOWN = "warning: the size of 'd' is unknown (at least 1 MiB); specify --device-size " + (
     "[completeness-unknown]"
 )
 INCOMPLETE = "error: bitmap 'b' is incomplete (device d) [bitmap-incomplete]"
@@ -316,7 +314,7 @@ BITMAPS: dict[
         raw.qemu(v1(0, 1), TAIL), {}, (65536, True, 2 * MIB, 2 * MIB), []),
     "v1, longer than the least size by progress": (
         raw.qemu(v1(0) + v1_at(2000), TAIL), {}, (65536, None, 4048 * 512, 2 * MIB), [
-        "warning: the size of 'd' is unknown (1.961 MiB to 2 MiB); specify --device-size "
+        "warning: the size of 'd' is unknown (1.961 to 2 MiB); specify --device-size "
         "[completeness-unknown]"]),
     "v1, not from the begin": (
         raw.qemu(zeros(0) + v1_at(1)), {"sizes": {"d": MIB + 512}},
@@ -329,7 +327,7 @@ BITMAPS: dict[
     "v1, damaged before the end of its section": (
         raw.qemu(v1(0, 1))[:-30], {"sizes": {"d": 2 * MIB}},
         (65536, False, 2 * MIB, 2 * MIB), [
-        "error: stream truncated inside the object at byte 110 (byte 112) [truncated]", INCOMPLETE]),
+        "error: stream truncated at byte 112, inside the record at byte 110 [truncated]", INCOMPLETE]),
 }  # fmt: skip
 
 
@@ -424,8 +422,8 @@ def test_dialects(data: bytes, dialect: str | None) -> None:
 @pytest.mark.parametrize(
     ("number", "text"),
     [(1, "512 B: bytes 0-512"), (3, "1.5 KiB: bytes 0-512, 1024-1536, 2048-2560"),
-     (4, "2 KiB: bytes 0-512, 1024-1536, 2048-2560 and 1 range more"),
-     (5, "2.5 KiB: bytes 0-512, 1024-1536, 2048-2560 and 2 ranges more")],
+     (4, "2 KiB: bytes 0-512, 1024-1536, 2048-2560 and 1 more range"),
+     (5, "2.5 KiB: bytes 0-512, 1024-1536, 2048-2560 and 2 more ranges")],
 )  # fmt: skip
 def test_an_image_that_differs(number: int, text: str) -> None:
     ranges = [(at * 1024, 512) for at in range(number)]

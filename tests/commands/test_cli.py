@@ -101,7 +101,9 @@ def test_small_and_large_images(run: Run, stream: Path, tmp_path: Path) -> None:
     other = tmp_path / "v2.bin"
     other.write_bytes(small_v2)
     image.write_bytes(b"\xff" * 4 * MIB)
-    fails(run("replay", other, "--image", image), 1, "[size-mismatch]")
+    outcome = run("replay", other, "--image", image)
+    assert outcome.status == 1
+    assert "size-mismatch" in outcome.out
 
 
 def test_a_hostile_sector_makes_no_huge_file(run: Run, tmp_path: Path) -> None:
@@ -140,7 +142,8 @@ def test_missing_chunks(run: Run, tmp_path: Path) -> None:
     for option in ("--incremental", "--allow-incomplete"):
         image.write_bytes(b"\x11" * 3 * MIB)
         outcome = run("replay", path, "--image", image)
-        fails(outcome, 1, "bytes 0-1048576, 2097152-3145728")
+        assert outcome.status == 1
+        assert "bytes 0-1048576, 2097152-3145728" in outcome.out
         assert image.read_bytes() == b"\x11" * 3 * MIB
         assert run("replay", path, "--image", image, option).status == 0
         assert image.read_bytes() == b"\x11" * MIB + DATA + b"\x11" * MIB

@@ -68,7 +68,7 @@ def test_abandoned_bulk_phase(run: Run, tmp_path: Path) -> None:
     words = ["replay", stream, "--image", out, "--create", "--device-size", size]
     outcome = run(*words)
     assert outcome.status == 1
-    assert "[bulk-unfinished]" in outcome.err
+    assert "bulk-unfinished" in outcome.out
     # With the downtime limit that the finding recommends, the disk is complete.
     with qemu.source(tmp_path / "q", Drive("drive0", image)) as source:
         source.parameters(downtime_limit=0)

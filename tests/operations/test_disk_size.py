@@ -67,10 +67,10 @@ def test_the_end_of_the_last_chunk(stream: SizeBounds, known: dict[str, Any]) ->
 @pytest.mark.parametrize(
     ("stream", "known", "words"),
     [
-        (NARROW, {}, "is unknown (1 to 1.004 MiB); specify"),
-        (SizeBounds(2 * MIB + 512, 3 * MIB, "progress"), {}, "is unknown (2 to 3 MiB); specify"),
-        (SizeBounds(2 * MIB + 512, None, "none"), {}, "is unknown (at least 2 MiB); specify"),
-        (OPEN, {"image": 3 * MIB // 2, "is_device": True}, "is unknown (1 to 1.5 MiB); specify"),
+        (NARROW, {}, f"{MIB + 512} to {MIB + 4096} bytes"),
+        (SizeBounds(2 * MIB + 512, 3 * MIB, "progress"), {}, f"{2 * MIB + 512} to {3 * MIB} bytes"),
+        (SizeBounds(2 * MIB + 512, None, "none"), {}, f"at least {2 * MIB + 512} bytes"),
+        (OPEN, {"image": 3 * MIB // 2, "is_device": True}, f"{MIB + 512} to {3 * MIB // 2} bytes"),
         (OPEN, {"largest": True}, "nothing in the stream bounds it"),
     ],
 )

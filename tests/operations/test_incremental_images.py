@@ -409,7 +409,7 @@ def test_what_an_increment_leaves_out_is_in_its_base(run: Run) -> None:
     )
 
 
-def test_why_an_increment_is_not_applied_is_printed_once(run: Run) -> None:
+def test_why_an_increment_is_not_applied(run: Run) -> None:
     raw_chain(run)
     gone()
     base = run("info", "s0.bin", "--output", "json").json["identity"]["id"]
@@ -419,7 +419,7 @@ def test_why_an_increment_is_not_applied_is_printed_once(run: Run) -> None:
         "x.img.blkmig.json, which would state it, does not exist; if the image holds it, use "
         "--verify-base MANIFEST, or --no-base-check (device drive0) [wrong-base]\n"
     )
-    assert "wrong-base" not in done.out
+    assert done.out.count("[wrong-base]") == 1
     dry = run("replay", "s1.bin", "--image", "x.img", "--dry-run")
     assert dry.out.count("[wrong-base]") == 1
     assert dry.err == ""

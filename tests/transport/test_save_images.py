@@ -172,8 +172,8 @@ def test_what_is_refused(run: Run, tmp_path: Path, form: str, data: bytes, words
 @pytest.mark.parametrize(
     ("head", "error", "said", "offset"),
     [
-        (save(b"")[:91], TruncatedError, "libvirt save image truncated inside its header", 91),
-        (b"LibvirtQemudPart", TruncatedError, "libvirt save image truncated inside its header",
+        (save(b"")[:91], TruncatedError, "libvirt save image truncated at byte 91, inside its header", 91),
+        (b"LibvirtQemudPart", TruncatedError, "libvirt save image truncated at byte 16, inside its header",
          16),
         (save(b"", version=3), MalformedError, "libvirt save image with an unknown header version",
          0),

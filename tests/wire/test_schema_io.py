@@ -48,7 +48,8 @@ def test_built_and_read(name: str) -> None:
             with pytest.raises(TruncatedError) as error:
                 Reader(source).take(schema)
             assert error.value.offset == length
-            assert error.value.message == "stream truncated inside the object at byte 0"
+            said = f"stream truncated at byte {length}, inside the record at byte 0"
+            assert error.value.message == said
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_cut(source: type, keep: bool) -> None:
         reader.skip(5)
         with pytest.raises(TruncatedError) as error:
             getattr(reader, step)(86)
-        assert error.value.message == "stream truncated inside the object at byte 10"
+        assert error.value.message == "stream truncated at byte 100, inside the record at byte 10"
         assert (error.value.offset, error.value.section) == (100, "ram")
         reader = Reader(source(bytes(100)), keep=keep)
         getattr(reader, step)(100)

@@ -146,7 +146,9 @@ def test_a_footer_that_is_missing() -> None:
     found, error = read(data)
     assert found[-1] == Undecoded(len(data) - 9, 9, "dev", WHY)
     assert isinstance(error, TruncatedError)
-    assert error.message == "stream truncated inside a section's state: its footer is missing"
+    assert error.message == (
+        f"stream truncated at byte {len(data)}, inside a section's state: its footer is missing"
+    )
     assert (error.offset, error.section) == (len(data), "dev")
 
 

@@ -10,7 +10,7 @@ from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import FailureError
 from blkmig_cli.schemas.constants import BLOCK_SECTION, SECTOR_SIZE
-from blkmig_cli.text import escape, human_size, quote, size_range
+from blkmig_cli.text import escape, human_size, quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,10 @@ class Evidence:
 
     @property
     def bounds(self) -> str:
-        """The bounds as text, rounded."""
-        return size_range(self.stream.least, self.most)
+        """The bounds as text."""
+        if self.most is None:
+            return f"at least {self.stream.least} bytes"
+        return f"{self.stream.least} to {self.most} bytes"
 
     def exceeds(self, size: int) -> bool:
         """Return whether ``size`` is more than the stream allows.
@@ -155,12 +157,8 @@ def _by_last_chunk(found: Evidence) -> Decision:
 
 def _mismatch(found: Evidence, what: str, hint: str = "") -> Finding:
     exact = found.stream.exact or found.manifest
-    least = found.stream.least
-    if exact is not None:
-        disk = f"{exact}"
-    else:
-        disk = f"at least {least}" if found.most is None else f"{least} to {found.most}"
-    text = f"the disk has {disk} bytes, {what}{f'; {hint}' if hint else ''}"
+    disk = found.bounds if exact is None else f"{exact} bytes"
+    text = f"the disk has {disk}, {what}{f'; {hint}' if hint else ''}"
     return finding("size-mismatch", text, device=found.device)
 
 

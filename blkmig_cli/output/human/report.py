@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.text import Text
 
 from blkmig_cli import limits
-from blkmig_cli.checks.catalogue import Finding
 from blkmig_cli.checks.report import DeviceVerdict, Report, Verdict
 from blkmig_cli.operations.many.tally import Row, Tally
 from blkmig_cli.operations.replay.request import ReplayResult
@@ -37,8 +36,8 @@ def _verdict(verdict: Verdict) -> Text:
     return Text(verdict, _VERDICT_STYLES[verdict])
 
 
-def report_text(report: Report, out: Console, reason: Finding | None = None) -> None:
-    """Print a stream's report: verdict, disks, bitmaps, findings but for the ``reason`` of an error."""
+def report_text(report: Report, out: Console) -> None:
+    """Print a stream's report: verdict, disks, bitmaps, findings."""
     heading(report, out)
     disks_table(report, out)
     bitmaps_table(report, out)
@@ -46,7 +45,7 @@ def report_text(report: Report, out: Console, reason: Finding | None = None) -> 
         out.print(Text(f"{escape(path)} matches {device_name(name)}", "green"))
     if report.manifest is not None:
         out.print(Text(f"matches {escape(report.manifest)}", "green"))
-    findings_text(report, out, reason=reason)
+    findings_text(report, out)
 
 
 def heading(report: Report, out: Console, *, brief: bool = False) -> None:
@@ -137,20 +136,11 @@ def bitmaps_table(report: Report, out: Console, most: int | None = None) -> None
     not_shown(len(report.bitmaps), "bitmap", out, most)
 
 
-def findings_text(
-    report: Report, out: Console, most: int | None = None, reason: Finding | None = None
-) -> None:
-    """Print a line for each finding, as :func:`bitmaps_table`, but not for what goes to stderr.
-
-    That is the error that ended the reading, and the ``reason`` of another one.
-    """
+def findings_text(report: Report, out: Console, most: int | None = None) -> None:
+    """Print a line for each finding, as :func:`bitmaps_table`, but for the error that goes to stderr."""
     failure = report.failure
     at_end = None if failure is None else (failure.check, failure.offset)
-    findings = [
-        finding
-        for finding in report.findings
-        if (finding.id, finding.offset) != at_end and finding != reason
-    ]
+    findings = [finding for finding in report.findings if (finding.id, finding.offset) != at_end]
     for finding in findings[: limits.SHOWN_MAX if most is None else most]:
         place = finding.place
         out.print(
@@ -175,7 +165,7 @@ def replay_text(
     if brief:
         heading(result.report, out, brief=True)
     else:
-        report_text(result.report, out, None if dry else result.reason)
+        report_text(result.report, out)
         for device, at in result.resumed.items():
             where = f"resumed at byte {at} of the stream"
             where = f"finished already{checked}" if at is None else where

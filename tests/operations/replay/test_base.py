@@ -109,7 +109,7 @@ def test_the_record_of_the_increment_itself() -> None:
     assert checked() == BaseCheck(proven=True, grows=True, applied=True)
 
 
-HINT = "; if it does, use --verify-base MANIFEST, or --no-base-check"
+HINT = "; if the image holds it, use --verify-base MANIFEST, or --no-base-check"
 NOT = f"x does not hold the base {BASE} of the increment: "
 UNSTATED = "the stream does not state which base x has to hold"
 
@@ -143,7 +143,7 @@ def test_a_record_of_an_image_that_was_written_since(changed: str) -> None:
 
 def test_a_new_image() -> None:
     Path("x").unlink()
-    text = f"{NOT}it is a new image; apply the base first"
+    text = f"x is a new image, and the stream is an increment; replay its base {BASE} first"
     assert fault(checked(new=True)) == text
     manifest = base_manifest()
     assert fault(checked(new=True, verify=manifest)) == text

@@ -223,7 +223,7 @@ def test_bitmaps_beside_an_image_to_be_replaced_are_not_read() -> None:
         ({"images": {None: "x"}}, "d", None),
         ({"images": {None: "x"}}, "de", f"the stream has the devices 'd', 'e'; {EACH}"),
         ({"images": {None: "x", "e": "y"}}, "de", None),
-        ({"images": {"d": "x"}}, "de", f"device 'e' has no image; the stream has 'd', 'e'; {EACH}"),
+        ({"images": {"d": "x"}}, "de", f"device 'e' has no image; the stream has the devices 'd', 'e'; {EACH}"),
         ({"images": {"d": "x"}, "bitmap_files": {None: "f"}}, "de", None),
         ({"images": {"d": "x"}, "bitmap_files": {"e": "f"}}, "de", None),
         ({"images": {"d": "x", "f": "y"}}, "d",

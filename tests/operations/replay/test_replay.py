@@ -176,14 +176,15 @@ def test_a_dry_run(kind: str) -> None:
 
 @both_kinds
 @pytest.mark.parametrize(
-    ("content", "devices"), [(STREAM, "'d'"), (TWO, "'d', 'e'"), (raw.qemu(), "none")]
+    ("content", "devices"),
+    [(STREAM, "the device 'd'"), (TWO, "the devices 'd', 'e'"), (raw.qemu(), "no devices")],
 )
 def test_without_an_image(kind: str, content: bytes, devices: str) -> None:
     put(content)
     with pytest.raises(UsageError) as error:
         replayed(kind, {})
     assert str(error.value) == (
-        f"no --image is specified; the stream has the devices {devices}; "
+        f"no --image is specified; the stream has {devices}; "
         "use --image DEVICE=IMAGE for each, or --dry-run"
     )
 

@@ -124,8 +124,9 @@ def test_what_is_known() -> None:
 
 # -- what a result says
 
+NOTHING = ByteRanges(np.empty((0, 2), np.int64), 512)
 DEVICE = DeviceVerdict(
-    DiskState("d"), ByteRanges(np.empty((0, 2), np.int64), 512), SizeBounds(0, None, "none")
+    DiskState("d"), NOTHING, SizeBounds(0, None, "none"), intended=False, end_known=False
 )
 GAP = Finding("missing-chunks", "error", "gap", None, "d")
 PAST = Finding("sector-past-end", "error", "past", 9, "d")

@@ -59,7 +59,9 @@ def test_a_record_that_is_cut() -> None:
     data = stream(raw.block(0, 0x20, rest=raw.v1(("b", bytes(255)))))
     error = refused(data, hints)
     assert isinstance(error, TruncatedError)
-    assert error.message == f"the stream ends inside or just after a record that began at byte {AT}"
+    assert error.message == (
+        f"the stream ends at byte {len(data)}, inside or just after the record at byte {AT}"
+    )
     assert (error.offset, error.section, error.hint) == (len(data), "block", None)
 
 
@@ -68,7 +70,8 @@ def test_too_short_to_tell() -> None:
     error = refused(data)
     assert isinstance(error, TruncatedError)
     assert error.message == (
-        f"the stream ends too early to tell how long the bitmaps of the record at byte {AT} are"
+        f"the stream ends at byte {len(data)}, too early to tell how long the bitmaps of the record at "
+        f"byte {AT} are"
     )
     assert (error.offset, error.section) == (len(data), "block")
     assert error.hint == "specify --granularity and --device-size"
