@@ -147,7 +147,8 @@ def test_a_new_image() -> None:
     assert fault(checked(new=True)) == text
     manifest = base_manifest()
     assert fault(checked(new=True, verify=manifest)) == text
-    assert fault(checked(increment(None), new=True)) == f"{UNSTATED}; apply the base first"
+    said = "x is a new image, and the stream is an increment; replay its base first"
+    assert fault(checked(increment(None), new=True)) == said
 
 
 def base_manifest(**changed: Any) -> Manifest:
