@@ -109,6 +109,10 @@ class _SpooledInput(FileInput):
         return self._spool.size if self._spool.ended else None
 
     @property
+    def held(self) -> int:
+        return self._spool.size - self.offset
+
+    @property
     def damage(self) -> StreamError | None:
         return self._spool.damage
 

@@ -17,6 +17,7 @@ from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import (
     BlkmigError,
+    LimitError,
     NotAStreamError,
     SeveralStreamsError,
     StreamError,
@@ -177,7 +178,7 @@ class Decoder:
         raise self._failure
 
     def _limit(self, piece: Piece) -> None:
-        """Raise MalformedError for too many events that are not in runs, each of which takes time."""
+        """Raise LimitError for too many events that are not in runs, each of which takes time."""
         context, source = self.context, self.source
         if isinstance(piece, Run):
             context.irregular += len(piece.columns)
@@ -188,7 +189,7 @@ class Decoder:
             if context.irregular > most:
                 message = f"over {most} records and headers in no regular order"
                 start = piece.start if isinstance(piece, Run) else piece.offset
-                self._reader.fail(message, offset=start, check="limit")
+                raise LimitError(message, offset=start, section=self._reader.section)
 
     def pieces(self) -> Iterator[Piece]:
         """Return all that :meth:`piece` returns, and raise what it raises."""

@@ -1,16 +1,22 @@
 """Records and headers in no regular order take time each, and are limited."""
 
 import random
+import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from blkmig_cli import limits
-from blkmig_cli.errors import StreamError
+from blkmig_cli.errors import LimitError, StreamError
 from blkmig_cli.transport.inputs import FileInput
+from blkmig_cli.transport.spool import spool
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.events import Event
-from blkmig_cli.wire.runs.columns import Piece, Run
+from blkmig_cli.wire.runs.columns import Piece
+from blkmig_cli.wire.runs.columns import Run as Rows
+from tests.conftest import Run, fails
 from tests.support import raw
 from tests.support.feed import BySchemas, in_file, piped
 
@@ -62,11 +68,24 @@ def test_each_event_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert error.offset == offset
 
 
-@pytest.mark.parametrize("source", [in_file, piped])
+def spooled(data: bytes) -> FileInput:
+    """Return ``data`` as a pipe that is copied to a temporary file."""
+    stack = ExitStack()
+    source = spool(piped(data), stack)
+    weakref.finalize(source, stack.close)
+    return source
+
+
+@pytest.mark.parametrize("source", [in_file, piped, spooled])
 def test_files_and_pipes(source: Callable[[bytes], FileInput]) -> None:
     error = end_of(Decoder(source(IRREGULAR)))
-    assert error is not None
-    assert error.check == "limit"
+    assert isinstance(error, LimitError)
+
+
+def test_salvage_does_not_go_on_behind_them(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "s.bin"
+    path.write_bytes(IRREGULAR)
+    fails(run("salvage", path), 3, "records and headers in no regular order")
 
 
 def test_a_stream_behind_other_bytes() -> None:
@@ -88,7 +107,7 @@ def test_kinds_of_a_run_count() -> None:
     source = in_file(data)
     found: list[Piece] = []
     error = end_of(Decoder(source), found)
-    counted = sum(len(piece.columns) if isinstance(piece, Run) else 1 for piece in found)
+    counted = sum(len(piece.columns) if isinstance(piece, Rows) else 1 for piece in found)
     allowed = MOST + source.offset // 64
     assert error is not None
     assert error.message.startswith(f"over {allowed} records")

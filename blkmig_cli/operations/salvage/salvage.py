@@ -122,6 +122,9 @@ class Salvage:
                 self._drop_pending(truncated=False)
                 self._result.gaps.append(Gap(end, self._result.size, str(error)))
                 return None
+            except LimitError as error:  # what follows would take as much work again
+                error.stream = self._result.stream
+                raise
             except StreamError as error:
                 if isinstance(error, NotAStreamError):
                     self._result.failure = error
