@@ -99,3 +99,14 @@ def test_the_option_that_names_no_bitmap(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "s.bin"
     path.write_bytes(raw.qemu(raw.block(0, 8)))
     fails(run("validate", path, "--granularity", "d:b=64k"), 2, "--granularity: ")
+
+
+@pytest.mark.parametrize("name", ["b", "d:b"])
+def test_a_bitmap_of_the_section_is_known_without_a_report(
+    run: Run, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "s.bin"
+    bits = raw.bitmap_start() + raw.bitmap_bits(0, 2048, bytes(8)) + raw.COMPLETE
+    path.write_bytes(raw.qemu(bitmaps=bits))
+    assert run("dump", path, "--granularity", f"{name}=64K").status == 0
+    fails(run("dump", path, "--granularity", "d:c=64K"), 2, "no bitmap 'd:c'")
