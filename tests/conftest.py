@@ -112,11 +112,9 @@ def home(homes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             "XDG_RUNTIME_DIR": "run",
         }.items():
             monkeypatch.setenv(variable, str(folder / place))
-        # The commands of this installation, in the colours that a test asks for.  A module is compiled
-        # once, and not by each process that a test starts.
+        # The commands of this installation, in the colours that a test asks for.
         monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
-        for variable in ("NO_COLOR", "PYTHONDONTWRITEBYTECODE"):
-            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv("NO_COLOR", raising=False)
         (folder / "tmp").mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(folder / "tmp"))
         yield folder

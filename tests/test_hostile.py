@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import raw
 from tests.support.hostile import SIZE_MAX, STREAMS
+from tests.support.hostile_files import BITMAP_FILES, MANIFESTS, SPECS
 
 MIB = 1 << 20
 #: What a command may take.
@@ -58,10 +60,18 @@ def test_bounded_memory(command: str, name: str, streams: Path, tmp_path: Path) 
     options, _ = COMMANDS.get(command, ([], []))
     verb = command.partition("-")[0]
     options = [str(path) if option == "{stream}" else option for option in options]
-    arguments = [sys.executable, "-m", "blkmig_cli", verb, str(path), "-q", *options]
+    status, errors = measured(tmp_path, verb, str(path), "-q", *options)
+    if command == "validate":
+        assert status != 4
+        assert len(errors.splitlines()) <= 1, errors
+
+
+def measured(folder: Path, *words: str) -> tuple[int, str]:
+    """Run a command in ``folder``, in bounded memory; return its exit status, and what it says."""
+    arguments = [sys.executable, "-m", "blkmig_cli", *words]
     with subprocess.Popen(
         [sys.executable, "-c", _MEASURE, *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
     ) as process:  # fmt: skip
         limit = (_PROCESSOR_SECONDS, _PROCESSOR_SECONDS)
         resource.prlimit(process.pid, resource.RLIMIT_CPU, limit)
@@ -69,7 +79,28 @@ def test_bounded_memory(command: str, name: str, streams: Path, tmp_path: Path) 
     status, kilobytes = map(int, out.split())
     assert status in (0, 1, 3, 4), errors
     assert "Traceback" not in errors
-    if command == "validate":
-        assert status != 4
-        assert len(errors.splitlines()) <= 1, errors
     assert kilobytes * 1024 < MEMORY
+    return status, errors
+
+
+#: Files other than streams, and the words that read one of them.
+FILES = {
+    "spec": (SPECS, ["build", "{file}", "--to", "out"]),
+    "bitmaps": (BITMAP_FILES, ["send", "d=disk.img", "--bitmaps-from", "{file}", "--to", "out"]),
+    "manifest": (MANIFESTS, ["validate", "s.bin", "--manifest", "{file}", "-q"]),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, (made, _) in FILES.items() for name in made]
+)
+def test_bounded_memory_of_other_files(kind: str, name: str, tmp_path: Path) -> None:
+    made, words = FILES[kind]
+    data = made[name]()
+    assert len(data) < SIZE_MAX
+    (tmp_path / "f").write_bytes(data)
+    (tmp_path / "disk.img").write_bytes(bytes(1 << 20))
+    (tmp_path / "s.bin").write_bytes(raw.qemu(raw.block(0, 9)))
+    _, errors = measured(tmp_path, *(word.replace("{file}", "f") for word in words))
+    assert len(errors.splitlines()) <= 1, errors

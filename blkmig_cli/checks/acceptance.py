@@ -6,8 +6,9 @@ the reading of the stream, with 3 (or 4).
 
 from collections.abc import Mapping
 
-_UNSENT = ("missing-chunks", "bulk-unfinished", "salvaged")
-_UNFINISHED = (*_UNSENT, "section-unfinished")
+#: Those that state that not all chunks were sent.
+UNSENT = ("missing-chunks", "bulk-unfinished", "salvaged")
+_UNFINISHED = (*UNSENT, "section-unfinished")
 
 #: In place of an option: accepted without any.
 ALWAYS = ""
@@ -21,7 +22,7 @@ ACCEPTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "--bitmaps-only": _UNFINISHED,
     },
     "convert": {
-        "--incremental": _UNSENT,
+        "--incremental": UNSENT,
         "--no-bitmaps": ("bitmap-incomplete", "bitmap-size"),
     },
     "extract": {

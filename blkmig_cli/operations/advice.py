@@ -14,7 +14,7 @@ from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import UndecidableError
 from blkmig_cli.operations.reading import Reading
 from blkmig_cli.schemas.constants import SECTOR_SIZE
-from blkmig_cli.text import bitmap_name, quote, size_range
+from blkmig_cli.text import bitmap_name, few, quote, size_range
 from blkmig_cli.wire.v1.layout import describe
 
 _STDIN = "STREAM"
@@ -123,12 +123,13 @@ def _decided(report: Report, stream: str) -> str:
 
 
 def _sized(stream: str, disks: list[DeviceVerdict]) -> Step:
-    texts = [
-        f"{quote(disk.disk.name)} is unknown ({size_range(disk.size.least, disk.size.most)})"
-        for disk in disks
-    ]
-    options = dict.fromkeys(_size_option(disk.disk.name) for disk in disks)
-    return Step(f"size of {', of '.join(texts)}", " ".join([f"blkmig validate {stream}", *options]))
+    ranges = [(disk.disk.name, size_range(disk.size.least, disk.size.most)) for disk in disks]
+    if len(ranges) == 1:
+        why = f"size of {quote(ranges[0][0])} is unknown ({ranges[0][1]})"
+    else:
+        why = f"sizes are unknown: {few(f'{quote(name)} ({known})' for name, known in ranges)}"
+    options = dict.fromkeys(_size_option(name) for name, _ in ranges)
+    return Step(why, " ".join([f"blkmig validate {stream}", *options]))
 
 
 def _size_option(name: str) -> str:

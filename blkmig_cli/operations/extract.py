@@ -7,7 +7,7 @@ from dataclasses import field
 from itertools import chain
 
 from blkmig_cli import limits
-from blkmig_cli.checks.acceptance import ALWAYS, accepted, accepting
+from blkmig_cli.checks.acceptance import ALWAYS, UNSENT, accepted, accepting
 from blkmig_cli.checks.catalogue import Finding, finding_of
 from blkmig_cli.checks.names import Names, find_bitmaps, find_device, split_bitmap
 from blkmig_cli.checks.report import BitmapVerdict, DeviceVerdict, Report
@@ -40,9 +40,6 @@ from blkmig_cli.text import (
 from blkmig_cli.transport.sinks import Sink
 from blkmig_cli.transport.target import open_target
 from blkmig_cli.wire.v1.layout import describe
-
-# Findings that do not show that a disk is incomplete if all of its known size was sent.
-_UNSENT = ("missing-chunks", "bulk-unfinished", "salvaged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +249,8 @@ def _fault(report: Report, verdict: DeviceVerdict) -> Finding | None:
     damage = None if report.failure is None else finding_of(report.failure)
     for finding in report.findings:
         of_it = finding.device in (None, verdict.disk.name)
-        excused = finding.id in ignored or (came and finding.id in _UNSENT)
+        # If all of its known size was sent, these do not show that the disk is incomplete.
+        excused = finding.id in ignored or (came and finding.id in UNSENT)
         if damage is not None and (finding.id, finding.offset) == (damage.id, damage.offset):
             continue
         if finding.severity == "error" and of_it and not excused:

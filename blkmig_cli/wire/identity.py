@@ -94,17 +94,15 @@ def description(
 ) -> bytes:
     """Return a description without devices that states an identity, and ``sizes`` in bytes, by device.
 
-    ``salvaged``: it states that the stream, which has no identity then, is the intact part of another one.
+    ``salvaged``: it states that the stream is the intact part of another one.
     """
     root: dict[str, Any] = {"devices": []}
     disks = {name: {"size": size} for name, size in sizes.items()}
-    if identity is not None:
-        document = identity_document(identity)
-        root[KEY] = document | {"disks": disks | document["disks"]}
-    elif salvaged:
-        root[KEY] = {"version": VERSION, "salvaged": True, "disks": disks}
-    elif disks:
-        root[KEY] = {"version": VERSION, "disks": disks}
+    stated = {} if identity is None else identity_document(identity)
+    disks |= stated.get("disks", {})
+    if stated or salvaged or disks:
+        part = {"salvaged": True} if salvaged else {}
+        root[KEY] = {"version": VERSION} | stated | part | {"disks": disks}
     return json.dumps(root).encode("ascii")
 
 

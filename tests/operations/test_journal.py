@@ -23,6 +23,7 @@ from blkmig_cli.operations.replay import writer
 from tests.conftest import Outcome, Run, fails
 from tests.support import raw
 from tests.support.long import examples
+from tests.support.replays import InOrder
 
 MIB = 1 << 20
 #: How many times a replay is killed in a run of the tests.
@@ -438,30 +439,11 @@ def test_interrupted(run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_pa
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "pwrite", pwrite)
-        patch.setattr(writer, "Overlap", _InOrder)
+        patch.setattr(writer, "Overlap", InOrder)
         outcome = run("replay", stream, "--image", image, "--create", "-q")
     assert outcome.status == 130
     assert run("replay", stream, "--image", image, "--resume", "-q").status == 0
     assert image.read_bytes() == wanted[0]
-
-
-class _InOrder:
-    """Stands for ``Overlap``: runs each job at once, in this thread."""
-
-    def __enter__(self) -> "_InOrder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, _: object, __: int, ___: int, job: Callable[[], None]) -> None:
-        job()
-
-    def wait(self, _: object, __: int, ___: int) -> None:
-        pass
-
-    def drain(self) -> None:
-        pass
 
 
 def test_several_disks_go_on_each_from_its_place(run: Run, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from blkmig_cli.transport.target import resolve_content
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.encoder import encode
 from blkmig_cli.wire.hints import Hints
-from blkmig_cli.wire.identity import Statement, description, read_statement
+from blkmig_cli.wire.identity import Identity, Statement, description, read_statement
 from blkmig_cli.wire.runs.columns import expand
 from tests.conftest import Run, fails
 from tests.support import raw
@@ -309,6 +309,10 @@ def test_what_is_left_of_a_disk_is_not_taken_for_a_smaller_one(run: Run, tmp_pat
     assert run("extract", out, "--to", tmp_path / "e.img").status == 1
     # Another form of it says the same.
     fails(run("convert", out, "--dialect", "v2", "--to", tmp_path / "v2"), 1, "--incremental")
+    words = ["--normalize", "--container", "none", "--incremental", "--to", tmp_path / "bare"]
+    fails(
+        run("convert", out, *words), 2, "container none cannot state that the stream is the intact"
+    )
     converted = tmp_path / "v2.bin"
     words = ["--dialect", "v2", "--incremental", "--to", converted]
     assert run("convert", out, *words).status == 0
@@ -325,6 +329,7 @@ def test_what_is_whole_is_not_called_a_part(run: Run, tmp_path: Path) -> None:
     assert run("validate", out).status == 0
 
 
+CREATED = "2026-01-31T23:59:59Z"
 SIZES: dict[str, int] = {"d": 512, "e\udcff": (1 << 62), "": 1024}
 
 
@@ -338,6 +343,11 @@ def test_descriptions_state_sizes() -> None:
 def test_descriptions_state_that_a_stream_is_a_part(sizes: dict[str, int]) -> None:
     stated = description(sizes, salvaged=True)
     assert read_statement(stated) == Statement(sizes, salvaged=True)
+    identity = Identity("0" * 8 + "-0000" * 3 + "-" + "0" * 12, None, False, CREATED, "crash")
+    both = read_statement(description(sizes, identity, salvaged=True))
+    assert both.salvaged
+    assert both.identity is not None
+    assert both.sizes == sizes
     other = stated.replace(b"true", b"1")
     assert read_statement(other).salvaged is False
 

@@ -1,10 +1,9 @@
 """Small inputs that are made to cost much: each under 10 MB, whatever is unpacked of it included.
 
-``STREAMS``, ``SPECS``, ``BITMAP_FILES`` and ``MANIFESTS`` give each input a name.  Numbers are
-drawn from a fixed seed, so that an input is always the same.
+``STREAMS`` gives each stream a name; ``hostile_files.py`` has other files.  Numbers are drawn from a fixed
+seed, so that an input is always the same.
 """
 
-import json
 import random
 import struct
 from collections.abc import Callable
@@ -17,7 +16,8 @@ from tests.support import raw
 
 #: Bytes that no input reaches.
 SIZE_MAX = 10_000_000
-_SIZE = 9_900_000
+#: Bytes that one may have.
+SIZE = 9_900_000
 _ZERO = 9  # flags of a zero block
 
 Words = NDArray[np.uint64]
@@ -42,7 +42,7 @@ def _zeros(sectors: Words) -> bytes:
     return raw.qemu(_rows(sectors, _ZERO, "d"))
 
 
-_CHUNKS = _SIZE // 10  # zero blocks of a device with a name of one byte
+_CHUNKS = SIZE // 10  # zero blocks of a device with a name of one byte
 
 
 def downwards() -> bytes:
@@ -87,10 +87,10 @@ def irregular() -> bytes:
     kinds = (lambda: raw.block(dice.randrange(1 << 33) * 2048, _ZERO, ""),
              lambda: raw.block(dice.randrange(1 << 33) * 2048, _ZERO, "e"),
              lambda: raw.progress(dice.randrange(101)))  # fmt: skip
-    return raw.qemu(*_filling(lambda: dice.choice(kinds)()))  # noqa: PLW0108 (drawn anew each time)
+    return raw.qemu(*filling(lambda: dice.choice(kinds)()))  # noqa: PLW0108 (drawn anew each time)
 
 
-def _filling(piece: Callable[[], bytes], size: int = _SIZE) -> list[bytes]:
+def filling(piece: Callable[[], bytes], size: int = SIZE) -> list[bytes]:
     """Pieces that together have nearly ``size`` bytes."""
     pieces, length = [], 0
     while length < size - 300:
@@ -100,7 +100,7 @@ def _filling(piece: Callable[[], bytes], size: int = _SIZE) -> list[bytes]:
 
 
 def progress_only() -> bytes:
-    percents = _random().integers(0, 101, _SIZE // 8, np.uint64)
+    percents = _random().integers(0, 101, SIZE // 8, np.uint64)
     return raw.qemu((percents << np.uint64(9) | np.uint64(4)).astype(">u8").tobytes())
 
 
@@ -109,9 +109,9 @@ def progress_of_many_devices() -> bytes:
     dice = random.Random(7)
     devices = [f"{at:x}" for at in range(2048)]
     heads = b"".join(raw.block(0, _ZERO, device) for device in devices)
-    pairs = _filling(
+    pairs = filling(
         lambda: raw.progress(dice.randrange(100)) + raw.block(4096, _ZERO, dice.choice(devices)),
-        _SIZE - len(heads),
+        SIZE - len(heads),
     )
     return raw.qemu(heads, *pairs)
 
@@ -124,7 +124,7 @@ def empty_parts() -> bytes:
         head += raw.start(number, "block" if number == 1 else "dirty-bitmap", 1)
         head += (raw.EOS if number == 1 else b"\1") + raw.footer(number)
     parts = (raw.part(1, raw.EOS) + raw.footer(1), raw.part(2, b"\1") + raw.footer(2))
-    return head + b"".join(_filling(lambda: dice.choice(parts))) + raw.EOF
+    return head + b"".join(filling(lambda: dice.choice(parts))) + raw.EOF
 
 
 def empty_parts_of_many() -> bytes:
@@ -137,7 +137,7 @@ def empty_parts_of_many() -> bytes:
         at = dice.choice(numbers)
         return raw.part(at, b"\1") + raw.footer(at)
 
-    return b"".join([head, *_filling(part, _SIZE - len(head)), raw.EOF])
+    return b"".join([head, *filling(part, SIZE - len(head)), raw.EOF])
 
 
 def many_sections() -> bytes:
@@ -150,12 +150,12 @@ def many_sections() -> bytes:
         state = dice.randbytes(100)
         return raw.start(at, f"s{at}", 1, state, kind=4) + raw.footer(at)
 
-    return raw.HEADER + b"".join(_filling(section, 8_000_000)) + raw.EOF
+    return raw.HEADER + b"".join(filling(section, 8_000_000)) + raw.EOF
 
 
 def footers_that_end_nothing() -> bytes:
     """A state full of its own footer, none of them followed by what may follow."""
-    state = (raw.footer(1) + b"\xff") * (_SIZE // 6)
+    state = (raw.footer(1) + b"\xff") * (SIZE // 6)
     return raw.HEADER + raw.start(1, "timer", 2, state, kind=4) + raw.footer(1) + raw.EOF
 
 
@@ -168,7 +168,7 @@ def ram_pages() -> bytes:
         word = struct.pack(">Q", dice.randrange(1 << 20) << 12 | (2 if named else 0x22))
         return word + (raw.name("r") if named else b"") + b"\0"
 
-    payload = b"".join(_filling(page)) + struct.pack(">Q", 0x10)
+    payload = b"".join(filling(page)) + struct.pack(">Q", 0x10)
     return raw.HEADER + raw.start(1, "ram", 4, payload) + raw.footer(1) + raw.EOF
 
 
@@ -180,11 +180,11 @@ def described(description: bytes) -> bytes:
 
 
 def description_of_lists() -> bytes:
-    return described(b'{"devices": [' + b"[]," * (_SIZE // 3 - 200) + b"[]]}")
+    return described(b'{"devices": [' + b"[]," * (SIZE // 3 - 200) + b"[]]}")
 
 
 def description_of_objects() -> bytes:
-    return described(b'{"devices": [' + b'{"":0},' * (_SIZE // 7 - 200) + b"{}]}")
+    return described(b'{"devices": [' + b'{"":0},' * (SIZE // 7 - 200) + b"{}]}")
 
 
 def description_of_fields() -> bytes:
@@ -192,7 +192,7 @@ def description_of_fields() -> bytes:
     field = b'{"size":1},'
     return described(
         b'{"devices": [{"name": "a", "instance_id": 0, "fields": ['
-        + field * (_SIZE // len(field) - 200)
+        + field * (SIZE // len(field) - 200)
         + b'{"size":1}]}]}'
     )
 
@@ -200,7 +200,7 @@ def description_of_fields() -> bytes:
 def beginnings_of_a_description() -> bytes:
     """Nothing but the byte that begins a description, behind the end."""
     state = raw.start(1, "timer", 2, bytes(50), kind=4) + raw.footer(1)
-    return raw.HEADER + state + raw.EOF + b"\x06" * (_SIZE - 100)
+    return raw.HEADER + state + raw.EOF + b"\x06" * (SIZE - 100)
 
 
 def description_of_digits() -> bytes:
@@ -221,7 +221,7 @@ def _bitmap(granularity: int, bits: bytes, device: str = "d") -> bytes:
 
 def strewn_bits() -> bytes:
     """A bit here and there, each in a word of its own, in order."""
-    number = _SIZE // 29
+    number = SIZE // 29
     return _bitmap(512, b"".join(
         raw.bitmap_bits(at << 34 >> 4, 64, b"\1" + bytes(7)) for at in range(number)
     ))  # fmt: skip
@@ -230,14 +230,14 @@ def strewn_bits() -> bytes:
 def strewn_bits_at_random() -> bytes:
     dice = random.Random(7)
     return _bitmap(512, b"".join(
-        _filling(lambda: raw.bitmap_bits(dice.randrange(1 << 47) << 6, 64, dice.randbytes(8)))
+        filling(lambda: raw.bitmap_bits(dice.randrange(1 << 47) << 6, 64, dice.randbytes(8)))
     ))  # fmt: skip
 
 
 def bits_in_every_megabyte() -> bytes:
     """One bit in each 64 KiB of bits: what segments of that size are worst for."""
     return _bitmap(512, b"".join(
-        raw.bitmap_bits(at << 16, 64, bytes(4) + b"\1" + bytes(3)) for at in range(_SIZE // 29)
+        raw.bitmap_bits(at << 16, 64, bytes(4) + b"\1" + bytes(3)) for at in range(SIZE // 29)
     ))  # fmt: skip
 
 
@@ -245,7 +245,7 @@ def clear_bits() -> bytes:
     """Ranges without bits, in no order."""
     dice = random.Random(7)
     return _bitmap(512, b"".join(
-        _filling(
+        filling(
             lambda: b"\x42" + struct.pack(">QI", dice.randrange(1 << 47) << 6, dice.randrange(1, 1 << 32))
         )
     ))  # fmt: skip
@@ -256,7 +256,7 @@ def alternating_bits() -> bytes:
     piece = 1024
     return _bitmap(512, b"".join(
         raw.bitmap_bits(at * piece * 8, piece * 8, b"\x55" * piece)
-        for at in range(_SIZE // (piece + 21))
+        for at in range(SIZE // (piece + 21))
     ))  # fmt: skip
 
 
@@ -267,13 +267,13 @@ def huge_granules() -> bytes:
     sectors = (1 << 32) - 1
     needed = ((sectors << 9) - 1 >> 31) // 64 * 8 + 8
     return _bitmap(1 << 31, b"".join(
-        raw.bitmap_bits(at << 32, sectors, bits[:needed]) for at in range(_SIZE // (needed + 21) // 2)
+        raw.bitmap_bits(at << 32, sectors, bits[:needed]) for at in range(SIZE // (needed + 21) // 2)
     ))  # fmt: skip
 
 
 def many_bitmaps() -> bytes:
     """As many bitmaps as can be, one after the other, each with many dirty words."""
-    words = _SIZE // limits.BITMAPS_MAX // 29 - 2
+    words = SIZE // limits.BITMAPS_MAX // 29 - 2
 
     def bitmap(at: int) -> bytes:
         bits = (struct.pack(">QIQ", (at << 7 | word) << 30, 64, 8) for word in range(words))
@@ -296,7 +296,7 @@ def _chunks(bitmaps: int, named: float, *, parted: bool = False) -> bytes:
         data = bytes([0x46 if name else 0x42]) + name + struct.pack(">QI", sector, sectors)
         return raw.part(2, data + b"\1") + raw.footer(2) if parted else data
 
-    chunks = b"".join(_filling(chunk, _SIZE - len(starts)))
+    chunks = b"".join(filling(chunk, SIZE - len(starts)))
     if not parted:
         return raw.qemu(bitmaps=starts + chunks + raw.COMPLETE)
     head = raw.HEADER + raw.configuration() + raw.start(2, "dirty-bitmap", 1, starts + b"\1")
@@ -333,7 +333,7 @@ def v2_strewn() -> bytes:
         sector = dice.randrange(1 << 33) * 2048
         return raw.block(sector, 0x60, rest=raw.v2(2048, ("b", 1, 65536, b"\1" + bytes(7))))
 
-    return _v2(*_filling(record))
+    return _v2(*filling(record))
 
 
 def v2_cleared() -> bytes:
@@ -344,14 +344,14 @@ def v2_cleared() -> bytes:
         sector = dice.randrange(1 << 33) * 2048
         return raw.block(sector, 0x60, rest=raw.v2(0xFFFFF800, ("b", 1, 512, b"")))
 
-    return _v2(*_filling(record))
+    return _v2(*filling(record))
 
 
 def v2_many_bitmaps() -> bytes:
     """As many bitmaps as can be, named by every record."""
     maps = [(f"{at:x}", 1, 65536, b"") for at in range(limits.BITMAPS_MAX)]
     record = raw.v2(2048, *maps)
-    return _v2(*(raw.block(at * 4096, 0x60, rest=record) for at in range(_SIZE // len(record))))
+    return _v2(*(raw.block(at * 4096, 0x60, rest=record) for at in range(SIZE // len(record))))
 
 
 def v2_giant() -> bytes:
@@ -389,7 +389,7 @@ def v1_records_in_bits() -> bytes:
     bits = bytes(8) + raw.progress(1) * 31
     records = [
         raw.block(at * 2048, 0x28, rest=raw.v1((f"b{at % 3}", bits), ("c", bits)))
-        for at in range(_SIZE // 560)
+        for at in range(SIZE // 560)
     ]
     return raw.qemu(*records)
 
@@ -397,7 +397,7 @@ def v1_records_in_bits() -> bytes:
 def v1_coarse() -> bytes:
     """One coarse bitmap, whose words come again with other bits, everywhere."""
     dice = random.Random(7)
-    number = _SIZE // 24
+    number = SIZE // 24
     rows = []
     for at in range(number):
         bits = struct.pack("<Q", (1 << dice.randrange(64)) | (1 << at % 64))
@@ -407,7 +407,7 @@ def v1_coarse() -> bytes:
 
 def v1_coarse_growing() -> bytes:
     """A coarse bitmap whose words gain a bit in every record."""
-    number = _SIZE // 24
+    number = SIZE // 24
     rows = []
     for at in range(number):
         bits = struct.pack("<Q", (1 << (at % 65)) - 1)
@@ -417,7 +417,7 @@ def v1_coarse_growing() -> bytes:
 
 def v1_coarse_twice() -> bytes:
     """A coarse bitmap that is clean in all records, and dirty when they come again."""
-    words = np.arange(_SIZE // 48, dtype=np.uint64) * np.uint64(2048)
+    words = np.arange(SIZE // 48, dtype=np.uint64) * np.uint64(2048)
     return raw.qemu(
         *(_rows(words, 0x29, "d", raw.v1(("b", bits))) for bits in (bytes(8), b"\xff" * 8))
     )
@@ -431,7 +431,7 @@ def v1_fine() -> bytes:
     def record() -> bytes:
         return raw.block(next(number) * 2048, 0x28, rest=raw.v1(("b", dice.randbytes(256))))
 
-    return raw.qemu(*_filling(record))
+    return raw.qemu(*filling(record))
 
 
 def v1_many_coarse() -> bytes:
@@ -439,7 +439,7 @@ def v1_many_coarse() -> bytes:
     maps = [(f"{at:03x}", struct.pack("<Q", at)) for at in range(1000)]
     record = raw.v1(*maps)
     return raw.qemu(
-        *(raw.block(at * 2048, 0x28, rest=record) for at in range(_SIZE // len(record) - 1))
+        *(raw.block(at * 2048, 0x28, rest=record) for at in range(SIZE // len(record) - 1))
     )
 
 
@@ -449,13 +449,13 @@ def v1_many_coarse() -> bytes:
 def nearly_records() -> bytes:
     """Heads of records everywhere, behind damage, none of which leads on."""
     head = raw.block(2048, _ZERO, "d") + b"\xff"
-    return raw.qemu(raw.block(0, _ZERO))[:-40] + b"\xff" * 64 + head * (_SIZE // len(head) - 100)
+    return raw.qemu(raw.block(0, _ZERO))[:-40] + b"\xff" * 64 + head * (SIZE // len(head) - 100)
 
 
 def chains_of_records() -> bytes:
     """Behind damage, records that lead on for a while, over and over."""
     chain = b"".join(raw.block(at * 2048, _ZERO, "d") for at in range(3000)) + b"\xff" * 8
-    return raw.qemu(raw.block(0, _ZERO))[:-40] + b"\xff" * 64 + chain * (_SIZE // len(chain) - 1)
+    return raw.qemu(raw.block(0, _ZERO))[:-40] + b"\xff" * 64 + chain * (SIZE // len(chain) - 1)
 
 
 def sectors_past_any_disk() -> bytes:
@@ -479,176 +479,3 @@ STREAMS: dict[str, Callable[[], bytes]] = {
         chains_of_records, sectors_past_any_disk,
     )
 }  # fmt: skip
-
-
-# -- specs
-
-
-def _yaml(*lines: str) -> bytes:
-    return "\n".join(["blkmig-spec: 1", *lines]).encode()
-
-
-def aliases_of_aliases() -> bytes:
-    """Lists of ten times the one before: 10**30 items."""
-    lists = ["a0: &a0 [x,x,x,x,x,x,x,x,x,x]"]
-    lists += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
-    return _yaml(*lists, "records: *a29")
-
-
-def aliases_in_records() -> bytes:
-    """Records that share a long list of bitmaps."""
-    bitmap = "{name: a, bits: {hex: '00'}}"
-    shared = f"a: &a [{','.join([bitmap] * 1000)}]"
-    record = "{type: block, device: d, sector: 0, flags: [device-block], bitmaps: *a}"
-    return _yaml(shared, f"b: &b {record}", f"records: [{','.join(['*b'] * 1000)}]")
-
-
-def alias_of_itself() -> bytes:
-    return _yaml("records: &a [*a, *a]")
-
-
-def yaml_of_lists() -> bytes:
-    return _yaml("records: [" + "[]," * (_SIZE // 3 - 10) + "[]]")
-
-
-def yaml_of_records() -> bytes:
-    record = "- {type: eos}\n"
-    return _yaml("records:", record * (_SIZE // len(record) - 10))
-
-
-def yaml_of_names() -> bytes:
-    return _yaml("records: [" + "a," * (_SIZE // 2 - 30) + "a]")
-
-
-def json_of_lists() -> bytes:
-    return b'{"blkmig-spec": 1, "records": [' + b"[]," * (_SIZE // 3 - 20) + b"[]]}"
-
-
-def lines_alike() -> bytes:
-    line = b'{"type":"eof"}\n'
-    return b'{"blkmig-spec": 1}\n' + line * (_SIZE // len(line))
-
-
-def lines_of_progress() -> bytes:
-    dice = random.Random(7)
-    return b'{"blkmig-spec": 1}\n' + b"".join(
-        _filling(lambda: b'{"type":"eos","value":%d}\n' % dice.randrange(1 << 20))
-    )
-
-
-def a_line_of_lists() -> bytes:
-    return b'{"blkmig-spec": 1}\n' + b"[" + b"[]," * (_SIZE // 3 - 20) + b"[]]\n"
-
-
-def a_line_of_bitmaps() -> bytes:
-    bitmap = b'{"name":"a","bits":{"hex":""}},'
-    return (
-        b'{"blkmig-spec": 1}\n{"type":"block","device":"d","sector":0,"flags":[],"bitmaps":['
-        + bitmap * (_SIZE // len(bitmap) - 10) + b'{"name":"a","bits":{"hex":""}}]}\n'
-    )  # fmt: skip
-
-
-def a_number_of_digits() -> bytes:
-    return b'{"blkmig-spec": 1}\n{"type":"eos","value":' + b"9" * 4200 + b"}\n"
-
-
-SPECS: dict[str, Callable[[], bytes]] = {
-    function.__name__.replace("_", "-"): function
-    for function in (
-        aliases_of_aliases, aliases_in_records, alias_of_itself, yaml_of_lists, yaml_of_records,
-        yaml_of_names, json_of_lists, lines_alike, lines_of_progress, a_line_of_lists,
-        a_line_of_bitmaps, a_number_of_digits,
-    )
-}  # fmt: skip
-
-
-# -- files of bitmaps
-
-
-def _bitmap_file(size: int, *bitmaps: dict[str, object]) -> bytes:
-    return json.dumps({"version": 1, "virtual-size": size, "bitmaps": bitmaps}).encode()
-
-
-def _entry(name: str, granularity: int, count: int, *dirty: tuple[int, int]) -> dict[str, object]:
-    ranges = [{"start": start, "length": length} for start, length in dirty]
-    return {"name": name, "granularity": granularity, "recording": True, "persistent": False,
-            "count": count, "dirty": ranges}  # fmt: skip
-
-
-def one_huge_range() -> bytes:
-    size = 1 << 52
-    return _bitmap_file(size, _entry("b", 512, size, (0, size)))
-
-
-def the_largest_range() -> bytes:
-    """All that the bound on bits allows."""
-    size = 1 << 42
-    return _bitmap_file(size, _entry("b", 512, size, (0, size)))
-
-
-def many_huge_ranges() -> bytes:
-    size = 1 << 52
-    return _bitmap_file(size, *(_entry(f"b{at}", 512, size, (0, size)) for at in range(50_000)))
-
-
-def ranges_far_apart() -> bytes:
-    number, apart = 200_000, 1 << 40
-    dirty = ((at * apart, 512) for at in range(number))
-    return _bitmap_file(1 << 60, _entry("b", 512, number * 512, *dirty))
-
-
-def ranges_in_every_megabyte() -> bytes:
-    number, apart = 180_000, 1 << 25
-    dirty = ((at * apart, apart - 512) for at in range(number))
-    return _bitmap_file(1 << 60, _entry("b", 512, number * (apart - 512), *dirty))
-
-
-def a_file_of_lists() -> bytes:
-    return b'{"version": 1, "virtual-size": 0, "bitmaps": [' + b"[]," * (_SIZE // 3 - 30) + b"[]]}"
-
-
-def a_file_of_objects() -> bytes:
-    return b'{"version": 1, "virtual-size": 0, "x": [' + b'{"":0},' * (_SIZE // 7 - 30) + b"{}]}"
-
-
-def a_file_of_digits() -> bytes:
-    return b'{"version": 1, "virtual-size": ' + b"9" * 4200 + b', "bitmaps": []}'
-
-
-BITMAP_FILES: dict[str, Callable[[], bytes]] = {
-    function.__name__.replace("_", "-"): function
-    for function in (
-        one_huge_range,
-        the_largest_range, many_huge_ranges, ranges_far_apart, ranges_in_every_megabyte,
-        a_file_of_lists, a_file_of_objects, a_file_of_digits,
-    )
-}  # fmt: skip
-
-
-# -- manifests
-
-
-def _manifest(size: int, sha256: str | None) -> bytes:
-    device = {"device": "d", "size": size, "sha256": sha256}
-    bitmap = {"device": "d", "name": "b", "granularity": 512, "recording": True,
-              "persistent": False, "count": 0, "sha256": "0" * 64}  # fmt: skip
-    return json.dumps({"version": 1, "devices": [device], "bitmaps": [bitmap]}).encode()
-
-
-def a_giant_disk() -> bytes:
-    return _manifest(((1 << 50) - 2048 + 100) * 512, "0" * 64)
-
-
-def a_giant_bitmap() -> bytes:
-    return _manifest(((1 << 50) - 2048 + 100) * 512, None)
-
-
-def many_devices() -> bytes:
-    devices = [{"device": f"{at:x}", "size": 512, "sha256": None} for at in range(180_000)]
-    return json.dumps({"version": 1, "devices": devices, "bitmaps": []}).encode()
-
-
-MANIFESTS: dict[str, Callable[[], bytes]] = {
-    function.__name__.replace("_", "-"): function
-    for function in (a_giant_disk, a_giant_bitmap, many_devices)
-}

@@ -1,11 +1,13 @@
 """The bytes of an NBD server that says whatever a test wants, made by the schemas."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from blkmig_cli.disks.nbd.channel import Data
 from blkmig_cli.schemas import nbd as schema
-from blkmig_cli.schemas.nbd import Chunk, ChunkFlag, ExportFlag, Info, Option, OptionReply
-from blkmig_cli.wire.schema_io import build
+from blkmig_cli.schemas.nbd import Chunk, ChunkFlag, Command, ExportFlag, Info, Option, OptionReply
+from blkmig_cli.system.nbd_uri import NbdUri
+from blkmig_cli.wire.schema_io import build, parse
 
 SIZE = 1 << 20
 WRITABLE = ExportFlag.HAS_FLAGS | ExportFlag.SEND_FLUSH
@@ -92,3 +94,38 @@ def status_chunk(
 def error_chunk(cookie: int, error: int, message: bytes = b"", *, done: bool = True) -> bytes:
     data = build(schema.ChunkError, error, len(message)) + message
     return chunk(cookie, Chunk.ERROR, data, done=done)
+
+
+class Answering:
+    """A channel to a server that answers each request at once; ``asked``: the ranges in bytes."""
+
+    sends_files = False
+    #: The only command that is expected.
+    command: Command
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+        self._answers = b""
+
+    def answer(self, cookie: int, offset: int, length: int) -> bytes:
+        """Return the answer to a request."""
+        raise NotImplementedError
+
+    def receive(self, view: memoryview, deadline: float, *, waits: bool = True) -> bool:
+        view[:], self._answers = self._answers[: len(view)], self._answers[len(view) :]
+        return True
+
+    def send(self, data: Data, deadline: float, meanwhile: Callable[[], None]) -> None:
+        assert isinstance(data, memoryview)
+        request = parse(schema.Request, bytes(data))
+        assert request is not None
+        _, _, command, cookie, offset, length = request
+        assert command == self.command
+        self.asked.append((offset, length))
+        self._answers += self.answer(cookie, offset, length)
+
+    def start_tls(self, uri: NbdUri, deadline: float) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass

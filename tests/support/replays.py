@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,22 @@ def source(kind: str, name: str = "s.bin") -> str:
 
 
 both_sources = pytest.mark.parametrize("kind", ["file", "pipe"])
+
+
+class InOrder:
+    """Stands for ``Overlap``: runs each job at once, in this thread."""
+
+    def __enter__(self) -> "InOrder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, _: object, __: int, ___: int, job: Callable[[], None]) -> None:
+        job()
+
+    def wait(self, _: object, __: int, ___: int) -> None:
+        pass
+
+    def drain(self) -> None:
+        pass

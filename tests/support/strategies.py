@@ -76,6 +76,39 @@ class MemoryImage:
         pass
 
 
+class LaidOut(MemoryImage):
+    """A disk of ``size`` bytes, of which some ranges (start, end) in sectors are allocated.
+
+    ``zeros``: those that are known to be zeros.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *extents: tuple[int, int],
+        zeros: tuple[tuple[int, int], ...] = (),
+        head: bytes = b"",
+    ) -> None:
+        super().__init__(head)
+        self._size = size
+        self._extents = extents
+        self._zeros = zeros
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        for start, end in self._extents:
+            yield start * 512, (end - start) * 512
+
+    def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        for start, end in self._zeros:
+            low, high = max(start * 512, offset), min(end * 512, offset + length)
+            if low < high:
+                yield low, high - low
+
+
 @st.composite
 def contents(draw: st.DrawFn, most: int = 3 * MIB) -> bytes:
     """A disk's bytes: a multiple of 512, mostly zeros, with patterns here and there."""

@@ -113,6 +113,11 @@ def write_new(
     disks, sending, warnings = _prepared(contents, options, files, for_qemu)
     disks.sort(key=lambda disk: disk.device)
     if sending.container == "none" != contents.report.container:
+        if sending.salvaged:
+            raise UsageError(
+                "container none cannot state that the stream is the intact part of a damaged one",
+                hint="use --container qemu",
+            )
         check_stated_sizes(contents.report, disks, options.dialect)
     pieces = send_pieces(disks, sending)
     return _written(pieces, disks, target, uses, reading, warnings, warn, resolve_content)

@@ -1,18 +1,12 @@
 """Pieces that are asked for before they are read: which, when, and how many."""
 
-from collections.abc import Callable
-
 import pytest
 
-from blkmig_cli.disks.nbd.channel import Data
 from blkmig_cli.disks.nbd.connection import Connection
 from blkmig_cli.disks.nbd.handshake import Export
 from blkmig_cli.disks.nbd.read_ahead import PIECE, PLANNED, WINDOW, ReadAhead, block_pieces
-from blkmig_cli.schemas import nbd as schema
 from blkmig_cli.schemas.nbd import Command
-from blkmig_cli.system.nbd_uri import NbdUri
-from blkmig_cli.wire.schema_io import parse
-from tests.support.nbd_bytes import WRITABLE, simple
+from tests.support.nbd_bytes import WRITABLE, Answering, simple
 
 MIB = 1 << 20
 SIZE = 20 * MIB + 1000
@@ -25,33 +19,13 @@ def content(offset: int, length: int) -> bytes:
     return sectors[offset % 512 : offset % 512 + length]
 
 
-class Serving:
-    """A channel to a server that answers reads of the export in their order."""
+class Serving(Answering):
+    """A server of the export."""
 
-    sends_files = False
+    command = Command.READ
 
-    def __init__(self) -> None:
-        self.asked: list[tuple[int, int]] = []
-        self._answers = b""
-
-    def receive(self, view: memoryview, deadline: float, *, waits: bool = True) -> bool:
-        view[:], self._answers = self._answers[: len(view)], self._answers[len(view) :]
-        return True
-
-    def send(self, data: Data, deadline: float, meanwhile: Callable[[], None]) -> None:
-        assert isinstance(data, memoryview)
-        request = parse(schema.Request, bytes(data))
-        assert request is not None
-        _, _, command, cookie, offset, length = request
-        assert command == Command.READ
-        self.asked.append((offset, length))
-        self._answers += simple(cookie, data=content(offset, length))
-
-    def start_tls(self, uri: NbdUri, deadline: float) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        pass
+    def answer(self, cookie: int, offset: int, length: int) -> bytes:
+        return simple(cookie, data=content(offset, length))
 
     def taken(self) -> list[int]:
         """Return the numbers of the pieces that have been asked for since."""

@@ -6,16 +6,12 @@ from typing import Any
 
 import pytest
 
-from blkmig_cli.disks.nbd.channel import Data
 from blkmig_cli.disks.nbd.connection import Connection
 from blkmig_cli.disks.nbd.handshake import Export
 from blkmig_cli.disks.nbd.status import ranges
 from blkmig_cli.errors import FailureError
-from blkmig_cli.schemas import nbd as schema
 from blkmig_cli.schemas.nbd import Command
-from blkmig_cli.system.nbd_uri import NbdUri
-from blkmig_cli.wire.schema_io import parse
-from tests.support.nbd_bytes import WRITABLE, status_chunk
+from tests.support.nbd_bytes import WRITABLE, Answering, status_chunk
 
 #: Flags of each block of 512 bytes in two contexts.
 BLOCK = 512
@@ -30,39 +26,22 @@ def rows(flags: list[int], first: int, end: int) -> Iterator[tuple[int, int]]:
         yield len(list(group)) * BLOCK, value
 
 
-class Serving:
-    """A channel to a server that tells the first ``most`` rows of what it is asked for."""
+class Serving(Answering):
+    """A server that tells the first ``most`` rows of what it is asked for."""
 
-    sends_files = False
+    command = Command.BLOCK_STATUS
 
     def __init__(self, most: int, change: Callable[[list[Any]], list[Any]] = list) -> None:
+        super().__init__()
         self._most = most
         self._change = change
-        self._answers = b""
-        self.asked: list[tuple[int, int]] = []
 
-    def receive(self, view: memoryview, deadline: float, *, waits: bool = True) -> bool:
-        view[:], self._answers = self._answers[: len(view)], self._answers[len(view) :]
-        return True
-
-    def send(self, data: Data, deadline: float, meanwhile: Callable[[], None]) -> None:
-        assert isinstance(data, memoryview)
-        request = parse(schema.Request, bytes(data))
-        assert request is not None
-        _, _, command, cookie, offset, length = request
-        assert command == Command.BLOCK_STATUS
-        self.asked.append((offset, length))
+    def answer(self, cookie: int, offset: int, length: int) -> bytes:
+        out = b""
         for number, flags in CONTEXTS.items():
             found = list(rows(flags, offset // BLOCK, (offset + length) // BLOCK))[: self._most]
-            self._answers += status_chunk(
-                cookie, *self._change(found), number=number, done=number == 8
-            )
-
-    def start_tls(self, uri: NbdUri, deadline: float) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        pass
+            out += status_chunk(cookie, *self._change(found), number=number, done=number == 8)
+        return out
 
 
 def asked(channel: Serving, minimum: int = BLOCK, size: int = SIZE) -> Connection:

@@ -1,7 +1,6 @@
 """The order in which a replay changes files: what the journal claims is on stable storage by then."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from tests.support.replays import (
     GAP,
     MIB,
     STREAM,
+    InOrder,
     data,
     filled,
     folder,
@@ -30,25 +30,6 @@ from tests.support.replays import (
 __all__ = ["folder"]
 
 ID = "01234567-89ab-cdef-0123-456789abcdef"
-
-
-class InOrder:
-    """Stands for ``Overlap``: runs each job at once, in this thread."""
-
-    def __enter__(self) -> "InOrder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, _: object, __: int, ___: int, job: Callable[[], None]) -> None:
-        job()
-
-    def wait(self, _: object, __: int, ___: int) -> None:
-        pass
-
-    def drain(self) -> None:
-        pass
 
 
 @pytest.fixture

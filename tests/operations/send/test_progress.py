@@ -1,6 +1,5 @@
 """Parts and the progress in them, counted as QEMU does: before its chunks, of all disks together."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from blkmig_cli.operations.send import stream as module
 from blkmig_cli.operations.send.stream import SendOptions, disk_parts, progress_part, send_events
 from blkmig_cli.wire.events import Block, Event, Progress, SectionHeader
 from blkmig_cli.wire.runs.columns import expand
-from tests.support.strategies import MemoryImage
+from tests.support.strategies import LaidOut
 
 CHUNK = 2048
 MIB = 1 << 20
@@ -19,33 +18,16 @@ MIB = 1 << 20
 Part = tuple[list[int], list[tuple[str, int]]]
 
 
-class Sectors(MemoryImage):
-    """A disk of ``total`` sectors, of which some ranges are allocated, and some known to be zeros."""
+class Sectors(LaidOut):
+    """A disk of ``total`` sectors, no part of which is zero but for what is known to be."""
 
     def __init__(
         self, total: int, *extents: tuple[int, int], zeros: tuple[tuple[int, int], ...] = ()
     ) -> None:
-        super().__init__(b"")
-        self._total = total
-        self._extents = extents
-        self._zeros = zeros
-
-    @property
-    def size(self) -> int:
-        return self._total * 512
+        super().__init__(total * 512, *extents, zeros=zeros)
 
     def is_zero(self, offset: int, length: int) -> bool:
         return False
-
-    def extents(self) -> Iterator[tuple[int, int]]:
-        for start, end in self._extents:
-            yield start * 512, (end - start) * 512
-
-    def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
-        for start, end in self._zeros:
-            low, high = max(start * 512, offset), min(end * 512, offset + length)
-            if low < high:
-                yield low, high - low
 
 
 @dataclass

@@ -3,7 +3,6 @@
 import gzip
 import io
 import lzma
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,41 +32,18 @@ from blkmig_cli.operations.send.writing import write_disks
 from blkmig_cli.transport.sinks import FileObjectSink
 from blkmig_cli.wire.identity import DiskIdentity, Identity
 from tests.support.feed import encoded
-from tests.support.strategies import MemoryImage
+from tests.support.strategies import LaidOut, MemoryImage
 
 MIB = 1 << 20
 CHUNK = 2048
 ID = "01234567-89ab-cdef-0123-456789abcdef"
 
 
-class Sized(MemoryImage):
-    """A disk of a size, of which some ranges are allocated, and known to be zeros or not."""
-
-    def __init__(
-        self, size: int, *extents: tuple[int, int], zeros: tuple[tuple[int, int], ...] = (),
-        head: bytes = b"",
-    ) -> None:  # fmt: skip
-        super().__init__(head)
-        self._size = size
-        self._extents = extents
-        self._zeros = zeros
-
-    @property
-    def size(self) -> int:
-        return self._size
+class Sized(LaidOut):
+    """A disk of a size, which is not read."""
 
     def is_zero(self, offset: int, length: int) -> bool:
         raise AssertionError("it was read")
-
-    def extents(self) -> Iterator[tuple[int, int]]:
-        for start, end in self._extents:
-            yield start * 512, (end - start) * 512
-
-    def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
-        for start, end in self._zeros:
-            low, high = max(start * 512, offset), min(end * 512, offset + length)
-            if low < high:
-                yield low, high - low
 
 
 def bitmap(name: str = "b", granularity: int = 65536, *dirty: int) -> DirtyBitmap:
