@@ -18,12 +18,13 @@ from hypothesis import HealthCheck, Phase, settings
 
 from blkmig_cli.commands import cli
 from blkmig_cli.transport.inputs import FileInput
-from tests.support.long import LONG
+from tests.support.long import LONG, examples
 
 # No test fails because the machine is busy.  Fixtures that stay the same for all examples of a test
 # are folders, whose files each example writes anew.
 settings.register_profile(
     "blkmig",
+    max_examples=examples(60, 100),
     deadline=None,
     print_blob=True,
     suppress_health_check=[
@@ -92,16 +93,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which each test has its home for a time."""
-    return tmp_path_factory.mktemp("homes")
-
-
-@pytest.fixture(autouse=True)
-def home(homes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A user's folders and a place for temporary files that no other test and no other run uses."""
-    with tempfile.TemporaryDirectory(dir=homes) as name:
-        folder = Path(name)
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The variables of all tests; yields the folder for the homes that they name."""
+    home = tmp_path_factory.mktemp("homes") / "home"
+    with pytest.MonkeyPatch.context() as patch:
         for variable, place in {
             "HOME": "",
             "TMPDIR": "tmp",
@@ -111,13 +106,22 @@ def home(homes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             "XDG_STATE_HOME": ".local/state",
             "XDG_RUNTIME_DIR": "run",
         }.items():
-            monkeypatch.setenv(variable, str(folder / place))
+            patch.setenv(variable, str(home / place))
         # The commands of this installation, in the colours that a test asks for.
-        monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
-        monkeypatch.delenv("NO_COLOR", raising=False)
-        (folder / "tmp").mkdir()
-        monkeypatch.setattr(tempfile, "tempdir", str(folder / "tmp"))
-        yield folder
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+        patch.delenv("NO_COLOR", raising=False)
+        patch.setattr(tempfile, "tempdir", str(home / "tmp"))
+        yield home
+
+
+@pytest.fixture(autouse=True)
+def home(homes: Path) -> Iterator[Path]:
+    """A user's folders and a place for temporary files, which nothing else uses and are empty."""
+    temporary = homes / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    yield homes
+    if os.listdir(homes) != [temporary.name] or os.listdir(temporary):
+        shutil.rmtree(homes)
 
 
 @pytest.fixture(params=["scanner", "schemas"])

@@ -48,7 +48,7 @@ def table(stretches: Iterable[Stretch]) -> dict[int, int | None]:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(40, 500))
+@settings(max_examples=examples(28, 500))
 @given(STRETCHES)
 def test_the_last_record_of_a_sector_counts(puts: list[tuple[int, int, int | None]]) -> None:
     state, expected = EndState(), dict[int, int | None]()
@@ -76,7 +76,7 @@ def test_chunks_in_order_are_one_stretch_both_ways() -> None:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(40, 500))
+@settings(max_examples=examples(28, 500))
 @given(repetitive())
 def test_runs_and_events_give_the_same(made: Repetitive) -> None:
     whole, single = EndStates(), EndStates()
@@ -131,7 +131,7 @@ def test_runs_of_data_and_zeros_of_one_disk() -> None:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(40, 500))
+@settings(max_examples=examples(28, 500))
 @given(streams())
 def test_a_disk_is_read_from_its_stream(sent: Sent) -> None:
     if not sent.options.disks or sent.options.skip_unallocated:

@@ -25,7 +25,7 @@ STEPS = st.lists(
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(40, 400))
+@settings(max_examples=examples(28, 400))
 @given(STEPS, st.integers(9, 31), st.integers(1, 2048))
 def test_records_add_up(
     run: Run,

@@ -46,7 +46,7 @@ places = st.tuples(
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(25, 300))
+@settings(max_examples=examples(17, 300))
 @given(st.lists(places, max_size=12))
 def test_against_bytes(
     tmp_path_factory: pytest.TempPathFactory, writes: list[tuple[int, int, int, bool]]

@@ -261,7 +261,7 @@ STEPS = st.lists(
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(25, 250))
+@settings(max_examples=examples(17, 250))
 @given(STEPS)
 def test_against_bytes(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, int, int, int]]

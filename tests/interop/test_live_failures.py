@@ -290,7 +290,10 @@ def one_line(err: str) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.long), (signal.SIGTERM, 143)],
+)
 def test_signals(tmp_path: Path, number: signal.Signals, status: int) -> None:
     with guest(tmp_path, WRITER) as found, running(found) as capture:
         capture.process.send_signal(number)

@@ -111,8 +111,11 @@ def test_a_qcow2_image_with_its_bitmaps_goes_through(run: Run, size: int, source
 @pytest.mark.parametrize(
     "kind",
     [
-        *("compressed", "data file", "backing"),
-        *(pytest.param(kind, marks=pytest.mark.long) for kind in ("v2", "2M clusters", "vmdk")),
+        *("data file", "backing"),
+        *(
+            pytest.param(kind, marks=pytest.mark.long)
+            for kind in ("compressed", "v2", "2M clusters", "vmdk")
+        ),
     ],
 )
 def test_kinds_of_images_are_read(run: Run, kind: str) -> None:
@@ -148,9 +151,11 @@ def test_kinds_of_images_are_read(run: Run, kind: str) -> None:
 @pytest.mark.parametrize(
     "image_format",
     [
-        "qcow2",
         "vmdk",
-        *(pytest.param(f, marks=pytest.mark.long) for f in ("vdi", "vhdx", "vpc", "qed", "qcow")),
+        *(
+            pytest.param(f, marks=pytest.mark.long)
+            for f in ("qcow2", "vdi", "vhdx", "vpc", "qed", "qcow")
+        ),
     ],
 )
 def test_formats_are_created(run: Run, image_format: str) -> None:

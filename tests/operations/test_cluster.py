@@ -46,6 +46,32 @@ def test_no_scheduler(tmp_path: Path) -> None:
     assert done.stderr == f"blkmig: --cluster {address}: no scheduler answers\n"
 
 
+@pytest.mark.long
+def test_what_dask_logs_is_not_printed(tmp_path: Path) -> None:
+    """Each of its loggers that has a level of its own, and those that have none."""
+    pytest.importorskip("distributed", reason="distributed is not installed (test-remote)")
+    (tmp_path / "a").write_bytes(WHOLE)
+    script = (
+        "import atexit, logging\n"
+        "def log():\n"
+        "    names = logging.root.manager.loggerDict\n"
+        "    assert {'distributed.client', 'distributed.core'} <= names.keys()\n"
+        "    for name in names:\n"
+        "        if name.startswith('distributed'):\n"
+        "            logging.getLogger(name).error('heard')\n"
+        "    print('said')\n"
+        "atexit.register(log)\n"
+        "from blkmig_cli.commands import main; main()"
+    )
+    address = f"tcp://127.0.0.1:{unused_port()}"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "validate", tmp_path / "a", "--cluster", address],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "said\n"
+    assert done.stderr == f"blkmig: --cluster {address}: no scheduler answers\n"
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
     """The address of a scheduler with two workers."""

@@ -49,7 +49,7 @@ def entry_of(history: History, position: int, state: str = "writing") -> Entry:
     st.text(max_size=5),
 )
 @pytest.mark.scaled
-@settings(max_examples=examples(33, 500))
+@settings(max_examples=examples(23, 500))
 def test_rows_of_zeros_count_as_records_do(sectors: list[int], done: int, device: str) -> None:
     """By rows or one by one: the same digest, and the same records have been applied."""
     offsets = [100 + 15 * row for row in range(len(sectors))]

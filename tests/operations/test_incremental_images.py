@@ -77,7 +77,7 @@ def bitmaps(path: str = "d.qcow2") -> dict[str, qcow2.Stored]:
 
 
 @needs_qemu_utils
-@pytest.mark.parametrize("suffix", ["img", "qcow2"])
+@pytest.mark.parametrize("suffix", [pytest.param("img", marks=pytest.mark.long), "qcow2"])
 def test_a_cycle_of_a_qcow2_image(run: Run, make: Make, suffix: str) -> None:
     make("write -P 2 1M 4k", "write -z 2M 1M")
     held = bitmaps()["b0"]
@@ -593,7 +593,7 @@ def test_an_increment_whose_description_was_cut_off(run: Run) -> None:
 
 
 @needs_qemu_utils
-@pytest.mark.parametrize("dialect", ["qemu", "v1", "v2"])
+@pytest.mark.parametrize("dialect", ["qemu", pytest.param("v1", marks=pytest.mark.long), "v2"])
 def test_an_estimate(run: Run, make: Make, dialect: str) -> None:
     """It is exact where no data is zero, and at most too large; nothing is written."""
     make("write -P 2 1M 4k", "write -z 2M 1M", "write -P 0 3M 64k")

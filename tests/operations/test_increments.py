@@ -107,7 +107,7 @@ def restore(run: Run, folder: Path, streams: list[Path], states: list[dict[str, 
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(4, 150))
+@settings(max_examples=examples(2, 150))
 @given(st.data())
 def test_a_chain_gives_each_state_and_its_folds_agree(
     run: Run, tmp_path: Path, data: st.DataObject

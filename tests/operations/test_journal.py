@@ -503,7 +503,7 @@ def lying(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return wrong
 
 
-@pytest.mark.parametrize("source", ["file", "pipe"])
+@pytest.mark.parametrize("source", ["file", pytest.param("pipe", marks=pytest.mark.long)])
 def test_verify(
     source: str,
     run: Run,

@@ -96,8 +96,8 @@ def tracing() -> None:
 @pytest.mark.parametrize(
     ("start", "source"),
     [
-        *((start, "file") for start in STARTS[:3]),
-        *(pytest.param(start, "file", marks=pytest.mark.long) for start in STARTS[3:]),
+        *((start, "file") for start in STARTS[:2]),
+        *(pytest.param(start, "file", marks=pytest.mark.long) for start in STARTS[2:]),
         (new, "pipe"),
         *(pytest.param(start, "pipe", marks=pytest.mark.long) for start in STARTS[1:]),
     ],

@@ -181,7 +181,7 @@ def output(*words: str) -> tuple[int, bytes, bytes]:
     [
         ["validate", "-v"],
         ["validate", "--output", "json", "--strict", "--ignore", "truncated"],
-        ["info", "--output", "json"],
+        pytest.param(["info", "--output", "json"], marks=pytest.mark.long),
         pytest.param(["info"], marks=pytest.mark.long),
     ],
     ids=" ".join,

@@ -86,7 +86,7 @@ def check(plan: Plan, folder: Path) -> None:
         OPERATIONS[name](case, *arguments)
 
 
-ORDINARY = 120
+ORDINARY = 40
 
 
 @settings(

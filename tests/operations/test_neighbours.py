@@ -180,7 +180,7 @@ EDITED = {
 
 
 @pytest.mark.parametrize("name", EDITED)
-@pytest.mark.parametrize("partial", [True, False])
+@pytest.mark.parametrize("partial", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_edited_journals(run: Run, here: Path, name: str, partial: bool) -> None:
     path = Path("x.partial" if partial else "x")
     path.write_bytes(bytes(2 * MIB))

@@ -17,7 +17,7 @@ from tests.support.feed import events, in_file, piped
 from tests.support.long import examples
 from tests.support.strategies import MIB, Sent, bitmaps, contents, streams
 
-SLOW = settings(max_examples=examples(40, 400))
+SLOW = settings(max_examples=examples(17, 400))
 
 
 def hints(sent: Sent) -> Hints:

@@ -115,7 +115,7 @@ def events_before(data: bytes) -> list[Any]:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(30, 600))
+@settings(max_examples=examples(20, 600))
 @example(105, 1, "zeros")
 @given(
     st.integers(60, len(STREAM) - 2000),

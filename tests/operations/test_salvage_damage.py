@@ -116,7 +116,7 @@ def test_what_is_given_was_there(sent: Sent, how: str, data: st.DataObject) -> N
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(20, 400))
+@settings(max_examples=examples(12, 400))
 @given(repetitive())
 def test_runs_give_what_their_events_do(stream: Repetitive) -> None:
     found: list[object] = []
@@ -148,6 +148,7 @@ def bare(content: dict[int, bytes | None], device: str = "d") -> bytes:
 BARE_END = raw.progress(100) + raw.EOS
 
 
+@pytest.mark.long
 def test_false_records_that_end_where_a_true_one_begins() -> None:
     """A file of zero blocks on the disk, whose last one ends with its chunk, just where damage is."""
     zeros = b"".join(raw.block(2048 * (at % 6), 8, "d") for at in range(MIB // 10))
@@ -162,6 +163,7 @@ def test_false_records_that_end_where_a_true_one_begins() -> None:
         assert found.unconfirmed
 
 
+@pytest.mark.long
 def test_zero_blocks_far_behind_damage_are_found() -> None:
     stream = bare(dict.fromkeys(range(300_000))) + BARE_END
     at = 100_000 * 10 + 3
@@ -195,6 +197,7 @@ def test_a_cut_at_every_byte_behind_a_record() -> None:
             assert {at: data for at, data in chunks(found).items() if at == 1} == given, behind
 
 
+@pytest.mark.long
 def test_bytes_lost_near_the_end() -> None:
     """They make the last record reach into what follows it, of which next to nothing may be left."""
     content = {at: noise(at) for at in range(3)}

@@ -99,7 +99,7 @@ def records(draw: st.DrawFn) -> tuple[bytes, int, bytearray, list[bool]]:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(30, 300))
+@settings(max_examples=examples(21, 300))
 @given(records())
 def test_an_intact_stream_gives_its_sectors_and_no_others(
     made: tuple[bytes, int, bytearray, list[bool]],
@@ -114,7 +114,7 @@ def test_an_intact_stream_gives_its_sectors_and_no_others(
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(30, 300))
+@settings(max_examples=examples(21, 300))
 @given(records(), st.lists(st.integers(0, 10300), min_size=2, max_size=6), st.booleans())
 def test_what_was_left_out_stays_left_out(
     made: tuple[bytes, int, bytearray, list[bool]], edges: list[int], known: bool

@@ -53,7 +53,7 @@ def stream(records: list[tuple[int, int]]) -> bytes:
 
 @given(records=RECORDS, existing=st.booleans())
 @pytest.mark.scaled
-@settings(max_examples=examples(15, 150))
+@settings(max_examples=examples(10, 150))
 def test_the_last_record_counts(
     run: Run,
     tmp_path_factory: pytest.TempPathFactory,
@@ -90,7 +90,7 @@ def test_the_last_record_counts(
 
 @given(records=RECORDS)
 @pytest.mark.scaled
-@settings(max_examples=examples(25, 250))
+@settings(max_examples=examples(17, 250))
 def test_superseded_by_runs_and_by_events(records: list[tuple[int, int]]) -> None:
     """A record is left out only if a later one begins where it does; whole runs say the same."""
     data = stream(records)
@@ -122,7 +122,7 @@ def test_superseded_by_runs_and_by_events(records: list[tuple[int, int]]) -> Non
 
 @given(records=RECORDS)
 @pytest.mark.scaled
-@settings(max_examples=examples(25, 250))
+@settings(max_examples=examples(17, 250))
 def test_superseded_rows_are_thinned_out(records: list[tuple[int, int]]) -> None:
     """However often a chunk is sent, its last record is known, and little more is stored."""
     with pytest.MonkeyPatch.context() as patch:

@@ -347,7 +347,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(100, 2000))
+@settings(max_examples=examples(70, 2000))
 @given(st.data())
 def test_any_report(data: st.DataObject) -> None:
     """A report with other values is one that can be printed, or a ValueError."""

@@ -98,9 +98,9 @@ def test_a_note() -> None:
 @pytest.mark.parametrize(
     ("device", "shown"),
     [
-        ("drive0", "drive0"),
+        pytest.param("drive0", "drive0", marks=pytest.mark.long),
         ("a very long name of a device", "a very long nam…"),
-        ("[red]", "[red]"),
+        pytest.param("[red]", "[red]", marks=pytest.mark.long),
         ("\x1b[31m", r"\x1b[31m"),
     ],
 )

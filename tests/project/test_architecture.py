@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -138,10 +139,16 @@ def test_each_library_has_one_importer() -> None:
             assert module == "blkmig_cli.wire.schema_io" or room(module) == "schemas"
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Return all that a module consists of."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def private_names(path: Path) -> set[str]:
-    """Yield uses of private members of anything but the object itself and its class."""
+    """Return uses of private members of anything but the object itself and its class."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
             owner = node.value.id if isinstance(node.value, ast.Name) else ""
             if not node.attr.startswith("__") and owner not in ("self", "cls", "other", "super"):
@@ -151,20 +158,17 @@ def private_names(path: Path) -> set[str]:
 
 def defined_names(path: Path) -> set[str]:
     """Return the private names that a module defines."""
-    tree = ast.parse(path.read_text())
     found = {
         node.attr
-        for node in ast.walk(tree)
+        for node in nodes(path)
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
         and node.value.id == "self"
     }
-    found |= {
-        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)
-    }
+    found |= {node.name for node in nodes(path) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     return found | {
         node.target.id
-        for node in ast.walk(tree)
+        for node in nodes(path)
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
 

@@ -140,6 +140,7 @@ def test_every_example_is_tested() -> None:
         assert path.name in tested
 
 
+@pytest.mark.long
 @needs_qemu_utils
 def test_nightly(tmp_path: Path) -> None:
     """Each night has a stream; the oldest are folded; the image keeps the last two bitmaps."""

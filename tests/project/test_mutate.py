@@ -223,6 +223,7 @@ CLIP_PY = Path(PACKAGE, "clip.py")
 TEST = "tests/test_clip.py::test_"
 
 
+@pytest.mark.long
 def test_record(tree: Tree, record: Record, tmp_path: Path) -> None:
     """Lines executed in a process that a test starts count; a changed module of tests runs again."""
     assert record.seconds.keys() == {f"{TEST}clip", f"{TEST}nothing", f"{TEST}in_a_process"}
@@ -238,6 +239,7 @@ def test_record(tree: Tree, record: Record, tmp_path: Path) -> None:
     assert later.tests({CLIP_PY: {8}}) == {"tests/test_other.py::test_right"}
 
 
+@pytest.mark.long
 def test_a_known_record(tree: Tree, record: Record, tmp_path: Path) -> None:
     index = tmp_path / "record" / "tests.json"
     before = index.stat().st_mtime_ns
@@ -281,6 +283,7 @@ def test_next():
 """
 
 
+@pytest.mark.long
 def test_a_failure_that_is_not_repeated(tree: Tree) -> None:
     """It is no catch; the other tests run."""
     root = tree.folder / "tree"
@@ -303,6 +306,7 @@ def test_a_trial_without_end(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Non
 FOREVER = "operator: size -= 1 -> size += 1"
 
 
+@pytest.mark.long
 def test_tests_that_are_not_there(tree: Tree, record: Record) -> None:
     (tree.folder / "tree" / "tests" / "test_clip.py").write_text("def test_other(): assert 1")
     with pytest.raises(RuntimeError, match="cannot be collected without a mutation"):

@@ -61,7 +61,7 @@ def built(lines: list[bytes], *, known: bool) -> tuple[bytes, str | None]:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(100, 1500))
+@settings(max_examples=examples(70, 1500))
 @given(st.lists(st.one_of(_blocks, _blocks, _others), max_size=12), st.integers(1, 300), st.data())
 def test_known_lines_give_what_parsing_gives(
     lines: list[bytes], size: int, data: st.DataObject

@@ -2,8 +2,6 @@
 
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -100,17 +98,3 @@ class _Handler(BaseHTTPRequestHandler):
                     start += len(data)
                     with self.server.lock:
                         self.server.moved += len(data)
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[Counting]:
-    """Serve ``folder`` while the context lasts."""
-    server = Counting(folder)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -4,7 +4,6 @@ import http.client
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,17 +110,3 @@ class _Handler(BaseHTTPRequestHandler):
 
 #: What a fault is called with.
 Handler = _Handler
-
-
-@contextmanager
-def proxy(port: int) -> Iterator[Proxy]:
-    """Run a proxy before the server at ``port`` while the context lasts."""
-    server = Proxy(port)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -10,7 +10,7 @@ from blkmig_cli.system.overlap import Overlap
 from tests.support.long import examples
 
 
-@settings(max_examples=examples(30, 1000), deadline=None)
+@settings(max_examples=examples(21, 1000), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20), st.integers(1, 8)), max_size=40))
 def test_the_last_one_wins(jobs: list[tuple[int, int, int]]) -> None:
     targets = [bytearray(30), bytearray(30)]

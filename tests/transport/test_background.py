@@ -203,7 +203,7 @@ def test_a_target_that_blocks(monkeypatch: pytest.MonkeyPatch, waiting: int) -> 
     assert written == [b"first piec"]
 
 
-@pytest.mark.parametrize("suffix", ["gz", "xz", "zst"])
+@pytest.mark.parametrize("suffix", ["gz", pytest.param("xz", marks=pytest.mark.long), "zst"])
 def test_a_full_target(suffix: str, tmp_path: Path) -> None:
     """One line, and no file, where the bytes that do not fit come from a thread."""
     (tmp_path / "d.img").write_bytes(random.Random(7).randbytes(12 << 20))

@@ -20,41 +20,44 @@ from blkmig_cli import limits
 from tests.conftest import CAPTURES, Run, fails
 from tests.output.test_ci_formats import WHOLE
 from tests.project.test_memory import make_huge
-from tests.support.s3 import PATIENCE, Handler, Proxy, moto, proxy
+from tests.support.http import running
+from tests.support.s3 import PATIENCE, Handler, Proxy, moto
 
 BLKMIG = [sys.executable, "-m", "blkmig_cli"]
 MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with moto() as found:
+def server() -> Iterator[Proxy]:
+    """A proxy before an S3 server."""
+    import s3fs
+
+    with moto() as port, running(Proxy(port)) as found:
         yield found
+        s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
-def store(port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A proxy before the S3 server, as environment for its clients; with an empty bucket ``bucket``."""
+def store(server: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
+    """The server, as environment for its clients; with an empty bucket ``bucket``."""
     import s3fs
 
-    with proxy(port) as found:
-        for key, value in {
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "hunter2",
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{found.server_address[1]}",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_MAX_ATTEMPTS": "1",  # of botocore itself, which waits in between
-        }.items():
-            monkeypatch.setenv(key, value)
-        s3fs.S3FileSystem.clear_instance_cache()
-        files = s3fs.S3FileSystem()
-        if files.exists("bucket"):
-            files.rm("bucket", recursive=True)
-        files.mkdir("bucket")
-        found.requests.clear()
-        yield found
-        s3fs.S3FileSystem.clear_instance_cache()
+    for key, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_address[1]}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",  # of botocore itself, which waits in between
+    }.items():
+        monkeypatch.setenv(key, value)
+    server.fault = None
+    files = s3fs.S3FileSystem()
+    if files.exists("bucket"):
+        files.rm("bucket", recursive=True)
+    files.mkdir("bucket")
+    server.requests.clear()
+    return server
 
 
 @pytest.fixture
@@ -115,6 +118,7 @@ def test_a_conversion_from_store_to_store(run: Run, files: Any, tmp_path: Path) 
     assert files.cat("bucket/a.bin.gz") == packed
 
 
+@pytest.mark.long
 def test_parts_grow(run: Run, store: Proxy, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As S3 takes 10,000 of them."""
     for name, value in {"_PART_MAX": 10 * MIB, "_PARTS": 1}.items():
@@ -150,7 +154,7 @@ def from_part(number: int, fault: Callable[[Handler], None]) -> Callable[[Handle
     ],
     ids=["500", "503", "hangs up"],
 )
-@pytest.mark.parametrize("part", [1, 3])
+@pytest.mark.parametrize("part", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_a_store_that_fails(
     run: Run, store: Proxy, files: Any, disk: Path, fault: Callable[[Handler], None], part: int
 ) -> None:
@@ -281,8 +285,11 @@ def test_no_credentials(run: Run, store: Proxy, tmp_path: Path, monkeypatch: Any
     s3fs.S3FileSystem.clear_instance_cache()
     image = tmp_path / "disk.img"
     image.write_bytes(bytes(1 << 20))
-    fails(run("send", image, "--to", "s3://bucket/a"), 4, "redentials")
-    fails(run("validate", "s3://bucket/a"), 4, "redentials")
+    try:
+        fails(run("send", image, "--to", "s3://bucket/a"), 4, "redentials")
+        fails(run("validate", "s3://bucket/a"), 4, "redentials")
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
 
 
 # -- what fails while a stream is read
@@ -300,7 +307,8 @@ def refusing(status: int, *requests: int, **headers: str) -> Callable[[Handler],
     return answer
 
 
-@pytest.mark.parametrize("status", [429, pytest.param(503, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("status", [429, 503])
 def test_requests_that_are_refused_are_made_again(
     run: Run, store: Proxy, files: Any, tmp_path: Path, status: int
 ) -> None:
@@ -331,7 +339,7 @@ def test_a_store_that_refuses_all_requests(
     "command",
     [
         ["validate"],
-        ["dump"],
+        pytest.param(["dump"], marks=pytest.mark.long),
         pytest.param(["info"], marks=pytest.mark.long),
         pytest.param(["convert", "--to", "made"], marks=pytest.mark.long),
     ],

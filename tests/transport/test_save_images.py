@@ -62,8 +62,8 @@ def put(folder: Path, data: bytes, form: str) -> str:
 
 @every_form
 @pytest.mark.parametrize("number", FORMATS)
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("order", ["<", pytest.param(">", marks=pytest.mark.long)])
+@pytest.mark.parametrize("version", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_the_stream_in_it_is_read(
     run: Run, tmp_path: Path, form: str, number: int, order: str, version: int
 ) -> None:

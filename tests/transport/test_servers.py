@@ -25,13 +25,14 @@ from tests.output.test_ci_formats import WHOLE
 from tests.output.test_json_schemas import hold
 from tests.project.test_memory import make_huge
 from tests.support import raw
-from tests.support.ranges import Counting, serving
+from tests.support.http import running
+from tests.support.ranges import Counting
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Counting]:
     (tmp_path / "whole.bin").write_bytes(WHOLE)
-    with serving(tmp_path) as found:
+    with running(Counting(tmp_path)) as found:
         yield found
 
 
@@ -76,13 +77,13 @@ def test_only_records_are_read(run: Run, server: Counting, gib: int) -> None:
     assert server.most >= 8
 
 
-@captures_but(MORE)
+@captures_but((*MORE, "bitmaps-7.2-with-blocks"))
 def test_every_capture(run: Run, capture: Capture, tmp_path: Path) -> None:
     """Plain or compressed, the report is that of the file."""
     packed = tmp_path / "packed.gz"
     shutil.copy(CAPTURES / f"{capture.name}.bin.gz", packed)
     os.symlink(capture.path, tmp_path / "plain")
-    with serving(tmp_path) as server:
+    with running(Counting(tmp_path)) as server:
         for name in ("plain", "packed.gz"):
             wanted = report(run, tmp_path / name, *capture.hints())
             found = report(run, f"{server.url}/{name}", *capture.hints())
@@ -254,9 +255,17 @@ def test_faults_of_a_server(run: Run, server: Counting, fault: Any, message: str
 
 
 @pytest.mark.parametrize(
-    ("code", "after"), [(429, "0"), (503, "0"), (429, None), (503, formatdate(0, usegmt=True))]
+    ("code", "after", "ranges"),
+    [
+        (429, "0", True),
+        (503, formatdate(0, usegmt=True), False),
+        *(
+            pytest.param(code, after, ranges, marks=pytest.mark.long)
+            for code, after in ((429, None), (503, "0"))
+            for ranges in (True, False)
+        ),
+    ],
 )
-@pytest.mark.parametrize("ranges", [True, False])
 def test_requests_that_are_refused_are_made_again(
     run: Run,
     server: Counting,

@@ -51,8 +51,10 @@ def _connect(address: str) -> Any:
         raise FailureError(
             "--cluster: distributed is missing", hint="install blkmig[cluster]"
         ) from None
-    # What it has to say is in the errors, too.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    # What it has to say is in the errors, too.  Importing it gave some of its loggers levels of their own.
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("asyncio", "distributed", "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         make: Any = Client
         return make(address, timeout=limits.CLUSTER_WAIT, set_as_default=False)

@@ -24,6 +24,7 @@ from blkmig_cli.disks.nbd.replies import Request
 from blkmig_cli.errors import FailureError
 from blkmig_cli.schemas.nbd import Command, ExportFlag
 from blkmig_cli.system.nbd_uri import parse_nbd_uri
+from tests.support.long import examples
 from tests.support.nbd import ended, joined, mapped, nbdkit, opened, qcow2, qemu_nbd, run, tool, uri
 from tests.support.peers import connect, wait_until
 
@@ -174,7 +175,11 @@ def server(kind: str, folder: Path) -> AbstractContextManager[str]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["raw", "qcow2", "blocks of 4 KiB", "no-sr", "no zeroes", "odd size"]
+    "kind",
+    [
+        *("raw", "blocks of 4 KiB", "no-sr", "odd size"),
+        *(pytest.param(kind, marks=pytest.mark.long) for kind in ("qcow2", "no zeroes")),
+    ],
 )
 def test_against_bytes(kind: str, tmp_path: Path) -> None:
     """Whatever is written and zeroed in any order reads back as in a bytearray."""
@@ -383,7 +388,8 @@ def test_what_was_read_ahead_is_forgotten() -> None:
             assert reader.read(0, 2 * MIB) == bytes([number]) * 2 * MIB
 
 
-@settings(max_examples=25)
+@pytest.mark.scaled
+@settings(max_examples=examples(12, 100))
 @given(data=st.data())
 def test_reading_in_any_order(disk_server: tuple[str, bytes], data: st.DataObject) -> None:
     """With and without extents announced, a second reading and ranges of any length."""

@@ -197,7 +197,7 @@ def refused(case: Case, options: ConvertOptions) -> bool:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(50, 1000))
+@settings(max_examples=examples(21, 1000))
 @given(cases(), st.sampled_from(["qemu", "classic", "v1", "v2"]), st.booleans())
 def test_the_last_byte_counts(case: Case, dialect: str, normalize: bool) -> None:
     hints = Hints({name: case.models[name].sectors * 512 for name in case.models})

@@ -116,7 +116,7 @@ def test_positions_behind_records(
     assert [entry.position for entry in entries if entry.state == "finished"] == [len(FOUR)]
 
 
-@pytest.mark.parametrize("kind", ["file", "pipe"])
+@pytest.mark.parametrize("kind", ["file", pytest.param("pipe", marks=pytest.mark.long)])
 def test_positions_behind_runs(entries: list[Entry], kind: str) -> None:
     """A run of zeros is applied in one step."""
     number = 200

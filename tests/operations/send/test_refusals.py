@@ -227,7 +227,7 @@ STREAM = b"QEVM\0\0\0\3"
          "memory looks like a libvirt save image, not a disk image; use -f raw if it is one"),
         (b"LibvirtQemudPart", 512,
          "memory looks like a libvirt save image, not a disk image; use -f raw if it is one"),
-        (gzip.compress(b""), 512,
+        (gzip.compress(b"", mtime=0), 512,
          "memory looks like a gzip file, not a disk image; use -f raw if it is one"),
         (lzma.compress(b""), 512,
          "memory looks like a xz file, not a disk image; use -f raw if it is one"),

@@ -76,7 +76,7 @@ def memories(draw: st.DrawFn) -> bytes:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(40, 1000))
+@settings(max_examples=examples(28, 1000))
 @given(memories())
 def test_pages(data: bytes) -> None:
     same(data, Hints())

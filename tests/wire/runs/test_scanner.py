@@ -90,14 +90,14 @@ def same(data: bytes | Pieces, hints: Hints) -> None:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(25, 1000))
+@settings(max_examples=examples(17, 1000))
 @given(repetitive())
 def test_repetitions(stream: Repetitive) -> None:
     same(stream.data, stream.hints)
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(25, 1000))
+@settings(max_examples=examples(17, 1000))
 @given(irregular())
 def test_any_order(stream: Repetitive) -> None:
     with patch.object(repeats, "_MIXED_FIRST", 4):
@@ -105,7 +105,7 @@ def test_any_order(stream: Repetitive) -> None:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(25, 1000))
+@settings(max_examples=examples(17, 1000))
 @given(chunks())
 def test_chunks_of_bitmaps(stream: Repetitive) -> None:
     with patch.object(repeats, "_MIXED_FIRST", 4):
