@@ -6,7 +6,6 @@ time, and greets the next one when that has left (QEMU 7.2, chardev/char-socket.
 """
 
 import asyncio
-import logging
 import socket
 import threading
 from collections.abc import Coroutine
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import FailureError, UsageError, failing
+from blkmig_cli.system.logs import keep_off_stderr
 from blkmig_cli.text import brief, count, escape, quote
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def _new_client() -> "QMPClient":
             f"the Python package qemu.qmp is missing ({brief(error.name)})",
             hint="install it with: pip install 'blkmig[live]'",
         ) from None
-    logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
+    keep_off_stderr("qemu.qmp", "asyncio")
     return QMPClient(readbuflen=limits.QMP_MESSAGE_MAX)
 
 

@@ -16,6 +16,7 @@ from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.errors import FailureError, StreamError, UsageError
 from blkmig_cli.system.address import Address
+from blkmig_cli.system.logs import keep_off_stderr
 from blkmig_cli.text import escape
 
 R = TypeVar("R")
@@ -62,6 +63,7 @@ class Store:
         scheme = address.text.partition("::")[0].partition("://")[0].lower()
         if scheme not in fsspec.available_protocols():
             raise UsageError(f"{self._name}: URLs of '{escape(scheme)}' are not supported")
+        keep_off_stderr("asyncio", "fsspec", "s3fs", "aiobotocore", "botocore")
         with self.failing():
             self._store, self._path = fsspec.url_to_fs(address.text)
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from blkmig_cli import __version__, limits
 from blkmig_cli.errors import BlkmigError, FailureError, UsageError
 from blkmig_cli.operations.many.workers import Work
+from blkmig_cli.system.logs import keep_off_stderr
 from blkmig_cli.text import escape
 
 R = TypeVar("R")
@@ -51,9 +52,10 @@ def _connect(address: str) -> Any:
         raise FailureError(
             "--cluster: distributed is missing", hint="install blkmig[cluster]"
         ) from None
-    # What it has to say is in the errors, too.  Importing it gave some of its loggers levels of their own.
+    # What they have to say is in the errors, too.  Those of Dask have handlers and levels of their own.
+    keep_off_stderr("asyncio")
     for name in list(logging.root.manager.loggerDict):
-        if name.partition(".")[0] in ("asyncio", "distributed", "tornado"):
+        if name.partition(".")[0] in ("distributed", "tornado"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         make: Any = Client
