@@ -63,6 +63,7 @@ def test_a_running_guest(tmp_path: Path) -> None:
     run_commands(chapter, tmp_path)
 
 
+@pytest.mark.long
 def test_an_old_capture_to_a_qemu_of_today(run: Run, tmp_path: Path) -> None:
     """That chapter by itself, with a stream made by blkmig, for every QEMU."""
     disk, daily = tmp_path / "disk.img", make_stream(run, tmp_path)

@@ -179,7 +179,7 @@ def output(*words: str) -> tuple[int, bytes, bytes]:
 @pytest.mark.parametrize(
     "words",
     [
-        ["validate", "-v"],
+        pytest.param(["validate", "-v"], marks=pytest.mark.long),
         ["validate", "--output", "json", "--strict", "--ignore", "truncated"],
         pytest.param(["info", "--output", "json"], marks=pytest.mark.long),
         pytest.param(["info"], marks=pytest.mark.long),

@@ -55,6 +55,7 @@ def compare(folder: Path, truth: object) -> Outcome:
     return example("compare_with_truth.py", path, f"drive0={folder / 'disk.img'}")
 
 
+@pytest.mark.long
 def test_compare_with_truth_sees_every_difference(tmp_path: Path) -> None:
     """The script that ends the demo with "identical" compares the disk, each bitmap and its flags."""
     call(tmp_path, sys.executable, EXAMPLES / "make_disk.py", "disk.img")

@@ -24,7 +24,7 @@ from blkmig_cli.transport.target import adopt_target, resolving, write_events
 from blkmig_cli.wire.decoder import Decoder
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.runs import columns as runs
-from tests.conftest import Capture, Run, each_record, fails
+from tests.conftest import MORE, Capture, Run, captures_but, fails
 from tests.support import raw
 from tests.support.feed import encoded, in_file
 from tests.support.long import examples
@@ -81,7 +81,7 @@ def wanted() -> dict[str, dict[str, object]]:
     return {}
 
 
-@each_record
+@captures_but(MORE)
 @pytest.mark.parametrize(
     ("dialect", "normalize"),
     [
