@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from mutate.mutations import Mutation, compiles, find_mutations
-from mutate.reach import lines_to_reach
+from mutate.reach import lines_to_reach, runs_once
 from mutate.record import Record, get_record
 from mutate.trials import (
     ROOT,
@@ -31,6 +31,7 @@ from mutate.trials import (
     modules_named,
     read_sources,
     steps_of,
+    those_beside,
 )  # fmt: skip
 
 Drawn = tuple[Path, Mutation]
@@ -63,6 +64,9 @@ def attempt_all(
     steps = {}
     for path, mutation in drawn:
         tests = record.tests(lines_to_reach(sources, path, mutation))
+        if runs_once(sources[path], mutation):
+            # What is defined may be looked at without a call of what is recorded.
+            tests |= those_beside(path, record)
         steps[path, mutation] = steps_of(path, tests, record, limit)
     trees[0].check(
         sorted({test for each in steps.values() for step in each for test in step.tests})

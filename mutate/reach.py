@@ -3,7 +3,7 @@
 For code in a function these are the lines of the changed statement.  Code that runs once in a process, on
 import or in a function whose results are cached, is executed by whichever test comes first; a change of
 it is noticed where what it defines is used: in functions that mention a name that it binds, or that other
-such code binds with it.
+such code binds with it; and by tests that look at what was defined.
 """
 
 import ast
@@ -56,6 +56,11 @@ def lines_to_reach(sources: dict[Path, str], module: Path, mutation: Mutation) -
         if (lines := set().union(*(each.lines.get(name, set()) for name in names)))
     }
     return found or {module: set(range(1, len(sources[module].splitlines()) + 1))}
+
+
+def runs_once(source: str, mutation: Mutation) -> bool:
+    """Return whether the code that is changed runs once in a process, as definitions do."""
+    return not _runs_often(list(_around(ast.parse(source), mutation)))
 
 
 def _around(tree: ast.Module, mutation: Mutation) -> Iterator[ast.stmt]:

@@ -72,13 +72,24 @@ class Step:
     seconds: float
 
 
+def _tests_of(module: Path) -> Path:
+    """Return the folder of the tests of ``module`` and of those beside it."""
+    return Path("tests", *module.parent.parts[module.parts[0] == PACKAGE :])
+
+
+def those_beside(module: Path, record: Record) -> set[str]:
+    """Return the tests of ``module`` and of those beside it."""
+    folder = _tests_of(module)
+    return {test for test in record.seconds if Path(test.partition("::")[0]).parent == folder}
+
+
 def steps_of(module: Path, tests: set[str], record: Record, limit: float) -> list[Step]:
     """Return tests as steps, of which a trial takes the next where it has survived the one before.
 
     The first tests are those of ``module``, then those of its room, of the room around it, and of each the
     quickest.  Those that would make a trial longer than ``limit`` seconds are left out.
     """
-    rooms = Path("tests", *module.parent.parts[module.parts[0] == PACKAGE :])
+    rooms = _tests_of(module)
 
     def rank(test: str) -> tuple[bool, int, float]:
         path = Path(test.partition("::")[0])

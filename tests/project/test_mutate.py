@@ -10,9 +10,19 @@ import pytest
 from mutate import __main__, trials
 from mutate.__main__ import attempt_all, draw, report
 from mutate.mutations import compiles, find_mutations
-from mutate.reach import lines_to_reach
+from mutate.reach import lines_to_reach, runs_once
 from mutate.record import Record, get_record
-from mutate.trials import PACKAGE, ROOT, Step, Tree, Verdict, modules_named, read_sources, steps_of
+from mutate.trials import (
+    PACKAGE,
+    ROOT,
+    Step,
+    Tree,
+    Verdict,
+    modules_named,
+    read_sources,
+    steps_of,
+    those_beside,
+)  # fmt: skip
 
 SOURCE = '''\
 """A docstring."""
@@ -151,6 +161,7 @@ def test_lines_to_reach(line: int, clip: set[int], user: set[int]) -> None:
     mutation = next(each for each in find_mutations(CLIP) if each.line == line)
     reached = lines_to_reach({module: CLIP, other: USER}, module, mutation)
     assert reached == {path: lines for path, lines in ((module, clip), (other, user)) if lines}
+    assert runs_once(CLIP, mutation) == (line not in (16, 18))
 
 
 def test_steps() -> None:
@@ -169,6 +180,11 @@ def test_steps() -> None:
     step = steps_of(inner, {"tests/x/test_c.py::a", "tests/test_c.py::b"}, record, 20)[0]
     assert step.tests[0] == "tests/x/test_c.py::a"
     assert steps_of(Path("schemas", "b.py"), {"tests/test_c.py::a"}, record, 20) == []
+    assert those_beside(module, record) == {test for test in seconds if "/x/" in test}
+    assert those_beside(Path(PACKAGE, "d.py"), record) == set(seconds) - those_beside(
+        module, record
+    )
+    assert those_beside(Path("schemas", "b.py"), record) == set()
 
 
 MODULE = """\
