@@ -63,11 +63,14 @@ def test_missing_chunks_are_accepted_afterwards(run: Run, kind: str, made: bool)
         assert outcome.status == 0
         assert "without the stream, its bitmaps are not written: b" in outcome.err
         assert outcome.report["verdict"] == "incomplete"
-        assert run(*words, "--output", "json").report["verdict"] == "unknown"
     assert Path("x").read_bytes() == filled(1) + (bytes(MIB) if made else filled(9))
     assert json.loads(Path("x.replay.json").read_text())["state"] == "finished"
     assert not Path("x.partial").exists()
-    assert run("replay", "--image", "x", "--resume", "--allow-incomplete").status == 0
+    # The journal keeps what was accepted.
+    again = run("replay", "--image", "x", "--resume", "--allow-incomplete", "--output", "json")
+    assert again.status == 0
+    assert again.report["verdict"] == "incomplete"
+    assert [found["id"] for found in again.report["findings"]] == ["missing-chunks"]
 
 
 @both_sources
@@ -89,6 +92,7 @@ def test_damage_is_accepted_afterwards(run: Run, kind: str) -> None:
         assert "warning: x: took 2097152 bytes" in outcome.err
     assert Path("x").read_bytes() == DISK
     assert set(here()) == {"s.bin", "x", "x.replay.json"}
+    accepted_again(run)
 
 
 @both_sources
@@ -98,6 +102,44 @@ def test_damage_is_accepted_at_once(run: Run, kind: str) -> None:
     assert run(*words).status == 3
     assert Path("x").read_bytes() == filled(1)
     assert json.loads(Path("x.replay.json").read_text())["state"] == "finished"
+    accepted_again(run)
+
+
+def accepted_again(run: Run) -> None:
+    """What was accepted of a damaged stream does not become a success later."""
+    before = here(), Path("x").read_bytes(), Path("x.replay.json").read_bytes()
+    outcome = run("replay", "--image", "x", "--resume", "--allow-incomplete")
+    assert outcome.status == 3
+    assert outcome.out == "(stdin): damaged\n"
+    assert "stream truncated at byte" in outcome.err
+    assert before == (here(), Path("x").read_bytes(), Path("x.replay.json").read_bytes())
+
+
+@both_sources
+@pytest.mark.parametrize("progress", [b"", raw.progress(50)])
+def test_an_image_made_in_a_likely_size_does_not_prove_it(
+    run: Run, kind: str, progress: bytes
+) -> None:
+    """Neither when the replay is repeated nor when it is continued."""
+    content = data(0, 1) + data(2048, 2) + progress + raw.EOS
+    put(content)
+    words = ["replay", source(kind), "--image", "x", "--create"]
+    first = run(*words, "--output", "json")
+    assert (first.status, first.report["verdict"]) == (0, "unknown")
+    assert "took 2097152 bytes, the end of its last chunk" in first.err
+    again = run(*words, "--resume", "--output", "json")
+    assert (again.status, again.err) == (0, first.err)
+    for one in (first.report["devices"][0], again.report["devices"][0]):
+        assert (one["size"], one["inferred-size"]["max"]) == (None, None)
+    for key in ("verdict", "findings"):
+        assert again.report[key] == first.report[key]
+    # What is known later counts.
+    fails(run(*words, "--resume", "--device-size", "3M", "-q"), 4, "enlarge the image")
+    assert run(*words, "--resume", "--device-size", "2M").out.startswith(f"{source(kind)}: whole")
+    # A size that was specified does.
+    os.remove("x")
+    assert run(*words, "--resume", "--device-size", "2M").status == 0
+    assert run(*words, "--resume", "--output", "json").report["verdict"] == "whole"
 
 
 def test_an_empty_stdin_is_no_stream() -> None:

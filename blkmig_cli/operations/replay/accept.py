@@ -1,4 +1,7 @@
-"""Accepting an image as an earlier replay left it at the end of an incomplete or damaged stream."""
+"""Accepting an image as an earlier replay left it at the end of an incomplete or damaged stream.
+
+The journal keeps what was wrong with the stream, so that accepting it again gives the same report.
+"""
 
 from blkmig_cli.checks.catalogue import Finding
 from blkmig_cli.checks.report import Report
@@ -30,28 +33,18 @@ def accept(request: ReplayRequest, destinations: Destinations) -> ReplayResult:
                 )
             continue
         name = device or (found.journal.device if found.journal is not None else None) or ""
-        evidence = Evidence(
-            name,
-            found.path,
-            SizeBounds(stop.least, stop.most, "stream"),
-            0,
-            stop.end,
-            option=found.size,
-            largest=request.hints.takes_most(name),
-            image=found.existing_size,
-            is_device=found.is_device,
-            gaps=True,
-        )
-        decision = decide_size(evidence)
-        if decision.finding is not None:
-            findings.append(decision.finding)
-        elif decision.size is not None:
-            found.decide(decision.size)
-        if decision.assumed:
-            warnings.append(
-                f"{escape(found.path)}: took {decision.size} bytes, the end of the last chunk "
-                f"({evidence.bounds}); see --device-size"
-            )
+        if not found.finished:
+            evidence = _evidence(name, found, stop, request)
+            decision = decide_size(evidence)
+            if decision.finding is not None:
+                findings.append(decision.finding)
+            elif decision.size is not None:
+                found.decide(decision.size, assumed=decision.assumed)
+            if decision.assumed:
+                warnings.append(
+                    f"{escape(found.path)}: took {decision.size} bytes, the end of the last chunk "
+                    f"({evidence.bounds}); see --device-size"
+                )
         if stop.bitmaps:
             names = ", ".join(map(escape, stop.bitmaps))
             warnings.append(
@@ -76,17 +69,32 @@ def accept(request: ReplayRequest, destinations: Destinations) -> ReplayResult:
     return ReplayResult(report, accepted=True, warnings=warnings)
 
 
+def _evidence(name: str, found: Destination, stop: Stop, request: ReplayRequest) -> Evidence:
+    return Evidence(
+        name,
+        found.path,
+        SizeBounds(stop.least, stop.most, "stream"),
+        0,
+        stop.end,
+        option=found.size,
+        largest=request.hints.takes_most(name),
+        image=found.existing_size,
+        is_device=found.is_device,
+        gaps=True,
+    )
+
+
 def _incomplete(destinations: Destinations) -> list[str]:
     return [found.incomplete_path for found in destinations if found.incomplete_path is not None]
 
 
 def _stop(found: Destination) -> Stop | None:
-    """Return the end of the stream from the journal; None if the image is finished already."""
+    """Return the end of the stream from the journal; None if the image was finished with all of it."""
     entry: Entry | None = found.journal
     journal = escape(found.neighbours.journal)
     if entry is None:
         raise FailureError(f"{escape(found.path)} is not an incomplete image", hint="name a STREAM")
-    if entry.state in ("written", "finished"):
+    if entry.stop is None and entry.state in ("written", "finished"):
         return None
     if entry.stop is None:
         raise FailureError(

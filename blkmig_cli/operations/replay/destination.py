@@ -80,7 +80,7 @@ class Destination:
         self._image: Image | None = None
         self._replaced: RawImage | None = None
         self._before: Entry | None = None
-        self._begun = self._writing = self._rest = False
+        self._assumed = self._begun = self._writing = self._rest = False
 
     # Properties.
 
@@ -99,6 +99,13 @@ class Destination:
         """The size in bytes of an image that is written in place; None for a new one."""
         image = self._image
         return None if image is None or self._new else image.size
+
+    @property
+    def known_size(self) -> int | None:
+        """:attr:`existing_size`, None where an earlier run has made the image in a size that it assumed."""
+        before = self._before
+        assumed = before is not None and before.new and before.assumed
+        return None if assumed else self.existing_size
 
     @property
     def limit(self) -> int | None:
@@ -297,7 +304,7 @@ class Destination:
         if before is None or before.size is None:
             return
         # At the end of an incomplete stream, the size was only the likely one.
-        if before.stop is None and self.size is not None and self.size != before.size:
+        if before.state != "incomplete" and self.size is not None and self.size != before.size:
             raise FailureError(
                 f"{escape(self.neighbours.journal)} is of a disk of {before.size} bytes, "
                 f"not {self.size}",
@@ -336,9 +343,14 @@ class Destination:
                 hint="if this is intended, specify --device-size",
             )
 
-    def decide(self, size: int, overlaps: IntervalSet | None = None) -> None:
-        """Set the size of the disk in bytes; ``overlaps``: see ``History``, for a stream in a file."""
-        self.size = size
+    def decide(
+        self, size: int, overlaps: IntervalSet | None = None, *, assumed: bool = False
+    ) -> None:
+        """Set the size of the disk in bytes; ``assumed``: it is only derived from the end of the last chunk.
+
+        ``overlaps``: see ``History``, for a stream in a file.
+        """
+        self.size, self._assumed = size, assumed
         if overlaps is not None:
             self.history = self._new_history(overlaps)
 
@@ -423,7 +435,7 @@ class Destination:
     def _write_journal(self, entry: Entry | None) -> None:
         if entry is not None:
             stream = None if self.holds is None else self.holds.id
-            entry = replace(entry, image_format=self._format, stream=stream)
+            entry = replace(entry, image_format=self._format, stream=stream, assumed=self._assumed)
             write_journal(self.neighbours, self.reception.in_entry(entry))
 
     def save(self, position: int, state: State = "writing", stop: Stop | None = None) -> None:
@@ -476,14 +488,17 @@ class Destination:
             remove(self.neighbours.identity)
             finish(image, self.path, replace=self._request.overwrite)
 
-    def finish(self, position: int) -> None:
-        """Record that everything is done, up to byte ``position`` of the stream; raises FailureError."""
+    def finish(self, position: int, accepted: Stop | None = None) -> None:
+        """Record that everything is done, up to byte ``position`` of the stream; raises FailureError.
+
+        ``accepted``: the end of the stream, where it is incomplete or damaged.
+        """
         image = self._image
         if not self._begun or self.finished or image is None:
             return
         if self.holds is not None and image.is_single_file:
             write_record(self.neighbours, self.holds)
-        self.save(position, "finished")
+        self.save(position, "finished", accepted)
 
     def stop(self, position: int, stop: Stop) -> None:
         """Record the end of an incomplete or damaged stream; raises FailureError."""
@@ -498,9 +513,9 @@ class Destination:
         if self._new and size not in (None, image.size):
             image.resize(size or 0)
         image.flush()
-        self._write_journal(replace(before, state="written", size=size, stop=None))
+        self._write_journal(replace(before, state="written", size=size))
         self.rename()
-        self._write_journal(replace(before, state="finished", size=size, stop=None))
+        self._write_journal(replace(before, state="finished", size=size))
 
     def close(self) -> None:
         """Close the image and release its locks."""

@@ -78,7 +78,7 @@ class Destinations:
         known = self._known
         granularities, images = dict(known.granularities), dict(known.images)
         for device, destination in self._images.items():
-            size = None if destination.is_device else destination.existing_size
+            size = None if destination.is_device else destination.known_size
             if size is not None and existing:
                 images.setdefault(device, size)
         for places in (self._places, self._own):

@@ -53,7 +53,8 @@ class Entry:
     ``position``: all records that begin before this offset in the stream are on the image; ``records``
     is their number, ``data_records`` that of those with data, and ``digest`` their SHA-256 (see
     ``history.py``).  ``new``: the image is IMAGE.partial until it is written.  ``size``: that of the
-    disk in bytes, None while unknown.  ``stop``: for ``incomplete``.  ``image_format``: that of a new
+    disk in bytes, None while unknown; ``assumed``: it is only derived from the end of the last chunk.
+    ``stop``: for ``incomplete``, and for an image that was accepted then.  ``image_format``: that of a new
     image.  ``stream``: the id of the stream whose disk the image will hold, None if that is unknown.
     ``device``: the name of the disk; ``received``: so many bytes from its start are on the image, of this
     stream or of earlier ones; ``bitmaps``: the stream has bitmaps of it.
@@ -72,6 +73,7 @@ class Entry:
     device: str | None = None
     received: int = 0
     bitmaps: bool = False
+    assumed: bool = False
 
 
 def read_journal(neighbours: Neighbours) -> Entry | None:
@@ -114,6 +116,7 @@ def _document(entry: Entry) -> dict[str, Any]:
         "state": entry.state,
         "new": entry.new,
         "size": entry.size,
+        "size-assumed": entry.assumed,
         "position": entry.position,
         "records": entry.records,
         "data-records": entry.data_records,
@@ -154,7 +157,8 @@ def _parse(root: Object) -> Entry:
     data_records = root.number("data-records", records)
     if (records == 0) != (position == 0) or (records == 0) != (digest == NO_RECORDS):
         raise root.fault("position, records and digest do not fit together")
-    stop = _parse_stop(root) if state == "incomplete" else None
+    accepted = state != "writing" and root.value("damaged") is not None
+    stop = _parse_stop(root) if state == "incomplete" or accepted else None
     size = None if root.is_null("size") else root.number("size", limits.DISK_MAX)
     if size is None and state in ("written", "finished"):
         raise root.fault("no size")
@@ -164,6 +168,7 @@ def _parse(root: Object) -> Entry:
     # A journal of an earlier version says nothing of it.
     received = 0 if root.value("received") is None else root.number("received", limits.DISK_MAX)
     bitmaps = root.flag("has-bitmaps", default=False)
+    assumed = root.flag("size-assumed", default=False)
     return Entry(
         state,
         new,
@@ -178,6 +183,7 @@ def _parse(root: Object) -> Entry:
         device,
         received,
         bitmaps,
+        assumed,
     )
 
 

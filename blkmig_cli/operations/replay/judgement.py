@@ -184,7 +184,7 @@ class Reading:
             request.hints.option_size(device),
             request.hints.takes_most(device),
             None if entry is None else entry.size,
-            None if destination is None else destination.existing_size,
+            None if destination is None else destination.known_size,
             destination is not None and destination.is_device,
             request.incremental or request.allow_incomplete or gaps or not disk.has_blocks,
             destination is not None and destination.grows,
@@ -297,7 +297,7 @@ def judge(
             if found.grows and reading.lacks_growth(device, found.existing_size, size):
                 faults.append(grown_since(device, size))
             overlaps = reading.superseded.overlaps(device) if reading.stream.seekable else None
-            found.decide(size, overlaps)
+            found.decide(size, overlaps, assumed=judgement.sizes[device].assumed)
         if device in owners:
             place = destinations.place_of(device)
             if place.in_image and not blocks and (found is None or found.image is None):

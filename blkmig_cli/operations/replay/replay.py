@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from blkmig_cli.checks.catalogue import Finding, finding_of
+from blkmig_cli.checks.catalogue import CHECKS, Finding, finding_of
 from blkmig_cli.checks.judge import found as finding
 from blkmig_cli.checks.manifest import Manifest, check_images
 from blkmig_cli.checks.survey import read_stream
@@ -239,8 +239,7 @@ class _Replay:
         for found in self._destinations:
             found.rename()
         files += self._write_bitmaps(judgement, warnings, in_image=False)
-        for found in self._destinations:
-            found.finish(position)
+        self._finish(judgement)
         warnings += [
             f"{escape(path)}: kept, but it does not record this write"
             for path in self._destinations.bitmaps_beside_written()
@@ -254,6 +253,16 @@ class _Replay:
             resumed=self._resumed(),
             warnings=warnings,
         )
+
+    def _finish(self, judgement: Judgement) -> None:
+        """Record that all is done, and what was accepted though it is a fault of the stream."""
+        reading, report = self._reading, judgement.report
+        accepted = tuple(found for found in report.findings if CHECKS[found.id][0] == "error")
+        for device, found in self._begun():
+            stop = None
+            if accepted or report.failure is not None:
+                stop = reading.stop(device, found, report.failure, accepted)
+            found.finish(reading.position, stop)
 
     def _against(self, manifest: Manifest, judgement: Judgement) -> list[Finding]:
         """Read the images; return the differences from the manifest as findings."""

@@ -174,7 +174,8 @@ def test_an_existing_image_has_its_size(length: int) -> None:
     assert (result.accepted, result.warnings) == (True, [])
     entry = read_journal(neighbours_of("x"))
     assert entry is not None
-    assert (entry.state, entry.size, entry.stop) == ("finished", length, None)
+    assert (entry.state, entry.size, entry.stop) == ("finished", length, stop(GAP))
+    assert [found.id for found in accepted("x").report.findings] == [GAP.id]
     assert Path("x").read_bytes() == b"\1" * length
 
 
@@ -259,8 +260,8 @@ class Export:
         self.neighbours = neighbours_of("x")
         self.done: list[object] = []
 
-    def decide(self, size: int) -> None:
-        self.done.append(size)
+    def decide(self, size: int, *, assumed: bool) -> None:
+        self.done += [size, assumed]
 
     def accept(self) -> None:
         self.done.append("accept")
@@ -278,7 +279,7 @@ def test_a_device_that_is_larger_than_its_disk() -> None:
     export = Export(stop())
     found: Any = Exports({None: export})
     assert accept(ReplayRequest({None: export.path}), found).accepted
-    assert export.done == [2 * MIB, "accept"]
+    assert export.done == [2 * MIB, True, "accept"]
     export = Export(stop(end=9 * MIB, most=None))
     found = Exports({None: export})
     assert not accept(ReplayRequest({None: export.path}), found).accepted

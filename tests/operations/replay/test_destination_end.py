@@ -293,4 +293,4 @@ def test_accepting_what_is_not_to_be_accepted(monkeypatch: pytest.MonkeyPatch) -
     assert image.done == ["flush"]
     entry = read_journal(neighbours_of("x"))
     assert entry is not None
-    assert (entry.state, entry.size, entry.stop) == ("finished", 2 * MIB, None)
+    assert (entry.state, entry.size, entry.stop) == ("finished", 2 * MIB, STOP)

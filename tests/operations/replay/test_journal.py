@@ -30,12 +30,13 @@ DIGEST = "0123456789abcdef" * 4
 FULL = Entry(
     "incomplete", True, 5, 40, 3, 2, DIGEST,
     Stop(1, 2, 3, True, (Finding("truncated", "error", "cut"),), ("b", "c")),
-    "qcow2", "an id", "d", 7, True,
+    "qcow2", "an id", "d", 7, True, True,
 )  # fmt: skip
 DOCUMENT = {
     "version": 1, "state": "incomplete", "new": True, "size": 5, "position": 40, "records": 3,
     "data-records": 2, "digest": DIGEST, "format": "qcow2", "stream": "an id", "device": "d",
-    "received": 7, "has-bitmaps": True, "least": 1, "most": 2, "end": 3, "damaged": True,
+    "received": 7, "has-bitmaps": True, "size-assumed": True, "least": 1, "most": 2, "end": 3,
+    "damaged": True,
     "findings": [{"id": "truncated", "message": "cut"}], "bitmaps": [{"name": "b"}, {"name": "c"}],
 }  # fmt: skip
 
@@ -65,24 +66,26 @@ def test_entries_come_back(entry: Entry) -> None:
     assert not Path("x.replay.json.new").exists()
 
 
-@pytest.mark.parametrize("state", ["writing", "written", "finished"])
-def test_only_an_incomplete_one_has_an_end_of_the_stream(state: State) -> None:
+@pytest.mark.parametrize(
+    ("state", "kept"), [("writing", False), ("written", True), ("finished", True)]
+)
+def test_the_end_of_the_stream_stays_when_it_is_accepted(state: State, kept: bool) -> None:
     Path("x.replay.json").write_text(json.dumps(DOCUMENT | {"state": state}))
     entry = read_journal(X)
     assert entry is not None
-    assert (entry.state, entry.stop) == (state, None)
+    assert (entry.state, entry.stop) == (state, FULL.stop if kept else None)
 
 
 def test_a_journal_of_an_earlier_version() -> None:
     """It says nothing of what was received, nor of the format."""
-    known = {"format", "stream", "device", "received", "has-bitmaps"}
+    known = {"format", "stream", "device", "received", "has-bitmaps", "size-assumed"}
     Path("x.replay.json").write_text(
         json.dumps({key: DOCUMENT[key] for key in DOCUMENT if key not in known})
     )
     entry = read_journal(X)
     assert entry is not None
     assert (entry.image_format, entry.stream, entry.device) == ("raw", None, None)
-    assert (entry.received, entry.bitmaps) == (0, False)
+    assert (entry.received, entry.bitmaps, entry.assumed) == (0, False, False)
 
 
 AT_MOST = f"is not a number from 0 to {limits.DISK_MAX}"
