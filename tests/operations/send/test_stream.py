@@ -228,3 +228,15 @@ def test_a_hole_of_terabytes_is_few_pieces() -> None:
     found = [piece for piece in pieces if isinstance(piece, EventRun)]
     assert sum(map(len, found)) > 3_000_000
     assert all(run.end - run.start <= 1 << 20 for run in found)
+
+
+def test_zeros_with_bits_are_no_runs() -> None:
+    """Each record has the bits of its chunk."""
+    bitmap = DirtyBitmap("b", 16 << 10)  # a chunk has one word
+    for chunk in (0, 1000, 4095):
+        bitmap.set_range(chunk * MIB, MIB)
+    pieces = list(send_pieces([Disk("d", Hole(4096 * MIB), [bitmap])], SendOptions("v1")))
+    records = [piece for piece in pieces if isinstance(piece, Block)]
+    assert [record.sector for record in records] == list(range(0, 4096 * 2048, 2048))
+    dirty = [any(encoded([record])[-8:]) for record in records]
+    assert [number for number, each in enumerate(dirty) if each] == [0, 1000, 4095]
