@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,8 @@ def pytest_collection_finish() -> None:
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The variables of all tests; yields the folder for the homes that they name."""
     home = tmp_path_factory.mktemp("homes") / "home"
+    # It is used to the end: not in the home of the first test that needs it.
+    get_temp_dir()
     with pytest.MonkeyPatch.context() as patch:
         for variable, place in {
             "HOME": "",
