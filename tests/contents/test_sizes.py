@@ -69,6 +69,7 @@ def test_never_sent(
         ([("a", 0), ("a", 2048), 33], {"a": MIB, "b": None}, False),
         ([("a", 0), ("a", 2048), 33], {}, False),
         ([("a", 0), 0], {"a": None}, True),
+        ([("a", 0), ("a", 2048), 33], {"a": 0}, False),
     ],
 )
 def test_the_bulk_phase_ended(

@@ -196,6 +196,13 @@ def test_zeros_of_an_increment(disk: StreamDisk) -> None:
         assert list(increment.known_zeros(start, length)) == [*clipped(start, length)]
 
 
+def test_zeros_from_the_first_sector_on() -> None:
+    state = EndState()
+    state.put(Stretch(0, 1))
+    found = StreamDisk("s", in_file(b"-"), state, MIB).incremental()
+    assert list(found.known_zeros(0, MIB)) == [(0, SECTOR)]
+
+
 def test_zeros_of_an_increment_end_with_the_disk(disk: StreamDisk) -> None:
     shorter = disk.resized(4 * MIB - 100).incremental()
     assert list(shorter.known_zeros(0, 9 * MIB)) == [(3 * MIB, MIB - 100)]
