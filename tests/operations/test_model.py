@@ -86,7 +86,7 @@ def check(plan: Plan, folder: Path) -> None:
         OPERATIONS[name](case, *arguments)
 
 
-ORDINARY = 40
+ORDINARY = 200
 
 
 @settings(
