@@ -26,7 +26,7 @@ from tests.support.long import LONG, examples
 # are folders, whose files each example writes anew.
 settings.register_profile(
     "blkmig",
-    max_examples=examples(60, 100),
+    max_examples=examples(50, 100),
     deadline=None,
     print_blob=True,
     suppress_health_check=[

@@ -18,7 +18,7 @@ from tests.conftest import MORE, NAMES, Capture, get_capture
 from tests.support.long import examples
 from tests.support.memory import memory_taken
 
-NUMBER = examples(8, 150)
+NUMBER = examples(5, 150)
 #: Over 6 MB: the same code would take too long.
 LARGE = {"bitmaps-7.2-with-blocks", "classic-incomplete", "classic-live-writes"}
 #: Beside what the interpreter and its modules take: a command stays below 200 MB with them.

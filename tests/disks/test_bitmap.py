@@ -144,6 +144,7 @@ def test_memory_follows_what_is_dirty() -> None:
     assert room.left > 800
 
 
+@pytest.mark.long
 def test_many_bits_and_the_farthest() -> None:
     """Bytes past 2**63, which a hostile sector can claim, are counted as well."""
     bitmap = DirtyBitmap("b", 1 << 20)

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import Run, fails
 from tests.interop.disks import MIB, patterned
 from tests.interop.guest import Guest, started
@@ -93,6 +95,7 @@ def captured(run: Run, found: Guest, stream: Path, *words: str) -> set[str]:
     return {device["name"] for device in outcome.json["devices"]}
 
 
+@pytest.mark.long
 def test_the_choice(run: Run, tmp_path: Path) -> None:
     stream = tmp_path / "s.bin"
     with every_kind(tmp_path) as found:

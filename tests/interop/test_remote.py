@@ -149,6 +149,7 @@ def test_sending_a_disk(pair: Hosts) -> None:
         qcow2.same(pair.there / "disk.qcow2", "qcow2", pair.here / "disk.img", "raw")
 
 
+@pytest.mark.long
 def test_continuing_where_the_line_broke(pair: Hosts) -> None:
     first = blocks("Sending a disk")[0]
     once, _ = blocks("Continuing where the line broke")

@@ -560,6 +560,7 @@ def test_a_child_inherits_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
         assert not any(file.endswith("s.bin") for file in files)
 
 
+@pytest.mark.long
 def test_a_manifest(run: Run) -> None:
     original = make("a.qcow2")
     words = ["send", original, "--bitmaps", "--to", "s.bin", "--manifest", "s.json"]

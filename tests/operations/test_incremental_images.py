@@ -593,7 +593,9 @@ def test_an_increment_whose_description_was_cut_off(run: Run) -> None:
 
 
 @needs_qemu_utils
-@pytest.mark.parametrize("dialect", ["qemu", pytest.param("v1", marks=pytest.mark.long), "v2"])
+@pytest.mark.parametrize(
+    "dialect", ["qemu", *(pytest.param(each, marks=pytest.mark.long) for each in ("v1", "v2"))]
+)
 def test_an_estimate(run: Run, make: Make, dialect: str) -> None:
     """It is exact where no data is zero, and at most too large; nothing is written."""
     make("write -P 2 1M 4k", "write -z 2M 1M", "write -P 0 3M 64k")

@@ -322,7 +322,7 @@ def test_restart_of_what_cannot_be_written_changes_nothing(
     assert run("replay", stream, "--image", image, "--resume").status == 0
 
 
-@pytest.mark.parametrize("source", ["file", "pipe"])
+@pytest.mark.parametrize("source", ["file", pytest.param("pipe", marks=pytest.mark.long)])
 @pytest.mark.parametrize("how", ["other records", "other data", "one byte", "shorter"])
 def test_another_stream_is_refused(
     how: str, source: str, run: Run, stream: Path, wanted: tuple[bytes, bytes], tmp_path: Path

@@ -96,10 +96,10 @@ def tracing() -> None:
 @pytest.mark.parametrize(
     ("start", "source"),
     [
-        *((start, "file") for start in STARTS[:2]),
-        *(pytest.param(start, "file", marks=pytest.mark.long) for start in STARTS[2:]),
-        (new, "pipe"),
-        *(pytest.param(start, "pipe", marks=pytest.mark.long) for start in STARTS[1:]),
+        pytest.param(start, source, marks=pytest.mark.long if long else [])
+        for start in STARTS
+        for source in ("file", "pipe")
+        for long in [(start, source) not in ((new, "file"), (existing, "pipe"))]
     ],
 )
 @pytest.mark.scaled

@@ -274,7 +274,7 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.scaled
-@settings(max_examples=examples(8, 150))
+@settings(max_examples=examples(5, 150))
 @given(st.binary(max_size=3000), st.integers(0, 1 << 62))
 def test_hostile_input_ends(data: bytes, word: int) -> None:
     forged = b"".join(raw.word((word + at) % (1 << 50), 1) + b"\1d" for at in range(300))

@@ -133,7 +133,7 @@ def test_positions_behind_runs(entries: list[Entry], kind: str) -> None:
     assert image == bytes(2 * MIB * number) + filled(7)
 
 
-@pytest.mark.parametrize("kind", ["file", "pipe"])
+@pytest.mark.parametrize("kind", ["file", pytest.param("pipe", marks=pytest.mark.long)])
 @pytest.mark.parametrize("taken", [True, False])
 def test_runs_of_several_devices(kind: str, taken: bool) -> None:
     """Only what is taken is written, to the image of each."""
