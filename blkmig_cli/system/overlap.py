@@ -8,6 +8,8 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import NamedTuple
 
+from blkmig_cli.system.process import join
+
 _WORKERS = 2
 # Jobs that run or wait: as few as keep the threads at work, since each is compared with a new one.
 _WAITING = 3 * _WORKERS
@@ -42,7 +44,7 @@ class Overlap:
         for _thread in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
-            thread.join()
+            join(thread)
 
     def submit(self, target: object, start: int, end: int, job: Callable[[], None]) -> None:
         """Run ``job``, which changes bytes [start, end) of ``target``.

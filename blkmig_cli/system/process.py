@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from threading import Thread
 from types import FrameType
 
 from blkmig_cli.errors import Interruption
@@ -39,6 +40,12 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+def join(thread: Thread, wait: float | None = None) -> None:
+    """Wait until ``thread`` ends, at most ``wait`` seconds; not for one that a signal kept from starting."""
+    with suppress(RuntimeError):
+        thread.join(wait)
 
 
 def reserve_standard_descriptors() -> None:

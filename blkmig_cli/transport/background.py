@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from blkmig_cli.system.process import join
+
 # Bytes of a piece, and how many of these are ahead.
 _PIECE = 1 << 20
 _AHEAD = 4
@@ -96,7 +98,7 @@ class Reading:
             return
         os.eventfd_write(self._wake, 1)
         self._empty.put(None)
-        self._thread.join()
+        join(self._thread)
         os.close(self._wake)
         self._wake = -1
         self._empty, self._filled = queue.SimpleQueue(), queue.SimpleQueue()
@@ -180,7 +182,7 @@ class Writing:
         if self._thread is not None:
             with suppress(queue.Full):
                 self._pieces.put(None, timeout=wait)
-                self._thread.join(wait)
+                join(self._thread, wait)
             self._thread = None
 
     def _raise(self) -> None:

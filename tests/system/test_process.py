@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from click.testing import CliRunner
 
 from blkmig_cli.commands import cli
 from blkmig_cli.errors import FailureError, Interruption
+from blkmig_cli.system.overlap import Overlap
+from blkmig_cli.system.process import join
 from blkmig_cli.transport.sinks import Sink
 from tests.conftest import Run, fails
 from tests.support import raw
@@ -349,3 +352,18 @@ def test_no_thread_is_started_to_read_a_stream(
     line = [sys.executable, "-c", program, "validate", str(stream), "--device-size", "2M"]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     assert done.stderr == "1\n"
+
+
+def test_a_thread_that_was_not_started_is_not_waited_for() -> None:
+    """A signal came before it was."""
+    over: list[int] = []
+    join(Thread(target=over.append, args=(1,)))
+    assert over == []
+    thread = Thread(target=over.append, args=(1,))
+    thread.start()
+    join(thread)
+    assert over == [1]
+    with Overlap() as overlap, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Thread, "start", lambda _: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            overlap.submit("x", 0, 1, lambda: None)
