@@ -5,10 +5,10 @@ SECONDS ?= 60
 COUNT ?= 20
 SEED ?= 1
 QEMU_ROOT ?=
-# In parallel, the long ones with one process more, as many of them wait; who runs pytest by hand gets one
+# In parallel, with one process more than processors, as some tests wait; who runs pytest by hand gets one
 # test after the other.
-WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 8 ? n : 8)))
-PYTEST := $(BIN)/python -m pytest --dist worksteal --numprocesses
+WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 8 ? n + 1 : 8)))
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -17,13 +17,13 @@ demo: $(VENV)/.run ## Make a disk and bitmaps, send, dump, validate, replay, com
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: $(VENV)/.test ## Run the tests, but for the long ones
-	$(PYTEST) $(WORKERS)
+	$(PYTEST)
 
 test-long: $(VENV)/.test ## Run the long tests: those that find little for their time, with more examples
-	BLKMIG_LONG=1 $(PYTEST) $$(($(WORKERS) + 1))
+	BLKMIG_LONG=1 $(PYTEST)
 
 test-qemu: $(VENV)/.test ## Run the tests against a real QEMU, which must be there, or as root QEMU_ROOT=DIR's
-	BLKMIG_REQUIRE_QEMU=1 BLKMIG_QEMU_ROOT=$(QEMU_ROOT) $(PYTEST) $(WORKERS) tests/interop
+	BLKMIG_REQUIRE_QEMU=1 BLKMIG_QEMU_ROOT=$(QEMU_ROOT) $(PYTEST) tests/interop
 
 check: $(VENV)/.check ## Check the code: lint, format and types
 	$(BIN)/ruff check .
