@@ -30,8 +30,8 @@ from mutate.trials import (
     copied_tree,
     modules_named,
     read_sources,
+    room_tests,
     steps_of,
-    those_beside,
 )  # fmt: skip
 
 Drawn = tuple[Path, Mutation]
@@ -66,7 +66,7 @@ def attempt_all(
         tests = record.tests(lines_to_reach(sources, path, mutation))
         if runs_once(sources[path], mutation):
             # What is defined may be looked at without a call of what is recorded.
-            tests |= those_beside(path, record)
+            tests |= room_tests(path, record)
         steps[path, mutation] = steps_of(path, tests, record, limit)
     trees[0].check(
         sorted({test for each in steps.values() for step in each for test in step.tests})

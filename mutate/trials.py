@@ -72,14 +72,14 @@ class Step:
     seconds: float
 
 
-def _tests_of(module: Path) -> Path:
-    """Return the folder of the tests of ``module`` and of those beside it."""
+def _test_folder(module: Path) -> Path:
+    """Return the folder with the tests of the room of ``module``."""
     return Path("tests", *module.parent.parts[module.parts[0] == PACKAGE :])
 
 
-def those_beside(module: Path, record: Record) -> set[str]:
-    """Return the tests of ``module`` and of those beside it."""
-    folder = _tests_of(module)
+def room_tests(module: Path, record: Record) -> set[str]:
+    """Return the tests of the modules in the folder of ``module``."""
+    folder = _test_folder(module)
     return {test for test in record.seconds if Path(test.partition("::")[0]).parent == folder}
 
 
@@ -89,7 +89,7 @@ def steps_of(module: Path, tests: set[str], record: Record, limit: float) -> lis
     The first tests are those of ``module``, then those of its room, of the room around it, and of each the
     quickest.  Those that would make a trial longer than ``limit`` seconds are left out.
     """
-    rooms = _tests_of(module)
+    rooms = _test_folder(module)
 
     def rank(test: str) -> tuple[bool, int, float]:
         path = Path(test.partition("::")[0])

@@ -20,8 +20,8 @@ from mutate.trials import (
     Verdict,
     modules_named,
     read_sources,
+    room_tests,
     steps_of,
-    those_beside,
 )  # fmt: skip
 
 SOURCE = '''\
@@ -180,11 +180,9 @@ def test_steps() -> None:
     step = steps_of(inner, {"tests/x/test_c.py::a", "tests/test_c.py::b"}, record, 20)[0]
     assert step.tests[0] == "tests/x/test_c.py::a"
     assert steps_of(Path("schemas", "b.py"), {"tests/test_c.py::a"}, record, 20) == []
-    assert those_beside(module, record) == {test for test in seconds if "/x/" in test}
-    assert those_beside(Path(PACKAGE, "d.py"), record) == set(seconds) - those_beside(
-        module, record
-    )
-    assert those_beside(Path("schemas", "b.py"), record) == set()
+    assert room_tests(module, record) == {test for test in seconds if "/x/" in test}
+    assert room_tests(Path(PACKAGE, "d.py"), record) == set(seconds) - room_tests(module, record)
+    assert room_tests(Path("schemas", "b.py"), record) == set()
 
 
 MODULE = """\

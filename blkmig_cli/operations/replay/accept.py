@@ -94,9 +94,7 @@ def _stop(found: Destination) -> Stop | None:
     journal = escape(found.neighbours.journal)
     if entry is None:
         raise FailureError(f"{escape(found.path)} is not an incomplete image", hint="name a STREAM")
-    if entry.stop is None and entry.state in ("written", "finished"):
-        return None
-    if entry.stop is None:
+    if entry.stop is None and entry.state == "writing":
         raise FailureError(
             f"{journal}: the replay was interrupted before the end of its stream",
             hint="specify the STREAM again to continue it",
