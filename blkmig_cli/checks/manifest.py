@@ -10,11 +10,10 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
-from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable
 from blkmig_cli.errors import FailureError
@@ -24,6 +23,9 @@ from blkmig_cli.system.documents import Entry, read_document, write_document
 from blkmig_cli.text import quote
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.identity import KEY, Identity, identity_document, parse_identity
+
+if TYPE_CHECKING:
+    from blkmig_cli.disks.bitmap import DirtyBitmap
 
 VERSION = 1
 
@@ -142,7 +144,7 @@ def manifest_of(disks: list[Disk], tick: Tick, *, content: bool, flags: bool) ->
 def check_images(
     manifest: Manifest,
     disks: Mapping[str, Readable] | None,
-    bitmaps: Mapping[tuple[str, str], DirtyBitmap] | None,
+    bitmaps: "Mapping[tuple[str, str], DirtyBitmap] | None",
     tick: Tick,
     skipped: Container[str] = (),
 ) -> Iterator[Difference]:
@@ -175,7 +177,7 @@ class _Work:
         self._left -= zeros
         return True
 
-    def allows_bitmap(self, bitmap: DirtyBitmap, size: int) -> bool:
+    def allows_bitmap(self, bitmap: "DirtyBitmap", size: int) -> bool:
         """Return whether the bits of a bitmap of a disk of ``size`` bytes may be hashed."""
         bits = bitmap.digest_size(size)
         return bits <= limits.BITS_MAX and self.allows(bits)
@@ -214,7 +216,7 @@ def _check_disks(
 
 
 def _check_bitmaps(
-    manifest: Manifest, bitmaps: Mapping[tuple[str, str], DirtyBitmap], work: _Work
+    manifest: Manifest, bitmaps: "Mapping[tuple[str, str], DirtyBitmap]", work: _Work
 ) -> Iterator[Difference]:
     for (device, name), entry in manifest.bitmaps.items():
         bitmap = bitmaps.get((device, name))
@@ -229,7 +231,7 @@ def _check_bitmaps(
             yield Difference(device, f"bitmap {quote(name)}: is not in the manifest")
 
 
-def _bitmap_fault(bitmap: DirtyBitmap, wanted: BitmapEntry, size: int, work: _Work) -> str | None:
+def _bitmap_fault(bitmap: "DirtyBitmap", wanted: BitmapEntry, size: int, work: _Work) -> str | None:
     """Return the most significant difference of a bitmap of a disk of ``size`` bytes, or None."""
     if bitmap.granularity != wanted.granularity:
         return f"its granularity is {bitmap.granularity}, not {wanted.granularity}"

@@ -34,11 +34,6 @@ class BitmapFile:
     bitmaps: dict[str, DirtyBitmap] = field(default_factory=dict)
 
 
-def default_path(image: str) -> str:
-    """Return the path of the file with the bitmaps of ``image``."""
-    return f"{image}.bitmaps.json"
-
-
 def read_bitmaps(path: str | os.PathLike[str]) -> BitmapFile:
     """Read and check ``path``.
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks import block_device
-from blkmig_cli.disks.bitmap_file import default_path
 from blkmig_cli.errors import FailureError, failing
 from blkmig_cli.system.atomic import check_neighbour
 from blkmig_cli.system.nbd_uri import is_nbd, parse_nbd_uri
@@ -20,6 +19,7 @@ _JOURNAL = ".replay.json"
 _TEMPORARY = ".new"
 _PARTIAL = ".partial"
 _IDENTITY = ".blkmig.json"
+_BITMAPS = ".bitmaps.json"
 #: The suffixes of these files, appended to the name of the image.
 SUFFIXES = (
     _JOURNAL,
@@ -27,7 +27,7 @@ SUFFIXES = (
     _PARTIAL,
     _IDENTITY,
     _IDENTITY + _TEMPORARY,
-    default_path(""),
+    _BITMAPS,
 )
 
 
@@ -93,8 +93,13 @@ def neighbours_of(image: str) -> Neighbours:
     if identity is not None:
         return Neighbours(image, state_path(identity) + _JOURNAL, None, None, None)
     return Neighbours(
-        image, image + _JOURNAL, image + _PARTIAL, default_path(image), image + _IDENTITY
+        image, image + _JOURNAL, image + _PARTIAL, bitmaps_path(image), image + _IDENTITY
     )
+
+
+def bitmaps_path(image: str) -> str:
+    """Return the path of the file with the bitmaps of the image file at ``image``."""
+    return image + _BITMAPS
 
 
 def device_kind(image: str) -> str:

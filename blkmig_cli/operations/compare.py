@@ -20,8 +20,9 @@ from blkmig_cli.contents.sizes import SizeBounds
 from blkmig_cli.contents.stream_disk import Piece, StreamDisk
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.bitmap import DirtyBitmap
-from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
+from blkmig_cli.disks.bitmap_file import read_bitmaps
 from blkmig_cli.disks.image import Image
+from blkmig_cli.disks.neighbours import bitmaps_path
 from blkmig_cli.disks.open import open_image
 from blkmig_cli.errors import NotAStreamError, UsageError
 from blkmig_cli.operations.reading import Bases, Reading
@@ -244,7 +245,7 @@ def stream_side(contents: Contents) -> Side:
 def image_side(device: str | None, image: Image) -> Side:
     """Return an image of ``device`` as a side, with its bitmaps; raises FailureError."""
     name = device or ""
-    path = default_path(image.path)
+    path = bitmaps_path(image.path)
     bitmaps: Bitmaps | None = None
     stored = image.bitmaps()
     if stored is not None:

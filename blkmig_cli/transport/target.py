@@ -205,11 +205,10 @@ def write_events(events: Iterable["Event | Run"], sink: Sink, resolve: Resolve) 
 
     Raises FailureError, and ValueError for a value that the format cannot hold.
     """
-    from blkmig_cli.wire.runs.columns import Run  # noqa: PLC0415
-    from blkmig_cli.wire.runs.encoder import encode_run  # noqa: PLC0415 (numpy is slow to load)
-
     for event in events:
-        if isinstance(event, Run):
+        if not isinstance(event, Event):
+            from blkmig_cli.wire.runs.encoder import encode_run  # noqa: PLC0415 (numpy is slow to load)
+
             sink.write(encode_run(event))
             continue
         for piece in encode(event):

@@ -202,6 +202,18 @@ def test_importing_the_package_loads_nothing() -> None:
     ],
 )
 def test_commands_load_what_they_need(words: list[str], unloaded: set[str]) -> None:
+    assert not unloaded & loaded_by(words)
+
+
+def test_what_a_disk_without_bitmaps_needs(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(5 << 20) + b"data" * 128)
+    sent = ["send", str(disk), "--to", str(tmp_path / "stream.bin")]
+    assert not {"numpy", "rich", "zstandard", "yaml"} & loaded_by(sent)
+
+
+def loaded_by(words: list[str]) -> set[str]:
+    """Return the modules that a command loads."""
     script = (
         "import sys; from blkmig_cli.commands import cli\n"
         "try: cli()\n"
@@ -209,6 +221,6 @@ def test_commands_load_what_they_need(words: list[str], unloaded: set[str]) -> N
     )
     command = [sys.executable, "-c", script, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    loaded = set(ast.literal_eval(done.stderr.splitlines()[-1]))
+    loaded: set[str] = set(ast.literal_eval(done.stderr.splitlines()[-1]))
     assert "click" in loaded
-    assert not unloaded & loaded
+    return loaded

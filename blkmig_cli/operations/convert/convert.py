@@ -17,7 +17,8 @@ from blkmig_cli.operations.convert.disks import (
 )
 from blkmig_cli.operations.convert.translation import LastRecords, Translation
 from blkmig_cli.operations.reading import Reading
-from blkmig_cli.operations.send.bitmaps import Files, add_bitmaps
+from blkmig_cli.operations.send.bitmaps import add_bitmaps
+from blkmig_cli.operations.send.changes import Files
 from blkmig_cli.operations.send.dialects import DIALECTS
 from blkmig_cli.operations.send.requirements import check_disks, warnings_for
 from blkmig_cli.operations.send.stream import SendOptions, send_pieces

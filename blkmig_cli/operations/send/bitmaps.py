@@ -4,14 +4,13 @@ import os
 from collections.abc import Mapping
 
 from blkmig_cli.checks.names import Key, find_bitmaps, find_device, split_bitmap
-from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
+from blkmig_cli.disks.bitmap_file import read_bitmaps
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Image
+from blkmig_cli.disks.neighbours import bitmaps_path
 from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.operations.send.changes import Files
 from blkmig_cli.text import escape, quote
-
-#: Files of bitmaps by device; None stands for the only disk.
-Files = Mapping[str | None, str]
 
 
 def add_bitmaps(disks: list[Disk], files: Files) -> None:
@@ -55,7 +54,7 @@ def attach_bitmaps(
         found = image.bitmaps()
         if found is not None:
             stored += [(device, bitmap.name) for bitmap in found]
-        elif image.is_file and os.path.exists(path := default_path(image.path)):
+        elif image.is_file and os.path.exists(path := bitmaps_path(image.path)):
             beside[device] = path
     read = {**beside, **files}
     add_bitmaps(disks, read)

@@ -7,16 +7,14 @@ here, except by --drop.
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import field
+from typing import TYPE_CHECKING
 
 from blkmig_cli.checks.names import find_device
 from blkmig_cli.dataclass import dataclass
-from blkmig_cli.disks.bitmap import GRANULARITY, DirtyBitmap
-from blkmig_cli.disks.bitmap_file import default_path, read_bitmaps
-from blkmig_cli.disks.changed import Changed
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Image
+from blkmig_cli.disks.neighbours import bitmaps_path
 from blkmig_cli.errors import BlkmigError, FailureError, UsageError, failing
-from blkmig_cli.operations.send.bitmaps import Files
 from blkmig_cli.operations.send.identity import Base, SendIdentity, read_base
 from blkmig_cli.operations.send.requirements import name_fault
 from blkmig_cli.operations.send.stream import SendOptions
@@ -24,6 +22,12 @@ from blkmig_cli.schemas.constants import BITMAP_NAME_MAX
 from blkmig_cli.system.address import parse_target
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import encode_name, escape, quote
+
+if TYPE_CHECKING:
+    from blkmig_cli.disks.bitmap import DirtyBitmap
+
+#: Files of bitmaps by device; None stands for the only disk.
+Files = Mapping[str | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ def base_of(
 
 
 #: Returns the bitmap of a device by name, and the size in bytes of the disk of which it tells.
-Find = Callable[[str, str], tuple[DirtyBitmap, int]]
+Find = Callable[[str, str], "tuple[DirtyBitmap, int]"]
 
 
 def select_changes(
@@ -150,6 +154,8 @@ def select_changes(
             "the id of a base does not tell the sizes of its disks, and an increment of a disk that has "
             "grown since will be refused; specify the stream or its manifest with --base"
         )
+    from blkmig_cli.disks.changed import Changed  # noqa: PLC0415 (numpy is slow to load)
+
     selected: dict[str, str] = {}
     for disk in disks:
         name = changes.since.get(disk.device, changes.since.get(None))
@@ -194,6 +200,8 @@ def finish_changes(changes: SendChanges, images: Mapping[str, Image]) -> None:
     """Create and remove bitmaps in ``images``, now that the stream is stored; raises FailureError."""
     try:
         if changes.mark is not None:
+            from blkmig_cli.disks.bitmap import GRANULARITY, DirtyBitmap  # noqa: PLC0415 (numpy)
+
             new = DirtyBitmap(changes.mark, GRANULARITY, recording=True, persistent=True)
             for image in images.values():
                 image.write_bitmaps([new])
@@ -219,7 +227,7 @@ class UnusableError(Exception):
 
 def read_bitmap(
     device: str, name: str, *, images: Mapping[str, Image], files: Files, uses: FileUses
-) -> tuple[DirtyBitmap, int]:
+) -> "tuple[DirtyBitmap, int]":
     """Return a bitmap of one of ``images``, or from one of ``files``, as ``Find`` does.
 
     ``uses``: the files in use.  Raises UnusableError; FailureError for a malformed file.
@@ -235,8 +243,10 @@ def read_bitmap(
             raise UnusableError(found.fault)
         UnusableError.if_disabled(found.recording)
         return image.read_bitmap(name), image.size
+    from blkmig_cli.disks.bitmap_file import read_bitmaps  # noqa: PLC0415 (numpy is slow to load)
+
     if path is None:
-        path = default_path(image.path)
+        path = bitmaps_path(image.path)
         if not image.is_file or not os.path.exists(path):
             raise UnusableError(f"{escape(image.path)} has no bitmaps")
         with failing(path):

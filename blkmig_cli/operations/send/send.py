@@ -17,9 +17,9 @@ from blkmig_cli.disks.open import open_image
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.operations.replay.journal import read_journal
 from blkmig_cli.operations.resume_token import ResumeToken
-from blkmig_cli.operations.send.bitmaps import Files, attach_bitmaps
 from blkmig_cli.operations.send.changes import (
     ALL,
+    Files,
     SendChanges,
     base_of,
     check_changes,
@@ -128,8 +128,7 @@ def send(
         )
         disks = [Disk(device, image) for device, image in opened.items()]
         if bitmaps is not None:
-            for path in attach_bitmaps(disks, opened, bitmaps.files, bitmaps.names):
-                uses.add("the bitmaps file", path, writes=False)
+            _add_bitmaps(disks, opened, bitmaps, uses)
         check_changes(changes, opened)
         whole = [replace(disk) for disk in disks]
         selected = select_changes(
@@ -231,6 +230,16 @@ def _open_images(
     raw = {device for device, image_format in stated.items() if image_format == RAW}
     check_images(opened, raw)
     return opened
+
+
+def _add_bitmaps(
+    disks: list[Disk], images: Mapping[str, Image], bitmaps: SendBitmaps, uses: FileUses
+) -> None:
+    """Add the bitmaps that are asked for to ``disks``; raises UsageError and FailureError."""
+    from blkmig_cli.operations.send.bitmaps import attach_bitmaps  # noqa: PLC0415 (numpy is slow to load)
+
+    for path in attach_bitmaps(disks, images, bitmaps.files, bitmaps.names):
+        uses.add("the bitmaps file", path, writes=False)
 
 
 def _check_backing(images: Mapping[str, Image]) -> None:

@@ -5,16 +5,15 @@ blk_mig_save_bulked_block); the container and the order of sections are QEMU's. 
 the records of each dialect.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable
 from blkmig_cli.operations.send import dialects as sending
-from blkmig_cli.operations.send.places import placed, regions
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
     BLOCK_VERSION,
@@ -30,7 +29,6 @@ from blkmig_cli.schemas.constants import (
 )
 from blkmig_cli.transport.payloads import ImageRange, literal
 from blkmig_cli.wire.announcement import announcement
-from blkmig_cli.wire.encoder import encoded_length
 from blkmig_cli.wire.events import (
     Block,
     CommandEvent,
@@ -45,7 +43,9 @@ from blkmig_cli.wire.events import (
     VmDescription,
 )
 from blkmig_cli.wire.identity import Identity, description
-from blkmig_cli.wire.runs.columns import Column, Numbers, Piece, expand, laid_out
+
+if TYPE_CHECKING:
+    from blkmig_cli.wire.runs.columns import Numbers, Piece
 
 # Chunks of one section part.  As in QEMU, their progress records are first: it submits some
 # chunks, counting them, before the first is written.  (A v1 layout can be inferred only from
@@ -54,13 +54,8 @@ _PART_CHUNKS = 8
 _PART_SECTORS = _PART_CHUNKS * CHUNK_SECTORS
 # Chunks of bits in one section part.
 _PART_BITS = 64
-# Bytes of a run, which is encoded in one step.
-_RUN_SIZE = 1 << 20
 _BLOCK_ID = 1
 _BITMAPS_ID = 2
-
-#: Sectors of chunks, ascending.
-Sectors = range | Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +88,8 @@ def is_cut(disk: Disk, options: SendOptions) -> bool:
         return False
     moved = last_chunk(disk) if options.dialect == "qemu" else None
     if disk.partial:
+        from blkmig_cli.operations.send.places import regions  # noqa: PLC0415 (numpy is slow to load)
+
         total = disk.size // SECTOR_SIZE
         last = regions(disk.image)[-1:]
         return any(
@@ -103,10 +100,12 @@ def is_cut(disk: Disk, options: SendOptions) -> bool:
 
 def send_events(disks: list[Disk], options: SendOptions) -> Iterator[Event]:
     """Return the events of :func:`send_pieces`, one by one."""
+    from blkmig_cli.wire.runs.columns import expand  # noqa: PLC0415 (numpy is slow to load)
+
     return expand(send_pieces(disks, options))
 
 
-def send_pieces(disks: list[Disk], options: SendOptions) -> Iterator[Piece]:
+def send_pieces(disks: list[Disk], options: SendOptions) -> "Iterator[Piece]":
     """Return the stream of ``disks``: events, and runs of parts with zero chunks only.
 
     Data is an ``ImageRange``, which is read when it is written.  Raises FailureError where an image
@@ -140,7 +139,7 @@ def disk_parts(
     changes: Mapping[str, Iterable[tuple[int, int]]] | None = None,
     *,
     counts: bool = True,
-) -> Iterator[Piece]:
+) -> "Iterator[Piece]":
     """Return the parts with the chunks of ``disks``, as :func:`send_pieces` does.
 
     ``changes``: ranges (start, length) in bytes by device, ascending; only chunks that they touch are
@@ -149,7 +148,13 @@ def disk_parts(
     if not _with_blocks(options):
         return
     for part, sectors in _Bulk(disks, options, changes, counts=counts).parts():
-        yield from _repeated(_framed(part, options), sectors)
+        framed = _framed(part, options)
+        if sectors is None:
+            yield from framed
+        else:
+            from blkmig_cli.operations.send.equal_parts import repeated  # noqa: PLC0415 (numpy)
+
+            yield from repeated(framed, sectors, _PART_CHUNKS)
 
 
 def progress_part(percent: int, options: SendOptions) -> list[Event]:
@@ -232,27 +237,6 @@ def _progress(percent: int) -> Progress:
     return Progress(0, 0, BLOCK_SECTION, percent, BlockFlag.PROGRESS)
 
 
-def _repeated(events: list[Event], sectors: Sectors | None) -> Iterator[Piece]:
-    """Return ``events``, repeated for all ``sectors`` of their chunks, if these are given."""
-    if sectors is None:
-        yield from events
-        return
-    rows = len(sectors) // _PART_CHUNKS
-    lengths = list(map(encoded_length, events))
-    most = max(_RUN_SIZE // sum(lengths), 1)
-    for first in range(0, rows, most):
-        part = sectors[first * _PART_CHUNKS : (first + most) * _PART_CHUNKS]
-        if isinstance(part, range):
-            part = np.arange(part.start, part.stop, part.step, dtype=np.int64)
-        chunks = iter(part.reshape(-1, _PART_CHUNKS).T)
-        steps = np.arange(len(part) // _PART_CHUNKS)
-        columns = [
-            Column(event, steps, next(chunks) if isinstance(event, Block) else None)
-            for event in events
-        ]
-        yield laid_out(columns, lengths)
-
-
 @dataclass(frozen=True, slots=True)
 class _Stretch:
     """Chunks of a disk at the sectors from ``start`` to ``stop``.
@@ -291,7 +275,7 @@ class _Bulk:
         self._counts: list[Event] = []
         self._blocks: list[Event] = []
 
-    def parts(self) -> Iterator[tuple[list[Event], Sectors | None]]:
+    def parts(self) -> "Iterator[tuple[list[Event], range | Numbers | None]]":
         """Yield parts, each with its progress records before its blocks.
 
         A part may stand for several that are equal but for their sectors: then these come with it, those
@@ -334,15 +318,16 @@ class _Bulk:
             # It counts a disk whose last chunk was sent only up to the start of that chunk.
             self._finished += last
 
-    def _zeros(self, disk: Disk, sectors: Numbers) -> Iterator[tuple[list[Event], Sectors | None]]:
+    def _zeros(
+        self, disk: Disk, sectors: "Numbers"
+    ) -> "Iterator[tuple[list[Event], Numbers | None]]":
         """Yield the parts of whole chunks of zeros at ``sectors``, ascending, as :meth:`parts` does."""
-        percents = np.array(list(map(self._percent_at, sectors.tolist())))
+        percents = list(map(self._percent_at, sectors.tolist()))
         at = 0
         while at < len(sectors):
             rows = 0
             if not self._blocks and percents[at] == self._percent:
-                end = int(np.searchsorted(percents, percents[at], "right"))
-                rows = (end - at) // _PART_CHUNKS
+                rows = (bisect_right(percents, percents[at]) - at) // _PART_CHUNKS
             for sector in sectors[at : at + (_PART_CHUNKS if rows else 1)].tolist():
                 stretch = _Stretch(sector, sector + CHUNK_SECTORS, True, sector, zero=True)
                 self._add(disk, sector, stretch)
@@ -351,13 +336,15 @@ class _Bulk:
                 yield self._take(), equal if rows > 1 else None
             at += len(equal) or 1
 
-    def _stretches(self, disk: Disk) -> Iterator[_Stretch | Numbers]:
+    def _stretches(self, disk: Disk) -> "Iterator[_Stretch | Numbers]":
         """Return the stretches of a disk, ascending; for a partly known disk, record by record.
 
         An array: the sectors of whole chunks of zeros.
         """
         total = disk.size // SECTOR_SIZE
         if disk.partial and not self._dialect.on_grid:
+            from blkmig_cli.operations.send.places import placed  # noqa: PLC0415 (numpy is slow to load)
+
             gathered = self._options.zero_blocks and self._options.disks
             for found in placed(disk.image, None if disk.open_ended else total):
                 sectors, since = found.sectors, found.since

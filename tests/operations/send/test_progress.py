@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from blkmig_cli.disks.disk import Disk
-from blkmig_cli.operations.send import stream as module
+from blkmig_cli.operations.send import equal_parts
 from blkmig_cli.operations.send.stream import SendOptions, disk_parts, progress_part, send_events
 from blkmig_cli.wire.events import Block, Event, Progress, SectionHeader
 from blkmig_cli.wire.runs.columns import expand
@@ -212,7 +212,7 @@ def test_many_small_regions_of_zeros(total: int, shift: int, before: int) -> Non
 @pytest.mark.parametrize("total", [2000 * CHUNK, 2405 * CHUNK + 9])
 def test_runs_of_any_size(monkeypatch: pytest.MonkeyPatch, size: int, total: int) -> None:
     """How many parts are encoded at once changes nothing."""
-    monkeypatch.setattr(module, "_RUN_SIZE", size)
+    monkeypatch.setattr(equal_parts, "_RUN_SIZE", size)
     disks = [Disk("d", Sectors(total, (0, 3 * CHUNK))), Disk("e", Sectors(5 * CHUNK))]
     expected = Expected(total + 5 * CHUNK)
     expected.disk("d", total, grid(total))
