@@ -76,15 +76,24 @@ def create_over(image: RawImage, image_format: str, size: int, options: Sequence
     path = image.path
     image.close()
     from blkmig_cli.disks.qemu.create import create  # noqa: PLC0415 (only for these images)
+    from blkmig_cli.disks.qemu.daemon import StorageDaemon  # noqa: PLC0415
 
-    create(path, image_format, size, options)
-    made = open_in_format(path, image_format)
-    if made.size != size:
-        made.close()
-        raise FailureError(
-            f"{escape(path)}: an image of format {image_format} has {made.size} bytes, not {size}",
-            hint="use another format",
-        )
+    daemon = StorageDaemon(path)
+    try:
+        # It starts while the image is created.
+        create(path, image_format, size, options)
+        from blkmig_cli.disks.qemu.image import open_qemu  # noqa: PLC0415
+
+        made = open_qemu(daemon, path, image_format, writable=True)
+        if made.size != size:
+            raise FailureError(
+                f"{escape(path)}: an image of format {image_format} has {made.size} bytes, not "
+                f"{size}",
+                hint="use another format",
+            )
+    except BaseException:
+        daemon.close()
+        raise
     return made
 
 

@@ -55,8 +55,22 @@ def open_image(
         raw.close()
         raise
     raw.close()
-    from blkmig_cli.disks.qemu.image import open_qemu  # noqa: PLC0415 (only for these images)
+    from blkmig_cli.disks.qemu.daemon import StorageDaemon  # noqa: PLC0415 (only for these images)
 
-    return open_qemu(
-        name, found, writable=writable, shared=shared, own_layer=own_layer, register=register
-    )
+    daemon = StorageDaemon(name)
+    try:
+        # It starts while this is loaded.
+        from blkmig_cli.disks.qemu.image import open_qemu  # noqa: PLC0415
+
+        return open_qemu(
+            daemon,
+            name,
+            found,
+            writable=writable,
+            shared=shared,
+            own_layer=own_layer,
+            register=register,
+        )
+    except BaseException:
+        daemon.close()
+        raise

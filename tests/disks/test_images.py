@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -415,13 +416,18 @@ def test_the_longest_message_of_a_storage_daemon(monkeypatch: pytest.MonkeyPatch
         process.terminate()
     monkeypatch.setattr(daemon, "_PIECE", 1)
     monkeypatch.setattr(limits, "QMP_MESSAGE_MAX", len(greeting) - 1)
-    daemon.StorageDaemon("disk").close()
+    _start()
     monkeypatch.setattr(limits, "QMP_MESSAGE_MAX", len(greeting) - 2)
     with pytest.raises(FailureError, match="disk: qemu-storage-daemon ended"):
-        daemon.StorageDaemon("disk")
+        _start()
 
 
 def test_a_storage_daemon_that_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "_WORDS", [tool(daemon.PROGRAM), "--nonsense"])
     with pytest.raises(FailureError, match=r"disk: qemu-storage-daemon ended: .*nonsense"):
-        daemon.StorageDaemon("disk")
+        _start()
+
+
+def _start() -> None:
+    with closing(daemon.StorageDaemon("disk")) as started:
+        started.execute("query-named-block-nodes")

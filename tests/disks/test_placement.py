@@ -1,13 +1,20 @@
 """Where data lies in an image's file: what is said of a range is so, in whatever order ranges are asked."""
 
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blkmig_cli.disks.qemu import placement
 from blkmig_cli.disks.qemu.placement import Placement
+from blkmig_cli.errors import FailureError
+from blkmig_cli.system.children import start_child
+from tests.support.nbd import tool
 
 Extent = tuple[int, int, int | None]
 SIZE = 64
@@ -20,12 +27,8 @@ class Mapped(Placement):
         super().__init__("d.qcow2", {})
         self.extents_there = extents
 
-    def _map(self) -> Iterator[Extent]:  # type: ignore[override]
+    def _map(self) -> Generator[Extent, None, None]:
         yield from self.extents_there
-
-    def close(self) -> None:
-        self._known.clear()
-        self._used, self._following = 0, None
 
 
 @st.composite
@@ -129,3 +132,51 @@ def test_far_more_extents_than_ranges() -> None:
     assert found.data(0, 1) == [(0, 1)]
     assert found.data(19_998, 1) is None
     assert list(found.split(0, 1)) == [(0, 1, None)]
+
+
+def image_options(path: Path) -> dict[str, Any]:
+    return {"driver": "qcow2", "file": {"driver": "file", "filename": str(path)}}
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_map_that_is_begun(tmp_path: Path, begun: bool) -> None:
+    """It is read once, and afterwards made anew."""
+    path = tmp_path / "d.qcow2"
+    subprocess.run([tool("qemu-img"), "create", "-q", "-f", "qcow2", path, "1M"], check=True)
+    subprocess.run([tool("qemu-io"), "-c", "write 64k 64k", path], check=True, capture_output=True)
+    found = Placement(str(path), image_options(path))
+    if begun:
+        found.begin()
+    for _ in range(2):
+        assert list(found.extents()) == [(65536, 65536)]
+    found.close()
+
+
+def test_a_map_that_is_not_needed(tmp_path: Path) -> None:
+    """Its process is ended."""
+    path = tmp_path / "d.qcow2"
+    subprocess.run([tool("qemu-img"), "create", "-q", "-f", "qcow2", path, "1M"], check=True)
+    found = Placement(str(path), image_options(path))
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: Any) -> subprocess.Popen[bytes]:
+        started.append(start_child(*arguments))
+        return started[-1]
+
+    with patch.object(placement, "start_child", start):
+        found.begin()
+    found.close()
+    found.close()
+    assert [process.returncode is None for process in started] == [False]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_map_that_fails(tmp_path: Path, begun: bool) -> None:
+    """The message is that of qemu-img, when the map is read."""
+    path = tmp_path / "d.qcow2"
+    found = Placement(str(path), image_options(path))
+    if begun:
+        found.begin()
+    with pytest.raises(FailureError, match=r"d\.qcow2: qemu-img map: Could not open"):
+        list(found.extents())
+    found.close()

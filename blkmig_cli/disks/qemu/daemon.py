@@ -41,6 +41,7 @@ _LOCKED = re.compile("Failed to (get|lock) .*(lock|byte)")
 class StorageDaemon:
     """The daemon that serves the image called ``name`` in messages.  Close it with :meth:`close`.
 
+    The first request waits until it has started.
     ``folder``: where its socket is, None: the system's folder for temporary files.  ``scratch``: its images
     are not needed afterwards, so that it is killed in the end, and not waited for.
 
@@ -52,6 +53,7 @@ class StorageDaemon:
         self._name = name
         self._scratch = scratch
         self._buffer = b""
+        self._unanswered = 0  # requests
         self._removed: set[str] = set()
         self._stack = ExitStack()
         try:
@@ -64,11 +66,10 @@ class StorageDaemon:
             end = signal.SIGKILL if scratch else signal.SIGTERM
             self._process = start_child(_WORDS, PACKAGE, self._errors, _ENVIRONMENT, end)
             self._stack.callback(self._end)
-            self._next()  # the greeting
-            self.execute("qmp_capabilities")
             self.path = os.path.join(folder, "nbd")
             address = {"type": "unix", "data": {"path": self.path}}
-            self.execute("nbd-server-start", addr=address)
+            self._send({"execute": "qmp_capabilities"})
+            self._send({"execute": "nbd-server-start", "arguments": {"addr": address}})
         except BaseException:
             self.close()
             raise
@@ -83,6 +84,12 @@ class StorageDaemon:
 
     def request(self, request: dict[str, Any]) -> Any:
         """Send a QMP request; return its result, as :meth:`execute` does."""
+        self._send(request)
+        while self._unanswered > 1:
+            self._answer()
+        return self._answer()
+
+    def _send(self, request: dict[str, Any]) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(
@@ -91,8 +98,14 @@ class StorageDaemon:
             self._process.stdin.flush()
         except OSError:
             raise self._ended() from None
+        self._unanswered += 1
+
+    def _answer(self) -> Any:
+        """Return the result of the earliest request whose answer has not been received yet."""
         while True:
             answer = self._next()
+            if "error" in answer or "return" in answer:
+                self._unanswered -= 1
             if "error" in answer:
                 raise self._failed(str(answer["error"].get("desc", "it failed"))[:_SHOWN])
             if "return" in answer:

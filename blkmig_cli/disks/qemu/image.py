@@ -3,9 +3,8 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.image import FilePart, Readable, StoredBitmap
 from blkmig_cli.disks.nbd.image import NbdImage, image_on
 from blkmig_cli.disks.qemu.daemon import StorageDaemon
@@ -14,6 +13,9 @@ from blkmig_cli.disks.qemu.placement import Placement
 from blkmig_cli.disks.raw import open_unlocked
 from blkmig_cli.errors import FailureError, LimitError
 from blkmig_cli.text import escape, quote
+
+if TYPE_CHECKING:
+    from blkmig_cli.disks.bitmap import DirtyBitmap
 
 # The node with the bits of new bitmaps, and the export of a bitmap that is read.
 _BITS = "bits"
@@ -192,8 +194,10 @@ class QemuImage:
             for found in self._stored()
         ]
 
-    def read_bitmap(self, name: str) -> DirtyBitmap:
+    def read_bitmap(self, name: str) -> "DirtyBitmap":
         """See ``image.Image``."""
+        from blkmig_cli.disks.bitmap import DirtyBitmap  # noqa: PLC0415 (numpy is slow to load)
+
         found = next((found for found in self._stored() if found["name"] == name), None)
         fault = "there is no such bitmap" if found is None else _fault(found)
         if found is None or fault is not None:
@@ -214,7 +218,7 @@ class QemuImage:
         self._daemon.remove_export(_READ)
         return bitmap
 
-    def write_bitmaps(self, bitmaps: Sequence[DirtyBitmap]) -> None:
+    def write_bitmaps(self, bitmaps: "Sequence[DirtyBitmap]") -> None:
         """See ``image.Image``; they are persistent, and the image is read-only afterwards.
 
         A bitmap can only be set by writes: they are made to a node without content, and its bitmaps
@@ -300,32 +304,36 @@ class QemuImage:
 
 
 def open_qemu(
+    daemon: StorageDaemon,
     path: str,
     image_format: str,
     *,
     writable: bool,
-    shared: bool,
-    own_layer: bool,
-    register: Callable[[str, bool], None],
+    shared: bool = False,
+    own_layer: bool = False,
+    register: Callable[[str, bool], None] = lambda _path, _writes: None,
 ) -> QemuImage:
-    """Open the image file at ``path``; see ``open.open_image``.
+    """Open the image file at ``path`` in ``daemon``, which the image owns then.
 
-    Raises FailureError where it or a backing file is missing, damaged, or in use.
+    For the rest, see ``open.open_image``.  Raises FailureError where it or a backing file is missing,
+    damaged, or in use.
     """
-    daemon = StorageDaemon(path)
+    layers = examine(daemon, path, image_format)
+    for number, layer in enumerate(layers):
+        for file in [layer.path] * (number > 0) + list(layer.files):
+            register(file, writable and number == 0)
+    placement = None
+    single = len(layers) == 1 and not layers[0].files
+    if single and not (shared or own_layer):
+        placement = Placement(path, described(layers[0]))
     try:
-        layers = examine(daemon, path, image_format)
-        for number, layer in enumerate(layers):
-            for file in [layer.path] * (number > 0) + list(layer.files):
-                register(file, writable and number == 0)
+        if placement is not None and not writable:
+            placement.begin()
         options = add_layers(daemon, layers, writable=writable, shared=shared)
-        placement = None
-        single = len(layers) == 1 and not layers[0].files
-        if single and not (shared or own_layer):
-            placement = Placement(path, described(layers[0]))
         return QemuImage(daemon, layers[0], options, placement, own_layer=own_layer)
     except BaseException:
-        daemon.close()
+        if placement is not None:
+            placement.close()
         raise
 
 

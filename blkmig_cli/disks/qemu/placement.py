@@ -5,13 +5,14 @@ single file without a backing file.
 """
 
 import json
+import subprocess
 import tempfile
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, suppress
 from operator import itemgetter
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 from blkmig_cli.disks.qemu.create import PACKAGE, PROGRAM
 from blkmig_cli.errors import FailureError
@@ -32,7 +33,7 @@ class Placement:
     """The places of the data of the image at ``path``, described to QEMU by ``options``, ascending.
 
     :meth:`extents` reads them one by one; :meth:`split` knows those around the last ones it was given.  After
-    :meth:`follow`, they are read as far as ranges are asked for.
+    :meth:`follow`, they are read as far as ranges are asked for.  Either is sooner ready after :meth:`begin`.
     """
 
     def __init__(self, path: str, options: dict[str, Any]) -> None:
@@ -45,10 +46,15 @@ class Placement:
         self._recent: deque[int] = deque(maxlen=_RECENT)
         self._following: Generator[tuple[int, int, int | None], None, None] | None = None
         self._left = self._reached = 0
+        self._begun: _Process | None = None
+
+    def begin(self) -> None:
+        """Start the program that tells them; raises FailureError."""
+        self._begun = self._start()
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """Yield the ranges (start, length) with data, in bytes; raises FailureError."""
-        self.close()
+        self._forget()
         waiting: deque[tuple[int, int]] = deque()
         for start, length, offset in self._map():
             while self._known and self._known[0][1] <= self._used:
@@ -64,11 +70,17 @@ class Placement:
 
         This ends where the image has far more extents than ranges are asked for.
         """
-        self.close()
+        self._forget()
         self._following, self._left, self._reached = self._map(), _PASSED, 0
 
     def close(self) -> None:
-        """Forget all places."""
+        """Forget all places, and end the program if it runs."""
+        self._forget()
+        if self._begun is not None:
+            self._begun.stack.close()
+            self._begun = None
+
+    def _forget(self) -> None:
         self._known.clear()
         self._recent.clear()
         self._used = 0
@@ -100,7 +112,7 @@ class Placement:
             self._reached = start + size
             self._left -= 1
             if not self._left:
-                self.close()
+                self._forget()
                 break
             if self._reached > offset:
                 self._known.append((start, self._reached, place))
@@ -135,11 +147,8 @@ class Placement:
 
     def _map(self) -> Generator[tuple[int, int, int | None], None, None]:
         """Yield start, length and offset of the data that qemu-img map lists, one entry on a line."""
-        words = [PROGRAM, "map", "--output=json", f"json:{json.dumps(self._options)}"]
-        with ExitStack() as stack:
-            errors = stack.enter_context(tempfile.TemporaryFile())
-            process = stack.enter_context(start_child(words, PACKAGE, errors))
-            stack.callback(process.kill)
+        (stack, process, errors), self._begun = self._begun or self._start(), None
+        with stack:
             assert process.stdout is not None
             for line in process.stdout:
                 with suppress(ValueError, KeyError, TypeError):
@@ -151,3 +160,19 @@ class Placement:
                 lines = errors.read().decode("utf-8", "replace").strip().splitlines() or ["failed"]
                 text = lines[-1].removeprefix(f"{PROGRAM}: ")[:_SHOWN]
                 raise FailureError(f"{escape(self._path)}: {PROGRAM} map: {escape(text)}")
+
+    def _start(self) -> "_Process":
+        words = [PROGRAM, "map", "--output=json", f"json:{json.dumps(self._options)}"]
+        with ExitStack() as stack:
+            errors = stack.enter_context(tempfile.TemporaryFile())
+            process = stack.enter_context(start_child(words, PACKAGE, errors))
+            stack.callback(process.kill)
+            return _Process(stack.pop_all(), process, errors)
+
+
+class _Process(NamedTuple):
+    """A process that runs until ``stack`` is closed, and its stderr."""
+
+    stack: ExitStack
+    process: subprocess.Popen[bytes]
+    errors: IO[bytes]

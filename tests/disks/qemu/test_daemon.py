@@ -64,7 +64,7 @@ def test_what_is_asked(start: Start, tmp_path: Path) -> None:
     daemon.close()
     assert daemon.has_ended
     assert requests(tmp_path) == [
-        {"execute": "qmp_capabilities", "arguments": {}},
+        {"execute": "qmp_capabilities"},
         {"execute": "nbd-server-start",
          "arguments": {"addr": {"type": "unix", "data": {"path": daemon.path}}}},
         {"execute": "one", "arguments": {"some-name": "a\udcff"}},
@@ -110,8 +110,20 @@ def test_answers_that_are_not_qmp(start: Start, answer: bytes) -> None:
     with pytest.raises(FailureError, match=rf"disk: {PROGRAM} answered something else than QMP$"):
         daemon.execute("one")
     daemon.close()
+    daemon = start(answer)
     with pytest.raises(FailureError, match="something else than QMP"):
-        start(answer)
+        daemon.execute("one")
+    daemon.close()
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_start_that_fails(start: Start, failing: int) -> None:
+    said: list[Said] = [READY[0], DONE, DONE, DONE]
+    said[1 + failing] = {"error": {"desc": "no socket"}}
+    daemon = start(*said)
+    with pytest.raises(FailureError, match=r"disk: no socket$"):
+        daemon.execute("one")
+    daemon.close()
 
 
 def test_exports_that_are_removed(start: Start, tmp_path: Path) -> None:
@@ -140,9 +152,11 @@ def test_exports_that_are_removed(start: Start, tmp_path: Path) -> None:
 )
 def test_a_daemon_that_ends(start: Start, said: str, last: str) -> None:
     message = f"the\\x0adisk: {PROGRAM} ended{last}"
+    daemon = start(then=f"{said}\nexit 1")
     with pytest.raises(FailureError) as caught:
-        start(then=f"{said}\nexit 1")
+        daemon.execute("one")
     assert str(caught.value) == message
+    daemon.close()
     daemon = start(*READY, then=f"read -r _\nread -r _\n{said}\nexit 1")
     with pytest.raises(FailureError) as caught:
         daemon.execute("one")
@@ -163,7 +177,8 @@ def test_a_daemon_that_does_not_answer(start: Start, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("scratch", [False, True])
 def test_the_end(start: Start, tmp_path: Path, scratch: bool) -> None:
     """It may finish its work, unless its images are not needed."""
-    daemon = start(*READY, then="cat >requests\necho done >end", scratch=scratch)
+    daemon = start(*READY, DONE, then="cat >requests\necho done >end", scratch=scratch)
+    daemon.execute("one")
     folder = Path(daemon.path).parent
     daemon.close()
     assert daemon.has_ended
