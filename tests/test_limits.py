@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from blkmig_cli import limits
 from blkmig_cli.contents.final_layout import EndState, Stretch
@@ -21,7 +20,7 @@ from blkmig_cli.ranges import IntervalSet
 from blkmig_cli.wire.hints import Hints
 from blkmig_cli.wire.vm_description import parse_description
 from tests.conftest import Outcome, Run, fails
-from tests.support import raw
+from tests.support import raw, zstd
 from tests.support.feed import events, in_file, piped
 from tests.support.memory import memory_taken
 
@@ -45,7 +44,7 @@ def test_every_limit_is_explained_and_used() -> None:
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "xz": lambda data: lzma.compress(data, preset=0),
-    "zstd": zstandard.ZstdCompressor().compress,
+    "zstd": zstd.compress,
 }
 HEAD = raw.HEADER + raw.configuration() + raw.start(1, "block", 1, raw.EOS) + raw.footer(1)
 
@@ -107,17 +106,11 @@ def test_a_new_image_of_zeros_takes_no_room(run: Run, tmp_path: Path, packer: st
 
 
 XZ_DICTIONARY = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
-WINDOW = zstandard.ZstdCompressionParameters(window_log=30)
-
-
-def huge_window() -> bytes:
-    packing = zstandard.ZstdCompressor(compression_params=WINDOW).compressobj()
-    return packing.compress(raw.qemu()) + packing.flush()
 
 
 @pytest.mark.parametrize(
     ("kind", "packed"),
-    [("xz", lzma.compress(raw.qemu(), filters=XZ_DICTIONARY)), ("zstd", huge_window())],
+    [("xz", lzma.compress(raw.qemu(), filters=XZ_DICTIONARY)), ("zstd", zstd.wide(raw.qemu(), 30))],
 )
 def test_memory_to_unpack(run: Run, tmp_path: Path, kind: str, packed: bytes) -> None:
     """A few bytes that ask for 1 GiB of memory."""

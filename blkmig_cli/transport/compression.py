@@ -6,16 +6,21 @@ requested, in bounded memory.
 
 import bz2
 import lzma
+import sys
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, Protocol, cast
 
 from blkmig_cli import limits
 from blkmig_cli.errors import LimitError, StreamError, TruncatedError
 
-_MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
+_MAGICS = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x50\x2a\x4d\x18": "zstd",  # a skippable frame, as pzstd writes it before each other
+    b"\xfd7zXZ\0": "xz",
+}
 _SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
 
 # The messages of liblzma and libzstd where the memory limit is too low.
@@ -31,12 +36,6 @@ class Packed(Protocol):
 
     def read1(self, size: int, /) -> bytes:
         """Return at most ``size`` bytes, those that come first; none only at the end."""
-
-
-class _Unpacking(Protocol):
-    def readinto(self, target: memoryview, /) -> int: ...
-
-    def close(self) -> None: ...
 
 
 class Packer(Protocol):
@@ -93,9 +92,17 @@ def packer(kind: str) -> Packer:
         return cast(Packer, _deflate().compressobj(wbits=31))
     if kind == "xz":
         return lzma.LZMACompressor()
-    import zstandard  # noqa: PLC0415 (slow to load; as below)
+    zstd = _zstd()
+    return cast(Packer, zstd.ZstdCompressor(options={zstd.CompressionParameter.checksum_flag: 1}))
 
-    return zstandard.ZstdCompressor(write_checksum=True).compressobj()
+
+def _zstd() -> Any:
+    """Return the module of Python 3.14 and later, or what does the same for earlier ones."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd  # noqa: PLC0415 (not needed without zstd)
+    else:
+        from backports import zstd  # noqa: PLC0415
+    return zstd
 
 
 @cache
@@ -108,30 +115,20 @@ def _deflate() -> Any:
     return isal_zlib
 
 
-@contextmanager
-def unpacked(kind: str, file: Packed) -> Iterator[Callable[[memoryview], int]]:
-    """Give a function that reads, like ``readinto``, the unpacked bytes of ``file``.
+def unpacked(kind: str, file: Packed) -> Callable[[memoryview], int]:
+    """Return a function that reads, like ``readinto``, the unpacked bytes of ``file``.
 
     ``kind``: ``gzip``, ``xz``, ``zstd`` or ``bzip2``.  The function raises TruncatedError,
     StreamError where the compressed data are damaged, LimitError where they need too much memory.
     """
-    opened: _Unpacking
-    damage: tuple[type[Exception], ...]
-    if kind in _DECOMPRESSORS:
-        opened, damage = _Members(file, _DECOMPRESSORS[kind]), (_Damaged,)
-    else:
-        import zstandard  # noqa: PLC0415
-
-        unpacking = zstandard.ZstdDecompressor(max_window_size=limits.UNPACKING_MAX)
-        reader = unpacking.stream_reader(cast(Any, file), read_across_frames=True)
-        opened, damage = cast(_Unpacking, reader), (zstandard.ZstdError,)
+    members = _Members(file, *_decompressor(kind))
 
     def readinto(target: memoryview) -> int:
         try:
-            return opened.readinto(target)
+            return members.readinto(target)
         except EOFError:
             raise TruncatedError(f"the {kind} data is truncated") from None
-        except damage as error:
+        except _Damaged as error:
             if any(words in str(error) for words in _TOO_LARGE):
                 most = limits.UNPACKING_MAX >> 20
                 raise LimitError(
@@ -140,8 +137,7 @@ def unpacked(kind: str, file: Packed) -> Iterator[Callable[[memoryview], int]]:
                 ) from None
             raise StreamError(f"the {kind} data is damaged: {error}") from None
 
-    with closing(opened):
-        yield readinto
+    return readinto
 
 
 class _Damaged(Exception):  # noqa: N818 (it becomes a StreamError)
@@ -169,24 +165,34 @@ class _Gunzip:
         return found
 
 
-def _unxz() -> lzma.LZMADecompressor:
-    # lzma.LZMAFile has no memory limit.
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.UNPACKING_MAX)
-
-
-_DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
-    "gzip": _Gunzip,
-    "xz": _unxz,
-    "bzip2": bz2.BZ2Decompressor,
-}
+def _decompressor(kind: str) -> tuple[Callable[[], _Decompressor], type[Exception]]:
+    """Return what makes a decompressor for one member, and what that raises for damaged data."""
+    match kind:
+        case "gzip":
+            return _Gunzip, _deflate().error
+        case "xz":
+            # lzma.LZMAFile has no memory limit.
+            most = limits.UNPACKING_MAX
+            return partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, memlimit=most), lzma.LZMAError
+        case "bzip2":
+            return bz2.BZ2Decompressor, OSError
+    zstd = _zstd()
+    window = {zstd.DecompressionParameter.window_log_max: limits.UNPACKING_MAX.bit_length() - 1}
+    return partial(zstd.ZstdDecompressor, options=window), zstd.ZstdError
 
 
 class _Members:
-    """Compressed members, one after the other; ``make`` returns a decompressor for one."""
+    """Compressed members, one after the other; ``make`` returns a decompressor for one.
 
-    def __init__(self, packed: Packed, make: Callable[[], _Decompressor]) -> None:
+    ``damage``: what that raises for damaged data.
+    """
+
+    def __init__(
+        self, packed: Packed, make: Callable[[], _Decompressor], damage: type[Exception]
+    ) -> None:
         self._packed = packed
         self._make = make
+        self._damage = damage
         self._decoder = make()
 
     def readinto(self, target: memoryview, /) -> int:
@@ -203,7 +209,7 @@ class _Members:
                     raise EOFError
             try:
                 found = self._decoder.decompress(packed, len(target))
-            except (_deflate().error, lzma.LZMAError, OSError) as error:
+            except self._damage as error:
                 raise _Damaged(str(error)) from None
             if found:
                 target[: len(found)] = found
@@ -218,6 +224,3 @@ class _Members:
             if not packed or padding > limits.BEHIND_MAX:
                 return b""
         return packed.lstrip(b"\0")
-
-    def close(self) -> None:
-        """Do nothing: no resource is held."""

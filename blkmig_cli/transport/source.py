@@ -264,7 +264,7 @@ def _input(
 
 def _unpacked(kind: str, pipe: "_Pipe", stack: ExitStack) -> "Reading | _Pipe":
     packed = stack.enter_context(io.BufferedReader(pipe, 1 << 18))
-    return _ahead(stack.enter_context(compression.unpacked(kind, packed)), pipe, stack)
+    return _ahead(compression.unpacked(kind, packed), pipe, stack)
 
 
 def _ahead(

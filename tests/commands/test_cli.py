@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 import pytest
-import zstandard
 
 from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.checks.remedies import REMEDIES
@@ -18,7 +17,7 @@ from blkmig_cli.commands import cli
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
 from tests.conftest import Run, fails
-from tests.support import raw
+from tests.support import raw, zstd
 
 MIB = 1 << 20
 DATA = b"\xa5" * raw.CHUNK
@@ -300,7 +299,7 @@ def test_every_kind_of_input(run: Run, stream: Path, tmp_path: Path) -> None:
     packed = {
         "x.gz": gzip.compress(SMALL),
         "x.xz": lzma.compress(SMALL),
-        "x.zst": zstandard.ZstdCompressor().compress(SMALL),
+        "x.zst": zstd.compress(SMALL),
     }
     ways = [f"file:{stream}", f"exec:cat {stream}"]
     for name, content in packed.items():

@@ -5,8 +5,7 @@ import lzma
 from collections.abc import Iterable
 from pathlib import Path
 
-import zstandard
-
+from tests.support import zstd
 from tests.support.model_case import (
     Case,
     Outcome,
@@ -28,7 +27,7 @@ def packed(data: bytes, source: str) -> bytes:
         return gzip.compress(data, 1)
     if source == "xz":
         return lzma.compress(data, preset=0)
-    return zstandard.compress(data, 1)
+    return zstd.compress(data, 1)
 
 
 def possible_statuses(case: Case, flag: str, *, sized: bool) -> set[int]:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,16 +19,12 @@ from blkmig_cli.transport import compression
 from blkmig_cli.transport.sinks import Sink
 from blkmig_cli.transport.target import open_target
 from tests.conftest import Run, fails
-from tests.support import raw
+from tests.support import raw, zstd
 
 MIB = 1 << 20
 
 
-def unzstd(data: bytes) -> bytes:
-    return zstandard.ZstdDecompressor().decompressobj().decompress(data)
-
-
-UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress, ".zst": unzstd}
+UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress, ".zst": zstd.decompress}
 every_suffix = pytest.mark.parametrize("suffix", UNPACK)
 
 
@@ -160,12 +155,12 @@ def unpacked_with(
     found, target = b"", memoryview(bytearray(piece))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compression, "_deflate", lambda: module)
-        with compression.unpacked("gzip", io.BytesIO(packed)) as readinto:
-            try:
-                while count := readinto(target):
-                    found += target[:count]
-            except StreamError as error:
-                return found, type(error)
+        readinto = compression.unpacked("gzip", io.BytesIO(packed))
+        try:
+            while count := readinto(target):
+                found += target[:count]
+        except StreamError as error:
+            return found, type(error)
     return found, None
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from blkmig_cli import limits
 from blkmig_cli.errors import MalformedError, StreamError, TruncatedError
@@ -16,7 +15,7 @@ from blkmig_cli.transport.save_image import SaveImage, save_image
 from blkmig_cli.transport.source import open_stream
 from blkmig_cli.wire.decoder import Decoder
 from tests.conftest import Run, fails
-from tests.support import raw
+from tests.support import raw, zstd
 
 CASES = Path(__file__).parents[1] / "cases"
 STREAM = raw.qemu(raw.block(0, 8), raw.block(2048, 0, rest=b"\5" * raw.CHUNK))
@@ -34,7 +33,7 @@ FORMATS: dict[int, Callable[[bytes], bytes]] = {
     1: gzip.compress,
     2: bz2.compress,
     3: lzma.compress,
-    5: zstandard.ZstdCompressor().compress,
+    5: zstd.compress,
 }
 every_form = pytest.mark.parametrize("form", FORMS)
 

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from blkmig_cli.transport.source import open_stream
 from tests.conftest import Run, fails
-from tests.support import raw
+from tests.support import raw, zstd
 from tests.support.feed import events, piped
 
 #: For tests that read in this process: those of processes of their own always scan.
@@ -46,7 +45,7 @@ def expected(stream: Path, run: Run) -> str:
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "xz": lzma.compress,
-    "zstd": zstandard.ZstdCompressor().compress,
+    "zstd": zstd.compress,
     "two-gzip-members": lambda data: gzip.compress(data[:99]) + gzip.compress(data[99:]),
 }
 

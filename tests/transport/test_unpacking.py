@@ -8,29 +8,29 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import zstandard
 
 from blkmig_cli import limits
 from blkmig_cli.errors import LimitError, StreamError, TruncatedError
 from blkmig_cli.transport import compression
 from blkmig_cli.transport.compression import by_magic, by_suffix, packer, unpacked
+from tests.support import zstd
 
 DATA = bytes(range(256)) * 300
 KINDS: dict[str, Any] = {
     "gzip": gzip.compress,
     "bzip2": bz2.compress,
     "xz": lzma.compress,
-    "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
+    "zstd": zstd.compress,
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def unpack(kind: str, data: bytes, size: int = 1000) -> bytes:
     found = b""
-    with unpacked(kind, io.BufferedReader(io.BytesIO(data))) as readinto:
-        while count := readinto(buffer := memoryview(bytearray(size))):
-            found += buffer[:count]
-        assert readinto(memoryview(bytearray(9))) == 0
+    readinto = unpacked(kind, io.BufferedReader(io.BytesIO(data)))
+    while count := readinto(buffer := memoryview(bytearray(size))):
+        found += buffer[:count]
+    assert readinto(memoryview(bytearray(9))) == 0
     return found
 
 
@@ -42,6 +42,8 @@ def unpack(kind: str, data: bytes, size: int = 1000) -> bytes:
         (b"\x1f", None),
         (b"\x28\xb5\x2f\xfd", "zstd"),
         (b"\x28\xb5\x2f\xfc", None),
+        (b"\x50\x2a\x4d\x18", "zstd"),
+        (b"\x51\x2a\x4d\x18", None),
         (b"\xfd7zXZ\0", "xz"),
         (b"\xfd7zXZ", None),
         (b"BZh9", None),
@@ -82,12 +84,21 @@ def test_members(kind: str, size: int) -> None:
     half = len(data) // 2
     assert unpack(kind, pack(data), size) == data
     assert unpack(kind, pack(data[:half]) + pack(b"") + pack(data[half:]), size) == data
-    if kind != "zstd":
-        assert unpack(kind, pack(data) + bytes(20), size) == data
-        assert unpack(kind, pack(data[:half]) + bytes(20) + pack(data[half:]), size) == data
+    assert unpack(kind, pack(data) + bytes(20), size) == data
+    assert unpack(kind, pack(data[:half]) + bytes(20) + pack(data[half:]), size) == data
 
 
-@pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz"])
+def test_skippable_frames() -> None:
+    """As of pzstd, and an unfinished one."""
+    frame = b"\x50\x2a\x4d\x18\4\0\0\0abcd"
+    data = frame + zstd.compress(DATA[:1000]) + frame + zstd.compress(DATA[1000:]) + frame
+    assert unpack("zstd", data) == DATA
+    for left in (1, 4, 7, 11):
+        with pytest.raises(TruncatedError):
+            unpack("zstd", data[:-left])
+
+
+@every_kind
 @pytest.mark.parametrize("left", [1, 4, 9])
 def test_what_is_cut_off(kind: str, left: int) -> None:
     data = KINDS[kind](DATA)
@@ -129,9 +140,7 @@ def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(error.value) == (
         "unpacking the xz data takes over 1 MiB of memory; unpack it with xz, and read that"
     )
-    parameters = zstandard.ZstdCompressionParameters(window_log=23)
-    writer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
-    data = writer.compress(DATA) + writer.flush()
+    data = zstd.wide(DATA, 23)
     with pytest.raises(LimitError) as large:
         unpack("zstd", data)
     assert str(large.value) == (
@@ -157,9 +166,10 @@ class Failing(io.RawIOBase):
         return data
 
 
-@pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz"])
+@every_kind
 def test_a_file_that_fails(kind: str) -> None:
     """It is no damage of the data."""
     packed: Any = Failing(KINDS[kind](DATA)[:20])
-    with unpacked(kind, packed) as readinto, pytest.raises(OSError, match="Input/output error"):
+    readinto = unpacked(kind, packed)
+    with pytest.raises(OSError, match="Input/output error"):
         read_all(readinto)

@@ -232,8 +232,8 @@ def test_compressed_streams_with_endless_padding() -> None:
             buffer = bytearray(length)
             return bytes(buffer[: peer(memoryview(buffer))])
 
-    with unpacked("gzip", File()) as readinto:  # type: ignore[arg-type]
-        assert list(Decoder(PipeInput(readinto))) == list(Decoder(in_file(SECOND)))
+    readinto = unpacked("gzip", File())  # type: ignore[arg-type]
+    assert list(Decoder(PipeInput(readinto))) == list(Decoder(in_file(SECOND)))
 
 
 @pytest.fixture

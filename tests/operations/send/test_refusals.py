@@ -6,7 +6,6 @@ import lzma
 from typing import Any
 
 import pytest
-import zstandard
 
 from blkmig_cli import limits
 from blkmig_cli.disks.bitmap import DirtyBitmap
@@ -31,6 +30,7 @@ from blkmig_cli.operations.send.stream import SendOptions, send_events
 from blkmig_cli.operations.send.writing import write_disks
 from blkmig_cli.transport.sinks import FileObjectSink
 from blkmig_cli.wire.identity import DiskIdentity, Identity
+from tests.support import zstd
 from tests.support.feed import encoded
 from tests.support.strategies import LaidOut, MemoryImage
 
@@ -231,7 +231,7 @@ STREAM = b"QEVM\0\0\0\3"
          "memory looks like a gzip file, not a disk image; use -f raw if it is one"),
         (lzma.compress(b""), 512,
          "memory looks like a xz file, not a disk image; use -f raw if it is one"),
-        (zstandard.compress(b""), 512,
+        (zstd.compress(b""), 512,
          "memory looks like a zstd file, not a disk image; use -f raw if it is one"),
         (b"QEV", 512, None),
     ],

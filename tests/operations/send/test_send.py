@@ -10,13 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from blkmig_cli import limits
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from tests.conftest import Run, fails
-from tests.support import raw
+from tests.support import raw, zstd
 
 MIB = 1 << 20
 
@@ -156,7 +155,7 @@ def test_as_many_bitmaps_as_are_read(
 
 STREAM = raw.qemu(raw.block(0, 8), raw.block(2048, 8))
 PACKED: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.compress, "xz": lzma.compress, "zstd": zstandard.ZstdCompressor().compress,
+    "gzip": gzip.compress, "xz": lzma.compress, "zstd": zstd.compress,
 }  # fmt: skip
 WRONG_KINDS = {
     "migration stream": STREAM,
