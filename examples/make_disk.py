@@ -2,8 +2,7 @@
 
 import sys
 
-from blkmig_cli.disks.bitmap import DirtyBitmap
-from blkmig_cli.disks.bitmap_file import BitmapFile, default_path, write_bitmaps
+from blkmig_cli import BitmapFile, DirtyBitmap, write_bitmaps
 
 if len(sys.argv) != 2:
     sys.exit("usage: make_disk.py IMAGE")
@@ -21,5 +20,5 @@ with open(path, "wb") as image:
         image.write((b"blkmig demo %d " % start * length)[:length])
         daily.set_range(start, length)
         fine.set_range(start, length)
-write_bitmaps(default_path(path), BitmapFile(SIZE, {"daily": daily, "fine": fine}))
+write_bitmaps(f"{path}.bitmaps.json", BitmapFile(SIZE, {"daily": daily, "fine": fine}))
 print(f"{path}: {SIZE} bytes; bitmaps daily and fine")

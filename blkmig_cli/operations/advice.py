@@ -55,6 +55,8 @@ def next_steps(
     found = {finding.id for finding in report.findings}
     if "bulk-unfinished" in found:
         why = "the capture is incomplete: capture again, with QEMU's downtime-limit at 0"
+        if any(device.size.source == "option" for device in disks):
+            why = "the capture is incomplete, unless --device-size is too large: capture again"
         steps.append(Step(why))
     open_sizes = [disk for disk in disks if disk.size.exact is None]
     if open_sizes:

@@ -34,6 +34,9 @@ def test_a_size_that_progress_excludes(
     path = tmp_path / "s.bin"
     found = findings(run, path, bulk(0, 22, chunks=3), *options)
     assert found["bulk-unfinished"]["message"].endswith(f"; {advice}")
+    shown = run("info", path, *options).out
+    assert "next: the capture is incomplete" in shown
+    assert ("unless --device-size is too large:" in shown) == bool(options)
 
 
 def findings(run: Run, path: Path, content: bytes, *options: object) -> dict[str, Any]:
