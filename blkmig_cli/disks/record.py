@@ -70,9 +70,10 @@ def write_record(neighbours: Neighbours, holding: Holding) -> None:
         return
     with failing(neighbours.image):
         found = os.stat(neighbours.image)
-        if time.time() - found.st_mtime < _TICK:
-            # A later write must get another modification time than this one, which is recorded.
-            time.sleep(_TICK)
+        # A later write must get another modification time than this one, which is recorded.
+        wait = _TICK - (time.time() - found.st_mtime)
+        if wait > 0:
+            time.sleep(min(wait, _TICK))
     document: dict[str, Any] = {
         "version": VERSION,
         "id": holding.id,

@@ -47,6 +47,18 @@ def test_a_clock_that_is_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert 0.01 < sum(waits) < 0.1
 
 
+def test_what_is_left_of_a_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("blkmig_cli.disks.record.time.sleep", waits.append)
+    monkeypatch.setattr("blkmig_cli.disks.record.time.time", lambda: 1000.0)
+    image = tmp_path / "d.img"
+    image.write_bytes(b"x")
+    for before in (15, 19, 21, 500):
+        os.utime(image, ns=(0, 1_000_000_000_000 - before * 1_000_000))
+        write_record(neighbours_of(str(image)), HOLDING)
+    assert waits == pytest.approx([0.005, 0.001])
+
+
 def test_what_is_written(tmp_path: Path) -> None:
     image = tmp_path / "d.img"
     image.write_bytes(b"abc")
