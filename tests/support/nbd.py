@@ -64,8 +64,12 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
     try:
         yield
     finally:
-        process.kill()  # nbdkit waits for its clients otherwise
-        process.wait()
+        process.terminate()  # nbdkit removes its temporary files, but waits for its clients before
+        try:
+            process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @contextmanager
