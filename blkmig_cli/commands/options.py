@@ -242,11 +242,9 @@ def hints_of(granularities: tuple[str, ...], device_sizes: tuple[str, ...]) -> H
             hints.largest.add(name)
         else:
             hints.sizes[name] = _size("--device-size", value)
-            # QEMU sends no empty disk (QEMU 7.2, migration/block.c: init_blk_migration).
-            if not hints.sizes[name] or hints.sizes[name] % SECTOR_SIZE:
+            if hints.sizes[name] % SECTOR_SIZE:
                 raise UsageError(
-                    f"--device-size {_shown(text)}: a disk's size is a positive multiple of "
-                    f"{SECTOR_SIZE}"
+                    f"--device-size {_shown(text)}: a disk's size is a multiple of {SECTOR_SIZE}"
                 )
     for text in granularities:
         name, equals, value = text.rpartition("=")

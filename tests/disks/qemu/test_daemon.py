@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +153,9 @@ def test_exports_that_are_removed(start: Start, tmp_path: Path) -> None:
 )
 def test_a_daemon_that_ends(start: Start, said: str, last: str) -> None:
     message = f"the\\x0adisk: {PROGRAM} ended{last}"
-    daemon = start(then=f"{said}\nexit 1")
-    with pytest.raises(FailureError) as caught:
+    with pytest.raises(FailureError) as caught, closing(start(then=f"{said}\nexit 1")) as daemon:
         daemon.execute("one")
     assert str(caught.value) == message
-    daemon.close()
     daemon = start(*READY, then=f"read -r _\nread -r _\n{said}\nexit 1")
     with pytest.raises(FailureError) as caught:
         daemon.execute("one")
