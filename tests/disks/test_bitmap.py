@@ -322,3 +322,13 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
     with pytest.raises(FailureError):
         write_bitmaps(str(tmp_path / "no" / "x.json"), BitmapFile(0, {}))
+
+
+@pytest.mark.parametrize("first", [0, 5, 63, 64, 128])
+@pytest.mark.parametrize("data", [b"", b"\xff" * 8])
+def test_no_granules(first: int, data: bytes) -> None:
+    bitmap = DirtyBitmap("b", 512)
+    bitmap.set_range(0, 200 * 512)
+    bitmap.write_granules(first, 0, data)
+    bitmap.write_granules(first, -1, data)
+    assert bitmap.ranges() == [(0, 200 * 512)]

@@ -207,3 +207,14 @@ def test_streams_without_description_are_folded_with_their_manifests(
     fails(run("fold", with_description, *named[:2], "--to", full), 1, "has the id")
     fails(run("fold", *streams, *named, "--to", manifests[1]), 2, "1.json")
     assert not full.exists()
+
+
+def test_the_target_of_a_fold_is_checked_before_anything_is_read(run: Run, tmp_path: Path) -> None:
+    damaged, other = tmp_path / "damaged.bin", tmp_path / "other.bin"
+    damaged.write_bytes(b"no stream")
+    other.write_bytes(b"nor this")
+    said = "are the same file"
+    for target in (damaged, other):
+        fails(run("fold", damaged, other, "--to", target), 2, said)
+    fails(run("fold", damaged, other, "--to", tmp_path / "new.bin"), 3, "not a migration stream")
+    assert not (tmp_path / "new.bin").exists()

@@ -14,6 +14,7 @@ from rich.console import Console
 from blkmig_cli.checks.survey import read_contents
 from blkmig_cli.contents.final_layout import EndState, Stretch
 from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from blkmig_cli.errors import StreamError
 from blkmig_cli.operations.map import (
     KINDS,
@@ -346,3 +347,19 @@ def test_it_fits_the_terminal(width: int, capture: Capture) -> None:
     map_text(map_disks(contents), Console(file=target, width=width, force_terminal=False))
     rows = [line for line in target.getvalue().splitlines() if not line.startswith("  █ data")]
     assert all(len(line) <= width for line in rows)
+
+
+def test_extents_of_a_chain_have_no_place_in_a_stream(run: Run, tmp_path: Path) -> None:
+    disk, base, last = tmp_path / "d.img", tmp_path / "0.bin", tmp_path / "1.bin"
+    bitmap = DirtyBitmap("b", 65536)
+    bitmap.set_range(MIB, 2 * MIB)
+    disk.write_bytes(b"\1" * MIB * 4)
+    assert run("send", disk, "--to", base).status == 0
+    write_bitmaps(tmp_path / "b.json", BitmapFile(4 * MIB, {"b": bitmap}))
+    words = ["--since", "b", "--bitmaps-from", tmp_path / "b.json", "--base", base]
+    assert run("send", disk, *words, "--to", last).status == 0
+    for options, placed in (([], True), (["--base", base], False)):
+        (found,) = run("map", last, *options, "--output", "json").json["devices"]
+        data = [extent for extent in found["extents"] if extent["data"]]
+        assert sum(extent["length"] for extent in data) == (2 if placed else 4) * MIB
+        assert all(("offset" in extent) == ("stride" in extent) == placed for extent in data)

@@ -10,6 +10,7 @@ import pytest
 
 from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, read_bitmaps, write_bitmaps
+from blkmig_cli.disks.qemu.create import check_options
 from tests.conftest import Run, fails
 from tests.support import raw
 from tests.support.replays import (
@@ -192,6 +193,8 @@ def test_names_that_announce_another_format(run: Run) -> None:
     for option in ("data_file=x", "size=1G", "subformat=twoGbMaxExtentSparse"):
         outcome = run("replay", "s.bin", "--image", "y.vmdk", "-o", option, "--create")
         refused(outcome, 2, f"-o {option} is refused", before)
+    for option in ("subformat=streamOptimized", "hwversion=Extent"):
+        check_options([option])
 
 
 @pytest.mark.parametrize("room", [16 << 20, -1])

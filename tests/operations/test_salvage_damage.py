@@ -309,3 +309,28 @@ def test_a_disk_that_an_option_names_confirms_the_record_before() -> None:
         except StreamError:
             found = []
         assert found == given_
+
+
+@pytest.mark.parametrize(
+    ("word", "confirms"),
+    [
+        (100 << 9 | 0x04, True),
+        (101 << 9 | 0x04, False),
+        (0x02, True),
+        (101 << 9 | 0x02, False),
+        (7 << 9 | 0x40, False),
+        (7 << 9, False),
+    ],
+)
+def test_a_word_before_a_cut_confirms_the_record_before(word: int, confirms: bool) -> None:
+    """If it can be a progress or the end of a section's payload, which have no more than 100 %."""
+    stream = bare({0: noise(0), 1: noise(1)}) + word.to_bytes(8, "big") + b"\xff"
+    assert (1 in chunks(salvaged(stream))) == confirms
+
+
+@pytest.mark.parametrize("footer", [b"", raw.footer(1)])
+def test_a_footer_confirms_what_is_in_its_part(footer: bytes) -> None:
+    start = raw.start(1, "block", 1, raw.EOS) + footer
+    part = raw.part(1, raw.block(0, 0, "d", noise(0)) + raw.EOS) + footer
+    found = salvaged(raw.HEADER + start + part + b"\xff" * 30)
+    assert chunks(found) == ({0: noise(0)} if footer else {})

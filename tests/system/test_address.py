@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blkmig_cli.errors import UsageError
-from blkmig_cli.system.address import Address, parse_address, parse_target
+from blkmig_cli.system.address import Address, has_query, parse_address, parse_target
 from blkmig_cli.text import escape
 from tests.conftest import Run, fails
 from tests.support import raw
@@ -163,3 +163,12 @@ def test_a_file_called_as_a_uri(
     assert run("validate", f"./{name}").status == 0
     assert run("scrub", f"./{name}", "--device-size", "1M", "--to", f"./{name}2", "-q").status == 0
     assert Path(f"{name}2").read_bytes() == Path(name).read_bytes()
+
+
+@pytest.mark.parametrize("scheme", ["s3", "https"])
+@pytest.mark.parametrize(
+    ("behind", "query"), [("", False), ("?a", True), ("#a", True), ("?a#b", True)]
+)
+def test_a_url_with_more_than_a_name(scheme: str, behind: str, query: bool) -> None:
+    assert has_query(f"{scheme}://host/name{behind}") == query
+    assert not has_query(f"file:name{behind}")

@@ -323,3 +323,35 @@ def test_a_size_that_is_not_known(run: Run, unpacked: Path, tmp_path: Path) -> N
     fails(run("convert", tail, "--normalize", "--to", out), 1, "specify --device-size vd=SIZE")
     assert run("convert", tail, "--normalize", "--to", out, "--device-size=2738176").status == 0
     assert run("validate", out, "--device-size=2738176").status == 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "dialect", "refused"),
+    [
+        ([512], "classic", 0),
+        ([512], "v2", None),
+        ([MIB], "classic", 0),
+        ([MIB], "v2", 0),
+        ([MIB + 512], "classic", None),
+        ([MIB + 512, MIB], "classic", 0),
+        ([MIB + 512, MIB], "v2", 1),
+    ],
+)
+def test_sizes_that_bare_records_do_not_state(
+    run: Run, tmp_path: Path, sizes: list[int], dialect: str, refused: int | None
+) -> None:
+    """Of a chunk of v2 at the disk's end, and a single disk of several chunks, they do."""
+    images = []
+    for number, size in enumerate(sizes):
+        images.append(f"d{number}={tmp_path / str(number)}")
+        (tmp_path / str(number)).write_bytes(b"\1" * size)
+    stream, bare = tmp_path / "s.bin", tmp_path / "bare.bin"
+    assert run("send", *images, "--to", stream).status == 0
+    words = ["convert", stream, "--normalize", "--container=none", "--dialect", dialect]
+    outcome = run(*words, "--to", bare)
+    if refused is None:
+        assert outcome.status == 0
+        assert run("compare", stream, bare).status == 0
+    else:
+        said = f"container none cannot state the size of 'd{refused}'; use --container qemu, or "
+        fails(outcome, 2, f"{said}specify --device-size d{refused}={sizes[refused]}, also to read")
