@@ -322,14 +322,15 @@ def open_qemu(
     for number, layer in enumerate(layers):
         for file in [layer.path] * (number > 0) + list(layer.files):
             register(file, writable and number == 0)
+    options = add_layers(daemon, layers, writable=writable, shared=shared)
     placement = None
     single = len(layers) == 1 and not layers[0].files
     if single and not (shared or own_layer):
         placement = Placement(path, described(layers[0]))
     try:
+        # From here on the image is locked, so that what is found out of it stays true.
         if placement is not None and not writable:
             placement.begin()
-        options = add_layers(daemon, layers, writable=writable, shared=shared)
         return QemuImage(daemon, layers[0], options, placement, own_layer=own_layer)
     except BaseException:
         if placement is not None:
