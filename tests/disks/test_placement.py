@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blkmig_cli.disks.open import open_image
 from blkmig_cli.disks.qemu import placement
 from blkmig_cli.disks.qemu.placement import Placement
 from blkmig_cli.errors import FailureError
@@ -180,3 +181,22 @@ def test_a_map_that_fails(tmp_path: Path, begun: bool) -> None:
     with pytest.raises(FailureError, match=r"d\.qcow2: qemu-img map: Could not open"):
         list(found.extents())
     found.close()
+
+
+def test_the_image_is_locked_when_its_map_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the map might be that of before a write."""
+    path = tmp_path / "d.qcow2"
+    subprocess.run([tool("qemu-img"), "create", "-q", "-f", "qcow2", path, "1M"], check=True)
+    written: list[subprocess.CompletedProcess[str]] = []
+
+    def write(_: Placement) -> None:
+        command = [tool("qemu-io"), "-c", "write 0 64k", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        written.append(done)
+
+    monkeypatch.setattr(Placement, "begin", write)
+    image = open_image(str(path))
+    image.close()
+    assert [(done.returncode, "lock" in done.stderr) for done in written] == [(1, True)]
