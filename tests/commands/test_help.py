@@ -10,6 +10,7 @@ from click.shell_completion import BashComplete, CompletionItem, ZshComplete
 
 from blkmig_cli.checks.catalogue import CHECKS
 from blkmig_cli.commands import cli
+from blkmig_cli.commands import help as help_module
 from blkmig_cli.commands.help import Command
 from tests.conftest import Run, fails
 
@@ -50,6 +51,14 @@ def test_many_options_are_in_sections(run: Run) -> None:
     expected = "Stream: Images: Increments: Bitmaps: Checks: Selection: Writing: Output: Others:"
     assert " ".join(sections) == expected
     assert "\nOptions:\n" in run("build", "--help").out
+
+
+def test_sections_have_options_that_exist() -> None:
+    """A name that is misspelled leaves its option under the last heading."""
+    listed = [name for names in help_module._SECTIONS.values() for name in names]
+    known = {option.name for name in COMMANDS for option in command(name).get_params(CONTEXT)}
+    assert len(listed) == len(set(listed))
+    assert set(listed) <= known
 
 
 @pytest.mark.parametrize(

@@ -363,3 +363,16 @@ def test_extents_of_a_chain_have_no_place_in_a_stream(run: Run, tmp_path: Path) 
         data = [extent for extent in found["extents"] if extent["data"]]
         assert sum(extent["length"] for extent in data) == (2 if placed else 4) * MIB
         assert all(("offset" in extent) == ("stride" in extent) == placed for extent in data)
+
+
+def test_the_text_of_a_map(run: Run, tmp_path: Path) -> None:
+    bits = raw.bitmap_start() + raw.bitmap_bits(0, 8192, b"\3".ljust(8, b"\0")) + raw.COMPLETE
+    path = put(tmp_path, raw.qemu(filled(0), raw.block(2048, 8), bitmaps=bits))
+    assert run("map", path, "--device-size", "4M").out == (
+        "d, 4 MiB\n"
+        "  disk  ██████████████████░░░░░░░░░░░░░░░░░????????????????????????????????????\n"
+        "  b     ██▄····································································\n"
+        "        0                1 MiB             2 MiB             3 MiB        4 MiB\n"
+        "  ? not sent 2 MiB   █ data 1 MiB   ░ zeros 1 MiB\n"
+        "  █ dirty   ▄ partly dirty   · clean\n"
+    )

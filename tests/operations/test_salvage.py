@@ -256,6 +256,7 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     outcome = run("salvage", path, "--to", out, *hints)
     assert outcome.status == 1
     assert "damaged in 1 place" in outcome.out
+    assert "DISK    SIZE  MISSING  BITMAPS" in outcome.out
     assert (
         run("replay", out, "--image", image, "--create", "--allow-incomplete", *hints, "-q").status
         == 0

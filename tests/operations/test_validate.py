@@ -7,7 +7,7 @@ import pytest
 
 from blkmig_cli import limits
 from blkmig_cli.checks.catalogue import CHECKS
-from tests.conftest import Outcome, Run
+from tests.conftest import Outcome, Run, fails
 from tests.support import raw
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -432,3 +432,15 @@ def test_checks_by_the_least_stream(
     outcome = run("validate", put(tmp_path, data), "--output", "json")
     assert check in ids(outcome)
     assert outcome.status == status
+
+
+def test_options_of_the_form(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "bare.bin"
+    path.write_bytes(raw.block(0, 0, "d", bytes(MIB)) + raw.progress(100) + raw.EOS)
+    outcome = run("validate", path, "--dialect=classic", "--container=none", "--device-size=1M")
+    assert outcome.status == 0
+    assert outcome.out.startswith(f"{path}: whole  (dialect classic, container none)\nDISK ")
+    assert not outcome.out.endswith("\n\n")
+    fails(
+        run("validate", path, "--dialect=classic", "--container=qemu"), 3, "not a migration stream"
+    )

@@ -355,3 +355,13 @@ def test_sizes_that_bare_records_do_not_state(
     else:
         said = f"container none cannot state the size of 'd{refused}'; use --container qemu, or "
         fails(outcome, 2, f"{said}specify --device-size d{refused}={sizes[refused]}, also to read")
+
+
+@pytest.mark.parametrize("options", [[], ["--device-size=1M"]])
+def test_sizes_that_the_stream_does_not_state_either(
+    run: Run, tmp_path: Path, options: list[str]
+) -> None:
+    path, bare = put(tmp_path, raw.qemu(filled(0))), tmp_path / "bare.bin"
+    words = ["convert", path, "--normalize", "--container=none", "--dialect=classic", *options]
+    assert run(*words, "--to", bare).status == 0
+    assert run("compare", path, bare, *options).status == 0

@@ -251,3 +251,23 @@ def test_a_part_with_progress_only() -> None:
 def test_the_end_of_the_section() -> None:
     events = list(send_events([Disk("d", Sectors(CHUNK, (0, CHUNK)))], SendOptions()))
     assert parts_of(events) == [([], []), ([0], [("d", 0)]), ([100], [])]
+
+
+@pytest.mark.parametrize("first", [80, 1000])
+@pytest.mark.parametrize("gap", [1, 100, 5000])
+@pytest.mark.parametrize("shift", [0, 7])
+def test_large_regions_of_zeros_far_apart(first: int, gap: int, shift: int) -> None:
+    """The percentage jumps between them."""
+    start = (first + gap) * CHUNK
+    regions = [(0, first * CHUNK), (start + shift, start + 90 * CHUNK + shift)]
+    total = start + 200 * CHUNK
+    sectors = grid(first * CHUNK)
+    if shift:
+        body = grid(start + 90 * CHUNK, start + CHUNK)
+        sectors += [start + shift, *body, start + 89 * CHUNK + shift]
+    else:
+        sectors += grid(start + 90 * CHUNK, start)
+    expected = Expected(total)
+    expected.disk("d", total, sectors)
+    image = Sectors(total, *regions, zeros=tuple(regions))
+    assert sent(Disk("d", image, partial=True)) == expected.parts

@@ -30,6 +30,7 @@ def test_send_refusals(run: Run, tmp_path: Path) -> None:
     fails(run("send", image, "--to", target, "--bitmaps", "--dialect", "classic"), 2, "no place")
     fails(run("send", image, "--to", target, "--bitmaps", "--container", "none"), 2, "no place")
     fails(run("send", f"a={image}", f"a={image}", "--to", target), 2, "twice")
+    fails(run("send", "a=", "--to", target), 2, "a=: no image is specified")
     fails(run("send", tmp_path / "missing", "--to", target), 4, "No such file")
     side = Path(f"{image}.bitmaps.json")
     write_bitmaps(str(side), BitmapFile(2048, {"b": DirtyBitmap("b", 512)}))
