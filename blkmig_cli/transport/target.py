@@ -115,7 +115,7 @@ def _sink(name: str, fd: int, kind: Callable[[str, int], Sink] = Sink) -> Iterat
 def _command(address: Address) -> Iterator[Sink]:
     with failing(address.text):
         shell = ["/bin/sh", "-c", address.command]
-        process = subprocess.Popen(shell, stdin=subprocess.PIPE, bufsize=0, env=os.environ)
+        process = subprocess.Popen(shell, stdin=subprocess.PIPE, env=os.environ)
     assert process.stdin is not None
     try:
         with _sink(address.text, process.stdin.fileno()) as sink:
