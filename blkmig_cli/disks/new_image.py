@@ -85,15 +85,15 @@ def create_over(image: RawImage, image_format: str, size: int, options: Sequence
         from blkmig_cli.disks.qemu.image import open_qemu  # noqa: PLC0415
 
         made = open_qemu(daemon, path, image_format, writable=True)
-        if made.size != size:
-            raise FailureError(
-                f"{escape(path)}: an image of format {image_format} has {made.size} bytes, not "
-                f"{size}",
-                hint="use another format",
-            )
     except BaseException:
         daemon.close()
         raise
+    if made.size != size:
+        made.close()
+        raise FailureError(
+            f"{escape(path)}: an image of format {image_format} has {made.size} bytes, not {size}",
+            hint="use another format",
+        )
     return made
 
 
