@@ -18,8 +18,9 @@ from blkmig_cli.text import quote
 from blkmig_cli.wire.identity import is_id
 
 VERSION = 1
-# Longer than the step of the clock by which the system dates changes (Linux: a tick, up to 10 ms).
-_TICK = 0.02
+# Seconds: longer than the step of the clock by which the system dates changes (Linux: a tick, up to 10 ms),
+# and between two looks at that clock.
+_TICK, _LOOK = 0.02, 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,7 @@ def write_record(neighbours: Neighbours, holding: Holding) -> None:
         return
     with failing(neighbours.image):
         found = os.stat(neighbours.image)
-        # A later write must get another modification time than this one, which is recorded.
-        wait = _TICK - (time.time() - found.st_mtime)
-        if wait > 0:
-            time.sleep(min(wait, _TICK))
+        _wait_for_a_tick(neighbours.image, found)
     document: dict[str, Any] = {
         "version": VERSION,
         "id": holding.id,
@@ -82,6 +80,32 @@ def write_record(neighbours: Neighbours, holding: Holding) -> None:
         "mtime-ns": found.st_mtime_ns,
     }
     write_pieces(path, [encoded(document)], temporary, neighbours.image)
+
+
+def _wait_for_a_tick(image: str, found: os.stat_result) -> None:
+    """Wait until a write to ``image`` would get another modification time than that in ``found``.
+
+    Where the clock of its file system cannot be seen, or is wrong, that is after ``_TICK`` seconds.
+    """
+    folder = os.path.dirname(image) or "."
+    left = min(_TICK - (time.time() - found.st_mtime), _TICK)
+    end = time.monotonic() + left
+    while time.monotonic() < end:
+        if os.stat(folder).st_dev == found.st_dev and _time_in(folder) > found.st_mtime_ns:
+            break
+        time.sleep(_LOOK)
+
+
+def _time_in(folder: str) -> int:
+    """Return the time by the clock of a file system, in ns: that of a new file; 0 where it has none."""
+    try:
+        fd = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except OSError:  # a file system without unnamed files
+        return 0
+    try:
+        return os.fstat(fd).st_mtime_ns
+    finally:
+        os.close(fd)
 
 
 def discard_record(neighbours: Neighbours) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from blkmig_cli.disks.neighbours import Neighbours, device_kind, neighbours_of, 
 from blkmig_cli.disks.record import (
     Holding,
     Record,
+    _time_in,
     discard_record,
     fits,
     read_record,
@@ -36,27 +38,70 @@ def test_a_write_right_after_it_shows(tmp_path: Path) -> None:
         assert not fits(found, str(image))
 
 
-def test_a_clock_that_is_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of a file server, for example: it is not waited for as long as it is ahead."""
-    waits: list[float] = []
-    monkeypatch.setattr("blkmig_cli.disks.record.time.sleep", waits.append)
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the seconds that are waited; they pass at once."""
+    found: list[float] = []
+    monkeypatch.setattr("blkmig_cli.disks.record.time.sleep", found.append)
+    monkeypatch.setattr("blkmig_cli.disks.record.time.monotonic", lambda: 500.0 + sum(found))
+    monkeypatch.setattr("blkmig_cli.disks.record.time.time", lambda: 1000.0 + sum(found))
+    return found
+
+
+@pytest.mark.parametrize(("before", "least", "most"), [
+    (-(1 << 40), 0.02, 0.021), (0, 0.02, 0.021), (15, 0.005, 0.006), (19, 0.001, 0.002), (21, 0, 0),
+    (500, 0, 0),
+])  # fmt: skip
+@pytest.mark.parametrize("clock", [0, 999_000_000_000])
+def test_a_clock_that_cannot_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float], clock: int,
+    before: int, least: float, most: float,
+) -> None:  # fmt: skip
+    """Or of a file server, that is wrong: it is not waited for as long as that.  ``before``: in ms."""
+    monkeypatch.setattr("blkmig_cli.disks.record._time_in", lambda _: clock)
     image = tmp_path / "d.img"
     image.write_bytes(b"x")
-    os.utime(image, (1 << 33, 1 << 33))
+    os.utime(image, ns=(0, 1_000_000_000_000 - before * 1_000_000))
     write_record(neighbours_of(str(image)), HOLDING)
-    assert 0.01 < sum(waits) < 0.1
+    assert least - 1e-6 <= sum(waits) <= most + 1e-6
 
 
-def test_what_is_left_of_a_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr("blkmig_cli.disks.record.time.sleep", waits.append)
-    monkeypatch.setattr("blkmig_cli.disks.record.time.time", lambda: 1000.0)
+@pytest.mark.parametrize(("ticks", "waited"), [(0, 0.003), (1, 0.002), (3, 0), (5, 0)])
+def test_the_clock_of_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float], ticks: int, waited: float
+) -> None:
+    """It must be past the modification time."""
+    last = 1_000_000_000_000
+    times = iter([last - 2, last - 1, last, last + 1][ticks:] or [last + 1])
+    monkeypatch.setattr("blkmig_cli.disks.record._time_in", lambda _: next(times))
     image = tmp_path / "d.img"
     image.write_bytes(b"x")
-    for before in (15, 19, 21, 500):
-        os.utime(image, ns=(0, 1_000_000_000_000 - before * 1_000_000))
+    os.utime(image, ns=(0, last))
+    write_record(neighbours_of(str(image)), HOLDING)
+    assert sum(waits) == pytest.approx(waited)
+
+
+def test_an_image_on_another_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    """The clock of its folder says nothing of it."""
+    monkeypatch.setattr("blkmig_cli.disks.record._time_in", lambda _: 1 << 62)
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        if os.fstat(file.fileno()).st_dev == tmp_path.stat().st_dev:
+            pytest.skip("there is no other file system")
+        os.utime(file.name, (1000, 1000))
+        image = tmp_path / "d.img"
+        image.symlink_to(file.name)
         write_record(neighbours_of(str(image)), HOLDING)
-    assert waits == pytest.approx([0.005, 0.001])
+    assert sum(waits) == pytest.approx(0.02, abs=0.0011)
+
+
+def test_the_time_in_a_folder(tmp_path: Path) -> None:
+    image = tmp_path / "d.img"
+    image.write_bytes(b"x")
+    assert _time_in(str(tmp_path)) >= image.stat().st_mtime_ns
+    assert os.listdir(tmp_path) == ["d.img"]
+    assert _time_in(str(tmp_path / "away")) == 0
 
 
 def test_what_is_written(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ use.
 import os
 import select
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -16,9 +15,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from blkmig_cli.disks.image import FilePart
-from blkmig_cli.errors import FailureError, reason
+from blkmig_cli.errors import reason
 from blkmig_cli.system.nbd_uri import NbdUri
-from blkmig_cli.text import escape
 
 _PIECE = 256 << 10  # bytes
 _UNSENT = 1 << 20  # bytes of a request that the system may hold, if it permits so many
@@ -73,20 +71,27 @@ class SocketChannel:
         else:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._peer = peer
-        # An SSLSocket must not be used by two threads at the same time; it is never waited for in a call.
+        # In TLS, a socket must not be used by two threads at the same time; it is never waited for in a call.
         self._call: AbstractContextManager[object] = nullcontext()
+        self._plain = True
+        # What a call raises that would wait, and if it would wait to send; the text of other errors.
+        self._would_wait: tuple[type[OSError], ...] = (BlockingIOError,)
+        self._would_write: tuple[type[OSError], ...] = ()
+        self._reason: Callable[[OSError], str] = reason
 
     def start_tls(self, uri: NbdUri, deadline: float) -> None:
         """See :class:`Channel`."""
-        context = _tls_context(uri)
-        hostname = uri.tls_hostname or uri.host or "localhost"
+        from blkmig_cli.disks.nbd import tls  # noqa: PLC0415 (ssl is slow to load)
+
         self._peer.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
-            self._peer = context.wrap_socket(self._peer, server_hostname=hostname)
-        except ssl.SSLCertVerificationError as error:
-            raise BrokenError(f"TLS: {error.verify_message}") from error
+            self._peer = tls.wrapped(self._peer, uri)
         except (OSError, ValueError) as error:
-            raise BrokenError(f"TLS: {_tls_reason(error)}") from error
+            raise BrokenError(f"TLS: {tls.reason_of(error)}") from error
+        self._plain = False
+        self._would_wait += tls.WOULD_WAIT
+        self._would_write = tls.WOULD_WRITE
+        self._reason = tls.reason_of
         self._peer.setblocking(False)
         self._call = threading.Lock()
 
@@ -96,14 +101,14 @@ class SocketChannel:
             try:
                 with self._call:
                     number = self._peer.recv_into(view)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            except self._would_wait as error:
                 if not waits:
                     return False
-                writes = isinstance(error, ssl.SSLWantWriteError)
+                writes = isinstance(error, self._would_write)
                 self._wait(select.POLLOUT if writes else select.POLLIN, deadline)
                 continue
             except OSError as error:
-                raise BrokenError(_tls_reason(error)) from error
+                raise BrokenError(self._reason(error)) from error
             if not number:
                 raise BrokenError("the server closed the connection")
             view, waits = view[number:], True
@@ -112,7 +117,7 @@ class SocketChannel:
     @property
     def sends_files(self) -> bool:
         """See :class:`Channel`."""
-        return not isinstance(self._peer, ssl.SSLSocket)
+        return self._plain
 
     def send(
         self, data: memoryview | FilePart, deadline: float, meanwhile: Callable[[], None]
@@ -126,10 +131,10 @@ class SocketChannel:
             try:
                 with self._call:
                     view = view[self._peer.send(view) :]
-            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            except self._would_wait:
                 self._wait_to_send(deadline, meanwhile)
             except OSError as error:
-                raise BrokenError(_tls_reason(error)) from error
+                raise BrokenError(self._reason(error)) from error
 
     def _send_file(self, part: FilePart, deadline: float, meanwhile: Callable[[], None]) -> None:
         """Send bytes of a file, without a copy where the system can."""
@@ -173,35 +178,3 @@ class SocketChannel:
         if left < 0 or not (found := poll.poll(left * 1000)):
             raise BrokenError(LATE)
         return found[0][1]
-
-
-def _tls_context(uri: NbdUri) -> ssl.SSLContext:
-    """Return what the certificates in the folder of ``uri`` make; raises FailureError."""
-    folder = uri.certificates
-    try:
-        if not folder:
-            return ssl.create_default_context()
-        context = ssl.create_default_context(cafile=os.path.join(folder, "ca-cert.pem"))
-        certificate = os.path.join(folder, "client-cert.pem")
-        if os.path.exists(certificate):
-            context.load_cert_chain(
-                certificate, os.path.join(folder, "client-key.pem"), _no_password
-            )
-    except OSError as error:
-        raise FailureError(
-            f"{uri}: the certificates in {escape(folder)}: {_tls_reason(error)}",
-            hint="the folder must have ca-cert.pem, and client-key.pem with client-cert.pem",
-        ) from error
-    return context
-
-
-def _no_password() -> str:
-    """Return no password for an encrypted key, so that nobody is asked for it at the terminal."""
-    return ""
-
-
-def _tls_reason(error: Exception) -> str:
-    """Return the message of an error, of OpenSSL's without numbers and places in its source."""
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
-    return reason(error) if isinstance(error, OSError) else str(error)
