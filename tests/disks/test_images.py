@@ -20,6 +20,7 @@ from blkmig_cli.disks.image import Beginning
 from blkmig_cli.disks.new_image import create_partial, finish, open_partial
 from blkmig_cli.disks.open import open_image
 from blkmig_cli.disks.qemu import daemon
+from blkmig_cli.disks.qemu.image import QemuImage
 from blkmig_cli.disks.raw import RawImage, open_raw
 from blkmig_cli.errors import FailureError
 from tests.support.long import examples
@@ -431,3 +432,18 @@ def test_a_storage_daemon_that_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> 
 def _start() -> None:
     with closing(daemon.StorageDaemon("disk")) as started:
         started.execute("query-named-block-nodes")
+
+
+def test_one_thread_writes_and_many_read(tmp_path: Path) -> None:
+    path = tmp_path / "d.qcow2"
+    subprocess.run([tool("qemu-img"), "create", "-q", "-f", "qcow2", path, "1M"], check=True)
+    with closing(open_image(str(path), writable=True)) as image:
+        assert isinstance(image, QemuImage)
+        image.begin_writing()
+        asked = {"path": "/objects/loop", "property": "thread-pool-max"}
+        found = [image._daemon.execute("qom-get", **asked)]
+        image.write(0, memoryview(b"\1" * 512))
+        image.end_writing()
+        found.append(image._daemon.execute("qom-get", **asked))
+        assert image.read(0, 513) == b"\1" * 512 + b"\0"
+    assert found == [1, 64]

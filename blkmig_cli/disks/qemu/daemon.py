@@ -55,6 +55,7 @@ class StorageDaemon:
         self._buffer = b""
         self._unanswered = 0  # requests
         self._removed: set[str] = set()
+        self._loop: str | None = None  # the object with its settings
         self._stack = ExitStack()
         try:
             with failing("a temporary file"):
@@ -117,6 +118,17 @@ class StorageDaemon:
         while export not in self._removed:
             self._next()
         self._removed.discard(export)
+
+    def limit_threads(self, number: int) -> None:
+        """Have at most ``number`` threads read and write files, if this QEMU can: from version 7.1 on."""
+        with suppress(FailureError):
+            if self._loop is None:
+                loop = "loop"
+                self.execute("object-add", qom_type="main-loop", id=loop, thread_pool_max=number)
+                self._loop = f"/objects/{loop}"
+            else:
+                value = {"property": "thread-pool-max", "value": number}
+                self.execute("qom-set", path=self._loop, **value)
 
     @property
     def has_ended(self) -> bool:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # The node with the bits of new bitmaps, and the export of a bitmap that is read.
 _BITS = "bits"
 _READ = "bitmap"
+# Threads of the daemon.  Those that write one file wait for its lock in turn, and waste the time of the
+# processors, which others need; those that read do not.  (The greater number is QEMU's default.)
+_WRITING, _READING = 1, 64
 #: The version of qcow2 without bitmaps.
 _OLD_QCOW2 = "0.10"
 
@@ -276,6 +279,7 @@ class QemuImage:
         self._daemon.remove_export(DISK)
         options = self._options | {"read-only": not writable}
         self._daemon.execute("blockdev-reopen", options=[options])
+        self._daemon.limit_threads(_WRITING if writable else _READING)
         self._writable = writable
         self._disk = self._export()
 

@@ -196,3 +196,20 @@ def test_a_program_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(FailureError, match=rf"^{PROGRAM} is missing; install qemu-utils"):
         StorageDaemon("disk")
+
+
+def test_the_number_of_threads(start: Start, tmp_path: Path) -> None:
+    """It is made once, and changed then; a QEMU that does not have it is as before."""
+    refused: Said = {"error": {"desc": "invalid object type: main-loop"}}
+    daemon = start(*READY, refused, DONE, DONE, DONE)
+    for number in (1, 2, 3, 64):
+        daemon.limit_threads(number)
+    daemon.close()
+    made = {"qom-type": "main-loop", "id": "loop"}
+    changed = {"path": "/objects/loop", "property": "thread-pool-max"}
+    assert [(each["execute"], each["arguments"]) for each in requests(tmp_path)[2:]] == [
+        ("object-add", made | {"thread-pool-max": 1}),
+        ("object-add", made | {"thread-pool-max": 2}),
+        ("qom-set", changed | {"value": 3}),
+        ("qom-set", changed | {"value": 64}),
+    ]
