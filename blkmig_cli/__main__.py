@@ -1,5 +1,6 @@
 """The console script, and ``python -m blkmig_cli``."""
 
+import gc
 import os
 import sys
 from typing import NoReturn
@@ -8,6 +9,7 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line; SIGINT also ends it quietly while it is loading."""
     status: str | int | None
+    gc.disable()  # what is loaded stays; see ``commands/group.py``
     try:
         from blkmig_cli.commands import main as run  # noqa: PLC0415 (it takes a while)
 

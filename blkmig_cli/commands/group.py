@@ -1,6 +1,7 @@
 """The group of all commands, where errors become exit statuses."""
 
 import functools
+import gc
 import importlib
 import os
 import signal
@@ -79,6 +80,10 @@ class _Group(click.Group):
             return None
         module = importlib.import_module(f"blkmig_cli.commands.{cmd_name}")
         command: click.Command = module.command
+        if not gc.isenabled():  # see ``__main__.py``
+            # From here on garbage is collected, without looking at what has been loaded.
+            gc.freeze()
+            gc.enable()
         return command
 
     def resolve_command(

@@ -224,3 +224,17 @@ def loaded_by(words: list[str]) -> set[str]:
     loaded: set[str] = set(ast.literal_eval(done.stderr.splitlines()[-1]))
     assert "click" in loaded
     return loaded
+
+
+def test_garbage_is_collected_when_a_command_runs(tmp_path: Path) -> None:
+    """Not before, as what is loaded stays."""
+    script = (
+        "import gc, sys, blkmig_cli.commands.validate as module, blkmig_cli.__main__ as entry\n"
+        "module.command.callback = lambda **_: print(gc.isenabled(), gc.get_freeze_count() > 9000)\n"
+        "entry._end = sys.exit\n"
+        "sys.argv = ['blkmig', 'validate', 'x']\n"
+        "entry.main()\n"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "True True\n"
