@@ -259,3 +259,20 @@ def test_a_device_that_the_stream_does_not_have(stream: Path, run: Run, output: 
 def test_no_line_ends_in_blanks(stream: Path, run: Run) -> None:
     for text in run("dump", stream).out.splitlines():
         assert text == text.rstrip()
+
+
+def test_the_names_of_what_a_configuration_has(run: Run, tmp_path: Path) -> None:
+    path, key = tmp_path / "s.bin", raw.name("configuration/target-page-bits")
+    bits = b"\x05" + key + (1).to_bytes(4, "big") + (12).to_bytes(4, "big")
+    command = b"\x08\0\x03\0\0"
+    path.write_bytes(raw.HEADER + raw.configuration("pc") + bits + command + raw.EOF)
+    assert run("dump", path, "--spec").out == (
+        '{"blkmig-spec": 1}\n'
+        '{"type": "header", "version": 3}\n'
+        '{"type": "configuration", "machine": "pc", "subsections": '
+        '[{"name": "configuration/target-page-bits", "value": 12}]}\n'
+        '{"type": "command", "command": "postcopy-advise"}\n'
+        '{"type": "eof"}\n'
+    )
+    lines = [json.loads(line) for line in run("dump", path, "--output", "jsonl").out.splitlines()]
+    assert [lines[1]["target-page-bits"], lines[2]["command"]] == [12, "postcopy-advise"]
