@@ -385,3 +385,17 @@ def test_a_description_that_makes_no_sense_states_nothing(identity: Any) -> None
 )
 def test_hostile_descriptions_state_nothing(text: bytes) -> None:
     assert read_statement(text) == Statement()
+
+
+@pytest.mark.parametrize(
+    ("options", "percents"), [([], [100]), (["--device-size=2M"], [0, 50, 100])]
+)
+def test_progress_in_what_is_written(
+    run: Run, tmp_path: Path, options: list[str], percents: list[int]
+) -> None:
+    """It would bound the size of a disk; where that is unknown, there is only the end's."""
+    path, out = tmp_path / "s.bin", tmp_path / "out.bin"
+    path.write_bytes(raw.qemu(*(raw.block(at, 0, "d", b"\1" * raw.CHUNK) for at in (0, 2048))))
+    assert run("salvage", path, *options, "--to", out).status == 0
+    events = [json.loads(line) for line in run("dump", out, "--output=jsonl").out.splitlines()]
+    assert [event["percent"] for event in events if event["type"] == "progress"] == percents
