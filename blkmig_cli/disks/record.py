@@ -88,10 +88,10 @@ def _wait_for_a_tick(image: str, found: os.stat_result) -> None:
     Where the clock of its file system cannot be seen, or is wrong, that is after ``_TICK`` seconds.
     """
     folder = os.path.dirname(image) or "."
-    left = min(_TICK - (time.time() - found.st_mtime), _TICK)
-    end = time.monotonic() + left
+    visible = os.stat(folder).st_dev == found.st_dev
+    end = time.monotonic() + min(_TICK - (time.time() - found.st_mtime), _TICK)
     while time.monotonic() < end:
-        if os.stat(folder).st_dev == found.st_dev and _time_in(folder) > found.st_mtime_ns:
+        if visible and _time_in(folder) > found.st_mtime_ns:
             break
         time.sleep(_LOOK)
 

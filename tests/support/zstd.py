@@ -7,7 +7,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["compress", "decompress", "wide", "zstd"]
+__all__ = ["compress", "decompress", "wide"]
 
 compress, decompress = zstd.compress, zstd.decompress
 

@@ -31,6 +31,8 @@ _ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
     "MALLOC_ARENA_MAX": "1",
 }
+# The object that has the settings of its threads.
+_LOOP = "loop"
 _PIECE = 1 << 16
 _KILLED = 5  # seconds for the end of a process that was killed
 _SHOWN = 400  # characters of its messages
@@ -42,6 +44,7 @@ class StorageDaemon:
     """The daemon that serves the image called ``name`` in messages.  Close it with :meth:`close`.
 
     The first request waits until it has started.
+
     ``folder``: where its socket is, None: the system's folder for temporary files.  ``scratch``: its images
     are not needed afterwards, so that it is killed in the end, and not waited for.
 
@@ -55,7 +58,7 @@ class StorageDaemon:
         self._buffer = b""
         self._unanswered = 0  # requests
         self._removed: set[str] = set()
-        self._loop: str | None = None  # the object with its settings
+        self._has_loop = False
         self._stack = ExitStack()
         try:
             with failing("a temporary file"):
@@ -122,13 +125,12 @@ class StorageDaemon:
     def limit_threads(self, number: int) -> None:
         """Have at most ``number`` threads read and write files, if this QEMU can: from version 7.1 on."""
         with suppress(FailureError):
-            if self._loop is None:
-                loop = "loop"
-                self.execute("object-add", qom_type="main-loop", id=loop, thread_pool_max=number)
-                self._loop = f"/objects/{loop}"
+            if self._has_loop:
+                loop = {"path": f"/objects/{_LOOP}", "property": "thread-pool-max"}
+                self.execute("qom-set", **loop, value=number)
             else:
-                value = {"property": "thread-pool-max", "value": number}
-                self.execute("qom-set", path=self._loop, **value)
+                self.execute("object-add", qom_type="main-loop", id=_LOOP, thread_pool_max=number)
+                self._has_loop = True
 
     @property
     def has_ended(self) -> bool:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # The node with the bits of new bitmaps, and the export of a bitmap that is read.
 _BITS = "bits"
 _READ = "bitmap"
-# Threads of the daemon.  Those that write one file wait for its lock in turn, and waste the time of the
-# processors, which others need; those that read do not.  (The greater number is QEMU's default.)
+# Threads of the daemon.  Several that write one file wait for its lock in turn, and spin meanwhile on
+# processors that blkmig needs, too; reading takes no such lock, and has QEMU's default.
 _WRITING, _READING = 1, 64
 #: The version of qcow2 without bitmaps.
 _OLD_QCOW2 = "0.10"

@@ -33,7 +33,7 @@ class Placement:
     """The places of the data of the image at ``path``, described to QEMU by ``options``, ascending.
 
     :meth:`extents` reads them one by one; :meth:`split` knows those around the last ones it was given.  After
-    :meth:`follow`, they are read as far as ranges are asked for.  Either is sooner ready after :meth:`begin`.
+    :meth:`follow`, they are read as far as ranges are asked for.  Both wait less after :meth:`begin`.
     """
 
     def __init__(self, path: str, options: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ class Placement:
         self._begun: _Process | None = None
 
     def begin(self) -> None:
-        """Start the program that tells them; raises FailureError."""
+        """Start qemu-img map, whose output is read later; raises FailureError."""
         self._begun = self._start()
 
     def extents(self) -> Iterator[tuple[int, int]]:
@@ -74,7 +74,7 @@ class Placement:
         self._following, self._left, self._reached = self._map(), _PASSED, 0
 
     def close(self) -> None:
-        """Forget all places, and end the program if it runs."""
+        """Forget all places, and end qemu-img if it runs."""
         self._forget()
         if self._begun is not None:
             self._begun.stack.close()
