@@ -1,11 +1,6 @@
-"""Sets of whole numbers, such as sectors of a disk, as sorted ranges that are not adjacent.
-
-The ranges are stored in blocks of bounded length, so that adding in any order is fast, with 16 bytes of
-memory per range.
-"""
+"""Ranges of numbers, such as sectors of a disk, many at once: as arrays."""
 
 from array import array
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, starmap
 from typing import overload
@@ -15,90 +10,20 @@ from numpy.typing import NDArray
 
 from blkmig_cli import limits
 from blkmig_cli.errors import LimitError
+from blkmig_cli.intervals import BLOCK, Intervals, bounded
 
-# The most ranges of a block; it is split if it becomes longer.
-_BLOCK = 1 << 10
 # Many ranges are added by sorting all, if they are at least this fraction of the existing ones.
 _SORTED_SHARE = 16
 _FEW = 64
 
 #: Ranges as rows of start and end: int64, shape (ranges, 2), ascending.
 Table = NDArray[np.int64]
-_Block = tuple["array[int]", "array[int]"]  # starts and ends
-_Place = tuple[int, int]  # number of a block, and of a range in it
 
 
-def bounded(number: int) -> None:
-    """Raise LimitError where ``number`` ranges of one disk are too many."""
-    if number > limits.RANGES_MAX:
-        raise LimitError(f"a disk in over {limits.RANGES_MAX} pieces, more than any real one has")
+class IntervalSet(Intervals):
+    """A set of ranges, to which many are added at once."""
 
-
-class IntervalSet:
-    """Half-open ranges of numbers from 0 to ``limits.DISK_MAX``, in sectors or in bytes.
-
-    Adjacent ranges are joined, so that numbers added in order, forwards or backwards, are one range.
-    """
-
-    __slots__ = ("_blocks", "_count", "_firsts")
-
-    def __init__(self) -> None:
-        self._blocks: list[_Block] = []
-        self._firsts: list[int] = []  # the first start of each block
-        self._count = 0
-
-    def add(self, start: int, end: int) -> bool:
-        """Add [start, end); return whether any of it was not in the set.
-
-        Raises LimitError where there are too many ranges, or they end past ``limits.DISK_MAX``.
-        """
-        if end <= start:
-            return False
-        if end > limits.DISK_MAX:
-            raise LimitError(f"a disk that reaches {end}, past what a file offset can say")
-        if not self._blocks:
-            self._blocks.append((array("q", [start]), array("q", [end])))
-            self._firsts.append(start)
-            self._count = 1
-        elif (new := self._add_before_next(start, end)) is not None:
-            if not new:
-                return False
-        else:
-            low, high = self._from(start - 1), self._to(end + 1)
-            if low < high:
-                block, at = low
-                start = min(start, self._blocks[block][0][at])
-                block, at = high
-                end = max(end, self._blocks[block][1][at - 1])
-            self._replace(low, high, [(start, end)])
-        bounded(self._count)
-        return True
-
-    def _add_before_next(self, start: int, end: int) -> bool | None:
-        """Add [start, end) if it reaches no range after the one that begins before it, else return None.
-
-        Returns whether any of it was not in the set.
-        """
-        block = max(bisect_right(self._firsts, start) - 1, 0)
-        starts, ends = self._blocks[block]
-        at = bisect_right(starts, start)
-        if at and end <= ends[at - 1]:
-            return False
-        if at < len(starts):
-            following = starts[at]
-        else:
-            following = self._firsts[block + 1] if block + 1 < len(self._firsts) else end + 1
-        if end >= following:
-            return None
-        if at == 0 or start > ends[at - 1]:
-            starts.insert(at, start)
-            ends.insert(at, end)
-            self._firsts[block] = starts[0]
-            self._count += 1
-            self._cut(block)
-        else:
-            ends[at - 1] = end
-        return True
+    __slots__ = ()
 
     def add_all(self, ranges: Table) -> None:
         """Add all of ``ranges``, which may overlap and be in any order; raises as :meth:`add`."""
@@ -142,61 +67,11 @@ class IntervalSet:
             self.add(low, high)
         return repeated
 
-    def remove(self, start: int, end: int) -> None:
-        """Remove [start, end)."""
-        if end <= start or not self._blocks:
-            return
-        low, high = self._from(start), self._to(end)
-        if low >= high:
-            return
-        first = self._blocks[low[0]][0][low[1]]
-        last = self._blocks[high[0]][1][high[1] - 1]
-        pieces = [(first, start), (end, last)]
-        self._replace(low, high, [piece for piece in pieces if piece[0] < piece[1]])
-
-    def covers(self, start: int, end: int) -> bool:
-        """Return whether all of [start, end) is in the set."""
-        if end <= start:
-            return True
-        block = bisect_right(self._firsts, start) - 1
-        if block < 0:
-            return False
-        starts, ends = self._blocks[block]
-        return end <= ends[bisect_right(starts, start) - 1]
-
-    def touches(self, start: int, end: int) -> bool:
-        """Return whether any of [start, end) is in the set."""
-        block = bisect_left(self._firsts, end) - 1
-        if block < 0:
-            return False
-        starts, ends = self._blocks[block]
-        return ends[bisect_left(starts, end) - 1] > start
-
     def touches_each(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of ``numbers`` are in the set: shape (numbers,)."""
         if len(numbers) < max(_FEW, self._count // _SORTED_SHARE):
             return np.array([self.covers(at, at + 1) for at in numbers.tolist()], np.bool_)
         return self._covers_each(numbers, 1)
-
-    def between(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """Yield the parts of [start, end) that are in the set, as (start, end)."""
-        if end <= start or not self._blocks:
-            return
-        block, at = self._from(start)
-        for starts, ends in self._blocks[block:]:
-            for number in range(at, len(starts)):
-                if starts[number] >= end:
-                    return
-                yield max(starts[number], start), min(ends[number], end)
-            at = 0
-
-    def end_at(self, number: int) -> int:
-        """Return the end of the range with ``number`` in it; ``number`` where there is none."""
-        if not self._blocks:
-            return number
-        block, at = self._from(number)
-        starts, ends = self._blocks[block]
-        return ends[at] if at < len(starts) and starts[at] <= number else number
 
     def gap_table(self, start: int, end: int) -> Table:
         """Return the parts of [start, end) that are not in the set: shape (gaps, 2), start and end."""
@@ -226,77 +101,12 @@ class IntervalSet:
         blocks = [np.frombuffer(block[column], np.int64) for block in self._blocks]
         return np.concatenate(blocks) if blocks else np.empty(0, np.int64)
 
-    @property
-    def end(self) -> int:
-        """The end of the last range; 0 if there is none."""
-        return self._blocks[-1][1][-1] if self._count else 0
-
-    @property
-    def total(self) -> int:
-        """The count of numbers in the set."""
-        return sum(sum(ends) - sum(starts) for starts, ends in self._blocks)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        for starts, ends in self._blocks:
-            yield from zip(starts, ends, strict=True)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __repr__(self) -> str:
-        return f"<IntervalSet of {self._count} ranges>"
-
-    def _from(self, number: int) -> _Place:
-        """Return the place of the first range that ends after ``number``."""
-        block = max(bisect_right(self._firsts, number) - 1, 0)
-        ends = self._blocks[block][1]
-        at = bisect_right(ends, number)
-        if at == len(ends) and block + 1 < len(self._blocks):
-            return block + 1, 0
-        return block, at
-
-    def _to(self, number: int) -> _Place:
-        """Return the place after the last range that begins before ``number``."""
-        block = max(bisect_left(self._firsts, number) - 1, 0)
-        return block, bisect_left(self._blocks[block][0], number)
-
-    def _replace(self, low: _Place, high: _Place, pieces: list[tuple[int, int]]) -> None:
-        """Replace the ranges from ``low`` up to ``high`` by ``pieces``."""
-        (block, at), (last, until) = low, max(low, high)
-        starts, ends = self._blocks[block]
-        self._count += len(pieces) - (until - at)
-        if last > block:
-            self._count -= sum(len(held[0]) for held in self._blocks[block:last])
-            for mine, theirs in zip((starts, ends), self._blocks[last], strict=True):
-                mine.extend(theirs)
-            until += len(starts) - len(self._blocks[last][0])
-            del self._blocks[block + 1 : last + 1], self._firsts[block + 1 : last + 1]
-        if len(pieces) == until - at == 1:
-            ((starts[at], ends[at]),) = pieces
-        else:
-            starts[at:until] = array("q", [piece[0] for piece in pieces])
-            ends[at:until] = array("q", [piece[1] for piece in pieces])
-        if not starts:
-            del self._blocks[block], self._firsts[block]
-            return
-        self._firsts[block] = starts[0]
-        self._cut(block)
-
-    def _cut(self, block: int) -> None:
-        """Split a block if it is too long."""
-        starts, ends = self._blocks[block]
-        if len(starts) > _BLOCK:
-            half = len(starts) // 2
-            self._blocks.insert(block + 1, (starts[half:], ends[half:]))
-            self._firsts.insert(block + 1, starts[half])
-            del starts[half:], ends[half:]
-
     def _set(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
         """Set the ranges, which must be ascending and not adjacent."""
         if len(ends) and int(ends[-1]) > limits.DISK_MAX:
             raise LimitError(f"a disk that reaches {ends[-1]}, past what a file offset can say")
         bounded(len(starts))
-        half = _BLOCK // 2
+        half = BLOCK // 2
         self._blocks = []  # released before the new ones are made
         self._blocks = [
             (_packed(starts[at : at + half]), _packed(ends[at : at + half]))
@@ -336,8 +146,8 @@ class ByteRanges(Sequence[tuple[int, int]]):
         return len(self._table)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        for at in range(0, len(self._table), _BLOCK):
-            yield from self._pairs(slice(at, at + _BLOCK))
+        for at in range(0, len(self._table), BLOCK):
+            yield from self._pairs(slice(at, at + BLOCK))
 
     @overload
     def __getitem__(self, index: int) -> tuple[int, int]: ...

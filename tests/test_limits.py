@@ -311,7 +311,7 @@ def test_a_file_of_huge_bitmaps(tmp_path: Path) -> None:
     path.write_text(json.dumps(document))
 
     def read() -> None:
-        with pytest.raises(FailureError, match=r"dirty\[0\]: bitmaps of over 1024 MiB of bits"):
+        with pytest.raises(FailureError, match="bitmap 'a': bitmaps of over 1024 MiB of bits"):
             read_bitmaps(str(path))
 
     taken, _ = memory_taken(read)

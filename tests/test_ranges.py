@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blkmig_cli import limits, ranges
+from blkmig_cli import intervals, limits, ranges
 from blkmig_cli.errors import LimitError
 from blkmig_cli.ranges import ByteRanges, IntervalSet, common, gaps_of, joined, tiles
 
@@ -32,7 +32,8 @@ STEPS = st.lists(
 def short_blocks(length: int) -> Iterator[None]:
     """Blocks of few ranges; several ranges are always added by sorting."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranges, "_BLOCK", length)
+        patch.setattr(intervals, "BLOCK", length)
+        patch.setattr(ranges, "BLOCK", length)
         patch.setattr(ranges, "_FEW", 2 if length < 6 else 1 << 10)
         yield
 

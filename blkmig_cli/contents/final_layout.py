@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
-from blkmig_cli.ranges import IntervalSet, Table, bounded, distinct, tile_edges
+from blkmig_cli.intervals import bounded
+from blkmig_cli.ranges import IntervalSet, Table, distinct, tile_edges
 from blkmig_cli.schemas.constants import CHUNK_SECTORS, SECTOR_SIZE, BlockFlag
 from blkmig_cli.wire.events import Block, Event
 from blkmig_cli.wire.runs.columns import Column, Run, blocks_of, is_past

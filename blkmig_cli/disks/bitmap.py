@@ -5,8 +5,7 @@ words (QEMU 7.2, util/hbitmap.c: hbitmap_serialize_part).
 """
 
 import hashlib
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import InitVar, dataclass, field
 from itertools import chain, zip_longest
 from typing import Any
@@ -18,13 +17,11 @@ from blkmig_cli import limits
 from blkmig_cli.disks.bitmap_words import Bits, Room, Words, WordStore
 from blkmig_cli.errors import LimitError
 from blkmig_cli.ranges import tiles
-from blkmig_cli.schemas.constants import SECTOR_SIZE, WORD_BITS, WORD_SIZE
+from blkmig_cli.schemas.constants import WORD_BITS, WORD_SIZE
 
 # Words whose runs are found at once.
 _WORDS_MAX = 1 << 12
 _PIECE = 1 << 13  # words that are hashed or read at once
-#: QEMU's default granularity in bytes (QEMU 7.2, block.c: bdrv_get_default_bitmap_granularity).
-GRANULARITY = 1 << 16
 
 
 @dataclass(slots=True, eq=False)
@@ -240,26 +237,6 @@ class DirtyBitmap:
         """Return ``granules``, as Python integers where their offsets in bytes do not fit in int64."""
         far = granules.size and int(granules.max()) * self.granularity >= 1 << 63
         return granules.astype(object) if far else granules
-
-
-def bitmap_of_ranges(
-    name: str, ranges: Callable[[], Iterable[tuple[int, int]]], size: int, room: Room | None = None
-) -> DirtyBitmap:
-    """Return a bitmap with the dirty ``ranges`` (start, length) of a disk of ``size`` bytes.
-
-    For a source that does not tell the granularity: it is the largest one, up to QEMU's default, in
-    which the ranges are whole granules.  ``ranges`` is called twice.  Raises LimitError where ``room`` is
-    exhausted.
-    """
-    granularity = GRANULARITY
-    for start, length in ranges():
-        for edge in (start, start + length):
-            if edge != size:
-                granularity = math.gcd(granularity, edge)
-    bitmap = DirtyBitmap(name, max(granularity, SECTOR_SIZE), room=room)
-    for start, length in ranges():
-        bitmap.set_range(start, length)
-    return bitmap
 
 
 _ZERO, _ONES = bytes(WORD_SIZE), b"\xff" * WORD_SIZE

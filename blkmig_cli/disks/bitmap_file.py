@@ -7,16 +7,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import field
 from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from blkmig_cli import limits
 from blkmig_cli.dataclass import dataclass
-from blkmig_cli.disks.bitmap import DirtyBitmap, bitmap_of_ranges
-from blkmig_cli.disks.bitmap_words import Room
+from blkmig_cli.disks.granularity import granularity_of
 from blkmig_cli.errors import FailureError, LimitError
 from blkmig_cli.schemas.constants import BITMAP_NAME_MAX
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.system.documents import Entry, encoded, read_document, write_pieces
-from blkmig_cli.text import encode_name, quote
+from blkmig_cli.text import encode_name, escape, quote
+
+if TYPE_CHECKING:
+    from blkmig_cli.disks.bitmap import DirtyBitmap
 
 VERSION = 1
 # The bit of a dirty extent (QEMU, docs/interop/nbd.txt: qemu:dirty-bitmap).
@@ -26,12 +29,33 @@ _RANGE = b'\n    {\n     "start": %d,\n     "length": %d\n    }'
 _RANGE_LENGTH_MAX = len(_RANGE % (limits.DISK_MAX, limits.DISK_MAX)) + 1
 
 
+class StatedBitmap(NamedTuple):
+    """A bitmap as a file states it, checked.
+
+    ``granularity`` in bytes; ``ranges``: those that are dirty, (start, length) in bytes, of whole granules
+    clipped at the disk's end, ascending and disjoint.
+    """
+
+    name: str
+    granularity: int
+    recording: bool
+    persistent: bool
+    ranges: list[tuple[int, int]]
+
+
 @dataclass(slots=True)
 class BitmapFile:
     """The bitmaps of a disk of ``size`` bytes, by name."""
 
     size: int
-    bitmaps: dict[str, DirtyBitmap] = field(default_factory=dict)
+    bitmaps: "dict[str, DirtyBitmap]" = field(default_factory=dict)
+
+
+def read_ranges(path: str | os.PathLike[str]) -> tuple[int, list[StatedBitmap]]:
+    """Return the size in bytes of the disk that ``path`` is of, and its bitmaps, as :func:`read_bitmaps`."""
+    name = os.path.splitext(os.path.basename(os.fspath(path)))[0]
+    parse = partial(_parse, map_name=name)
+    return read_document(os.fspath(path), limits.BITMAPS_FILE_MAX, "file of bitmaps", parse)
 
 
 def read_bitmaps(path: str | os.PathLike[str]) -> BitmapFile:
@@ -40,9 +64,23 @@ def read_bitmaps(path: str | os.PathLike[str]) -> BitmapFile:
     The output of nbdinfo does not tell the bitmap's name: it is that of the file, without suffix.
     Raises FailureError where it is missing, damaged, or not such a file.
     """
-    name = os.path.splitext(os.path.basename(os.fspath(path)))[0]
-    parse = partial(_parse, map_name=name)
-    return read_document(os.fspath(path), limits.BITMAPS_FILE_MAX, "file of bitmaps", parse)
+    from blkmig_cli.disks.bitmap import DirtyBitmap  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.disks.bitmap_words import Room  # noqa: PLC0415
+
+    size, stated = read_ranges(path)
+    content, room = BitmapFile(size), Room()
+    for found in stated:
+        flags = {"recording": found.recording, "persistent": found.persistent}
+        bitmap = DirtyBitmap(found.name, found.granularity, **flags, room=room)
+        content.bitmaps[found.name] = bitmap
+        try:
+            for start, length in found.ranges:
+                bitmap.set_range(start, length)
+        except LimitError as error:
+            raise FailureError(
+                f"{escape(os.fspath(path))}: bitmap {quote(bitmap.name)}: {error.message}"
+            ) from None
+    return content
 
 
 def write_bitmaps(
@@ -95,24 +133,25 @@ def bitmaps_text(content: BitmapFile) -> Iterator[bytes]:
         yield (b"\n   ]" if before == b"," else b'"dirty": []') + rest
 
 
-def _parse(root: Entry, map_name: str) -> BitmapFile:
+def _parse(root: Entry, map_name: str) -> tuple[int, list[StatedBitmap]]:
     if root.is_list:
         return _parse_map(root, map_name)
     root.check_version(VERSION)
     size = root.number("virtual-size", limits.DISK_MAX)
-    content, room = BitmapFile(size), Room()
+    found: dict[str, StatedBitmap] = {}
     for entry in root.entries("bitmaps"):
-        bitmap = _bitmap(entry, size, room)
-        if bitmap.name in content.bitmaps:
+        bitmap = _bitmap(entry, size)
+        if bitmap.name in found:
             raise entry.fault(f"a second bitmap {quote(bitmap.name)}")
-        content.bitmaps[bitmap.name] = bitmap
-    return content
+        found[bitmap.name] = bitmap
+    return size, list(found.values())
 
 
-def _parse_map(root: Entry, name: str) -> BitmapFile:
+def _parse_map(root: Entry, name: str) -> tuple[int, list[StatedBitmap]]:
     """Return the bitmap in the output of nbdinfo: extents, in order, each with its type as a number."""
     _check_name(root, name)
-    dirty, end = [], 0
+    dirty: list[tuple[int, int]] = []
+    end = 0
     for start, length, kind in root.rows("", ("offset", "length", "type"), limits.DISK_MAX):
         if start != end or length == 0:
             raise root.fault(f"extent {start}+{length} does not follow byte {end}")
@@ -121,11 +160,7 @@ def _parse_map(root: Entry, name: str) -> BitmapFile:
             dirty.append((start, length))
     if not end:
         raise root.fault("no extents")
-    try:
-        bitmap = bitmap_of_ranges(name, lambda: dirty, end, Room())
-    except LimitError as error:
-        raise root.fault(error.message) from None
-    return BitmapFile(end, {name: bitmap})
+    return end, [StatedBitmap(name, granularity_of(dirty, end), True, False, dirty)]
 
 
 def _check_name(entry: Entry, name: str) -> None:
@@ -135,7 +170,7 @@ def _check_name(entry: Entry, name: str) -> None:
         raise entry.fault(f"its name is over {BITMAP_NAME_MAX} bytes")
 
 
-def _bitmap(entry: Entry, size: int, room: Room) -> DirtyBitmap:
+def _bitmap(entry: Entry, size: int) -> StatedBitmap:
     name = entry.text("name")
     _check_name(entry, name)
     if entry.flag("inconsistent", default=False):
@@ -144,9 +179,10 @@ def _bitmap(entry: Entry, size: int, room: Room) -> DirtyBitmap:
     fault = granularity_fault(granularity)
     if fault is not None:
         raise entry.fault(fault)
-    bitmap = DirtyBitmap(name, granularity, entry.flag("recording"), entry.flag("persistent"), room)
-    ranges = entry.rows("dirty", ("start", "length"), limits.DISK_MAX)
-    end = -1
+    recording, persistent = entry.flag("recording"), entry.flag("persistent")
+    rows = entry.rows("dirty", ("start", "length"), limits.DISK_MAX)
+    ranges = cast("list[tuple[int, int]]", rows)
+    end, count = -1, 0
     for index, (start, length) in enumerate(ranges):
         if start % granularity or length == 0 or start <= end or start + length > size:
             raise entry.fault(
@@ -156,10 +192,7 @@ def _bitmap(entry: Entry, size: int, room: Room) -> DirtyBitmap:
         end = start + length
         if end % granularity and end != size:
             raise entry.fault(f"dirty[{index}]: range {start}+{length} ends inside a granule")
-        try:
-            bitmap.set_range(start, length)
-        except LimitError as error:
-            raise entry.fault(f"dirty[{index}]: {error.message}") from None
-    if entry.number("count", limits.DISK_MAX) != bitmap.count(size):
+        count += length
+    if entry.number("count", limits.DISK_MAX) != count:
         raise entry.fault("count is not that of its ranges")
-    return bitmap
+    return StatedBitmap(name, granularity, recording, persistent, ranges)

@@ -1,34 +1,40 @@
 """The part of a disk that changed since a point in time, as a disk of which only that part is known."""
 
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterable, Iterator
 
-import numpy as np
-
-from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.image import Beginning, Image
-from blkmig_cli.ranges import Table
+from blkmig_cli.intervals import Intervals
 from blkmig_cli.schemas.constants import CHUNK_SIZE
 
 
 class Changed(Beginning):
-    """The chunks of ``image`` in which ``bitmap`` has dirty granules, and those from byte ``grown`` on.
+    """The chunks of ``image`` that ``dirty`` ranges touch, and those from byte ``grown`` on.
 
-    It is an ``image.Readable``.  ``grown``: the size of the disk at that time; the bitmap tells nothing of
-    what was added since.  Where nothing changed, it is the first chunk, so that the disk has a record.
+    It is an ``image.Readable``.  ``dirty``: (start, length) in bytes.  ``grown``: the size of the disk at
+    that time; the ranges tell nothing of what was added since.  Where nothing changed, it is the first
+    chunk, so that the disk has a record.
 
     ``at_end``: the disk's last chunk will end with the disk, instead of being cut off by its end, so that
     the chunk before is included with it.
+
+    Raises LimitError for more separate ranges than are possible.
     """
 
-    def __init__(self, image: Image, bitmap: DirtyBitmap, grown: int, *, at_end: bool) -> None:
+    def __init__(
+        self, image: Image, dirty: Iterable[tuple[int, int]], grown: int, *, at_end: bool
+    ) -> None:
         super().__init__(image, image.size)
         self._changing = image
-        self._bitmap = bitmap
-        self._grown = grown
-        self._at_end = at_end and image.size >= CHUNK_SIZE
+        self._chunks = _touched(dirty, min(grown, self.size))
+        if grown < self.size:
+            self._chunks.add(grown // CHUNK_SIZE, -(-self.size // CHUNK_SIZE))
+        if not self._chunks:
+            self._chunks.add(0, 1)
+        whole = self.size // CHUNK_SIZE
+        if at_end and 0 < whole < self._chunks.end:
+            self._chunks.add(whole - 1, whole)
         self._coming: Iterator[tuple[int, int]] = iter(())
-        self._reached = 0
+        self._reached = self._chunk = 0
 
     def read(self, offset: int, length: int) -> bytes:
         """See ``image.Readable``."""
@@ -50,14 +56,13 @@ class Changed(Beginning):
 
         Afterwards, they are read in this order.
         """
-        self._coming, self._reached = self._changing.planned(self._ranges()), 0
-        return self._ranges()
+        self._coming, self._reached = self._changing.planned(self._plan()), 0
+        self._chunk = 0
+        return ((start, end - start) for start, end in self._ranges(0, self.size))
 
     def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """See ``image.Readable``: what is in no extent of the image."""
-        end = offset + length
-        rows = self._table[np.searchsorted(self._table[:, 1], offset, "right") :]
-        for low, high in rows[: np.searchsorted(rows[:, 0], end)].clip(offset, end).tolist():
+        for low, high in self._ranges(offset, offset + length):
             at = low
             for start, size in self._changing.data_in(low, high - low):
                 if at < start:
@@ -68,29 +73,31 @@ class Changed(Beginning):
 
     def _reach(self, offset: int) -> None:
         """Have the image read ahead what comes after byte ``offset``, in the order of the extents."""
+        self._chunk = offset // CHUNK_SIZE
         while self._reached <= offset:
             start, length = next(self._coming, (self.size, 1))
             self._reached = start + length
 
-    def _ranges(self) -> Iterator[tuple[int, int]]:
-        return ((start, end - start) for start, end in self._table.tolist())
+    def _plan(self) -> Iterator[tuple[int, int]]:
+        """Yield the chunks one by one, but for those before the one that is being read."""
+        for first, end in self._chunks:
+            number = max(first, self._chunk)
+            while number < end:
+                start = number * CHUNK_SIZE
+                yield start, min(CHUNK_SIZE, self.size - start)
+                number = max(number + 1, self._chunk)
 
-    @cached_property
-    def _table(self) -> Table:
-        """The ranges of chunks in bytes, start and end: ascending, not adjacent, shape (ranges, 2)."""
-        parts = [np.empty((0, 2), np.int64), *self._bitmap.range_parts(min(self._grown, self.size))]
-        found: Table = np.concatenate(parts).astype(np.int64)
-        found[:, 1] += found[:, 0]
-        if self._grown < self.size:
-            found = np.append(found, [[self._grown, self.size]], axis=0)
-        if not len(found):
-            found = np.array([[0, 1]])
-        found[:, 0] //= CHUNK_SIZE
-        found[:, 1] = -(-found[:, 1] // CHUNK_SIZE)
-        if self._at_end and int(found[-1, 1]) * CHUNK_SIZE > self.size:
-            found[-1, 0] = min(found[-1, 0], self.size // CHUNK_SIZE - 1)
-        low, high = found[:, 0], found[:, 1]
-        first = np.append(True, low[1:] > high[:-1])
-        last = np.append(first[1:], True)
-        joined: Table = np.stack((low[first], high[last]), axis=1) * CHUNK_SIZE
-        return np.minimum(joined, self.size)
+    def _ranges(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts (start, end) of bytes [start, end) that are in the chunks."""
+        end = min(end, self.size)
+        for low, high in self._chunks.between(start // CHUNK_SIZE, -(-end // CHUNK_SIZE)):
+            yield max(low * CHUNK_SIZE, start), min(high * CHUNK_SIZE, end)
+
+
+def _touched(dirty: Iterable[tuple[int, int]], size: int) -> Intervals:
+    """Return the numbers of the chunks that ranges of the first ``size`` bytes touch."""
+    found = Intervals()
+    for start, length in dirty:
+        if start < size:
+            found.add(start // CHUNK_SIZE, -(-min(start + length, size) // CHUNK_SIZE))
+    return found

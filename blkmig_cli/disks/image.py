@@ -1,12 +1,19 @@
 """The interface of disk images.  All offsets, lengths and sizes are in bytes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from blkmig_cli.dataclass import dataclass
+from blkmig_cli.schemas.constants import CHUNK_SIZE
 
 if TYPE_CHECKING:
     from blkmig_cli.disks.bitmap import DirtyBitmap
+
+# Ranges that are announced before they are read, of each at most a chunk.
+_ANNOUNCED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +23,21 @@ class FilePart:
     fd: int
     offset: int
     length: int
+
+    def will_need(self) -> None:
+        """Have the system read it into its cache without waiting, as it is read next (posix_fadvise(2))."""
+        if self.length and not self._is_cached():
+            with suppress(OSError):  # it is advice
+                os.posix_fadvise(self.fd, self.offset, self.length, os.POSIX_FADV_WILLNEED)
+
+    def _is_cached(self) -> bool:
+        """Return whether the first and the last byte are in the cache, which takes far less than to advise."""
+        try:
+            for at in (self.offset, self.offset + self.length - 1):
+                os.preadv(self.fd, [bytearray(1)], at, os.RWF_NOWAIT)
+        except OSError:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +52,23 @@ class StoredBitmap:
     granularity: int | None
     recording: bool = True
     fault: str | None = None
+
+
+def announced(
+    ranges: Iterable[tuple[int, int]], places: Callable[[int, int], Iterable[FilePart]]
+) -> Iterator[tuple[int, int]]:
+    """Yield ``ranges`` (start, length) of a disk; the system reads the next ones meanwhile, as they begin.
+
+    ``places`` returns where a range is in open files, as far as that is known.
+    """
+    coming: deque[tuple[int, int]] = deque()
+    for start, length in ranges:
+        for part in places(start, min(length, CHUNK_SIZE)):
+            part.will_need()
+        coming.append((start, length))
+        if len(coming) > _ANNOUNCED:
+            yield coming.popleft()
+    yield from coming
 
 
 class Readable(Protocol):
@@ -86,6 +125,15 @@ class Image(Readable, Protocol):
 
     def read_bitmap(self, name: str) -> "DirtyBitmap":
         """Return the bitmap ``name`` of the image; raises FailureError where it has a fault."""
+
+    def dirty_ranges(self, name: str) -> Iterator[tuple[int, int]]:
+        """Return the ranges (start, length) that are dirty in the bitmap ``name``, ascending.
+
+        Raises as :meth:`read_bitmap`.
+        """
+
+    def add_bitmap(self, name: str, granularity: int) -> None:
+        """Store a new bitmap without dirty granules, which records from now on; see :meth:`write_bitmaps`."""
 
     def write_bitmaps(self, bitmaps: "Sequence[DirtyBitmap]") -> None:
         """Store ``bitmaps`` in the image, in place of those of the same names.

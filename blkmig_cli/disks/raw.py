@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
-from blkmig_cli.disks.image import FilePart
+from blkmig_cli.disks.image import FilePart, announced
 from blkmig_cli.disks.locks import lock
 from blkmig_cli.disks.zeros import is_zero
 from blkmig_cli.errors import FailureError, failing, reason
@@ -80,6 +80,14 @@ class RawImage:
         """See ``image.Image``."""
         raise FailureError(f"{escape(self.path)} has no bitmap {quote(name)}")
 
+    def dirty_ranges(self, name: str) -> NoReturn:
+        """See ``image.Image``."""
+        self.read_bitmap(name)
+
+    def add_bitmap(self, name: str, granularity: int) -> NoReturn:
+        """See ``image.Image``."""
+        self.write_bitmaps([])
+
     def write_bitmaps(self, bitmaps: "Sequence[DirtyBitmap]") -> NoReturn:
         """See ``image.Image``."""
         raise FailureError(f"{escape(self.path)} has no place for bitmaps")
@@ -122,7 +130,7 @@ class RawImage:
 
     def planned(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """See ``image.Image``."""
-        return iter(ranges)
+        return announced(ranges, self._data_places)
 
     def copy_to(self, target: int, offset: int, length: int, *, pipe: bool = False) -> None:
         """See ``image.Image``; raises FailureError where the image fails or ends."""
@@ -211,6 +219,11 @@ class RawImage:
     def places(self, offset: int, length: int) -> Sequence[FilePart]:
         """See ``image.Image``."""
         return [FilePart(self._fd, offset, length)]
+
+    def _data_places(self, offset: int, length: int) -> Iterator[FilePart]:
+        """Yield what of a range is data: to read a hole ahead would take memory."""
+        for start, part in self.data_in(offset, length):
+            yield FilePart(self._fd, start, part)
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """See ``image.Image``; raises FailureError where the file ends before its size."""

@@ -225,6 +225,7 @@ class NewFile(Sink):
             head, self._gathered = bytes(self._gathered), bytearray()
             end = self._at + len(head) + part.length
             job = partial(self._copy_part, head, image, part, self._at)
+            part.will_need()
             self._overlap.submit(self, self._at, end, job)
             self._at = end
         self.written += length

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.changed import Changed
 from blkmig_cli.disks.open import open_image
 
@@ -52,12 +51,9 @@ def test_extents(
         file.truncate(size)
         file.seek(max(size // MIB - 1, 0) * MIB)
         file.write(b"x" * min(size, 512))
-    bitmap = DirtyBitmap("b", 512)
-    for start, length in dirty:
-        bitmap.set_range(start, length)
     image = open_image(str(path), writable=False)
     try:
-        changed = Changed(image, bitmap, grown, at_end=at_end)
+        changed = Changed(image, dirty, grown, at_end=at_end)
         assert list(changed.extents()) == extents
         # Zeros are known as far as the image has holes, within the extents.
         known = {
@@ -108,10 +104,8 @@ class Noted:
 
 
 def changed_in(image: Noted, *chunks: int) -> Changed:
-    bitmap = DirtyBitmap("b", 512)
-    for chunk in chunks:
-        bitmap.set_range(chunk * MIB, 512)
-    return Changed(image, bitmap, image.size, at_end=False)  # type: ignore[arg-type]
+    dirty = [(chunk * MIB, 512) for chunk in chunks]
+    return Changed(image, dirty, image.size, at_end=False)  # type: ignore[arg-type]
 
 
 def test_what_comes_next_is_told_when_it_is_reached() -> None:
@@ -120,23 +114,34 @@ def test_what_comes_next_is_told_when_it_is_reached() -> None:
     assert list(changed.extents()) == [(MIB, 2 * MIB), (4 * MIB, MIB), (7 * MIB, MIB)]
     assert image.told == []
     assert changed.read(MIB, 3) == bytes([MIB % 251]) * 3
-    assert image.told == [(MIB, 2 * MIB)]
+    assert image.told == [(MIB, MIB)]
     assert changed.is_zero(MIB, 5)
+    assert image.told == [(MIB, MIB)]
     assert not changed.is_zero(3 * MIB - 1, 1)
-    assert image.told == [(MIB, 2 * MIB)]
+    assert image.told == [(MIB, MIB), (2 * MIB, MIB)]
     changed.is_zero(4 * MIB, 5)
-    assert image.told == [(MIB, 2 * MIB), (4 * MIB, MIB)]
+    assert image.told[2:] == [(4 * MIB, MIB)]
     reader, writer = os.pipe()
     changed.copy_to(writer, 7 * MIB, 9, pipe=True)
     changed.copy_to(writer, 8 * MIB - 1, 1)
     assert os.read(reader, 99) == b"7340032 9 18388607 1 0"
     os.close(reader)
     os.close(writer)
-    assert image.told == [(MIB, 2 * MIB), (4 * MIB, MIB), (7 * MIB, MIB)]
-    # From the begin again.
+    assert image.told[3:] == [(7 * MIB, MIB)]
+    # From the beginning again; what is passed over is not told.
     changed.extents()
-    changed.read(5 * MIB, 1)
-    assert image.told[3:] == [(MIB, 2 * MIB), (4 * MIB, MIB), (7 * MIB, MIB)]
+    changed.read(2 * MIB, 1)
+    changed.read(6 * MIB, 1)
+    assert image.told[4:] == [(2 * MIB, MIB), (7 * MIB, MIB)]
+
+
+def test_the_last_chunk_may_be_shorter() -> None:
+    image = Noted()
+    image.size = 2 * MIB + 512
+    changed = changed_in(image, 2)
+    assert list(changed.extents()) == [(2 * MIB, 512)]
+    changed.read(2 * MIB, 1)
+    assert image.told == [(2 * MIB, 512)]
 
 
 @pytest.mark.parametrize(

@@ -81,13 +81,24 @@ def test_ranges_that_are_asked_for(
 
 
 def test_extents_before_those_that_are_known() -> None:
-    """One that was passed over stays unknown, also when known ones before it are dropped."""
+    """What lies before a range that was asked for is known, until it is dropped."""
     found = Mapped([(0, 1, None), (2, 1, None), (4, 1, None), (6, 1, None)])
     with patch.multiple(placement, _KEPT=2, _PASSED=9):
         found.follow()
-        assert found.data(0, 2) == [(0, 1)]
         assert found.data(5, 1) == []
-        assert found.data(1, 4) is None
+        assert found.data(0, 4) is None
+        assert found.data(3, 2) == [(4, 1)]
+
+
+def test_ranges_behind_are_asked_for_before() -> None:
+    """To read ahead, before what is between is read: this remains known."""
+    there: list[Extent] = [(10 * at, 5, 1000 * at) for at in range(100)]
+    found = Mapped(there)
+    found.follow()
+    for at in range(0, 900, 10):
+        assert found.data(at + 80, 10) == [(at + 80, 5)]
+        assert found.data(at, 10) == [(at, 5)]
+        assert next(found.split(at, 5)) == (at, 5, 100 * at)
 
 
 @given(extents())

@@ -415,10 +415,10 @@ def test_a_failing_read(
 ) -> None:
     image, original, size = tmp_path / "disk", os.preadv, stream.stat().st_size
 
-    def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
+    def preadv(fd: int, buffers: list[memoryview], offset: int, *flags: int) -> int:
         if offset > size * 3 // 4 and len(buffers[0]) > MIB // 2:
             raise OSError(5, "Input/output error")
-        return original(fd, buffers, offset)
+        return original(fd, buffers, offset, *flags)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "preadv", preadv)

@@ -126,7 +126,7 @@ def test_what_was_left_out_stays_left_out(
     for low, high in zip(edges[::2], edges[1::2], strict=False):
         layout.remove(min(low, high), max(low, high))
         sent[min(low, high) : max(low, high)] = [False] * len(sent[min(low, high) : max(low, high)])
-    for low, high in unwritable(found.disks[0].image, size_known=known).tolist():
+    for low, high in unwritable(found.disks[0].image, size_known=known):
         assert high - low < 2048
         assert all(sent[low:high])
         layout.remove(low, high)

@@ -325,7 +325,9 @@ def test_threads_that_read_and_write_little(
     run: Run, image: RawImage, tmp_path: Path, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preadv, pwrite = os.preadv, os.pwrite
-    monkeypatch.setattr(os, "preadv", lambda fd, to, at: preadv(fd, [to[0][:70_001]], at))
+    monkeypatch.setattr(
+        os, "preadv", lambda fd, to, at, *how: preadv(fd, [to[0][:70_001]], at, *how)
+    )
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:50_003], at))
     target = tmp_path / "x.bin"
     assert run("send", image.path, "-f", "raw", "-U", "--no-identity", "--to", target).status == 0

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from blkmig_cli import limits
+from blkmig_cli.disks.granularity import granularity_of
 from blkmig_cli.disks.image import FilePart, StoredBitmap
 from blkmig_cli.disks.nbd.channel import BrokenError, Data, SocketChannel
 from blkmig_cli.disks.nbd.connection import Connection
@@ -81,18 +82,25 @@ class NbdImage:
     def read_bitmap(self, name: str) -> "DirtyBitmap":
         """See ``image.Image``; a bitmap that is recording, and not persistent.
 
-        Its granularity is not a part of the protocol; see ``bitmap.bitmap_of_ranges``.
+        Its granularity is not a part of the protocol; see ``granularity.py``.
         """
-        from blkmig_cli.disks.bitmap import bitmap_of_ranges  # noqa: PLC0415 (numpy is slow to load)
+        from blkmig_cli.disks.bitmap import DirtyBitmap  # noqa: PLC0415 (numpy is slow to load)
 
+        bitmap = DirtyBitmap(name, granularity_of(self.dirty_ranges(name), self.size))
         try:
-            return bitmap_of_ranges(name, lambda: self.dirty_ranges(name), self.size)
+            for start, length in self.dirty_ranges(name):
+                bitmap.set_range(start, length)
+            return bitmap
         except LimitError as error:
             raise FailureError(f"{escape(self.path)}: bitmap {quote(name)}: {error}") from error
 
     def write_bitmaps(self, bitmaps: "Sequence[DirtyBitmap]") -> NoReturn:
         """See ``image.Image``."""
         raise FailureError(f"{escape(self.path)} is an NBD export, which has no place for bitmaps")
+
+    def add_bitmap(self, name: str, granularity: int) -> NoReturn:
+        """See ``image.Image``."""
+        self.write_bitmaps([])
 
     def remove_bitmap(self, name: str) -> NoReturn:
         """See ``image.Image``."""
@@ -173,10 +181,7 @@ class NbdImage:
         ]
 
     def dirty_ranges(self, name: str) -> Iterator[tuple[int, int]]:
-        """Return the ranges (start, length) that are dirty in a bitmap, ascending, as an iterator.
-
-        Raises FailureError, also where the export does not have it.
-        """
+        """See ``image.Image``."""
         context = self._export.contexts.get(schema.DIRTY_BITMAP + name)
         if context is None:
             raise FailureError(f"{escape(self.path)}: the export has no dirty bitmap {quote(name)}")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from blkmig_cli.disks.image import FilePart, Readable, StoredBitmap
+from blkmig_cli.disks.image import FilePart, Readable, StoredBitmap, announced
 from blkmig_cli.disks.nbd.image import NbdImage, image_on
 from blkmig_cli.disks.qemu.daemon import StorageDaemon
 from blkmig_cli.disks.qemu.layers import DISK, Layer, add_layers, described, examine
@@ -152,7 +152,16 @@ class QemuImage:
         """See ``image.Image``."""
         if self._placement is not None:
             self._placement.follow()
+            ranges = announced(ranges, self._data_places)
         return self._disk.planned(ranges)
+
+    def _data_places(self, offset: int, length: int) -> Iterator[FilePart]:
+        """Yield where the data of a range is in the file, as far as that is known."""
+        known = None if self._placement is None else self._placement.data(offset, length)
+        for start, part in known or ():
+            for image, at, size in self._parts(start, part):
+                if image is self._file:
+                    yield from image.places(at, size)
 
     def resize(self, size: int) -> None:
         """See ``image.Image``; raises FailureError where the format cannot change it."""
@@ -201,25 +210,41 @@ class QemuImage:
         """See ``image.Image``."""
         from blkmig_cli.disks.bitmap import DirtyBitmap  # noqa: PLC0415 (numpy is slow to load)
 
-        found = next((found for found in self._stored() if found["name"] == name), None)
-        fault = "there is no such bitmap" if found is None else _fault(found)
-        if found is None or fault is not None:
-            raise FailureError(f"{escape(self.path)}: bitmap {quote(name)}: {fault}")
+        found = self._whole_bitmap(name)
         bitmap = DirtyBitmap(name, found["granularity"], found["recording"], found["persistent"])
+        try:
+            for start, length in self.dirty_ranges(name):
+                bitmap.set_range(start, length)
+        except LimitError as error:
+            raise FailureError(f"{escape(self.path)}: bitmap {quote(name)}: {error}") from error
+        return bitmap
+
+    def dirty_ranges(self, name: str) -> Iterator[tuple[int, int]]:
+        """See ``image.Image``."""
+        self._whole_bitmap(name)
         # To add or remove an export, the daemon waits until all answers have been received.
         self._disk.uncache()
         arguments = {"node-name": DISK, "bitmaps": [name], "writable": False}
         self._daemon.execute("block-export-add", type="nbd", id=_READ, name=_READ, **arguments)
         bits = image_on(self._daemon.connect(), _READ, self.path, writable=False, bitmaps=[name])
         try:
-            for start, length in bits.dirty_ranges(name):
-                bitmap.set_range(start, length)
-        except LimitError as error:
-            raise FailureError(f"{escape(self.path)}: bitmap {quote(name)}: {error}") from error
+            yield from bits.dirty_ranges(name)
         finally:
             bits.close()
         self._daemon.remove_export(_READ)
-        return bitmap
+
+    def add_bitmap(self, name: str, granularity: int) -> None:
+        """See ``image.Image``; the image is read-only afterwards, and so the bitmap is stored."""
+        if not self._writable:
+            self.begin_writing()
+        self._daemon.execute(
+            "block-dirty-bitmap-add",
+            node=DISK,
+            name=name,
+            granularity=granularity,
+            persistent=True,
+        )
+        self._reopen(writable=False)
 
     def write_bitmaps(self, bitmaps: "Sequence[DirtyBitmap]") -> None:
         """See ``image.Image``; they are persistent, and the image is read-only afterwards.
@@ -282,6 +307,14 @@ class QemuImage:
         self._daemon.limit_threads(_WRITING if writable else _READING)
         self._writable = writable
         self._disk = self._export()
+
+    def _whole_bitmap(self, name: str) -> dict[str, Any]:
+        """Return what the daemon tells of the bitmap ``name``; raises FailureError where it has a fault."""
+        found = next((found for found in self._stored() if found["name"] == name), None)
+        fault = "there is no such bitmap" if found is None else _fault(found)
+        if found is None or fault is not None:
+            raise FailureError(f"{escape(self.path)}: bitmap {quote(name)}: {fault}")
+        return found
 
     def _stored(self) -> list[dict[str, Any]]:
         nodes = self._daemon.execute("query-named-block-nodes")

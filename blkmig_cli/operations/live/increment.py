@@ -8,14 +8,15 @@ name when the stream is stored.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from blkmig_cli.disks.bitmap import GRANULARITY, DirtyBitmap
 from blkmig_cli.disks.disk import Disk
+from blkmig_cli.disks.granularity import GRANULARITY
 from blkmig_cli.disks.nbd.image import NbdImage
 from blkmig_cli.errors import FailureError, UsageError
 from blkmig_cli.operations.live.copies import Captured, Copies, add_bitmap, merge
 from blkmig_cli.operations.live.disks import QemuBitmap
 from blkmig_cli.operations.live.session import Session
 from blkmig_cli.operations.send.changes import (
+    Dirty,
     SendChanges,
     UnusableError,
     check_named,
@@ -73,7 +74,7 @@ class Increment:
         """
         first = [Disk(disk.device, disk.image) for disk in disks]
         self.selected = select_changes(
-            first, images, self._changes, options, self._base, self._content, warn
+            first, images, self._changes, options, self._base, self._dirty, warn
         )
         return first
 
@@ -113,11 +114,11 @@ class Increment:
                 f"the stream is complete, but its bitmap was not created, or one not removed: {error}"
             ) from None
 
-    def _content(self, device: str, name: str) -> tuple[DirtyBitmap, int]:
-        """Return a bitmap of a device as it was copied; raises UnusableError."""
+    def _dirty(self, device: str, name: str) -> Dirty:
+        """Return what is dirty in a bitmap of a device as it was copied; raises UnusableError."""
         (each,) = (each for each in self._captured if each.device == device)
         for found in self.copies.targets.get(device, ()):
-            return found, each.disk.size
+            return found.ranges(each.disk.size), each.disk.size
         source = _find(each, name)
         fault = "there is no such bitmap" if source is None else _fault(source)
         raise UnusableError(fault)

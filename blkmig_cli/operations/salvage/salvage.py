@@ -297,7 +297,7 @@ class Salvage:
                 else:
                     result.lost_bitmaps.append(LostBitmap(device, bitmap.name, why or ""))
             image = StreamDisk(result.stream, self._source, state, size)
-            for start, end in unwritable(image, size_known=known is not None).tolist():
+            for start, end in unwritable(image, size_known=known is not None):
                 state.remove(start, end)
             if known is None:
                 image = image.resized(state.end * SECTOR_SIZE)

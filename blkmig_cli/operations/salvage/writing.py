@@ -12,18 +12,17 @@ from blkmig_cli.disks.disk import Disk
 from blkmig_cli.operations.salvage.result import SalvagedDisk
 from blkmig_cli.operations.send.places import unplaceable
 from blkmig_cli.operations.send.stream import SendOptions, send_pieces
-from blkmig_cli.ranges import Table
 from blkmig_cli.schemas.constants import SectionType
 from blkmig_cli.wire.events import Progress, SectionHeader
 from blkmig_cli.wire.runs.columns import Piece
 
 
-def unwritable(image: StreamDisk, *, size_known: bool) -> Table:
+def unwritable(image: StreamDisk, *, size_known: bool) -> list[tuple[int, int]]:
     """Return the sectors [start, end) that no records carry without some that are not intact.
 
     They are fewer than a chunk, and do not end with the disk, or the end of the disk is unknown.
     """
-    return unplaceable(image.incremental(), on_grid=False, open_ended=not size_known)
+    return list(unplaceable(image.incremental(), on_grid=False, open_ended=not size_known))
 
 
 def disks_to_send(found: Sequence[SalvagedDisk]) -> list[Disk]:

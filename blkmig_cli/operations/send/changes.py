@@ -5,16 +5,16 @@ here, except by --drop.
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import field
-from typing import TYPE_CHECKING
 
 from blkmig_cli.checks.names import find_device
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import Disk
+from blkmig_cli.disks.granularity import GRANULARITY
 from blkmig_cli.disks.image import Image
 from blkmig_cli.disks.neighbours import bitmaps_path
-from blkmig_cli.errors import BlkmigError, FailureError, UsageError, failing
+from blkmig_cli.errors import BlkmigError, FailureError, LimitError, UsageError, failing
 from blkmig_cli.operations.send.identity import Base, SendIdentity, read_base
 from blkmig_cli.operations.send.requirements import name_fault
 from blkmig_cli.operations.send.stream import SendOptions
@@ -22,9 +22,6 @@ from blkmig_cli.schemas.constants import BITMAP_NAME_MAX
 from blkmig_cli.system.address import parse_target
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import encode_name, escape, quote
-
-if TYPE_CHECKING:
-    from blkmig_cli.disks.bitmap import DirtyBitmap
 
 #: Files of bitmaps by device; None stands for the only disk.
 Files = Mapping[str | None, str]
@@ -122,8 +119,11 @@ def base_of(
     return read_base(identity.base, uses)
 
 
-#: Returns the bitmap of a device by name, and the size in bytes of the disk of which it tells.
-Find = Callable[[str, str], "tuple[DirtyBitmap, int]"]
+#: Ranges that are dirty in a bitmap, (start, length) in bytes; and the size in bytes of the disk of which it
+#: tells.
+Dirty = tuple[Iterable[tuple[int, int]], int]
+#: Returns what is dirty in the bitmap of a device, by name.
+Find = Callable[[str, str], Dirty]
 
 
 def select_changes(
@@ -154,7 +154,7 @@ def select_changes(
             "the id of a base does not tell the sizes of its disks, and an increment of a disk that has "
             "grown since will be refused; specify the stream or its manifest with --base"
         )
-    from blkmig_cli.disks.changed import Changed  # noqa: PLC0415 (numpy is slow to load)
+    from blkmig_cli.disks.changed import Changed  # noqa: PLC0415 (not always needed)
 
     selected: dict[str, str] = {}
     for disk in disks:
@@ -178,7 +178,7 @@ def select_changes(
                     device=disk.device,
                 )
         try:
-            bitmap, size = find(disk.device, name)
+            dirty, size = find(disk.device, name)
         except UnusableError as error:
             if not changes.or_full:
                 raise FailureError(
@@ -190,7 +190,10 @@ def select_changes(
             continue
         grown = min(disk.size if before is None else before.size, size)
         at_end = options.dialect == "qemu"
-        disk.image = Changed(images[disk.device], bitmap, grown, at_end=at_end)
+        try:
+            disk.image = Changed(images[disk.device], dirty, grown, at_end=at_end)
+        except LimitError as error:
+            raise FailureError(f"bitmap {quote(name)}: {error}", device=disk.device) from error
         disk.partial = True
         selected[disk.device] = name
     return selected
@@ -200,11 +203,8 @@ def finish_changes(changes: SendChanges, images: Mapping[str, Image]) -> None:
     """Create and remove bitmaps in ``images``, now that the stream is stored; raises FailureError."""
     try:
         if changes.mark is not None:
-            from blkmig_cli.disks.bitmap import GRANULARITY, DirtyBitmap  # noqa: PLC0415 (numpy)
-
-            new = DirtyBitmap(changes.mark, GRANULARITY, recording=True, persistent=True)
             for image in images.values():
-                image.write_bitmaps([new])
+                image.add_bitmap(changes.mark, GRANULARITY)
         for image in images.values():
             held = {found.name for found in image.bitmaps() or ()}
             for name in changes.drop:
@@ -225,10 +225,10 @@ class UnusableError(Exception):
             raise cls("it is not recording, so that it does not tell all changes")
 
 
-def read_bitmap(
+def find_dirty(
     device: str, name: str, *, images: Mapping[str, Image], files: Files, uses: FileUses
-) -> "tuple[DirtyBitmap, int]":
-    """Return a bitmap of one of ``images``, or from one of ``files``, as ``Find`` does.
+) -> Dirty:
+    """Return what is dirty in a bitmap of one of ``images``, or from one of ``files``, as ``Find`` does.
 
     ``uses``: the files in use.  Raises UnusableError; FailureError for a malformed file.
     """
@@ -242,8 +242,8 @@ def read_bitmap(
         if found.fault is not None:
             raise UnusableError(found.fault)
         UnusableError.if_disabled(found.recording)
-        return image.read_bitmap(name), image.size
-    from blkmig_cli.disks.bitmap_file import read_bitmaps  # noqa: PLC0415 (numpy is slow to load)
+        return image.dirty_ranges(name), image.size
+    from blkmig_cli.disks.bitmap_file import read_ranges  # noqa: PLC0415 (not always needed)
 
     if path is None:
         path = bitmaps_path(image.path)
@@ -257,16 +257,16 @@ def read_bitmap(
                 "nevertheless, specify it with --bitmaps-from"
             )
     uses.add("the bitmaps file", path, writes=False)
-    content = read_bitmaps(path)
-    bitmap = content.bitmaps.get(name)
+    size, bitmaps = read_ranges(path)
+    bitmap = next((bitmap for bitmap in bitmaps if bitmap.name == name), None)
     if bitmap is None:
         raise UnusableError(f"{escape(path)} has no such bitmap")
     UnusableError.if_disabled(bitmap.recording)
-    if content.size > image.size:
+    if size > image.size:
         raise FailureError(
-            f"{escape(path)} is of a disk of {content.size} bytes, not {image.size}", device=device
+            f"{escape(path)} is of a disk of {size} bytes, not {image.size}", device=device
         )
-    return bitmap, content.size
+    return bitmap.ranges, size
 
 
 def check_named(changes: SendChanges, devices: Collection[str]) -> None:

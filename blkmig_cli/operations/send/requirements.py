@@ -9,6 +9,7 @@ from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable
 from blkmig_cli.errors import FailureError, IncompleteError, UsageError
 from blkmig_cli.operations.send.dialects import DIALECTS, V2
+from blkmig_cli.operations.send.places import unplaceable
 from blkmig_cli.operations.send.stream import SendOptions, is_cut
 from blkmig_cli.schemas.constants import MAGIC, SECTOR_SIZE
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
@@ -85,10 +86,8 @@ def check_disks(disks: list[Disk], options: SendOptions) -> None:
         on_grid = DIALECTS[options.dialect].on_grid
         if not (disk.partial and options.disks):
             continue
-        from blkmig_cli.operations.send.places import unplaceable  # noqa: PLC0415 (numpy is slow to load)
-
         apart = unplaceable(disk.image, on_grid=on_grid, open_ended=disk.open_ended)
-        for start, end in apart[:1].tolist():
+        for start, end in apart:
             raise IncompleteError(
                 f"sectors {start}-{end} are only a part of their chunks, which dialect "
                 f"{options.dialect} cannot carry without the rest, and that is not in the stream",

@@ -24,8 +24,8 @@ from blkmig_cli.operations.send.changes import (
     base_of,
     check_changes,
     check_options,
+    find_dirty,
     finish_changes,
-    read_bitmap,
     select_changes,
     writes_images,
 )
@@ -137,7 +137,7 @@ def send(
             changes,
             chosen,
             base,
-            partial(read_bitmap, images=opened, files=changes.files, uses=uses),
+            partial(find_dirty, images=opened, files=changes.files, uses=uses),
             warnings.append,
         )
         chosen = rest_options(token, chosen, disks)

@@ -6,6 +6,7 @@ the records of each dialect.
 """
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable
 from blkmig_cli.operations.send import dialects as sending
+from blkmig_cli.operations.send.places import placed, regions
 from blkmig_cli.schemas.constants import (
     BLOCK_SECTION,
     BLOCK_VERSION,
@@ -88,13 +90,9 @@ def is_cut(disk: Disk, options: SendOptions) -> bool:
         return False
     moved = last_chunk(disk) if options.dialect == "qemu" else None
     if disk.partial:
-        from blkmig_cli.operations.send.places import regions  # noqa: PLC0415 (numpy is slow to load)
-
         total = disk.size // SECTOR_SIZE
-        last = regions(disk.image)[-1:]
-        return any(
-            end == total and (moved is None or start > moved) for start, end in last.tolist()
-        )
+        last = deque(regions(disk.image), 1)
+        return any(end == total and (moved is None or start > moved) for start, end in last)
     return moved is None or options.skip_unallocated
 
 
@@ -343,8 +341,6 @@ class _Bulk:
         """
         total = disk.size // SECTOR_SIZE
         if disk.partial and not self._dialect.on_grid:
-            from blkmig_cli.operations.send.places import placed  # noqa: PLC0415 (numpy is slow to load)
-
             gathered = self._options.zero_blocks and self._options.disks
             for found in placed(disk.image, None if disk.open_ended else total):
                 sectors, since = found.sectors, found.since

@@ -13,14 +13,15 @@ from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import StoredBitmap
 from blkmig_cli.errors import BlkmigError, FailureError, UsageError
 from blkmig_cli.operations.send.changes import (
+    Dirty,
     SendChanges,
     UnusableError,
     base_of,
     check_changes,
     check_named,
     check_options,
+    find_dirty,
     finish_changes,
-    read_bitmap,
     select_changes,
     writes_images,
 )
@@ -61,11 +62,11 @@ class Marked(MemoryImage):
     def planned(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         return iter(ranges)
 
-    def read_bitmap(self, name: str) -> DirtyBitmap:
-        return DirtyBitmap(name, 65536)
+    def dirty_ranges(self, name: str) -> Iterator[tuple[int, int]]:
+        yield 0, len(name)
 
-    def write_bitmaps(self, bitmaps: Sequence[DirtyBitmap]) -> None:
-        self.done += bitmaps
+    def add_bitmap(self, name: str, granularity: int) -> None:
+        self.done.append((name, granularity))
 
     def remove_bitmap(self, name: str) -> None:
         self.done.append(name)
@@ -223,16 +224,12 @@ def test_an_image_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_finishing() -> None:
-    """The new bitmap is recording and persistent; one to remove is only in some images."""
+    """One to remove is only in some images."""
     one, other = Marked([StoredBitmap("b", 512)]), Marked([StoredBitmap("c", 512)])
     images: Any = {"d": one, "e": other}
     finish_changes(SendChanges(mark="m", drop=("b", "z")), images)
     for image, removed in ((one, ["b"]), (other, [])):
-        made, *rest = image.done
-        assert isinstance(made, DirtyBitmap)
-        assert (made.name, made.granularity) == ("m", 65536)
-        assert (made.recording, made.persistent) == (True, True)
-        assert rest == removed
+        assert image.done == [("m", 65536), *removed]
     plain = Marked(None)
     finish_changes(SendChanges(), {"d": plain})  # type: ignore[dict-item]
     assert plain.done == []
@@ -240,7 +237,7 @@ def test_finishing() -> None:
 
 def test_finishing_that_fails() -> None:
     class Broken(Marked):
-        def write_bitmaps(self, bitmaps: Sequence[DirtyBitmap]) -> None:
+        def add_bitmap(self, name: str, granularity: int) -> None:
             raise FailureError("no")
 
     with pytest.raises(FailureError, match="no") as error:
@@ -270,16 +267,17 @@ def test_a_bitmap_in_an_image(name: str, text: str | None) -> None:
     stored = [found("off", recording=False), found("bad", fault="it is broken"), found("b")]
     images: Any = {"d": Marked(stored)}
     if text is None:
-        bitmap, size = read_bitmap("d", name, images=images, files={}, uses=FileUses())
-        assert (bitmap.name, size) == (name, MIB)
+        dirty, size = find_dirty("d", name, images=images, files={}, uses=FileUses())
+        assert (list(dirty), size) == ([(0, len(name))], MIB)
         return
     with pytest.raises(UnusableError) as error:
-        read_bitmap("d", name, images=images, files={}, uses=FileUses())
+        find_dirty("d", name, images=images, files={}, uses=FileUses())
     assert str(error.value) == text
 
 
 def beside(name: str, size: int = MIB, *, recording: bool = True) -> None:
     bitmap = DirtyBitmap("b", 512, recording)
+    bitmap.set_range(0, min(size, 512))
     write_bitmaps(name, BitmapFile(size, {"b": bitmap}))
 
 
@@ -291,29 +289,29 @@ def test_a_bitmap_in_a_file(key: str | None) -> None:
     os.utime("f", (1, 1))
     images: Any = {"d": Marked([found("b"), found("c")])}
     uses = FileUses()
-    bitmap, size = read_bitmap("d", "b", images=images, files={key: "f"}, uses=uses)
-    assert (bitmap.granularity, size) == (512, MIB - 512)
+    dirty, size = find_dirty("d", "b", images=images, files={key: "f"}, uses=uses)
+    assert (dirty, size) == ([(0, 512)], MIB - 512)
     with pytest.raises(UsageError) as error:
         uses.add("the target", "f", writes=True)
     assert "the bitmaps file" in str(error.value)
     with pytest.raises(UnusableError) as unusable:
-        read_bitmap("d", "c", images=images, files={key: "f"}, uses=FileUses())
+        find_dirty("d", "c", images=images, files={key: "f"}, uses=FileUses())
     assert str(unusable.value) == "f has no such bitmap"
 
 
 def test_a_bitmap_in_a_file_for_another_device() -> None:
     beside("f")
     images: Any = {"d": Marked([found("c")])}
-    bitmap, _ = read_bitmap("d", "c", images=images, files={"e": "f"}, uses=FileUses())
-    assert bitmap.name == "c"
+    dirty, _ = find_dirty("d", "c", images=images, files={"e": "f"}, uses=FileUses())
+    assert list(dirty) == [(0, 1)]
 
 
 def test_a_bitmap_beside_an_image() -> None:
     image = Marked(None)
     images: Any = {"d": image}
 
-    def read() -> tuple[DirtyBitmap, int]:
-        return read_bitmap("d", "b", images=images, files={}, uses=FileUses())
+    def read() -> Dirty:
+        return find_dirty("d", "b", images=images, files={}, uses=FileUses())
 
     Path("x").touch()
     with pytest.raises(UnusableError) as error:
@@ -322,7 +320,7 @@ def test_a_bitmap_beside_an_image() -> None:
     beside("x.bitmaps.json")
     os.utime("x", ns=(5, 5))
     os.utime("x.bitmaps.json", ns=(5, 5))
-    assert read()[0].name == "b"
+    assert read() == ([(0, 512)], MIB)
     os.utime("x", ns=(6, 6))
     with pytest.raises(UnusableError) as error:
         read()
@@ -353,11 +351,11 @@ def test_a_file_that_does_not_fit(
     beside("f", size, recording=recording)
     images: Any = {"d": Marked(None)}
     if expected is None:
-        read = read_bitmap("d", "b", images=images, files={None: "f"}, uses=FileUses())
+        read = find_dirty("d", "b", images=images, files={None: "f"}, uses=FileUses())
         assert read[1] == size
         return
     with pytest.raises(expected[0]) as error:
-        read_bitmap("d", "b", images=images, files={None: "f"}, uses=FileUses())
+        find_dirty("d", "b", images=images, files={None: "f"}, uses=FileUses())
     assert str(error.value) == expected[1]
 
 
@@ -393,17 +391,15 @@ def test_what_is_selected(
     base: Base | None, or_full: bool, missing: bool, warned: list[str], starts: list[int] | None
 ) -> None:
     """The chunk that is dirty, and what was added since the base or the bitmap's end."""
-    bitmap = DirtyBitmap("b", 65536)
-    bitmap.set_range(5, 1)
     image = Marked(size=8 * MIB)
     disk = Disk("d", image)
     warnings: list[str] = []
 
-    def find(device: str, name: str) -> tuple[DirtyBitmap, int]:
+    def find(device: str, name: str) -> Dirty:
         assert (device, name) == ("d", "b")
         if missing:
             raise UnusableError("gone")
-        return bitmap, 6 * MIB
+        return [(0, 65536)], 6 * MIB
 
     images: Any = {"d": image}
     selected = select_changes(
@@ -426,14 +422,12 @@ def test_what_is_selected(
 @pytest.mark.parametrize(("dialect", "chunks"), [("qemu", [0, 1, 2]), ("classic", [0, 2])])
 def test_the_chunk_before_the_last_one(dialect: str, chunks: list[int]) -> None:
     """In qemu, the last chunk ends with the disk, and carries a part of the one before."""
-    bitmap = DirtyBitmap("b", 65536)
-    bitmap.set_range(0, 1)
-    bitmap.set_range(2 * MIB, 1)
+    dirty = [(0, 65536), (2 * MIB, 512)]
     image = Marked(size=2 * MIB + 512)
     disk, images = Disk("d", image), {"d": image}
     select_changes(
         [disk], images, SendChanges({"d": "b"}), SendOptions(dialect), None,  # type: ignore[arg-type]
-        lambda *_: (bitmap, image.size), lambda _: None,
+        lambda *_: (dirty, image.size), lambda _: None,
     )  # fmt: skip
     found = [
         at // MIB for start, length in disk.image.extents()
@@ -451,7 +445,7 @@ def test_the_chunk_before_the_last_one(dialect: str, chunks: list[int]) -> None:
     ],
 )  # fmt: skip
 def test_a_bitmap_that_is_not_usable(base: Base | None, text: str) -> None:
-    def find(device: str, name: str) -> tuple[DirtyBitmap, int]:
+    def find(device: str, name: str) -> Dirty:
         raise UnusableError("gone")
 
     image: Any = Marked()
@@ -469,9 +463,9 @@ def test_a_bitmap_for_each_device() -> None:
     disks = [Disk(name, image) for name, image in images.items()]
     asked = []
 
-    def find(device: str, name: str) -> tuple[DirtyBitmap, int]:
+    def find(device: str, name: str) -> Dirty:
         asked.append((device, name))
-        return DirtyBitmap(name, 65536), 4 * MIB
+        return [], 4 * MIB
 
     selected = select_changes(
         disks, images, SendChanges({None: "b", "e": "c"}), SendOptions(), None, find,

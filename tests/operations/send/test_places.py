@@ -8,14 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blkmig_cli.disks.disk import Disk
+from blkmig_cli.operations.send import many_regions
 from blkmig_cli.operations.send import places as module
-from blkmig_cli.operations.send.places import (
-    placed,
-    places,
-    regions,
-    split_by_zeros,
-    unplaceable,
-)
+from blkmig_cli.operations.send.many_regions import placed_many
+from blkmig_cli.operations.send.places import placed, regions, unplaceable
+from blkmig_cli.operations.send.region import places, split_by_zeros
 from blkmig_cli.operations.send.stream import SendOptions
 from blkmig_cli.wire.events import Block
 from tests.support.strategies import MemoryImage, stream_events
@@ -68,16 +65,16 @@ def records(start: int, end: int, total: int) -> list[int]:
 @given(disks())
 def test_regions_are_extents_that_touch(disk: Extents) -> None:
     wanted = {at for start, end in disk._extents for at in range(start, end)}
-    found = regions(disk).tolist()
+    found = list(regions(disk))
     assert {at for start, end in found for at in range(start, end)} == wanted
     assert all(before[1] < after[0] for before, after in pairwise(found))
 
 
 @given(disks())
 def test_records_carry_a_region_and_nothing_else(disk: Extents) -> None:
-    apart = set(map(tuple, unplaceable(disk, on_grid=False).tolist()))
+    apart = set(unplaceable(disk, on_grid=False))
     total = disk.size // 512
-    for start, end in regions(disk).tolist():
+    for start, end in regions(disk):
         small = end - start < CHUNK and end != total
         assert ((start, end) in apart) == small
         if small:
@@ -93,8 +90,8 @@ def test_records_carry_a_region_and_nothing_else(disk: Extents) -> None:
 def test_records_in_arrays_are_those_of_regions(
     disk: Extents, zeros: Extents, open_ended: bool
 ) -> None:
-    apart = unplaceable(disk, on_grid=False, open_ended=open_ended).tolist()
-    disk._extents = [one for one in regions(disk).tolist() if one not in apart]
+    apart = list(unplaceable(disk, on_grid=False, open_ended=open_ended))
+    disk._extents = [one for one in regions(disk) if one not in apart]
     # Every other extent is all zeros, the others where the other disk has extents.
     disk.zeros = [
         (max(low, start), min(high, end))
@@ -110,15 +107,15 @@ def test_records_in_arrays_are_those_of_regions(
         for part, zero in split_by_zeros(disk, chunks)
         for sector in part
     ]
-    found = list(placed(disk, total))
-    assert [(sector, one.zero) for one in found for sector in one.sectors] == expected
+    for found in (placed(disk, total), placed_many(disk, regions(disk), total)):
+        assert [(sector, one.zero) for one in found for sector in one.sectors] == expected
 
 
 @given(disks())
 def test_the_grid(disk: Extents) -> None:
-    apart = set(map(tuple, unplaceable(disk, on_grid=True).tolist()))
+    apart = set(unplaceable(disk, on_grid=True))
     total = disk.size // 512
-    for start, end in regions(disk).tolist():
+    for start, end in regions(disk):
         chunks = set(range(start // CHUNK, -(-end // CHUNK)))
         whole = {
             at for chunk in chunks for at in range(chunk * CHUNK, min((chunk + 1) * CHUNK, total))
@@ -139,7 +136,8 @@ def test_regions_of_zeros_are_placed_like_others(
     monkeypatch: pytest.MonkeyPatch, batch: int, cut: int | None
 ) -> None:
     """Around whole chunks; ``cut``: whether the disk ends with the last one, if its size is known."""
-    monkeypatch.setattr(module, "_BATCH", batch)
+    monkeypatch.setattr(many_regions, "_BATCH", batch)
+    monkeypatch.setattr(module, "_FEW", 0)
     grid, found = 0, []
     for length in LENGTHS:
         for start in STARTS:
@@ -208,6 +206,21 @@ class OnlyZeros(Extents):
 
     def is_zero(self, offset: int, length: int) -> bool:
         return True
+
+
+@given(disks(), st.integers(0, 12), st.booleans())
+def test_many_regions_are_sent_as_few_are(disk: Extents, few: int, zero_blocks: bool) -> None:
+    zeros = OnlyZeros(disk._total, [])
+    zeros._extents = [
+        each for each in regions(disk) if each not in unplaceable(disk, on_grid=False)
+    ]
+    zeros.zeros = zeros._extents[::2]
+    sent = [Disk("d", zeros, partial=True)]
+    options = SendOptions("classic", zero_blocks=zero_blocks)
+    expected = stream_events(sent, options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_FEW", few)
+        assert stream_events(sent, options) == expected
 
 
 @pytest.mark.parametrize("zero_blocks", [False, True])
