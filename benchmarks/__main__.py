@@ -336,15 +336,22 @@ def increments(folder: Path, scale: float, number: int) -> Iterator[Row]:
                 command([*words, "--bitmaps-from", folder / bitmaps], fresh=str(out))
                 for bitmaps in ("i.json", "i.none.json")
             )
-            copy = command(copied, fresh=str(folder / "i.copy"))
-            ours, theirs, nothing = rounds(number, send, copy, empty)
+            made = str(folder / "i.copy")
+            copy = command(copied, fresh=made)
+            changed = [*words, "--bitmaps-from", folder / "i.json"]
+            cold = command(changed, fresh=str(out), uncached=source)
+            cold_copy = command(copied, fresh=made, uncached=disk)
+            ours, theirs, nothing, ours_cold, theirs_cold = rounds(
+                number, send, copy, empty, cold, cold_copy
+            )
             start_up = statistics.median(nothing)
-            for what, seconds in (
-                (f"{size >> 30} GiB", ours),
-                ("that of none off", [max(each - start_up, 1e-3) for each in ours]),
+            for what, seconds, others in (
+                (f"{size >> 30} GiB", ours, theirs),
+                ("that of none off", [max(each - start_up, 1e-3) for each in ours], theirs),
+                ("not cached", ours_cold, theirs_cold),
             ):
                 row = Row(f"increment of {percent} %, {name}, {what}", "s", 1.5)
-                row.ours, row.theirs, row.peer = seconds, theirs, "copy of its chunks"
+                row.ours, row.theirs, row.peer = seconds, others, "copy of its chunks"
                 yield row
     full, last, folded = folder / "i.full", folder / "i.last", folder / "i.folded"
     command([*BLKMIG, "send", disk, "--id", base, "--to", full])()

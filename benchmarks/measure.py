@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 BLKMIG = [sys.executable, "-m", "blkmig_cli"]
 #: As after an installation: Python caches compiled modules.
@@ -51,12 +52,26 @@ class Row:
         return self.figure >= limit if self.more else self.figure <= limit
 
 
-def command(words: list[object], *, fresh: str | None = None, shell: bool = False) -> Work:
-    """Return work that runs a command; the file ``fresh`` is removed before, which is not measured."""
+def command(
+    words: list[object],
+    *,
+    fresh: str | None = None,
+    uncached: Path | None = None,
+    shell: bool = False,
+) -> Work:
+    """Return work that runs a command.
+
+    Before, which is not measured, the file ``fresh`` is removed, and ``uncached`` is dropped from the
+    system's cache (a file in memory is not).
+    """
 
     def work() -> float:
         if fresh is not None and os.path.exists(fresh):
             os.unlink(fresh)
+        if uncached is not None:
+            with uncached.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         line = " ".join(map(str, words)) if shell else [str(word) for word in words]
         start = time.perf_counter()
         done = subprocess.run(

@@ -14,11 +14,11 @@ from blkmig_cli.output.json_writer import write_json
 from blkmig_cli.schemas.constants import SECTOR_SIZE
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.system.nbd_uri import is_nbd
-from blkmig_cli.system.sockets import Say
 from blkmig_cli.text import escape, parse_size, quote
 from blkmig_cli.wire.hints import Hints
 
 if TYPE_CHECKING:
+    from blkmig_cli.system.sockets import Say
     from blkmig_cli.wire.decoder import Decoder
     from blkmig_cli.wire.schema_io import Input
 
@@ -203,7 +203,7 @@ def log(verbose: bool, message: str) -> None:
         echo_line(message)
 
 
-def saying(quiet: bool) -> Say:
+def saying(quiet: bool) -> "Say":
     """Return a function that prints on stderr, unless ``quiet``, that the program waits for a peer."""
     return lambda message: None if quiet else echo_line(message)
 

@@ -91,7 +91,6 @@ def command(
       blkmig send disk.img --from-token "$token" --to rest.bin
       blkmig send overlay.qcow2 --skip-unallocated --base s0.bin --to s1.bin
     """
-    from blkmig_cli.operations.resume_token import parse_token  # noqa: PLC0415
     from blkmig_cli.operations.send.changes import SendChanges  # noqa: PLC0415 (numpy is slow to load)
     from blkmig_cli.operations.send.identity import SendIdentity  # noqa: PLC0415
     from blkmig_cli.operations.send.send import SendBitmaps, send  # noqa: PLC0415 (numpy is slow to load)
@@ -102,6 +101,11 @@ def command(
     for option, given in (("--to", target), ("--manifest", manifest)):
         if estimate and given is not None:
             raise UsageError(f"--estimate and {option} exclude each other: nothing is written")
+    token = None
+    if token_text is not None:
+        from blkmig_cli.operations.resume_token import parse_token  # noqa: PLC0415 (not always needed)
+
+        token = parse_token("--from-token", token_text)
     files = options.device_values("--bitmaps-from", bitmaps_from)
     with_bitmaps = bool(all_bitmaps or names or bitmaps_only or (files and not since))
     result = send(
@@ -118,7 +122,7 @@ def command(
         bitmaps=SendBitmaps(names, files) if with_bitmaps else None,
         identity=None if no_identity else SendIdentity(own_id, base),
         changes=SendChanges(options.since_values(since), files, otherwise is not None, mark, drop),
-        token=None if token_text is None else parse_token("--from-token", token_text),
+        token=token,
         manifest=manifest,
         formats=options.formats_of(formats),
         shared=force_share,

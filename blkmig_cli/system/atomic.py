@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,7 +47,7 @@ def replacing(path: str, temporary: str | None = None, like: str | None = None) 
         if temporary is None:
             real = os.path.realpath(path)
             before = _regular(path, real)
-            temporary = os.path.join(os.path.dirname(real), f".blkmig-{secrets.token_hex(8)}")
+            temporary = os.path.join(os.path.dirname(real), f".blkmig-{os.urandom(8).hex()}")
         else:
             real = path
             before = check_neighbour(path)

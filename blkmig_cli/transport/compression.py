@@ -1,4 +1,4 @@
-"""gzip, xz and zstd, recognised by the first bytes when reading, by the file name when writing.
+"""gzip, xz and zstd (``compression_kind.py`` tells which): packing and unpacking.
 
 bzip2 is read only where the header of a save image specifies it.  Data is unpacked only as it is
 requested, in bounded memory.
@@ -14,14 +14,6 @@ from typing import Any, Protocol, cast
 
 from blkmig_cli import limits
 from blkmig_cli.errors import LimitError, StreamError, TruncatedError
-
-_MAGICS = {
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\x50\x2a\x4d\x18": "zstd",  # a skippable frame, as pzstd writes it before each other
-    b"\xfd7zXZ\0": "xz",
-}
-_SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
 
 # The messages of liblzma and libzstd where the memory limit is too low.
 _TOO_LARGE = ("Memory usage limit exceeded", "Frame requires too much memory")
@@ -74,16 +66,6 @@ class _Decompressor(Protocol):
     def unused_data(self) -> bytes: ...
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
-
-
-def by_magic(first: bytes) -> str | None:
-    """Return the compression of a stream that begins with ``first``; None if uncompressed."""
-    return next((kind for magic, kind in _MAGICS.items() if first.startswith(magic)), None)
-
-
-def by_suffix(path: str) -> str | None:
-    """Return the compression for a file named ``path``; None if uncompressed."""
-    return next((kind for suffix, kind in _SUFFIXES.items() if path.endswith(suffix)), None)
 
 
 def packer(kind: str) -> Packer:

@@ -1,4 +1,4 @@
-"""What takes the bytes of a stream: descriptors, new files and objects at URLs, compressed or not."""
+"""What takes the bytes of a stream: descriptors and new files; see ``packed_sinks.py`` for others."""
 
 import os
 import threading
@@ -7,18 +7,14 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
-from blkmig_cli import limits
 from blkmig_cli.disks.image import FilePart, Readable
 from blkmig_cli.errors import FailureError, failing, reason
 from blkmig_cli.system.atomic import write_back
 from blkmig_cli.system.pipes import widen, write_all
 from blkmig_cli.text import escape
-from blkmig_cli.transport import compression
-from blkmig_cli.transport.background import Writing
 
 if TYPE_CHECKING:
     from blkmig_cli.system.overlap import Overlap
-    from blkmig_cli.transport.upload import Upload
 
 _BUFFER = 1 << 18
 _PIECE = 1 << 20
@@ -109,43 +105,6 @@ class ThroughSink(Sink):
             self.write(image.read(offset + at, min(_PIECE, length - at)))
 
 
-class PackedSink(ThroughSink):
-    """A sink that compresses; ``written`` counts the uncompressed bytes."""
-
-    def __init__(self, name: str, fd: int, packer: compression.Packer) -> None:
-        super().__init__(name, fd)
-        self._packer = packer
-
-    def finish(self) -> None:
-        """See :meth:`Sink.finish`."""
-        self.flush()
-        super()._write(memoryview(self._packer.flush()))
-
-    def _write(self, data: memoryview) -> None:
-        super()._write(memoryview(self._packer.compress(data)))
-
-
-class NewPackedFile(PackedSink):
-    """A sink for a new regular file, whose bytes are compressed in a thread."""
-
-    def __init__(self, name: str, fd: int, packer: compression.Packer) -> None:
-        super().__init__(name, fd, packer)
-        self._packing = Writing(super()._write)
-
-    def finish(self) -> None:
-        """See :meth:`Sink.finish`."""
-        self.flush()
-        self._packing.finish()
-        super().finish()
-
-    def close(self) -> None:
-        """See :meth:`Sink.close`."""
-        self._packing.close()
-
-    def _write(self, data: memoryview) -> None:
-        self._packing.write(data)
-
-
 class FileObjectSink(ThroughSink):
     """A sink that writes to the caller's binary file."""
 
@@ -159,36 +118,6 @@ class FileObjectSink(ThroughSink):
         with self._failing():
             while data:
                 data = data[self._file.write(data) :]
-
-
-class UrlSink(ThroughSink):
-    """A sink for a new object at a URL, whose bytes are compressed and sent in a thread."""
-
-    def __init__(self, name: str, upload: "Upload", packer: compression.Packer | None) -> None:
-        self._name = name
-        self._gathered = bytearray()
-        self._upload = upload
-        self._packer = packer
-        self._sending = Writing(self._send)
-        self.written = 0
-
-    def finish(self) -> None:
-        """See :meth:`Sink.finish`."""
-        self.flush()
-        self._sending.finish()
-        if self._packer is not None:
-            self._upload.write(self._packer.flush())
-        self._upload.complete()
-
-    def close(self) -> None:
-        """See :meth:`Sink.close`."""
-        self._sending.close(limits.DISCARD_WAIT)
-
-    def _write(self, data: memoryview) -> None:
-        self._sending.write(data)
-
-    def _send(self, data: memoryview) -> None:
-        self._upload.write(data if self._packer is None else self._packer.compress(data))
 
 
 class NewFile(Sink):

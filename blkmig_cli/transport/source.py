@@ -26,6 +26,7 @@ from blkmig_cli.system.sockets import Say
 from blkmig_cli.text import count, escape
 from blkmig_cli.transport import compression
 from blkmig_cli.transport.background import Reading
+from blkmig_cli.transport.compression_kind import by_magic
 from blkmig_cli.transport.inputs import FileInput, PipeInput
 from blkmig_cli.transport.save_image import HEADER_SIZE, save_image
 from blkmig_cli.transport.spool import spool
@@ -173,7 +174,7 @@ def _of_remote(remote: "Remote", stack: ExitStack, *, by_range: bool) -> FileInp
     if remote.size is None:
         return _of_pipe(stack.enter_context(remote.read()), stack)
     head = first_bytes(remote)
-    plain = save_image(head[:HEADER_SIZE]) is None and compression.by_magic(head) is None
+    plain = save_image(head[:HEADER_SIZE]) is None and by_magic(head) is None
     if by_range and plain:
         return RemoteInput(remote, head)
     return _of_pipe(RangeReader(remote, head), stack)
@@ -200,7 +201,7 @@ def _of_fd(fd: int, stack: ExitStack, base: int | None = None) -> FileInput | Pi
     image = save_image(head)
     if image is not None and image.compression is None:
         return FileInput(fd, size, base + image.start, image.damage)
-    if image is None and compression.by_magic(head) is None:
+    if image is None and by_magic(head) is None:
         return FileInput(fd, size, base)
     os.lseek(fd, base, os.SEEK_SET)
     return _of_pipe(stack.enter_context(io.FileIO(fd, closefd=False)), stack)
@@ -244,7 +245,7 @@ def _of_first_bytes(pipe: "_Pipe", stack: ExitStack, *, unpack: bool = True) -> 
         if image.compression is None:
             return _input(_ahead(pipe.readinto, pipe, stack), stack, image.start, image.damage)
         return _input(_unpacked(image.compression, pipe, stack), stack, damage=image.damage)
-    kind = compression.by_magic(head) if unpack else None
+    kind = by_magic(head) if unpack else None
     if kind is None:
         return _input(_ahead(pipe.readinto, pipe, stack), stack)
     unpacked = _unpacked(kind, pipe, stack)

@@ -7,7 +7,6 @@ URL appears when it is complete.  A name that ends in .gz, .zst or .xz selects c
 import io
 import os
 import stat
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,21 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from blkmig_cli.errors import FailureError, UsageError, failing
-from blkmig_cli.system import sockets
 from blkmig_cli.system.address import Address, parse_target, shown_address
 from blkmig_cli.system.atomic import replacing
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import escape
-from blkmig_cli.transport import compression
+from blkmig_cli.transport.compression_kind import by_suffix
 from blkmig_cli.transport.payloads import FileRange, Fill, ImageRange, Literal
-from blkmig_cli.transport.sinks import (
-    FileObjectSink,
-    NewFile,
-    NewPackedFile,
-    PackedSink,
-    Sink,
-    UrlSink,
-)
+from blkmig_cli.transport.sinks import FileObjectSink, NewFile, Sink
 from blkmig_cli.wire.encoder import encode
 from blkmig_cli.wire.events import Event, Payload
 from blkmig_cli.wire.return_path import loaded
@@ -113,6 +104,8 @@ def _sink(name: str, fd: int, kind: Callable[[str, int], Sink] = Sink) -> Iterat
 
 @contextmanager
 def _command(address: Address) -> Iterator[Sink]:
+    import subprocess  # noqa: PLC0415 (not always needed)
+
     with failing(address.text):
         shell = ["/bin/sh", "-c", address.command]
         process = subprocess.Popen(shell, stdin=subprocess.PIPE, env=os.environ)
@@ -133,6 +126,8 @@ def _command(address: Address) -> Iterator[Sink]:
 
 @contextmanager
 def _peer(address: Address, *, confirmed: bool) -> Iterator[Sink]:
+    from blkmig_cli.system import sockets  # noqa: PLC0415 (not always needed)
+
     with sockets.called(address) as peer:
         with _sink(address.text, peer.fileno()) as sink:
             yield sink
@@ -148,11 +143,14 @@ def _peer(address: Address, *, confirmed: bool) -> Iterator[Sink]:
 @contextmanager
 def _file(address: Address) -> Iterator[Sink]:
     path = address.path
-    packed = compression.by_suffix(path)
+    packed = by_suffix(path)
     kinds: tuple[Callable[[str, int], Sink], Callable[[str, int], Sink]] = (Sink, NewFile)
     if packed is not None:
-        packer = compression.packer(packed)
-        kinds = partial(PackedSink, packer=packer), partial(NewPackedFile, packer=packer)
+        from blkmig_cli.transport.compression import packer  # noqa: PLC0415 (not always needed)
+        from blkmig_cli.transport.packed_sinks import NewPackedFile, PackedSink  # noqa: PLC0415
+
+        made = packer(packed)
+        kinds = partial(PackedSink, packer=made), partial(NewPackedFile, packer=made)
     if _is_special(path):
         with _special(path) as fd, _sink(path, fd, kinds[0]) as sink:
             yield sink
@@ -163,12 +161,13 @@ def _file(address: Address) -> Iterator[Sink]:
 
 @contextmanager
 def _object(address: Address) -> Iterator[Sink]:
-    from blkmig_cli.transport.upload import Upload  # noqa: PLC0415 (only with a URL)
+    from blkmig_cli.transport.compression import packer  # noqa: PLC0415 (only with a URL)
+    from blkmig_cli.transport.packed_sinks import UrlSink  # noqa: PLC0415
+    from blkmig_cli.transport.upload import Upload  # noqa: PLC0415
 
-    packed = compression.by_suffix(shown_address(address.text))
+    packed = by_suffix(shown_address(address.text))
     with Upload(address) as upload:
-        packer = None if packed is None else compression.packer(packed)
-        sink = UrlSink(str(address), upload, packer)
+        sink = UrlSink(str(address), upload, None if packed is None else packer(packed))
         try:
             yield sink
             sink.finish()

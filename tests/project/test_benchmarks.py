@@ -40,8 +40,8 @@ def check(target: Path, output: str, growth: int | None) -> None:
     if qemu.has_block_migration():
         peers |= {"QEMU migrate -b", "QEMU's load"}
     assert {peer for _, peer in names if peer} == peers
-    # Of images of other formats: two, and four of increments; three more of increments of a raw one.
-    formats = 6 * (qemu.QEMU_IMG is not None) + 3
+    # Of images of other formats: two, and six of increments; five more of increments of a raw one.
+    formats = 8 * (qemu.QEMU_IMG is not None) + 5
     assert len(names) == 15 + len(peers) - 1 + 2 * 16 + formats  # 16 against validate of the file
     for row in found["rows"]:
         assert row["figure"] > 0

@@ -15,14 +15,8 @@ import pytest
 from blkmig_cli.disks.image import FilePart
 from blkmig_cli.errors import FailureError
 from blkmig_cli.transport import compression, sinks
-from blkmig_cli.transport.sinks import (
-    FileObjectSink,
-    NewFile,
-    NewPackedFile,
-    PackedSink,
-    Sink,
-    UrlSink,
-)
+from blkmig_cli.transport.packed_sinks import NewPackedFile, PackedSink, UrlSink
+from blkmig_cli.transport.sinks import FileObjectSink, NewFile, Sink
 from tests.support.replays import folder
 from tests.support.strategies import MemoryImage
 

@@ -12,7 +12,8 @@ import pytest
 from blkmig_cli import limits
 from blkmig_cli.errors import LimitError, StreamError, TruncatedError
 from blkmig_cli.transport import compression
-from blkmig_cli.transport.compression import by_magic, by_suffix, packer, unpacked
+from blkmig_cli.transport.compression import packer, unpacked
+from blkmig_cli.transport.compression_kind import by_magic, by_suffix
 from tests.support import zstd
 
 DATA = bytes(range(256)) * 300

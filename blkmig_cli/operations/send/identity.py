@@ -5,7 +5,6 @@ import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
-from blkmig_cli.checks.manifest import read_manifest
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.errors import FailureError, UsageError
@@ -116,6 +115,8 @@ def read_base(base: str, uses: FileUses) -> Base:
             uses.add("the base", stream.file, writes=False)
         manifest = stream.path is not None and stream.input.peek(1) == b"{"
     if manifest:
+        from blkmig_cli.checks.manifest import read_manifest  # noqa: PLC0415 (not always needed)
+
         identity = read_manifest(base).identity
     else:
         with Reading().contents(base) as contents:

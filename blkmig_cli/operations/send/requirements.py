@@ -14,7 +14,7 @@ from blkmig_cli.operations.send.stream import SendOptions, is_cut
 from blkmig_cli.schemas.constants import MAGIC, SECTOR_SIZE
 from blkmig_cli.schemas.dirty_bitmap import granularity_fault
 from blkmig_cli.text import count, decode_name, encode_name, escape, quote
-from blkmig_cli.transport import compression
+from blkmig_cli.transport.compression_kind import by_magic
 
 if TYPE_CHECKING:
     from blkmig_cli.disks.bitmap import DirtyBitmap
@@ -31,11 +31,11 @@ def check_bitmaps_fit(dialect: str, container: str, hint: str) -> None:
         raise UsageError(f"dialect {dialect}{where} has no place for bitmaps", hint=hint)
 
 
-def check_images(images: Mapping[str, Readable], raw: Container[str] = ()) -> None:
+def check_images(images: Mapping[str, Readable], known: Container[str] = ()) -> None:
     """Check that ``images``, by device, are disks.
 
     Raises FailureError for an empty one, one that ends inside a sector, and a file of another kind,
-    except for the devices ``raw``.
+    except for the devices ``known``, whose format was specified, or has a magic of its own.
     """
     for device, image in images.items():
         path, size = escape(image.path), image.size
@@ -47,7 +47,7 @@ def check_images(images: Mapping[str, Readable], raw: Container[str] = ()) -> No
                 f"{path} has {size} bytes, not a multiple of {SECTOR_SIZE}",
                 hint=f"extend it with: truncate -s {whole} {path}",
             )
-        kind = None if device in raw else _other_kind(image)
+        kind = None if device in known else _other_kind(image)
         if kind is not None:
             raise FailureError(
                 f"{path} looks like a {kind}, not a disk image", hint="use -f raw if it is one"
@@ -169,5 +169,5 @@ def _other_kind(image: Readable) -> str | None:
         return "migration stream"
     if head.startswith(_SAVE_IMAGES):
         return "libvirt save image"
-    packed = compression.by_magic(head)
+    packed = by_magic(head)
     return None if packed is None else f"{packed} file"

@@ -6,11 +6,11 @@ Without a token, nothing is checked, and all is sent.
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.image import Readable
 from blkmig_cli.errors import FailureError, UsageError
-from blkmig_cli.operations.resume_token import Received, ResumeToken, digest_of
 from blkmig_cli.operations.send.changes import SendChanges
 from blkmig_cli.operations.send.stream import SendOptions
 from blkmig_cli.progress import Progress
@@ -18,9 +18,12 @@ from blkmig_cli.schemas.constants import CHUNK_SIZE
 from blkmig_cli.text import escape, names_text, quote
 from blkmig_cli.wire.rest import rest_machine
 
+if TYPE_CHECKING:
+    from blkmig_cli.operations.resume_token import Received, ResumeToken
+
 
 def check_rest_options(
-    token: ResumeToken | None, options: SendOptions, changes: SendChanges, *, identity: bool
+    token: "ResumeToken | None", options: SendOptions, changes: SendChanges, *, identity: bool
 ) -> None:
     """Raise UsageError for options that a token excludes; ``identity``: the stream states its own."""
     if token is None:
@@ -38,7 +41,9 @@ def check_rest_options(
             raise UsageError(f"--from-token and {option} exclude each other")
 
 
-def rest_options(token: ResumeToken | None, options: SendOptions, disks: list[Disk]) -> SendOptions:
+def rest_options(
+    token: "ResumeToken | None", options: SendOptions, disks: list[Disk]
+) -> SendOptions:
     """Return the options to send only what was not received of ``disks``.
 
     Raises UsageError where a disk or its bitmaps are in the token, but not to be sent; FailureError where a
@@ -66,13 +71,17 @@ def rest_options(token: ResumeToken | None, options: SendOptions, disks: list[Di
 
 
 def check_received(
-    token: ResumeToken | None, images: Mapping[str, Readable], progress: Progress
+    token: "ResumeToken | None", images: Mapping[str, Readable], progress: Progress
 ) -> None:
     """Read what was received from ``images``, by device, and compare it.
 
     Raises FailureError where it differs: the disk was written since, or is another one.
     """
-    for received in () if token is None else token.disks:
+    if token is None:
+        return
+    from blkmig_cli.operations.resume_token import digest_of  # noqa: PLC0415 (not always needed)
+
+    for received in token.disks:
         image = images[received.device]
         with progress("comparing", received.length) as tick:
             digest = digest_of(image, received.length, partial(tick, disk=received.device))
@@ -80,7 +89,7 @@ def check_received(
             raise _differs(image, received, "it was written since, or is another disk")
 
 
-def _differs(image: Readable, received: Received, why: str) -> FailureError:
+def _differs(image: Readable, received: "Received", why: str) -> FailureError:
     return FailureError(
         f"{escape(image.path)} does not begin with the {received.length} bytes that were received: {why}",
         device=received.device,

@@ -4,19 +4,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import field, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from blkmig_cli.checks.compatibility import Version, answers
-from blkmig_cli.checks.manifest import Manifest, check_work, manifest_of, write_manifest
 from blkmig_cli.checks.names import find_device
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import Disk
 from blkmig_cli.disks.formats import RAW
 from blkmig_cli.disks.image import Image
-from blkmig_cli.disks.neighbours import neighbours_of
+from blkmig_cli.disks.neighbours import exists, neighbours_of
 from blkmig_cli.disks.open import open_image
+from blkmig_cli.disks.raw import RawImage
 from blkmig_cli.errors import FailureError, UsageError
-from blkmig_cli.operations.replay.journal import read_journal
-from blkmig_cli.operations.resume_token import ResumeToken
 from blkmig_cli.operations.send.changes import (
     ALL,
     Files,
@@ -47,6 +46,10 @@ from blkmig_cli.system.nbd_uri import is_nbd
 from blkmig_cli.text import escape, quote
 from blkmig_cli.transport.target import open_target
 
+if TYPE_CHECKING:
+    from blkmig_cli.checks.manifest import Manifest
+    from blkmig_cli.operations.resume_token import ResumeToken
+
 
 @dataclass(frozen=True, slots=True)
 class SendBitmaps:
@@ -65,7 +68,7 @@ class SendResult:
 
     written: int
     warnings: tuple[str, ...]
-    manifest: Manifest | None = None
+    manifest: "Manifest | None" = None
 
 
 def send(
@@ -76,7 +79,7 @@ def send(
     bitmaps: SendBitmaps | None = None,
     identity: SendIdentity | None = RANDOM,
     changes: SendChanges = ALL,
-    token: ResumeToken | None = None,
+    token: "ResumeToken | None" = None,
     manifest: str | None = None,
     formats: Mapping[str | None, str] | None = None,
     shared: bool = False,
@@ -150,7 +153,7 @@ def send(
             chosen = replace(chosen, identity=stated)
         content = chosen.disks and not chosen.skip_unallocated
         if manifest is not None:
-            check_work(whole, content=content)
+            _check_work(whole, content=content)
         elif selected is not None and (identity is None or chosen.container == "none"):
             warnings.append(
                 "nothing in the stream states that it is an increment; its readers need --incremental"
@@ -180,6 +183,10 @@ def _unfinished(path: str) -> Iterator[str]:
     """Yield the warning that an image has only a part of what a replay was to write, if it is so."""
     neighbours = neighbours_of(path)
     with suppress(FailureError):  # a damaged journal says nothing
+        if not exists(neighbours.journal):
+            return
+        from blkmig_cli.operations.replay.journal import read_journal  # noqa: PLC0415 (not always needed)
+
         found = read_journal(neighbours)
         if found is not None and found.state != "finished" and not found.new:
             yield (
@@ -188,10 +195,19 @@ def _unfinished(path: str) -> Iterator[str]:
             )
 
 
+def _check_work(disks: list[Disk], *, content: bool) -> None:
+    """Check that :func:`_write_manifest` has not too much to hash; raises FailureError."""
+    from blkmig_cli.checks.manifest import check_work  # noqa: PLC0415 (not always needed)
+
+    check_work(disks, content=content)
+
+
 def _write_manifest(
     path: str, disks: list[Disk], options: SendOptions, progress: Progress, *, content: bool
-) -> Manifest:
+) -> "Manifest":
     """Write the manifest of ``disks``, and return it; ``content``: see :func:`manifest_of`."""
+    from blkmig_cli.checks.manifest import manifest_of, write_manifest  # noqa: PLC0415 (not always needed)
+
     with progress("hashing", sum(disk.size for disk in disks)) as tick:
         digests = manifest_of(disks, tick, content=content, flags=options.dialect != "v1")
     digests.identity = options.identity
@@ -227,8 +243,12 @@ def _open_images(
             register=partial(_register, uses, device),
         )
         opened[device] = stack.enter_context(closing(image))
-    raw = {device for device, image_format in stated.items() if image_format == RAW}
-    check_images(opened, raw)
+    known = {
+        device
+        for device, image in opened.items()
+        if stated[device] == RAW or not (isinstance(image, RawImage) or is_nbd(image.path))
+    }
+    check_images(opened, known)
     return opened
 
 

@@ -16,6 +16,8 @@ from blkmig_cli.disks.bitmap import DirtyBitmap
 from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from tests.conftest import Run, fails
 from tests.support import raw, zstd
+from tests.support.nbd import qemu_nbd, tool, uri
+from tests.support.nbd import run as run_program
 
 MIB = 1 << 20
 
@@ -174,6 +176,18 @@ def test_what_is_no_disk(run: Run, tmp_path: Path, kind: str) -> None:
     assert not target.exists()
     assert run("send", image, "--to", target, "-f", "raw").status == 0
     assert run("compare", target, f"drive0={image}", "-f", "raw").status == 0
+
+
+def test_a_disk_that_begins_as_a_stream_does(run: Run, tmp_path: Path) -> None:
+    """In a format with a magic of its own, it is a disk, for which -f raw would be wrong."""
+    tool("qemu-storage-daemon")
+    disk, image, target = tmp_path / "d.img", tmp_path / "d.qcow2", tmp_path / "s.bin"
+    disk.write_bytes(STREAM.ljust(MIB, b"\0"))
+    run_program("qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, image)
+    assert run("send", image, "--to", target).status == 0
+    assert run("compare", target, f"drive0={disk}", "-f", "raw").status == 0
+    with qemu_nbd(disk) as path:
+        fails(run("send", uri(path), "--to", target), 4, "looks like a migration stream")
 
 
 def test_a_failing_target_leaves_nothing(run: Run, tmp_path: Path) -> None:
