@@ -223,8 +223,9 @@ def test_what_an_increment_needs(tmp_path: Path) -> None:
     dirty = BitmapFile(disk.stat().st_size, {"b": DirtyBitmap("b", 65536)})
     dirty.bitmaps["b"].set_range(5 << 20, 512)
     write_bitmaps(bitmaps, dirty)
-    base = ["--base", "01234567-89ab-cdef-0123-456789abcdef"]
-    changes = ["--since", "b", "--bitmaps-from", str(bitmaps), *base]
+    base = tmp_path / "base.json"
+    loaded_by(["send", str(disk), "--to", str(target), "--manifest", str(base)])
+    changes = ["--since", "b", "--bitmaps-from", str(bitmaps), "--base", str(base)]
     sent = ["send", str(disk), *changes, "--to", str(target)]
     assert not {"numpy", "rich", "backports", "yaml"} & loaded_by(sent)
     assert target.stat().st_size > 1 << 20

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 from blkmig_cli.dataclass import dataclass
 from blkmig_cli.disks.disk import Disk
-from blkmig_cli.errors import FailureError, UsageError
+from blkmig_cli.errors import FailureError, UsageError, failing
 from blkmig_cli.operations.send.stream import SendOptions
+from blkmig_cli.system.address import Address, parse_address
 from blkmig_cli.system.file_uses import FileUses
 from blkmig_cli.text import brief, escape, quote
 from blkmig_cli.wire.identity import DiskIdentity, Identity, is_id
@@ -108,17 +109,17 @@ def read_base(base: str, uses: FileUses) -> Base:
     """
     if is_id(base.lower()):
         return Base(base.lower())
-    from blkmig_cli.operations.reading import Reading  # noqa: PLC0415 (only for a STREAM)
-
-    with Reading().open(base) as stream:
-        if stream.file is not None:
-            uses.add("the base", stream.file, writes=False)
-        manifest = stream.path is not None and stream.input.peek(1) == b"{"
-    if manifest:
+    address = parse_address(base)
+    file = address.file(writes=False)
+    if file is not None:
+        uses.add("the base", file, writes=False)
+    if _is_manifest(address):
         from blkmig_cli.checks.manifest import read_manifest  # noqa: PLC0415 (not always needed)
 
-        identity = read_manifest(base).identity
+        identity = read_manifest(address.path).identity
     else:
+        from blkmig_cli.operations.reading import Reading  # noqa: PLC0415 (numpy is slow to load)
+
         with Reading().contents(base) as contents:
             contents.report.check_read()
             identity = contents.report.identity
@@ -127,3 +128,11 @@ def read_base(base: str, uses: FileUses) -> Base:
     if identity is None:
         raise FailureError(f"{escape(base)} has no identity", hint="specify the id of the base")
     return Base(identity.id, identity)
+
+
+def _is_manifest(address: Address) -> bool:
+    """Return whether there is a file that begins as a manifest does, and no stream; raises FailureError."""
+    if address.scheme != "file" or address.offset or not os.path.isfile(address.path):
+        return False
+    with failing(address.path), open(address.path, "rb") as file:
+        return file.read(1) == b"{"

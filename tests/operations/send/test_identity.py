@@ -162,12 +162,16 @@ def test_an_increment_without_changes_is_whole(run: Run) -> None:
 
 
 @qcow2.needs_qemu_utils
-@pytest.mark.parametrize("base", [OTHER, "s.bin", "s.json", "exec:cat s.bin"])
+@pytest.mark.parametrize(
+    "base", [OTHER, "s.bin", "s.json", "file:s.json", "exec:echo x >>n.txt; cat s.bin"]
+)
 def test_an_overlay_is_an_increment(run: Run, base: str) -> None:
     run("send", "a=a.img", "--to", "s.bin", "--manifest", "s.json", "--id", OTHER)
     qcow2.qemu_img("create", "-q", "-f", "qcow2", "-b", "a.img", "-F", "raw", "o.qcow2")
     words = ("send", "a=o.qcow2", "--skip-unallocated", "--to", "t.bin", "--id", ID)
     assert run(*words, "--base", base).status == 0
+    if base.startswith("exec"):
+        assert Path("n.txt").read_text() == "x\n"  # it was run once
     report = run("validate", "t.bin", "--output", "json").report
     assert report["identity"]["base"] == OTHER
     assert report["identity"]["incremental"]
