@@ -52,7 +52,7 @@ class BitmapFile:
 
 
 def read_ranges(path: str | os.PathLike[str]) -> tuple[int, list[StatedBitmap]]:
-    """Return the size in bytes of the disk that ``path`` is of, and its bitmaps, as :func:`read_bitmaps`."""
+    """Return the size in bytes of the disk that ``path`` is of, and its bitmaps; see :func:`read_bitmaps`."""
     name = os.path.splitext(os.path.basename(os.fspath(path)))[0]
     parse = partial(_parse, map_name=name)
     return read_document(os.fspath(path), limits.BITMAPS_FILE_MAX, "file of bitmaps", parse)

@@ -57,9 +57,10 @@ class StoredBitmap:
 def announced(
     ranges: Iterable[tuple[int, int]], places: Callable[[int, int], Iterable[FilePart]]
 ) -> Iterator[tuple[int, int]]:
-    """Yield ``ranges`` (start, length) of a disk; the system reads the next ones meanwhile, as they begin.
+    """Yield ``ranges`` (start, length) of a disk; the system is told before to read those that come next.
 
-    ``places`` returns where a range is in open files, as far as that is known.
+    Of each, that is the first chunk.  ``places`` returns where a range is in open files, as far as that is
+    known.
     """
     coming: deque[tuple[int, int]] = deque()
     for start, length in ranges:

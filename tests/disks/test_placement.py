@@ -194,6 +194,54 @@ def test_a_map_that_fails(tmp_path: Path, begun: bool) -> None:
     found.close()
 
 
+ENTRIES = [
+    '{ "start": 0, "length": 512, "depth": 0, "zero": false, "data": true, "offset": 65536}',
+    '{ "start": 512, "length": 512, "depth": 0, "zero": true, "data": false}',
+    '{ "start": 1024, "length": 512, "depth": 0, "zero": false, "data": true}',
+]
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (f"[{ENTRIES[0]},\n{ENTRIES[1]},\n{ENTRIES[2]}]\n", [(0, 512), (1024, 512)]),
+        (f"[{ENTRIES[1]}]\n", []),
+        ("[]\n", []),
+        # What is left out or not understood is never taken for zeros.
+        ("", None),
+        (f"[{ENTRIES[0]},\n", None),
+        (f"[{ENTRIES[0]},\n{ENTRIES[2]}]", None),
+        (f"[{ENTRIES[0]},\nwarning: x\n{ENTRIES[2]}]\n", None),
+        (f"[{ENTRIES[0]},\n{ENTRIES[2].replace('false', '', 1)}]\n", None),
+        (f"[{ENTRIES[0].replace('start', 'begin')}]\n", None),
+        ('["start"]\n', None),
+        ('[{"start": null, "length": 1, "zero": false}]\n', None),
+    ],
+)
+@pytest.mark.parametrize("read", [1, 100, 1 << 16])
+def test_what_is_said_of_extents(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    found: list[tuple[int, int]] | None,
+    read: int,
+) -> None:
+    """Read in parts of any length; output of another form is an error."""
+    monkeypatch.setattr(placement, "_READ", read)
+    program, output = tmp_path / "qemu-img", tmp_path / "output"
+    output.write_text(said)
+    program.write_text(f"#!/bin/sh\ncat {output}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    tested = Placement("d.vdi", {})
+    if found is not None:
+        assert list(tested.extents()) == found
+        return
+    with pytest.raises(FailureError) as error:
+        list(tested.extents())
+    assert str(error.value) == "d.vdi: qemu-img map: its output is not what was expected"
+
+
 def test_the_image_is_locked_when_its_map_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

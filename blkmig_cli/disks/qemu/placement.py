@@ -4,15 +4,16 @@ That is several times as fast as through a server.  The image must be locked aga
 single file without a backing file.
 """
 
+import io
 import json
 import subprocess
 import tempfile
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from operator import itemgetter
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from blkmig_cli.disks.qemu.create import PACKAGE, PROGRAM
 from blkmig_cli.errors import FailureError
@@ -27,8 +28,8 @@ _PASSED, _EACH, _KEPT = 1 << 12, 64, 1 << 16
 # begins.
 _RECENT = 16
 _SHOWN = 400
-# In the line of an entry without data: half of the lines need not be parsed.
-_ZERO = b'"zero": true'
+_READ = 1 << 16
+_UNEXPECTED = "its output is not what was expected"
 
 
 class Placement:
@@ -145,22 +146,34 @@ class Placement:
                 yield first, part, None if place is None else place + first - start
 
     def _map(self) -> Generator[tuple[int, int, int | None], None, None]:
-        """Yield start, length and offset of the data that qemu-img map lists, one entry on a line."""
+        """Yield start, length and offset of the data that qemu-img map lists; raises FailureError."""
         (stack, process, errors), self._begun = self._begun or self._start(), None
+        last = b""
         with stack:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if _ZERO in line:
-                    continue
-                with suppress(ValueError, KeyError, TypeError):
-                    entry = json.loads(line.strip(b"[], \r\n"))
-                    if not entry["zero"]:
-                        yield int(entry["start"]), int(entry["length"]), entry.get("offset")
+            for lines in _lines(cast(io.BufferedReader, process.stdout)):
+                yield from self._entries(lines)
+                last = lines
             if process.wait():
                 errors.seek(0)
-                lines = errors.read().decode("utf-8", "replace").strip().splitlines() or ["failed"]
-                text = lines[-1].removeprefix(f"{PROGRAM}: ")[:_SHOWN]
-                raise FailureError(f"{escape(self._path)}: {PROGRAM} map: {escape(text)}")
+                said = errors.read().strip().splitlines()[-1:] or [b"failed"]
+                raise self._failed(said[0].decode("utf-8", "replace")[:_SHOWN])
+        if not last.endswith(b"]"):
+            raise self._failed(_UNEXPECTED)
+
+    def _entries(self, lines: bytes) -> list[tuple[int, int, int | None]]:
+        """Return start, length and offset of the data in ``lines`` of an array, an entry on each."""
+        try:
+            return [
+                (int(entry["start"]), int(entry["length"]), entry.get("offset"))
+                for entry in json.loads(b"[%b]" % lines.strip(b"[], \r\n"))
+                if not entry["zero"]
+            ]
+        except (ValueError, KeyError, TypeError):
+            raise self._failed(_UNEXPECTED) from None
+
+    def _failed(self, text: str) -> FailureError:
+        text = text.removeprefix(f"{PROGRAM}: ")
+        return FailureError(f"{escape(self._path)}: {PROGRAM} map: {escape(text)}")
 
     def _start(self) -> "_Process":
         words = [PROGRAM, "map", "--output=json", f"json:{json.dumps(self._options)}"]
@@ -177,3 +190,13 @@ class _Process(NamedTuple):
     stack: ExitStack
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
+
+
+def _lines(output: io.BufferedReader) -> Iterator[bytes]:
+    """Yield whole lines, as many as one read gives; a last one without end is not yielded."""
+    rest = b""
+    while data := output.read1(_READ):
+        lines, end, data = (rest + data).rpartition(b"\n")
+        rest = data
+        if end:
+            yield lines

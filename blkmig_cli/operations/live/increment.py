@@ -118,7 +118,9 @@ class Increment:
         """Return what is dirty in a bitmap of a device as it was copied; raises UnusableError."""
         (each,) = (each for each in self._captured if each.device == device)
         for found in self.copies.targets.get(device, ()):
-            return found.ranges(each.disk.size), each.disk.size
+            size = each.disk.size
+            parts = found.range_parts(size)
+            return ((start, length) for part in parts for start, length in part.tolist()), size
         source = _find(each, name)
         fault = "there is no such bitmap" if source is None else _fault(source)
         raise UnusableError(fault)

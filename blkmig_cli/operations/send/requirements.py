@@ -35,7 +35,7 @@ def check_images(images: Mapping[str, Readable], known: Container[str] = ()) -> 
     """Check that ``images``, by device, are disks.
 
     Raises FailureError for an empty one, one that ends inside a sector, and a file of another kind,
-    except for the devices ``known``, whose format was specified, or has a magic of its own.
+    except for the devices ``known``, whose format is certain.
     """
     for device, image in images.items():
         path, size = escape(image.path), image.size
