@@ -1,6 +1,7 @@
 """What the system is told to read before it is read: of files, and which parts of them."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,6 +13,7 @@ from blkmig_cli.disks import image as module
 from blkmig_cli.disks.image import FilePart, announced
 from blkmig_cli.disks.nbd.image import NbdImage
 from blkmig_cli.disks.open import open_image
+from blkmig_cli.disks.qemu.daemon import StorageDaemon
 from tests.conftest import Run
 from tests.support.nbd import run as run_program
 from tests.support.nbd import tool
@@ -174,6 +176,30 @@ def test_an_increment_of_a_qcow2_image_is_read_from_its_file(
     again = run("send", qcow2, "--since", "c2", "--base", BASE, "--to", target)
     assert again.status == 0
     assert MIB < target.stat().st_size < 2 * MIB
+
+
+def test_a_qcow2_image_is_read_from_its_file(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon, which has the lock, is not asked for data, unless some is compressed."""
+    tool("qemu-storage-daemon")
+    disk, image, packed = (tmp_path / name for name in ("d.img", "d.qcow2", "c.qcow2"))
+    disk.write_bytes(b"x" * MIB + bytes(MIB) + b"y" * MIB + bytes(MIB + 512))
+    for target, *more in ((image,), (packed, "-c")):
+        run_program("qemu-img", "convert", *more, "-f", "raw", "-O", "qcow2", disk, target)
+    connected, connect = 0, StorageDaemon.connect
+
+    def counting(daemon: StorageDaemon) -> socket.socket:
+        nonlocal connected
+        connected += 1
+        return connect(daemon)
+
+    monkeypatch.setattr(StorageDaemon, "connect", counting)
+    for source, times in ((image, 0), (packed, 1)):
+        target = tmp_path / "s.bin"
+        assert run("send", source, "--to", target).status == 0
+        assert connected == times
+        assert run("compare", target, f"drive0={disk}", "-f", "raw", "--strict").status == 0
 
 
 def test_what_is_copied_by_threads_is_read_ahead(

@@ -6,7 +6,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from blkmig_cli.disks.image import FilePart, Readable, StoredBitmap, announced
-from blkmig_cli.disks.nbd.image import NbdImage, image_on
 from blkmig_cli.disks.qemu.daemon import StorageDaemon
 from blkmig_cli.disks.qemu.layers import DISK, Layer, add_layers, described, examine
 from blkmig_cli.disks.qemu.placement import Placement
@@ -16,6 +15,7 @@ from blkmig_cli.text import escape, quote
 
 if TYPE_CHECKING:
     from blkmig_cli.disks.bitmap import DirtyBitmap
+    from blkmig_cli.disks.nbd.image import NbdImage
 
 # The node with the bits of new bitmaps, and the export of a bitmap that is read.
 _BITS = "bits"
@@ -49,7 +49,8 @@ class QemuImage:
         self._options = options
         self._own_layer = own_layer
         self._writable = False
-        self._disk = self._export()
+        self._connected: NbdImage | None = None
+        self._size: int = self._node()["image"]["virtual-size"]
         # The file, for data whose place in it is known.
         self._placement = placement
         self._file = open_unlocked(layer.path) if placement is not None else None
@@ -59,7 +60,7 @@ class QemuImage:
     @property
     def size(self) -> int:
         """The virtual size."""
-        return self._disk.size
+        return self._size
 
     @property
     def is_file(self) -> bool:
@@ -118,7 +119,7 @@ class QemuImage:
 
     def known_zeros(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """See ``image.Image``."""
-        return self._disk.known_zeros(offset, length)
+        return self._disk.known_zeros(offset, length) if self._own_layer else iter(())
 
     def begin_writing(self) -> None:
         """See ``image.Image``."""
@@ -150,10 +151,10 @@ class QemuImage:
 
     def planned(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """See ``image.Image``."""
-        if self._placement is not None:
-            self._placement.follow()
-            ranges = announced(ranges, self._data_places)
-        return self._disk.planned(ranges)
+        if self._placement is None:
+            return self._disk.planned(ranges)
+        self._placement.follow()
+        return announced(ranges, self._data_places)
 
     def _data_places(self, offset: int, length: int) -> Iterator[FilePart]:
         """Yield where the data of a range is in the file, as far as that is known."""
@@ -165,11 +166,11 @@ class QemuImage:
 
     def resize(self, size: int) -> None:
         """See ``image.Image``; raises FailureError where the format cannot change it."""
-        self._disk.uncache()
-        self._disk.close()
-        self._daemon.remove_export(DISK)
+        self._disconnect()
         self._daemon.execute("block_resize", node_name=DISK, size=size)
-        self._disk = self._export()
+        self._size = self._node()["image"]["virtual-size"]
+        if self._writable:
+            self._connected = self._export()
 
     def flush(self) -> None:
         """See ``image.Image``."""
@@ -191,7 +192,8 @@ class QemuImage:
             self._placement.close()
         if self._file is not None:
             self._file.close()
-        self._disk.close()
+        if self._connected is not None:
+            self._connected.close()
         self._daemon.close()
 
     # Its bitmaps.
@@ -223,10 +225,11 @@ class QemuImage:
         """See ``image.Image``."""
         self._whole_bitmap(name)
         # To add or remove an export, the daemon waits until all answers have been received.
-        self._disk.uncache()
+        if self._connected is not None:
+            self._connected.uncache()
         arguments = {"node-name": DISK, "bitmaps": [name], "writable": False}
         self._daemon.execute("block-export-add", type="nbd", id=_READ, name=_READ, **arguments)
-        bits = image_on(self._daemon.connect(), _READ, self.path, writable=False, bitmaps=[name])
+        bits = self._connect(_READ, bitmaps=[name])
         try:
             yield from bits.dirty_ranges(name)
         finally:
@@ -265,7 +268,7 @@ class QemuImage:
         daemon.execute(
             "block-export-add", type="nbd", id=_BITS, node_name=_BITS, name=_BITS, writable=True
         )
-        bits = image_on(daemon.connect(), _BITS, self.path, writable=True)
+        bits = self._connect(_BITS, writable=True)
         for bitmap in bitmaps:
             source = {"node": _BITS, "name": bitmap.name}
             daemon.execute("block-dirty-bitmap-add", **source, granularity=bitmap.granularity)
@@ -299,14 +302,14 @@ class QemuImage:
 
     def _reopen(self, *, writable: bool) -> None:
         """Open the node for writing, or only for reading."""
-        self._disk.uncache()
-        self._disk.close()
-        self._daemon.remove_export(DISK)
+        self._disconnect()
         options = self._options | {"read-only": not writable}
         self._daemon.execute("blockdev-reopen", options=[options])
         self._daemon.limit_threads(_WRITING if writable else _READING)
         self._writable = writable
-        self._disk = self._export()
+        if writable:
+            # Now, as several threads may write.
+            self._connected = self._export()
 
     def _whole_bitmap(self, name: str) -> dict[str, Any]:
         """Return what the daemon tells of the bitmap ``name``; raises FailureError where it has a fault."""
@@ -317,11 +320,22 @@ class QemuImage:
         return found
 
     def _stored(self) -> list[dict[str, Any]]:
-        nodes = self._daemon.execute("query-named-block-nodes")
-        found = next(node for node in nodes if node["node-name"] == DISK)
-        return list(found.get("dirty-bitmaps", ()))
+        return list(self._node().get("dirty-bitmaps", ()))
 
-    def _export(self) -> NbdImage:
+    def _node(self) -> dict[str, Any]:
+        """Return what the daemon tells of the node of the image."""
+        nodes = self._daemon.execute("query-named-block-nodes")
+        found: dict[str, Any] = next(node for node in nodes if node["node-name"] == DISK)
+        return found
+
+    @property
+    def _disk(self) -> "NbdImage":
+        """The disk as the daemon exports it; what is read from the file does without."""
+        if self._connected is None:
+            self._connected = self._export()
+        return self._connected
+
+    def _export(self) -> "NbdImage":
         self._daemon.execute(
             "block-export-add",
             type="nbd",
@@ -331,13 +345,21 @@ class QemuImage:
             writable=self._writable,
             allocation_depth=self._own_layer,
         )
-        return image_on(
-            self._daemon.connect(),
-            DISK,
-            self.path,
-            writable=self._writable,
-            own_layer=self._own_layer,
-        )
+        return self._connect(DISK, writable=self._writable, own_layer=self._own_layer)
+
+    def _disconnect(self) -> None:
+        """End the export, before the node changes."""
+        if self._connected is not None:
+            self._connected.uncache()
+            self._connected.close()
+            self._connected = None
+            self._daemon.remove_export(DISK)
+
+    def _connect(self, export: str, *, writable: bool = False, **options: Any) -> "NbdImage":
+        """Connect to an export of the daemon; for ``options`` see ``image_on``."""
+        from blkmig_cli.disks.nbd.image import image_on  # noqa: PLC0415 (not always needed)
+
+        return image_on(self._daemon.connect(), export, self.path, writable=writable, **options)
 
 
 def open_qemu(
