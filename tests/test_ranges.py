@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from blkmig_cli import intervals, limits, ranges
 from blkmig_cli.errors import LimitError
+from blkmig_cli.intervals import Intervals
 from blkmig_cli.ranges import ByteRanges, IntervalSet, common, gaps_of, joined, tiles
 
 TOP = 60
@@ -73,6 +74,21 @@ def test_members_and_shape(steps: list[tuple[str, int, int, list[int]]], block: 
     assert len(found) == len(held)
     assert found.end == max(model, default=-1) + 1
     assert [tuple(row) for row in found.table().tolist()] == held
+
+
+def test_parts_over_several_blocks() -> None:
+    found = Intervals()
+    with short_blocks(2):
+        for start in range(0, 24, 3):
+            found.add(start, start + 2)
+    for start in range(26):
+        for end in range(26):
+            parts = list(found.between(start, end))
+            assert parts == [
+                (max(low, start), min(low + 2, end))
+                for low in range(0, 24, 3)
+                if max(low, start) < min(low + 2, end)
+            ]
 
 
 @given(STEPS, st.integers(2, 9), NUMBERS, NUMBERS)

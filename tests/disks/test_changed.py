@@ -142,6 +142,7 @@ def test_the_last_chunk_may_be_shorter() -> None:
     assert list(changed.extents()) == [(2 * MIB, 512)]
     changed.read(2 * MIB, 1)
     assert image.told == [(2 * MIB, 512)]
+    assert list(changed.known_zeros(2 * MIB, MIB)) == [(2 * MIB, 512)]
 
 
 @pytest.mark.parametrize(

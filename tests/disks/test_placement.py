@@ -80,6 +80,12 @@ def test_ranges_that_are_asked_for(
             check(found, there, offset, length)
 
 
+def test_nothing_is_known_before_extents_are_followed() -> None:
+    found = Mapped([(0, 8, 100)])
+    assert found.data(0, 8) is None
+    assert list(found.split(0, 8)) == [(0, 8, None)]
+
+
 def test_extents_before_those_that_are_known() -> None:
     """What lies before a range that was asked for is known, until it is dropped."""
     found = Mapped([(0, 1, None), (2, 1, None), (4, 1, None), (6, 1, None)])

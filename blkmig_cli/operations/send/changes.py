@@ -18,10 +18,9 @@ from blkmig_cli.errors import BlkmigError, FailureError, LimitError, UsageError,
 from blkmig_cli.operations.send.identity import Base, SendIdentity, read_base
 from blkmig_cli.operations.send.requirements import name_fault
 from blkmig_cli.operations.send.stream import SendOptions
-from blkmig_cli.schemas.constants import BITMAP_NAME_MAX
 from blkmig_cli.system.address import parse_target
 from blkmig_cli.system.file_uses import FileUses
-from blkmig_cli.text import encode_name, escape, quote
+from blkmig_cli.text import escape, quote
 
 #: Files of bitmaps by device; None stands for the only disk.
 Files = Mapping[str | None, str]
@@ -75,8 +74,6 @@ def check_changes(changes: SendChanges, images: Mapping[str, Image]) -> None:
             raise UsageError(f"--drop: no image has a bitmap {quote(name)}")
     if changes.mark is not None:
         fault = name_fault(changes.mark)
-        if fault is None and len(encode_name(changes.mark)) > BITMAP_NAME_MAX:
-            fault = f"over {BITMAP_NAME_MAX} bytes"
         if fault is not None:
             raise UsageError(f"--mark: {quote(changes.mark)}: {fault}")
 

@@ -1,13 +1,16 @@
 """The identity of streams: given by send, shown, kept by convert and scrub, dropped by salvage."""
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Run, fails
 from tests.support import qcow2, raw
+from tests.support.peers import PATIENCE
 
 MIB = 1 << 20
 ID = "01234567-89ab-cdef-0123-456789abcdef"
@@ -170,6 +173,10 @@ def test_an_overlay_is_an_increment(run: Run, base: str) -> None:
     qcow2.qemu_img("create", "-q", "-f", "qcow2", "-b", "a.img", "-F", "raw", "o.qcow2")
     words = ("send", "a=o.qcow2", "--skip-unallocated", "--to", "t.bin", "--id", ID)
     assert run(*words, "--base", base).status == 0
+    os.mkfifo("p")
+    feeder = subprocess.Popen(["sh", "-c", "cat s.bin > p"])
+    assert run(*words, "--base", "p").status == 0
+    assert feeder.wait(PATIENCE) == 0
     if base.startswith("exec"):
         assert Path("n.txt").read_text() == "x\n"  # it was run once
     report = run("validate", "t.bin", "--output", "json").report
