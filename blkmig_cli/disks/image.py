@@ -31,7 +31,7 @@ class FilePart:
                 os.posix_fadvise(self.fd, self.offset, self.length, os.POSIX_FADV_WILLNEED)
 
     def _is_cached(self) -> bool:
-        """Return whether the first and the last byte are in the cache: far faster than advice."""
+        """Return whether the first and the last byte are in the cache, which is faster than advice."""
         try:
             for at in (self.offset, self.offset + self.length - 1):
                 os.preadv(self.fd, [bytearray(1)], at, os.RWF_NOWAIT)
