@@ -17,7 +17,7 @@ class Changed(Beginning):
     ``at_end``: the disk's last chunk will end with the disk, instead of being cut off by its end, so that
     the chunk before is included with it.
 
-    Raises LimitError for more separate ranges than are possible.
+    Raises LimitError for more separate ranges than a disk may have.
     """
 
     def __init__(

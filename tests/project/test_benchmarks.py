@@ -59,10 +59,16 @@ def words(tmp_path: Path) -> list[str]:
     return [*options, *folders, "--json", str(tmp_path / "bench.json")]
 
 
-def in_this_process(words: list[object], *, fresh: str | None = None, shell: bool = False) -> Work:
+def in_this_process(
+    words: list[object],
+    *,
+    fresh: str | None = None,
+    uncached: Path | None = None,
+    shell: bool = False,
+) -> Work:
     """Stands for ``measure.command``: blkmig runs here, which is as good where no figure counts."""
     if shell or words[: len(measure.BLKMIG)] != measure.BLKMIG:
-        return measure.command(words, fresh=fresh, shell=shell)
+        return measure.command(words, fresh=fresh, uncached=uncached, shell=shell)
 
     def work() -> float:
         if fresh is not None:
