@@ -123,9 +123,11 @@ THREE = ("--downtime", "0ms", "--max-passes", "3", "--on-no-converge", "pause")
     ],
 )
 def test_passes_in_every_dialect(run: Run, tmp_path: Path, dialect: str, container: str) -> None:
+    """With an iothread in the first; a QEMU 7.2 with one may abort (nbd/server.c: blk_aio_attached)."""
     stream = tmp_path / "s.bin"
+    iothread = dialect == "qemu" or qemu.version() >= (10, 0)
     words = [*THREE, "--dialect", dialect, "--container", container, "--then", "leave-paused"]
-    with guest(tmp_path, Writer(20 * MIB)) as found:
+    with guest(tmp_path, Writer(20 * MIB), iothread=iothread) as found:
         report = live(run, found, "--bitmaps", *words, "--to", stream)
         hints = ["--device-size", f"disk0={SIZES[0]}", "--device-size", f"drive1={SIZES[1]}"]
         if dialect == "v1":
