@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from blkmig_cli.disks import image as module
+from blkmig_cli.disks.bitmap import DirtyBitmap
+from blkmig_cli.disks.bitmap_file import BitmapFile, write_bitmaps
 from blkmig_cli.disks.image import FilePart, announced
 from blkmig_cli.disks.nbd.image import NbdImage
+from blkmig_cli.disks.nbd.read_ahead import ReadAhead
 from blkmig_cli.disks.open import open_image
 from blkmig_cli.disks.qemu.daemon import StorageDaemon
 from tests.conftest import Run
@@ -176,6 +179,32 @@ def test_an_increment_of_a_qcow2_image_is_read_from_its_file(
     again = run("send", qcow2, "--since", "c2", "--base", BASE, "--to", target)
     assert again.status == 0
     assert MIB < target.stat().st_size < 2 * MIB
+
+
+def test_the_daemon_is_told_what_comes_next(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it is asked for data, so that it reads ahead nothing else."""
+    tool("qemu-storage-daemon")
+    disk, image, target = tmp_path / "d.img", tmp_path / "d.qcow2", tmp_path / "s.bin"
+    disk.write_bytes(b"x" * 32 * MIB)
+    run_program("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", disk, image)
+    bitmaps = BitmapFile(32 * MIB, {"b": DirtyBitmap("b", 65536)})
+    for chunk in range(0, 32, 6):
+        bitmaps.bitmaps["b"].set_range(chunk * MIB, 1)
+    write_bitmaps(tmp_path / "b.json", bitmaps)
+    expected: list[int] = []
+    expect = ReadAhead.expect
+
+    def expecting(reader: ReadAhead, start: int, length: int) -> None:
+        expected.append(start // MIB)
+        expect(reader, start, length)
+
+    monkeypatch.setattr(ReadAhead, "expect", expecting)
+    words = ["--since", "b", "--bitmaps-from", tmp_path / "b.json", "--base", BASE]
+    assert run("send", image, *words, "--to", target).status == 0
+    assert expected == [6, 12, 18, 24, 30]
+    assert target.read_bytes().count(b"x" * MIB) == 6
 
 
 def test_a_qcow2_image_is_read_from_its_file(

@@ -154,7 +154,14 @@ class QemuImage:
         if self._placement is None:
             return self._disk.planned(ranges)
         self._placement.follow()
-        return announced(ranges, self._data_places)
+        return self._planned(announced(ranges, self._data_places))
+
+    def _planned(self, ranges: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yield ``ranges``; once data is read through the daemon, it is told those that remain, too."""
+        for each in ranges:
+            yield each
+            if self._connected is not None:
+                yield from self._connected.planned(ranges)
 
     def _data_places(self, offset: int, length: int) -> Iterator[FilePart]:
         """Yield where the data of a range is in the file, as far as that is known."""
